@@ -1,0 +1,96 @@
+"""The errors that Matinee explains to its users, each with the code of the API's envelope and the exit code of the CLI.
+
+Does not know HTTP or the terminal: `serve.errors` and `matinee.cli` map these once each.
+"""
+
+
+class MatineeError(Exception):
+    """Something that the user can act on: the message says what was wrong, where, and what to do."""
+
+    code = "error"
+    exit_code = 1
+
+
+class SettingsError(MatineeError):
+    """A setting is unknown, malformed or contradicts another one."""
+
+    code = "settings"
+    exit_code = 2
+
+
+class SourceError(MatineeError):
+    """A catalogue file can't be read as it is."""
+
+    code = "source"
+    exit_code = 3
+
+
+class ModelError(MatineeError):
+    """A model's files are missing, broken or of the wrong kind."""
+
+    code = "model"
+    exit_code = 4
+
+
+class IndexAbsentError(MatineeError):
+    """There is no index yet, or none of the fingerprint that was asked for."""
+
+    code = "index_absent"
+    exit_code = 5
+
+
+class IndexLockedError(MatineeError):
+    """Another process holds the embedded index."""
+
+    code = "index_locked"
+    exit_code = 5
+
+
+class IndexUnavailableError(MatineeError):
+    """The index can't be reached or written now: a server that is down, a call past its deadline, a full disk."""
+
+    code = "index_unavailable"
+    exit_code = 5
+
+
+class FingerprintError(MatineeError):
+    """Vectors and index were made by different encoders."""
+
+    code = "fingerprint_mismatch"
+    exit_code = 5
+
+
+class NotFoundError(MatineeError):
+    """No item has this id or title."""
+
+    code = "not_found"
+    exit_code = 6
+
+
+class AmbiguousTitleError(MatineeError):
+    """Several items answer to this title; `candidates` lists them, best first."""
+
+    code = "ambiguous_title"
+    exit_code = 6
+
+    def __init__(self, message: str, candidates: list[dict[str, object]]) -> None:
+        super().__init__(message, candidates)
+        self.message = message
+        self.candidates = candidates
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OverloadedError(MatineeError):
+    """A queue is full: ask again later."""
+
+    code = "overloaded"
+    exit_code = 7
+
+
+class DeadlineError(MatineeError):
+    """The answer would have come after its deadline."""
+
+    code = "deadline"
+    exit_code = 7

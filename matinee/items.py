@@ -1,0 +1,131 @@
+"""The item: one thing that can be recommended, its stable id, and the filter over items.
+
+Does not know where items come from (`sources`), how they are embedded (`prompts`, `embedder`) or where they are stored (`index`).
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+# Fixed for ever: every id of every catalogue is derived from it.
+_NAMESPACE = uuid.UUID("6f0c1d0e-8a54-5d0b-9d7e-3c6a1b9e4f21")
+
+MAX_TITLE = 500
+MAX_OVERVIEW = 20_000
+MAX_LIST = 64
+
+
+def _printable(text: str) -> str:
+    if any((ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise ValueError("contains control characters (NUL or similar): remove them")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST)]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
+
+
+class Item(BaseModel):
+    """One recommendable thing: a film, a book, a game. Facts only; derived texts live in `prompts`.
+
+    `people` maps a role to names (`{"director": [...], "cast": [...]}`), `numbers` holds `rating`, `votes`, `popularity` and whatever
+    else a catalogue counts, `extra` the remaining facts as strings or lists of strings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] | None = Field(
+        None, description="the catalogue's own id; without one, the id is derived from kind, title and year"
+    )
+    kind: Name = "item"
+    title: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True)]
+    year: Annotated[int, Field(ge=-5000, le=3000)] | None = None
+    genres: Names = ()
+    people: Annotated[dict[Key, Names], Field(max_length=16)] = {}
+    overview: Annotated[Text, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True)] = ""
+    language: Annotated[Text, StringConstraints(min_length=1, max_length=40, strip_whitespace=True)] | None = None
+    numbers: Annotated[dict[Key, Number], Field(max_length=32)] = {}
+    extra: Annotated[dict[Key, Annotated[Text, StringConstraints(max_length=2000)] | Names], Field(max_length=32)] = {}
+
+    def uid(self, catalogue: str) -> str:
+        """The item's id in the index: `uuid5(catalogue, external id)`, or of (kind, title, year) where the catalogue gives none."""
+        if self.id is not None:
+            return item_uid(catalogue, self.id)
+        return _uuid5(catalogue, "derived", self.kind, self.title.casefold(), str(self.year))
+
+    def facts(self) -> dict[str, Any]:
+        """The item as plain JSON values, without what is empty."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if value not in (None, "", [], {})}
+
+    def names(self) -> list[str]:
+        return [name for names in self.people.values() for name in names]
+
+
+def item_uid(catalogue: str, external_id: str) -> str:
+    """The index id of the item that a catalogue calls `external_id`."""
+    return _uuid5(catalogue, "external", external_id)
+
+
+def _uuid5(*parts: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)))
+
+
+class Range(BaseModel):
+    """A closed range; either end may be open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gte: Number | None = None
+    lte: Number | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.gte is not None and self.lte is not None and self.gte > self.lte:
+            raise ValueError(f"an empty range: gte {self.gte:g} is above lte {self.lte:g}")
+        return self
+
+
+class ItemFilter(BaseModel):
+    """Which items may be answered. Lists mean "any of these"; all given conditions hold together.
+
+    `genres_all` asks for every genre of the list, `genres_none` for none of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Names = ()
+    genres: Names = ()
+    genres_all: Names = ()
+    genres_none: Names = ()
+    language: Names = ()
+    year: Range | None = None
+    rating: Range | None = None
+    votes: Range | None = None
+
+    def is_empty(self) -> bool:
+        return self == ItemFilter()
+
+    def matches(self, payload: Mapping[str, Any]) -> bool:
+        """The filter's meaning, on an index payload: what both engines must agree with."""
+        genres = set(payload.get("genres") or ())
+        return (
+            (not self.kind or payload.get("kind") in self.kind)
+            and (not self.genres or bool(genres & set(self.genres)))
+            and genres >= set(self.genres_all)
+            and not genres & set(self.genres_none)
+            and (not self.language or payload.get("language") in self.language)
+            and all(_within(getattr(self, name), payload.get(name)) for name in ("year", "rating", "votes"))
+        )
+
+
+def _within(limits: Range | None, value: float | None) -> bool:
+    if limits is None or limits == Range():
+        return True
+    if value is None:
+        return False
+    return (limits.gte is None or value >= limits.gte) and (limits.lte is None or value <= limits.lte)

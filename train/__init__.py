@@ -1,0 +1,1 @@
+"""Jobs: each file is one, and its docstring is its command."""
