@@ -1,0 +1,222 @@
+"""The embedder: texts -> unit vectors, with the model's own pooling and prompts, at the fastest precision that stays faithful.
+
+Speaks sentence-transformers' model format (Granite: CLS pooling, MiniLM: mean). Batches by tokens, sorted by length. Does not know what
+the texts mean (`prompts`), nor where the vectors go (`index`); its **fingerprint** is what ties the two together.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from matinee import prompts, sparse
+from matinee.errors import ModelError
+from matinee.onnx import OnnxEncoder
+from matinee.settings import EmbedderSettings
+from matinee.weights import digest, resolve
+
+log = logging.getLogger(__name__)
+
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Workload = Literal["queries", "corpus"]
+Kind = Literal["query", "document"]
+
+MIN_COSINE = 0.999
+"""Below this cosine to fp32 a precision is not used, however fast it is."""
+
+_PROBE_SHORT = "a quiet drama about two brothers"
+_PROBE_LONG = (
+    "A retired engineer returns to the island of his childhood to sell the family's lighthouse, and finds that the keeper he was told had "
+    "drowned still lights the lamp every night, writes letters to a daughter nobody remembers, and knows the date of the next storm. "
+) * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One padded batch: int64[n, length] arrays by the model's input names."""
+
+    inputs: dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]
+
+
+Forward = Callable[[dict[str, Any]], Matrix]
+
+
+class Embedder:
+    """A loaded encoder. `encode` is deterministic for a given precision; vectors are float32 and of unit length."""
+
+    def __init__(self, model: Any, settings: EmbedderSettings, forward: Forward, precision: str, weights_digest: str) -> None:
+        self._model = model
+        self._tokenizer = model.tokenizer.backend_tokenizer
+        self._tokenizer.no_padding()
+        self.max_tokens = min(settings.max_tokens, int(model.max_seq_length or settings.max_tokens))
+        self._tokenizer.enable_truncation(self.max_tokens)
+        self._pad = int(model.tokenizer.pad_token_id or 0)
+        self._names: list[str] = [name for name in model.tokenizer.model_input_names if name != "position_ids"]
+        self._batch_tokens = settings.batch_tokens
+        self._forward = forward
+        self._prompts: dict[str, str] = {kind: text for kind, text in (model.prompts or {}).items() if text}
+        self.precision = precision
+        self.model_id = settings.model if settings.revision is None else f"{settings.model}@{settings.revision}"
+        self.dimension = int(model.get_embedding_dimension())
+        self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens)
+
+    @classmethod
+    def load(cls, settings: EmbedderSettings, models_dir: Path, *, workload: Workload = "queries") -> "Embedder":
+        """Load the model and choose its precision; `workload` says what `auto` optimises: single short texts, or many long ones.
+
+        Raises `ModelError` when files are missing or broken, or when the asked precision is not faithful to fp32 here.
+        """
+        folder = resolve(settings.model, settings.revision, models_dir=models_dir)
+        weights_digest = digest(folder)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        model = _load_model(folder, torch.float32)
+        reference = cls(model, settings, _torch_forward(model), "fp32", weights_digest)
+        if settings.precision == "fp32":
+            return reference
+        wanted = ["onnx", "bf16"] if settings.precision == "auto" else [settings.precision]
+        candidates = [reference]
+        for precision in wanted:
+            candidate = cls._at(precision, folder, models_dir, settings, weights_digest)
+            if candidate is not None and candidate._faithful(reference):
+                candidates.append(candidate)
+            elif settings.precision != "auto":
+                raise ModelError(f"{settings.model} at {precision} differs from fp32 on this machine: use precision auto or fp32")
+        return candidates[-1] if settings.precision != "auto" else min(candidates, key=lambda e: e._probe(workload))
+
+    @classmethod
+    def _at(cls, precision: str, folder: Path, models_dir: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder | None":
+        if precision == "bf16":
+            model = _load_model(folder, torch.bfloat16)
+            return cls(model, settings, _torch_forward(model), precision, weights_digest)
+        model = _load_model(folder, torch.float32, attention="eager")
+        if torch.cuda.is_available():
+            return None
+        try:
+            encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=settings.threads)
+        except Exception as error:
+            # The exporter does not know every architecture; which errors it raises then is not documented.
+            log.warning("no ONNX form of %s: %s", settings.model, error)
+            return None
+        return cls(model, settings, encoder, precision, weights_digest)
+
+    def encode(self, texts: Sequence[str], *, kind: Kind = "document", progress: Callable[[int], None] | None = None) -> Matrix:
+        """float32[len(texts), dimension], unit rows. Texts over `max_tokens` are cut; `progress` gets the number done after each batch."""
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        prompt = self._prompts.get(kind, "")
+        encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
+        order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
+        out = np.empty((len(texts), self.dimension), np.float32)
+        done = 0
+        for rows in self._batches(order, [len(e.ids) for e in encodings]):
+            out[rows] = self._forward(self._pack([encodings[i].ids for i in rows]))
+            done += len(rows)
+            if progress is not None:
+                progress(done)
+        norms = np.linalg.norm(out, axis=1, keepdims=True)
+        if not np.isfinite(norms).all() or (norms == 0).any():
+            raise ModelError(f"{self.model_id} gave a vector that is zero or not finite: its weights are broken")
+        return out / norms
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included, at most `max_tokens`."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "model": self.model_id,
+            "precision": self.precision,
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _batches(self, order: list[int], lengths: list[int]) -> list[list[int]]:
+        """Runs of `order` (ascending length) whose padded size stays within the token budget."""
+        batches: list[list[int]] = []
+        rows: list[int] = []
+        for row in order:
+            if rows and (len(rows) + 1) * lengths[row] > self._batch_tokens:
+                batches.append(rows)
+                rows = []
+            rows.append(row)
+        return [*batches, rows]
+
+    def _pack(self, ids: list[list[int]]) -> dict[str, Any]:
+        length = max(len(row) for row in ids)
+        tokens = np.full((len(ids), length), self._pad, np.int64)
+        mask = np.zeros((len(ids), length), np.int64)
+        for i, row in enumerate(ids):
+            tokens[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        known = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+        return {name: known[name] for name in self._names}
+
+    def _faithful(self, reference: "Embedder") -> bool:
+        texts = [_PROBE_SHORT, _PROBE_LONG, "12 Angry Men (1957)", "été à Paris", "x"]
+        cosine = float((self.encode(texts) * reference.encode(texts)).sum(axis=1).min())
+        if cosine < MIN_COSINE:
+            log.warning("%s at %s has cosine %.4f to fp32: not used", self.model_id, self.precision, cosine)
+        return cosine >= MIN_COSINE
+
+    def _probe(self, workload: Workload) -> float:
+        """Seconds for a small typical load, the best of five: the machine's other work only ever adds."""
+        loads = [[_PROBE_LONG] * 16] if workload == "corpus" else [[_PROBE_SHORT]] * 4 + [[_PROBE_SHORT] * 8]
+
+        def once() -> float:
+            start = time.perf_counter()
+            for texts in loads:
+                self.encode(texts)
+            return time.perf_counter() - start
+
+        once()
+        return min(once() for _ in range(5))
+
+
+def _load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa") -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": dtype, "attn_implementation": attention, "use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot load the embedding model in {folder}: {error}") from error
+    return model.eval()
+
+
+def _torch_forward(model: Any) -> Forward:
+    def forward(inputs: dict[str, Any]) -> Matrix:
+        with torch.inference_mode():
+            features = {name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()}
+            vectors: Matrix = model(features)["sentence_embedding"].float().cpu().numpy()
+            return vectors
+
+    return forward
+
+
+def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], max_tokens: int) -> str:
+    """sha256 over all that decides which vector a text gets, and which terms: two equal fingerprints may share an index."""
+    modules = [[type(module).__name__, module.get_config_dict() if hasattr(module, "get_config_dict") else {}] for module in model]
+    described = {
+        "weights": weights_digest,
+        "modules": modules,
+        "prompts": prompt_texts,
+        "max_tokens": max_tokens,
+        "text": prompts.TEXT_VERSION,
+        "sparse": sparse.FINGERPRINT,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
