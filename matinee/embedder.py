@@ -9,17 +9,17 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from matinee import prompts, sparse
+from matinee import prompts
 from matinee.errors import ModelError
 from matinee.onnx import OnnxEncoder
 from matinee.settings import EmbedderSettings
+from matinee.sparse import Bm25Encoder
 from matinee.weights import digest, resolve
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,6 @@ _PROBE_LONG = (
     "A retired engineer returns to the island of his childhood to sell the family's lighthouse, and finds that the keeper he was told had "
     "drowned still lights the lamp every night, writes letters to a daughter nobody remembers, and knows the date of the next storm. "
 ) * 2
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One padded batch: int64[n, length] arrays by the model's input names."""
-
-    inputs: dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]
 
 
 Forward = Callable[[dict[str, Any]], Matrix]
@@ -65,7 +58,7 @@ class Embedder:
         self.precision = precision
         self.model_id = settings.model if settings.revision is None else f"{settings.model}@{settings.revision}"
         self.dimension = int(model.get_embedding_dimension())
-        self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens)
+        self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens, settings.language)
 
     @classmethod
     def load(cls, settings: EmbedderSettings, models_dir: Path, *, workload: Workload = "queries") -> "Embedder":
@@ -208,7 +201,7 @@ def _torch_forward(model: Any) -> Forward:
     return forward
 
 
-def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], max_tokens: int) -> str:
+def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], max_tokens: int, language: str | None) -> str:
     """sha256 over all that decides which vector a text gets, and which terms: two equal fingerprints may share an index."""
     modules = [[type(module).__name__, module.get_config_dict() if hasattr(module, "get_config_dict") else {}] for module in model]
     described = {
@@ -217,6 +210,6 @@ def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], 
         "prompts": prompt_texts,
         "max_tokens": max_tokens,
         "text": prompts.TEXT_VERSION,
-        "sparse": sparse.FINGERPRINT,
+        "sparse": Bm25Encoder(language).fingerprint(),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

@@ -21,9 +21,9 @@ TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 ScoreType = Literal["cosine", "bm25", "rrf", "dbsf", "best_score", "popularity", "title"]
 KEYWORD_FIELDS = ("kind", "genres", "language", "origin")
-INTEGER_FIELDS = ("year", "votes", "revision")
-FLOAT_FIELDS = ("rating", "popularity")
-BOOL_FIELDS = ("deleted", "enriched")
+INTEGER_FIELDS = ("year", "revision")
+FLOAT_FIELDS = ("rating", "votes", "popularity")
+BOOL_FIELDS = ("deleted", "pending")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,13 @@ class Index(Protocol):
         since: int = 0,
         origin: str | None = None,
         deleted: bool = False,
+        pending: bool = False,
         vectors: bool = False,
     ) -> tuple[list[Hit], str | None]:
         """A page of points by id, and the cursor of the next page (None at the end).
 
-        `since` keeps revisions above it, `origin` file or api ones; tombstones only where `deleted` is true (then beside the others).
+        `since` keeps revisions above it, `origin` file or api ones; tombstones only where `deleted` is true (then beside the others);
+        `pending` keeps those whose background work is not done.
         """
         ...
 
@@ -241,8 +243,13 @@ def new_version(fingerprint: str, recipe: Recipe) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{fingerprint[:8]}-{recipe}"
 
 
-def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> dict[str, Any]:
-    """The payload of a live item: the raw item whole, and beside it the fields that filters, facets and orders use."""
+def item_payload(
+    item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None, pending: bool = False
+) -> dict[str, Any]:
+    """The payload of a live item: the raw item whole, and beside it the fields that filters, facets and orders use.
+
+    `pending` marks what a background job has yet to describe or embed.
+    """
     payload: dict[str, Any] = {
         "item": item.facts(),
         "title": item.title,
@@ -252,6 +259,7 @@ def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, d
         "origin": origin,
         "revision": revision,
         "deleted": False,
+        "pending": pending,
         "enriched": description is not None,
     }
     optional = {

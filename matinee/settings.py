@@ -88,6 +88,7 @@ class EmbedderSettings(_Part):
     revision: str | None = None
     precision: Literal["auto", "fp32", "bf16", "onnx"] = "auto"
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
+    language: str | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
     batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 4096
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     cache_entries: Annotated[int, Field(ge=0)] = 4096

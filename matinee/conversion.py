@@ -1,0 +1,156 @@
+"""Weights change their form once: GGUF to safetensors, base + adapter to one model, safetensors to CTranslate2 int8.
+
+`once` builds a folder aside under a file lock and renames it in one step, so a kill leaves nothing half made and two processes never
+convert at the same time. Does not know where weights come from or which are wanted: that is `weights`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from matinee.errors import ModelError
+
+MANIFEST = "manifest.json"
+
+
+def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
+    """`target`, built by `build(folder) -> manifest` unless it is there already, whole.
+
+    Whole means: its manifest lists every file with its size. `folder` is empty, and what is written beside it goes away with the build,
+    even when it is killed: the next one clears it.
+    """
+    if _whole(target):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{target.name}.lock"):
+            # Another process may have built it while this one waited for the lock.
+            if not _whole(target):
+                _build(target, build)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the converted model {target}: {error.strerror or error}; check its disk and its permissions"
+        ) from error
+    return target
+
+
+def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+    aside = target.parent / f".{target.name}.partial"
+    for leftover in (aside, target):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    folder = aside / "model"
+    folder.mkdir(parents=True)
+    try:
+        manifest = build(folder)
+        # Files that were written with a private mode would be unreadable for another user of a shared models folder.
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        manifest["files"] = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)} for p in paths}
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
+        folder.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _whole(target: Path) -> bool:
+    try:
+        files = json.loads((target / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return False
+    return all((target / name).is_file() and (target / name).stat().st_size == entry["size"] for name, entry in files.items())
+
+
+def gguf_to_safetensors(assemble: Callable[[Path], Path], into: Path) -> None:
+    """The GGUF file that `assemble(path)` writes, as a bf16 model and its tokenizer in `into`."""
+    # torch and transformers take seconds to import: only a conversion pays for them.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    scratch = into.parent / "gguf"
+    scratch.mkdir()
+    name = assemble(scratch / "model.gguf").name
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(
+            scratch, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        # Else `save_pretrained` takes the unpacked weights for packed ones, and refuses.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.is_quantized = False
+        model.save_pretrained(into)
+        tokenizer.save_pretrained(into)
+
+
+def merge(model_dir: Path, adapter: Path, into: Path) -> None:
+    """Base + adapter as one bf16 model in `into`, in the layout of the base."""
+    import torch
+    from peft import PeftModel
+
+    with quiet():
+        # Merged in fp32: the sum of a bf16 weight and a small update loses most of the update when it is rounded on the way.
+        model = model_class(model_dir).from_pretrained(model_dir, dtype=torch.float32, use_safetensors=True)
+        merged = PeftModel.from_pretrained(model, adapter, use_safetensors=True).merge_and_unload()
+        merged.to(torch.bfloat16).save_pretrained(into)
+    for path in model_dir.iterdir():
+        if path.is_file() and path.suffix in {".json", ".jinja", ".model"} and not (into / path.name).exists():
+            shutil.copyfile(path, into / path.name)
+
+
+def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
+    """CTranslate2 int8 in `into` (which exists and is empty), with the tokenizer beside it."""
+    from ctranslate2.converters import TransformersConverter
+
+    source = model_dir
+    if adapter is not None:
+        source = into.parent / "merged"
+        merge(model_dir, adapter, source)
+    texts = sorted(path.name for path in source.iterdir() if path.name.startswith("tokenizer") or path.suffix == ".jinja")
+    try:
+        with quiet():
+            TransformersConverter(str(source), copy_files=texts, low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
+    except (ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): set enhancer.precision to bf16") from error
+
+
+def model_class(model_dir: Path) -> Any:
+    """The `transformers` class of a Gemma: text-only sizes (1B and below) and multimodal ones (4B and up) have different ones."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(model_dir)
+    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of `transformers`: a terminal shows our own, a log none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,187 @@
+"""The description enhancer: items in, descriptions out, each checked against the item's own facts.
+
+An answer that invents is asked for again with another seed; what still invents loses those sentences and is marked; where nothing
+usable remains, the facts themselves are put into a sentence. The raw text is the caller's and is never replaced here. Does not know
+HTTP, queues or the index, keeps no cache, and does not train.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from matinee import generation, grounding, prompts, prose, weights
+from matinee.errors import DeadlineError
+from matinee.generation import Answer, Backend, Writing
+from matinee.items import Item
+from matinee.settings import EnhancerSettings
+
+RETRY_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the enhancer says of one item.
+
+    `violations` are those of the answer that was kept, before its offending sentences were removed. `marked`: not every check was
+    passed. `source`: the model, or a sentence made of the facts alone.
+    """
+
+    text: str
+    source: Literal["model", "template"]
+    violations: tuple[str, ...]
+    adherence: float
+    attempts: int
+    tokens: int
+    model: str
+    marked: bool
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """The best answer so far, and what it took."""
+
+    text: str = ""
+    violations: tuple[str, ...] = ("not written",)
+    attempts: int = 0
+    tokens: int = 0
+    elapsed_s: float = 0.0
+
+    def rank(self) -> tuple[int, int]:
+        return (sum(not problem.startswith("missing") for problem in self.violations), len(self.violations))
+
+
+class Enhancer:
+    """A loaded model that describes items. Not safe for concurrent calls: a replica has one worker thread."""
+
+    def __init__(self, backend: Backend, settings: EnhancerSettings, *, model_digest: str, adapter_digest: str | None = None) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._digests = (model_digest, adapter_digest)
+        self._chat = bool(getattr(backend.tokenizer, "chat_template", None))
+        # A base model needs to be shown the form and helped into the first sentence; one that was trained on the form, or to chat, doesn't.
+        self._guided = not self._chat and adapter_digest is None
+
+    @classmethod
+    def load(cls, settings: EnhancerSettings, models_dir: Path, *, progress: weights.Progress | None = None) -> Self:
+        """Fetch or convert what is needed, then load. Raises `ModelError`."""
+        model_dir = weights.resolve(settings.model, settings.revision, models_dir=models_dir, progress=progress)
+        adapter = None
+        if settings.adapter is not None:
+            adapter = weights.resolve(settings.adapter, models_dir=models_dir, progress=progress)
+            weights.check_adapter(adapter, model_dir, settings.model)
+        backend = generation.load(
+            model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress
+        )
+        return cls(backend, settings, model_digest=weights.digest(model_dir), adapter_digest=weights.digest(adapter) if adapter else None)
+
+    def describe(self, items: Sequence[Item], *, deadline: float | None = None) -> list[Description]:
+        """One description for each item, in order.
+
+        `deadline` is a `time.monotonic()` moment: nothing is begun or asked again after it, and what is not written by then is
+        made of the facts. Raises `DeadlineError` when it has passed already.
+        """
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineError("the deadline passed before the enhancer could begin")
+        best = {place: _Attempt() for place, item in enumerate(items) if _tells(item)}
+        for attempt in range(self._settings.retries + 1):
+            pending = [place for place, kept in best.items() if kept.violations]
+            # Of like length together: a batch is as slow as its longest row.
+            pending.sort(key=lambda place: len(items[place].overview))
+            for start in range(0, len(pending), self._settings.batch_size):
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                places = pending[start : start + self._settings.batch_size]
+                for place, tried in zip(places, self._try([items[p] for p in places], attempt, deadline), strict=True):
+                    best[place] = _better(best[place], tried)
+        return [self._finish(item, best.get(place)) for place, item in enumerate(items)]
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded, by content."""
+        return {
+            "model": self._settings.model,
+            "revision": self._settings.revision,
+            "digest": self._digests[0],
+            "adapter": self._settings.adapter,
+            "adapter_digest": self._digests[1],
+            "precision": self._backend.precision,
+            "device": self._backend.device,
+            "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
+            "text_version": prompts.TEXT_VERSION,
+        }
+
+    def prompt(self, item: Item) -> str:
+        """What the model reads for `item`, shortened to `max_input_tokens`: the overview first, then the worked examples."""
+        words = item.overview.split()
+        for examples in (2, 0) if self._guided else (0,):
+            for share in (1.0, 0.6, 0.3, 0.1):
+                shorter = item if share == 1 else item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
+                text = self._prompt(shorter, examples)
+                if self._fits(text):
+                    return text
+        # Only facts of absurd length come here: a token is a quarter of a character at worst.
+        facts = prompts.facts_text(item)[: self._settings.max_input_tokens // 4]
+        return self._prompt(item.model_copy(update={"title": item.title[:100], "overview": ""}), 0, facts)
+
+    def _prompt(self, item: Item, examples: int, facts: str | None = None) -> str:
+        if self._chat:
+            return prompts.enhancer_prompt(item, self._backend.tokenizer, facts=facts)
+        text = prompts.enhancer_prompt(item, examples=examples, facts=facts)
+        return f"{text} {prompts.lead(item)}" if self._guided else text
+
+    def _fits(self, text: str) -> bool:
+        # A token is at least one character most of the time: short prompts need no count.
+        limit = self._settings.max_input_tokens
+        return len(text) <= limit or len(self._backend.tokenizer(text).input_ids) <= limit
+
+    def _try(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[_Attempt]:
+        settings = self._settings
+        writing = Writing(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=max(settings.temperature, RETRY_TEMPERATURE) if attempt else settings.temperature,
+            repetition_penalty=settings.repetition_penalty,
+            seed=settings.seed + attempt,
+            one_line=not self._chat,
+            sentences=prose.MAX_SENTENCES,
+            deadline=deadline,
+        )
+        began = time.perf_counter()
+        answers = self._backend.generate([self.prompt(item) for item in items], writing)
+        elapsed = time.perf_counter() - began
+        return [self._judge(item, answer, elapsed) for item, answer in zip(items, answers, strict=True)]
+
+    def _judge(self, item: Item, answer: Answer, elapsed: float) -> _Attempt:
+        text = prose.clean(f"{prompts.lead(item)}{answer.text}" if self._guided else answer.text)
+        return _Attempt(text, grounding.violations(text, item), 1, answer.tokens, elapsed)
+
+    def _finish(self, item: Item, kept: _Attempt | None) -> Description:
+        """The description of an item from its best attempt; without one (nothing to tell), from its facts."""
+        if kept is None:
+            kept = _Attempt(violations=("no overview",))
+        invented = any(not problem.startswith("missing") for problem in kept.violations)
+        text = grounding.grounded_part(kept.text, item) if invented else kept.text
+        source: Literal["model", "template"] = "model" if text else "template"
+        text = text or prompts.template_description(item)
+        return Description(
+            text=text,
+            source=source,
+            violations=kept.violations,
+            adherence=grounding.adherence(text, item).score,
+            attempts=kept.attempts,
+            tokens=kept.tokens,
+            model=self._settings.model,
+            marked=bool(kept.violations),
+            elapsed_s=round(kept.elapsed_s, 4),
+        )
+
+
+def _tells(item: Item) -> bool:
+    """Whether there is something to describe: from a title alone a small model invents plot and cast."""
+    return bool(item.overview or item.extra)
+
+
+def _better(known: _Attempt, tried: _Attempt) -> _Attempt:
+    winner = tried if not known.attempts or tried.rank() < known.rank() else known
+    return _Attempt(winner.text, winner.violations, known.attempts + 1, known.tokens + tried.tokens, known.elapsed_s + tried.elapsed_s)

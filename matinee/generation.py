@@ -1,0 +1,237 @@
+"""Two engines that continue prompts: `transformers` (nf4, int8, bf16, fp32) and CTranslate2 (int8, for CPUs).
+
+Both load from a local folder, batch, stop at the same places, penalise only what they wrote themselves, and are deterministic for a
+given seed and batch. Neither knows items, prompts' wording or what a good answer is: that is `enhancer`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+
+from matinee import conversion, weights
+from matinee.errors import ModelError
+
+PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How to write: `one_line` stops at a line's end, `sentences` after that many ends of sentences, `deadline` at that monotonic time."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    one_line: bool = False
+    sentences: int = 0
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    tokens: int
+
+
+class Backend(Protocol):
+    """A loaded model that continues prompts."""
+
+    precision: str
+    device: str
+    tokenizer: Any
+
+    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]: ...
+
+
+def pick_precision(precision: str, *, cuda: bool) -> str:
+    """`auto` resolved: bf16 on a GPU, CTranslate2 int8 on a CPU. Half precision is refused."""
+    if precision in ("fp16", "float16", "half"):
+        raise ModelError(
+            "Gemma 3 overflows in fp16 (its activations pass 65,504) and then writes nonsense: use bf16, or fp32 without bf16 support"
+        )
+    if precision == "auto":
+        return "bf16" if cuda else "ct2-int8"
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision {precision!r} is unknown: use auto or one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def load(
+    model_dir: Path, adapter: Path | None, precision: str, *, models_dir: Path, threads: int = 0, progress: weights.Progress | None = None
+) -> Backend:
+    """The model with its adapter, ready to write. Raises `ModelError` where its files can't be loaded."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    chosen = pick_precision(precision, cuda=cuda)
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        if chosen == "ct2-int8":
+            converted = weights.ctranslate2_dir(model_dir, adapter, models_dir=models_dir, progress=progress)
+            return CTranslate2Backend(model_dir, converted, threads or torch.get_num_threads())
+        return TransformersBackend(model_dir, adapter, chosen, "cuda" if cuda else "cpu")
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        with_adapter = f" with the adapter {adapter}" if adapter else ""
+        raise ModelError(f"cannot load {model_dir}{with_adapter} in {chosen}: {error}") from error
+
+
+class _Stops:
+    """Where an answer ends, as token ids of one tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.ends = [i for i in (tokenizer.eos_token_id, vocabulary.get("<end_of_turn>")) if i is not None]
+        self.lines = [i for token, i in vocabulary.items() if token and not token.strip("\n")]
+        self.sentences = frozenset(i for token, i in vocabulary.items() if token[-1:] in (".", "!", "?", "…"))
+
+    def ids(self, writing: Writing) -> list[int]:
+        return sorted({*self.ends, *(self.lines if writing.one_line else ())})
+
+    def watcher(self, writing: Writing) -> Callable[[int, int], bool]:
+        """`(row, token) -> stop`, fed with every token as it is written."""
+        ended: dict[int, int] = {}
+
+        def stop(row: int, token: int) -> bool:
+            ended[row] = ended.get(row, 0) + (token in self.sentences)
+            late = writing.deadline is not None and time.monotonic() > writing.deadline
+            return late or bool(writing.sentences and ended[row] >= writing.sentences)
+
+        return stop
+
+
+class CTranslate2Backend:
+    """CTranslate2 int8 on the CPU: the fastest way there, at every batch size."""
+
+    precision = "ct2-int8"
+    device = "cpu"
+
+    def __init__(self, model_dir: Path, converted: Path, threads: int) -> None:
+        import ctranslate2
+
+        self.tokenizer = _tokenizer(model_dir)
+        self._stops = _Stops(self.tokenizer)
+        self._seed: Callable[[int], None] = ctranslate2.set_random_seed
+        self._generator = ctranslate2.Generator(str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1)
+
+    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+        if not prompts:
+            return []
+        ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
+        stop = self._stops.watcher(writing)
+        self._seed(writing.seed)
+        results = self._generator.generate_batch(
+            [self.tokenizer.convert_ids_to_tokens(row) for row in ids],
+            max_length=writing.max_new_tokens,
+            sampling_topk=1 if writing.temperature == 0 else 0,
+            sampling_topp=1 if writing.temperature == 0 else 0.95,
+            sampling_temperature=writing.temperature or 1,
+            repetition_penalty=writing.repetition_penalty,
+            end_token=self._stops.ids(writing),
+            include_prompt_in_result=False,
+            callback=lambda step: stop(step.batch_id, step.token_id),
+        )
+        written = [result.sequences_ids[0] for result in results]
+        return [Answer(self.tokenizer.decode(row, skip_special_tokens=True), len(row)) for row in written]
+
+
+class TransformersBackend:
+    """`transformers` in nf4, int8 (bitsandbytes), bf16 or fp32, on a GPU where there is one."""
+
+    def __init__(self, model_dir: Path, adapter: Path | None, precision: str, device: str) -> None:
+        import torch
+
+        self.precision = precision
+        self.device = device
+        self.tokenizer = _tokenizer(model_dir)
+        self._stops = _Stops(self.tokenizer)
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        with conversion.quiet():
+            model = conversion.model_class(model_dir).from_pretrained(
+                model_dir, dtype=dtype, quantization_config=_quantization(precision), device_map={"": device}, use_safetensors=True
+            )
+            self._model = _with_adapter(model, adapter, precision)
+        self._model.eval()
+        # What a model's own file says about sampling would compete with `Writing`, and warn about it.
+        self._model.generation_config = type(self._model.generation_config)()
+
+    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+        import torch
+        from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, StoppingCriteriaList
+
+        if not prompts:
+            return []
+        batch = self.tokenizer(list(prompts), return_tensors="pt", padding=True).to(self.device)
+        length = batch["input_ids"].shape[1]
+        penalty = RepetitionPenaltyLogitsProcessor(writing.repetition_penalty, prompt_ignore_length=length)
+        sampling = (
+            {"do_sample": True, "temperature": writing.temperature, "top_p": 0.95, "top_k": 0}
+            if writing.temperature
+            else {"do_sample": False}
+        )
+        # The seed is this call's alone: it must not make the rest of the process repeat itself.
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(writing.seed)
+            output = self._model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=writing.max_new_tokens,
+                logits_processor=LogitsProcessorList([penalty] if writing.repetition_penalty != 1 else []),
+                stopping_criteria=StoppingCriteriaList([_Watch(self._stops.watcher(writing))]),
+                eos_token_id=self._stops.ids(writing),
+                pad_token_id=self.tokenizer.pad_token_id,
+                **sampling,
+            )
+        return [self._answer(row.tolist(), writing) for row in output[:, length:].cpu()]
+
+    def _answer(self, row: list[int], writing: Writing) -> Answer:
+        stops = {*self._stops.ids(writing), self.tokenizer.pad_token_id}
+        end = next((position for position, token in enumerate(row) if token in stops), len(row))
+        return Answer(self.tokenizer.decode(row[:end], skip_special_tokens=True), end)
+
+
+class _Watch:
+    """A `_Stops.watcher` as a stopping criterion of `transformers`."""
+
+    def __init__(self, stop: Callable[[int, int], bool]) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        import torch
+
+        tokens = input_ids[:, -1].tolist()
+        return torch.tensor([self._stop(row, token) for row, token in enumerate(tokens)], device=input_ids.device)
+
+
+def _tokenizer(model_dir: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _quantization(precision: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if precision == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
+
+
+def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
+    if adapter is None:
+        return model
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(model, adapter, use_safetensors=True)
+    # Merging into quantised weights would round the adapter away; beside them it costs little.
+    return adapted.merge_and_unload() if precision in ("bf16", "fp32") else adapted

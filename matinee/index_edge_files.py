@@ -1,0 +1,87 @@
+"""What the embedded engine needs of the file system: locks, atomic replacement, and errors that say what to do.
+
+Knows no index: folders and files only. Locks are advisory (`flock`), so they end with their process however it ends.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
+
+
+@contextmanager
+def explain(path: Path) -> Iterator[None]:
+    """Errors of the engine and the disk, as ours. Our own and a caller's mistake pass as they are."""
+    try:
+        yield
+    except (MatineeError, ValueError, TypeError):
+        raise
+    except Exception as error:  # the engine raises plain `Exception`, told apart by its text alone
+        text = str(error)
+        if "WouldBlock" in text:
+            raise locked_error(path) from error
+        if "Vector dimension error" in text or "vector name error" in text:
+            raise ValueError(text) from error
+        if "No space left" in text or "os error 28" in text:
+            raise IndexUnavailableError(f"the disk is full: free some space for {path} ({text})") from error
+        raise IndexUnavailableError(f"the index at {path} can't be used: {text}. If this persists, build the version again") from error
+
+
+def locked_error(path: Path) -> IndexLockedError:
+    return IndexLockedError(
+        f"another process has the index at {path} open, and the embedded engine allows one: "
+        "ask that server over HTTP, or stop it first (or use the engine 'qdrant')"
+    )
+
+
+def take_lock(path: Path) -> int:
+    """The version's own lock: the engine's log lock says neither whose it is nor covers a build before its shard exists."""
+    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise locked_error(path) from None
+        raise
+    return lock
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    lock = take_lock(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def empty(path: Path) -> None:
+    for left in path.iterdir():
+        if left.name != "LOCK":
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def read(path: Path) -> bytes | None:
+    """The file's content; None where there is no such file."""
+    with explain(path):
+        return path.read_bytes() if path.exists() else None
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step that survives a power cut: the bytes first, then the name, then the folder."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,288 @@
+"""The server engine: each version of a catalogue is a Qdrant collection `<catalogue>.<version>`, reached by the async client.
+
+The alias `<catalogue>` names the current version and `<catalogue>.previous` the one before, so that one call moves both in one step.
+A version's manifest is its collection's metadata, written when the build is finished. Every call has a deadline. Does not retry and
+does not cache: a server that is down is the caller's 503. Knows no other builder: `prune` removes a build under way elsewhere too.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import grpc  # type: ignore[import-untyped]
+from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+
+from matinee import index_qdrant_query as translate
+from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.index import TEXT, Hit, Manifest, Point, Search
+from matinee.items import ItemFilter
+from matinee.settings import IndexSettings
+
+_MANIFEST = "matinee_manifest"
+_PATIENCE_S = 60.0
+T = TypeVar("T")
+
+
+class Connection:
+    """A client and how long its calls may take. Turns whatever they fail with into errors that name the server and what to do."""
+
+    def __init__(self, settings: IndexSettings, client: AsyncQdrantClient | None = None) -> None:
+        self.settings = settings
+        self.owned = client is None
+        self.client = client or _connect(settings)
+        # The client's local mode has no indexes, neither over payloads nor over vectors, and warns where one is spoken of.
+        self.local = ":memory:" in self.client.init_options.values() or self.client.init_options.get("path") is not None
+        self.where = ":memory:" if self.local else _without_credentials(settings.url or "the given client")
+
+    async def __call__(self, call: Awaitable[T], *, patient: bool = False) -> T:
+        """The answer of a call; writes and administration are `patient`: they are slower by nature, and nobody waits for them."""
+        limit = max(_PATIENCE_S, self.settings.timeout_s) if patient else self.settings.timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await call
+        except TimeoutError as error:
+            raise IndexUnavailableError(f"the Qdrant server at {self.where} did not answer within {limit:g} s") from error
+        except (ApiException, grpc.RpcError) as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: ApiException | grpc.RpcError) -> Exception:
+        status, text = _status(error)
+        if "Vector dimension error" in text or "vector name error" in text:
+            return ValueError(text)
+        if status in {401, 403}:
+            return IndexUnavailableError(f"the Qdrant server at {self.where} refused the key: set index.api_key ({text})")
+        if status == 404:
+            return IndexAbsentError(f"the Qdrant server at {self.where} has no such index version: {text}")
+        if status is None:
+            return IndexUnavailableError(f"the Qdrant server at {self.where} can't be reached: {text}. Check index.url, and that it runs")
+        return IndexUnavailableError(f"the Qdrant server at {self.where} answered {status}: {text}")
+
+
+class QdrantIndex:
+    """One version's collection. Shares its store's connection, so closing it closes nothing."""
+
+    def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._call = connection
+        self._client = connection.client
+        self._name = collection
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        requests = [translate.request(search, exact=search.exact and not self._call.local) for search in searches]
+        if not requests:
+            return []
+        answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))
+        return [translate.hits(search, answer.points) for search, answer in zip(searches, answers, strict=True)]
+
+    async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
+        found = await self._fetch(ids, [TEXT] if vectors else False)
+        hits = {hit.id: hit for hit in map(translate.record, found)}
+        return [hits.get(id) for id in ids]
+
+    async def scroll(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        filter: ItemFilter = ItemFilter(),
+        since: int = 0,
+        origin: str | None = None,
+        deleted: bool = False,
+        pending: bool = False,
+        vectors: bool = False,
+    ) -> tuple[list[Hit], str | None]:
+        if after is not None and not translate.known_ids([after]):
+            raise ValueError(f"not a cursor of this index: {after!r}")
+        found, following = await self._call(
+            self._client.scroll(
+                self._name,
+                scroll_filter=translate.stored(filter, since=since, origin=origin, deleted=deleted, pending=pending),
+                limit=limit,
+                offset=after,
+                with_payload=True,
+                with_vectors=[TEXT] if vectors else False,
+                timeout=self._seconds,
+            )
+        )
+        return [translate.record(record) for record in found], None if following is None else str(following)
+
+    async def points(self, ids: Sequence[str]) -> list[Point]:
+        return [translate.whole(found) for found in await self._fetch(ids, True)]
+
+    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str]) -> list[models.Record]:
+        known = translate.known_ids(ids)
+        if not known:
+            return []
+        return await self._call(self._client.retrieve(self._name, known, with_payload=True, with_vectors=vectors, timeout=self._seconds))
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        for batch in translate.batches([translate.point(point) for point in points], self.manifest.dimensions):
+            await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
+
+    async def count(self, filter: ItemFilter = ItemFilter()) -> int:
+        call = self._client.count(self._name, count_filter=translate.stored(filter), exact=True, timeout=self._seconds)
+        return (await self._call(call)).count
+
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
+        call = self._client.facet(self._name, key, facet_filter=translate.stored(filter), limit=limit, exact=True, timeout=self._seconds)
+        return [(str(hit.value), hit.count) for hit in (await self._call(call)).hits]
+
+    async def max_revision(self) -> int:
+        newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))
+        call = self._client.query_points(self._name, query=newest, limit=1, with_payload=["revision"], timeout=self._seconds)
+        found = (await self._call(call)).points
+        return int((found[0].payload or {})["revision"]) if found else 0
+
+    async def close(self) -> None:
+        """Nothing to give back: the connection is the store's."""
+
+    @property
+    def _seconds(self) -> int:
+        # So that the server too stops working on what nobody waits for any more.
+        return math.ceil(self._call.settings.timeout_s)
+
+
+class QdrantStore:
+    """The collections and the two aliases of one catalogue."""
+
+    def __init__(self, settings: IndexSettings, catalogue: str, *, client: AsyncQdrantClient | None = None) -> None:
+        self._call = Connection(settings, client)
+        self._client = self._call.client
+        self._catalogue = catalogue
+        self._alias, self._alias_before = catalogue, f"{catalogue}.previous"
+
+    async def versions(self) -> list[Manifest]:
+        manifests = await asyncio.gather(*map(self._manifest_of, await self._collections()))
+        return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: manifest.version, reverse=True)
+
+    async def current(self) -> Manifest | None:
+        return await self._aliased(self._alias)
+
+    async def previous(self) -> Manifest | None:
+        return await self._aliased(self._alias_before)
+
+    async def create(self, manifest: Manifest) -> QdrantIndex:
+        name = self._name(manifest.version)
+        if await self._call(self._client.collection_exists(name)):
+            if await self._manifest_of(name):
+                raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
+            await self._call(self._client.delete_collection(name), patient=True)
+        await self._call(self._client.create_collection(name, **translate.collection(manifest, self._call.settings)), patient=True)
+        for field, schema in translate.PAYLOAD_INDEXES.items() if not self._call.local else ():
+            await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
+        return QdrantIndex(self._call, name, manifest)
+
+    async def finish(self, manifest: Manifest) -> None:
+        name = self._name(manifest.version)
+        if not await self._call(self._client.collection_exists(name)):
+            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+        metadata = {_MANIFEST: manifest.model_dump(mode="json")}
+        await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
+
+    async def open(self, version: str) -> QdrantIndex:
+        return QdrantIndex(self._call, self._name(version), await self._manifest(version))
+
+    async def switch(self, version: str) -> None:
+        await self._manifest(version)
+        aliases = await self._aliases()
+        if aliases.get(self._alias) != self._name(version):
+            await self._mark(aliases, current=self._name(version), previous=aliases.get(self._alias))
+
+    async def rollback(self) -> Manifest:
+        aliases = await self._aliases()
+        previous = aliases.get(self._alias_before)
+        manifest = await self._manifest_of(previous) if previous else None
+        if previous is None or manifest is None:
+            raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+        await self._mark(aliases, current=previous, previous=aliases.get(self._alias))
+        return manifest
+
+    async def prune(self, keep: int) -> list[str]:
+        kept = {*(self._name(manifest.version) for manifest in (await self.versions())[:keep]), *(await self._aliases()).values()}
+        doomed = [name for name in await self._collections() if name not in kept]
+        for name in doomed:
+            await self._call(self._client.delete_collection(name), patient=True)
+        return [name.removeprefix(f"{self._catalogue}.") for name in doomed]
+
+    async def close(self) -> None:
+        if self._call.owned:
+            await self._client.close()
+
+    def _name(self, version: str) -> str:
+        return f"{self._catalogue}.{version}"
+
+    async def _collections(self) -> list[str]:
+        found = (await self._call(self._client.get_collections())).collections
+        return sorted(entry.name for entry in found if entry.name.startswith(f"{self._catalogue}."))
+
+    async def _aliases(self) -> dict[str, str]:
+        found = (await self._call(self._client.get_aliases())).aliases
+        mine = {self._alias, self._alias_before}
+        return {entry.alias_name: entry.collection_name for entry in found if entry.alias_name in mine}
+
+    async def _aliased(self, alias: str) -> Manifest | None:
+        name = (await self._aliases()).get(alias)
+        return await self._manifest_of(name) if name else None
+
+    async def _mark(self, aliases: dict[str, str], *, current: str, previous: str | None) -> None:
+        operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
+        for alias, name in ((self._alias, current), (self._alias_before, previous)):
+            if name is not None:
+                created = models.CreateAlias(collection_name=name, alias_name=alias)
+                operations.append(models.CreateAliasOperation(create_alias=created))
+        await self._call(self._client.update_collection_aliases(operations), patient=True)
+
+    async def _manifest(self, version: str) -> Manifest:
+        name = self._name(version)
+        manifest = await self._manifest_of(name) if await self._call(self._client.collection_exists(name)) else None
+        if manifest is None:
+            raise IndexAbsentError(
+                f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} on {self._call.where}: "
+                "run `matinee ingest` to build one, `matinee index` to see what is there"
+            )
+        return manifest
+
+    async def _manifest_of(self, collection: str) -> Manifest | None:
+        """What the collection's metadata says; None for an unfinished build."""
+        metadata = (await self._call(self._client.get_collection(collection))).config.metadata or {}
+        if _MANIFEST not in metadata:
+            return None
+        try:
+            return Manifest.model_validate(metadata[_MANIFEST])
+        except ValidationError as error:
+            raise IndexUnavailableError(
+                f"the collection {collection} on {self._call.where} has an unreadable manifest ({error.error_count()} faults): "
+                "delete it and build the version again"
+            ) from error
+
+
+def _connect(settings: IndexSettings) -> AsyncQdrantClient:
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return AsyncQdrantClient(
+        url=settings.url,
+        api_key=key,
+        prefer_grpc=settings.grpc,
+        timeout=math.ceil(max(_PATIENCE_S, settings.timeout_s)),
+        verify=settings.tls_verify,
+        check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
+    )
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _status(error: ApiException | grpc.RpcError) -> tuple[int | None, str]:
+    """The HTTP status (None: no answer at all) and the text of a failed call."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code, error.content.decode(errors="replace")[:500]
+    if isinstance(error, grpc.Call):
+        codes = {grpc.StatusCode.UNAUTHENTICATED: 401, grpc.StatusCode.PERMISSION_DENIED: 403, grpc.StatusCode.NOT_FOUND: 404}
+        unreachable = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+        return None if unreachable else codes.get(error.code(), 500), str(error.details())
+    return None, str(error) or type(error).__name__

@@ -1,0 +1,212 @@
+"""Items -> points -> a new index version, verified and switched to. One set of stage functions for the in-process loop and for Ray Data.
+
+A build is the file's items plus the live API items, minus what was deleted through the API; an item that the API has written wins over
+the file's. Does not read files (`sources`) and does not parse arguments (`train.ingest`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+from matinee import prompts
+from matinee.embedder import Embedder
+from matinee.errors import IndexUnavailableError
+from matinee.index import (
+    BM25,
+    TEXT,
+    TITLE,
+    Hit,
+    Index,
+    IndexStore,
+    Manifest,
+    Nearest,
+    Point,
+    Search,
+    Vector,
+    item_payload,
+    new_version,
+    tombstone,
+)
+from matinee.items import Item
+from matinee.live import new_revision
+from matinee.settings import Recipe
+from matinee.sparse import Bm25Encoder, title_trigrams
+
+BATCH = 256
+"""Points a write: a Qdrant server takes them well, and a kill loses little."""
+
+Origin = Literal["file", "api"]
+
+_SAMPLE = 64
+_SELF = 0.99
+
+Describe = Callable[[Sequence[Item]], Sequence[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiItem:
+    """What the API wrote: an item, or the tombstone of a deleted one."""
+
+    id: str
+    revision: int
+    item: Item | None
+
+
+class ApiWrites(Protocol):
+    """Where the API's writes of the live index are read from: the open index itself, or a running server."""
+
+    async def read(self, since: int) -> list[ApiItem]: ...
+
+
+@dataclass
+class Outcome:
+    """What a build did."""
+
+    manifest: Manifest
+    previous: Manifest | None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class PointMaker:
+    """Items -> points, under one encoder and one recipe; `describe` writes the descriptions that the recipe wants."""
+
+    def __init__(self, embedder: Embedder, recipe: Recipe, *, language: str | None = "english", describe: Describe | None = None) -> None:
+        self.embedder = embedder
+        self.recipe = recipe
+        self._bm25 = Bm25Encoder(language)
+        self._describe = describe
+
+    def __call__(self, items: Sequence[Item], ids: Sequence[str], *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
+        descriptions: Sequence[str | None] = [None] * len(items)
+        if self.recipe != "raw" and self._describe is not None:
+            descriptions = self._describe(items)
+        texts = [prompts.embedded_text(item, description, self.recipe) for item, description in zip(items, descriptions, strict=True)]
+        vectors = self.embedder.encode(texts, kind="document")
+        payloads = [
+            item_payload(item, origin=origin, revision=revision, description=description)
+            for item, revision, description in zip(items, revisions, descriptions, strict=True)
+        ]
+        return [
+            item_point(id, item, vector, payload, recipe=self.recipe, bm25=self._bm25)
+            for id, item, vector, payload in zip(ids, items, vectors, payloads, strict=True)
+        ]
+
+
+def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
+    """A live item's point: its dense vector, the terms of its embedded text and of the people in it, and its title's trigrams."""
+    text = prompts.embedded_text(item, payload.get("description"), recipe)
+    terms = bm25.document(" ".join([text, *item.names()]))
+    return Point(id, payload, {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
+
+
+@dataclass
+class Build:
+    """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was."""
+
+    store: IndexStore
+    maker: PointMaker
+    catalogue: str
+    source: str
+    api: ApiWrites | None = None
+    replace: bool = False
+    progress: Callable[[str, int], None] = lambda stage, count: None
+
+    async def run(self, items: Iterable[Item]) -> Outcome:
+        previous = await self.store.current()
+        written = [] if self.api is None else await self.api.read(0)
+        discarded = sum(entry.item is not None for entry in written) if self.replace else 0
+        kept = [] if self.replace else written
+        revision = new_revision() if self.replace else max((entry.revision for entry in written), default=0)
+        manifest = self._manifest(revision)
+        index = await self.store.create(manifest)
+        try:
+            from_file, shadowed = await self._write_file(index, items, {entry.id for entry in kept})
+            await self._write_api(index, kept)
+            while not self.replace and self.api is not None and (late := await self.api.read(revision)):
+                await self._write_api(index, late)
+                kept = list({entry.id: entry for entry in [*kept, *late]}.values())
+                revision = max(entry.revision for entry in late)
+            live = sum(entry.item is not None for entry in kept)
+            counted = {"file": from_file, "api": live, "tombstones": len(kept) - live, "shadowed": shadowed, "discarded": discarded}
+            await _verify(index)
+            manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
+        finally:
+            await index.close()
+        await self.store.finish(manifest)
+        await self.store.switch(manifest.version)
+        return Outcome(manifest, previous, counted)
+
+    def _manifest(self, revision: int) -> Manifest:
+        embedder, recipe = self.maker.embedder, self.maker.recipe
+        return Manifest(
+            version=new_version(embedder.fingerprint, recipe),
+            catalogue=self.catalogue,
+            fingerprint=embedder.fingerprint,
+            recipe=recipe,
+            dimensions={TEXT: embedder.dimension},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=self.source,
+            revision=revision,
+            models={"embedder": embedder.model_id},
+        )
+
+    async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:
+        """(items written, items left out because the API wrote or deleted them)"""
+        written = shadowed = 0
+        stream = iter(items)
+        while chunk := list(islice(stream, BATCH)):
+            wanted = {uid: item for item in chunk if (uid := item.uid(self.catalogue)) not in api_ids}
+            shadowed += len(chunk) - len(wanted)
+            if wanted:
+                await index.upsert(self.maker(list(wanted.values()), list(wanted), origin="file", revisions=[0] * len(wanted)))
+            written += len(wanted)
+            self.progress("items", len(chunk))
+        return written, shadowed
+
+    async def _write_api(self, index: Index, entries: Sequence[ApiItem]) -> None:
+        for start in range(0, len(entries), BATCH):
+            batch = entries[start : start + BATCH]
+            live = [(entry, entry.item) for entry in batch if entry.item is not None]
+            points = [tombstone(entry.id, revision=entry.revision) for entry in batch if entry.item is None]
+            if live:
+                ids, revisions = [entry.id for entry, _ in live], [entry.revision for entry, _ in live]
+                points += self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
+            await index.upsert(points)
+            self.progress("api items", len(batch))
+
+
+async def _verify(index: Index) -> None:
+    """A sample of points must each find themselves: a version whose vectors went wrong is never switched to."""
+    sample, _ = await index.scroll(limit=_SAMPLE, vectors=True)
+    probes = [hit for hit in sample if hit.vector is not None]
+    if len(probes) < len(sample):
+        raise IndexUnavailableError(f"version {index.manifest.version} has items without vectors; it was not made current")
+    found = await index.search([Search(Nearest(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
+    lost = [hit.payload["title"] for hit, best in zip(probes, found, strict=True) if not best or best[0].score < _SELF]
+    if lost:
+        raise IndexUnavailableError(
+            f"version {index.manifest.version} does not find {lost[0]!r} by its own vector; it was not made current"
+        )
+
+
+class IndexWrites:
+    """The API's writes, read from the open index itself (no server is running)."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    async def read(self, since: int) -> list[ApiItem]:
+        entries: list[ApiItem] = []
+        after: str | None = None
+        while True:
+            page, after = await self._index.scroll(limit=BATCH, after=after, since=since, origin="api", deleted=True)
+            entries += [_api_item(hit) for hit in page]
+            if after is None:
+                return entries
+
+
+def _api_item(hit: Hit) -> ApiItem:
+    item = None if hit.payload.get("deleted") else Item.model_validate(hit.payload["item"])
+    return ApiItem(hit.id, hit.payload["revision"], item)

@@ -1,0 +1,145 @@
+"""Learning: the rules of a table's columns, from one pass over all of its rows.
+
+Date order, decimal sign, list separators and which columns hold numbers are decided once for the whole table, so that no row is read by
+a rule that a later row contradicts. What the table leaves open is an error that asks. Does not make items (`builder`).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from matinee.builder import Builder
+from matinee.cells import CellError
+from matinee.columns import assign, key
+from matinee.dates import DateColumn
+from matinee.errors import SourceError
+from matinee.numerals import NumberColumn
+from matinee.rows import ReadOptions, Row, Table, no_progress
+
+MAX_COLUMNS = 500
+MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}
+
+
+@dataclass
+class ListColumn:
+    """What was seen in a column of lists: which separators, and whether commas stand inside names ("Tolkien, J.R.R.")."""
+
+    bars: int = 0
+    semicolons: int = 0
+    commas: int = 0
+    inverted: int = 0
+
+    def see(self, value: Any) -> None:
+        if not isinstance(value, str) or value.lstrip().startswith("["):
+            return
+        self.bars += "|" in value
+        self.semicolons += ";" in value
+        if "," in value:
+            self.commas += 1
+            parts = [part.strip() for part in value.split(",")]
+            self.inverted += len(parts) == 2 and " " not in parts[0] and bool(re.search(r"[\w.]", parts[1]))
+
+    def separator(self, *, people: bool) -> str | None:
+        if self.bars or self.semicolons:
+            return "|" if self.bars >= self.semicolons else ";"
+        if people and self.commas and self.inverted > 0.8 * self.commas:
+            return None
+        return "," if self.commas else None
+
+
+class Learner:
+    """Looks at every row of a table and then says how to build items from them."""
+
+    def __init__(self, table: Table, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
+        self._table = table
+        self._kind = kind
+        self._options = options
+        self._mapped = set(mapping.values())
+        self.warnings: list[str] = []
+        columns = table.columns or _keys(table)
+        # --kind is stronger than a column that is merely named like one, such as "type".
+        wishes = {"kind": "", **mapping} if kind and "kind" not in columns else mapping
+        self._targets = assign(columns, wishes, self.warnings)
+        self._dates: dict[str, DateColumn] = {}
+        self._numbers: dict[str, NumberColumn] = {}
+        self._lists: dict[str, ListColumn] = {}
+        for column, target in self._targets.items():
+            group = target.partition(".")[0]
+            if group == "year":
+                self._dates[column] = DateColumn(column)
+            elif group in ("numbers", "other") and target != "numbers":
+                self._numbers[column] = NumberColumn(column)
+            elif group in ("genres", "people"):
+                self._lists[column] = ListColumn()
+
+    def learn(self) -> Builder:
+        """One pass over the table. Raises `SourceError` for what can be read in two ways."""
+        watched: list[tuple[str, Callable[[Any], None]]] = [
+            (column, found.see) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
+        ]
+        for row in self._table.rows(no_progress):
+            if isinstance(row, Row):
+                for column, see in watched:
+                    # A value that can't be looked at is rejected with its row when the items are made.
+                    with suppress(CellError):
+                        see(row.values.get(column))
+        builder = Builder(self._targets, self._kind)
+        self._settle_dates(builder)
+        self._settle_numbers(builder)
+        people = {column for column, target in self._targets.items() if target.startswith("people")}
+        builder.separators = {column: found.separator(people=column in people) for column, found in self._lists.items()}
+        self._limit()
+        return builder
+
+    def _settle_dates(self, builder: Builder) -> None:
+        for column, dates in self._dates.items():
+            if dates.bad > dates.total / 2 and column not in self._mapped:
+                self.warnings.append(f"column {column!r} is named like a date, but most of its values are none: kept as an extra fact")
+                self._targets[column] = f"extra.{key(column)}"
+            else:
+                builder.dates[column] = dates.decide(self._options, self.warnings)
+
+    def _settle_numbers(self, builder: Builder) -> None:
+        for column, numbers in self._numbers.items():
+            target = self._targets[column]
+            group, _, name = target.partition(".")
+            share = numbers.share()
+            if group == "other":
+                self._targets[column] = f"numbers.{name}" if share == 1 else f"extra.{name}"
+            elif share < 0.5 and column not in self._mapped:
+                if numbers.shapes:
+                    self.warnings.append(
+                        f"column {column!r} is named like {target}, but most of its values are no numbers: kept as an extra fact"
+                    )
+                self._targets[column] = f"extra.{key(column)}"
+        used = [numbers for column, numbers in self._numbers.items() if self._targets[column].startswith("numbers.")]
+        if self._options.decimal:
+            signs = {numbers.name: self._options.decimal for numbers in used}
+        else:
+            seen = {sign for sign in (numbers.evidence() for numbers in used) if sign}
+            hint = seen.pop() if len(seen) == 1 else None
+            signs = {numbers.name: numbers.decide(hint, self._table.delimiter) for numbers in used}
+        builder.signs = signs
+
+    def _limit(self) -> None:
+        for group, limit in MAX_FACTS.items():
+            columns = [column for column, target in self._targets.items() if target.startswith(f"{group}.")]
+            for column in columns[limit:]:
+                del self._targets[column]
+            if columns[limit:]:
+                left_out = ", ".join(repr(column[:60]) for column in columns[limit:][:20])
+                self.warnings.append(f"only the first {limit} {group} columns were kept; left out: {left_out}")
+
+
+def _keys(table: Table) -> tuple[str, ...]:
+    keys: dict[str, None] = {}
+    for row in table.rows(no_progress):
+        if isinstance(row, Row):
+            keys.update(dict.fromkeys(row.values))
+            if len(keys) > MAX_COLUMNS:
+                raise SourceError(f"line {row.line}: more than {MAX_COLUMNS} different keys: give each object the same keys")
+    if not keys:
+        raise SourceError("no row of the source is a whole object: it is of another kind, or damaged from its start")
+    return tuple(keys)

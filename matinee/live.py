@@ -1,0 +1,122 @@
+"""The live index of one catalogue: the current version, kept open, followed when it is switched, and written to.
+
+Its one owner is the Retriever (or a command, while no server runs). Does not embed and does not build versions (`builder`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.index import Hit, Index, IndexStore, Manifest, Point, tombstone
+
+log = logging.getLogger(__name__)
+
+_PAGE = 256
+
+
+def new_revision() -> int:
+    """Microseconds since 1970: writes of several gateways order well enough by their clocks."""
+    return time.time_ns() // 1000
+
+
+class LiveIndex:
+    """The open current version, and the one before it for as long as answers made for its encoder are still coming in."""
+
+    def __init__(self, store: IndexStore) -> None:
+        self._store = store
+        self._current: Index | None = None
+        self._draining: Index | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return None if self._current is None else self._current.manifest
+
+    def get(self, fingerprint: str | None = None) -> Index:
+        """The index to search, with vectors of `fingerprint` (None: the request brings no vector of its own).
+
+        Raises `IndexAbsentError` before the first ingest, `FingerprintError` when no open version was made by that encoder.
+        """
+        if self._current is None:
+            raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
+        for index in (self._current, self._draining):
+            if index is not None and fingerprint in (None, index.manifest.fingerprint):
+                return index
+        raise FingerprintError(
+            f"the query was embedded by {str(fingerprint)[:8]}, the index by {self._current.manifest.fingerprint[:8]}: "
+            "run `matinee ingest` again with the embedder that serves, or serve the one that built the index"
+        )
+
+    async def refresh(self) -> bool:
+        """Follow the store's current version: open it, carry over what was written meanwhile, swap in one step. True if it changed."""
+        async with self._lock:
+            wanted = await self._store.current()
+            if wanted is None or (self._current is not None and wanted.version == self._current.manifest.version):
+                return False
+            old, drained = self._current, self._draining
+            if drained is not None and drained.manifest.version == wanted.version:
+                # A rollback: the embedded engine could not open that path a second time.
+                fresh, drained = drained, None
+            else:
+                fresh = await self._store.open(wanted.version)
+            if old is not None:
+                await _carry_over(old, fresh)
+            if drained is not None:
+                await drained.close()
+            self._current, self._draining = fresh, old
+            log.info("index version %s is live (%s items)", wanted.version, wanted.count)
+            return True
+
+    async def upsert(self, points: Sequence[Point], *, fingerprint: str, if_revision: dict[str, int] | None = None) -> int:
+        """Write points made under `fingerprint`; returns how many were written.
+
+        With `if_revision`, a point is only written where the stored one still has that revision: a background job never overwrites a
+        newer write.
+        """
+        async with self._lock:
+            index = self.get()
+            if fingerprint != index.manifest.fingerprint:
+                raise FingerprintError("the index was switched while these items were embedded: send them again")
+            if if_revision is not None:
+                stored = await index.retrieve([point.id for point in points])
+                points = [p for p, hit in zip(points, stored, strict=True) if hit and hit.payload.get("revision") == if_revision[p.id]]
+            await index.upsert(points)
+            return len(points)
+
+    async def delete(self, id: str) -> Hit | None:
+        """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
+        async with self._lock:
+            index = self.get()
+            [hit] = await index.retrieve([id])
+            if hit is None or hit.payload.get("deleted"):
+                return None
+            await index.upsert([tombstone(id, revision=new_revision())])
+            return hit
+
+    async def close(self) -> None:
+        for index in (self._current, self._draining):
+            if index is not None:
+                await index.close()
+        self._current = self._draining = None
+        await self._store.close()
+
+
+async def _carry_over(old: Index, fresh: Index) -> None:
+    """Copy the API's writes that the build of `fresh` has not seen (revisions above its manifest's) from `old`.
+
+    Under another fingerprint the dense vectors would mean nothing: those items are written without them, found by title and terms at
+    once, and embedded by the gateway's background job.
+    """
+    same = old.manifest.fingerprint == fresh.manifest.fingerprint
+    after: str | None = None
+    while True:
+        page, after = await old.scroll(limit=_PAGE, after=after, since=fresh.manifest.revision, origin="api", deleted=True)
+        points = await old.points([hit.id for hit in page])
+        if not same:
+            points = [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, {}, p.sparse) for p in points]
+        if points:
+            await fresh.upsert(points)
+        if after is None:
+            return

@@ -1,0 +1,104 @@
+"""Numerals: how a column writes its numbers, decided over the whole column and, where that fails, over the whole file.
+
+'8,3' shows a decimal comma and '1,234.5' a decimal point; '1,234' alone may be either and is an error that asks. Does not know units,
+currencies or percents: a column of those is text.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from matinee.cells import CellError, is_nothing
+from matinee.errors import SourceError
+
+Shape = Literal["integer", "point", "comma", "either point", "either comma", "other"]
+
+_GAPS = re.compile(r"(?<=\d)[ \u00a0\u202f'’](?=\d{3})")
+_SHAPES: tuple[tuple[Shape, re.Pattern[str]], ...] = (
+    ("integer", re.compile(r"[+-]?(?:0|[1-9]\d*)")),
+    ("either comma", re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")),
+    ("either point", re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")),
+    ("point", re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?")),
+    ("point", re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3}){2,}|(?:,\d{3})+\.\d+)")),
+    ("comma", re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")),
+    ("comma", re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3}){2,}|(?:\.\d{3})+,\d+)")),
+)
+_CODE = re.compile(r"[+-]?0\d+")
+
+
+def shape(text: str) -> Shape:
+    """What kind of numeral this is; a code such as 007 is none."""
+    if _CODE.fullmatch(text):
+        return "other"
+    return next((name for name, pattern in _SHAPES if pattern.fullmatch(text)), "other")
+
+
+def number(value: Any, decimal: str) -> float | None:
+    """The number, or None where the cell is empty. Raises `CellError` where it is no number under this decimal sign."""
+    if is_nothing(value):
+        return None
+    if isinstance(value, bool):
+        raise CellError(f"{value} is not a number")
+    if isinstance(value, int | float | Decimal):
+        return float(value)
+    if not isinstance(value, str):
+        raise CellError(f"holds a {type(value).__name__}, not a number")
+    text = _GAPS.sub("", value.strip())
+    kind = shape(text)
+    if kind == "other" or kind == ("comma" if decimal == "." else "point"):
+        raise CellError(f"{value.strip()[:80]!r} is not a number with the decimal sign {decimal!r}")
+    return float(text.replace(",", "") if decimal == "." else text.replace(".", "").replace(",", "."))
+
+
+@dataclass
+class NumberColumn:
+    """What was seen in a column that may hold numbers."""
+
+    name: str
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    samples: dict[Shape, str] = field(default_factory=dict)
+
+    def see(self, value: Any) -> None:
+        if is_nothing(value):
+            return
+        if isinstance(value, str):
+            text = value.strip()
+            kind = shape(_GAPS.sub("", text))
+            self.samples.setdefault(kind, text)
+        else:
+            kind = "integer" if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else "other"
+        self.shapes[kind] += 1
+
+    def share(self) -> float:
+        """How many of the cells are numbers; 0 for an empty column."""
+        total = self.shapes.total()
+        return 1 - self.shapes["other"] / total if total else 0.0
+
+    def evidence(self) -> str | None:
+        """The decimal sign that this column shows, None where it shows none. Raises `SourceError` where it shows both."""
+        points, commas = self.shapes["point"], self.shapes["comma"]
+        if min(points, commas) > 0.01 * (points + commas):
+            raise SourceError(
+                f"column {self.name!r} mixes decimal points ({self.samples['point']!r}) and decimal commas ({self.samples['comma']!r}): "
+                "pass --decimal . or --decimal , and the rows that don't fit are rejected"
+            )
+        return None if points == commas else "." if points > commas else ","
+
+    def decide(self, hint: str | None, delimiter: str | None) -> str:
+        """The decimal sign. Raises `SourceError` where neither the column nor the rest of the file shows it."""
+        sign = self.evidence() or hint
+        if sign:
+            return sign
+        # A point in a comma-separated file is what programs write; elsewhere it may group thousands.
+        asked: tuple[Shape, ...] = ("either comma",) if delimiter in (None, ",") else ("either comma", "either point")
+        for kind in asked:
+            if self.shapes[kind]:
+                text = self.samples[kind]
+                digits = re.sub(r"[.,]", "", text)
+                raise SourceError(
+                    f"column {self.name!r} has numbers such as {text!r}, which may mean {digits} or {text.replace(',', '.')}: "
+                    "pass --decimal . or --decimal ,"
+                )
+        return "."

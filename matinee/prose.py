@@ -1,0 +1,73 @@
+"""A model's answer as plain prose: markup, echoes and control characters gone, whole sentences, no going round.
+
+Knows nothing of items or facts: that is `grounding`.
+"""
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+import ftfy
+
+MAX_SENTENCES = 4
+MIN_WORDS = 5
+
+WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
+# A sentence ends before white space and a capital, a digit or an opening mark, and not after an initial or a title.
+_ENDED = re.compile(r"[.!?…]+[\"'”’)]*(?=\s+[\"'“‘(]?[A-Z0-9À-Þ]|\s*$)")
+_ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Mt|Prof|St|Sgt|Lt|Capt|Col|Gen|vs|Vol)\.$")
+_INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
+_FIELD = re.compile(r"\n\s*(?:Title|Kind|Year|Genres?|Overview|Description|Director|Cast|Language):")
+
+
+def clean(answer: str) -> str:
+    """Plain prose: no markup, no echo of the form, no control characters, whole sentences, each once, at most `MAX_SENTENCES`."""
+    text = html.unescape(ftfy.fix_text(answer))
+    text = re.sub(r"</?[a-zA-Z][^<>]{0,200}>", " ", text)
+    text = re.sub(r"\*{1,3}|_{2,3}|`{1,3}|~~", "", text)
+    body = next((part for part in _FIELD.split(f"\n{text.strip()}") if part.strip()), "")
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", body) if part.strip()]
+    # "Here is a description:" announces an answer and is none.
+    body = next((part for part in paragraphs if not part.endswith(":")), "")
+    body = re.sub(r"(?m)^\s*(?:#{1,6}\s+|[-•>]\s+|\d+[.)]\s+)", "", body)
+    body = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in body)
+    body = " ".join(body.split())
+    if len(body) > 1 and body[0] in "\"“'‘" and body[-1] in "\"”'’" and body.count('"') <= 2:
+        body = body[1:-1].strip()
+    distinct = {sentence.casefold(): sentence for sentence in reversed(whole_sentences(body))}
+    return " ".join([*distinct.values()][::-1][:MAX_SENTENCES])
+
+
+def whole_sentences(text: str) -> list[str]:
+    """The complete sentences of a text; what is cut off at its end is left out."""
+    sentences, start = [], 0
+    for match in _ENDED.finditer(text):
+        sentence = text[start : match.end()].strip()
+        # A text may end with "plan B.", but not with "on Mt.": there it was cut off.
+        if _ABBREVIATED.search(sentence) or (match.end() < len(text) and _INITIAL.search(sentence)):
+            continue
+        if WORD.search(sentence):
+            sentences.append(sentence)
+        start = match.end()
+    return sentences
+
+
+def usable(text: str) -> bool:
+    return len(words(text)) >= MIN_WORDS
+
+
+def loops(text: str) -> bool:
+    """Whether a text goes round: one run of four words three times, or hardly any new words."""
+    told = words(text)
+    return max(Counter(runs(told, 4)).values(), default=0) >= 3 or (len(told) >= 20 and len(set(told)) < len(told) * 0.35)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded, without a possessive's ending."""
+    return [re.sub(r"['’]s?$", "", word) for word in WORD.findall(text.casefold())]
+
+
+def runs(told: list[str], length: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(told[start:] for start in range(length)), strict=False)

@@ -1,0 +1,66 @@
+"""From candidates to an answer: diversity, which like speaks for an item, and what two items really share. Pure functions, no I/O."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from matinee.index import Hit, Vector
+from matinee.prompts import Shared
+
+MIN_POOL = 50
+"""Diversity picks from at least this many candidates."""
+
+
+def pool_size(k: int, diversity: float) -> int:
+    """How many candidates a list of `k` needs: more only where `diversity` has something to choose from."""
+    return k if diversity == 0 else max(MIN_POOL, 5 * k)
+
+
+def diversify(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
+    """The best `k` by maximal marginal relevance (Carbonell and Goldstein, 1998), lambda = 1 - `diversity`.
+
+    Relevance is the rank-normalised score, so that cosine, RRF and popularity lists diversify alike; similarity is the cosine of the
+    hits' vectors (unit length). Hits without a vector count as similar to nothing.
+    """
+    if diversity == 0 or len(hits) <= 1:
+        return list(hits[:k])
+    missing = np.zeros(next((len(hit.vector) for hit in hits if hit.vector is not None), 1), np.float32)
+    vectors = np.stack([missing if hit.vector is None else hit.vector for hit in hits])
+    relevance = np.linspace(1.0, 0.0, len(hits))
+    closest = np.zeros(len(hits))
+    left = np.ones(len(hits), bool)
+    chosen: list[int] = []
+    while len(chosen) < min(k, len(hits)):
+        gain = (1 - diversity) * relevance - diversity * closest
+        pick = int(np.argmax(np.where(left, gain, -np.inf)))
+        chosen.append(pick)
+        left[pick] = False
+        closest = np.maximum(closest, vectors @ vectors[pick])
+    return [hits[i] for i in chosen]
+
+
+def nearest_like(vector: Vector | None, likes: Sequence[Vector]) -> int:
+    """Index of the liked vector (unit length) that is nearest to `vector`: the like that a reason names."""
+    if vector is None or len(likes) == 1:
+        return 0
+    return int(np.argmax([float(vector @ like) for like in likes]))
+
+
+def shared_facts(liked: Mapping[str, Any], item: Mapping[str, Any]) -> Shared:
+    """What two items (`Item.facts()`) have in common, in the order of `item`; nothing is inferred."""
+    liked_people = liked.get("people", {})
+    people = {
+        role: names
+        for role, mine in item.get("people", {}).items()
+        if (names := tuple(name for name in mine if name in liked_people.get(role, ())))
+    }
+    years = liked.get("year"), item.get("year")
+    same_decade = None not in years and years[0] // 10 == years[1] // 10
+    same_language = liked.get("language") is not None and liked.get("language") == item.get("language")
+    return Shared(
+        genres=tuple(genre for genre in item.get("genres", ()) if genre in liked.get("genres", ())),
+        people=people,
+        language=item["language"] if same_language else None,
+        decade=item["year"] // 10 * 10 if same_decade else None,
+    )

@@ -1,0 +1,231 @@
+"""Requests -> ranked, explained answers, many at a time: the one place where examples, searches, diversity and reasons meet.
+
+Works on an open `Index` with vectors that are already made. Does not embed, does not know HTTP.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import orjson
+
+from matinee import titles
+from matinee.errors import MatineeError, NotFoundError
+from matinee.index import BM25, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
+from matinee.items import ItemFilter
+from matinee.prompts import reason_sentence
+from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
+from matinee.settings import Mode, SearchSettings
+from matinee.sparse import Bm25Encoder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A liked or disliked item: one of the index (by `id` or `title`), or a cold one (`facts` with its `vector`)."""
+
+    id: str | None = None
+    title: str | None = None
+    facts: Mapping[str, Any] | None = None
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendCall:
+    """What one `recommend` asks.
+
+    Liked examples and the text are positive, each with the same weight; dislikes are negative (see `Taste` for the strategies). One
+    positive and no negative is plain similarity. Dislikes alone use the `best` strategy; nothing at all gets the most popular items.
+    No example is ever recommended. The reason names the liked item that is nearest to the recommended one.
+    """
+
+    likes: tuple[Example, ...] = ()
+    dislikes: tuple[Example, ...] = ()
+    text: Vector | None = None
+    strategy: Literal["average", "best"] = "average"
+    k: int = 10
+    filter: ItemFilter = field(default_factory=ItemFilter)
+    exclude: frozenset[str] = frozenset()
+    diversity: float = 0.0
+    explain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCall:
+    """What one text search asks; `vector` is None in sparse mode."""
+
+    text: str
+    vector: Vector | None
+    mode: Mode
+    k: int = 10
+    filter: ItemFilter = field(default_factory=ItemFilter)
+    diversity: float = 0.0
+    exact: bool = False
+
+
+Call = RecommendCall | SearchCall
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant."""
+
+    items: bytes
+    count: int
+    score_type: ScoreType
+    likes: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An example after look-up."""
+
+    id: str | None
+    facts: Mapping[str, Any]
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    call: Call
+    search: Search
+    score_type: ScoreType
+    likes: tuple[_Known, ...] = ()
+
+
+class Recommender:
+    """Answers calls from one index version. `offload` runs a CPU-bound function where it blocks no event loop."""
+
+    def __init__(
+        self,
+        index: Index,
+        settings: SearchSettings,
+        *,
+        language: str | None = "english",
+        offload: Callable[[Callable[[], T]], Awaitable[T]] | None = None,
+    ) -> None:
+        self._bm25 = Bm25Encoder(language)
+        self._index = index
+        self._settings = settings
+        self._offload = offload or _inline
+
+    async def answer(self, calls: Sequence[Call]) -> list[Answer | MatineeError]:
+        """One answer or one explained error for each call; the engine is asked once for all of them."""
+        examples = await self._look_up([call for call in calls if isinstance(call, RecommendCall)])
+        plans: list[_Plan | MatineeError] = []
+        for call in calls:
+            known = examples.get(id(call))
+            plans.append(known if isinstance(known, MatineeError) else self._plan(call, known))
+        ready = [plan for plan in plans if isinstance(plan, _Plan)]
+        hits = await self._index.search([plan.search for plan in ready]) if ready else []
+        answers = iter(await self._offload(lambda: [_finish(plan, found) for plan, found in zip(ready, hits, strict=True)]))
+        return [plan if isinstance(plan, MatineeError) else next(answers) for plan in plans]
+
+    async def _look_up(self, calls: Sequence[RecommendCall]) -> dict[int, "tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError"]:
+        """The examples of each call (by the call's identity), fetched in one read."""
+        by_title = await self._resolve_titles({e.title for call in calls for e in (*call.likes, *call.dislikes) if e.title and not e.id})
+        wanted = {e.id for call in calls for e in (*call.likes, *call.dislikes) if e.id} | {
+            found for found in by_title.values() if isinstance(found, str)
+        }
+        ids = sorted(wanted)
+        stored = dict(zip(ids, await self._index.retrieve(ids, vectors=True), strict=True)) if ids else {}
+        looked_up: dict[int, tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError] = {}
+        for call in calls:
+            try:
+                likes, dislikes = ([_known(e, by_title, stored) for e in group] for group in (call.likes, call.dislikes))
+                looked_up[id(call)] = tuple(likes), tuple(dislikes)
+            except MatineeError as error:
+                looked_up[id(call)] = error
+        return looked_up
+
+    async def _resolve_titles(self, wanted: set[str]) -> dict[str, str | MatineeError]:
+        async def one(title: str) -> str | MatineeError:
+            try:
+                return (await titles.resolve(self._index, title)).id
+            except MatineeError as error:
+                return error
+
+        order = sorted(wanted)
+        return dict(zip(order, await asyncio.gather(*map(one, order)), strict=True))
+
+    def _plan(self, call: Call, examples: tuple[tuple[_Known, ...], tuple[_Known, ...]] | None) -> _Plan:
+        if isinstance(call, SearchCall):
+            query, score_type = self._text_query(call)
+            return _Plan(call, self._search(call, query, frozenset(), call.exact), score_type)
+        likes, dislikes = examples or ((), ())
+        query, score_type = _taste(call, likes, dislikes)
+        exclude = call.exclude | {known.id for known in (*likes, *dislikes) if known.id is not None}
+        return _Plan(call, self._search(call, query, exclude, exact=False), score_type, likes)
+
+    def _search(self, call: Call, query: Nearest | Lexical | Hybrid | Taste | Popular, exclude: frozenset[str], exact: bool) -> Search:
+        explains = isinstance(call, RecommendCall) and call.explain and len(call.likes) > 1
+        return Search(
+            query,
+            pool_size(call.k, call.diversity),
+            filter=call.filter,
+            exclude=exclude,
+            exact=exact,
+            with_vectors=call.diversity > 0 or explains,
+        )
+
+    def _text_query(self, call: SearchCall) -> tuple[Nearest | Lexical | Hybrid, ScoreType]:
+        if call.mode == "sparse" or call.vector is None:
+            return Lexical(self._bm25.query(call.text), BM25), "bm25"
+        if call.mode == "dense":
+            return Nearest(call.vector), "cosine"
+        terms = self._bm25.query(call.text)
+        if not terms.indices:
+            # Nothing but stop words or signs: the sparse side has no say, and fusing with an empty list would only hide the cosine.
+            return Nearest(call.vector), "cosine"
+        s = self._settings
+        prefetch = max(s.prefetch, pool_size(call.k, call.diversity))
+        return Hybrid(call.vector, terms, s.fusion, s.rrf_k, (s.dense_weight, s.sparse_weight), prefetch), s.fusion
+
+
+async def _inline(work: Callable[[], T]) -> T:
+    return work()
+
+
+def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored: Mapping[str, Hit | None]) -> _Known:
+    if example.vector is not None:
+        return _Known(example.id, example.facts or {}, example.vector)
+    id = example.id or by_title[example.title or ""]
+    if isinstance(id, MatineeError):
+        raise id
+    hit = stored[id]
+    if hit is None or hit.payload.get("deleted"):
+        raise NotFoundError(f"no item has the id {id}: look it up with GET /v1/items?q=TITLE")
+    if hit.vector is None:
+        raise NotFoundError(f"item {id} is not embedded yet: ask again in a moment")
+    return _Known(id, hit.payload["item"], hit.vector)
+
+
+def _taste(call: RecommendCall, likes: Sequence[_Known], dislikes: Sequence[_Known]) -> tuple[Nearest | Taste | Popular, ScoreType]:
+    positive = [known.vector for known in likes] + ([] if call.text is None else [call.text])
+    negative = [known.vector for known in dislikes]
+    if not positive and not negative:
+        return Popular(), "popularity"
+    if len(positive) == 1 and not negative:
+        return Nearest(positive[0]), "cosine"
+    if call.strategy == "best" or not positive:
+        return Taste(positive, negative, "best"), "best_score"
+    return Taste(positive, negative, "average"), "cosine"
+
+
+def _finish(plan: _Plan, hits: Sequence[Hit]) -> Answer:
+    chosen = diversify(hits, plan.call.k, plan.call.diversity)
+    explain = isinstance(plan.call, RecommendCall) and plan.call.explain
+    vectors = [known.vector for known in plan.likes]
+    cards = []
+    for hit in chosen:
+        facts = hit.payload["item"]
+        card: dict[str, Any] = {"id": hit.id, "score": round(hit.score, 6), "item": facts}
+        if explain and plan.likes:
+            like = plan.likes[nearest_like(hit.vector, vectors)]
+            card["because"] = like.id
+            card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
+        cards.append(card)
+    likes = tuple({"id": known.id, "title": known.facts.get("title"), "year": known.facts.get("year")} for known in plan.likes)
+    return Answer(orjson.dumps(cards), len(cards), plan.score_type, likes)

@@ -1,0 +1,214 @@
+"""Sources: a catalogue file or a data set of the hub becomes clean `Item`s, and a report of what was not usable.
+
+    reader = read_items("films.csv", mapping={"overview": "Overview"}, kind="film")
+    for item in reader: ...
+    print(reader.report.warnings); write_rejects(reader.report, folder)
+
+Rows are streamed; what stays in memory is about 300 bytes a row, to find duplicates. Reading twice gives the same items with the same ids,
+in whatever order the rows stand. Does not embed, store or write items.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from matinee.cells import CellError
+from matinee.columns import recognised
+from matinee.errors import SourceError
+from matinee.items import Item
+from matinee.learning import Learner
+from matinee.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.tables import open_table
+
+__all__ = ["ItemReader", "ReadOptions", "Reject", "Report", "read_items", "write_rejects"]
+
+MAX_REJECTS = 100_000
+
+
+@dataclass
+class Report:
+    """What became of a source's rows. Complete once the reader was read to its end: rows = items + duplicates + rejects."""
+
+    source: str
+    name: str
+    columns: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+    items: int = 0
+    duplicates: int = 0
+    mojibake_fixed: int = 0
+    derived_ids: int = 0
+    truncated: bool = False
+    rejects: list[Reject] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_items(
+    source: str | Path, *, mapping: Mapping[str, str] | None = None, kind: str | None = None, options: ReadOptions | None = None
+) -> "ItemReader":
+    """A reader of the items in `source`: a file (CSV, TSV, JSONL, JSON, Parquet; also .gz), or `hub:owner/name[@revision][:split]`.
+
+    `mapping` goes from target to column (`{"overview": "Plot"}`) and is stronger than what the names suggest. `kind` is for rows that
+    don't say theirs. Raises `SourceError` where the source can't be read, or could be read in two ways.
+    """
+    return ItemReader(str(source), dict(mapping or {}), kind, options or ReadOptions())
+
+
+class ItemReader:
+    """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it."""
+
+    def __init__(self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
+        self._table = open_table(source, lambda header: recognised(header, mapping), options)
+        learner = Learner(self._table, mapping, kind, options)
+        try:
+            self._builder = learner.learn()
+        except SourceError as error:
+            raise SourceError(f"{source}: {error}") from None
+        self._source = source
+        self._found = [*self._table.notes, *learner.warnings]
+        self._shared, self._underivable = self._shared_identities()
+        self.total = self._table.total
+        self.unit = self._table.unit
+        self.done = 0
+        self.report = self._new_report()
+
+    def _new_report(self) -> Report:
+        columns = {column: target for column, target in self._builder.targets.items() if column}
+        return Report(self._source, source_name(self._source), columns, warnings=list(self._found))
+
+    def _shared_identities(self) -> tuple[set[bytes], int]:
+        """The derived identities that several different rows have, and how many rows have no id of their own."""
+        seen: dict[bytes, bytes] = {}
+        shared: set[bytes] = set()
+        count = 0
+        overview = self._builder.column("overview")
+        for row in self._table.rows(no_progress):
+            if not isinstance(row, Row) or self._builder.has_id(row):
+                continue
+            try:
+                identity = _digest(*self._builder.identity(row))
+            except CellError:
+                continue
+            count += 1
+            text = str(row.values.get(overview) or "") if overview else ""
+            content = _digest(text or repr(row.values))
+            if seen.setdefault(identity, content) != content:
+                shared.add(identity)
+        return shared, count
+
+    def __iter__(self) -> Iterator[Item]:
+        report = self.report = self._new_report()
+        self._builder.dropped.clear()
+        self.done = 0
+        seen: dict[str, tuple[int, bytes]] = {}
+        for row in self._table.rows(self._progress):
+            report.rows += 1
+            found = self._take(row, report, seen)
+            if isinstance(found, Item):
+                report.items += 1
+                yield found
+            elif found is not None:
+                self._reject(found, report)
+        self.done = self.total
+        self._conclude(report)
+
+    def _progress(self, done: int) -> None:
+        self.done = done
+
+    def _take(self, row: Row | Reject, report: Report, seen: dict[str, tuple[int, bytes]]) -> Item | Reject | None:
+        """The row's item, why it has none, or None for a row that says again what an earlier one said."""
+        if isinstance(row, Reject):
+            return row
+        try:
+            item, repaired = self._builder.item(row)
+        except CellError as error:
+            return Reject(row.line, str(error), _raw(row))
+        if item.id is None:
+            item = self._with_own_id(item)
+            report.derived_ids += 1
+        uid = item.uid("")
+        content = _digest(item.model_dump_json())
+        if uid not in seen:
+            seen[uid] = (row.line, content)
+            report.mojibake_fixed += repaired
+            return item
+        line, before = seen[uid]
+        if before == content:
+            report.duplicates += 1
+            return None
+        what = f"id {item.id!r}" if item.id else f"kind, title and year ({item.title!r}, {item.year})"
+        return Reject(row.line, f"has the {what} of line {line}, but other facts; the first was kept", _raw(row))
+
+    def _with_own_id(self, item: Item) -> Item:
+        """Several different things share this kind, title and year: what they are about tells them apart, in any row order."""
+        identity = (item.kind, item.title.casefold(), str(item.year))
+        if _digest(*identity) not in self._shared:
+            return item
+        about = item.overview or item.model_dump_json(exclude={"numbers", "id"})
+        return item.model_copy(update={"id": f"derived-{_digest(*identity, about).hex()}"})
+
+    def _reject(self, reject: Reject, report: Report) -> None:
+        report.rejects.append(reject)
+        report.truncated |= reject.cut
+        if len(report.rejects) > MAX_REJECTS:
+            raise SourceError(
+                f"{self._source} has more than {MAX_REJECTS:,} broken rows; the last, on line {reject.line}: {reject.reason}. "
+                "Look at the dialect (--delimiter, --quote, --encoding) and the mapping (--map)"
+            )
+
+    def _conclude(self, report: Report) -> None:
+        tell = report.warnings.append
+        if report.truncated:
+            cut = next(reject for reject in report.rejects if reject.cut)
+            report.warnings.insert(0, f"THE SOURCE LOOKS CUT OFF at line {cut.line}: {cut.reason}; the whole rows before it were read")
+        if report.derived_ids:
+            few = "no id column" if self._builder.column("id") is None else f"{report.derived_ids} rows have no id"
+            tell(f"{few}: ids are derived from kind, title and year")
+        if self._shared:
+            tell(
+                f"{len(self._shared)} combinations of kind, title and year belong to several different items: their ids also hold a digest"
+            )
+        if report.duplicates:
+            tell(f"{report.duplicates} rows repeat an earlier row and were counted once")
+        if report.mojibake_fixed:
+            tell(f"mojibake was repaired in {report.mojibake_fixed} items")
+        for what, count in self._builder.dropped.items():
+            tell(f"column {what} in {count} rows")
+        if report.rejects:
+            tell(f"{len(report.rejects)} of {report.rows} rows were rejected")
+
+
+def source_name(source: str) -> str:
+    """A short name for a source, fit for a file name: `films` for `data/films.csv.gz`, `owner-name` for a hub's."""
+    if source.startswith("hub:"):
+        return re.sub(r"[^\w.-]+", "-", source.removeprefix("hub:").strip("/")).strip("-.") or "hub"
+    return Path(source).name.removesuffix(".gz").rsplit(".", 1)[0] or "source"
+
+
+def write_rejects(report: Report, folder: Path) -> Path | None:
+    """Writes `<name>.rejects.jsonl` (line, reason, raw) in one step; without rejects, removes the one of an earlier run."""
+    path = folder / f"{report.name}.rejects.jsonl"
+    if not report.rejects:
+        path.unlink(missing_ok=True)
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as out:
+        for reject in report.rejects:
+            raw = reject.raw.encode("utf-8", "backslashreplace").decode()
+            out.write(orjson.dumps({"line": reject.line, "reason": reject.reason, "raw": raw}, option=orjson.OPT_APPEND_NEWLINE))
+    partial.replace(path)
+    return path
+
+
+def _raw(row: Row) -> str:
+    return json.dumps(row.values, ensure_ascii=False, default=str)[:MAX_RAW]
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,160 @@
+"""Start the whole graph on this machine: `python -m serve`.
+
+    python -m serve                       # http://127.0.0.1:8000, settings from MATINEE_* and MATINEE_CONFIG
+    python -m serve --port 0              # any free port
+    python -m serve key reader            # print a new API key and the settings entry that admits it
+
+Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve config instead (`serve.app:build`).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from matinee.errors import MatineeError, SettingsError
+from matinee.settings import SCOPES, Settings, load_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+READY_S = 300
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one")] = None,
+    host: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Start the graph and wait until it is stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    try:
+        overrides = {key: value for key, value in {"port": port, "host": host}.items() if value is not None}
+        run(load_settings({"serving": overrides}))
+    except MatineeError as error:
+        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+
+
+@app.command()
+def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {', '.join(SCOPES)}")] = ["read"]) -> None:  # noqa: B006
+    """Print a new API key, once, and the entry for `serving.keys` that admits it."""
+    from serve.access import new_key
+
+    unknown = set(scope) - set(SCOPES)
+    if unknown:
+        console.print(f"[red]error[/]: unknown scope {', '.join(sorted(unknown))}: use {', '.join(SCOPES)}")
+        raise typer.Exit(2)
+    secret, entry = new_key(name, tuple(s for s in SCOPES if s in scope))
+    sys.stdout.write(f"key (shown once): {secret}\nserving.keys entry: {entry.model_dump_json()}\n")
+
+
+def run(settings: Settings) -> None:
+    """Start Ray and the graph, announce the server in `server.json`, and wait for a signal."""
+    port = _port(settings)
+    url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
+    _environment(settings, port)
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    with _ray(settings, port):
+        if not _wait_ready(url, stop):
+            raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
+        with _announced(settings.server_file, url):
+            console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
+            stop.wait()
+            console.print("stopping ...")
+
+
+def _port(settings: Settings) -> int:
+    """The configured port, or a free one for 0. Raises where it is taken."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.serving.host, settings.serving.port))
+        except OSError as error:
+            raise SettingsError(
+                f"serving.port {settings.serving.port} on {settings.serving.host}: {error.strerror}; stop what runs there, or use --port 0"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _environment(settings: Settings, port: int) -> None:
+    """What Ray reads when it is imported: set here, before that."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Nothing of Ray listens beyond this machine here: no dashboard, no client server.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    if settings.serving.fast:
+        os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
+        os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "1")
+    if settings.serving.haproxy:
+        os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1")
+
+
+@contextlib.contextmanager
+def _ray(settings: Settings, port: int) -> Iterator[None]:
+    import ray
+    from ray import serve as ray_serve
+
+    from serve.app import graph
+
+    ray.init(include_dashboard=False, logging_level="warning", log_to_driver=True, configure_logging=True, num_cpus=_cpus())
+    try:
+        ray_serve.start(
+            http_options={"host": settings.serving.host, "port": port, "request_timeout_s": settings.serving.deadline_s + 5},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False)
+        yield
+    finally:
+        ray_serve.shutdown()
+        ray.shutdown()
+
+
+def _cpus() -> int:
+    """Ray's CPUs are places, not cores: enough of them for every replica of a small machine."""
+    return max(4, os.cpu_count() or 1)
+
+
+def _wait_ready(url: str, stop: threading.Event) -> bool:
+    """True once the gateway answers. An absent index does not hold the start up: the page says what to do."""
+    for _ in range(READY_S * 4):
+        if stop.is_set():
+            return True
+        try:
+            if httpx.get(f"{url}/livez", timeout=2).is_success:
+                return True
+        except httpx.HTTPError:
+            pass
+        stop.wait(0.25)
+    return False
+
+
+@contextlib.contextmanager
+def _announced(path: Path, url: str) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    app()

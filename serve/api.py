@@ -1,0 +1,260 @@
+"""The HTTP API: routes, their documentation, and the page. Thin: each route checks access, asks the service, and answers.
+
+Ranked answers are put together as bytes, because the Retriever has already written the JSON of their items.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from matinee.items import Item, ItemFilter
+from matinee.recommender import Answer
+from matinee.settings import Scope
+from serve import calls, schemas
+from serve.access import Access
+from serve.door import Door
+from serve.errors import RequestError, explain
+from serve.ids import as_uid
+from serve.metrics import Metrics
+from serve.service import Service, Trace
+from serve.upkeep import Upkeep
+
+STATIC = Path(__file__).parent / "static"
+
+_PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorResponse, "description": text}
+    for status, text in {
+        400: "not JSON",
+        401: "no valid key",
+        403: "the key lacks the scope",
+        404: "no such item",
+        409: "the title is ambiguous: `candidates` has what was meant",
+        413: "the body is too large",
+        422: "the request is malformed: the message says where",
+        503: "full, starting, or without an index: see `Retry-After`",
+        504: "no answer within the deadline",
+    }.items()
+}
+
+Id = Annotated[str, Query(max_length=200)]
+Values = Annotated[list[str], Query(max_length=64)]
+_ANY: list[str] = []
+
+
+def create_app(service: Service, access: Access, metrics: Metrics, *, names_requests: bool = True) -> FastAPI:
+    """The ASGI app of one gateway. `service` may stand on Ray handles or, in tests, on parts in the same process."""
+    upkeep = Upkeep(service)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        upkeep.start()
+        yield
+        await upkeep.stop()
+
+    app = FastAPI(
+        title="Matinee",
+        version=version("matinee"),
+        description="Semantic recommendations: by liked items, by words, by both.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(_ranking(service, access, metrics))
+    app.include_router(_catalogue(service, access, upkeep))
+    app.include_router(_state(service, access))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    async def known(request: Request, error: Exception) -> Response:
+        response = explain(error, request.state.request_id, retry_after_s=service.settings.serving.retry_after_s)
+        if response is None:
+            raise error
+        request.state.outcome = getattr(error, "code", None) or str(response.status_code)
+        return response
+
+    app.add_exception_handler(RequestValidationError, known)
+    app.add_exception_handler(HTTPException, known)
+    app.add_middleware(Door, settings=service.settings.serving, metrics=metrics, names_requests=names_requests)
+    return app
+
+
+def _answer(request: Request, **content: Any) -> Response:
+    return Response(orjson.dumps({**content, "request_id": request.state.request_id}), media_type="application/json")
+
+
+def _ranking(service: Service, access: Access, metrics: Metrics) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["recommend"], responses=_ERRORS)
+
+    def ranked(request: Request, answer: Answer, endpoint: str) -> Response:
+        metrics.results(answer.count, endpoint=endpoint)
+        trace: Trace = request.state.trace
+        return _answer(
+            request,
+            items=orjson.Fragment(answer.items),
+            score_type=answer.score_type,
+            likes=answer.likes,
+            degraded=trace.degraded,
+        )
+
+    @routes.post("/recommend", response_model=schemas.RankedResponse, name="recommend")
+    async def recommend(body: schemas.RecommendRequest, request: Request) -> Response:
+        """Items for someone who likes these, dislikes those, and asks for something."""
+        _allow(access, request, "read")
+        return ranked(request, await service.recommend(body, request.state.trace), "recommend")
+
+    @routes.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar")
+    async def similar(
+        id: str,
+        request: Request,
+        k: Annotated[int, Query(ge=1, le=1000)] = 10,
+        diversity: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
+    ) -> Response:
+        """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
+        _allow(access, request, "read")
+        return ranked(request, await service.similar(id, k, diversity, request.state.trace), "similar")
+
+    @routes.post("/search", response_model=schemas.RankedResponse, name="search")
+    async def search(body: schemas.SearchRequest, request: Request) -> Response:
+        """Items for a text: by meaning, by words, or both."""
+        _allow(access, request, "admin" if body.exact else "read")
+        return ranked(request, await service.search(body, request.state.trace), "search")
+
+    @routes.post("/describe", response_model=schemas.DescribeResponse, name="describe")
+    async def describe(body: schemas.DescribeRequest, request: Request) -> Response:
+        """A description that the enhancer writes from an item's metadata, checked against it."""
+        _allow(access, request, "read")
+        item = body.item
+        if item is None:
+            _, payload = await service.stored(body.id or "", request.state.trace)
+            item = Item.model_validate(payload["item"])
+        written = await service.describe(item, request.state.trace)
+        return _answer(
+            request,
+            description=written.text,
+            source=written.source,
+            marked=written.marked,
+            violations=[str(violation) for violation in written.violations],
+            attempts=written.attempts,
+            item=item.facts(),
+        )
+
+    return routes
+
+
+def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["catalogue"], responses=_ERRORS)
+
+    @routes.get("/items", response_model=schemas.ItemsResponse, name="list_items")
+    async def list_items(
+        request: Request,
+        q: Annotated[str | None, Query(min_length=1, max_length=500, description="the beginning of a title, typos forgiven")] = None,
+        since: Annotated[int, Query(ge=0, le=2**62, description="only items written after this revision")] = 0,
+        cursor: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+        origin: Annotated[str | None, Query(pattern="^(file|api)$")] = None,
+        deleted: bool = False,
+    ) -> Response:
+        """Suggestions for a beginning (`q`), or the whole catalogue page by page."""
+        _allow(access, request, "read")
+        trace: Trace = request.state.trace
+        if q is not None:
+            found = await service.suggest(q, min(limit, 20), trace)
+            return _answer(request, items=[_stored(id, payload) for id, payload in found], cursor=None)
+        page, after = await service.ask(calls.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
+        return _answer(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
+
+    @routes.get("/items/{id}", response_model=schemas.StoredItem, name="get_item")
+    async def get_item(id: str, request: Request) -> Response:
+        """One item as the index holds it."""
+        _allow(access, request, "read")
+        uid, payload = await service.stored(id, request.state.trace)
+        return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+
+    @routes.put("/items", response_model=schemas.WriteResponse, name="put_items")
+    async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
+        """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
+        _allow(access, request, "write")
+        return _answer(request, items=await upkeep.put(body.items, request.state.trace))
+
+    @routes.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item")
+    async def delete_item(id: str, request: Request) -> Response:
+        """Delete an item; a later ingest of the catalogue's file does not bring it back."""
+        _allow(access, request, "write")
+        return _answer(request, id=await upkeep.delete(id, request.state.trace), deleted=True)
+
+    @routes.get("/facets", response_model=schemas.FacetsResponse, name="facets")
+    async def facets(
+        request: Request,
+        kind: Values = _ANY,
+        genres: Values = _ANY,
+        language: Values = _ANY,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Response:
+        """Values and counts for filters, among the items that pass the given ones."""
+        _allow(access, request, "read")
+        filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
+        found, count = await service.ask(calls.Facets(filter, limit), request.state.trace)
+        values = {key: [{"value": value, "count": n} for value, n in pairs] for key, pairs in found.items()}
+        return _answer(request, count=count, **values)
+
+    return routes
+
+
+def _state(service: Service, access: Access) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=_ERRORS, name="info")
+    async def info(request: Request) -> Response:
+        """Versions, models, limits, and what is degraded."""
+        _allow(access, request, "read")
+        return _answer(request, **await service.info(access.writable, request.state.trace))
+
+    @routes.get("/livez", tags=["state"], name="livez")
+    async def livez() -> Response:
+        """The process answers."""
+        return Response(b'{"alive":true}', media_type="application/json")
+
+    @routes.get(
+        "/readyz", tags=["state"], response_model=schemas.ReadyResponse, responses={503: {"model": schemas.ReadyResponse}}, name="readyz"
+    )
+    async def readyz(request: Request) -> Response:
+        """Whether traffic may come: there is an index, and the parts that searches need answer."""
+        reasons = await service.unready(request.state.trace)
+        body = orjson.dumps({"ready": not reasons, "reasons": reasons})
+        return Response(body, 503 if reasons else 200, media_type="application/json")
+
+    @routes.get("/", include_in_schema=False, name="page")
+    async def page() -> Response:
+        body = (STATIC / "index.html").read_bytes()
+        return Response(body, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    return routes
+
+
+def _allow(access: Access, request: Request, scope: Scope) -> None:
+    access.check(request.headers.get("authorization"), scope)
+
+
+def _cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    uid = as_uid(cursor, "", strict=True)
+    if uid is None:
+        raise RequestError(422, "cursor: not one that this API gave; start again without it")
+    return uid
+
+
+def _stored(id: str, payload: dict[str, Any]) -> dict[str, Any]:
+    if payload.get("deleted"):
+        return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
+    keys = ("item", "origin", "revision", "enriched", "description")
+    return {"id": id, **{key: payload[key] for key in keys if key in payload}}

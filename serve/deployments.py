@@ -1,0 +1,132 @@
+"""The four Ray Serve deployments: each a shell that gives its part of the graph a process, a queue and replicas."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from ray import serve as ray_serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from matinee.errors import MatineeError, OverloadedError
+from matinee.settings import Settings
+from serve.access import Access
+from serve.api import create_app
+from serve.coalesce import Coalescer, Timed
+from serve.embedder import EmbedderReplica
+from serve.enhancer import EnhancerReplica
+from serve.errors import UnavailableError
+from serve.metrics import Metrics, RaySink
+from serve.retriever import Retriever as RetrieverReplica
+from serve.service import Graph, Service
+
+MAX_HOP_BATCH = 64
+HOPS_IN_FLIGHT = 2
+"""Two, so that the next batch is on its way while the callee works on one."""
+
+
+@ray_serve.deployment(name="Embedder")
+class Embedder:
+    """Texts -> vectors."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._replica = EmbedderReplica(settings, Metrics(RaySink()))
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._replica.reconfigure(user_config)
+
+    async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        return await self._replica.call(batch)
+
+    async def info(self) -> dict[str, Any]:
+        return await self._replica.info()
+
+
+@ray_serve.deployment(name="Enhancer")
+class Enhancer:
+    """Items -> descriptions."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._replica = EnhancerReplica(settings, Metrics(RaySink()))
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._replica.reconfigure(user_config)
+
+    async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        return await self._replica.call(batch)
+
+    async def info(self) -> dict[str, Any]:
+        return await self._replica.info()
+
+
+@ray_serve.deployment(name="Retriever")
+class Retriever:
+    """Vectors, words and examples -> ranked items."""
+
+    async def __init__(self, settings: Settings) -> None:
+        self._replica = RetrieverReplica(settings, Metrics(RaySink()))
+        await self._replica.start()
+
+    async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        return await self._replica.call(batch)
+
+    async def __del__(self) -> None:
+        await self._replica.close()
+
+
+@ray_serve.deployment(name="Gateway")
+@ray_serve.ingress()
+class Gateway:
+    """HTTP -> the graph."""
+
+    def __init__(
+        self, settings: Settings, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
+    ) -> None:
+        self._settings = settings
+        self._metrics = Metrics(RaySink())
+        handles = {"embedder": embedder, "retriever": retriever} | ({"enhancer": enhancer} if enhancer is not None else {})
+        parts = {name: self._part(name, handle) for name, handle in handles.items()}
+        infos = {name: _info(handle) for name, handle in handles.items() if name != "retriever"}
+        graph = Graph(parts["embedder"], parts["retriever"], parts.get("enhancer"), infos)
+        self._service = Service(settings, graph, self._metrics)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        # Serve's own wrapper adds the request id to every answer.
+        return create_app(self._service, Access(self._settings.serving), self._metrics, names_requests=False)
+
+    def _part(self, name: str, handle: DeploymentHandle) -> Coalescer[Any, Any]:
+        async def send(batch: list[Timed[Any]]) -> Sequence[Any]:
+            return await _reached(name, lambda: handle.call.remote(batch))
+
+        return Coalescer(
+            name,
+            send,
+            max_batch=MAX_HOP_BATCH,
+            max_in_flight=HOPS_IN_FLIGHT,
+            max_waiting=self._settings.serving.deployment.max_ongoing_requests,
+            observe_batch=lambda n: self._metrics.hop_batch(n, part=name),
+        )
+
+
+def _info(handle: DeploymentHandle) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def ask() -> dict[str, Any]:
+        return await _reached(handle.deployment_name, lambda: handle.info.remote())
+
+    return ask
+
+
+async def _reached(name: str, call: Callable[[], Any]) -> Any:
+    """The answer of a hop; Ray's own errors in the terms of the API."""
+    try:
+        return await call()
+    except BackPressureError as error:
+        raise OverloadedError(f"{name}: its queue is full; ask again in a moment") from error
+    except (DeploymentUnavailableError, RayServeException) as error:
+        raise UnavailableError(f"{name} is not available now; ask again in a moment") from error
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, MatineeError):
+            raise cause from error
+        logging.getLogger(__name__).warning("%s: %s", name, error)
+        raise UnavailableError(f"{name} failed or was restarted; ask again in a moment") from error

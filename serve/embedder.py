@@ -1,0 +1,75 @@
+"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers. A shell around `matinee.embedder`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matinee.embedder import Embedder
+from matinee.errors import DeadlineError, MatineeError
+from matinee.settings import EmbedderSettings, Settings
+from serve import calls
+from serve.coalesce import Coalescer, Timed, still_wanted
+from serve.metrics import Metrics
+from serve.replica import ModelSlot, describe_update
+
+
+class EmbedderReplica:
+    """Serves `calls.Embed` units."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._models_dir = settings.models_dir
+        self._base = settings.embedder
+        self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
+        limit = settings.embedder.deployment.max_ongoing_requests
+        self._batcher: Coalescer[list[Timed[calls.Embed]], list[Any]] = Coalescer(
+            "embedder", self._send, max_batch=limit, max_in_flight=1, max_waiting=limit * 2
+        )
+
+    def _load(self, settings: EmbedderSettings) -> Embedder:
+        embedder = Embedder.load(settings, self._models_dir, workload="queries")
+        embedder.encode(["warm up"] * 8, kind="query")
+        return embedder
+
+    def _announce(self, embedder: Embedder) -> None:
+        self._metrics.model_info(
+            1, part="embedder", model=embedder.model_id, precision=embedder.precision, fingerprint=embedder.fingerprint[:16]
+        )
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self.slot.update(describe_update(self._base, user_config))
+
+    async def call(self, batch: Sequence[Timed[calls.Embed]]) -> list[Any]:
+        """One `Embedded` or `MatineeError` for each unit; batches of several gateways join while the model is busy."""
+        if not batch:
+            return []
+        return await self._batcher(list(batch), max(deadline for _, deadline in batch))
+
+    async def _send(self, batches: list[Timed[list[Timed[calls.Embed]]]]) -> list[Any]:
+        units = [timed for batch, _ in batches for timed in batch]
+        results = iter(await self.slot.run(lambda embedder: self._encode(embedder, units)))
+        return [[next(results) for _ in batch] for batch, _ in batches]
+
+    def _encode(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
+        results: list[Any] = [DeadlineError("embedder: the deadline had passed before the work began")] * len(units)
+        wanted = [i for i, is_wanted in enumerate(still_wanted(units)) if is_wanted]
+        for kind in ("query", "document"):
+            rows = [i for i in wanted if units[i][0].kind == kind]
+            texts = [text for i in rows for text in units[i][0].texts]
+            if not texts:
+                continue
+            self._metrics.model_batch(len(texts), part="embedder")
+            try:
+                vectors = embedder.encode(texts, kind=kind)
+            except MatineeError as error:
+                for i in rows:
+                    results[i] = error
+                continue
+            start = 0
+            for i in rows:
+                end = start + len(units[i][0].texts)
+                results[i] = calls.Embedded(embedder.fingerprint, vectors[start:end])
+                start = end
+        return results
+
+    async def info(self) -> dict[str, Any]:
+        return self.slot.model.info() | {"trouble": self.slot.trouble}

@@ -1,0 +1,71 @@
+"""The Enhancer deployment: items -> checked descriptions, batched across callers. A shell around `matinee.enhancer`."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from matinee.enhancer import Enhancer
+from matinee.errors import DeadlineError
+from matinee.items import Item
+from matinee.settings import EnhancerSettings, Settings
+from serve import calls
+from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
+from serve.metrics import Metrics
+from serve.replica import ModelSlot, describe_update
+
+_WARM_UP = Item(kind="film", title="Warm up", year=2000, genres=("Drama",))
+
+
+class EnhancerReplica:
+    """Serves `calls.Describe` units."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._models_dir = settings.models_dir
+        self._base = settings.enhancer
+        self.slot: ModelSlot[Enhancer, EnhancerSettings] = ModelSlot("enhancer", settings.enhancer, self._load, self._announce, metrics)
+        self._batcher: Coalescer[calls.Describe, Any] = Coalescer(
+            "enhancer",
+            self._send,
+            max_batch=settings.enhancer.batch_size,
+            max_in_flight=1,
+            max_waiting=settings.enhancer.deployment.max_queued_requests,
+            observe_batch=lambda n: metrics.model_batch(n, part="enhancer"),
+        )
+
+    def _load(self, settings: EnhancerSettings) -> Enhancer:
+        enhancer = Enhancer.load(settings, self._models_dir)
+        enhancer.describe([_WARM_UP])
+        return enhancer
+
+    def _announce(self, enhancer: Enhancer) -> None:
+        info = enhancer.info()
+        self._metrics.model_info(
+            1, part="enhancer", model=info["model"], precision=info["precision"], fingerprint=str(info["digest"])[:16]
+        )
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self.slot.update(describe_update(self._base, user_config))
+
+    async def call(self, batch: Sequence[Timed[calls.Describe]]) -> list[Any]:
+        """One `Description` or `MatineeError` for each unit."""
+        return await gather_errors([self._batcher(unit, deadline) for unit, deadline in batch])
+
+    async def _send(self, batch: list[Timed[calls.Describe]]) -> list[Any]:
+        results: list[Any] = [DeadlineError("enhancer: the deadline had passed before the work began")] * len(batch)
+        wanted = [i for i, is_wanted in enumerate(still_wanted(batch)) if is_wanted]
+        items = [batch[i][0].item for i in wanted]
+        if not items:
+            return results
+        latest = max(batch[i][1] for i in wanted)
+        deadline = time.monotonic() + latest - time.time()
+        descriptions = await self.slot.run(lambda enhancer: enhancer.describe(items, deadline=deadline))
+        for i, description in zip(wanted, descriptions, strict=True):
+            results[i] = description
+            self._metrics.generated_tokens(description.tokens)
+            if description.violations:
+                self._metrics.violations(len(description.violations))
+        return results
+
+    async def info(self) -> dict[str, Any]:
+        return self.slot.model.info() | {"trouble": self.slot.trouble}

@@ -1,0 +1,80 @@
+"""What the two model deployments share: one worker thread, local batching, and model updates that never interrupt answers.
+
+A load or a swap runs in a thread of its own while the old model goes on answering; a failure keeps the old model. Knows neither model.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from serve.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+Settings = TypeVar("Settings")
+T = TypeVar("T")
+
+
+class ModelSlot(Generic[Model, Settings]):
+    """The model that a replica answers with. `load` builds one from settings, warmed; `announce` is told of each one that goes live."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        load: Callable[[Settings], Model],
+        announce: Callable[[Model], None],
+        metrics: Metrics,
+    ) -> None:
+        self._name = name
+        self._load = load
+        self._announce = announce
+        self._metrics = metrics
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._swap_lock = threading.Lock()
+        self._target = settings
+        self.trouble: str | None = None
+        self.model = self._load_timed(settings)
+        announce(self.model)
+
+    def _load_timed(self, settings: Settings) -> Model:
+        start = time.perf_counter()
+        model = self._load(settings)
+        self._metrics.model_load_s(time.perf_counter() - start, part=self._name)
+        return model
+
+    async def run(self, work: Callable[[Model], T]) -> T:
+        """`work(model)` in the worker thread; the model is the one that is live when the work starts."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: work(self.model))
+
+    def update(self, settings: Settings) -> None:
+        """Record the target and return at once; a background thread loads, warms and swaps."""
+        if settings == self._target:
+            return
+        self._target = settings
+        threading.Thread(target=self._swap, args=(settings,), name=f"{self._name}-swap", daemon=True).start()
+
+    def _swap(self, settings: Settings) -> None:
+        with self._swap_lock:
+            if settings != self._target:
+                return
+            try:
+                model = self._load_timed(settings)
+            except Exception as error:
+                log.exception("%s: the new model failed to load; the old one stays", self._name)
+                self._metrics.model_swap_failures(part=self._name)
+                self.trouble = f"the last model update failed: {error}"
+                return
+            self.model = model
+            self.trouble = None
+            self._announce(model)
+
+
+def describe_update(current: Any, user_config: dict[str, Any]) -> Any:
+    """The settings that a Serve `user_config` asks for: a partial update of the deployment's part of the tree, checked like the whole."""
+    return type(current).model_validate(current.model_dump() | user_config)

@@ -1,0 +1,176 @@
+"""The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
+
+A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.live`. It is healthy without an index.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from matinee import titles
+from matinee.errors import DeadlineError, IndexLockedError, MatineeError
+from matinee.index import Index, open_store
+from matinee.live import LiveIndex
+from matinee.recommender import Answer, Recommender
+from matinee.settings import Settings
+from serve import calls
+from serve.coalesce import Timed, still_wanted
+from serve.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_FACETS = ("kind", "genres", "language")
+
+
+class Retriever:
+    """Serves `calls.RetrieverUnit`s. Follows the store's current version every `watch_s` seconds."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, watch_s: float = 1.0, store: Any = None) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._store = store or open_store(settings)
+        self._live = LiveIndex(self._store)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
+        self._recommenders: dict[str, Recommender] = {}
+        self._watch_s = watch_s
+        self._watcher: asyncio.Task[None] | None = None
+        self.trouble: str | None = None
+
+    async def start(self) -> None:
+        """Open the current version, if there is one, and keep following. Raises only where waiting can't help (a locked path)."""
+        try:
+            await self._refresh()
+        except IndexLockedError:
+            raise
+        except MatineeError as error:
+            self._note(error)
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch_s)
+            try:
+                await self._refresh()
+            except MatineeError as error:
+                self._note(error)
+            except Exception:
+                # The watcher must outlive whatever a broken version brings: the old version goes on serving.
+                log.exception("following the current index version failed")
+                self.trouble = "the current index version can't be opened; see the Retriever's log"
+
+    async def _refresh(self) -> None:
+        changed = await self._live.refresh()
+        self.trouble = None
+        if changed and self._live.manifest is not None:
+            manifest = self._live.manifest
+            self._metrics.index_items(manifest.count)
+            self._metrics.index_info(1, version=manifest.version, fingerprint=manifest.fingerprint[:16])
+
+    def _note(self, error: MatineeError) -> None:
+        if str(error) != self.trouble:
+            log.warning("%s", error)
+        self.trouble = str(error)
+
+    async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
+        """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
+        results: list[Any] = [DeadlineError("retriever: the deadline had passed before the work began")] * len(batch)
+        ranks: list[int] = []
+        others: list[int] = []
+        for i, ((unit, _), wanted) in enumerate(zip(batch, still_wanted(batch), strict=True)):
+            if wanted:
+                (ranks if isinstance(unit, calls.Rank) else others).append(i)
+        ranked, done = await asyncio.gather(
+            self._rank([batch[i][0] for i in ranks]), asyncio.gather(*(self._one(batch[i][0]) for i in others))
+        )
+        for i, result in zip([*ranks, *others], [*ranked, *done], strict=True):
+            results[i] = result
+        return results
+
+    async def _rank(self, units: Sequence[Any]) -> list[Answer | MatineeError]:
+        results: list[Answer | MatineeError | None] = [None] * len(units)
+        groups: dict[str, tuple[Recommender, list[int]]] = {}
+        for i, unit in enumerate(units):
+            try:
+                index = self._live.get(unit.fingerprint)
+            except MatineeError as error:
+                results[i] = error
+                continue
+            groups.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
+        for recommender, rows in groups.values():
+            try:
+                answers = await recommender.answer([units[i].call for i in rows])
+            except MatineeError as error:
+                answers = [error] * len(rows)
+            for i, answer in zip(rows, answers, strict=True):
+                results[i] = answer
+        return [result for result in results if result is not None]
+
+    def _recommender(self, index: Index) -> Recommender:
+        version = index.manifest.version
+        if version not in self._recommenders:
+            kept = dict(list(self._recommenders.items())[-1:])
+            self._recommenders = kept | {
+                version: Recommender(index, self._settings.search, language=self._settings.embedder.language, offload=self._offload)
+            }
+        return self._recommenders[version]
+
+    async def _offload(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _one(self, unit: Any) -> Any:
+        try:
+            return await self._answer(unit)
+        except MatineeError as error:
+            return error
+
+    async def _answer(self, unit: Any) -> Any:
+        match unit:
+            case calls.Status():
+                return await self._status()
+            case calls.Write():
+                return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, if_revision=unit.if_revision)
+            case calls.Delete():
+                hit = await self._live.delete(unit.id)
+                return None if hit is None else hit.payload
+        index = self._live.get()
+        match unit:
+            case calls.Fetch():
+                hits = await index.retrieve(unit.ids)
+                return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]
+            case calls.Page():
+                page, after = await index.scroll(
+                    limit=unit.limit, after=unit.after, since=unit.since, filter=unit.filter, origin=unit.origin, deleted=unit.deleted
+                )
+                return [(hit.id, hit.payload) for hit in page], after
+            case calls.Suggest():
+                return [(hit.id, hit.payload) for hit in await titles.suggest(index, unit.prefix, unit.limit)]
+            case calls.Facets():
+                found = await asyncio.gather(*(index.facets(key, filter=unit.filter, limit=unit.limit) for key in _FACETS))
+                return dict(zip(_FACETS, found, strict=True)), await index.count(unit.filter)
+            case calls.Pending():
+                return await self._pending(index, unit.limit)
+        raise TypeError(f"not a unit of the Retriever: {type(unit).__name__}")
+
+    async def _pending(self, index: Index, limit: int) -> list[tuple[str, dict[str, Any]]]:
+        page, _ = await index.scroll(limit=limit, pending=True)
+        return [(hit.id, hit.payload) for hit in page]
+
+    async def _status(self) -> dict[str, Any]:
+        manifest = self._live.manifest
+        if manifest is None:
+            return {"index": None, "previous": None, "trouble": self.trouble}
+        index = self._live.get()
+        previous = await self._store.previous()
+        return {
+            "index": manifest.model_dump(mode="json") | {"items": await index.count()},
+            "previous": None if previous is None else previous.version,
+            "trouble": self.trouble,
+        }
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await self._live.close()
+        self._thread.shutdown()

@@ -1,0 +1,298 @@
+"""The gateway's logic: requests -> calls to embedder, enhancer and retriever -> answers. Keeps no state but caches of pure functions.
+
+Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine function for each part of the graph.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from cachetools import LRUCache
+
+from matinee import prompts
+from matinee.enhancer import Description
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, MatineeError, OverloadedError
+from matinee.index import Vector
+from matinee.items import Item
+from matinee.recommender import Answer, Example, RecommendCall, SearchCall
+from matinee.settings import Recipe, Settings
+from serve import calls, schemas
+from serve.errors import RequestError, UnavailableError
+from serve.ids import as_uid
+from serve.metrics import Metrics
+
+T = TypeVar("T")
+
+LATE = (DeadlineError, OverloadedError, UnavailableError)
+"""What makes an answer degraded instead of failed, where the part is optional."""
+
+
+class Part(Protocol):
+    """One part of the graph: a unit of work and its deadline -> its result."""
+
+    async def __call__(self, unit: Any, deadline: float) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The parts that a gateway talks to; `enhancer` is None where it is switched off."""
+
+    embedder: Part
+    retriever: Part
+    enhancer: Part | None
+    infos: dict[str, Callable[[], Awaitable[dict[str, Any]]]]
+
+
+@dataclass
+class Trace:
+    """One request's deadline, the time of its stages in ms, and what it had to do without."""
+
+    deadline: float
+    stages: dict[str, float] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Any:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000
+
+
+class Service:
+    """One gateway replica's answers."""
+
+    def __init__(self, settings: Settings, graph: Graph, metrics: Metrics) -> None:
+        self.settings = settings
+        self.graph = graph
+        self.metrics = metrics
+        self._vectors: LRUCache[tuple[str, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
+        self._descriptions: LRUCache[str, Description] = LRUCache(max(1, settings.enhancer.cache_entries))
+
+    def trace(self) -> Trace:
+        return Trace(time.time() + self.settings.serving.deadline_s)
+
+    # recommend and search
+
+    async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> Answer:
+        self._check_k(request.k)
+        texts = [prompts.query_text(request.text)] if request.text else []
+        cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
+        cold_texts = await self._cold_texts(cold, request.enhance, trace)
+
+        async def ask() -> Answer:
+            fingerprint, vectors = await self._embed({"query": texts, "document": cold_texts}, trace)
+            text_vector = vectors[0] if texts else None
+            known = iter(vectors[len(texts) :])
+            likes = tuple(self._example(example, known) for example in request.likes)
+            dislikes = tuple(self._example(example, known) for example in request.dislikes)
+            call = RecommendCall(
+                likes,
+                dislikes,
+                text_vector,
+                request.strategy,
+                request.k,
+                request.filter,
+                frozenset(as_uid(id, self.settings.catalogue) for id in request.exclude),
+                request.diversity,
+                request.explain,
+            )
+            return await self._retrieve(calls.Rank(call, fingerprint), trace)
+
+        return await self._with_fresh_vectors(ask)
+
+    async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> Answer:
+        self._check_k(k)
+        call = RecommendCall((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
+        return await self._retrieve(calls.Rank(call), trace)
+
+    async def search(self, request: schemas.SearchRequest, trace: Trace) -> Answer:
+        self._check_k(request.k)
+        text = prompts.query_text(self._check_text(request.text))
+        mode = request.mode or self.settings.search.mode
+        wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
+
+        async def ask() -> Answer:
+            fingerprint, vector = None, None
+            if mode != "sparse":
+                fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
+            call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact)
+            return await self._retrieve(calls.Rank(call, fingerprint), trace)
+
+        return await self._with_fresh_vectors(ask)
+
+    async def _with_fresh_vectors(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """`ask`, and once more with an empty cache where its vectors were made by a model that has been replaced since."""
+        try:
+            return await ask()
+        except FingerprintError:
+            self._vectors.clear()
+            return await ask()
+
+    def _check_k(self, k: int) -> None:
+        limit = self.settings.search.max_k
+        if k > limit:
+            raise RequestError(422, f"k: {k} is above the limit of {limit} (search.max_k); page through GET /v1/items for more")
+
+    def _check_text(self, text: str) -> str:
+        limit = self.settings.serving.max_text_chars
+        if len(text) > limit:
+            raise RequestError(422, f"text: {len(text)} characters, at most {limit} are allowed (serving.max_text_chars)")
+        return text
+
+    def _example(self, example: str | schemas.ExampleItem, cold: Any) -> Example:
+        catalogue = self.settings.catalogue
+        if isinstance(example, str):
+            uid = as_uid(example, catalogue, strict=True)
+            return Example(id=uid) if uid else Example(title=self._check_text(example))
+        if example.item is not None:
+            return Example(example.item.uid(catalogue), facts=example.item.facts(), vector=next(cold))
+        if example.id is not None:
+            return Example(id=as_uid(example.id, catalogue))
+        return Example(title=self._check_text(example.title or ""))
+
+    # the parts
+
+    async def _retrieve(self, unit: calls.RetrieverUnit, trace: Trace) -> Any:
+        with trace.stage("retrieve"):
+            return await self.graph.retriever(unit, trace.deadline)
+
+    async def _embed(self, texts: dict[str, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:
+        """Vectors of all texts, in the order of `texts`' kinds, and the one fingerprint that made them."""
+        wanted = [(kind, text) for kind, group in texts.items() for text in group]
+        if not wanted:
+            return None, []
+        known = {key: self._vectors[key] for key in wanted if key in self._vectors}
+        for key in wanted:
+            self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
+        missing = [key for key in dict.fromkeys(wanted) if key not in known]
+        with trace.stage("embed"):
+            for kind in {kind for kind, _ in missing}:
+                group = tuple(text for k, text in missing if k == kind)
+                made: calls.Embedded = await self.graph.embedder(calls.Embed(group, kind), trace.deadline)
+                known |= {(kind, text): (made.fingerprint, vector) for text, vector in zip(group, made.vectors, strict=True)}
+        fingerprints = {fingerprint for fingerprint, _ in known.values()}
+        if len(fingerprints) > 1:
+            raise FingerprintError("the embedder was replaced while this request was under way: send it again")
+        if self.settings.embedder.cache_entries:
+            self._vectors.update({key: known[key] for key in missing})
+        return fingerprints.pop(), [known[key][1] for key in wanted]
+
+    async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> list[str]:
+        """The embedded text of items that are not in the index, made as the indexed ones were (or as the caller asks)."""
+        if not items:
+            return []
+        recipe = await self.recipe(trace)
+        if enhance is not None:
+            recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
+        descriptions: Iterable[Description | None] = [None] * len(items)
+        if recipe != "raw":
+            descriptions = [await self._describe_or_degrade(item, trace) for item in items]
+        return [prompts.embedded_text(i, None if d is None else d.text, recipe) for i, d in zip(items, descriptions, strict=True)]
+
+    async def recipe(self, trace: Trace) -> Recipe:
+        status = await self._retrieve(calls.Status(), trace)
+        if status["index"] is None:
+            raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
+        recipe: Recipe = status["index"]["recipe"]
+        return recipe
+
+    async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
+        try:
+            return await self.describe(item, trace)
+        except LATE:
+            if "enhancer" not in trace.degraded:
+                trace.degraded.append("enhancer")
+                self.metrics.degraded(part="enhancer")
+            return None
+
+    async def _expansion(self, text: str, trace: Trace) -> str:
+        """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
+        wish = Item(title=text[:200], overview=text)
+        description = await self._describe_or_degrade(wish, trace)
+        return text if description is None else f"{text} {description.text}"
+
+    async def describe(self, item: Item, trace: Trace) -> Description:
+        """Raises `UnavailableError` where the enhancer is switched off."""
+        if self.graph.enhancer is None:
+            raise UnavailableError("the enhancer is switched off here (enhancer.enabled)")
+        key = prompts.facts_text(item)
+        cached = self._descriptions.get(key)
+        self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
+        if cached is not None:
+            return cached
+        with trace.stage("enhance"):
+            deadline = min(trace.deadline, time.time() + self.settings.enhancer.deadline_s)
+            description: Description = await self.graph.enhancer(calls.Describe(item), deadline)
+        if self.settings.enhancer.cache_entries:
+            self._descriptions[key] = description
+        return description
+
+    async def embed_items(
+        self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, trace: Trace
+    ) -> tuple[str, np.ndarray[Any, Any]]:
+        """Fingerprint and float32[n, d] of items under `recipe`."""
+        texts = tuple(prompts.embedded_text(i, d, recipe) for i, d in zip(items, descriptions, strict=True))
+        with trace.stage("embed"):
+            made: calls.Embedded = await self.graph.embedder(calls.Embed(texts, "document"), trace.deadline)
+        return made.fingerprint, made.vectors
+
+    async def stored(self, id: str, trace: Trace) -> tuple[str, dict[str, Any]]:
+        """Id and payload of an item; raises a 404 where there is none."""
+        uid = as_uid(id, self.settings.catalogue)
+        [payload] = await self._retrieve(calls.Fetch((uid,)), trace)
+        if payload is None:
+            raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
+        return uid, payload
+
+    async def ask(self, unit: calls.RetrieverUnit, trace: Trace) -> Any:
+        return await self._retrieve(unit, trace)
+
+    # state of the graph
+
+    async def suggest(self, prefix: str, limit: int, trace: Trace) -> list[tuple[str, dict[str, Any]]]:
+        """Id and payload of items whose titles begin, or nearly begin, like `prefix`."""
+        found: list[tuple[str, dict[str, Any]]] = await self._retrieve(calls.Suggest(prefix, limit), trace)
+        return found
+
+    async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
+        status = await self._retrieve(calls.Status(), trace)
+        parts = {name: await ask() for name, ask in self.graph.infos.items()}
+        degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
+        if status["trouble"]:
+            degraded.append(f"index: {status['trouble']}")
+        index = status["index"]
+        if index is not None and index["fingerprint"] != parts["embedder"]["fingerprint"]:
+            degraded.append("index: made by another embedder than the one that serves; text search is refused until a new ingest")
+        search, serving = self.settings.search, self.settings.serving
+        return {
+            "version": version("matinee"),
+            "catalogue": self.settings.catalogue,
+            "index": None if index is None else {**index, "previous": status["previous"]},
+            "embedder": parts["embedder"],
+            "enhancer": parts.get("enhancer"),
+            "search": search.model_dump(mode="json"),
+            "limits": {
+                "k": search.max_k,
+                "text_chars": serving.max_text_chars,
+                "body_bytes": serving.max_body_bytes,
+                "deadline_s": serving.deadline_s,
+            },
+            "writable": writable,
+            "degraded": degraded,
+        }
+
+    async def unready(self, trace: Trace) -> list[str]:
+        """Why this gateway should get no traffic; empty when it should."""
+        try:
+            status = await self._retrieve(calls.Status(), trace)
+        except MatineeError as error:
+            return [str(error)]
+        if status["index"] is None:
+            return [status["trouble"] or "index_absent: build an index with `matinee ingest FILE`"]
+        return []

@@ -1,0 +1,115 @@
+"""Writes through the API: put, delete, and the background job that finishes what a write left for later.
+
+A put embeds the raw text at once, so that the item is found; its description, where the recipe wants one, follows in the background,
+bounded and resumable: what is left to do is written in the index itself (`pending`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from matinee.errors import FingerprintError, MatineeError
+from matinee.index import Point, Vector, item_payload
+from matinee.indexing import item_point
+from matinee.items import Item
+from matinee.live import new_revision
+from matinee.settings import Recipe
+from matinee.sparse import Bm25Encoder
+from serve import calls
+from serve.errors import RequestError
+from serve.ids import as_uid
+from serve.service import LATE, Service, Trace
+
+log = logging.getLogger(__name__)
+
+_BATCH = 8
+
+
+class Upkeep:
+    """Changes to the live index, on behalf of one gateway."""
+
+    def __init__(self, service: Service, *, idle_s: float = 5.0) -> None:
+        self._service = service
+        self._idle_s = idle_s
+        self._bm25 = Bm25Encoder(service.settings.embedder.language)
+        self._task: asyncio.Task[None] | None = None
+
+    async def put(self, items: Sequence[Item], trace: Trace) -> list[dict[str, Any]]:
+        """Add or replace; returns id, revision and state of each item."""
+        catalogue = self._service.settings.catalogue
+        uids = [item.uid(catalogue) for item in items]
+        if len(set(uids)) != len(uids):
+            twice = next(item.title for i, item in enumerate(items) if uids[i] in uids[:i])
+            raise RequestError(422, f"items: {twice!r} is there twice (same id, or same kind, title and year)")
+        for attempt in (0, 1):
+            try:
+                return await self._put(items, uids, trace)
+            except FingerprintError:
+                if attempt:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[dict[str, Any]]:
+        recipe = await self._service.recipe(trace)
+        fingerprint, vectors = await self._service.embed_items(items, [None] * len(items), "raw", trace)
+        revision = new_revision()
+        points = tuple(
+            self._point(uid, item, vector, item_payload(item, origin="api", revision=revision, pending=recipe != "raw"), "raw")
+            for uid, item, vector in zip(uids, items, vectors, strict=True)
+        )
+        await self._service.ask(calls.Write(points, fingerprint), trace)
+        return [{"id": uid, "revision": revision, "searchable": True, "enriched": False} for uid in uids]
+
+    async def delete(self, id: str, trace: Trace) -> str:
+        uid = as_uid(id, self._service.settings.catalogue)
+        if await self._service.ask(calls.Delete(uid), trace) is None:
+            raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
+        return uid
+
+    def _point(self, uid: str, item: Item, vector: Vector, payload: dict[str, Any], recipe: Recipe) -> Point:
+        return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                done = await self.finish_some()
+            except MatineeError as error:
+                log.info("background enrichment waits: %s", error)
+                done = 0
+            except Exception:
+                log.exception("background enrichment failed; it goes on")
+                done = 0
+            if not done:
+                await asyncio.sleep(self._idle_s)
+
+    async def finish_some(self) -> int:
+        """Describe and embed a few pending items; returns how many were finished. An item changed meanwhile stays pending."""
+        trace = self._service.trace()
+        pending = await self._service.ask(calls.Pending(_BATCH), trace)
+        if not pending:
+            return 0
+        recipe = await self._service.recipe(trace)
+        items = [Item.model_validate(payload["item"]) for _, payload in pending]
+        descriptions = await asyncio.gather(*(self._describe(item, trace) for item in items)) if recipe != "raw" else [None] * len(items)
+        fingerprint, vectors = await self._service.embed_items(items, descriptions, recipe, trace)
+        points = []
+        for (uid, old), item, description, vector in zip(pending, items, descriptions, vectors, strict=True):
+            payload = item_payload(item, origin="api", revision=old["revision"], description=description, pending=False)
+            points.append(self._point(uid, item, vector, payload, recipe))
+        revisions = {uid: payload["revision"] for uid, payload in pending}
+        written: int = await self._service.ask(calls.Write(tuple(points), fingerprint, revisions), trace)
+        return written
+
+    async def _describe(self, item: Item, trace: Trace) -> str:
+        try:
+            return (await self._service.describe(item, trace)).text
+        except LATE as error:
+            raise MatineeError(f"the enhancer is busy: {error}") from error
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,88 @@
+from datetime import date
+from typing import Any
+
+import pytest
+
+from matinee.cells import CellError, as_names, as_text, is_nothing, repair
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "NaN", "null", "N/A", "\\N", "None", "-", float("nan"), [], {}, ()])
+def test_nothing(value: Any) -> None:
+    assert is_nothing(value)
+
+
+@pytest.mark.parametrize("value", [0, "0", False, "x", [None], 0.0])
+def test_something(value: Any) -> None:
+    assert not is_nothing(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (1984, "1984"), (300.0, "300"), (1.5, "1.5"), (True, "True"), (date(2020, 1, 2), "2020-01-02"), ("x", "x")],
+)
+def test_as_text(value: Any, text: str) -> None:
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", ("a",)])
+def test_no_text(value: Any) -> None:
+    with pytest.raises(CellError, match="not a text"):
+        as_text(value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean", "broken"),
+    [
+        ("plain  text \n here", "plain text here", False),
+        ("schÃ¶n", "schön", True),
+        ("doesnâ€™t", "doesn’t", True),
+        ("Tom &amp; Jerry &#39;s", "Tom & Jerry 's", False),
+        ("caf\u00e9\u00a0noir\u3000x", "café noir x", False),
+        ("e\u0301t\u00e9", "été", False),
+        ("“curly” – ﬁne ＡＢＣ", "“curly” – ﬁne ＡＢＣ", False),
+        ("bell\x07\x1b[0m", "bell", False),
+        ("\ufeffstart", "start", False),
+    ],
+)
+def test_repair(raw: str, clean: str, broken: bool) -> None:
+    assert repair(raw) == (clean, broken)
+    assert repair(clean) == (clean, False)
+
+
+def test_a_nul_byte_is_refused() -> None:
+    with pytest.raises(CellError, match="NUL"):
+        repair("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("value", "separator", "names"),
+    [
+        ("Action, Adventure", ",", ["Action", " Adventure"]),
+        ("Action|Adventure||", "|", ["Action", "Adventure"]),
+        ("Tolkien, J.R.R.", None, ["Tolkien, J.R.R."]),
+        ('["Action", "Sci-Fi, odd"]', ",", ["Action", "Sci-Fi, odd"]),
+        ("['Action', 'Drama']", ",", ["Action", "Drama"]),
+        ('[{"id": 1, "name": "Action"}, {"id": 2, "name": "Drama"}]', ",", ["Action", "Drama"]),
+        ("[{'id': 16, 'name': 'Animation'}]", ",", ["Animation"]),
+        (["A", None, 3], None, ["A", "3"]),
+        ([{"title": "A"}], None, ["A"]),
+        ({"name": "A"}, None, ["A"]),
+        (None, ",", []),
+        ("[]", ",", []),
+        (7, ",", ["7"]),
+    ],
+)
+def test_as_names(value: Any, separator: str | None, names: list[str]) -> None:
+    assert as_names(value, separator) == names
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("[broken", ""), ("[1, 2", ""), ("[x y]", "can't be read"), ([{"id": 1}], "without a name"), ([[1]], "not a text")],
+)
+def test_no_names(value: Any, message: str) -> None:
+    if message:
+        with pytest.raises(CellError, match=message):
+            as_names(value, ",")
+    else:
+        assert as_names(value, None) == [value]

@@ -1,0 +1,148 @@
+"""What only the server engine can get wrong: unreachable servers, their answers, sizes of batches, what is asked of a collection."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+from qdrant_client import AsyncQdrantClient, models
+
+from matinee import index_qdrant_query
+from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.index import TEXT, Manifest, Nearest, Point, Search
+from matinee.index_qdrant import QdrantIndex, QdrantStore
+from matinee.settings import IndexSettings
+
+MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
+SEARCH = [Search(Nearest(np.ones(4, dtype=np.float32)), 3)]
+
+
+def settings(url: str, **given: object) -> IndexSettings:
+    return IndexSettings.model_validate({"engine": "qdrant", "url": url, "timeout_s": 0.5, **given})
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://somebody:secret@127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def index_of(store: QdrantStore) -> QdrantIndex:
+    return QdrantIndex(store._call, "test.v1", MANIFEST)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+async def test_nobody_there(grpc: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    store = QdrantStore(settings(f"http://127.0.0.1:{port}", grpc=grpc), "test")
+    for call in (store.current(), store.versions(), index_of(store).count(), index_of(store).search(SEARCH)):
+        with pytest.raises(IndexUnavailableError, match=f"http://127.0.0.1:{port}"):
+            await call
+    await store.close()
+
+
+async def test_no_answer_in_time_and_no_password_in_the_message() -> None:
+    with silent() as url:
+        store = QdrantStore(settings(url, timeout_s=0.05), "test")
+        with pytest.raises(IndexUnavailableError, match=r"at http://127\.0\.0\.1:\d+ did not answer within 0\.05 s"):
+            await index_of(store).search(SEARCH)
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "error", "says"),
+    [
+        (500, "panic", IndexUnavailableError, "answered 500"),
+        (503, "loading", IndexUnavailableError, "answered 503"),
+        (403, "no", IndexUnavailableError, r"refused the key: set index\.api_key"),
+        (404, "Collection test.v1 not found", IndexAbsentError, r"Collection test\.v1"),
+        (400, "Wrong input: Vector dimension error: expected dim: 4, got 3", ValueError, "dimension"),
+    ],
+)
+async def test_what_a_server_refuses(status: int, text: str, error: type[Exception], says: str) -> None:
+    with answering(status, json.dumps({"status": {"error": text}})) as url:
+        store = QdrantStore(settings(url), "test")
+        with pytest.raises(error, match=says):
+            await index_of(store).search(SEARCH)
+        await store.close()
+
+
+def test_a_key_is_sent_and_not_shown() -> None:
+    with pytest.warns(UserWarning, match="insecure"):
+        store = QdrantStore(settings("http://127.0.0.1:1", api_key=SecretStr("k3y")), "test")
+    assert "k3y" not in repr(store._call.settings)
+
+
+def test_batches_stay_below_the_limits_of_a_server() -> None:
+    points = [index_qdrant_query.point(Point(f"00000000-0000-0000-0000-{i:012x}", {})) for i in range(600)]
+    assert [len(batch) for batch in index_qdrant_query.batches(points, {TEXT: 384})] == [256, 256, 88]
+    assert max(len(batch) for batch in index_qdrant_query.batches(points, {TEXT: 3072})) < 80
+    assert index_qdrant_query.batches([], {TEXT: 4}) == []
+
+
+def test_a_collection_is_made_as_the_settings_say() -> None:
+    made = index_qdrant_query.collection(MANIFEST, settings("http://x:1", shards=3, replication_factor=2, on_disk=True))
+    assert (made["shard_number"], made["replication_factor"], made["on_disk_payload"]) == (3, 2, True)
+    assert made["vectors_config"] == {TEXT: models.VectorParams(size=4, distance=models.Distance.COSINE, on_disk=True)}
+    assert {vector.modifier for vector in made["sparse_vectors_config"].values()} == {models.Modifier.IDF}
+
+
+async def test_a_switch_moves_both_aliases_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = AsyncQdrantClient(":memory:")
+    store = QdrantStore(IndexSettings(), "test", client=client)
+    calls: list[list[object]] = []
+    original = client.update_collection_aliases
+
+    async def counted(operations: list[models.AliasOperations]) -> bool:
+        calls.append(list(operations))
+        return await original(operations)
+
+    monkeypatch.setattr(client, "update_collection_aliases", counted)
+    for version in ("v1", "v2"):
+        manifest = MANIFEST.model_copy(update={"version": version})
+        await store.create(manifest)
+        await store.finish(manifest)
+        await store.switch(version)
+    assert len(calls) == 2
+    aliases = {entry.alias_name: entry.collection_name for entry in (await client.get_aliases()).aliases}
+    assert aliases == {"test": "test.v2", "test.previous": "test.v1"}
+    await store.close()
+    assert (await store.versions())[0].version == "v2", "a client that was given stays open"
+    await client.close()
+
+
+async def test_an_unreadable_manifest_says_what_to_do() -> None:
+    client = AsyncQdrantClient(":memory:")
+    store = QdrantStore(IndexSettings(), "test", client=client)
+    await store.create(MANIFEST)
+    await client.update_collection("test.v1", metadata={"matinee_manifest": {"version": "v1"}})
+    with pytest.raises(IndexUnavailableError, match=r"collection test\.v1 .*unreadable manifest.*build the version again"):
+        await store.open("v1")
+    await client.close()

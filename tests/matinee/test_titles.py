@@ -1,0 +1,149 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from matinee.errors import AmbiguousTitleError, NotFoundError
+from matinee.index import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
+from matinee.index_edge import EdgeStore
+from matinee.items import Item
+from matinee.sparse import title_trigrams
+from matinee.titles import resolve, suggest
+
+FILMS = [
+    ("Dune", 1984, 60),
+    ("Dune", 2021, 90),
+    ("Dune: Part Two", 2024, 95),
+    ("Interstellar", 2014, 99),
+    ("Internal Affairs", 1990, 10),
+    ("Blade Runner", 1982, 80),
+    ("Blade Runner 2049", 2017, 70),
+    ("2012", 2009, 30),
+    ("1917", 2019, 50),
+    ("The Matrix", 1999, 97),
+    ("The Matrix Reloaded", 2003, 65),
+    ("Toy Story", 1995, 85),
+    ("Toy Story 3", 2010, 75),
+    ("Rocky II", 1979, 40),
+    ("Rocky III", 1982, 41),
+    ("It", 2017, 55),
+    ("It Follows", 2014, 35),
+    ("Alien", 1979, 88),
+    ("Aliens", 1986, 84),
+    ("Amélie", 2001, 77),
+    ("Star Wars: Episode IV - A New Hope", 1977, 98),
+    ("Star Wars: Episode V - The Empire Strikes Back", 1980, 96),
+    ("The Lord of the Rings: The Fellowship of the Ring", 2001, 94),
+    ("The Ring", 2002, 33),
+    ("Solaris", None, 20),
+    ("!!!", 2000, 1),
+]
+# Many titles share the trigrams of "It": the exact one must still be among the best twenty.
+OTHERS = ["Once", "Twice", "Here", "There", "Again", "Tomorrow", "Never", "Late", "Soon"] * 4
+FILMS += [(f"It Happened {word}", 1930 + i, i) for i, word in enumerate(OTHERS)]
+
+
+def film(title: str, year: int | None, popularity: int, kind: str = "film") -> Point:
+    item = Item(kind=kind, title=title, year=year, numbers={"popularity": popularity})
+    vector = np.ones(2, dtype=np.float32) / np.float32(np.sqrt(2))
+    return Point(item.uid("films"), item_payload(item, origin="file", revision=1), {TEXT: vector}, {TITLE: title_trigrams(title)})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def index(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Index]:
+    folder: Path = tmp_path_factory.mktemp("titles")
+    manifest = Manifest(version="v1", catalogue="films", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 2})
+    opened = await EdgeStore(folder, "films").create(manifest)
+    points = [film(*facts) for facts in FILMS]
+    gone = film("Vanished", 1999, 5)
+    await opened.upsert([*points, film("Dune", 1965, 45, kind="book"), gone])
+    await opened.upsert([tombstone(gone.id, revision=2)])
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("typed", "title", "year"),
+    [
+        ("Interstellar", "Interstellar", 2014),
+        ("Intersteller", "Interstellar", 2014),
+        ("INTERSTELLAR ", "Interstellar", 2014),
+        ("interstellar (2014)", "Interstellar", 2014),
+        ("Dune (2021)", "Dune", 2021),
+        ("dune 1984", "Dune", 1984),
+        ("Dune, 2021", "Dune", 2021),
+        ("Blade Runner 2049", "Blade Runner 2049", 2017),
+        ("Blade Runner 1982", "Blade Runner", 1982),
+        ("Blade Runner", "Blade Runner", 1982),
+        ("2012", "2012", 2009),
+        ("1917 (2019)", "1917", 2019),
+        ("Matrix", "The Matrix", 1999),
+        ("Matrix, The (1999)", "The Matrix", 1999),
+        ("Toy Story", "Toy Story", 1995),
+        ("Rocky 2", "Rocky II", 1979),
+        ("It", "It", 2017),
+        ("it (2017)", "It", 2017),
+        ("Alien", "Alien", 1979),
+        ("Alein", "Alien", 1979),
+        ("amelie", "Amélie", 2001),
+        ("Amelie (2002)", "Amélie", 2001),
+        ("Star Wars: Episode IV - A New Hope", "Star Wars: Episode IV - A New Hope", 1977),
+        ("lord of the rings fellowship of the ring", "The Lord of the Rings: The Fellowship of the Ring", 2001),
+        ("Solaris (1972)", "Solaris", None),
+        ("!!!", "!!!", 2000),
+    ],
+)
+async def test_what_is_typed_is_understood(index: Index, typed: str, title: str, year: int | None) -> None:
+    found = await resolve(index, typed, kind="film")
+    assert (found.title, found.year, found.kind) == (title, year, "film")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_remakes_are_asked_about(index: Index) -> None:
+    with pytest.raises(AmbiguousTitleError, match=r"'dune' could be any of Dune \(.*add the year") as caught:
+        await resolve(index, "dune")
+    assert {(found["year"], found["kind"]) for found in caught.value.candidates} == {(1984, "film"), (2021, "film"), (1965, "book")}
+    assert (await resolve(index, "Dune", kind="book")).year == 1965
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("Dune (1999)", "Dune"),
+        ("Toy Story 2", "Toy Story"),
+        ("Vanished", "nearest|nor anything"),
+        ("Zzyzx", "nearest|nor anything"),
+        ("", "nor"),
+    ],
+)
+async def test_what_is_not_there_is_not_guessed(index: Index, typed: str, named: str) -> None:
+    with pytest.raises(NotFoundError, match=named):
+        await resolve(index, typed)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("du", ["Dune: Part Two", "Dune", "Dune", "Dune"]),
+        ("inters", ["Interstellar", "Internal Affairs"]),
+        ("interstelar", ["Interstellar"]),
+        ("matr", ["The Matrix", "The Matrix Reloaded"]),
+        ("empire", ["Star Wars: Episode V - The Empire Strikes Back"]),
+        ("ame", ["Amélie"]),
+        ("zzyzx", []),
+        ("  ", []),
+    ],
+)
+async def test_suggestions_go_on_from_what_was_typed(index: Index, typed: str, expected: list[str]) -> None:
+    assert [hit.payload["title"] for hit in await suggest(index, typed)] == expected
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_suggestions_are_as_many_as_asked_for_and_of_the_kind(index: Index) -> None:
+    assert len(await suggest(index, "it", 3)) == 3
+    assert [hit.payload["year"] for hit in await suggest(index, "dune", kind="book")] == [1965]
