@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from matinee import prompts
+from matinee.conversion import quiet
 from matinee.errors import ModelError
 from matinee.onnx import OnnxEncoder
 from matinee.settings import EmbedderSettings
@@ -94,7 +95,7 @@ class Embedder:
             return None
         try:
             encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=settings.threads)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The exporter does not know every architecture; which errors it raises then is not documented.
             log.warning("no ONNX form of %s: %s", settings.model, error)
             return None
@@ -117,7 +118,8 @@ class Embedder:
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise ModelError(f"{self.model_id} gave a vector that is zero or not finite: its weights are broken")
-        return out / norms
+        unit: Matrix = out / norms
+        return unit
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones included, at most `max_tokens`."""
@@ -179,13 +181,14 @@ def _load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa") ->
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model = SentenceTransformer(
-            str(folder),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": dtype, "attn_implementation": attention, "use_safetensors": True},
-        )
+        with quiet():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"dtype": dtype, "attn_implementation": attention, "use_safetensors": True},
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"cannot load the embedding model in {folder}: {error}") from error
     return model.eval()

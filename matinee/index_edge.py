@@ -105,6 +105,7 @@ class EdgeIndex:
 
     def _upsert(self, points: Sequence[Point]) -> None:
         for start in range(0, len(points), _BATCH):
+            files.require_space(self._path)
             batch = [translate.point(point) for point in points[start : start + _BATCH]]
             self._open.update(edge.UpdateOperation.upsert_points(batch))
         if points:
@@ -157,6 +158,7 @@ class EdgeIndex:
         self._path.mkdir(parents=True, exist_ok=True)
         self._lock = files.take_lock(self._path)
         files.empty(self._path)
+        files.require_space(self._path)
         self._shard = edge.EdgeShard.create(str(self._path / "shard"), translate.shard_config(self.manifest))
         for operation in translate.payload_indexes():
             self._shard.update(operation)

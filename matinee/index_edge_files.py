@@ -12,6 +12,9 @@ from pathlib import Path
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
 
+# What one batch can make the engine add: 32 MB steps of its log, its payload pages and each vector storage.
+_RESERVE = 256 << 20
+
 
 @contextmanager
 def explain(path: Path) -> Iterator[None]:
@@ -29,6 +32,15 @@ def explain(path: Path) -> Iterator[None]:
         if "No space left" in text or "os error 28" in text:
             raise IndexUnavailableError(f"the disk is full: free some space for {path} ({text})") from error
         raise IndexUnavailableError(f"the index at {path} can't be used: {text}. If this persists, build the version again") from error
+
+
+def require_space(path: Path) -> None:
+    """Refuse a write while refusing is possible: the engine maps its files into memory, and a full disk would kill the process (SIGBUS)."""
+    free = shutil.disk_usage(path).free
+    if free < _RESERVE:
+        raise IndexUnavailableError(
+            f"the disk is nearly full: {free >> 20} MB are free for {path}, a write needs {_RESERVE >> 20} MB. Free some space"
+        )
 
 
 def locked_error(path: Path) -> IndexLockedError:

@@ -3,6 +3,7 @@
 Does not know where items come from (`sources`), how they are embedded (`prompts`, `embedder`) or where they are stored (`index`).
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -17,8 +18,11 @@ MAX_OVERVIEW = 20_000
 MAX_LIST = 64
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+
+
 def _printable(text: str) -> str:
-    if any((ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+    if _UNPRINTABLE.search(text):
         raise ValueError("contains control characters (NUL or similar): remove them")
     return text
 

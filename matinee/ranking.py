@@ -55,12 +55,12 @@ def shared_facts(liked: Mapping[str, Any], item: Mapping[str, Any]) -> Shared:
         for role, mine in item.get("people", {}).items()
         if (names := tuple(name for name in mine if name in liked_people.get(role, ())))
     }
-    years = liked.get("year"), item.get("year")
-    same_decade = None not in years and years[0] // 10 == years[1] // 10
+    year, liked_year = item.get("year"), liked.get("year")
+    same_decade = year is not None and liked_year is not None and year // 10 == liked_year // 10
     same_language = liked.get("language") is not None and liked.get("language") == item.get("language")
     return Shared(
         genres=tuple(genre for genre in item.get("genres", ()) if genre in liked.get("genres", ())),
         people=people,
         language=item["language"] if same_language else None,
-        decade=item["year"] // 10 * 10 if same_decade else None,
+        decade=year // 10 * 10 if same_decade and year is not None else None,
     )

@@ -6,7 +6,7 @@ Works on an open `Index` with vectors that are already made. Does not embed, doe
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import orjson
 
@@ -18,8 +18,6 @@ from matinee.prompts import reason_sentence
 from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.settings import Mode, SearchSettings
 from matinee.sparse import Bm25Encoder
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,9 @@ class _Plan:
     likes: tuple[_Known, ...] = ()
 
 
+Offload = Callable[[Callable[[], list[Answer]]], Awaitable[list[Answer]]]
+
+
 class Recommender:
     """Answers calls from one index version. `offload` runs a CPU-bound function where it blocks no event loop."""
 
@@ -104,7 +105,7 @@ class Recommender:
         settings: SearchSettings,
         *,
         language: str | None = "english",
-        offload: Callable[[Callable[[], T]], Awaitable[T]] | None = None,
+        offload: Offload | None = None,
     ) -> None:
         self._bm25 = Bm25Encoder(language)
         self._index = index
@@ -152,8 +153,8 @@ class Recommender:
 
     def _plan(self, call: Call, examples: tuple[tuple[_Known, ...], tuple[_Known, ...]] | None) -> _Plan:
         if isinstance(call, SearchCall):
-            query, score_type = self._text_query(call)
-            return _Plan(call, self._search(call, query, frozenset(), call.exact), score_type)
+            text_query, score_type = self._text_query(call)
+            return _Plan(call, self._search(call, text_query, frozenset(), call.exact), score_type)
         likes, dislikes = examples or ((), ())
         query, score_type = _taste(call, likes, dislikes)
         exclude = call.exclude | {known.id for known in (*likes, *dislikes) if known.id is not None}
@@ -184,7 +185,7 @@ class Recommender:
         return Hybrid(call.vector, terms, s.fusion, s.rrf_k, (s.dense_weight, s.sparse_weight), prefetch), s.fusion
 
 
-async def _inline(work: Callable[[], T]) -> T:
+async def _inline(work: Callable[[], "list[Answer]"]) -> "list[Answer]":
     return work()
 
 

@@ -7,6 +7,7 @@
 Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve config instead (`serve.app:build`).
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,7 +23,10 @@ import httpx
 import typer
 from rich.console import Console
 
+from matinee import weights
 from matinee.errors import MatineeError, SettingsError
+from matinee.index import open_store
+from matinee.live import LiveIndex
 from matinee.settings import SCOPES, Settings, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -65,7 +69,8 @@ def run(settings: Settings) -> None:
     """Start Ray and the graph, announce the server in `server.json`, and wait for a signal."""
     port = _port(settings)
     url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
-    _environment(settings, port)
+    _check(settings)
+    _environment(settings)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -91,7 +96,30 @@ def _port(settings: Settings) -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(settings: Settings, port: int) -> None:
+def _check(settings: Settings) -> None:
+    """Find here, in seconds and in plain words, what would otherwise fail in a replica: models, and an index that is locked or broken."""
+
+    def say(step: str) -> None:
+        console.print(f"  {step}", highlight=False)
+
+    weights.resolve(settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, progress=say)
+    if settings.enhancer.enabled:
+        weights.resolve(settings.enhancer.model, settings.enhancer.revision, models_dir=settings.models_dir, progress=say)
+    if settings.index.engine == "edge":
+        asyncio.run(_try_index(settings))
+
+
+async def _try_index(settings: Settings) -> None:
+    live = LiveIndex(open_store(settings))
+    try:
+        await live.refresh()
+        if live.manifest is None:
+            console.print(f"catalogue {settings.catalogue!r} has no index yet: `matinee ingest FILE` builds one, also while this runs")
+    finally:
+        await live.close()
+
+
+def _environment(settings: Settings) -> None:
     """What Ray reads when it is imported: set here, before that."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Nothing of Ray listens beyond this machine here: no dashboard, no client server.
@@ -116,9 +144,9 @@ def _ray(settings: Settings, port: int) -> Iterator[None]:
     try:
         ray_serve.start(
             http_options={"host": settings.serving.host, "port": port, "request_timeout_s": settings.serving.deadline_s + 5},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False)
+        quiet = {"log_level": "WARNING", "enable_access_log": False}
+        ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
         yield
     finally:
         ray_serve.shutdown()

@@ -19,12 +19,14 @@ def build(args: dict[str, Any]) -> Application:
 
 def graph(settings: Settings) -> Application:
     """The application of settings that are loaded already."""
-    embedder = deployments.Embedder.options(**options(settings.embedder.deployment, settings)).bind(settings)
-    retriever = deployments.Retriever.options(**options(settings.index.deployment, settings)).bind(settings)
+    # The type checker does not see that Serve's decorator replaces the class.
+    parts: Any = deployments
+    embedder = parts.Embedder.options(**options(settings.embedder.deployment, settings)).bind(settings)
+    retriever = parts.Retriever.options(**options(settings.index.deployment, settings)).bind(settings)
     enhancer = None
     if settings.enhancer.enabled:
-        enhancer = deployments.Enhancer.options(**options(settings.enhancer.deployment, settings)).bind(settings)
-    gateway = deployments.Gateway.options(**options(settings.serving.deployment, settings))
+        enhancer = parts.Enhancer.options(**options(settings.enhancer.deployment, settings)).bind(settings)
+    gateway = parts.Gateway.options(**options(settings.serving.deployment, settings))
     app: Application = gateway.bind(settings, embedder, retriever, enhancer)
     return app
 
@@ -48,6 +50,10 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
         "max_queued_requests": deployment.max_queued_requests,
         "ray_actor_options": {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
         "graceful_shutdown_timeout_s": settings.serving.drain_s,
+        # A copy starts before the old one stops; the embedded index is the exception, one process at a time may hold it.
+        "max_surge_percent": 0 if deployment is settings.index.deployment and settings.index.engine == "edge" else 100,
+        "backpressure_config": {"status_code": 503, "retry_after_s": settings.serving.retry_after_s},
+        "max_constructor_retry_count": 3,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
     }

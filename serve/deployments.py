@@ -64,7 +64,7 @@ class Enhancer:
 class Retriever:
     """Vectors, words and examples -> ranked items."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         self._replica = RetrieverReplica(settings, Metrics(RaySink()))
         await self._replica.start()
 
@@ -97,7 +97,8 @@ class Gateway:
 
     def _part(self, name: str, handle: DeploymentHandle) -> Coalescer[Any, Any]:
         async def send(batch: list[Timed[Any]]) -> Sequence[Any]:
-            return await _reached(name, lambda: handle.call.remote(batch))
+            results: Sequence[Any] = await _reached(name, lambda: handle.call.remote(batch))
+            return results
 
         return Coalescer(
             name,
@@ -111,7 +112,8 @@ class Gateway:
 
 def _info(handle: DeploymentHandle) -> Callable[[], Awaitable[dict[str, Any]]]:
     async def ask() -> dict[str, Any]:
-        return await _reached(handle.deployment_name, lambda: handle.info.remote())
+        told: dict[str, Any] = await _reached(handle.deployment_name, lambda: handle.info.remote())
+        return told
 
     return ask
 

@@ -40,9 +40,7 @@ class EnhancerReplica:
 
     def _announce(self, enhancer: Enhancer) -> None:
         info = enhancer.info()
-        self._metrics.model_info(
-            1, part="enhancer", model=info["model"], precision=info["precision"], fingerprint=str(info["digest"])[:16]
-        )
+        self._metrics.model_info(1, part="enhancer", model=info["model"], precision=info["precision"], fingerprint=str(info["digest"])[:16])
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.slot.update(describe_update(self._base, user_config))

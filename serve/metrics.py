@@ -39,16 +39,12 @@ METRICS: dict[str, Spec] = {
     "degraded": Spec("counter", "matinee_degraded", "Answers given without a part that was late or full", ("part",)),
     "refused": Spec("counter", "matinee_refused", "Requests refused at the door because too many were under way", ()),
     "cache": Spec("counter", "matinee_cache", "Look-ups in the gateway's caches of embeddings and descriptions", ("cache", "result")),
-    "hop_batch": Spec(
-        "histogram", "matinee_hop_batch", "Requests that travelled together in one call to a deployment", ("part",), _SIZES
-    ),
+    "hop_batch": Spec("histogram", "matinee_hop_batch", "Requests that travelled together in one call to a deployment", ("part",), _SIZES),
     "model_batch": Spec("histogram", "matinee_model_batch", "Texts or items that a model handled at once", ("part",), _SIZES),
     "results": Spec("histogram", "matinee_results", "Items in an answer", ("endpoint",), (0.5, 1, 2, 5, 10, 20, 50, 100)),
     "generated_tokens": Spec("counter", "matinee_generated_tokens", "Tokens that the enhancer wrote", ()),
     "violations": Spec("counter", "matinee_description_violations", "Descriptions that said what the metadata does not", ()),
-    "model_info": Spec(
-        "gauge", "matinee_model_info", "1 for the model that a replica runs", ("part", "model", "precision", "fingerprint")
-    ),
+    "model_info": Spec("gauge", "matinee_model_info", "1 for the model that a replica runs", ("part", "model", "precision", "fingerprint")),
     "model_load_s": Spec("gauge", "matinee_model_load_seconds", "Time that the last model load and warm-up took, s", ("part",)),
     "model_swap_failures": Spec(
         "counter", "matinee_model_swap_failures", "Model updates that failed and left the old model in place", ("part",)

@@ -14,6 +14,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from matinee import prompts
+from matinee.embedder import Kind
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, MatineeError, OverloadedError
 from matinee.index import Vector
@@ -71,7 +72,7 @@ class Service:
         self.settings = settings
         self.graph = graph
         self.metrics = metrics
-        self._vectors: LRUCache[tuple[str, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
+        self._vectors: LRUCache[tuple[Kind, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
         self._descriptions: LRUCache[str, Description] = LRUCache(max(1, settings.enhancer.cache_entries))
 
     def trace(self) -> Trace:
@@ -102,14 +103,14 @@ class Service:
                 request.diversity,
                 request.explain,
             )
-            return await self._retrieve(calls.Rank(call, fingerprint), trace)
+            return await self._rank(calls.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)
 
     async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> Answer:
         self._check_k(k)
         call = RecommendCall((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
-        return await self._retrieve(calls.Rank(call), trace)
+        return await self._rank(calls.Rank(call), trace)
 
     async def search(self, request: schemas.SearchRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
@@ -122,7 +123,7 @@ class Service:
             if mode != "sparse":
                 fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
             call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact)
-            return await self._retrieve(calls.Rank(call, fingerprint), trace)
+            return await self._rank(calls.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)
 
@@ -162,7 +163,11 @@ class Service:
         with trace.stage("retrieve"):
             return await self.graph.retriever(unit, trace.deadline)
 
-    async def _embed(self, texts: dict[str, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:
+    async def _rank(self, unit: calls.Rank, trace: Trace) -> Answer:
+        answer: Answer = await self._retrieve(unit, trace)
+        return answer
+
+    async def _embed(self, texts: dict[Kind, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:
         """Vectors of all texts, in the order of `texts`' kinds, and the one fingerprint that made them."""
         wanted = [(kind, text) for kind, group in texts.items() for text in group]
         if not wanted:
@@ -172,8 +177,10 @@ class Service:
             self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
         missing = [key for key in dict.fromkeys(wanted) if key not in known]
         with trace.stage("embed"):
-            for kind in {kind for kind, _ in missing}:
+            for kind in texts:
                 group = tuple(text for k, text in missing if k == kind)
+                if not group:
+                    continue
                 made: calls.Embedded = await self.graph.embedder(calls.Embed(group, kind), trace.deadline)
                 known |= {(kind, text): (made.fingerprint, vector) for text, vector in zip(group, made.vectors, strict=True)}
         fingerprints = {fingerprint for fingerprint, _ in known.values()}

@@ -31,7 +31,7 @@ from matinee.errors import MatineeError, SourceError
 from matinee.index import open_store
 from matinee.indexing import ApiWrites, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
-from matinee.settings import Recipe, Settings, load_settings
+from matinee.settings import Settings, load_settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 
 console = Console(stderr=True)

@@ -4,9 +4,11 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,6 +169,18 @@ async def test_a_full_disk_is_unavailable_and_leaves_current_alone(
     with pytest.raises(IndexUnavailableError, match="the disk is full"):
         await store.finish(manifest("v2"))
     assert json.loads((tmp_path / "index/CURRENT").read_bytes()) == {"current": "v2", "previous": "v1"}
+
+
+async def test_a_nearly_full_disk_refuses_writes_and_still_answers(store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await build(store)
+    index = await store.open("v1")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
+    with pytest.raises(IndexUnavailableError, match=r"nearly full: 9 MB are free for .*v1, a write needs 256 MB"):
+        await index.upsert(points(1))
+    with pytest.raises(IndexUnavailableError, match="nearly full"):
+        await store.create(manifest("v2"))
+    assert await index.count() == 3
+    await index.close()
 
 
 @pytest.mark.parametrize(

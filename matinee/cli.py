@@ -1,0 +1,260 @@
+"""The command line: `matinee`. While a server is alive every command talks HTTP to it; otherwise it opens the index itself.
+
+Holds no logic of its own, and starts the jobs and the server as processes (`python -m train.ingest`, `python -m serve`).
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Annotated, Any, ParamSpec
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from matinee.client import Server
+from matinee.errors import MatineeError
+from matinee.items import ItemFilter, Range
+from matinee.local import Local
+from matinee.settings import Mode, Settings, load_settings
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Semantic recommendations from your own catalogue, on small models. Start with [bold]matinee demo[/].",
+    epilog="Exit codes: 0 done, 1 failed, 2 settings or request, 3 catalogue file, 4 model, 5 index or server, 6 not found, 7 busy.",
+    rich_markup_mode="rich",
+)
+index_app = typer.Typer(no_args_is_help=True, help="The versions of the index: list them, go back to the one before.")
+app.add_typer(index_app, name="index")
+err = Console(stderr=True)
+out = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
+K = Annotated[int, typer.Option("-k", min=1, max=1000, help="how many items")]
+Genres = Annotated[list[str] | None, typer.Option("--genre", help="only items of this genre; repeatable: any of them")]
+Since = Annotated[int | None, typer.Option("--from", metavar="YEAR", help="only from this year on")]
+Until = Annotated[int | None, typer.Option("--to", metavar="YEAR", help="only up to this year")]
+Language = Annotated[list[str] | None, typer.Option("--language", help="only this language, e.g. fr; repeatable")]
+Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
+Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
+Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="its API key", show_envvar=True)]
+
+
+def explained(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors as one line on stderr and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except MatineeError as error:
+            err.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+            candidates = getattr(error, "candidates", None) or []
+            for candidate in candidates:
+                err.print(f"  {candidate['title']} ({candidate.get('year')})", highlight=False)
+            raise typer.Exit(error.exit_code) from None
+
+    return run
+
+
+def _server(settings: Settings, url: str | None, key: str | None) -> Server | None:
+    return Server(url, key=key) if url else Server.running(settings, key=key)
+
+
+def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
+    year = Range(gte=since, lte=until) if since is not None or until is not None else None
+    return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
+
+
+@app.command()
+@explained
+def search(
+    text: Annotated[str, typer.Argument(help="what you look for, in your own words")],
+    mode: Annotated[str | None, typer.Option(help="dense (meaning), sparse (words) or hybrid (both)")] = None,
+    k: K = 10,
+    genre: Genres = None,
+    since: Since = None,
+    until: Until = None,
+    language: Language = None,
+    diversity: Diversity = 0.0,
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Find items by words or meaning.
+
+    [dim]matinee search "a heist inside dreams" --from 2000[/]
+    """
+    settings, filter, wanted = load_settings(), _filter(genre, since, until, language), _mode(mode)
+    server = _server(settings, url, key)
+    if server is None:
+        answer = Local(settings).search(text, mode=wanted, k=k, filter=filter, diversity=diversity)
+    else:
+        body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
+        answer = server.post("/v1/search", body | ({"mode": wanted} if wanted else {}))
+    _show(answer, as_json)
+
+
+@app.command()
+@explained
+def recommend(
+    likes: Annotated[list[str] | None, typer.Argument(help="titles or ids that you like; typos are forgiven")] = None,
+    dislike: Annotated[list[str] | None, typer.Option("--dislike", help="a title you don't like; repeatable")] = None,
+    text: Annotated[str | None, typer.Option(help="what you are in the mood for")] = None,
+    k: K = 10,
+    genre: Genres = None,
+    since: Since = None,
+    until: Until = None,
+    language: Language = None,
+    diversity: Diversity = 0.0,
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Recommend items to someone who likes these.
+
+    [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
+    """
+    settings, filter = load_settings(), _filter(genre, since, until, language)
+    server = _server(settings, url, key)
+    if server is None:
+        answer = Local(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
+    else:
+        body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
+        answer = server.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json"), "text": text})
+    _show(answer, as_json)
+
+
+@app.command()
+@explained
+def describe(
+    title: Annotated[str, typer.Argument(help="an item of the catalogue, by title")],
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Let the enhancer write a description of an item, checked against its metadata.
+
+    [dim]matinee describe Inception[/]
+    """
+    settings = load_settings()
+    server = _server(settings, url, key)
+    if server is None:
+        with err.status("loading the enhancer"):
+            answer = Local(settings).describe(title)
+    else:
+        found = server.post("/v1/recommend", {"likes": [title], "k": 1, "explain": False})["likes"][0]
+        answer = server.post("/v1/describe", {"id": found["id"]})
+    if as_json:
+        _print_json(answer)
+        return
+    out.print(answer["description"], highlight=False)
+    if answer["marked"]:
+        err.print(f"marked: {'; '.join(answer['violations'])}", highlight=False)
+
+
+@app.command()
+@explained
+def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
+    """What runs or lies here: server, index version, models, limits, what is degraded."""
+    settings = load_settings()
+    server = _server(settings, url, key)
+    answer = Local(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table(show_header=False)
+    for name, value in _flat(answer):
+        table.add_row(name, value)
+    out.print(table)
+    if answer["index"] is None:
+        err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def ingest(context: typer.Context) -> None:
+    """Turn a catalogue file into a new index version and switch to it. See [bold]matinee ingest --help[/]."""
+    raise typer.Exit(_run("train.ingest", *context.args))
+
+
+@app.command()
+@explained
+def demo(
+    port: Annotated[int | None, typer.Option(help="port of the page and the API; by default 8000, or a free one")] = None,
+) -> None:
+    """Everything at once: fetch the models, ingest the bundled films, serve them, and say where to look. Ctrl-C stops it."""
+    from matinee.showcase import run
+
+    run(load_settings({"catalogue": "demo"}), port, err)
+
+
+@index_app.command("list")
+@explained
+def index_list(as_json: Json = False) -> None:
+    """The finished versions, newest first; the current one is marked."""
+    answer = Local(load_settings()).versions()
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table("", "version", "items", "recipe", "created", "source")
+    for row in answer["versions"]:
+        mark = "current" if row["version"] == answer["current"] else "previous" if row["version"] == answer["previous"] else ""
+        table.add_row(mark, row["version"], str(row["count"]), row["recipe"], row["created"], row["source"])
+    out.print(table)
+
+
+@index_app.command("rollback")
+@explained
+def index_rollback(as_json: Json = False) -> None:
+    """Make the previous version current again. A running server follows within seconds; API writes are carried over."""
+    answer = Local(load_settings()).rollback()
+    if as_json:
+        _print_json(answer)
+    else:
+        out.print(f"current is now {answer['version']} ({answer['count']} items)", highlight=False)
+
+
+def _mode(mode: str | None) -> Mode | None:
+    match mode:
+        case None | "dense" | "sparse" | "hybrid":
+            return mode
+    raise typer.BadParameter(f"{mode!r}: use dense, sparse or hybrid")
+
+
+def _run(module: str, *args: str) -> int:
+    return subprocess.run([sys.executable, "-m", module, *args], check=False).returncode  # noqa: S603
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+        return
+    if not answer["items"]:
+        err.print("nothing found: relax the filters, or ask for something else")
+        return
+    table = Table("", "title", "year", "genres", answer["score_type"], show_lines=any("reason" in card for card in answer["items"]))
+    for rank, card in enumerate(answer["items"], 1):
+        item = card["item"]
+        title = item["title"] if "reason" not in card else f"{item['title']}\n[dim]{card['reason']}[/]"
+        table.add_row(str(rank), title, str(item.get("year", "")), ", ".join(item.get("genres", [])), f"{card['score']:.3f}")
+    out.print(table)
+    if answer.get("degraded"):
+        err.print(f"[yellow]degraded[/]: made without {', '.join(answer['degraded'])}")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

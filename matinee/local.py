@@ -1,0 +1,128 @@
+"""The catalogue without a server: what the CLI does itself while none is alive. Same requests, same answers as the HTTP API.
+
+Opens the index for the length of one command. Does not write to it: that is `matinee ingest`'s and the API's work.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from matinee import prompts
+from matinee.embedder import Embedder
+from matinee.enhancer import Enhancer
+from matinee.errors import IndexAbsentError, MatineeError
+from matinee.index import Manifest, open_store
+from matinee.items import Item, ItemFilter
+from matinee.live import LiveIndex
+from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.settings import Mode, Settings
+
+
+class Local:
+    """This machine's index and models, loaded when a command first needs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> dict[str, Any]:
+        wanted = mode or self._settings.search.mode
+        text = prompts.query_text(text)
+        vector, fingerprint = None, None
+        if wanted != "sparse":
+            embedder = self._embedder()
+            [vector], fingerprint = embedder.encode([text], kind="query"), embedder.fingerprint
+        return asyncio.run(self._answer(SearchCall(text, vector, wanted, k, filter, diversity), fingerprint))
+
+    def recommend(
+        self, likes: Sequence[str], dislikes: Sequence[str], *, text: str | None, k: int, filter: ItemFilter, diversity: float
+    ) -> dict[str, Any]:
+        vector, fingerprint = None, None
+        if text:
+            embedder = self._embedder()
+            [vector], fingerprint = embedder.encode([prompts.query_text(text)], kind="query"), embedder.fingerprint
+        examples = [tuple(Example(title=title) for title in titles) for titles in (likes, dislikes)]
+        call = RecommendCall(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
+        return asyncio.run(self._answer(call, fingerprint))
+
+    def describe(self, title: str) -> dict[str, Any]:
+        item = asyncio.run(self._find(title))
+        [written] = Enhancer.load(self._settings.enhancer, self._settings.models_dir).describe([item])
+        return {
+            "description": written.text,
+            "source": written.source,
+            "marked": written.marked,
+            "violations": list(written.violations),
+            "item": item.facts(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        current, previous = asyncio.run(self._manifests())
+        index = None if current is None else current.model_dump(mode="json") | {"previous": previous and previous.version}
+        return {"server": None, "home": str(self._settings.home_dir), "catalogue": self._settings.catalogue, "index": index}
+
+    def versions(self) -> dict[str, Any]:
+        return asyncio.run(self._versions())
+
+    async def _versions(self) -> dict[str, Any]:
+        store = open_store(self._settings)
+        try:
+            current, previous = await store.current(), await store.previous()
+            found = await store.versions()
+        finally:
+            await store.close()
+        return {
+            "current": current and current.version,
+            "previous": previous and previous.version,
+            "versions": [manifest.model_dump(mode="json") for manifest in found],
+        }
+
+    def rollback(self) -> dict[str, Any]:
+        """Safe beside a running server: the Retriever follows, and carries over what the API wrote."""
+        return asyncio.run(self._rollback()).model_dump(mode="json")
+
+    async def _rollback(self) -> Manifest:
+        store = open_store(self._settings)
+        try:
+            return await store.rollback()
+        finally:
+            await store.close()
+
+    async def _manifests(self) -> tuple[Manifest | None, Manifest | None]:
+        store = open_store(self._settings)
+        try:
+            return await store.current(), await store.previous()
+        finally:
+            await store.close()
+
+    async def _find(self, title: str) -> Item:
+        from matinee import titles
+
+        live = LiveIndex(open_store(self._settings))
+        try:
+            await live.refresh()
+            found = await titles.resolve(live.get(), title)
+            [hit] = await live.get().retrieve([found.id])
+            if hit is None:
+                raise IndexAbsentError(f"{title!r} was deleted meanwhile")
+            return Item.model_validate(hit.payload["item"])
+        finally:
+            await live.close()
+
+    async def _answer(self, call: Call, fingerprint: str | None) -> dict[str, Any]:
+        live = LiveIndex(open_store(self._settings))
+        try:
+            await live.refresh()
+            recommender = Recommender(live.get(fingerprint), self._settings.search, language=self._settings.embedder.language)
+            [answer] = await recommender.answer([call])
+        finally:
+            await live.close()
+        if isinstance(answer, MatineeError):
+            raise answer
+        return {"items": orjson.loads(answer.items), "score_type": answer.score_type, "likes": list(answer.likes), "degraded": []}
+
+    def _embedder(self) -> Embedder:
+        # Measuring precisions takes longer than one query at any of them.
+        quick = self._settings.embedder.model_copy(update={"precision": "fp32"})
+        return Embedder.load(quick, self._settings.models_dir)

@@ -1,0 +1,110 @@
+"""`matinee demo`: models, bundled films, server, in one go, with every step said.
+
+Starts the ingest and the server as processes and stops them with itself. Does nothing that the other commands can't do one by one.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+from rich.console import Console
+
+from matinee import demo, weights
+from matinee.client import Server, read_server_file
+from matinee.errors import MatineeError
+from matinee.index import open_store
+from matinee.settings import Settings
+
+_READY_S = 300
+
+
+def run(settings: Settings, port: int | None, console: Console) -> None:
+    """Serve the bundled films until Ctrl-C. Raises `MatineeError` with the step that failed."""
+    running = Server.running(settings)
+    if running is not None:
+        console.print(f"a server is running already: open {running.url}/ (stop it first to start the demo anew)", highlight=False)
+        return
+    _fetch_models(settings, console)
+    if not asyncio.run(_has_films(settings)):
+        console.print("ingesting the bundled films ...")
+        _child(["train.ingest", "--demo"], console)
+    _serve(settings, port if port is not None else _free_port(settings), console)
+
+
+def _fetch_models(settings: Settings, console: Console) -> None:
+    """The first time takes a minute or two; later ones nothing."""
+    with console.status("models ...") as status:
+
+        def progress(step: str) -> None:
+            status.update(f"models: {step}")
+            console.print(f"  {step}", highlight=False)
+
+        weights.resolve(settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, progress=progress)
+        if settings.enhancer.enabled:
+            folder = weights.resolve(settings.enhancer.model, settings.enhancer.revision, models_dir=settings.models_dir, progress=progress)
+            if settings.enhancer.precision in ("auto", "ct2-int8"):
+                weights.ctranslate2_dir(folder, models_dir=settings.models_dir, progress=progress)
+    console.print("models are ready")
+
+
+async def _has_films(settings: Settings) -> bool:
+    """Whether the current version was built from this very catalogue file."""
+    store = open_store(settings)
+    try:
+        current = await store.current()
+    finally:
+        await store.close()
+    return current is not None and current.source == str(demo.FILMS) and current.recipe == settings.index.recipe
+
+
+def _free_port(settings: Settings) -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.serving.host, settings.serving.port))
+            return settings.serving.port
+        except OSError:
+            return 0
+
+
+def _child(args: list[str], console: Console) -> None:
+    done = subprocess.run([sys.executable, "-m", *args], check=False)  # noqa: S603
+    if done.returncode:
+        raise MatineeError(f"`python -m {' '.join(args)}` failed with exit code {done.returncode}; the lines above say why")
+
+
+def _serve(settings: Settings, port: int, console: Console) -> None:
+    console.print("starting the graph (some 20 s) ...")
+    # A group of its own: Ctrl-C reaches this process, which then stops the server in order.
+    server = subprocess.Popen([sys.executable, "-m", "serve", "--port", str(port)], start_new_session=True)  # noqa: S603
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    try:
+        for _ in range(_READY_S * 4):
+            named = read_server_file(settings.server_file)
+            if stop.is_set() or server.poll() is not None or (named is not None and named["pid"] == server.pid):
+                break
+            stop.wait(0.25)
+        named = read_server_file(settings.server_file)
+        if named is not None and server.poll() is None and not stop.is_set():
+            _welcome(named["url"], console)
+        while server.poll() is None and not stop.is_set():
+            stop.wait(0.5)
+    finally:
+        if server.poll() is None:
+            server.terminate()
+        code = server.wait()
+    if code and not stop.is_set():
+        raise MatineeError(f"the server ended with exit code {code}; the lines above say why")
+
+
+def _welcome(url: str, console: Console) -> None:
+    body = '{"likes": ["Inception"], "k": 3}'
+    console.print(f"\n[bold green]ready[/]: open [bold]{url}/[/] in a browser, or paste\n", highlight=False)
+    console.print(f"  curl -s {url}/v1/recommend -H 'content-type: application/json' -d '{body}'\n", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C stops everything.")

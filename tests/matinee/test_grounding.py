@@ -1,0 +1,137 @@
+"""`matinee.grounding` and `matinee.prose`: what a text may say, and how an answer becomes plain prose."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matinee import grounding, prompts, prose
+from matinee.grounding import Adherence
+from matinee.items import Item
+
+FILM = Item(
+    kind="film",
+    title="Inception",
+    year=2010,
+    genres=("Action", "Science Fiction"),
+    people={"director": ("Christopher Nolan",), "cast": ("Leonardo DiCaprio",)},
+    overview="Cobb, a skilled thief who steals secrets from dreams, is offered a chance to go home if he plants an idea in Saito's rival.",
+)
+GOOD = "Inception (2010) is an action film directed by Christopher Nolan about Cobb, a thief who steals secrets from dreams."
+
+
+def test_a_grounded_text_has_no_violations() -> None:
+    assert grounding.violations(GOOD, FILM) == ()
+
+
+@pytest.mark.parametrize(
+    ("addition", "violation"),
+    [
+        ("It came out in 1999.", "year: 1999"),
+        ("It belongs to the 1980s.", "year: 1980s"),
+        ("It was directed by Steven Spielberg.", "credit: directed by Steven Spielberg."),
+        ("It was directed by Leonardo DiCaprio.", "credit: directed by Leonardo DiCaprio."),
+        ("It stars Tom Hanks.", "name: Tom Hanks"),
+        ("The thief meets Arthur Penrose there.", "name: Arthur Penrose"),
+        ("It is a horror story.", "genre: horror"),
+        ("It is a romantic film.", "genre: romantic"),
+        ("The carter and the child grow close on the way.", "echo of an example"),
+    ],
+)
+def test_inventions_are_found_and_only_their_sentence_is_removed(addition: str, violation: str) -> None:
+    text = f"{GOOD} {addition}"
+    assert violation in grounding.violations(text, FILM)
+    assert grounding.grounded_part(text, FILM) == GOOD
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        "It belongs to the 2010s.",
+        "Leonardo DiCaprio plays Cobb.",
+        "It stars Leonardo DiCaprio.",
+        "DiCaprio's thief wants to go home.",
+        "Saito has 1,500 secrets.",
+    ],
+)
+def test_what_the_facts_bear_out_may_be_said(addition: str) -> None:
+    assert grounding.violations(f"{GOOD} {addition}", FILM) == ()
+
+
+def test_a_made_up_plot_is_found() -> None:
+    text = "Inception is an action film about a young family that must survive the winter after an oil spill near their village."
+    assert grounding.violations(text, FILM) == ("unsupported",)
+    assert grounding.grounded_part(text, FILM) == ""
+
+
+def test_a_missing_genre_counts_but_its_text_stays() -> None:
+    text = "Inception is about a thief who steals secrets from dreams."
+    assert grounding.violations(text, FILM) == ("missing: genre",)
+    assert grounding.grounded_part(text, FILM) == text
+
+
+@pytest.mark.parametrize("text", ["", "A film.", "...", "\u200b"])
+def test_an_empty_answer_is_a_violation(text: str) -> None:
+    assert grounding.violations(text, FILM) == ("empty",)
+
+
+def test_going_round_is_a_violation() -> None:
+    text = "A thief steals the dreams and " + "a thief steals the dreams and " * 3 + "goes home in this action film."
+    assert "loop" in grounding.violations(text, FILM)
+    assert grounding.grounded_part(text, FILM) == ""
+
+
+def test_adherence_is_the_share_of_required_facts() -> None:
+    assert grounding.adherence(GOOD, FILM) == Adherence(genre=True, person=True, year=True)
+    assert grounding.adherence("A sci-fi thief.", FILM) == Adherence(genre=True, person=False, year=False)
+    assert grounding.adherence("A sci-fi thief.", FILM).score == pytest.approx(1 / 3)
+    assert grounding.adherence("Anything.", Item(title="X")).score == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (" **Inception** is a film.\nTitle: Next", "Inception is a film."),
+        ("Description: A thief dreams.", "A thief dreams."),
+        ('"A thief dreams."', "A thief dreams."),
+        ("Here is a description:\n\nA thief dreams.", "A thief dreams."),
+        ("<p>A thief &amp; a <b>dream</b>.</p>", "A thief & a dream ."),
+        ("A\x00 thief\x1b dreams.\u200b", "A thief dreams."),
+        ("# Title\n- A thief dreams.", "Title A thief dreams."),
+        ("A thief dreams. Then he", "A thief dreams."),
+        ("A thief dreams. A thief dreams. He wakes.", "A thief dreams. He wakes."),
+        ("One. Two. Three. Four. Five.", "One. Two. Three. Four."),
+        ("Itâ€™s a dream.", "It's a dream."),
+        ("no end at all", ""),
+        ("", ""),
+    ],
+)
+def test_answers_become_plain_prose(answer: str, expected: str) -> None:
+    assert prose.clean(answer) == expected
+
+
+@given(st.text(max_size=200))
+def test_cleaning_never_fails_and_leaves_no_control_characters(answer: str) -> None:
+    text = prose.clean(answer)
+    assert not any(unicodedata.category(c)[0] == "C" for c in text)
+    grounding.violations(text, FILM)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Strange meets J. K. Rowling. They talk.", ["Dr. Strange meets J. K. Rowling.", "They talk."]),
+        ("Is it plan B.", ["Is it plan B."]),
+        ("He races on Mt.", []),
+        ('He said "stop." She ran!', ['He said "stop."', "She ran!"]),
+    ],
+)
+def test_sentences_end_where_they_end(text: str, sentences: list[str]) -> None:
+    assert prose.whole_sentences(text) == sentences
+
+
+def test_the_worked_examples_pass_their_own_checks_and_echo_nowhere_else() -> None:
+    for example, answer in prompts.EXAMPLES:
+        assert [problem for problem in grounding.violations(answer, example) if problem != "echo of an example"] == []
+        assert grounding.adherence(answer, example).score == 1

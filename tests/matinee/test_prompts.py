@@ -1,0 +1,162 @@
+"""`matinee.prompts`: texts without holes, prompts of a bounded size, reasons that name only what is shared."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matinee import prompts
+from matinee.items import Item
+from matinee.prompts import Shared
+
+FILM = Item(
+    kind="film",
+    title="Mad Max: Fury Road",
+    year=2015,
+    genres=("Action", "Science Fiction"),
+    people={"director": ("George Miller",), "cast": ("Tom Hardy", "Charlize Theron")},
+    overview="Max runs\nacross the desert.",
+    language="en",
+    extra={"tagline": "What a lovely day"},
+)
+BARE = Item(title="E.T.")
+
+words = st.text(alphabet="abc ABC.,!?\"'’)-\n", max_size=40)
+items = st.builds(
+    Item,
+    title=words.filter(lambda text: bool(text.strip())),
+    year=st.none() | st.integers(1900, 2030),
+    genres=st.lists(st.sampled_from(["Drama", "War", "Comedy"]), max_size=3).map(tuple),
+    overview=words,
+    kind=st.sampled_from(["film", "book", "item"]),
+)
+
+
+def test_raw_text_has_the_two_templates() -> None:
+    assert prompts.raw_text(FILM) == "Mad Max: Fury Road (2015). Action, Science Fiction. Max runs across the desert."
+    assert prompts.raw_text(FILM, "plain") == "Mad Max: Fury Road. Max runs across the desert."
+
+
+@pytest.mark.parametrize(
+    ("title", "overview", "expected"),
+    [
+        ("E.T.", "", "E.T."),
+        ("Airplane!", "Who flies?", "Airplane! Who flies?"),
+        ("Wait...", 'He said "stop."', 'Wait... He said "stop."'),
+        ("Plan (B)", "no end,", "Plan (B). no end."),
+        ("A", " . ", "A."),
+    ],
+)
+def test_raw_text_ends_each_sentence_once(title: str, overview: str, expected: str) -> None:
+    assert prompts.raw_text(Item(title=title, overview=overview)) == expected
+
+
+@given(items)
+def test_texts_have_no_holes(item: Item) -> None:
+    texts = [prompts.raw_text(item), prompts.raw_text(item, "plain"), prompts.facts_text(item), prompts.template_description(item)]
+    for text in [*texts, prompts.lead(item)]:
+        assert "None" not in text
+        assert "()" not in text
+        assert text == text.strip()
+    assert all(line.split(":", 1)[1].strip() for line in prompts.facts_text(item).splitlines())
+
+
+def test_recipes_say_which_text_is_embedded() -> None:
+    raw = prompts.raw_text(FILM)
+    told = "Mad Max: Fury Road is a chase."
+    assert prompts.embedded_text(FILM, told, "raw") == raw
+    assert prompts.embedded_text(FILM, told, "enhanced") == told
+    assert prompts.embedded_text(FILM, told, "both") == f"{raw} {told}"
+    assert prompts.embedded_text(FILM, "A chase.", "enhanced") == "Mad Max: Fury Road. A chase."
+
+
+@pytest.mark.parametrize("recipe", ["raw", "enhanced", "both"])
+@pytest.mark.parametrize("description", [None, "", " \n"])
+def test_an_item_without_description_has_its_raw_text(recipe: prompts.Recipe, description: str | None) -> None:
+    assert prompts.embedded_text(FILM, description, recipe) == prompts.raw_text(FILM)
+
+
+def test_a_query_is_only_put_in_order() -> None:
+    assert prompts.query_text("  a film\n about  trust ") == "a film about trust"
+
+
+def test_the_facts_hold_everything_there_is() -> None:
+    assert prompts.facts_text(FILM).splitlines() == [
+        "Title: Mad Max: Fury Road",
+        "Kind: film",
+        "Year: 2015",
+        "Genres: Action, Science Fiction",
+        "Director: George Miller",
+        "Cast: Tom Hardy, Charlize Theron",
+        "Language: English",
+        "Tagline: What a lovely day",
+        "Overview: Max runs across the desert.",
+    ]
+
+
+def test_a_form_prompt_shows_examples_and_ends_where_the_answer_begins() -> None:
+    text = prompts.enhancer_prompt(FILM)
+    assert text.count(prompts.ANSWER) == 3
+    assert text.endswith(f"Overview: Max runs across the desert.\n{prompts.ANSWER}")
+    assert prompts.enhancer_prompt(FILM, examples=0).startswith("Title: Mad Max")
+
+
+class Chat:
+    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: object) -> str:
+        assert kwargs == {"tokenize": False, "add_generation_prompt": True}
+        return f"<turn>{conversation[0]['content']}</turn>"
+
+
+def test_a_chat_prompt_asks_and_gives_the_facts() -> None:
+    text = prompts.enhancer_prompt(FILM, Chat())
+    assert text.startswith("<turn>Write two or three sentences that describe this film")
+    assert "Director: George Miller" in text
+    assert "Salt Road" not in text
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (FILM, "Mad Max: Fury Road (2015) is an action and science fiction film directed by George Miller about"),
+        (
+            Item(title="Dune", kind="book", genres=("Epic",), people={"author": ("F. Herbert",)}),
+            "Dune is an epic book written by F. Herbert about",
+        ),
+        (Item(title="X", kind="item", genres=("TV Movie", "Drama")), "X is a drama about"),
+        (Item(title="X"), "X is a title about"),
+    ],
+)
+def test_the_lead_is_made_of_facts(item: Item, expected: str) -> None:
+    assert prompts.lead(item) == expected
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        (Shared(), "for its similar story and themes."),
+        (Shared(language="en"), "for its similar story and themes."),
+        (Shared(genres=("Drama", "War")), "for its drama and war story."),
+        (Shared(decade=1990), "for its story and similar 1990s execution."),
+        (Shared(genres=("Drama",), decade=1990, language="fr"), "for its drama story and similar French-language 1990s execution."),
+        (
+            Shared(genres=("Drama",), people={"director": ("A B",), "cast": ("C D", "E F", "G H")}),
+            "for its drama story and similar execution, both directed by A B and with C D and E F.",
+        ),
+        (Shared(people={"voice_coach": ("A B",)}), "for its story and similar execution, both with voice coach A B."),
+    ],
+)
+def test_a_reason_names_only_what_is_shared(shared: Shared, expected: str) -> None:
+    assert prompts.reason_sentence("One", "Two", shared) == f"If you enjoyed One, you might love Two {expected}"
+
+
+def test_shared_facts_ignore_case_and_need_the_same_role() -> None:
+    other = Item(title="B", year=2011, genres=("ACTION",), people={"cast": ("tom hardy", "George Miller")}, language="fr")
+    assert prompts.shared_facts(FILM, other) == Shared(genres=("ACTION",), people={"cast": ("tom hardy",)}, decade=2010)
+    assert prompts.shared_facts(FILM, BARE) == Shared()
+
+
+def test_the_template_description_states_the_facts() -> None:
+    text = prompts.template_description(FILM)
+    assert text.startswith(
+        "Mad Max: Fury Road (2015), film: action and science fiction, directed by George Miller, with Tom Hardy and Charlize"
+    )
+    assert prompts.template_description(BARE) == "E.T."
