@@ -82,6 +82,8 @@ class Embedder:
             if candidate is not None and candidate._faithful(reference):
                 candidates.append(candidate)
             elif settings.precision != "auto":
+                if candidate is None:
+                    raise ModelError(f"{settings.model} can't be run at {precision} here (the log says why): use precision auto or fp32")
                 raise ModelError(f"{settings.model} at {precision} differs from fp32 on this machine: use precision auto or fp32")
         return candidates[-1] if settings.precision != "auto" else min(candidates, key=lambda e: e._probe(workload))
 

@@ -1,0 +1,44 @@
+# make demo: films in the browser.  make test: all checks.  Both set up what they need.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
+
+.PHONY: demo test check format lock clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
+	@$(VENV)/bin/matinee demo
+
+test: check  ## everything: style, types, imports, tests
+	$(VENV)/bin/pytest
+
+check: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lock: $(VENV)/.ready-dev  ## write down what is installed
+	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > requirements.lock
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Matinee needs Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.python pyproject.toml requirements.lock
+	@echo "installing Matinee into $(VENV) (about 2 GB, once) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "installing the developers' tools ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,48 @@
+"""Fixtures that several test packages share: the graph in one process, and its HTTP app on a port.
+
+`tests/` is no package, so the helper module is loaded by its path, once, and may then be imported as `local_graph`.
+"""
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from serve.service import Service
+
+
+def _load(name: str) -> Any:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def local_graph() -> Any:
+    """The module `local_graph`: `build_local_graph`, `serve_app`, `local_settings`, `FakeEnhancer`."""
+    return _load("local_graph")
+
+
+@pytest.fixture
+async def local_service(local_graph: Any, tmp_path: Path) -> "AsyncIterator[Service]":
+    """A fresh `Service` over 60 of the bundled films, with a fake enhancer."""
+    async with local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:60], enhancer=local_graph.FakeEnhancer()) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def local_app_url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an HTTP app over all bundled films, with a fake enhancer; one for each test module."""
+    home = tmp_path_factory.mktemp("home")
+    enhancer = local_graph.FakeEnhancer(marked=frozenset({"Inception"}))
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, enhancer=enhancer)) as url:
+        yield url

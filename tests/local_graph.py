@@ -1,0 +1,172 @@
+"""The whole graph in one process: the real Retriever, embedder and embedded index, without Ray.
+
+    async with build_local_graph(tmp_path, films=FILMS) as service: ...
+    with serve_app(lambda: build_local_graph(tmp_path)) as url: ...
+
+Test modules get these as fixtures (`local_service`, `local_app_url`, see `conftest.py`). Does not know pytest.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from matinee import demo
+from matinee.embedder import Embedder
+from matinee.enhancer import Description
+from matinee.errors import MatineeError
+from matinee.index import open_store
+from matinee.indexing import Build, PointMaker
+from matinee.items import Item
+from matinee.settings import Settings, load_settings
+from matinee.sources import read_items
+from serve import calls
+from serve.access import Access
+from serve.api import create_app
+from serve.coalesce import Timed
+from serve.embedder import EmbedderReplica
+from serve.metrics import MemorySink, Metrics
+from serve.retriever import Retriever
+from serve.service import Graph, Part, Service
+
+
+@cache
+def demo_films() -> tuple[Item, ...]:
+    """The bundled films."""
+    return tuple(read_items(str(demo.FILMS)))
+
+
+@cache
+def embedder_replica() -> EmbedderReplica:
+    """The real embedder at fp32, which needs no conversion; loaded once a process."""
+    return EmbedderReplica(local_settings(Path("/nonexistent")), Metrics(MemorySink()))
+
+
+def local_settings(home: Path, **overrides: Any) -> Settings:
+    """Settings under `home`, whatever the environment says."""
+    return load_settings({"home": home, "embedder": {"precision": "fp32", "threads": 1}} | overrides, environ={})
+
+
+@asynccontextmanager
+async def build_local_graph(
+    home: Path,
+    *,
+    films: Iterable[Item] | None = None,
+    enhancer: Part | None = None,
+    settings: Settings | None = None,
+) -> AsyncIterator[Service]:
+    """A `Service` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
+    settings = settings or local_settings(home)
+    items = list(demo_films() if films is None else films)
+    if items:
+        await build_index(settings, items)
+    metrics = Metrics(MemorySink())
+    retriever = Retriever(settings, metrics)
+    await retriever.start()
+    replica = embedder_replica()
+    parts: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"embedder": replica.info}
+    if enhancer is not None:
+        parts["enhancer"] = _no_info
+    graph = Graph(as_part(replica.call), as_part(retriever.call), enhancer, parts)
+    try:
+        yield Service(settings, graph, metrics)
+    finally:
+        await retriever.close()
+
+
+async def build_index(settings: Settings, items: Sequence[Item]) -> None:
+    """Build a version of `items` and make it current, as an ingest does."""
+    embedder: Embedder = embedder_replica().slot.model
+    store = open_store(settings)
+    try:
+        await Build(store, PointMaker(embedder, settings.index.recipe), settings.catalogue, "local").run(items)
+    finally:
+        await store.close()
+
+
+def as_part(call: Callable[[Sequence[Timed[Any]]], Awaitable[list[Any]]]) -> Part:
+    """A replica's batch call as the gateway sees it through a handle: one unit in, its result or its error out."""
+
+    async def part(unit: Any, deadline: float) -> Any:
+        [result] = await call([(unit, deadline)])
+        if isinstance(result, MatineeError):
+            raise result
+        return result
+
+    return part
+
+
+async def _no_info() -> dict[str, Any]:
+    return {"model": "fake", "trouble": None}
+
+
+@dataclass
+class FakeEnhancer:
+    """Describes in a fixed form; titles in `marked` get a violation. `fails` is raised instead, while it is set."""
+
+    marked: frozenset[str] = frozenset()
+    fails: MatineeError | None = None
+
+    async def __call__(self, unit: calls.Describe, deadline: float) -> Description:
+        if self.fails is not None:
+            raise self.fails
+        title, bad = unit.item.title, unit.item.title in self.marked
+        return Description(
+            text=f"{title}, in other words.",
+            source="template" if bad else "model",
+            violations=("a name that the metadata does not have",) if bad else (),
+            adherence=0.5 if bad else 1.0,
+            attempts=2 if bad else 1,
+            tokens=8,
+            model="fake",
+            marked=bad,
+            elapsed_s=0.01,
+        )
+
+
+@contextmanager
+def serve_app(make: Callable[[], AbstractAsyncContextManager[Service]]) -> Iterator[str]:
+    """The HTTP app of a local graph on a free port, in a thread; yields its URL."""
+    started: threading.Event = threading.Event()
+    running = _Running()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(make, started, running)), name="local-app", daemon=True)
+    thread.start()
+    if not started.wait(120) or running.server is None:
+        raise RuntimeError(f"the local app did not start: {running.error!r}")
+    try:
+        yield running.url
+    finally:
+        running.server.should_exit = True
+        thread.join(30)
+
+
+@dataclass
+class _Running:
+    server: uvicorn.Server | None = None
+    url: str = ""
+    error: BaseException | None = None
+
+
+async def _serve(make: Callable[[], AbstractAsyncContextManager[Service]], started: threading.Event, running: _Running) -> None:
+    try:
+        async with make() as service:
+            app = create_app(service, Access(service.settings.serving), service.metrics)
+            server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
+            serving = asyncio.create_task(server.serve())
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            running.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            running.server = server
+            started.set()
+            await serving
+    except BaseException as error:
+        running.error = error
+        raise
+    finally:
+        started.set()
