@@ -10,6 +10,7 @@ Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -72,9 +73,7 @@ def run(settings: Settings) -> None:
     _check(settings)
     _environment(settings)
     stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    with _ray(settings, port):
+    with _ray(settings, port, stop):
         if not _wait_ready(url, stop):
             raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
         with _announced(settings.server_file, url):
@@ -134,18 +133,23 @@ def _environment(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, port: int) -> Iterator[None]:
+def _ray(settings: Settings, port: int, stop: threading.Event) -> Iterator[None]:
     import ray
     from ray import serve as ray_serve
 
     from serve.app import graph
 
-    ray.init(include_dashboard=False, logging_level="warning", log_to_driver=True, configure_logging=True, num_cpus=_cpus())
+    ray.init(include_dashboard=False, logging_level="warning", num_cpus=_cpus())
+    # After Ray's start, which puts its own in their place: those would leave the replicas behind.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
     try:
         ray_serve.start(
             http_options={"host": settings.serving.host, "port": port, "request_timeout_s": settings.serving.deadline_s + 5},
+            logging_config=quiet,
         )
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
         ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
         yield
     finally:

@@ -1,0 +1,1 @@
+"""Benchmarks against peers, run by hand; never part of the tests."""

