@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +109,16 @@ def merge(model_dir: Path, adapter: Path, into: Path) -> None:
 
 
 def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
-    """CTranslate2 int8 in `into` (which exists and is empty), with the tokenizer beside it."""
+    """CTranslate2 int8 in `into`, which is replaced. The tokenizer stays with the model: only there it is read as Gemma's own."""
     from ctranslate2.converters import TransformersConverter
 
     source = model_dir
     if adapter is not None:
         source = into.parent / "merged"
         merge(model_dir, adapter, source)
-    texts = sorted(path.name for path in source.iterdir() if path.name.startswith("tokenizer") or path.suffix == ".jinja")
     try:
         with quiet():
-            TransformersConverter(str(source), copy_files=texts, low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
+            TransformersConverter(str(source), low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
     except (ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): set enhancer.precision to bf16") from error
 
@@ -136,6 +136,8 @@ def quiet() -> Iterator[None]:
     """Without the progress bars of `transformers`: a terminal shows our own, a log none."""
     from transformers.utils import logging
 
+    # It asks for a package that fetches compiled code from the hub.
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -71,7 +71,7 @@ class EnhancerSettings(_Part):
     max_input_tokens: Annotated[int, Field(ge=64, le=8192)] = 512
     max_new_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.15
+    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.0
     seed: int = 0
     retries: Annotated[int, Field(ge=0, le=5)] = 1
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8

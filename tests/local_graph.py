@@ -7,6 +7,7 @@ Test modules get these as fixtures (`local_service`, `local_app_url`, see `conft
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -133,7 +134,7 @@ class FakeEnhancer:
 @contextmanager
 def serve_app(make: Callable[[], AbstractAsyncContextManager[Service]]) -> Iterator[str]:
     """The HTTP app of a local graph on a free port, in a thread; yields its URL."""
-    started: threading.Event = threading.Event()
+    started = threading.Event()
     running = _Running()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(make, started, running)), name="local-app", daemon=True)
     thread.start()
@@ -157,14 +158,12 @@ async def _serve(make: Callable[[], AbstractAsyncContextManager[Service]], start
     try:
         async with make() as service:
             app = create_app(service, Access(service.settings.serving), service.metrics)
-            server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
-            serving = asyncio.create_task(server.serve())
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            running.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            running.server = server
-            started.set()
-            await serving
+            # It listens already, so whoever comes before the server is up waits a moment and is answered.
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                running.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                running.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+                started.set()
+                await running.server.serve(sockets=[listener])
     except BaseException as error:
         running.error = error
         raise

@@ -2,9 +2,8 @@
 
 import importlib.metadata
 import json
-import multiprocessing
-import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -215,19 +214,25 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
 
 
-def slow_build(into: Path) -> dict[str, Any]:
-    time.sleep(0.3)
+BUILDER = """
+import os, sys, time
+from pathlib import Path
+from matinee import conversion
+
+def build(into):
+    time.sleep(0.5)
     (into / "builder").write_text(str(os.getpid()))
     return {}
 
-
-def build_in_process(target: str) -> str:
-    return (conversion.once(Path(target), slow_build) / "builder").read_text()
+print((conversion.once(Path(sys.argv[1]), build) / "builder").read_text())
+"""
 
 
 def test_two_processes_build_once(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        builders = pool.map(build_in_process, [str(tmp_path / "m")] * 2, chunksize=1)
+    command = [sys.executable, "-c", BUILDER, str(tmp_path / "m")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    builders = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
     assert len(set(builders)) == 1
 
 

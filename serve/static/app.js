@@ -1,0 +1,215 @@
+// The page: keeps the state in the URL, asks the API for what it says, and hands answers to the view. A newer request ends an older one.
+
+import * as api from "./api.js";
+import { learn, lookUp, nameOf, renderChips } from "./chips.js";
+import { $, plural } from "./dom.js";
+import { kinds, renderFilters, setFacets } from "./filters.js";
+import { EMPTY, filterOf, filters, isId, PAGE, read, view, write, yearsCross } from "./state.js";
+import { combobox } from "./suggest.js";
+import * as page from "./view.js";
+
+let state = read(location.hash);
+let request = null;
+let server = { maxK: 100, canDescribe: true };
+
+// from the state to the page
+
+function change(patch, { focus = null, replace = false } = {}) {
+  const next = { ...state, k: PAGE, ...patch };
+  const hash = write(next);
+  if (hash !== write(state)) {
+    const url = hash ? `#${hash}` : location.pathname + location.search;
+    history[replace ? "replaceState" : "pushState"](null, "", url);
+  }
+  enter(next, focus);
+}
+
+function enter(next, focus = null) {
+  state = next;
+  $("query").value = state.text;
+  run(focus);
+}
+
+function draw() {
+  renderChips(state, remove);
+  renderFilters(state, change);
+  page.heading(title());
+}
+
+function title() {
+  switch (view(state)) {
+    case "recommend":
+      return "Recommended for you";
+    case "search":
+      return `Results for \u201c${state.text}\u201d`;
+    case "similar":
+      return `Similar to ${nameOf(state.similar) ?? "this"}`;
+    default:
+      return write(state) === "" ? "Find your next favourite" : "From the catalogue";
+  }
+}
+
+async function run(focus = null) {
+  request?.abort();
+  const mine = (request = new AbortController());
+  draw();
+  lookUp([...state.likes, ...state.dislikes, ...(state.similar ? [state.similar] : [])], draw);
+  if (yearsCross(state)) return page.invalid("The first year is after the last one: change one of them.");
+  page.loading();
+  try {
+    const { data, timing } = await ask(state, mine.signal);
+    if (mine === request) show(data, timing, focus);
+  } catch (error) {
+    if (mine !== request || api.isAbort(error)) return;
+    if (!(error instanceof api.ApiError)) throw error;
+    page.intro(false);
+    page.failed(error, { retry: start, choose, useKey });
+    if (error.code === "unauthorized") $("api-key").focus();
+    else if (focus) $("results-heading").focus();
+  }
+}
+
+function ask(wanted, signal) {
+  const common = { k: Math.min(wanted.k, server.maxK), diversity: wanted.diversity, filter: filterOf(wanted) };
+  switch (view(wanted)) {
+    case "search":
+      return api.search({ text: wanted.text, mode: wanted.mode, ...common }, signal);
+    case "similar":
+      // The route of one item takes no filter; liking just this one means the same.
+      if (filters(wanted).length) return api.recommend({ likes: [wanted.similar], ...common }, signal);
+      return api.similar(wanted.similar, common, signal);
+    default:
+      return api.recommend({ likes: wanted.likes, dislikes: wanted.dislikes, ...(wanted.text && { text: wanted.text }), ...common }, signal);
+  }
+}
+
+function show(data, timing, focus) {
+  data.items.forEach(({ id, item }) => learn(id, item));
+  data.likes.forEach((liked, i) => learn(state.likes[i], liked));
+  renderChips(state, remove);
+  const first = write(state) === "";
+  page.heading(title());
+  // Without votes in the catalogue nothing is popular: the order of these items means nothing then, and nothing else is claimed.
+  page.intro(first, data.items, change, data.items.some(({ score }) => score > 0) ? "Popular in the catalogue" : "From the catalogue");
+  if (data.items.length) page.results(data, timing, context(), actions);
+  else page.empty(state, data, timing, change);
+  if (focus === "heading") $("results-heading").focus();
+  else if (focus !== null) document.querySelectorAll(".card h2")[focus]?.focus();
+}
+
+function context() {
+  const { likes, dislikes } = state;
+  const k = Math.min(state.k, server.maxK);
+  return { likes, dislikes, k, canShowMore: k < server.maxK, canDescribe: server.canDescribe, showKind: kinds().length > 1 };
+}
+
+// what was clicked
+
+const actions = {
+  like: (result) => add("likes", result.id, result.item),
+  dislike: (result) => add("dislikes", result.id, result.item),
+  similar: (result) => change({ text: "", likes: [], dislikes: [], similar: result.id }, { focus: "heading" }),
+  more: () => change({ k: state.k + PAGE }, { focus: document.querySelectorAll(".card").length, replace: true }),
+};
+
+function add(side, id, item) {
+  learn(id, item);
+  const other = side === "likes" ? "dislikes" : "likes";
+  // Who looks at what is similar to one item likes that one: a further like or dislike refines it.
+  const likes = state.similar ? [state.similar] : state.likes;
+  const sides = { likes, dislikes: state.dislikes };
+  change(
+    { similar: null, [side]: [...new Set([...sides[side], id])], [other]: sides[other].filter((example) => example !== id) },
+    { focus: "heading" },
+  );
+}
+
+function remove(side, example) {
+  change({ [side]: state[side].filter((other) => other !== example) });
+}
+
+function choose({ id, title: name, year }, message) {
+  learn(id, { title: name, year });
+  // The answer does not say which of several titles was ambiguous, but its message begins with it, in quotes.
+  const unclear = [...state.likes, ...state.dislikes].filter((example) => !isId(example));
+  const meant = unclear.find((example) => message.slice(1).startsWith(example)) ?? unclear[0];
+  const swap = (list) => [...new Set(list.map((example) => (example === meant ? id : example)))];
+  change({ likes: swap(state.likes), dislikes: swap(state.dislikes) }, { focus: "heading" });
+}
+
+function useKey(secret) {
+  api.key.set(secret);
+  start();
+}
+
+// start
+
+async function start() {
+  $("forget-key").hidden = !api.key.present();
+  run();
+  const [facets, info] = await Promise.allSettled([api.facets(), api.info()]);
+  if (facets.status === "fulfilled") {
+    setFacets(facets.value.data);
+    renderFilters(state, change);
+  }
+  if (info.status === "fulfilled") {
+    const { catalogue, index, limits, enhancer, degraded } = info.value.data;
+    server = { maxK: limits.k, canDescribe: enhancer !== null };
+    $("catalogue").textContent = index ? `${catalogue} \u00b7 ${plural(index.items, "item")}` : catalogue;
+    page.notice(degraded);
+  }
+}
+
+const box = combobox($("query"), $("suggestions"), {
+  onPick: ({ id, item }) => {
+    learn(id, item);
+    change({ text: "", similar: null, likes: [...new Set([...state.likes, id])], dislikes: state.dislikes.filter((other) => other !== id) });
+  },
+  onTitle: (typed) => change({ text: "", similar: null, likes: [...new Set([...state.likes, typed])] }),
+  onError: () => {},
+});
+
+$("search-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  box.close();
+  change({ text: $("query").value.trim(), similar: null });
+});
+
+$("home").addEventListener("click", (event) => {
+  event.preventDefault();
+  change(EMPTY);
+});
+
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("results-heading").focus();
+});
+
+$("forget-key").addEventListener("click", () => {
+  api.key.forget();
+  start();
+});
+
+addEventListener("keydown", (event) => {
+  const typing = event.target instanceof Element && event.target.closest("input, select, textarea");
+  if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  $("query").focus();
+});
+
+for (const moved of ["popstate", "hashchange"]) {
+  addEventListener(moved, () => {
+    const next = read(location.hash);
+    if (write(next) !== write(state)) enter(next);
+  });
+}
+
+let resized = 0;
+addEventListener("resize", () => {
+  cancelAnimationFrame(resized);
+  resized = requestAnimationFrame(page.remeasure);
+});
+
+$("query").value = state.text;
+if (matchMedia("(max-width: 60rem)").matches) $("filters-box").open = false;
+start();

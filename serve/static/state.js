@@ -1,0 +1,107 @@
+// What is asked for, as plain data, and its form in the URL's hash, so that it can be shared, bookmarked and walked back through.
+
+export const MODES = ["hybrid", "dense", "sparse"];
+export const PAGE = 12;
+
+export const EMPTY = Object.freeze({
+  text: "",
+  likes: [],
+  dislikes: [],
+  similar: null,
+  mode: "hybrid",
+  diversity: 0,
+  genres: [],
+  language: [],
+  kind: [],
+  from: null,
+  to: null,
+  k: PAGE,
+});
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+export const isId = (example) => UUID.test(example);
+
+export function read(hash) {
+  const params = new URLSearchParams(hash.replace(/^#/, ""));
+  const all = (name) => [...new Set(params.getAll(name).filter(Boolean))].slice(0, 50);
+  const likes = all("like");
+  return {
+    text: (params.get("q") ?? "").slice(0, 1000),
+    likes,
+    dislikes: all("dislike").filter((example) => !likes.includes(example)),
+    similar: params.get("similar") || null,
+    mode: MODES.includes(params.get("mode")) ? params.get("mode") : EMPTY.mode,
+    diversity: clamp(number(params.get("diversity")) ?? 0, 0, 1),
+    genres: all("genre"),
+    language: all("language"),
+    kind: all("kind"),
+    from: year(params.get("from")),
+    to: year(params.get("to")),
+    k: clamp(Math.round(number(params.get("k")) ?? PAGE), 1, 1000),
+  };
+}
+
+export function write(state) {
+  const params = new URLSearchParams();
+  if (state.text) params.set("q", state.text);
+  for (const id of state.likes) params.append("like", id);
+  for (const id of state.dislikes) params.append("dislike", id);
+  if (state.similar) params.set("similar", state.similar);
+  if (state.mode !== EMPTY.mode) params.set("mode", state.mode);
+  if (state.diversity) params.set("diversity", String(state.diversity));
+  for (const genre of state.genres) params.append("genre", genre);
+  for (const language of state.language) params.append("language", language);
+  for (const kind of state.kind) params.append("kind", kind);
+  if (state.from !== null) params.set("from", String(state.from));
+  if (state.to !== null) params.set("to", String(state.to));
+  if (state.k !== PAGE) params.set("k", String(state.k));
+  return params.toString();
+}
+
+/** "search" for a text alone, "similar" for one item, "recommend" for examples, "popular" for nothing. */
+export function view(state) {
+  if (state.likes.length || state.dislikes.length) return "recommend";
+  if (state.text) return "search";
+  return state.similar ? "similar" : "popular";
+}
+
+export function filterOf(state) {
+  const filter = {};
+  for (const name of ["genres", "language", "kind"]) if (state[name].length) filter[name] = state[name];
+  const { from, to } = state;
+  if (from !== null || to !== null) filter.year = { ...(from !== null && { gte: from }), ...(to !== null && { lte: to }) };
+  return filter;
+}
+
+/** The years contradict each other: no request can be made of this. */
+export const yearsCross = (state) => state.from !== null && state.to !== null && state.from > state.to;
+
+/** How many filters are set, and the changes that would remove each. */
+export function filters(state) {
+  const set = [];
+  if (state.kind.length) set.push([state.kind.join(", "), { kind: [] }]);
+  if (state.genres.length) set.push([state.genres.join(", "), { genres: [] }]);
+  if (state.language.length) set.push([state.language.join(", "), { language: [] }]);
+  if (state.from !== null || state.to !== null) set.push([years(state), { from: null, to: null }]);
+  return set;
+}
+
+function years({ from, to }) {
+  if (from === null) return `until ${to}`;
+  return to === null ? `from ${from}` : `${from} to ${to}`;
+}
+
+function number(text) {
+  const value = text === null || text.trim() === "" ? NaN : Number(text);
+  return Number.isFinite(value) ? value : null;
+}
+
+export function year(text) {
+  const value = number(text);
+  return value === null ? null : clamp(Math.round(value), -5000, 3000);
+}
+
+function clamp(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}

@@ -1,0 +1,289 @@
+"""`matinee.enhancer` and `matinee.generation`: the policy on a fake model, the engines on a tiny Gemma 3, and the real one."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+)
+
+from matinee import conversion, generation
+from matinee.enhancer import Enhancer
+from matinee.errors import DeadlineError, ModelError
+from matinee.generation import Answer, Writing
+from matinee.items import Item
+from matinee.settings import EnhancerSettings, Settings
+
+FILM = Item(
+    kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."
+)
+GOOD = " an agent who fights for the survival of the world."
+BAD = f"{GOOD} It was directed by Steven Spielberg."
+
+
+class Fake:
+    """A backend that answers from a list of rounds; the last one repeats."""
+
+    precision = "fake"
+    device = "cpu"
+
+    def __init__(self, *rounds: str) -> None:
+        self.rounds = rounds
+        self.calls: list[tuple[list[str], Writing]] = []
+        self.tokenizer = WordTokenizer()
+
+    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+        self.calls.append((list(prompts), writing))
+        text = self.rounds[min(len(self.calls), len(self.rounds)) - 1]
+        return [Answer(text, 7) for _ in prompts]
+
+
+class WordTokenizer:
+    """A tokenizer of words, without a chat template."""
+
+    chat_template = None
+
+    def __call__(self, text: str) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=text.split())
+
+
+def enhancer(backend: Any, **settings: Any) -> Enhancer:
+    return Enhancer(backend, EnhancerSettings(**settings), model_digest="d")
+
+
+def test_a_grounded_answer_is_kept() -> None:
+    (told,) = enhancer(Fake(GOOD)).describe([FILM])
+    assert told.text == "Tenet (2020) is a thriller film about an agent who fights for the survival of the world."
+    assert (told.source, told.violations, told.marked, told.attempts, told.tokens, told.adherence) == ("model", (), False, 1, 7, 1.0)
+
+
+def test_an_invention_is_asked_for_again_with_another_seed() -> None:
+    fake = Fake(BAD, GOOD)
+    (told,) = enhancer(fake, seed=5).describe([FILM])
+    assert (told.attempts, told.tokens, told.marked) == (2, 14, False)
+    assert [(writing.seed, writing.temperature) for _, writing in fake.calls] == [(5, 0.0), (6, 0.7)]
+
+
+def test_what_still_invents_loses_the_sentence_and_is_marked() -> None:
+    (told,) = enhancer(Fake(BAD), retries=2).describe([FILM])
+    assert "Spielberg" not in told.text
+    assert told.text.endswith("the survival of the world.")
+    assert told.marked
+    assert told.attempts == 3
+    assert "name: Steven Spielberg" in told.violations
+
+
+def test_where_nothing_usable_remains_the_facts_speak() -> None:
+    (told,) = enhancer(Fake("")).describe([FILM])
+    assert (told.source, told.marked) == ("template", True)
+    assert told.text == "Tenet (2020), film: thriller. An agent fights for the survival of the world through time."
+
+
+def test_a_title_alone_is_never_given_to_the_model() -> None:
+    fake = Fake(GOOD)
+    (told,) = enhancer(fake).describe([Item(title="Tenet")])
+    assert fake.calls == []
+    assert (told.text, told.source, told.violations, told.attempts) == ("Tenet.", "template", ("no overview",), 0)
+
+
+def test_batches_have_the_set_size_and_answers_keep_their_order() -> None:
+    fake = Fake(GOOD)
+    films = [FILM.model_copy(update={"title": f"Film {n}", "overview": FILM.overview + " again" * (9 - n)}) for n in range(5)]
+    told = enhancer(fake, batch_size=2, retries=0).describe(films)
+    assert [len(prompts) for prompts, _ in fake.calls] == [2, 2, 1]
+    assert [description.text.split(" (")[0] for description in told] == [film.title for film in films]
+    assert enhancer(fake).describe([]) == []
+
+
+def test_a_passed_deadline_is_an_error_and_a_late_batch_gets_the_facts() -> None:
+    with pytest.raises(DeadlineError):
+        enhancer(Fake(GOOD)).describe([FILM], deadline=time.monotonic() - 1)
+
+    class Slow(Fake):
+        def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+            time.sleep(0.05)
+            return super().generate(prompts, writing)
+
+    told = enhancer(Slow(GOOD), batch_size=1).describe([FILM, FILM], deadline=time.monotonic() + 0.02)
+    assert [description.source for description in told] == ["model", "template"]
+    assert told[1].violations == ("not written",)
+
+
+def test_a_long_overview_is_shortened_to_the_limit() -> None:
+    long = FILM.model_copy(update={"overview": "word " * 4000, "people": {"cast": tuple(f"Name {n}" for n in range(60))}})
+    for limit in (64, 512):
+        text = enhancer(Fake(GOOD), max_input_tokens=limit).prompt(long)
+        assert len(text.split()) <= limit
+        assert "Tenet" in text
+
+
+def test_info_says_what_is_loaded() -> None:
+    info = enhancer(Fake(GOOD)).info()
+    assert (info["digest"], info["precision"], info["prompt"]) == ("d", "fake", "guided form")
+
+
+@pytest.mark.parametrize(("cuda", "expected"), [(True, "bf16"), (False, "ct2-int8")])
+def test_auto_picks_by_the_device(cuda: bool, expected: str) -> None:
+    assert generation.pick_precision("auto", cuda=cuda) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp16", "float16", "half"])
+def test_half_precision_is_refused_with_its_reason(precision: str) -> None:
+    with pytest.raises(ModelError, match="overflows in fp16"):
+        generation.pick_precision(precision, cuda=True)
+
+
+WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", "Title", ":"]
+SIZES = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 32}
+
+
+def save_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma 3 of two layers, in the form of a real one."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, num_key_value_heads=1, sliding_window=16)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = Gemma3ForCausalLM.from_pretrained(tiny)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+WRITING = Writing(max_new_tokens=12)
+PROMPTS = ["a b c", "d e f g h i", "j"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4"])
+def test_each_precision_of_transformers_writes_and_repeats_itself(tiny: Path, tmp_path: Path, precision: str) -> None:
+    backend = generation.load(tiny, None, precision, models_dir=tmp_path)
+    answers = backend.generate(PROMPTS, WRITING)
+    assert answers == backend.generate(PROMPTS, WRITING)
+    assert all(0 < answer.tokens <= 12 for answer in answers)
+    sampled = Writing(max_new_tokens=12, temperature=0.7, seed=3, repetition_penalty=1.2)
+    state = torch.random.get_rng_state()
+    assert backend.generate(PROMPTS, sampled) == backend.generate(PROMPTS, sampled)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_padding_does_not_change_an_answer(tiny: Path, tmp_path: Path) -> None:
+    backend = generation.load(tiny, None, "fp32", models_dir=tmp_path)
+    assert backend.generate(PROMPTS, WRITING) == [backend.generate([prompt], WRITING)[0] for prompt in PROMPTS]
+    assert backend.generate([], WRITING) == []
+
+
+def test_an_adapter_changes_what_is_written(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    plain = generation.load(tiny, None, "fp32", models_dir=tmp_path).generate(PROMPTS, WRITING)
+    adapted = generation.load(tiny, adapter, "fp32", models_dir=tmp_path).generate(PROMPTS, WRITING)
+    assert plain != adapted
+
+
+def test_an_enhancer_with_an_adapter_asks_without_examples(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    settings = EnhancerSettings(model=str(tiny), adapter=str(adapter), precision="bf16", max_new_tokens=8)
+    loaded = Enhancer.load(settings, tmp_path)
+    assert loaded.info()["prompt"] == "form"
+    assert loaded.prompt(FILM).startswith("Title: Tenet")
+    assert loaded.describe([FILM])[0].text
+
+
+def test_an_adapter_that_is_missing_is_named(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere is not a folder"):
+        Enhancer.load(EnhancerSettings(model=str(tiny), adapter=str(tmp_path / "nowhere"), precision="bf16"), tmp_path)
+
+
+def test_a_model_that_transformers_cannot_read_is_a_model_error(tiny: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in tiny.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(ModelError, match=r"cannot load .*broken in bf16"):
+        generation.load(broken, None, "bf16", models_dir=tmp_path)
+
+
+def test_multimodal_sizes_get_their_own_class(tmp_path: Path) -> None:
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = Gemma3Config(text_config=Gemma3TextConfig(**SIZES, num_key_value_heads=1), vision_config=vision, mm_tokens_per_image=4)
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "large")
+    save_tokenizer(tmp_path / "large")
+    assert "ImageTextToText" in conversion.model_class(tmp_path / "large").__name__
+    backend = generation.load(tmp_path / "large", None, "fp32", models_dir=tmp_path)
+    assert backend.generate(["a b"], WRITING)[0].tokens > 0
+
+
+def test_a_merged_adapter_survives_the_conversion_to_ctranslate2(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    plain = generation.load(tiny, None, "ct2-int8", models_dir=tmp_path)
+    adapted = generation.load(tiny, adapter, "ct2-int8", models_dir=tmp_path)
+    assert plain.generate(PROMPTS, WRITING) == plain.generate(PROMPTS, WRITING)
+    assert plain.generate(PROMPTS, WRITING) != adapted.generate(PROMPTS, WRITING)
+    assert plain.generate([], WRITING) == []
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+
+
+@pytest.fixture(scope="module")
+def gemma() -> Enhancer:
+    """The real 270M base model in the default precision of a CPU, from the user's own store of converted models."""
+    return Enhancer.load(EnhancerSettings(precision="ct2-int8", repetition_penalty=1.0, max_new_tokens=64), Settings().models_dir)
+
+
+FILMS = [
+    FILM,
+    Item(kind="film", title="Gravity", year=2013, genres=("Drama",), overview="Two astronauts are stranded in space after an accident."),
+    Item(kind="book", title="The Salt Path", genres=("Memoir",), overview="A couple lose their home and walk along the coast of England."),
+]
+
+
+@pytest.mark.slow
+def test_the_real_model_describes_within_its_limits(gemma: Enhancer) -> None:
+    told = gemma.describe(FILMS)
+    assert told[0].text.startswith("Tenet (2020) is a thriller film about")
+    for description in told:
+        assert description.adherence == 1
+        assert description.text.endswith((".", "!", "?", '"'))
+        assert "\x00" not in description.text
+        assert len(description.text) < 800
+        assert description.tokens <= 2 * 64
+
+
+@pytest.mark.slow
+def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: Enhancer) -> None:
+    # Int8 matrices of another size round differently, so the words may differ from a batch's; what is promised may not.
+    first, again, alone = gemma.describe(FILMS), gemma.describe(FILMS), gemma.describe(FILMS[:1])
+    assert [description.text for description in first] == [description.text for description in again]
+    assert alone[0].adherence == first[0].adherence == 1
+
+
+@pytest.mark.slow
+def test_the_real_model_stops_at_a_deadline(gemma: Enhancer) -> None:
+    began = time.monotonic()
+    gemma.describe(FILMS, deadline=began + 0.2)
+    assert time.monotonic() - began < 10
