@@ -230,7 +230,7 @@ class IndexStore(Protocol):
 def open_store(settings: Settings, *, client: Any = None) -> IndexStore:
     """The store of the configured engine. `client` replaces the Qdrant client (tests: `AsyncQdrantClient(":memory:")`)."""
     if settings.index.engine == "edge" and client is None:
-        from matinee.index_edge import EdgeStore
+        from matinee.index_edge_store import EdgeStore
 
         return EdgeStore(settings.index_dir, settings.catalogue)
     from matinee.index_qdrant import QdrantStore

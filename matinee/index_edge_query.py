@@ -125,7 +125,8 @@ def request(search: Search) -> edge.QueryRequest:
         query=query,
         prefetches=prefetches,
         filter=None if prefetches else filter,
-        with_payload=search.with_payload,
+        # The index adds payloads itself, from those that it keeps.
+        with_payload=False,
         with_vector=[TEXT] if search.with_vectors else False,
     )
 

@@ -41,6 +41,8 @@ Origin = Literal["file", "api"]
 
 _SAMPLE = 64
 _SELF = 0.99
+_OVERLAP = 60_000_000
+"""Microseconds. Gateways make a revision a moment before it is written, by their own clocks: so late may an older one still arrive."""
 
 Describe = Callable[[Sequence[Item]], Sequence[str | None]]
 
@@ -118,16 +120,16 @@ class Build:
         written = [] if self.api is None else await self.api.read(0)
         discarded = sum(entry.item is not None for entry in written) if self.replace else 0
         kept = [] if self.replace else written
-        revision = new_revision() if self.replace else max((entry.revision for entry in written), default=0)
+        revision = new_revision() if self.replace else _seen(written)
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
         try:
             from_file, shadowed = await self._write_file(index, items, {entry.id for entry in kept})
             await self._write_api(index, kept)
-            while not self.replace and self.api is not None and (late := await self.api.read(revision)):
+            while not self.replace and self.api is not None and (late := _news(await self.api.read(revision), kept)):
                 await self._write_api(index, late)
                 kept = list({entry.id: entry for entry in [*kept, *late]}.values())
-                revision = max(entry.revision for entry in late)
+                revision = _seen(kept)
             live = sum(entry.item is not None for entry in kept)
             counted = {"file": from_file, "api": live, "tombstones": len(kept) - live, "shadowed": shadowed, "discarded": discarded}
             await _verify(index)
@@ -177,6 +179,16 @@ class Build:
             self.progress("api items", len(batch))
 
 
+def _seen(entries: Sequence[ApiItem]) -> int:
+    """The revision up to which nothing new can arrive any more."""
+    return max(0, max((entry.revision for entry in entries), default=0) - _OVERLAP)
+
+
+def _news(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
+    seen = {(entry.id, entry.revision) for entry in known}
+    return [entry for entry in read if (entry.id, entry.revision) not in seen]
+
+
 async def _verify(index: Index) -> None:
     """A sample of points must each find themselves: a version whose vectors went wrong is never switched to."""
     sample, _ = await index.scroll(limit=_SAMPLE, vectors=True)
@@ -184,7 +196,7 @@ async def _verify(index: Index) -> None:
     if len(probes) < len(sample):
         raise IndexUnavailableError(f"version {index.manifest.version} has items without vectors; it was not made current")
     found = await index.search([Search(Nearest(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
-    lost = [hit.payload["title"] for hit, best in zip(probes, found, strict=True) if not best or best[0].score < _SELF]
+    lost = [hit.payload["title"] for hit, best in zip(probes, found, strict=True) if not best or not best[0].score >= _SELF]
     if lost:
         raise IndexUnavailableError(
             f"version {index.manifest.version} does not find {lost[0]!r} by its own vector; it was not made current"

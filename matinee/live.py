@@ -56,13 +56,19 @@ class LiveIndex:
             if wanted is None or (self._current is not None and wanted.version == self._current.manifest.version):
                 return False
             old, drained = self._current, self._draining
-            if drained is not None and drained.manifest.version == wanted.version:
-                # A rollback: the embedded engine could not open that path a second time.
-                fresh, drained = drained, None
-            else:
-                fresh = await self._store.open(wanted.version)
-            if old is not None:
-                await _carry_over(old, fresh)
+            back = drained is not None and drained.manifest.version == wanted.version
+            # A rollback: the embedded engine could not open that path a second time.
+            fresh = drained if back and drained is not None else await self._store.open(wanted.version)
+            try:
+                if old is not None:
+                    await _carry_over(old, fresh)
+            except BaseException:
+                # Whoever tries again must be able to open it.
+                if not back:
+                    await fresh.close()
+                raise
+            if back:
+                drained = None
             if drained is not None:
                 await drained.close()
             self._current, self._draining = fresh, old
@@ -104,7 +110,7 @@ class LiveIndex:
 
 
 async def _carry_over(old: Index, fresh: Index) -> None:
-    """Copy the API's writes that the build of `fresh` has not seen (revisions above its manifest's) from `old`.
+    """Copy the API's writes that the build of `fresh` may not have seen (revisions above its manifest's) from `old`, where they are newer.
 
     Under another fingerprint the dense vectors would mean nothing: those items are written without them, found by title and terms at
     once, and embedded by the gateway's background job.
@@ -113,7 +119,9 @@ async def _carry_over(old: Index, fresh: Index) -> None:
     after: str | None = None
     while True:
         page, after = await old.scroll(limit=_PAGE, after=after, since=fresh.manifest.revision, origin="api", deleted=True)
-        points = await old.points([hit.id for hit in page])
+        there = await fresh.retrieve([hit.id for hit in page])
+        newer = [a.id for a, b in zip(page, there, strict=True) if b is None or b.payload["revision"] < a.payload["revision"]]
+        points = await old.points(newer)
         if not same:
             points = [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, {}, p.sparse) for p in points]
         if points:

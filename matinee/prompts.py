@@ -171,20 +171,6 @@ def query_text(text: str) -> str:
     return one_line(text)
 
 
-def shared_facts(liked: Item, other: Item) -> Shared:
-    """What two items have in common, in the order of `other`."""
-    mine = {genre.casefold() for genre in liked.genres}
-    known = {role: {name.casefold() for name in names} for role, names in liked.people.items()}
-    people = {role: tuple(n for n in names if n.casefold() in known.get(role, set())) for role, names in other.people.items()}
-    same_decade = liked.year is not None and other.year is not None and liked.year // 10 == other.year // 10
-    return Shared(
-        genres=tuple(genre for genre in other.genres if genre.casefold() in mine),
-        people={role: names for role, names in people.items() if names},
-        language=other.language if other.language and other.language == liked.language else None,
-        decade=other.year // 10 * 10 if same_decade and other.year is not None else None,
-    )
-
-
 def reason_sentence(liked_title: str, title: str, shared: Shared) -> str:
     """'If you enjoyed A, you might love B for its ... story and similar ... execution': only from what both really share."""
     start = f"If you enjoyed {one_line(liked_title)}, you might love {one_line(title)} for its"

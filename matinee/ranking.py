@@ -48,19 +48,20 @@ def nearest_like(vector: Vector | None, likes: Sequence[Vector]) -> int:
 
 
 def shared_facts(liked: Mapping[str, Any], item: Mapping[str, Any]) -> Shared:
-    """What two items (`Item.facts()`) have in common, in the order of `item`; nothing is inferred."""
-    liked_people = liked.get("people", {})
+    """What two items (`Item.facts()`) have in common, in the order of `item` and whatever the case; nothing is inferred."""
+    genres = {genre.casefold() for genre in liked.get("genres", ())}
+    known = {role: {name.casefold() for name in names} for role, names in liked.get("people", {}).items()}
     people = {
-        role: names
-        for role, mine in item.get("people", {}).items()
-        if (names := tuple(name for name in mine if name in liked_people.get(role, ())))
+        role: shared
+        for role, names in item.get("people", {}).items()
+        if (shared := tuple(name for name in names if name.casefold() in known.get(role, ())))
     }
     year, liked_year = item.get("year"), liked.get("year")
     same_decade = year is not None and liked_year is not None and year // 10 == liked_year // 10
-    same_language = liked.get("language") is not None and liked.get("language") == item.get("language")
+    language = item.get("language") or ""
     return Shared(
-        genres=tuple(genre for genre in item.get("genres", ()) if genre in liked.get("genres", ())),
+        genres=tuple(genre for genre in item.get("genres", ()) if genre.casefold() in genres),
         people=people,
-        language=item["language"] if same_language else None,
+        language=language if language and language.casefold() == (liked.get("language") or "").casefold() else None,
         decade=year // 10 * 10 if same_decade and year is not None else None,
     )

@@ -192,7 +192,9 @@ async def _inline(work: Callable[[], "list[Answer]"]) -> "list[Answer]":
 def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored: Mapping[str, Hit | None]) -> _Known:
     if example.vector is not None:
         return _Known(example.id, example.facts or {}, example.vector)
-    id = example.id or by_title[example.title or ""]
+    id = example.id or by_title.get(example.title or "")
+    if id is None:
+        raise NotFoundError("an example has neither an id nor a title: give one of them, or a whole item")
     if isinstance(id, MatineeError):
         raise id
     hit = stored[id]

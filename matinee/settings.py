@@ -1,18 +1,22 @@
 """Every setting of Matinee: one frozen, typed tree, checked when it is loaded.
 
-Values come, strongest first, from keyword arguments, `MATINEE_` environment variables (`MATINEE_INDEX__ENGINE=qdrant`), the YAML file
-that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/profiles/*.yaml`). Unknown keys are refused. Nothing
-else in the project reads the environment. Does not start, load or connect to anything.
+Values come, strongest first, from a command line's flags, `MATINEE_` environment variables (`MATINEE_INDEX__ENGINE=qdrant`, empty ones
+count as unset), a Serve application's arguments, the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of
+`matinee/profiles/*.yaml`). Unknown keys and variables are refused. Nothing else in the project reads the environment. Does not start,
+load or connect to anything.
 """
 
+import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError
 
@@ -26,6 +30,31 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(ge=0)]
+
+# What Qdrant's BM25 encoder has a stemmer or stop words for.
+# fmt: off
+LANGUAGES = (
+    "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish", "french", "german",
+    "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese", "kazakh", "nepali", "norwegian", "portuguese",
+    "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
+)
+# fmt: on
+
+
+def _language(name: str) -> str:
+    if name not in LANGUAGES:
+        raise ValueError(f"unknown language: use null, or one of {', '.join(LANGUAGES)}")
+    return name
+
+
+Language = Annotated[str, AfterValidator(_language)]
+
+_PREFIX = "MATINEE_"
+# Read by the CLI and the tests, not settings.
+_OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
+# What Kubernetes puts into every pod beside a service whose name begins with "matinee".
+_LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_SECRET = ("api_key", "sha256")
 
 
 class _Part(BaseModel):
@@ -88,8 +117,8 @@ class EmbedderSettings(_Part):
     revision: str | None = None
     precision: Literal["auto", "fp32", "bf16", "onnx"] = "auto"
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
-    language: str | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
-    batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 4096
+    language: Language | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
+    batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 256
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     cache_entries: Annotated[int, Field(ge=0)] = 4096
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
@@ -168,7 +197,12 @@ class Settings(BaseSettings):
     """The whole tree. Load it with `load_settings`; see the README for what each setting does."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="MATINEE_", env_nested_delimiter="__", nested_model_default_partial_update=True
+        frozen=True,
+        extra="forbid",
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+        nested_model_default_partial_update=True,
     )
 
     profile: str = "embedded"
@@ -190,7 +224,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        # `load_settings` reads the environment itself: a tree that is built again elsewhere must not change.
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -230,24 +265,60 @@ class Settings(BaseSettings):
         return self.home_dir / "server.json"
 
 
-def load_settings(overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+class _Environment(EnvSettingsSource):
+    """Settings out of a given environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._given = {name.lower(): None if value == "null" else value for name, value in environ.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._given
+
+
+def load_settings(
+    args: Mapping[str, Any] | None = None, *, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
     """The settings of this process.
 
-    `overrides` is a nested mapping that is weaker than the environment and stronger than the files.
+    `flags` is a nested mapping of what a command line says, stronger than everything. `args` is one that is weaker than the environment
+    and stronger than the files.
 
     Raises `SettingsError` with the setting's name, its value and what is wrong with it.
     """
-    env = os.environ if environ is None else environ
-    given = dict(overrides or {})
-    profile = env.get("MATINEE_PROFILE") or given.get("profile") or "embedded"
-    config = env.get("MATINEE_CONFIG") or given.get("config")
-    values = _read_yaml(_profile_path(str(profile)))
-    if config:
-        values = _merge(values, _read_yaml(Path(str(config)).expanduser()))
+    env = _from_environment(os.environ if environ is None else environ)
+    given = _merge(_merge(args or {}, env), flags or {})
+    config = given.get("config")
+    file = _read_yaml(Path(str(config)).expanduser()) if config else {}
+    profile = str(given.get("profile") or file.get("profile") or "embedded")
+    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), given)
     try:
-        return Settings(**_merge(values, given))
+        return Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    ours = {name.upper(): value for name, value in environ.items() if name.upper().startswith(_PREFIX)}
+    known = set(_names(Settings))
+    for name, value in ours.items():
+        link = _LINKS.fullmatch(name) and "__" not in name and (name != "MATINEE_PORT" or "://" in value)
+        if name not in known and not link and not _OTHERS.fullmatch(name):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]}?" if near else ": check its spelling against the README's table"
+            raise SettingsError(f"settings: unknown environment variable {name}{hint}")
+    try:
+        return _Environment({name: value for name, value in ours.items() if name in known and value})()
+    except MalformedError as error:
+        raise SettingsError(f"settings: {error}: several values in one variable are written as JSON") from None
+
+
+def _names(model: type[BaseModel], prefix: str = _PREFIX) -> Iterator[str]:
+    """The environment variables of a settings tree."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name.upper()}__")
 
 
 def _profile_path(profile: str) -> Path:
@@ -286,5 +357,7 @@ def _explain(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown setting: check its spelling against the README's table"
+        elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
+            message += f" (it is {problem['input']!r})"
         lines.append(f"{name}: {message}" if name else message)
     return "settings: " + "; ".join(lines)

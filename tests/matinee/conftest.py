@@ -7,7 +7,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from matinee.index import IndexStore
-from matinee.index_edge import EdgeStore
+from matinee.index_edge_store import EdgeStore
 from matinee.index_qdrant import QdrantStore
 from matinee.settings import IndexSettings
 

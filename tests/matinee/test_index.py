@@ -30,7 +30,7 @@ from matinee.index import (
     item_payload,
     tombstone,
 )
-from matinee.index_edge import EdgeStore
+from matinee.index_edge_store import EdgeStore
 from matinee.items import Item, ItemFilter, Range
 from matinee.sparse import Bm25Encoder, title_trigrams
 

@@ -16,7 +16,8 @@ import pytest
 from matinee import index_edge_files
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
 from matinee.index import TEXT, Manifest, Nearest, Point, Search, open_store
-from matinee.index_edge import EdgeIndex, EdgeStore
+from matinee.index_edge import EdgeIndex
+from matinee.index_edge_store import EdgeStore
 from matinee.index_qdrant import QdrantStore
 from matinee.settings import Settings
 
@@ -26,7 +27,7 @@ import asyncio, sys, uuid
 from pathlib import Path
 import numpy as np
 from matinee.index import Manifest, Point
-from matinee.index_edge import EdgeStore
+from matinee.index_edge_store import EdgeStore
 
 async def main():
     store = EdgeStore(Path(sys.argv[1]), "test")

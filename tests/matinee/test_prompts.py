@@ -148,12 +148,6 @@ def test_a_reason_names_only_what_is_shared(shared: Shared, expected: str) -> No
     assert prompts.reason_sentence("One", "Two", shared) == f"If you enjoyed One, you might love Two {expected}"
 
 
-def test_shared_facts_ignore_case_and_need_the_same_role() -> None:
-    other = Item(title="B", year=2011, genres=("ACTION",), people={"cast": ("tom hardy", "George Miller")}, language="fr")
-    assert prompts.shared_facts(FILM, other) == Shared(genres=("ACTION",), people={"cast": ("tom hardy",)}, decade=2010)
-    assert prompts.shared_facts(FILM, BARE) == Shared()
-
-
 def test_the_template_description_states_the_facts() -> None:
     text = prompts.template_description(FILM)
     assert text.startswith(

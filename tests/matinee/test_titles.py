@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from matinee.errors import AmbiguousTitleError, NotFoundError
 from matinee.index import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
-from matinee.index_edge import EdgeStore
+from matinee.index_edge_store import EdgeStore
 from matinee.items import Item
 from matinee.sparse import title_trigrams
 from matinee.titles import resolve, suggest

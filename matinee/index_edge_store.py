@@ -1,0 +1,143 @@
+"""The versions of a catalogue on the embedded engine: folders with a manifest, and `CURRENT`, replaced by an atomic rename.
+
+A version without a manifest is an unfinished build. Does not watch `CURRENT`: the Retriever does.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from matinee import index_edge_files as files
+from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
+from matinee.index import Manifest
+from matinee.index_edge import EdgeIndex
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+class EdgeStore:
+    """The folder of one catalogue's versions. A version without a manifest is an unfinished build."""
+
+    def __init__(self, path: Path, catalogue: str) -> None:
+        self._path = path
+        self._catalogue = catalogue
+
+    async def versions(self) -> list[Manifest]:
+        return await asyncio.to_thread(self._versions)
+
+    def _versions(self) -> list[Manifest]:
+        folders = sorted((path.parent for path in self._path.glob("*/manifest.json")), reverse=True)
+        return [self._manifest(folder.name) for folder in folders]
+
+    async def current(self) -> Manifest | None:
+        return await asyncio.to_thread(self._marked, "current")
+
+    async def previous(self) -> Manifest | None:
+        return await asyncio.to_thread(self._marked, "previous")
+
+    async def create(self, manifest: Manifest) -> EdgeIndex:
+        path = self._folder(manifest.version)
+        if (path / "manifest.json").exists():
+            raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
+        return await EdgeIndex.start(path, manifest, create=True)
+
+    async def finish(self, manifest: Manifest) -> None:
+        await asyncio.to_thread(self._finish, manifest)
+
+    def _finish(self, manifest: Manifest) -> None:
+        path = self._folder(manifest.version)
+        if not (path / "shard").is_dir():
+            raise IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
+        with files.explain(path), files.locked(path):
+            files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
+
+    async def open(self, version: str) -> EdgeIndex:
+        manifest = await asyncio.to_thread(self._manifest, version)
+        return await EdgeIndex.start(self._folder(version), manifest)
+
+    async def switch(self, version: str) -> None:
+        await asyncio.to_thread(self._switch, version)
+
+    def _switch(self, version: str) -> None:
+        self._manifest(version)
+        marks = self._marks()
+        if marks.get("current") != version:
+            self._mark(current=version, previous=marks.get("current"))
+
+    async def rollback(self) -> Manifest:
+        return await asyncio.to_thread(self._rollback)
+
+    def _rollback(self) -> Manifest:
+        marks = self._marks()
+        previous = marks.get("previous")
+        if previous is None:
+            raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+        manifest = self._manifest(previous)
+        self._mark(current=previous, previous=marks.get("current"))
+        return manifest
+
+    async def prune(self, keep: int) -> list[str]:
+        return await asyncio.to_thread(self._prune, keep)
+
+    def _prune(self, keep: int) -> list[str]:
+        kept = {*[manifest.version for manifest in self._versions()[:keep]], *self._marks().values()}
+        doomed = [path for path in self._path.glob("*/") if path.name not in kept and _NAME.fullmatch(path.name)]
+        return [path.name for path in sorted(doomed) if self._remove(path)]
+
+    def _remove(self, path: Path) -> bool:
+        """Delete a version that nobody has open: a build under way and a version being drained stay for the next time."""
+        try:
+            with files.explain(path), files.locked(path):
+                # First of all: a kill from here on leaves an unfinished build, never half of a finished version.
+                (path / "manifest.json").unlink(missing_ok=True)
+                shutil.rmtree(path)
+        except IndexLockedError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Nothing to give back: open versions belong to those who opened them."""
+
+    def _folder(self, version: str) -> Path:
+        if not _NAME.fullmatch(version):
+            raise IndexAbsentError(f"{version!r} can't be the name of an index version")
+        return self._path / version
+
+    def _manifest(self, version: str) -> Manifest:
+        path = self._folder(version) / "manifest.json"
+        text = files.read(path)
+        if text is None:
+            raise IndexAbsentError(
+                f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} under {self._path}: "
+                "run `matinee ingest` to build one, `matinee index` to see what is there"
+            )
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            raise IndexUnavailableError(
+                f"{path} is not a readable manifest ({error.error_count()} faults): delete its folder and build the version again"
+            ) from error
+
+    def _marked(self, mark: str) -> Manifest | None:
+        version = self._marks().get(mark)
+        return None if version is None else self._manifest(version)
+
+    def _marks(self) -> dict[str, str]:
+        path = self._path / "CURRENT"
+        text = files.read(path)
+        if text is None:
+            return {}
+        try:
+            return {mark: version for mark, version in json.loads(text).items() if isinstance(version, str)}
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+            raise IndexUnavailableError(
+                f'{path} is damaged: replace its content by {{"current": "<version>"}}, with the name of a folder beside it'
+            ) from error
+
+    def _mark(self, *, current: str, previous: str | None) -> None:
+        with files.explain(self._path):
+            files.write(self._path / "CURRENT", json.dumps({"current": current, "previous": previous}))
