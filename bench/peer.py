@@ -47,7 +47,8 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
     @app.get("/similar/{id}")
     def similar(id: str) -> Response:
         [point] = shard.retrieve([id], False, ["text"])
-        found = nearest(point.vector["text"], 11)
+        vectors: Any = point.vector
+        found = nearest(vectors["text"], 11)
         return Response(orjson.dumps([hit for hit in found if hit["id"] != id][:10]), media_type="application/json")
 
     @app.post("/search")

@@ -60,7 +60,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "train.ingest", str(args.catalogue), "--kind", "film", "--rejects", str(home)], check=True)
     results: list[dict[str, Any]] = []
     for target in args.targets:
-        with _peer(home, "cold" in args.cases) if target == "peer" else _matinee(TARGETS[target]) as (url, ids):
+        with _peer(home, "cold" in args.cases) if target == "peer" else matinee_server(TARGETS[target]) as (url, ids):
             for case in args.cases:
                 requests = _requests(case, target == "peer", ids, args.queries, home)
                 if requests is not None:
@@ -103,6 +103,7 @@ def _requests(case: str, peer: bool, ids: list[str], queries: list[Path], home: 
     """The case's requests in the target's words, in an order fixed by a seed."""
     texts = [json.loads(line)["text"] for path in queries for line in path.read_text().splitlines()]
     random.Random(0).shuffle(texts)
+    wanted: list[dict[str, Any]]
     if case == "similar":
         wanted = [{"method": "GET", "path": f"/similar/{id}" if peer else f"/v1/items/{id}/similar"} for id in ids]
     elif case == "cold":
@@ -123,7 +124,8 @@ def _requests(case: str, peer: bool, ids: list[str], queries: list[Path], home: 
 
 
 @contextlib.contextmanager
-def _matinee(environment: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+def matinee_server(environment: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """A server of this process's settings and `environment`: its address, and the ids of some items."""
     settings = load_settings()
     server = subprocess.Popen([sys.executable, "-m", "serve", "--port", "0"], env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, ParamSpec
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from matinee.client import Server
@@ -54,22 +56,37 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except MatineeError as error:
-            err.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+            err.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
             candidates = getattr(error, "candidates", None) or []
             for candidate in candidates:
-                err.print(f"  {candidate['title']} ({candidate.get('year')})", highlight=False)
+                year = f" ({candidate['year']})" if candidate.get("year") else ""
+                err.print(escape(f"  {candidate['title']}{year}  {candidate['id']}"), highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
 
     return run
 
 
 def _server(settings: Settings, url: str | None, key: str | None) -> Server | None:
-    return Server(url, key=key) if url else Server.running(settings, key=key)
+    if url:
+        return Server(url, key=key)
+    server = Server.running(settings, key=key)
+    return server if server is not None and server.serves(settings.catalogue) else None
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
-    year = Range(gte=since, lte=until) if since is not None or until is not None else None
-    return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
+    try:
+        year = Range(gte=since, lte=until) if since is not None or until is not None else None
+        return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = {"genres": "--genre: ", "language": "--language: "}.get(str(next(iter(problem["loc"]), "")), "")
+        raise typer.BadParameter(where + problem["msg"].removeprefix("Value error, ")) from None
+
+
+def _given(text: str, name: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter(f"{name} is empty")
+    return text
 
 
 @app.command()
@@ -94,7 +111,7 @@ def search(
     settings, filter, wanted = load_settings(), _filter(genre, since, until, language), _mode(mode)
     server = _server(settings, url, key)
     if server is None:
-        answer = Local(settings).search(text, mode=wanted, k=k, filter=filter, diversity=diversity)
+        answer = Local(settings).search(_given(text, "TEXT"), mode=wanted, k=k, filter=filter, diversity=diversity)
     else:
         body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
         answer = server.post("/v1/search", body | ({"mode": wanted} if wanted else {}))
@@ -122,6 +139,8 @@ def recommend(
     [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
     """
     settings, filter = load_settings(), _filter(genre, since, until, language)
+    for given in (*(likes or []), *(dislike or [])):
+        _given(given, "a title")
     server = _server(settings, url, key)
     if server is None:
         answer = Local(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
@@ -154,15 +173,18 @@ def describe(
     if as_json:
         _print_json(answer)
         return
-    out.print(answer["description"], highlight=False)
+    out.print(escape(answer["description"]), highlight=False)
     if answer["marked"]:
-        err.print(f"marked: {'; '.join(answer['violations'])}", highlight=False)
+        err.print(escape(f"marked: {'; '.join(answer['violations'])}"), highlight=False)
 
 
 @app.command()
 @explained
 def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
-    """What runs or lies here: server, index version, models, limits, what is degraded."""
+    """What runs or lies here: server, index version, models, limits, what is degraded.
+
+    [dim]matinee info --json[/]
+    """
     settings = load_settings()
     server = _server(settings, url, key)
     answer = Local(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
@@ -171,7 +193,7 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
         return
     table = Table(show_header=False)
     for name, value in _flat(answer):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     out.print(table)
     if answer["index"] is None:
         err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
@@ -179,7 +201,10 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def ingest(context: typer.Context) -> None:
-    """Turn a catalogue file into a new index version and switch to it. See [bold]matinee ingest --help[/]."""
+    """Turn a catalogue file into a new index version and switch to it. See [bold]matinee ingest --help[/].
+
+    [dim]matinee ingest films.csv --kind film[/]
+    """
     raise typer.Exit(_run("train.ingest", *context.args))
 
 
@@ -188,16 +213,22 @@ def ingest(context: typer.Context) -> None:
 def demo(
     port: Annotated[int | None, typer.Option(help="port of the page and the API; by default 8000, or a free one")] = None,
 ) -> None:
-    """Everything at once: fetch the models, ingest the bundled films, serve them, and say where to look. Ctrl-C stops it."""
+    """Everything at once: fetch the models, ingest the bundled films, serve them, and say where to look. Ctrl-C stops it.
+
+    [dim]matinee demo --port 9000[/]
+    """
     from matinee.showcase import run
 
-    run(load_settings({"catalogue": "demo"}), port, err)
+    run(load_settings(flags={"catalogue": "demo"}), port, err)
 
 
 @index_app.command("list")
 @explained
 def index_list(as_json: Json = False) -> None:
-    """The finished versions, newest first; the current one is marked."""
+    """The finished versions, newest first; the current one is marked.
+
+    [dim]matinee index list[/]
+    """
     answer = Local(load_settings()).versions()
     if as_json:
         _print_json(answer)
@@ -205,14 +236,17 @@ def index_list(as_json: Json = False) -> None:
     table = Table("", "version", "items", "recipe", "created", "source")
     for row in answer["versions"]:
         mark = "current" if row["version"] == answer["current"] else "previous" if row["version"] == answer["previous"] else ""
-        table.add_row(mark, row["version"], str(row["count"]), row["recipe"], row["created"], row["source"])
+        table.add_row(mark, row["version"], str(row["count"]), row["recipe"], row["created"], escape(row["source"]))
     out.print(table)
 
 
 @index_app.command("rollback")
 @explained
 def index_rollback(as_json: Json = False) -> None:
-    """Make the previous version current again. A running server follows within seconds; API writes are carried over."""
+    """Make the previous version current again. A running server follows within seconds; API writes are carried over.
+
+    [dim]matinee index rollback[/]
+    """
     answer = Local(load_settings()).rollback()
     if as_json:
         _print_json(answer)
@@ -245,8 +279,10 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
     table = Table("", "title", "year", "genres", answer["score_type"], show_lines=any("reason" in card for card in answer["items"]))
     for rank, card in enumerate(answer["items"], 1):
         item = card["item"]
-        title = item["title"] if "reason" not in card else f"{item['title']}\n[dim]{card['reason']}[/]"
-        table.add_row(str(rank), title, str(item.get("year", "")), ", ".join(item.get("genres", [])), f"{card['score']:.3f}")
+        title, genres = escape(item["title"]), escape(", ".join(item.get("genres", [])))
+        if "reason" in card:
+            title += f"\n[dim]{escape(card['reason'])}[/]"
+        table.add_row(str(rank), title, str(item.get("year", "")), genres, f"{card['score']:.3f}")
     out.print(table)
     if answer.get("degraded"):
         err.print(f"[yellow]degraded[/]: made without {', '.join(answer['degraded'])}")

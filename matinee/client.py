@@ -35,7 +35,12 @@ class Server:
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60) -> None:
         self.url = url.rstrip("/")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+        except httpx.InvalidURL as error:
+            raise ServerError(f"{url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000", "invalid") from None
+        except UnicodeEncodeError:
+            raise ServerError("the API key has characters that no key has: copy it again", "unauthorized") from None
 
     @classmethod
     def running(cls, settings: Settings, *, key: str | None = None) -> "Server | None":
@@ -50,6 +55,10 @@ class Server:
             return None
         return server
 
+    def serves(self, catalogue: str) -> bool:
+        """Whether it is this catalogue that the server answers from."""
+        return bool(self.get("/v1/info")["catalogue"] == catalogue)
+
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         return self._send("GET", path, params={key: value for key, value in params.items() if value is not None})
 
@@ -59,12 +68,18 @@ class Server:
     def _send(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
             response = self._client.request(method, path, **kwargs)
+        except httpx.UnsupportedProtocol:
+            raise ServerError(f"{self.url!r} is not the URL of a server: write it like http://127.0.0.1:8000", "invalid") from None
+        except httpx.LocalProtocolError as error:
+            raise ServerError(f"the request to {self.url} can't be sent ({error}): check the API key", "unauthorized") from None
         except httpx.HTTPError as error:
             raise ServerError(f"the server at {self.url} does not answer ({type(error).__name__}): is it still running?") from error
         try:
-            content: dict[str, Any] = response.json()
+            content = response.json()
         except ValueError:
-            raise ServerError(f"{self.url}{path} answered {response.status_code} without JSON: is it a Matinee server?") from None
+            content = None
+        if not isinstance(content, dict):
+            raise ServerError(f"{self.url}{path} answered {response.status_code}, but not as a Matinee server does: check the URL")
         if response.is_error:
             raise ServerError(content.get("message", response.text), content.get("code", "error"), candidates=content.get("candidates"))
         return content
@@ -102,7 +117,7 @@ def read_server_file(path: Path) -> dict[str, Any] | None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

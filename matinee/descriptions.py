@@ -4,6 +4,7 @@ Does not decide whether descriptions are wanted: the recipe does.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,8 +45,10 @@ class Descriptions:
         keys = [hashlib.sha256(prompts.facts_text(item).encode()).hexdigest() for item in items]
         path.parent.mkdir(parents=True, exist_ok=True)
         size = self._settings.enhancer.batch_size
-        todo = [(key, item) for key, item in zip(keys, items, strict=True) if key not in self._known]
+        todo = [(key, item) for key, item in dict(zip(keys, items, strict=True)).items() if key not in self._known]
         with path.open("ab") as file:
+            if todo and file.tell() and not _ends_whole(path):
+                file.write(b"\n")
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]
                 for (key, _), description in zip(batch, enhancer.describe([item for _, item in batch]), strict=True):
@@ -59,6 +62,12 @@ class Descriptions:
             with self._console.status("loading the enhancer (the first time converts it)"):
                 self._enhancer = Enhancer.load(self._settings.enhancer, self._settings.models_dir)
         return self._enhancer
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _read(path: Path) -> dict[str, str]:

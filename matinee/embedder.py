@@ -191,7 +191,8 @@ def _load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa") ->
                 local_files_only=True,
                 model_kwargs={"dtype": dtype, "attn_implementation": attention, "use_safetensors": True},
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        # Broken files surface as whatever the layer that first trips over them raises, attribute and type errors among them.
         raise ModelError(f"cannot load the embedding model in {folder}: {error}") from error
     return model.eval()
 

@@ -70,7 +70,7 @@ class EdgeIndex:
     def _payloads_of(self, ids: set[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id. Reading and converting them costs as much as the search itself, so those of answered items are kept."""
         found = {id: self._payloads[id] for id in ids if id in self._payloads}
-        missing = list(ids - found.keys())
+        missing: list[edge.PointId] = list(ids - found.keys())
         if missing:
             read = {str(record.id): record.payload or {} for record in self._open.retrieve(missing, True, False)}
             self._payloads.update(read)

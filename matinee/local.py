@@ -1,9 +1,10 @@
 """The catalogue without a server: what the CLI does itself while none is alive. Same requests, same answers as the HTTP API.
 
-Opens the index for the length of one command. Does not write to it: that is `matinee ingest`'s and the API's work.
+Opens the index for the length of one command. Does not write items: that is `matinee ingest`'s and the API's work.
 """
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 from matinee import prompts
 from matinee.embedder import Embedder
 from matinee.enhancer import Enhancer
-from matinee.errors import IndexAbsentError, MatineeError
+from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
 from matinee.index import Manifest, open_store
 from matinee.items import Item, ItemFilter
 from matinee.live import LiveIndex
@@ -42,7 +43,7 @@ class Local:
         if text:
             embedder = self._embedder()
             [vector], fingerprint = embedder.encode([prompts.query_text(text)], kind="query"), embedder.fingerprint
-        examples = [tuple(Example(title=title) for title in titles) for titles in (likes, dislikes)]
+        examples = [tuple(map(_example, group)) for group in (likes, dislikes)]
         call = RecommendCall(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
         return asyncio.run(self._answer(call, fingerprint))
 
@@ -79,15 +80,20 @@ class Local:
         }
 
     def rollback(self) -> dict[str, Any]:
-        """Safe beside a running server: the Retriever follows, and carries over what the API wrote."""
+        """What the API wrote is carried over: here, or by the Retriever of a running server, which follows within seconds."""
         return asyncio.run(self._rollback()).model_dump(mode="json")
 
     async def _rollback(self) -> Manifest:
         store = open_store(self._settings)
+        live = LiveIndex(store)
         try:
-            return await store.rollback()
+            if await store.previous() is not None:
+                await _refresh_unless_served(live)
+            manifest = await store.rollback()
+            await _refresh_unless_served(live)
+            return manifest
         finally:
-            await store.close()
+            await live.close()
 
     async def _manifests(self) -> tuple[Manifest | None, Manifest | None]:
         store = open_store(self._settings)
@@ -126,3 +132,19 @@ class Local:
         # Measuring precisions takes longer than one query at any of them.
         quick = self._settings.embedder.model_copy(update={"precision": "fp32"})
         return Embedder.load(quick, self._settings.models_dir)
+
+
+def _example(text: str) -> Example:
+    """An id of the index, or a title."""
+    try:
+        return Example(id=str(uuid.UUID(text)))
+    except ValueError:
+        return Example(title=text)
+
+
+async def _refresh_unless_served(live: LiveIndex) -> None:
+    try:
+        await live.refresh()
+    except IndexLockedError:
+        # A server has it open, and does the same itself.
+        return

@@ -5,6 +5,7 @@ Starts the ingest and the server as processes and stops them with itself. Does n
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ def run(settings: Settings, port: int | None, console: Console) -> None:
     _fetch_models(settings, console)
     if not asyncio.run(_has_films(settings)):
         console.print("ingesting the bundled films ...")
-        _child(["train.ingest", "--demo"], console)
+        _child(["train.ingest", "--demo"], settings)
     _serve(settings, port if port is not None else _free_port(settings), console)
 
 
@@ -71,8 +72,13 @@ def _free_port(settings: Settings) -> int:
             return 0
 
 
-def _child(args: list[str], console: Console) -> None:
-    done = subprocess.run([sys.executable, "-m", *args], check=False)  # noqa: S603
+def _environ(settings: Settings) -> dict[str, str]:
+    """That of the child processes: the demo's catalogue, whatever a settings file says about the user's own."""
+    return os.environ | {"MATINEE_CATALOGUE": settings.catalogue}
+
+
+def _child(args: list[str], settings: Settings) -> None:
+    done = subprocess.run([sys.executable, "-m", *args], check=False, env=_environ(settings))  # noqa: S603
     if done.returncode:
         raise MatineeError(f"`python -m {' '.join(args)}` failed with exit code {done.returncode}; the lines above say why")
 
@@ -80,7 +86,7 @@ def _child(args: list[str], console: Console) -> None:
 def _serve(settings: Settings, port: int, console: Console) -> None:
     console.print("starting the graph (some 20 s) ...")
     # A group of its own: Ctrl-C reaches this process, which then stops the server in order.
-    server = subprocess.Popen([sys.executable, "-m", "serve", "--port", str(port)], start_new_session=True)  # noqa: S603
+    server = subprocess.Popen([sys.executable, "-m", "serve", "--port", str(port)], start_new_session=True, env=_environ(settings))  # noqa: S603
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

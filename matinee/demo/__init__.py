@@ -6,6 +6,7 @@ import orjson
 
 FILMS = Path(__file__).parent / "films.jsonl"
 DESCRIPTIONS = Path(__file__).parent / "descriptions.jsonl"
+MANIFEST = Path(__file__).parent / "descriptions.manifest.json"
 
 
 def descriptions() -> dict[str, str]:

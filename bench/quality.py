@@ -1,0 +1,164 @@
+"""Recall@10 and NDCG@10 of labelled query sets (BEIR folders), for sparse, dense and hybrid search, through the HTTP API.
+
+    python -m bench.quality EVAL_FOLDER --split dev --out quality.json
+    python -m bench.quality EVAL_FOLDER --split dev --sweep        # fusions and weights, in this process
+
+`EVAL_FOLDER` holds `corpus.jsonl` and one folder a set (`queries.jsonl`, `qrels/SPLIT.tsv`). Sets whose queries name an item
+(`metadata.item`, folder `item_*`) go to `/similar`, the others to `/search`. Prints Markdown tables with 95 % bootstrap intervals.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.progress import track
+
+from bench.serve import matinee_server
+from matinee import evaluation
+from matinee.embedder import Embedder
+from matinee.errors import MatineeError
+from matinee.index import open_store
+from matinee.items import item_uid
+from matinee.live import LiveIndex
+from matinee.recommender import Recommender, SearchCall
+from matinee.settings import load_settings
+
+MODES = ("sparse", "dense", "hybrid")
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries with their relevant items, by index id."""
+
+    name: str
+    texts: dict[str, str]
+    items: dict[str, str]
+    relevant: dict[str, set[str]]
+
+    @property
+    def of_items(self) -> bool:
+        return self.name.startswith("item_")
+
+
+def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
+    for path in sorted(folder.glob(f"*/qrels/{split}.tsv")):
+        relevant: dict[str, set[str]] = defaultdict(set)
+        for line in path.read_text().splitlines()[1:]:
+            query, item, score = line.split("\t")
+            if float(score) > 0:
+                relevant[query].add(item_uid(catalogue, item))
+        rows = [json.loads(line) for line in (path.parent.parent / "queries.jsonl").read_text().splitlines()]
+        wanted = [row for row in rows if row["_id"] in relevant]
+        items = {row["_id"]: item_uid(catalogue, row["metadata"]["item"]) for row in wanted if "item" in row["metadata"]}
+        yield QuerySet(path.parent.parent.name, {row["_id"]: row["text"] for row in wanted}, items, dict(relevant))
+
+
+def catalogue_file(folder: Path, into: Path) -> Path:
+    """The BEIR corpus in Matinee's own item format."""
+    path = into / "corpus-items.jsonl"
+    with path.open("w") as out:
+        for line in (folder / "corpus.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            facts = row["metadata"]
+            item = {"id": row["_id"], "kind": "film", "title": row["title"], "overview": row["text"], "year": facts["year"]}
+            item |= {"genres": [genre.strip() for genre in facts["genres"].split(",")], "language": facts["language"]}
+            item["numbers"] = {"popularity": facts["popularity"], "votes": facts["votes"]}
+            out.write(json.dumps(item) + "\n")
+    return path
+
+
+def through_api(url: str, queries: QuerySet, mode: str) -> dict[str, list[str]]:
+    """Each query's best 10, as a client of the API gets them."""
+    runs = {}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for id in track(queries.relevant, description=f"{queries.name} {mode}", transient=True):
+            if queries.of_items:
+                response = client.get(f"/v1/items/{queries.items[id]}/similar", params={"k": 10})
+            else:
+                response = client.post("/v1/search", json={"text": queries.texts[id], "mode": mode, "k": 10})
+            runs[id] = [card["id"] for card in response.raise_for_status().json()["items"]]
+    return runs
+
+
+def row(name: str, queries: QuerySet, runs: dict[str, list[str]]) -> dict[str, Any]:
+    measured = {m: evaluation.interval(evaluation.per_query(runs, queries.relevant, m).values()) for m in ("recall", "ndcg")}
+    return {"set": queries.name, "system": name, "queries": len(queries.relevant), **{m: str(value) for m, value in measured.items()}}
+
+
+def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
+    """Fusions and weights on the text sets, in this process with the same recommender as the API's."""
+    settings = load_settings()
+    fusions = [("rrf", k, w) for k, w in product((2, 10, 60), (0.5, 1.0, 2.0, 3.0))] + [("dbsf", 1, 1.0)]
+
+    async def run() -> list[dict[str, Any]]:
+        embedder = Embedder.load(settings.embedder, settings.models_dir)
+        live = LiveIndex(open_store(settings))
+        await live.refresh()
+        rows = []
+        for queries in (queries for queries in sets if not queries.of_items):
+            ids = list(queries.relevant)
+            vectors = embedder.encode([queries.texts[id] for id in ids], kind="query")
+            for fusion, k, weight in fusions:
+                search = settings.search.model_copy(update={"fusion": fusion, "rrf_k": k, "dense_weight": 1.0, "sparse_weight": weight})
+                recommender = Recommender(live.get(embedder.fingerprint), search)
+                answers = await recommender.answer([SearchCall(queries.texts[i], v, "hybrid") for i, v in zip(ids, vectors, strict=True)])
+                runs = {id: _ids(answer) for id, answer in zip(ids, answers, strict=True)}
+                rows.append(row(f"{fusion} k={k} 1:{weight:g}" if fusion == "rrf" else fusion, queries, runs))
+        await live.close()
+        return rows
+
+    return asyncio.run(run())
+
+
+def _ids(answer: Any) -> list[str]:
+    if isinstance(answer, MatineeError):
+        raise answer
+    return [card["id"] for card in json.loads(answer.items)]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| set | queries | system | Recall@10 | NDCG@10 |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {r['set']} | {r['queries']} | {r['system']} | {r['recall']} | {r['ndcg']} |" for r in rows)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
+    parser.add_argument("--sweep", action="store_true", help="compare fusions and weights instead")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    home = args.home or Path(tempfile.mkdtemp(prefix="matinee-quality-"))
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "quality"}
+    if not (home / "index" / "quality" / "CURRENT").exists():
+        subprocess.run([sys.executable, "-m", "train.ingest", str(catalogue_file(args.folder, home))], check=True)
+    sets = list(read_sets(args.folder, args.split, "quality"))
+    if args.sweep:
+        rows = sweep(sets)
+    else:
+        with matinee_server({}) as (url, _):
+            rows = [
+                row("similar" if queries.of_items else mode, queries, through_api(url, queries, mode))
+                for queries in sets
+                for mode in (("dense",) if queries.of_items else MODES)
+            ]
+    print(table(rows))
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
