@@ -37,7 +37,7 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
 
     def nearest(vector: list[float], limit: int) -> list[dict[str, Any]]:
         found = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using="text"), limit=limit, with_payload=True))
-        return [{"id": str(point.id), "score": point.score, "item": point.payload["item"]} for point in found]
+        return [{"id": str(point.id), "score": point.score, "item": (point.payload or {})["item"]} for point in found]
 
     @app.get("/ids")
     def ids() -> list[str]:

@@ -20,6 +20,9 @@ from matinee.errors import ModelError
 
 MANIFEST = "manifest.json"
 
+# At its import it warns that it would like a package that fetches compiled code from the hub.
+getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+
 
 def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
     """`target`, built by `build(folder) -> manifest` unless it is there already, whole.
@@ -136,8 +139,6 @@ def quiet() -> Iterator[None]:
     """Without the progress bars of `transformers`: a terminal shows our own, a log none."""
     from transformers.utils import logging
 
-    # It asks for a package that fetches compiled code from the hub.
-    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

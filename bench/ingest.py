@@ -1,0 +1,74 @@
+"""Items a second of an ingest without descriptions, and what part of it is the encoder alone.
+
+    python -m bench.ingest mymoviedb.csv --out ingest.json
+
+Runs the same stages as `python -m train.ingest` in one process, each timed; then the encoder alone over the same texts in the same
+batches. The encoder's precision is measured and chosen as in a real ingest.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from matinee import prompts
+from matinee.embedder import Embedder
+from matinee.index import open_store
+from matinee.indexing import BATCH, Build, PointMaker
+from matinee.items import Item
+from matinee.settings import load_settings
+from matinee.sources import read_items
+
+
+def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+    stream = iter(items)
+    while chunk := list(islice(stream, BATCH)):
+        yield chunk
+
+
+async def run(catalogue: Path, home: Path) -> dict[str, Any]:
+    settings = load_settings({"catalogue": "bench"})
+    embedder = Embedder.load(settings.embedder, settings.models_dir, workload="corpus")
+    start = time.perf_counter()
+    items = list(read_items(catalogue, kind="film"))
+    reading = time.perf_counter() - start
+    start = time.perf_counter()
+    store = open_store(load_settings({"catalogue": "bench", "home": home}))
+    outcome = await Build(store, PointMaker(embedder, "raw"), "bench", str(catalogue)).run(items)
+    building = time.perf_counter() - start
+    start = time.perf_counter()
+    for chunk in batches(items):
+        embedder.encode([prompts.embedded_text(item, None, "raw") for item in chunk])
+    encoding = time.perf_counter() - start
+    total = reading + building
+    return {
+        "items": outcome.manifest.count,
+        "precision": embedder.precision,
+        "read_s": round(reading, 2),
+        "build_s": round(building, 2),
+        "items_per_s": round(len(items) / total, 1),
+        "encoder_alone_s": round(encoding, 2),
+        "encoder_alone_items_per_s": round(len(items) / encoding, 1),
+        "encoder_share": round(encoding / total, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("catalogue", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="matinee-bench-") as home:
+        result = asyncio.run(run(args.catalogue, Path(home)))
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
