@@ -1,6 +1,6 @@
-"""Fixtures that several test packages share: the graph in one process, and its HTTP app on a port.
+"""Fixtures that several test packages share: the graph in one process, its HTTP app on a port, and a browser.
 
-`tests/` is no package, so the helper module is loaded by its path, once, and may then be imported as `local_graph`.
+`tests/` is no package, so helper modules are loaded by their path, once, and only when a fixture needs them.
 """
 
 import importlib.util
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from serve.service import Service
 
 
-def _load(name: str) -> Any:
+def _load(name: str, folder: str = ".") -> Any:
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / folder / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -46,3 +48,18 @@ def local_app_url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) ->
     enhancer = local_graph.FakeEnhancer(marked=frozenset({"Inception"}))
     with local_graph.serve_app(lambda: local_graph.build_local_graph(home, enhancer=enhancer)) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A headless Chromium; skips where there is none."""
+    with _load("page_support", "serve").chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def web(browser: "Browser", local_app_url: str) -> Iterator[Any]:
+    """Opens pages of the app, and checks at the end that none did what no page may do."""
+    web = _load("page_support", "serve").Web(browser, local_app_url)
+    yield web
+    web.check()

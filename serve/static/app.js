@@ -11,6 +11,7 @@ import * as page from "./view.js";
 let state = read(location.hash);
 let request = null;
 let server = { maxK: 100, canDescribe: true };
+let shown = null;
 
 // from the state to the page
 
@@ -30,9 +31,8 @@ function enter(next, focus = null) {
   run(focus);
 }
 
-function draw() {
+function drawNames() {
   renderChips(state, remove);
-  renderFilters(state, change);
   page.heading(title());
 }
 
@@ -52,8 +52,10 @@ function title() {
 async function run(focus = null) {
   request?.abort();
   const mine = (request = new AbortController());
-  draw();
-  lookUp([...state.likes, ...state.dislikes, ...(state.similar ? [state.similar] : [])], draw);
+  drawNames();
+  renderFilters(state, change);
+  lookUp([...state.likes, ...state.dislikes, ...(state.similar ? [state.similar] : [])], drawNames);
+  shown = null;
   if (yearsCross(state)) return page.invalid("The first year is after the last one: change one of them.");
   page.loading();
   try {
@@ -83,12 +85,12 @@ function ask(wanted, signal) {
   }
 }
 
-function show(data, timing, focus) {
+function show(data, timing, focus = null) {
+  shown = { data, timing, context: JSON.stringify(context()) };
   data.items.forEach(({ id, item }) => learn(id, item));
   data.likes.forEach((liked, i) => learn(state.likes[i], liked));
-  renderChips(state, remove);
+  drawNames();
   const first = write(state) === "";
-  page.heading(title());
   // Without votes in the catalogue nothing is popular: the order of these items means nothing then, and nothing else is claimed.
   page.intro(first, data.items, change, data.items.some(({ score }) => score > 0) ? "Popular in the catalogue" : "From the catalogue");
   if (data.items.length) page.results(data, timing, context(), actions);
@@ -108,6 +110,7 @@ function context() {
 const actions = {
   like: (result) => add("likes", result.id, result.item),
   dislike: (result) => add("dislikes", result.id, result.item),
+  describe: (result) => api.describe(result.id, request.signal),
   similar: (result) => change({ text: "", likes: [], dislikes: [], similar: result.id }, { focus: "heading" }),
   more: () => change({ k: state.k + PAGE }, { focus: document.querySelectorAll(".card").length, replace: true }),
 };
@@ -158,6 +161,8 @@ async function start() {
     $("catalogue").textContent = index ? `${catalogue} \u00b7 ${plural(index.items, "item")}` : catalogue;
     page.notice(degraded);
   }
+  // What came first was shown as a server with everything would have it.
+  if (shown && shown.context !== JSON.stringify(context())) show(shown.data, shown.timing);
 }
 
 const box = combobox($("query"), $("suggestions"), {
@@ -211,5 +216,8 @@ addEventListener("resize", () => {
 });
 
 $("query").value = state.text;
-if (matchMedia("(max-width: 60rem)").matches) $("filters-box").open = false;
+const narrow = matchMedia("(max-width: 60rem)");
+const fold = () => ($("filters-box").open = !narrow.matches);
+narrow.addEventListener("change", fold);
+fold();
 start();

@@ -1,6 +1,6 @@
 // One result as a card: facts, why it is here, how it scored, and what can be done with it. Shows whatever roles the item has.
 
-import * as api from "./api.js";
+import { isAbort } from "./api.js";
 import { button, el, languageName, named, plural, words } from "./dom.js";
 
 const NAMES_SHOWN = 4;
@@ -13,7 +13,7 @@ const SCORES = {
   popularity: "popularity in the catalogue",
 };
 
-/** `context`: {scoreType, showKind, canDescribe, likes, dislikes}; `actions`: {like, dislike, similar}, each given the result. */
+/** `context`: {scoreType, showKind, canDescribe, likes, dislikes}; `actions`: {like, dislike, similar, describe}, each given the result. */
 export function card(result, rank, context, actions) {
   const { item } = result;
   const heading = `title-${rank}`;
@@ -98,20 +98,21 @@ function buttons(result, context, actions) {
       button("More like this", () => actions.like(result), { "aria-label": `More like this: ${title}`, disabled: liked }),
       button("Not for me", () => actions.dislike(result), { "aria-label": `Not for me: ${title}`, disabled: disliked }),
       button("Similar", () => actions.similar(result), { "aria-label": `Similar to ${title}` }),
-      context.canDescribe && button("Describe", (event) => describe(result.id, event.currentTarget, described), { "aria-label": `Describe ${title}` }),
+      context.canDescribe && button("Describe", (event) => describe(() => actions.describe(result), event.currentTarget, described), { "aria-label": `Describe ${title}` }),
     ),
     described,
   ];
 }
 
-async function describe(id, trigger, place) {
+async function describe(ask, trigger, place) {
   if (trigger.getAttribute("aria-busy") === "true") return;
   trigger.setAttribute("aria-busy", "true");
   place.replaceChildren(el("p", { class: "waiting" }, el("span", { class: "spinner", "aria-hidden": "true" }), "Writing a description \u2026"));
   try {
-    const { data, timing } = await api.describe(id);
+    const { data, timing } = await ask();
     place.replaceChildren(description(data, timing));
   } catch (error) {
+    if (isAbort(error)) return;
     place.replaceChildren(el("p", { class: "problem" }, error.message, error.requestId && el("small", { class: "request-id" }, ` request ${error.requestId}`)));
   } finally {
     trigger.removeAttribute("aria-busy");

@@ -7,7 +7,7 @@ const SHOWN = 10;
 const MODE_NAMES = { hybrid: "Meaning and words", dense: "Meaning", sparse: "Words" };
 
 let facets = { kind: [], genres: [], language: [] };
-let expanded = false;
+const expanded = new Set();
 
 export function setFacets(found) {
   facets = found;
@@ -27,7 +27,7 @@ export function renderFilters(state, change) {
       years(state, change),
       diversity(state, change),
       modes(state, change),
-      set.length > 0 && button("Clear filters", () => change(Object.assign({}, ...set.map(([, without]) => without))), { class: "quiet", id: "clear-filters" }),
+      set.length > 0 && button("Clear filters", () => change(Object.assign({}, ...set.map(([, , without]) => without))), { class: "quiet", id: "clear-filters" }),
     ].filter(Boolean),
   );
   $("filter-count").textContent = set.length ? ` ${set.length}` : "";
@@ -42,19 +42,20 @@ function checks(legend, name, values, state, change, label = (value) => value) {
   const chosen = state[name];
   const known = new Set(values.map(({ value }) => value));
   const all = [...values, ...chosen.filter((value) => !known.has(value)).map((value) => ({ value, count: 0 }))];
-  const shown = expanded ? all : all.filter(({ value }, i) => i < SHOWN || chosen.includes(value));
+  const open = expanded.has(name);
+  const shown = open ? all : all.filter(({ value }, i) => i < SHOWN || chosen.includes(value));
   const rows = shown.map(({ value, count }) => {
     const toggle = (event) => change({ [name]: event.target.checked ? [...chosen, value] : chosen.filter((other) => other !== value) });
     const box = el("input", { type: "checkbox", id: `${name}-${value}`, checked: chosen.includes(value), onchange: toggle });
     return el("label", { class: "check" }, box, el("span", { class: "check-name" }, label(value)), el("span", { class: "count" }, String(count)));
   });
   const more = () => {
-    expanded = !expanded;
+    if (!expanded.delete(name)) expanded.add(name);
     renderFilters(state, change);
   };
   const toggle =
     all.length > SHOWN &&
-    button(expanded ? "Show fewer" : `Show all ${all.length}`, more, { class: "link", id: `${name}-more`, "aria-expanded": String(expanded) });
+    button(open ? "Show fewer" : `Show all ${all.length}`, more, { class: "link", id: `${name}-more`, "aria-expanded": String(open) });
   return group(legend, el("div", { class: "checks" }, rows), toggle);
 }
 
@@ -97,7 +98,7 @@ function years(state, change) {
 
 function diversity(state, change) {
   const describe = (value) => (value === 0 ? "nearest first" : value < 0.5 ? `${value} · some variety` : `${value} · much variety`);
-  const shown = el("output", { for: "diversity" }, describe(state.diversity));
+  const shown = el("span", { class: "field-value", "aria-hidden": "true" }, describe(state.diversity));
   const slider = el("input", { id: "diversity", type: "range", min: "0", max: "1", step: "0.1", "aria-valuetext": describe(state.diversity) });
   slider.value = String(state.diversity);
   slider.addEventListener("input", () => {

@@ -77,13 +77,13 @@ export function filterOf(state) {
 /** The years contradict each other: no request can be made of this. */
 export const yearsCross = (state) => state.from !== null && state.to !== null && state.from > state.to;
 
-/** How many filters are set, and the changes that would remove each. */
+/** Each filter that is set: its name, its values, and the change that would remove it. */
 export function filters(state) {
   const set = [];
-  if (state.kind.length) set.push([state.kind.join(", "), { kind: [] }]);
-  if (state.genres.length) set.push([state.genres.join(", "), { genres: [] }]);
-  if (state.language.length) set.push([state.language.join(", "), { language: [] }]);
-  if (state.from !== null || state.to !== null) set.push([years(state), { from: null, to: null }]);
+  if (state.kind.length) set.push(["kind", state.kind, { kind: [] }]);
+  if (state.genres.length) set.push(["genres", state.genres, { genres: [] }]);
+  if (state.language.length) set.push(["language", state.language, { language: [] }]);
+  if (state.from !== null || state.to !== null) set.push(["years", [years(state)], { from: null, to: null }]);
   return set;
 }
 

@@ -1,6 +1,6 @@
 // The column of results in each of its states: loading, answered, empty, failed, first visit. Asks nothing; says what was clicked.
 
-import { $, button, el, plural, prose } from "./dom.js";
+import { $, button, el, languageName, named, plural, prose } from "./dom.js";
 import { card, measure } from "./cards.js";
 import { EMPTY, filters, view } from "./state.js";
 
@@ -17,6 +17,9 @@ const TITLES = {
   deadline: "No answer in time",
   invalid: "The server did not understand this",
 };
+
+/** What asking once more would not change. */
+const LASTING = ["unauthorized", "forbidden", "ambiguous_title", "not_found", "invalid", "too_large"];
 
 export function heading(text) {
   $("results-heading").textContent = text;
@@ -65,9 +68,10 @@ function summary({ items, degraded }, { stages, total, browser }) {
 export function empty(state, data, timing, change) {
   $("announce").textContent = "Nothing found";
   $("summary").replaceChildren(...summary(data, timing));
-  const relax = filters(state).map(([name, without]) => [`Any instead of: ${name}`, without]);
+  const said = (name, values) => (name === "language" ? values.map(languageName) : values).join(", ");
+  const relax = filters(state).map(([name, values, without]) => [`Clear ${name}: ${said(name, values)}`, without]);
   if (view(state) === "search" && state.mode === "sparse") relax.push(["Search by meaning, too", { mode: "hybrid" }]);
-  if (relax.length > 1) relax.push(["Clear all filters", Object.assign({}, ...filters(state).map(([, without]) => without))]);
+  if (relax.length > 1) relax.push(["Clear all filters", Object.assign({}, ...filters(state).map(([, , without]) => without))]);
   const advice = relax.length ? "Nothing in the catalogue passes all of this. Let go of something:" : "Try other words, or a title that you like.";
   settle(
     el(
@@ -99,7 +103,8 @@ export function failed(error, actions) {
       el("p", {}, prose(error.message)),
       commands.map((command) => el("pre", { tabindex: "0", "aria-label": "The command to run" }, el("code", {}, command))),
       error.candidates?.length && candidates(error.candidates, (candidate) => actions.choose(candidate, error.message)),
-      error.code === "unauthorized" ? keyForm(actions.useKey) : el("p", { class: "choices" }, button("Try again", actions.retry, { class: "secondary" })),
+      ["unauthorized", "forbidden"].includes(error.code) && keyForm(actions.useKey),
+      !LASTING.includes(error.code) && el("p", { class: "choices" }, button("Try again", actions.retry, { class: "secondary" })),
       error.requestId && el("p", { class: "request-id" }, "Request ", el("code", {}, error.requestId)),
     ),
   );
@@ -117,7 +122,7 @@ function candidates(found, choose) {
 }
 
 function keyForm(useKey) {
-  const input = el("input", { id: "api-key", type: "password", autocomplete: "off", required: true, maxlength: "500" });
+  const input = el("input", { id: "api-key", type: "password", autocomplete: "off", required: true, maxlength: "500", pattern: "\\s*[!-~]+\\s*" });
   const submit = (event) => {
     event.preventDefault();
     if (input.value.trim()) useKey(input.value.trim());
@@ -137,7 +142,7 @@ export function intro(show, items, change, section) {
   place.hidden = !show;
   if (!show) return;
   const example = (label, patch) => button(label, () => change({ ...EMPTY, ...patch }), { class: "example" });
-  const likes = items.slice(0, 2).map(({ id, item }) => example(`More like ${item.title}`, { likes: [id] }));
+  const likes = items.slice(0, 2).map(({ id, item }) => example(`More like ${named(item)}`, { likes: [id] }));
   place.replaceChildren(
     el("p", { class: "lede" }, "Say what you like, what you don\u2019t, and what you are in the mood for. Every answer says why it is there."),
     el("p", { class: "examples" }, el("span", { class: "examples-label" }, "Try"), TEXTS.map((text) => example(text, { text })), likes),
