@@ -27,11 +27,13 @@ def _printable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_printable)]
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+# After the constraints in every annotation: pydantic would check a length before it strips, and let a blank through as "".
+PRINTABLE = AfterValidator(_printable)
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), PRINTABLE]
 Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
+# Strict: `true` is no 1.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e15, le=1e15)]
 
 
 class Item(BaseModel):
@@ -43,18 +45,16 @@ class Item(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[Text, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] | None = Field(
-        None, description="the catalogue's own id; without one, the id is derived from kind, title and year"
-    )
+    id: Name | None = Field(None, description="the catalogue's own id; without one, the id is derived from kind, title and year")
     kind: Name = "item"
-    title: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True)]
-    year: Annotated[int, Field(ge=-5000, le=3000)] | None = None
+    title: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE]
+    year: Annotated[int, Field(strict=True, ge=-5000, le=3000)] | None = None
     genres: Names = ()
     people: Annotated[dict[Key, Names], Field(max_length=16)] = {}
-    overview: Annotated[Text, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True)] = ""
-    language: Annotated[Text, StringConstraints(min_length=1, max_length=40, strip_whitespace=True)] | None = None
+    overview: Annotated[str, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True), PRINTABLE] = ""
+    language: Annotated[str, StringConstraints(min_length=1, max_length=40, strip_whitespace=True), PRINTABLE] | None = None
     numbers: Annotated[dict[Key, Number], Field(max_length=32)] = {}
-    extra: Annotated[dict[Key, Annotated[Text, StringConstraints(max_length=2000)] | Names], Field(max_length=32)] = {}
+    extra: Annotated[dict[Key, Annotated[str, StringConstraints(max_length=2000), PRINTABLE] | Names], Field(max_length=32)] = {}
 
     def uid(self, catalogue: str) -> str:
         """The item's id in the index: `uuid5(catalogue, external id)`, or of (kind, title, year) where the catalogue gives none."""

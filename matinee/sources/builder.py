@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from matinee.cells import CellError, as_names, as_text, is_nothing, repair
-from matinee.columns import key
-from matinee.dates import Dates
 from matinee.items import MAX_LIST, Item
-from matinee.numerals import number
-from matinee.rows import Row
+from matinee.sources.cells import CellError, as_names, as_text, is_nothing, repair
+from matinee.sources.columns import key
+from matinee.sources.dates import Dates
+from matinee.sources.numerals import number
+from matinee.sources.rows import Row
 
 MAX_FACT = 2000
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from matinee.errors import SourceError
-from matinee.rows import MAX_RAW, ReadOptions, Reject
+from matinee.sources.rows import MAX_RAW, ReadOptions, Reject
 
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}

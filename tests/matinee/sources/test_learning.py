@@ -4,9 +4,9 @@ import pytest
 
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.learning import ListColumn
-from matinee.rows import ReadOptions
 from matinee.sources import Report, read_items
+from matinee.sources.learning import ListColumn
+from matinee.sources.rows import ReadOptions
 
 
 def read(tmp_path: Path, text: str, decimal: str | None = None) -> tuple[list[Item], Report]:

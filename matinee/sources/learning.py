@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from matinee.builder import Builder
-from matinee.cells import CellError
-from matinee.columns import assign, key
-from matinee.dates import DateColumn
 from matinee.errors import SourceError
-from matinee.numerals import NumberColumn
-from matinee.rows import ReadOptions, Row, Table, no_progress
+from matinee.sources.builder import Builder
+from matinee.sources.cells import CellError
+from matinee.sources.columns import assign, key
+from matinee.sources.dates import DateColumn
+from matinee.sources.numerals import NumberColumn
+from matinee.sources.rows import ReadOptions, Row, Table, no_progress
 
 MAX_COLUMNS = 500
 MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}

@@ -12,7 +12,7 @@ import httpx
 from datasets.exceptions import DatasetsError
 
 from matinee.errors import SourceError
-from matinee.rows import Reject, Row
+from matinee.sources.rows import Reject, Row
 
 _ADDRESS = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>\w+))?")
 

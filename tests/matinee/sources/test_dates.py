@@ -2,10 +2,10 @@ from datetime import date, datetime
 
 import pytest
 
-from matinee.cells import CellError
-from matinee.dates import DateColumn, Dates
 from matinee.errors import SourceError
-from matinee.rows import ReadOptions
+from matinee.sources.cells import CellError
+from matinee.sources.dates import DateColumn, Dates
+from matinee.sources.rows import ReadOptions
 
 PIVOT = (date.today().year + 1) % 100
 

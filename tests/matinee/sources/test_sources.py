@@ -7,10 +7,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from matinee.cells import repair
 from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.sources import ItemReader, ReadOptions, read_items, source_name, write_rejects
+from matinee.sources.cells import repair
 
 DATA = Path(os.environ.get("MATINEE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 FILMS = DATA / "mymoviedb.csv"

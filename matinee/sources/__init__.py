@@ -18,13 +18,13 @@ from pathlib import Path
 
 import orjson
 
-from matinee.cells import CellError
-from matinee.columns import recognised
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.learning import Learner
-from matinee.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
-from matinee.tables import open_table
+from matinee.sources.cells import CellError
+from matinee.sources.columns import recognised
+from matinee.sources.learning import Learner
+from matinee.sources.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.sources.tables import open_table
 
 __all__ = ["ItemReader", "ReadOptions", "Reject", "Report", "read_items", "write_rejects"]
 

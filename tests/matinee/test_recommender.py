@@ -1,0 +1,305 @@
+"""`matinee.recommender`: what likes, dislikes and text mean, on the real encoder and the embedded engine over the bundled films."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import pytest_asyncio
+
+from matinee.embedder import Embedder
+from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
+from matinee.index import Index, Vector, open_store
+from matinee.items import Item, ItemFilter, Range
+from matinee.live import LiveIndex
+from matinee.ranking import shared_facts
+from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.settings import SearchSettings
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+POPULAR = ["Inception", "The Godfather", "Casablanca"]
+EXTRA = [
+    Item(id="copy-a", kind="film", title="The Long Night", year=1990, overview="A lighthouse keeper waits for a ship."),
+    Item(id="copy-b", kind="film", title="The Long Night", year=2004, overview="A city without power waits for the morning."),
+    Item(id="gone", kind="film", title="Vanished Completely", overview="A magician who made himself disappear."),
+]
+
+
+@pytest.fixture(scope="module")
+def embedder(local_graph: Any) -> Embedder:
+    model: Embedder = local_graph.embedder_replica().slot.model
+    return model
+
+
+@pytest.fixture(scope="module")
+def films(local_graph: Any) -> dict[str, Item]:
+    """Films by title: every fifth of the bundled ones, and those that the tests speak of."""
+    named = {"Inception", "The Matrix", "Titanic", "Interstellar", "The Godfather", "Casablanca", "Toy Story", "Heat", "Psycho"}
+    chosen = [film for i, film in enumerate(local_graph.demo_films()) if i % 5 == 0 or film.title in named]
+    votes = {title: float(100 - place) for place, title in enumerate(POPULAR)}
+    return {
+        film.title: film.model_copy(update={"numbers": {"votes": votes[film.title]}}) if film.title in votes else film for film in chosen
+    }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def index(local_graph: Any, films: dict[str, Item], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Index]:
+    settings = local_graph.local_settings(tmp_path_factory.mktemp("home"))
+    await local_graph.build_index(settings, [*films.values(), *EXTRA])
+    live = LiveIndex(open_store(settings))
+    await live.refresh()
+    await live.delete(EXTRA[2].uid("demo"))
+    yield live.get()
+    await live.close()
+
+
+@pytest.fixture(scope="module")
+def recommender(index: Index) -> Recommender:
+    return Recommender(index, SearchSettings())
+
+
+@pytest.fixture(scope="module")
+def ask(recommender: Recommender) -> Any:
+    async def one(call: Call) -> Answer:
+        [answer] = await recommender.answer([call])
+        if isinstance(answer, MatineeError):
+            raise answer
+        return answer
+
+    return one
+
+
+def liked(*names: str, **options: Any) -> RecommendCall:
+    return RecommendCall(tuple(Example(title=name) for name in names), **options)
+
+
+def cards(answer: Answer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = orjson.loads(answer.items)
+    assert len(found) == answer.count
+    return found
+
+
+def titles(answer: Answer) -> list[str]:
+    return [card["item"]["title"] for card in cards(answer)]
+
+
+async def vector_of(index: Index, item: Item) -> Vector:
+    [hit] = await index.retrieve([item.uid("demo")], vectors=True)
+    assert hit is not None
+    assert hit.vector is not None
+    return hit.vector
+
+
+async def test_one_like_is_plain_similarity(ask: Any, index: Index, films: dict[str, Item]) -> None:
+    answer = await ask(liked("The Matrix", k=5))
+    assert answer.score_type == "cosine"
+    vector = await vector_of(index, films["The Matrix"])
+    for card in cards(answer):
+        assert card["score"] == pytest.approx(float(vector @ await vector_of(index, films[card["item"]["title"]])), abs=1e-4)
+
+
+async def test_the_scores_fall(ask: Any) -> None:
+    for call in (liked("Heat"), liked("Heat", "Psycho"), liked("Heat", "Psycho", strategy="best"), RecommendCall()):
+        scores = [card["score"] for card in cards(await ask(call))]
+        assert scores == sorted(scores, reverse=True)
+
+
+async def test_text_and_likes_weigh_the_same(ask: Any, index: Index, films: dict[str, Item], embedder: Embedder) -> None:
+    [text] = embedder.encode(["a heist in a casino"], kind="query")
+    both = await ask(liked("Toy Story", text=text, k=5))
+    middle = (await vector_of(index, films["Toy Story"]) + text) / 2
+    middle /= np.linalg.norm(middle)
+    best = cards(both)[0]
+    assert best["score"] == pytest.approx(float(middle @ await vector_of(index, films[best["item"]["title"]])), abs=1e-4)
+
+
+async def test_a_text_alone_is_a_dense_search(ask: Any, embedder: Embedder) -> None:
+    [text] = embedder.encode(["a heist in a casino"], kind="query")
+    assert titles(await ask(RecommendCall(text=text))) == titles(await ask(SearchCall("a heist in a casino", text, "dense")))
+
+
+async def test_a_dislike_pushes_its_like_down(ask: Any, films: dict[str, Item]) -> None:
+    everything = len(films) + len(EXTRA)
+    plain = titles(await ask(liked("Toy Story", k=everything)))
+    away = titles(await ask(RecommendCall((Example(title="Toy Story"),), (Example(title="The Godfather"),), k=everything)))
+    like_it = [title for title in titles(await ask(liked("The Godfather", k=20))) if title in away]
+    assert sum(map(away.index, like_it)) > sum(map(plain.index, like_it))
+
+
+async def test_dislikes_alone_use_the_best_score_and_lead_away(ask: Any, index: Index, films: dict[str, Item]) -> None:
+    answer = await ask(RecommendCall(dislikes=(Example(title="Heat"),), k=20))
+    assert answer.score_type == "best_score"
+    vector = await vector_of(index, films["Heat"])
+    away = [float(vector @ await vector_of(index, films[title])) for title in titles(answer) if title in films]
+    near = [card["score"] for card in cards(await ask(liked("Heat", k=20)))]
+    assert np.mean(away) < np.mean(near)
+    assert all("reason" not in card for card in cards(answer))
+
+
+async def test_the_best_strategy_keeps_both_sides_of_a_taste(ask: Any) -> None:
+    answer = await ask(liked("Toy Story", "The Godfather", strategy="best", k=10))
+    assert answer.score_type == "best_score"
+    assert len({card["because"] for card in cards(answer)}) == 2
+
+
+async def test_an_empty_call_gets_the_most_popular(ask: Any) -> None:
+    answer = await ask(RecommendCall(k=3))
+    assert (titles(answer), answer.score_type, answer.likes) == (POPULAR, "popularity", ())
+    assert all("reason" not in card for card in cards(answer))
+
+
+@pytest.mark.parametrize("strategy", ["average", "best"])
+@pytest.mark.parametrize("diversity", [0.0, 0.6])
+async def test_no_example_is_ever_recommended(ask: Any, films: dict[str, Item], strategy: Any, diversity: float) -> None:
+    everything = len(films) + len(EXTRA)
+    call = RecommendCall(
+        (Example(title="Inception"), Example(id=films["Heat"].uid("demo"))),
+        (Example(title="Titanic"),),
+        strategy=strategy,
+        k=everything,
+        diversity=diversity,
+    )
+    answer = await ask(call)
+    assert not {"Inception", "Heat", "Titanic", "Vanished Completely"} & set(titles(answer))
+    assert answer.count == everything - 4
+
+
+async def test_a_cold_item_is_an_example_and_is_not_recommended(ask: Any, embedder: Embedder, films: dict[str, Item]) -> None:
+    cold = films["Interstellar"]
+    [vector] = embedder.encode(["astronauts search a new home beyond a wormhole"])
+    call = RecommendCall((Example(cold.uid("demo"), facts={"title": "My Space Film", "year": 2014}, vector=vector),), k=3)
+    answer = await ask(call)
+    assert "Interstellar" not in titles(answer)
+    assert cards(answer)[0]["reason"].startswith("If you enjoyed My Space Film, you might love")
+    assert answer.likes == ({"id": cold.uid("demo"), "title": "My Space Film", "year": 2014},)
+
+
+async def test_excluded_ids_do_not_come_back(ask: Any) -> None:
+    first = cards(await ask(liked("Heat", k=3)))
+    again = cards(await ask(liked("Heat", k=3, exclude=frozenset(card["id"] for card in first))))
+    assert len(again) == 3
+    assert not {card["id"] for card in first} & {card["id"] for card in again}
+
+
+async def test_filters_hold_for_every_kind_of_call(ask: Any, embedder: Embedder) -> None:
+    wanted = ItemFilter(genres=("Drama",), year=Range(gte=1960, lte=1999))
+    [text] = embedder.encode(["family"], kind="query")
+    calls: list[Call] = [liked("Heat", filter=wanted), RecommendCall(filter=wanted), RecommendCall(text=text, filter=wanted)]
+    calls += [liked("Heat", "Psycho", filter=wanted, diversity=0.5), RecommendCall(dislikes=(Example(title="Heat"),), filter=wanted)]
+    calls += [SearchCall("family", text, mode, filter=wanted) for mode in ("dense", "sparse", "hybrid")]
+    for call in calls:
+        found = cards(await ask(call))
+        assert found
+        assert all("Drama" in card["item"]["genres"] and 1960 <= card["item"]["year"] <= 1999 for card in found)
+
+
+async def test_a_filter_that_nothing_passes_answers_with_nothing(ask: Any) -> None:
+    answer = await ask(liked("Heat", filter=ItemFilter(kind=("opera",))))
+    assert (answer.count, answer.items) == (0, b"[]")
+
+
+async def test_diversity_keeps_the_best_and_changes_the_rest(ask: Any) -> None:
+    plain, diverse = titles(await ask(liked("Heat", k=8))), titles(await ask(liked("Heat", k=8, diversity=0.8)))
+    assert plain[0] == diverse[0]
+    assert set(plain) != set(diverse)
+
+
+async def test_the_reason_names_the_nearest_like_and_only_shared_facts(ask: Any, index: Index, films: dict[str, Item]) -> None:
+    names = ["Toy Story", "The Godfather", "Interstellar"]
+    vectors = {name: await vector_of(index, films[name]) for name in names}
+    for card in cards(await ask(liked(*names, k=12))):
+        facts = card["item"]
+        mine = await vector_of(index, Item.model_validate(facts))
+        nearest = max(names, key=lambda name: float(vectors[name] @ mine))
+        assert card["because"] == films[nearest].uid("demo")
+        assert card["reason"].startswith(f"If you enjoyed {nearest}, you might love {facts['title']} for its")
+        shared = shared_facts(films[nearest].facts(), facts)
+        said = card["reason"].split(" for its", 1)[1].casefold()
+        for genre in {g for film in films.values() for g in film.genres} - set(shared.genres):
+            assert f" {genre.casefold()} " not in said.replace("science fiction", "" if genre == "Fiction" else "science fiction")
+        kept = {name for group in shared.people.values() for name in group}
+        assert not [
+            name for name in [*films[nearest].names(), *Item.model_validate(facts).names()] if name not in kept and name.casefold() in said
+        ]
+
+
+async def test_without_explain_there_are_no_reasons(ask: Any) -> None:
+    assert all(set(card) == {"id", "score", "item"} for card in cards(await ask(liked("Heat", "Psycho", explain=False))))
+
+
+async def test_likes_say_what_titles_were_taken_for(ask: Any, films: dict[str, Item]) -> None:
+    answer = await ask(liked("the matrx", "godfather"))
+    assert [like["title"] for like in answer.likes] == ["The Matrix", "The Godfather"]
+    assert answer.likes[0]["id"] == films["The Matrix"].uid("demo")
+
+
+@pytest.mark.parametrize(
+    ("example", "kind", "said"),
+    [
+        (Example(title="The Long Night"), AmbiguousTitleError, r"The Long Night \(1990\).*: add the year"),
+        (Example(title="Zzyzx Qqqq"), NotFoundError, "no item is titled"),
+        (Example(title="Vanished Completely"), NotFoundError, "no item is titled"),
+        (Example(id=EXTRA[2].uid("demo")), NotFoundError, "no item has the id"),
+        (Example(id="00000000-0000-0000-0000-000000000000"), NotFoundError, "no item has the id"),
+        (Example(id="no uuid"), NotFoundError, "no item has the id"),
+        (Example(title=" "), NotFoundError, "no item is titled"),
+        (Example(title=""), NotFoundError, "neither an id nor a title"),
+        (Example(), NotFoundError, "neither an id nor a title"),
+    ],
+)
+async def test_an_example_that_stands_for_nothing_is_explained(ask: Any, example: Example, kind: type[Exception], said: str) -> None:
+    for call in (RecommendCall((example,)), RecommendCall(dislikes=(Example(title="Heat"), example))):
+        with pytest.raises(kind, match=said):
+            await ask(call)
+
+
+async def test_a_year_tells_titles_apart(ask: Any) -> None:
+    assert (await ask(liked("The Long Night (2004)"))).likes[0]["id"] == EXTRA[1].uid("demo")
+
+
+async def test_search_modes_have_their_own_scores(ask: Any, embedder: Embedder) -> None:
+    [text] = embedder.encode(["a shark attacks"], kind="query")
+    types = {mode: (await ask(SearchCall("a shark attacks", text, mode))).score_type for mode in ("dense", "sparse", "hybrid")}
+    assert types == {"dense": "cosine", "sparse": "bm25", "hybrid": "rrf"}
+    assert (await ask(SearchCall("the of and", text, "hybrid"))).score_type == "cosine"
+    assert (await ask(SearchCall("!!!", None, "sparse"))).count == 0
+
+
+async def test_a_mixed_batch_equals_the_single_calls_and_a_bad_one_spoils_nothing(
+    ask: Any, recommender: Recommender, embedder: Embedder
+) -> None:
+    [text] = embedder.encode(["a heist"], kind="query")
+    bad = liked("Zzyzx Qqqq")
+    good: list[Call] = [
+        liked("Heat"),
+        liked("Heat", "Psycho", diversity=0.4),
+        RecommendCall(),
+        RecommendCall(dislikes=(Example(title="Titanic"),)),
+        RecommendCall(text=text, k=3),
+        *(SearchCall("a heist", text, mode) for mode in ("dense", "sparse", "hybrid")),
+    ]
+    mixed = [bad, *good[:4], bad, liked("The Long Night"), *good[4:], good[0]]
+    answers = await recommender.answer(mixed)
+    assert [isinstance(answer, MatineeError) for answer in answers] == [index in (0, 5, 6) for index in range(len(mixed))]
+    singles = [await ask(call) for call in [*good, good[0]]]
+    assert [answer for answer in answers if isinstance(answer, Answer)] == singles
+
+
+async def test_no_calls_get_no_answers(recommender: Recommender) -> None:
+    assert await recommender.answer([]) == []
+
+
+async def test_ranking_is_offloaded_once_a_batch(index: Index) -> None:
+    offloaded = 0
+
+    async def offload(work: Any) -> list[Answer]:
+        nonlocal offloaded
+        offloaded += 1
+        done: list[Answer] = work()
+        return done
+
+    recommender = Recommender(index, SearchSettings(), offload=offload)
+    await recommender.answer([liked("Heat"), RecommendCall(), liked("Psycho")])
+    assert offloaded == 1
