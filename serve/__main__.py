@@ -2,7 +2,9 @@
 
     python -m serve                       # http://127.0.0.1:8000, settings from MATINEE_* and MATINEE_CONFIG
     python -m serve --port 0              # any free port
+    python -m serve --metrics-port 9100   # Prometheus text on http://127.0.0.1:9100/metrics
     python -m serve key reader            # print a new API key and the settings entry that admits it
+    python -m serve openapi               # print the OpenAPI document, as docs/openapi.json holds it
 
 Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve config instead (`serve.app:build`).
 """
@@ -41,13 +43,16 @@ def start(
     context: typer.Context,
     port: Annotated[int | None, typer.Option(help="0 takes a free one")] = None,
     host: Annotated[str | None, typer.Option()] = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65_535, help="of the Prometheus text at /metrics; 0: Ray takes a free one")] = 0,
 ) -> None:
     """Start the graph and wait until it is stopped."""
     if context.invoked_subcommand is not None:
         return
     try:
-        overrides = {key: value for key, value in {"port": port, "host": host}.items() if value is not None}
-        run(load_settings({"serving": overrides}))
+        given = {"MATINEE_SERVING__PORT": port, "MATINEE_SERVING__HOST": host}
+        # What is typed is stronger than the environment, which is stronger than any other source.
+        os.environ |= {name: str(value) for name, value in given.items() if value is not None}
+        run(load_settings(), metrics_port=metrics_port)
     except MatineeError as error:
         console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
@@ -66,14 +71,22 @@ def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {
     sys.stdout.write(f"key (shown once): {secret}\nserving.keys entry: {entry.model_dump_json()}\n")
 
 
-def run(settings: Settings) -> None:
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the HTTP API."""
+    from serve.openapi import document
+
+    sys.stdout.write(document())
+
+
+def run(settings: Settings, *, metrics_port: int = 0) -> None:
     """Start Ray and the graph, announce the server in `server.json`, and wait for a signal."""
     port = _port(settings)
     url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
     _check(settings)
     _environment(settings)
     stop = threading.Event()
-    with _ray(settings, port, stop):
+    with _ray(settings, port, metrics_port, stop):
         if not _wait_ready(url, stop):
             raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
         with _announced(settings.server_file, url):
@@ -133,13 +146,13 @@ def _environment(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, port: int, stop: threading.Event) -> Iterator[None]:
+def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event) -> Iterator[None]:
     import ray
     from ray import serve as ray_serve
 
     from serve.app import graph
 
-    ray.init(include_dashboard=False, logging_level="warning", num_cpus=_cpus())
+    ray.init(include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
     # After Ray's start, which puts its own in their place: those would leave the replicas behind.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

@@ -3,7 +3,7 @@
 Ranked answers are put together as bytes, because the Retriever has already written the JSON of their items.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from matinee.items import Item, ItemFilter
+from matinee.items import MAX_LIST, Item, ItemFilter, Name
 from matinee.recommender import Answer
 from matinee.settings import Scope
 from serve import calls, schemas
@@ -30,26 +32,36 @@ from serve.upkeep import Upkeep
 
 STATIC = Path(__file__).parent / "static"
 
-_PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+_PAGE_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse, "description": text}
     for status, text in {
-        400: "not JSON",
+        400: "not JSON that can be read",
         401: "no valid key",
         403: "the key lacks the scope",
         404: "no such item",
         409: "the title is ambiguous: `candidates` has what was meant",
+        405: "this route has no such method: see `Allow`",
         413: "the body is too large",
+        415: "not sent as JSON",
         422: "the request is malformed: the message says where",
         503: "full, starting, or without an index: see `Retry-After`",
         504: "no answer within the deadline",
     }.items()
 }
 
-Id = Annotated[str, Query(max_length=200)]
-Values = Annotated[list[str], Query(max_length=64)]
+Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 _ANY: list[str] = []
+
+
+class PageFiles(StaticFiles):
+    """The page's files, asked for anew at each visit: an upgrade must never mix old and new modules."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def create_app(service: Service, access: Access, metrics: Metrics, *, names_requests: bool = True) -> FastAPI:
@@ -62,22 +74,30 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
         yield
         await upkeep.stop()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Matinee",
         version=version("matinee"),
         description="Semantic recommendations: by liked items, by words, by both.",
         lifespan=lifespan,
         redoc_url=None,
+        static_url="/docs-assets",
+        # A redirect would be one more kind of answer, and names whatever host the proxy in front asked for.
+        redirect_slashes=False,
     )
-    app.include_router(_ranking(service, access, metrics))
-    app.include_router(_catalogue(service, access, upkeep))
-    app.include_router(_state(service, access))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    routers = [_ranking(service, access, metrics), _catalogue(service, access, upkeep), _state(service, access)]
+    for router in routers:
+        app.include_router(router)
+    methods = _methods(routers)
+    app.mount("/static", PageFiles(directory=STATIC), name="static")
 
     async def known(request: Request, error: Exception) -> Response:
         response = explain(error, request.state.request_id, retry_after_s=service.settings.serving.retry_after_s)
         if response is None:
             raise error
+        path = getattr(request.scope.get("route"), "path", None)
+        if response.status_code == 405 and path in methods:
+            # The framework names the methods of one route only, where several share a path.
+            response.headers["Allow"] = methods[path]
         request.state.outcome = getattr(error, "code", None) or str(response.status_code)
         return response
 
@@ -85,6 +105,14 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
     app.add_exception_handler(HTTPException, known)
     app.add_middleware(Door, settings=service.settings.serving, metrics=metrics, names_requests=names_requests)
     return app
+
+
+def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
+    """Path -> its methods, as `Allow` lists them."""
+    found: dict[str, set[str]] = {}
+    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
+        found.setdefault(route.path, set()).update(route.methods or ())
+    return {path: ", ".join(sorted(names)) for path, names in found.items()}
 
 
 def _answer(request: Request, **content: Any) -> Response:

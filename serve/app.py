@@ -26,7 +26,9 @@ def graph(settings: Settings) -> Application:
     enhancer = None
     if settings.enhancer.enabled:
         enhancer = parts.Enhancer.options(**options(settings.enhancer.deployment, settings)).bind(settings)
-    gateway = parts.Gateway.options(**options(settings.serving.deployment, settings))
+    # The door refuses with the envelope at its limit; Serve's own refusals, which know no envelope, stand a little behind it.
+    door = settings.serving.deployment.max_ongoing_requests
+    gateway = parts.Gateway.options(**options(settings.serving.deployment, settings) | {"max_ongoing_requests": door + max(8, door // 4)})
     app: Application = gateway.bind(settings, embedder, retriever, enhancer)
     return app
 

@@ -68,6 +68,9 @@ class Retriever:
         self._replica = RetrieverReplica(settings, Metrics(RaySink()))
         await self._replica.start()
 
+    def check_health(self) -> None:
+        self._replica.check_health()
+
     async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
         return await self._replica.call(batch)
 

@@ -8,10 +8,11 @@ import time
 import uuid
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings import ServingSettings
-from serve.errors import RequestError, envelope, explain
+from serve.errors import envelope, explain
 from serve.metrics import Metrics
 from serve.service import Trace
 
@@ -21,6 +22,8 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+# Digits of any length that is possible: a longer number is not worth reading, and Python refuses some.
+_LONGEST = 18
 _UNCOUNTED = {"/livez", "/readyz"}
 
 
@@ -44,20 +47,19 @@ class Door:
             return
         if self._ongoing >= self._limit and scope["path"] not in _UNCOUNTED:
             self._metrics.refused()
-            response = envelope(
-                503,
-                "overloaded",
-                f"{self._limit} requests are under way here; ask again in a moment",
-                _request_id(scope),
-                retry_after_s=self._settings.retry_after_s,
-            )
-            await response(scope, receive, send)
+            await self._refuse(scope, receive, send)
             return
         self._ongoing += 1
         try:
             await self._pass(scope, receive, send)
         finally:
             self._ongoing -= 1
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, message = _request_id(scope), f"{self._limit} requests are under way here; ask again in a moment"
+        response = envelope(503, "overloaded", message, request_id, retry_after_s=self._settings.retry_after_s)
+        response.raw_headers += [*_HEADERS, *([(b"x-request-id", request_id.encode())] if self._names_requests else [])]
+        await response(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
@@ -110,13 +112,13 @@ def _timing(trace: Trace, seconds: float) -> tuple[bytes, bytes]:
 
 
 def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """`receive`, refusing a body above `limit` bytes as soon as that is known."""
+    """`receive`, refusing a body above `limit` bytes as soon as that is known (by an HTTPException: FastAPI hides any other)."""
     message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
 
         async def refuse() -> Any:
-            raise RequestError(413, message)
+            raise HTTPException(413, message)
 
         return refuse
     received = 0
@@ -127,7 +129,7 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
         if event["type"] == "http.request":
             received += len(event.get("body", b""))
             if received > limit:
-                raise RequestError(413, message)
+                raise HTTPException(413, message)
         return event
 
     return counted

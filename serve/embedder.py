@@ -9,7 +9,7 @@ from matinee.settings import EmbedderSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, still_wanted
 from serve.metrics import Metrics
-from serve.replica import ModelSlot, describe_update
+from serve.replica import ModelSlot, announce, describe_update
 
 
 class EmbedderReplica:
@@ -19,6 +19,7 @@ class EmbedderReplica:
         self._metrics = metrics
         self._models_dir = settings.models_dir
         self._base = settings.embedder
+        self._named: dict[str, str] | None = None
         self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
         limit = settings.embedder.deployment.max_ongoing_requests
         self._batcher: Coalescer[list[Timed[calls.Embed]], list[Any]] = Coalescer(
@@ -31,8 +32,10 @@ class EmbedderReplica:
         return embedder
 
     def _announce(self, embedder: Embedder) -> None:
-        self._metrics.model_info(
-            1, part="embedder", model=embedder.model_id, precision=embedder.precision, fingerprint=embedder.fingerprint[:16]
+        self._named = announce(
+            self._metrics,
+            self._named,
+            {"part": "embedder", "model": embedder.model_id, "precision": embedder.precision, "fingerprint": embedder.fingerprint[:16]},
         )
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

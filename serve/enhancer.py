@@ -11,7 +11,7 @@ from matinee.settings import EnhancerSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
 from serve.metrics import Metrics
-from serve.replica import ModelSlot, describe_update
+from serve.replica import ModelSlot, announce, describe_update
 
 _WARM_UP = Item(kind="film", title="Warm up", year=2000, genres=("Drama",))
 
@@ -23,6 +23,7 @@ class EnhancerReplica:
         self._metrics = metrics
         self._models_dir = settings.models_dir
         self._base = settings.enhancer
+        self._named: dict[str, str] | None = None
         self.slot: ModelSlot[Enhancer, EnhancerSettings] = ModelSlot("enhancer", settings.enhancer, self._load, self._announce, metrics)
         self._batcher: Coalescer[calls.Describe, Any] = Coalescer(
             "enhancer",
@@ -40,7 +41,8 @@ class EnhancerReplica:
 
     def _announce(self, enhancer: Enhancer) -> None:
         info = enhancer.info()
-        self._metrics.model_info(1, part="enhancer", model=info["model"], precision=info["precision"], fingerprint=str(info["digest"])[:16])
+        named = {"part": "enhancer", "model": info["model"], "precision": info["precision"], "fingerprint": str(info["digest"])[:16]}
+        self._named = announce(self._metrics, self._named, named)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.slot.update(describe_update(self._base, user_config))

@@ -50,9 +50,20 @@ class RequestError(MatineeError):
         self.code = _BY_STATUS[status]
 
 
-def envelope(status: int, code: str, message: str, request_id: str, *, retry_after_s: int | None = None, **more: Any) -> Response:
+def envelope(
+    status: int,
+    code: str,
+    message: str,
+    request_id: str,
+    *,
+    retry_after_s: int | None = None,
+    allow: str | None = None,
+    **more: Any,
+) -> Response:
     """An error as every route answers it."""
     headers = {"Retry-After": str(retry_after_s)} if status == 503 and retry_after_s else {}
+    if allow is not None:
+        headers["Allow"] = allow
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = orjson.dumps({"code": code, "message": message, "request_id": request_id, **more})
@@ -69,18 +80,42 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
         case MatineeError() if error.code in STATUS:
             return envelope(STATUS[error.code], error.code, str(error), request_id, retry_after_s=retry_after_s)
         case RequestValidationError():
-            return envelope(422, "invalid", _validation_message(error), request_id)
+            status, message = _validation(error)
+            return envelope(status, _BY_STATUS[status], message, request_id)
         case HTTPException():
-            return envelope(error.status_code, _BY_STATUS.get(error.status_code, "error"), str(error.detail), request_id)
-        case RecursionError():
-            return envelope(400, "bad_request", "the JSON is nested too deeply", request_id)
+            message = _unreadable(error) if error.status_code == 400 else str(error.detail)
+            allow = (error.headers or {}).get("Allow")
+            return envelope(error.status_code, _BY_STATUS.get(error.status_code, "error"), message, request_id, allow=allow)
     return None
+
+
+def _unreadable(error: HTTPException) -> str:
+    """Why FastAPI could not read the body; it keeps the reason as the cause only."""
+    match error.__cause__:
+        case RecursionError():
+            return "the body is not JSON that can be read: it is nested too deeply"
+        case UnicodeDecodeError():
+            return "the body is not JSON that can be read: it is not UTF-8"
+        case ValueError():
+            return "the body is not JSON that can be read: a number has too many digits"
+    return str(error.detail)
+
+
+def _validation(error: RequestValidationError) -> tuple[int, str]:
+    """The status and message of a request whose content is not as documented."""
+    if isinstance(error.body, bytes):
+        return 415, "send JSON, with the header Content-Type: application/json"
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return 400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+    return 422, _validation_message(error)
 
 
 def _validation_message(error: RequestValidationError) -> str:
     problems = []
     for problem in error.errors()[:5]:
-        where = ".".join(str(part) for part in problem["loc"] if part != "body")
+        # A name that the client made up may be as long as a body.
+        where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
         message = str(problem["msg"]).removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown field: see /docs for the fields of this route"

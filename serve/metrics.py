@@ -43,13 +43,23 @@ METRICS: dict[str, Spec] = {
     "model_batch": Spec("histogram", "matinee_model_batch", "Texts or items that a model handled at once", ("part",), _SIZES),
     "results": Spec("histogram", "matinee_results", "Items in an answer", ("endpoint",), (0.5, 1, 2, 5, 10, 20, 50, 100)),
     "generated_tokens": Spec("counter", "matinee_generated_tokens", "Tokens that the enhancer wrote", ()),
-    "violations": Spec("counter", "matinee_description_violations", "Descriptions that said what the metadata does not", ()),
-    "model_info": Spec("gauge", "matinee_model_info", "1 for the model that a replica runs", ("part", "model", "precision", "fingerprint")),
+    "violations": Spec("counter", "matinee_description_violations", "Statements in descriptions that the metadata does not bear out", ()),
+    "model_info": Spec(
+        "gauge",
+        "matinee_model_info",
+        "1 for the model that a replica runs, 0 for those it ran before",
+        ("part", "model", "precision", "fingerprint"),
+    ),
     "model_load_s": Spec("gauge", "matinee_model_load_seconds", "Time that the last model load and warm-up took, s", ("part",)),
     "model_swap_failures": Spec(
         "counter", "matinee_model_swap_failures", "Model updates that failed and left the old model in place", ("part",)
     ),
-    "index_info": Spec("gauge", "matinee_index_info", "1 for the index version that a Retriever answers from", ("version", "fingerprint")),
+    "index_info": Spec(
+        "gauge",
+        "matinee_index_info",
+        "1 for the index version that a Retriever answers from, 0 for those before",
+        ("version", "fingerprint"),
+    ),
     "index_items": Spec("gauge", "matinee_index_items", "Items in the current index version when it was opened", ()),
 }
 
@@ -112,12 +122,16 @@ class _MemoryMetric:
         self._values = values
 
     def inc(self, value: float, tags: Mapping[str, str]) -> None:
-        if set(tags) != set(self._spec.tags):
-            raise ValueError(f"{self._spec.name} has the tags {self._spec.tags}, not {tuple(tags)}")
+        self._check(tags)
         key = (self._spec.name, tuple(sorted(tags.items())))
         self._values[key] = self._values.get(key, 0) + value
 
     def set(self, value: float, tags: Mapping[str, str]) -> None:
+        self._check(tags)
         self._values[self._spec.name, tuple(sorted(tags.items()))] = value
 
     observe = inc
+
+    def _check(self, tags: Mapping[str, str]) -> None:
+        if set(tags) != set(self._spec.tags):
+            raise ValueError(f"{self._spec.name} has the tags {self._spec.tags}, not {tuple(tags)}")

@@ -37,7 +37,7 @@ class ModelSlot(Generic[Model, Settings]):
         self._metrics = metrics
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
-        self._target = settings
+        self._target = self._live = settings
         self.trouble: str | None = None
         self.model = self._load_timed(settings)
         announce(self.model)
@@ -63,6 +63,9 @@ class ModelSlot(Generic[Model, Settings]):
         with self._swap_lock:
             if settings != self._target:
                 return
+            if settings == self._live:
+                self.trouble = None
+                return
             try:
                 model = self._load_timed(settings)
             except Exception as error:
@@ -70,9 +73,20 @@ class ModelSlot(Generic[Model, Settings]):
                 self._metrics.model_swap_failures(part=self._name)
                 self.trouble = f"the last model update failed: {error}"
                 return
-            self.model = model
+            if settings != self._target:
+                # Another update came while this one loaded: it is the next to take the lock.
+                return
+            self.model, self._live = model, settings
             self.trouble = None
             self._announce(model)
+
+
+def announce(metrics: Metrics, before: dict[str, str] | None, now: dict[str, str]) -> dict[str, str]:
+    """Set the gauge of the model that went live, and of the one before to 0: two series of 1 would mean two models. Returns `now`."""
+    if before is not None:
+        metrics.model_info(0, **before)
+    metrics.model_info(1, **now)
+    return now
 
 
 def describe_update(current: Any, user_config: dict[str, Any]) -> Any:

@@ -36,6 +36,7 @@ class Retriever:
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
+        self._named: dict[str, str] | None = None
         self.trouble: str | None = None
 
     async def start(self) -> None:
@@ -66,7 +67,10 @@ class Retriever:
         if changed and self._live.manifest is not None:
             manifest = self._live.manifest
             self._metrics.index_items(manifest.count)
-            self._metrics.index_info(1, version=manifest.version, fingerprint=manifest.fingerprint[:16])
+            if self._named is not None:
+                self._metrics.index_info(0, **self._named)
+            self._named = {"version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
+            self._metrics.index_info(1, **self._named)
 
     def _note(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
@@ -168,6 +172,11 @@ class Retriever:
             "previous": None if previous is None else previous.version,
             "trouble": self.trouble,
         }
+
+    def check_health(self) -> None:
+        """Raises where the replica can't follow the index any more; an absent index or a store out of reach is no illness."""
+        if self._watcher is not None and self._watcher.done():
+            raise RuntimeError("the watcher of the index version has died")
 
     async def close(self) -> None:
         if self._watcher is not None:

@@ -4,16 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from matinee.items import Item, ItemFilter, Text
+from matinee.items import PRINTABLE, Item, ItemFilter
 from matinee.settings import Mode
 
 MAX_EXAMPLES = 50
 MAX_EXCLUDE = 1000
 MAX_WRITE = 100
 
-Id = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-Query = Annotated[Text, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True)]
-Diversity = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
+Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE]
+Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Request(BaseModel):
@@ -39,7 +39,7 @@ Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
 
 
 class _Ranked(_Request):
-    k: Annotated[int, Field(ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")] = 10
+    k: Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")] = 10
     filter: ItemFilter = ItemFilter()
     diversity: Diversity = 0.0
 
@@ -57,8 +57,8 @@ class RecommendRequest(_Ranked):
     text: Query | None = None
     strategy: Literal["average", "best"] = "average"
     exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE)] = ()
-    explain: bool = Field(True, description="say for each item which like it is near to, and what both share")
-    enhance: bool | None = Field(None, description="let the enhancer describe cold items first; by default as the index was built")
+    explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
+    enhance: bool | None = Field(None, strict=True, description="let the enhancer describe cold items first; by default as the index was built")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -71,8 +71,8 @@ class SearchRequest(_Ranked):
 
     text: Query
     mode: Mode | None = None
-    exact: bool = Field(False, description="scan everything instead of the graph index (scope admin)")
-    expand: bool = Field(False, description="let the enhancer write a hypothetical description first, and search with it too")
+    exact: bool = Field(False, strict=True, description="scan everything instead of the graph index (scope admin)")
+    expand: bool = Field(False, strict=True, description="let the enhancer write a hypothetical description first, and search with it too")
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"text": "a heist inside dreams", "k": 3, "filter": {"year": {"gte": 2000}}}]}

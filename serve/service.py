@@ -3,6 +3,7 @@
 Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine function for each part of the graph.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from matinee.embedder import Kind
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, MatineeError, OverloadedError
 from matinee.index import Vector
-from matinee.items import Item
+from matinee.items import MAX_OVERVIEW, Item
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings import Recipe, Settings
 from serve import calls, schemas
@@ -27,6 +28,9 @@ from serve.ids import as_uid
 from serve.metrics import Metrics
 
 T = TypeVar("T")
+
+OUTAGE_S = 60.0
+"""How long the index store may be out of reach before gateways call themselves unready."""
 
 LATE = (DeadlineError, OverloadedError, UnavailableError)
 """What makes an answer degraded instead of failed, where the part is optional."""
@@ -73,6 +77,7 @@ class Service:
         self.graph = graph
         self.metrics = metrics
         self._vectors: LRUCache[tuple[Kind, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
+        self._reached_at = float("-inf")
         self._descriptions: LRUCache[str, Description] = LRUCache(max(1, settings.enhancer.cache_entries))
 
     def trace(self) -> Trace:
@@ -82,7 +87,7 @@ class Service:
 
     async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
-        texts = [prompts.query_text(request.text)] if request.text else []
+        texts = [prompts.query_text(self._check_text(request.text))] if request.text else []
         cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
@@ -220,7 +225,7 @@ class Service:
 
     async def _expansion(self, text: str, trace: Trace) -> str:
         """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
-        wish = Item(title=text[:200], overview=text)
+        wish = Item(title=text[:200], overview=text[:MAX_OVERVIEW])
         description = await self._describe_or_degrade(wish, trace)
         return text if description is None else f"{text} {description.text}"
 
@@ -269,12 +274,12 @@ class Service:
 
     async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
         status = await self._retrieve(calls.Status(), trace)
-        parts = {name: await ask() for name, ask in self.graph.infos.items()}
+        parts = {name: await self._part_info(ask, trace) for name, ask in self.graph.infos.items()}
         degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
         if status["trouble"]:
             degraded.append(f"index: {status['trouble']}")
         index = status["index"]
-        if index is not None and index["fingerprint"] != parts["embedder"]["fingerprint"]:
+        if index is not None and index["fingerprint"] != parts["embedder"].get("fingerprint", index["fingerprint"]):
             degraded.append("index: made by another embedder than the one that serves; text search is refused until a new ingest")
         search, serving = self.settings.search, self.settings.serving
         return {
@@ -294,12 +299,24 @@ class Service:
             "degraded": degraded,
         }
 
+    async def _part_info(self, ask: Callable[[], Awaitable[dict[str, Any]]], trace: Trace) -> dict[str, Any]:
+        """What a part says of itself; a part that can't be asked now is degraded, and hides nothing of the others."""
+        try:
+            async with asyncio.timeout(trace.deadline - time.time()):
+                return await ask()
+        except (MatineeError, TimeoutError) as error:
+            return {"trouble": str(error) or "no answer within the deadline"}
+
     async def unready(self, trace: Trace) -> list[str]:
-        """Why this gateway should get no traffic; empty when it should."""
+        """Why this gateway should get no traffic; empty when it should.
+
+        A short outage of the index store makes answers 503, not every gateway unready at once.
+        """
         try:
             status = await self._retrieve(calls.Status(), trace)
         except MatineeError as error:
-            return [str(error)]
+            return [str(error)] if time.monotonic() - self._reached_at > OUTAGE_S else []
+        self._reached_at = time.monotonic()
         if status["index"] is None:
             return [status["trouble"] or "index_absent: build an index with `matinee ingest FILE`"]
         return []

@@ -5,6 +5,8 @@
     python -m train.ingest hub:Pablinho/movies-dataset --kind film --catalogue films
     python -m train.ingest --demo
 
+    python -m train.ingest films.csv --recipe enhanced --json > result.json
+
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
 gives the same index. What was written through the API is kept (`--replace` discards it and says how much). Rows that can't be used go to
 a rejects file with line number and reason. Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
@@ -14,12 +16,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -27,14 +29,22 @@ from matinee import demo
 from matinee.client import Server, ServerWrites
 from matinee.descriptions import Descriptions
 from matinee.embedder import Embedder
-from matinee.errors import MatineeError, SourceError
-from matinee.index import open_store
-from matinee.indexing import ApiWrites, Build, IndexWrites, Outcome, PointMaker
+from matinee.errors import IndexLockedError, MatineeError, SourceError
+from matinee.index import IndexStore, open_store
+from matinee.indexing import ApiItem, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
 from matinee.settings import Settings, load_settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 
 console = Console(stderr=True)
+
+_PATIENCE_S = 60
+"""For a server that starts while a build is under way: it holds the index before it answers."""
+
+EXAMPLES = """Examples:\n
+[dim]matinee ingest films.csv --kind film --map overview=Plot\n
+matinee ingest hub:Pablinho/movies-dataset --kind film --catalogue films\n
+matinee ingest --demo[/]"""
 
 
 def main(
@@ -57,24 +67,30 @@ def main(
     pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None,
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path(),
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False,
+    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of the running server, where it wants one")] = None,
 ) -> None:
-    """Turn a catalogue into a search index. See `python -m train.ingest --help`."""
+    """Turn a catalogue into a new index version, and switch to it when it is complete and verified.
+
+    Items written through the API are kept. Rows that can't be used go to NAME.rejects.jsonl, with line and reason.
+    """
     try:
-        overrides = {"catalogue": catalogue} if catalogue else {}
-        settings = load_settings(overrides | ({"index": {"recipe": recipe}} if recipe else {}))
+        flags = {"catalogue": catalogue} if catalogue else {}
+        settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
         reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
         start = time.perf_counter()
-        outcome = asyncio.run(ingest(settings, reader, replace=replace, given=demo.descriptions() if demo_films else None))
+        outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, given=demo.descriptions() if demo_films else None))
         _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
     except MatineeError as error:
-        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         console.print("interrupted: the old index goes on serving; run the same command again to complete")
         raise typer.Exit(130) from None
 
 
-async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, given: dict[str, str] | None = None) -> Outcome:
+async def ingest(
+    settings: Settings, reader: ItemReader, *, replace: bool, key: str | None = None, given: dict[str, str] | None = None
+) -> Outcome:
     """Build and switch to a new version of the settings' catalogue."""
     with console.status("loading the embedder (the first time converts it)"):
         embedder = Embedder.load(settings.embedder, settings.models_dir, workload="corpus")
@@ -82,32 +98,52 @@ async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, given
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, given, console).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe)
-    async with AsyncExitStack() as stack:
-        store = open_store(settings)
-        stack.push_async_callback(store.close)
-        api = await _api_writes(settings, store, stack)
-        progress = stack.enter_context(_progress())
-        bar = progress.add_task("ingest", total=reader.total)
-        build = Build(
-            store, maker, settings.catalogue, reader.report.source, api, replace, lambda *_: progress.update(bar, completed=reader.done)
-        )
-        outcome = await build.run(_not_empty(reader))
-        progress.update(bar, completed=reader.total)
+    store = open_store(settings)
+    try:
+        with _progress() as progress:
+            bar = progress.add_task("ingest", total=reader.total)
+            api = LiveWrites(settings, store, key)
+            build = Build(
+                store, maker, settings.catalogue, reader.report.source, api, replace, lambda *_: progress.update(bar, completed=reader.done)
+            )
+            outcome = await build.run(_not_empty(reader))
+            progress.update(bar, completed=reader.total)
         await store.prune(settings.index.keep_versions)
+    finally:
+        await store.close()
     return outcome
 
 
-async def _api_writes(settings: Settings, store: Any, stack: AsyncExitStack) -> ApiWrites | None:
-    """Where the API's writes can be read: from the running server, else from the current version itself."""
-    server = Server.running(settings)
-    if server is not None:
-        return ServerWrites(server) if server.get("/v1/info")["index"] is not None else None
-    current = await store.current()
-    if current is None:
-        return None
-    index = await store.open(current.version)
-    stack.push_async_callback(index.close)
-    return IndexWrites(index)
+class LiveWrites:
+    """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
+
+    def __init__(self, settings: Settings, store: IndexStore, key: str | None = None) -> None:
+        self._settings, self._store, self._key = settings, store, key
+        self._patience = 0
+
+    async def read(self, since: int) -> list[ApiItem]:
+        for _ in range(self._patience):
+            try:
+                return await self._read(since)
+            except IndexLockedError:
+                await asyncio.sleep(1)
+        entries = await self._read(since)
+        self._patience = _PATIENCE_S
+        return entries
+
+    async def _read(self, since: int) -> list[ApiItem]:
+        server = Server.running(self._settings, key=self._key)
+        info = {} if server is None else server.get("/v1/info")
+        if server is not None and info["catalogue"] == self._settings.catalogue:
+            return [] if info["index"] is None else await ServerWrites(server).read(since)
+        current = await self._store.current()
+        if current is None:
+            return []
+        index = await self._store.open(current.version)
+        try:
+            return await IndexWrites(index).read(since)
+        finally:
+            await index.close()
 
 
 def _not_empty(reader: ItemReader) -> Iterator[Item]:
@@ -165,14 +201,17 @@ def _report(reader: ItemReader, outcome: Outcome, seconds: float, folder: Path, 
         )
     table = Table(title=f"catalogue {manifest.catalogue}", show_header=False)
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     console.print(table)
     for warning in report.warnings:
-        console.print(f"[yellow]warning[/]: {warning}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]warning[/]: {escape(warning)}", highlight=False, soft_wrap=True)
     if where is not None:
-        console.print(f"rejected rows, with line and reason: {where}", highlight=False, soft_wrap=True)
+        console.print(f"rejected rows, with line and reason: {escape(str(where))}", highlight=False, soft_wrap=True)
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command(epilog=EXAMPLES)(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -12,7 +12,7 @@ from matinee.items import Item
 from matinee.sources import ItemReader, ReadOptions, read_items, source_name, write_rejects
 from matinee.sources.cells import repair
 
-DATA = Path(os.environ.get("MATINEE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+DATA = Path(os.environ.get("MATINEE_DATA") or Path(__file__).parents[4] / "shared" / "data")
 FILMS = DATA / "mymoviedb.csv"
 CORPUS = DATA / "eval" / "corpus.jsonl"
 has_data = pytest.mark.skipif(not FILMS.exists(), reason=f"the shared data is not at {DATA}: set MATINEE_DATA")
