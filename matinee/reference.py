@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
@@ -48,6 +48,8 @@ def _values(field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
     if args := get_args(annotation):
         return " or ".join(
             dict.fromkeys("nothing" if arg is type(None) else str(arg) if isinstance(arg, str) else _kind(arg) for arg in args)

@@ -1,0 +1,33 @@
+"""What the documents say is what the code does: the settings page, the README's table of metrics, its commands and its links."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from matinee.cli import app
+from matinee.reference import page
+from serve.metrics import table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_settings_page_is_current() -> None:
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == page(), "run `python -m matinee.reference > docs/settings.md`"
+
+
+def test_the_readme_lists_every_metric() -> None:
+    assert table() in README, "put the output of serve.metrics.table() into the README"
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`?matinee ([a-z]+)", README)) - {"serves"}))
+def test_the_readme_names_only_commands_that_exist(command: str) -> None:
+    assert command in get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_the_readme_links_to_files_that_exist(target: str) -> None:
+    assert "://" in target or (ROOT / target).exists()
