@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from matinee.cli_models import models_app
 from matinee.client import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 index_app = typer.Typer(no_args_is_help=True, help="The versions of the index: list them, go back to the one before.")
 app.add_typer(index_app, name="index")
+app.add_typer(models_app, name="models")
 err = Console(stderr=True)
 out = Console()
 
@@ -109,9 +111,10 @@ def search(
     [dim]matinee search "a heist inside dreams" --from 2000[/]
     """
     settings, filter, wanted = load_settings(), _filter(genre, since, until, language), _mode(mode)
+    _given(text, "TEXT")
     server = _server(settings, url, key)
     if server is None:
-        answer = Local(settings).search(_given(text, "TEXT"), mode=wanted, k=k, filter=filter, diversity=diversity)
+        answer = Local(settings).search(text, mode=wanted, k=k, filter=filter, diversity=diversity)
     else:
         body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
         answer = server.post("/v1/search", body | ({"mode": wanted} if wanted else {}))

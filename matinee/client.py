@@ -5,6 +5,7 @@
 
 import json
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Server:
             raise ServerError(f"{url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000", "invalid") from None
         except UnicodeEncodeError:
             raise ServerError("the API key has characters that no key has: copy it again", "unauthorized") from None
+        # Closed with the last reference: no caller has to remember it.
+        weakref.finalize(self, self._client.close)
 
     @classmethod
     def running(cls, settings: Settings, *, key: str | None = None) -> "Server | None":

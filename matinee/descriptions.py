@@ -60,7 +60,7 @@ class Descriptions:
     def _load(self) -> Enhancer:
         if self._enhancer is None:
             with self._console.status("loading the enhancer (the first time converts it)"):
-                self._enhancer = Enhancer.load(self._settings.enhancer, self._settings.models_dir)
+                self._enhancer = Enhancer.load(self._settings.enhancer, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
         return self._enhancer
 
 

@@ -62,12 +62,14 @@ class Embedder:
         self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens, settings.language)
 
     @classmethod
-    def load(cls, settings: EmbedderSettings, models_dir: Path, *, workload: Workload = "queries") -> "Embedder":
+    def load(
+        cls, settings: EmbedderSettings, models_dir: Path, *, artifacts: str | None = None, workload: Workload = "queries"
+    ) -> "Embedder":
         """Load the model and choose its precision; `workload` says what `auto` optimises: single short texts, or many long ones.
 
         Raises `ModelError` when files are missing or broken, or when the asked precision is not faithful to fp32 here.
         """
-        folder = resolve(settings.model, settings.revision, models_dir=models_dir)
+        folder = resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts)
         weights_digest = digest(folder)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -96,7 +98,7 @@ class Embedder:
         if torch.cuda.is_available():
             return None
         try:
-            encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=settings.threads)
+            encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=torch.get_num_threads())
         except Exception as error:  # noqa: BLE001
             # The exporter does not know every architecture; which errors it raises then is not documented.
             log.warning("no ONNX form of %s: %s", settings.model, error)

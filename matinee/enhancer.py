@@ -65,12 +65,14 @@ class Enhancer:
         self._guided = not self._chat and adapter_digest is None
 
     @classmethod
-    def load(cls, settings: EnhancerSettings, models_dir: Path, *, progress: weights.Progress | None = None) -> Self:
+    def load(
+        cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: weights.Progress | None = None
+    ) -> Self:
         """Fetch or convert what is needed, then load. Raises `ModelError`."""
-        model_dir = weights.resolve(settings.model, settings.revision, models_dir=models_dir, progress=progress)
+        model_dir = weights.resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts, progress=progress)
         adapter = None
         if settings.adapter is not None:
-            adapter = weights.resolve(settings.adapter, models_dir=models_dir, progress=progress)
+            adapter = weights.resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
             weights.check_adapter(adapter, model_dir, settings.model)
         backend = generation.load(
             model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress

@@ -49,7 +49,9 @@ class Local:
 
     def describe(self, title: str) -> dict[str, Any]:
         item = asyncio.run(self._find(title))
-        [written] = Enhancer.load(self._settings.enhancer, self._settings.models_dir).describe([item])
+        [written] = Enhancer.load(self._settings.enhancer, self._settings.models_dir, artifacts=self._settings.artifacts_uri).describe(
+            [item]
+        )
         return {
             "description": written.text,
             "source": written.source,
@@ -131,7 +133,7 @@ class Local:
     def _embedder(self) -> Embedder:
         # Measuring precisions takes longer than one query at any of them.
         quick = self._settings.embedder.model_copy(update={"precision": "fp32"})
-        return Embedder.load(quick, self._settings.models_dir)
+        return Embedder.load(quick, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
 
 
 def _example(text: str) -> Example:

@@ -63,7 +63,8 @@ def _export(model: Any, path: Path) -> None:
             # The tracing exporter is deprecated, but the new one needs minutes and a package more for the same graph.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _Pooled(model, names),
+                # In evaluation mode from the start: the exporter puts back what it found, in the whole model.
+                _Pooled(model, names).eval(),
                 tuple(example[name] for name in names),
                 partial,
                 input_names=names,

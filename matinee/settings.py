@@ -104,7 +104,7 @@ class EnhancerSettings(_Part):
     seed: int = 0
     retries: Annotated[int, Field(ge=0, le=5)] = 1
     batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 2
     deadline_s: Seconds = 10
     cache_entries: Annotated[int, Field(ge=0)] = 4096
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
@@ -119,7 +119,7 @@ class EmbedderSettings(_Part):
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
     language: Language | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
     batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 256
-    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 0
     cache_entries: Annotated[int, Field(ge=0)] = 4096
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
@@ -154,6 +154,12 @@ class IndexSettings(_Part):
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
         return self
+
+
+class ArtifactSettings(_Part):
+    """Where trained models lie: a folder, s3://BUCKET/PATH, gs://BUCKET/PATH; null is `artifacts` in the home folder."""
+
+    uri: str | None = None
 
 
 class SearchSettings(_Part):
@@ -212,6 +218,7 @@ class Settings(BaseSettings):
     enhancer: EnhancerSettings = EnhancerSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     index: IndexSettings = IndexSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     search: SearchSettings = SearchSettings()
     serving: ServingSettings = ServingSettings()
 
@@ -255,6 +262,10 @@ class Settings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         return self.home_dir / "models"
+
+    @property
+    def artifacts_uri(self) -> str:
+        return self.artifacts.uri or str(self.home_dir / "artifacts")
 
     @property
     def index_dir(self) -> Path:

@@ -44,9 +44,21 @@ def _fetch_models(settings: Settings, console: Console) -> None:
             status.update(f"models: {step}")
             console.print(f"  {step}", highlight=False)
 
-        weights.resolve(settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, progress=progress)
+        weights.resolve(
+            settings.embedder.model,
+            settings.embedder.revision,
+            models_dir=settings.models_dir,
+            artifacts=settings.artifacts_uri,
+            progress=progress,
+        )
         if settings.enhancer.enabled:
-            folder = weights.resolve(settings.enhancer.model, settings.enhancer.revision, models_dir=settings.models_dir, progress=progress)
+            folder = weights.resolve(
+                settings.enhancer.model,
+                settings.enhancer.revision,
+                models_dir=settings.models_dir,
+                artifacts=settings.artifacts_uri,
+                progress=progress,
+            )
             if settings.enhancer.precision in ("auto", "ct2-int8"):
                 weights.ctranslate2_dir(folder, models_dir=settings.models_dir, progress=progress)
     console.print("models are ready")

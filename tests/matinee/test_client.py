@@ -1,0 +1,186 @@
+"""`matinee.client`: a live server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.client import Server, ServerError, ServerWrites, read_server_file
+from matinee.items import Item
+from matinee.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings({"home": tmp_path}, environ={})
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def other_server() -> Iterator[Any]:
+    """A server that is not Matinee: it answers everything with `status` and `body`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(server.status)  # type: ignore[attr-defined]
+            self.end_headers()
+            self.wfile.write(server.body)  # type: ignore[attr-defined]
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def films(local_graph: Any) -> list[Item]:
+    titles = {"Inception", "Metropolis", "Beauty and the Beast"}
+    return [film for i, film in enumerate(local_graph.demo_films()) if i % 10 == 0 or film.title in titles]
+
+
+@pytest.fixture(scope="module")
+def local_app_url(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of fewer films than the shared one."""
+    home = tmp_path_factory.mktemp("home")
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=films)) as url:
+        yield url
+
+
+def announce(settings: Settings, url: str, pid: int | None = None) -> None:
+    settings.server_file.write_text(json.dumps({"url": url, "pid": os.getpid() if pid is None else pid}), encoding="utf-8")
+
+
+def dead_pid() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"url": 1, "pid": 1}', '{"url": "http://x"}', '{"url": "http://x", "pid": "1"}'])
+def test_a_damaged_server_file_names_no_server(settings: Settings, text: str) -> None:
+    settings.server_file.write_text(text, encoding="utf-8")
+    assert read_server_file(settings.server_file) is None
+    assert Server.running(settings) is None
+
+
+def test_without_a_server_file_none_runs(settings: Settings) -> None:
+    assert Server.running(settings) is None
+
+
+@pytest.mark.parametrize("pid", [10**12, 10**30])
+def test_a_pid_that_can_not_be_is_a_dead_server(settings: Settings, local_app_url: str, pid: int) -> None:
+    announce(settings, local_app_url, pid)
+    assert Server.running(settings) is None
+
+
+def test_a_server_whose_process_died_does_not_run(settings: Settings, local_app_url: str) -> None:
+    announce(settings, local_app_url, dead_pid())
+    assert Server.running(settings) is None
+
+
+def test_a_process_that_listens_nowhere_is_no_server(settings: Settings, free_port: int) -> None:
+    announce(settings, f"http://127.0.0.1:{free_port}")
+    assert Server.running(settings) is None
+
+
+def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Settings, local_app_url: str) -> None:
+    announce(settings, local_app_url)
+    server = Server.running(settings)
+    assert server is not None
+    assert server.url == local_app_url
+    assert server.serves("demo")
+    assert not server.serves("books")
+
+
+def test_answers_come_as_they_are(local_app_url: str) -> None:
+    server = Server(f"{local_app_url}/")
+    assert server.post("/v1/recommend", {"likes": ["Inception"], "k": 2})["likes"][0]["title"] == "Inception"
+    assert len(server.get("/v1/items", q="the", limit=3, cursor=None)["items"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "exit_code"),
+    [
+        ("/v1/recommend", {"likes": ["Zzyzx Qqqq"]}, "not_found", 6),
+        ("/v1/recommend", {"likes": ["Beauty and the Beast"]}, "ambiguous_title", 6),
+        ("/v1/search", {"text": "x", "k": 999}, "invalid", 2),
+        ("/v1/nothing", {}, "not_found", 6),
+    ],
+)
+def test_a_refusal_has_the_servers_code_and_message(local_app_url: str, path: str, body: Any, code: str, exit_code: int) -> None:
+    with pytest.raises(ServerError) as refusal:
+        Server(local_app_url).post(path, body)
+    assert (refusal.value.code, refusal.value.exit_code) == (code, exit_code)
+    assert bool(refusal.value.candidates) is (code == "ambiguous_title")
+    assert str(refusal.value)
+
+
+def test_a_server_that_does_not_answer_is_explained(free_port: int) -> None:
+    with pytest.raises(ServerError, match=r"does not answer \(ConnectError\)") as refusal:
+        Server(f"http://127.0.0.1:{free_port}").get("/v1/info")
+    assert refusal.value.exit_code == 5
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://x", "http://[::1", "http://a:b", "127.0.0.1:8000"])
+def test_what_is_no_url_is_explained(url: str) -> None:
+    with pytest.raises(ServerError, match="is not the URL of a server") as refusal:
+        Server(url).get("/v1/info")
+    assert refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["clé", "two\nlines"])
+def test_a_key_that_can_not_be_sent_is_explained_without_being_shown(local_app_url: str, key: str) -> None:
+    with pytest.raises(ServerError, match="API key") as refusal:
+        Server(local_app_url, key=key).get("/v1/info")
+    assert key not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (200, b"[]"), (404, b'"no"'), (502, b""), (200, b"\xff")])
+def test_a_server_that_is_not_matinee_is_explained(other_server: Any, status: int, body: bytes) -> None:
+    other_server.status, other_server.body = status, body
+    with pytest.raises(ServerError, match=f"answered {status}, but not as a Matinee server does"):
+        Server(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+
+
+def test_an_error_without_an_envelope_still_has_a_message(other_server: Any) -> None:
+    other_server.status, other_server.body = 500, b'{"detail": "oops"}'
+    with pytest.raises(ServerError, match="oops"):
+        Server(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+
+
+def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matinee.client._PAGE", 10)
+    titles = sorted(entry["item"]["title"] for entry in Server(local_app_url).items())
+    assert titles == sorted(film.title for film in films)
+
+
+async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_url: str) -> None:
+    server = Server(local_app_url)
+    assert await ServerWrites(server).read(0) == []
+    film = Item(id="mine", kind="film", title="My Film", year=2024)
+    [written] = server._send("PUT", "/v1/items", json={"items": [film.facts()]})["items"]
+    server._send("DELETE", "/v1/items/metropolis-1927")
+    mine, gone = sorted(await ServerWrites(server).read(0), key=lambda entry: entry.revision)
+    assert (mine.id, mine.revision, mine.item) == (written["id"], written["revision"], film)
+    assert (gone.item, gone.revision > mine.revision) == (None, True)
+    assert await ServerWrites(server).read(mine.revision) == [gone]
+    assert await ServerWrites(server).read(gone.revision) == []

@@ -1,0 +1,191 @@
+"""`matinee.local`: the same requests and answers as the HTTP API, without a server; and a rollback that loses nothing."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.client import Server
+from matinee.embedder import Embedder
+from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
+from matinee.index import open_store
+from matinee.indexing import PointMaker
+from matinee.items import Item, ItemFilter, Range
+from matinee.live import LiveIndex, new_revision
+from matinee.local import Local
+from matinee.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}
+
+
+@pytest.fixture(scope="module")
+def films(local_graph: Any) -> list[Item]:
+    titles = {"Inception", "The Matrix", "Titanic", "Heat", "Beauty and the Beast"}
+    return [film for i, film in enumerate(local_graph.demo_films()) if i % 20 == 0 or film.title in titles]
+
+
+@pytest.fixture(scope="module")
+def settings(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    made: Settings = local_graph.local_settings(tmp_path_factory.mktemp("home"))
+    asyncio.run(local_graph.build_index(made, films))
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    home = tmp_path_factory.mktemp("served")
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=films)) as url:
+        yield Server(url)
+
+
+def same(local: dict[str, Any], answer: dict[str, Any]) -> None:
+    assert answer.pop("request_id")
+    scores = [[card.pop("score") for card in side["items"]] for side in (local, answer)]
+    assert local == answer
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid", None])
+def test_a_search_answers_as_the_api_does(settings: Settings, served: Server, mode: Any) -> None:
+    local = Local(settings).search(" a dream\nwithin a dream ", mode=mode, **NONE)
+    same(local, served.post("/v1/search", {"text": " a dream\nwithin a dream ", "mode": mode, "k": 5}))
+
+
+def test_a_recommendation_answers_as_the_api_does(settings: Settings, served: Server) -> None:
+    filter = ItemFilter(year=Range(gte=1950))
+    local = Local(settings).recommend(["inceptoin"], ["Titanic"], text="a heist", k=5, filter=filter, diversity=0.3)
+    body = {"likes": ["inceptoin"], "dislikes": ["Titanic"], "text": "a heist", "k": 5, "diversity": 0.3}
+    same(local, served.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json")}))
+
+
+def test_likes_may_be_ids(settings: Settings, films: list[Item]) -> None:
+    [heat] = [film for film in films if film.title == "Heat"]
+    for id in (heat.uid("demo"), heat.uid("demo").upper()):
+        assert Local(settings).recommend([id], [], text=None, **NONE)["likes"][0]["title"] == "Heat"
+    with pytest.raises(NotFoundError, match="no item has the id"):
+        Local(settings).recommend(["00000000-0000-0000-0000-000000000000"], [], text=None, **NONE)
+
+
+def test_titles_that_stand_for_none_or_several_are_explained(settings: Settings) -> None:
+    with pytest.raises(NotFoundError, match="no item is titled"):
+        Local(settings).recommend(["Zzyzx Qqqq"], [], text=None, **NONE)
+    with pytest.raises(AmbiguousTitleError) as several:
+        Local(settings).recommend(["Beauty and the Beast"], [], text=None, **NONE)
+    assert len(several.value.candidates) == 2
+
+
+def test_nothing_at_all_is_answered_with_the_popular(settings: Settings) -> None:
+    assert Local(settings).recommend([], [], text=None, **NONE)["score_type"] == "popularity"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda local: local.search("x", mode="sparse", **NONE),
+        lambda local: local.recommend(["Heat"], [], text=None, **NONE),
+        lambda local: local.describe("Heat"),
+        lambda local: local.rollback(),
+    ],
+    ids=["search", "recommend", "describe", "rollback"],
+)
+def test_without_an_index_the_next_step_is_named(local_graph: Any, tmp_path: Path, ask: Callable[[Local], Any]) -> None:
+    with pytest.raises(IndexAbsentError):
+        ask(Local(local_graph.local_settings(tmp_path)))
+
+
+def test_info_and_versions_without_an_index_are_empty(local_graph: Any, tmp_path: Path) -> None:
+    local = Local(local_graph.local_settings(tmp_path))
+    assert local.info() == {"server": None, "home": str(tmp_path), "catalogue": "demo", "index": None}
+    assert local.versions() == {"current": None, "previous": None, "versions": []}
+
+
+def test_info_and_versions_say_what_is_there(settings: Settings, films: list[Item]) -> None:
+    info, versions = Local(settings).info(), Local(settings).versions()
+    assert (info["index"]["count"], info["index"]["previous"]) == (len(films), None)
+    assert versions["current"] == info["index"]["version"] == versions["versions"][0]["version"]
+
+
+def test_an_index_of_another_encoder_is_refused_for_texts_and_used_for_titles(settings: Settings) -> None:
+    other = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"max_tokens": 64})})
+    with pytest.raises(FingerprintError, match="matinee ingest"):
+        Local(other).search("x", mode="dense", **NONE)
+    assert Local(other).recommend(["Heat"], [], text=None, **NONE)["items"]
+
+
+def test_an_index_that_a_process_holds_is_locked_and_then_free(settings: Settings) -> None:
+    async def hold() -> None:
+        live = LiveIndex(open_store(settings))
+        await live.refresh()
+        try:
+            with pytest.raises(IndexLockedError, match="another process"):
+                await asyncio.to_thread(Local(settings).search, "x", mode="sparse", **NONE)
+        finally:
+            await live.close()
+
+    asyncio.run(hold())
+    assert Local(settings).search("love", mode="sparse", **NONE)["items"]
+
+
+@pytest.fixture
+def twice(local_graph: Any, films: list[Item], tmp_path: Path) -> Settings:
+    """A catalogue of two versions."""
+    settings: Settings = local_graph.local_settings(tmp_path)
+    for _ in range(2):
+        asyncio.run(local_graph.build_index(settings, films[:4]))
+    return settings
+
+
+def with_live(settings: Settings, work: Callable[[LiveIndex], Coroutine[Any, Any, Any]]) -> Any:
+    async def run() -> Any:
+        live = LiveIndex(open_store(settings))
+        try:
+            await live.refresh()
+            return await work(live)
+        finally:
+            await live.close()
+
+    return asyncio.run(run())
+
+
+def test_a_rollback_goes_back_and_forth(twice: Settings) -> None:
+    local = Local(twice)
+    before = local.versions()
+    assert local.rollback()["version"] == before["previous"]
+    assert local.versions() == before | {"current": before["previous"], "previous": before["current"]}
+    assert local.rollback()["version"] == before["current"]
+
+
+def test_a_rollback_without_a_server_keeps_what_the_api_wrote(twice: Settings, local_graph: Any, films: list[Item]) -> None:
+    embedder: Embedder = local_graph.embedder_replica().slot.model
+    mine = Item(id="mine", kind="film", title="Written By Hand", overview="A film that only the API knows.")
+
+    async def write(live: LiveIndex) -> None:
+        points = PointMaker(embedder, "raw")([mine], [mine.uid("demo")], origin="api", revisions=[new_revision()])
+        await live.upsert(points, fingerprint=embedder.fingerprint)
+        await live.delete(films[0].uid("demo"))
+
+    async def read(live: LiveIndex) -> list[Any]:
+        return await live.get().retrieve([mine.uid("demo"), films[0].uid("demo")], vectors=True)
+
+    with_live(twice, write)
+    Local(twice).rollback()
+    written, deleted = with_live(twice, read)
+    assert written.vector is not None
+    assert deleted.payload["deleted"] is True
+
+
+def test_a_rollback_beside_a_process_that_holds_the_index_is_left_to_it(twice: Settings) -> None:
+    before = Local(twice).versions()
+
+    async def roll(live: LiveIndex) -> None:
+        await asyncio.to_thread(Local(twice).rollback)
+        assert live.manifest is not None
+        assert live.manifest.version == before["current"]
+        assert await live.refresh() is True
+        assert live.manifest.version == before["previous"]
+
+    with_live(twice, roll)

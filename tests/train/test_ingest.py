@@ -1,0 +1,183 @@
+"""`train.ingest` as its user meets it: real processes on small files, broken rows, locks, kills, and a server beside it."""
+
+import asyncio
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.client import Server
+from matinee.index import open_store
+from matinee.items import Item
+from matinee.live import LiveIndex
+from matinee.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+ROWS = [
+    ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),
+    ("Alien", "1979", "Horror", "A crew meets something in the dark of space."),
+    ("Amélie", "2001", "Comedy|Romance", "A waitress mends the lives around her."),
+    ("[/Rec]", "2007", "Horror", "A reporter is locked into a house."),
+]
+BROKEN = [("", "1990", "Drama", "A film without a title."), ("Nowhere", "not a year", "Drama", "A film out of time.")]
+
+
+def write(path: Path, rows: list[tuple[str, ...]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("title", "year", "genres", "overview"), *rows])
+    return path
+
+
+def environ(home: Path, **more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")}
+    return inherited | {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "200", **more}
+
+
+def ingest(home: Path, *args: Any, **more: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "train.ingest", *map(str, args), "--rejects", str(home)]
+    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def settings(local_graph: Any, tmp_path: Path) -> Settings:
+    made: Settings = local_graph.local_settings(tmp_path)
+    return made
+
+
+def held(settings: Settings, work: Callable[[LiveIndex], Any] | None = None) -> Any:
+    """Payloads by id of the current version; `work` is done while this process holds it."""
+
+    async def run() -> Any:
+        live = LiveIndex(open_store(settings))
+        try:
+            await live.refresh()
+            if work is not None:
+                return await asyncio.to_thread(work, live)
+            page, _ = await live.get().scroll(limit=1000, deleted=True)
+            return {hit.id: hit.payload for hit in page}
+        finally:
+            await live.close()
+
+    return asyncio.run(run())
+
+
+def refused(done: "subprocess.CompletedProcess[str]", exit_code: int, *said: str) -> None:
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for part in ("error: ", *said):
+        assert part in done.stderr
+
+
+def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings, tmp_path: Path) -> None:
+    done = ingest(tmp_path, write(tmp_path / "films.csv", [*ROWS, *BROKEN, ROWS[0]]), "--kind", "film", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    counted = {name: result[name] for name in ("rows read", "items in the index", "from the file", "duplicates dropped", "rejected")}
+    assert counted == {"rows read": 7, "items in the index": 4, "from the file": 4, "duplicates dropped": 1, "rejected": 2}
+    rejects = [json.loads(line) for line in Path(result["rejects_file"]).read_text().splitlines()]
+    assert [row["line"] for row in rejects] == [6, 7]
+    assert "title is missing" in rejects[0]["reason"]
+    assert "2 of 7 rows were rejected" in result["warnings"]
+    for warning in result["warnings"]:
+        assert f"warning: {warning}" in done.stderr
+    assert "rejected rows, with line and reason" in done.stderr
+    assert "next: matinee search" in done.stderr
+    found = held(settings)
+    assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
+    assert {payload["kind"] for payload in found.values()} == {"film"}
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "said"),
+    [
+        (["none.csv"], 3, "none.csv"),
+        ([], 3, "name one catalogue file"),
+        (["films.csv", "--demo"], 3, "name one catalogue file"),
+        (["films.csv", "--map", "overview"], 3, "write it as FIELD=COLUMN"),
+        (["films.csv", "--map", "overview=Plot"], 3, "Plot"),
+        (["films.csv", "--map", "plot=overview"], 3, "plot"),
+        (["films.csv", "--recipe", "magic"], 2, "index.recipe"),
+        (["films.csv", "--catalogue", "My Films"], 2, "catalogue"),
+        (["broken.csv"], 3, "no usable item in 1 rows, the first because: the title is missing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_can_not_be_ingested_is_explained_by_an_exit_code(tmp_path: Path, args: list[str], exit_code: int, said: str) -> None:
+    write(tmp_path / "films.csv", ROWS[:2])
+    write(tmp_path / "broken.csv", BROKEN[:1])
+    refused(ingest(tmp_path, *(tmp_path / arg if arg.endswith(".csv") else arg for arg in args)), exit_code, said)
+    assert not (tmp_path / "index" / "demo" / "CURRENT").exists()
+
+
+def test_the_help_has_examples_and_every_option(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from matinee.cli import app; app()", "ingest", "--help"]
+    done = subprocess.run(command, env=environ(tmp_path), capture_output=True, text=True, check=True)
+    assert "matinee ingest films.csv" in done.stdout
+    assert "--map" in done.stdout
+
+
+def test_an_index_that_a_stranger_holds_is_left_alone(local_graph: Any, settings: Settings, tmp_path: Path) -> None:
+    asyncio.run(local_graph.build_index(settings, [Item(kind="film", title="Before")]))
+    current = (settings.index_dir / "CURRENT").read_bytes()
+    path = write(tmp_path / "films.csv", ROWS[:2])
+    refused(held(settings, lambda _: ingest(tmp_path, path)), 5, "another process has the index")
+    assert (settings.index_dir / "CURRENT").read_bytes() == current
+
+
+def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_graph: Any, settings: Settings, tmp_path: Path) -> None:
+    before = [Item(kind="film", title="Heat", year=1995), Item(kind="film", title="Alien", year=1979)]
+    path = write(tmp_path / "films.csv", ROWS)
+    mine = Item(id="mine", kind="film", title="Mine")
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path, films=before)) as url:
+        settings.server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+        server = Server(url)
+        server._send("PUT", "/v1/items", json={"items": [mine.facts()]})
+        server._send("DELETE", f"/v1/items/{before[1].uid('demo')}")
+        kept = ingest(tmp_path, path, "--kind", "film", "--json")
+        assert kept.returncode == 0, kept.stderr
+        result = json.loads(kept.stdout)
+        assert [result[name] for name in ("from the file", "kept from the API", "deleted through the API")] == [3, 1, 1]
+        # A flag is stronger than the environment, and the server's items belong to its own catalogue.
+        elsewhere = ingest(tmp_path, path, "--catalogue", "other", "--json", MATINEE_CATALOGUE="demo")
+        assert (tmp_path / "index" / "other" / "CURRENT").exists()
+        assert json.loads(elsewhere.stdout)["kept from the API"] == 0
+        replaced = ingest(tmp_path, path, "--kind", "film", "--replace", "--json")
+        assert json.loads(replaced.stdout)["API items discarded"] == 1
+    found = held(settings)
+    assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
+
+
+def test_a_kill_in_mid_build_leaves_the_current_version(local_graph: Any, settings: Settings, tmp_path: Path) -> None:
+    asyncio.run(local_graph.build_index(settings, [Item(kind="film", title="Before")]))
+    before, versions = held(settings), {path.name for path in settings.index_dir.iterdir()}
+    current = (settings.index_dir / "CURRENT").read_bytes()
+    path = write(tmp_path / "films.csv", [(f"Film {i}", "1990", "Drama", f"{i} words " * 60) for i in range(5000)])
+    command = [sys.executable, "-m", "train.ingest", str(path), "--kind", "film", "--rejects", str(tmp_path)]
+    process = subprocess.Popen(command, env=environ(tmp_path), stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def building() -> bool:
+        return any((new / "shard").is_dir() for new in settings.index_dir.iterdir() if new.name not in versions)
+
+    while not building():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it ended with exit code {process.wait(timeout=0.02)} before it built anything")
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (settings.index_dir / "CURRENT").read_bytes() == current
+    assert held(settings) == before
+    left = {path.name for path in settings.index_dir.iterdir()} - versions
+    assert len(left) == 1
+    done = ingest(tmp_path, write(path, ROWS), "--kind", "film")
+    assert done.returncode == 0, done.stderr
+    assert len(held(settings)) == 4
+    assert not left & {path.name for path in settings.index_dir.iterdir()}

@@ -1,0 +1,190 @@
+"""Fine-tune the embedder on pairs or triplets: sentence-transformers' trainer inside Ray Train, on a CPU, one GPU or several.
+
+    python -m train.embedder work/triplets --prepared work/prepared --sets shared/data/eval --out work/embedder
+    python -m train.embedder work/triplets --loss triplet --negatives --epochs 5 --batch 16         # as in the paper
+    python -m train.embedder work/triplets --base hub:ibm-granite/granite-embedding-small-english-r2 --workers 4 --lora 16
+    python -m train.embedder work/triplets --prepared work/prepared --smoke --out work/embedder      # a minute on a CPU
+
+After each epoch the dev side of `--sets` is measured; the best epoch is kept, and training stops when `--patience` epochs bring nothing.
+The same command after a kill, of a worker or of everything, goes on from the last checkpoint (`--save-steps`). The result is a model folder
+and, under `artifacts.uri`, an immutable artifact with its manifest: base, data hashes, settings, commit, metrics.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from matinee import weights
+from matinee.artifacts import ArtifactStore, ModelManifest, Origin
+from matinee.errors import ModelError, SettingsError
+from matinee.settings import Settings, load_settings
+from train import runs
+from train.contrastive import Loss, Recipe, finalise
+
+RETRIES = 3
+
+
+def main(
+    triplets: Annotated[Path, typer.Argument(help="the folder of train.triplets")],
+    prepared: Annotated[Path, typer.Option(help="the folder of train.prepare, for the dev items")] = Path("work/prepared"),
+    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets; their dev side chooses the best epoch")] = None,
+    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/embedder"),
+    base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' embedder")] = None,
+    revision: Annotated[str | None, typer.Option(help="of a hub model")] = None,
+    loss: Annotated[str, typer.Option(help="mnr, cached, guided or triplet")] = Recipe.loss,
+    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
+    batch: Annotated[int, typer.Option(min=2, help="a worker's")] = Recipe.batch,
+    lr: Annotated[float, typer.Option(help="the highest learning rate")] = Recipe.lr,
+    warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = Recipe.warmup,
+    schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = Recipe.schedule,
+    scale: Annotated[float, typer.Option(help="inverse temperature of the in-batch losses")] = Recipe.scale,
+    margin: Annotated[float, typer.Option(help="of the triplet loss")] = Recipe.margin,
+    negatives: Annotated[bool, typer.Option("--negatives", help="use the mined negatives")] = False,
+    lora: Annotated[int, typer.Option(min=0, help="rank of LoRA adapters; 0 trains all weights")] = 0,
+    matryoshka: Annotated[list[int] | None, typer.Option(help="a shorter vector length to learn too; repeatable")] = None,
+    max_tokens: Annotated[int, typer.Option(min=16, help="texts are cut here in training")] = Recipe.max_tokens,
+    patience: Annotated[int, typer.Option(min=1, help="epochs without a gain before it stops")] = Recipe.patience,
+    save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = Recipe.save_steps,
+    seed: Annotated[int, typer.Option()] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="processes, one GPU each where there are GPUs")] = 1,
+    gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")] = None,
+    bf16: Annotated[bool | None, typer.Option("--bf16/--fp32", help="mixed precision; by default on GPUs only")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0,
+    pool: Annotated[int, typer.Option(min=10, help="items of the dev evaluation")] = 2000,
+    smoke: Annotated[bool, typer.Option("--smoke", help="two epochs over what there is, small batches")] = False,
+) -> None:
+    """Train an encoder and publish it."""
+    if loss not in get_args(Loss):
+        raise SettingsError(f"--loss {loss}: use {', '.join(get_args(Loss))}")
+    settings = load_settings(flags={"embedder": {"model": base, "revision": revision}} if base else {})
+    on_gpu = _has_gpu() if gpu is None else gpu
+    recipe = Recipe(
+        cast("Loss", loss), epochs, batch, lr, warmup, schedule, Recipe.weight_decay, scale, margin, lora, tuple(matryoshka or ()),
+        max_tokens, negatives or loss == "triplet", patience, seed, save_steps, on_gpu if bf16 is None else bf16,
+    )  # fmt: skip
+    if smoke:
+        recipe = Recipe.of(recipe.as_dict() | {"epochs": 2, "batch": 8, "save_steps": min(save_steps, 5), "max_tokens": 64})
+        pool = min(pool, 100)
+    recipe.check()
+    plan = _plan(settings, recipe, triplets, prepared, sets, out, gpu=on_gpu, threads=threads, pool=pool)
+    if runs.finished(out, "embedder", plan["settings"], plan["inputs"]):
+        runs.console.print(f"{out} is complete already: nothing to do", highlight=False)
+        return
+    start = time.perf_counter()
+    result = train(plan, workers)
+    model = publish(settings, recipe, plan, result, out, seconds=time.perf_counter() - start)
+    runs.console.print(
+        f"model {model.digest} in {settings.artifacts_uri}; next: [bold]matinee models promote {model.digest[:12]}[/]", highlight=False
+    )
+
+
+def _plan(
+    settings: Settings, recipe: Recipe, triplets: Path, prepared: Path, sets: Path | None, out: Path, *, gpu: bool, threads: int, pool: int
+) -> dict[str, Any]:
+    """All that a worker needs, as plain values: it may run on another machine that shares these folders."""
+    data = runs.read_manifest(triplets, "triplets")
+    runs.read_manifest(prepared, "prepare")
+    folder = weights.resolve(
+        settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri
+    )
+    described = recipe.as_dict() | {"base": settings.embedder.model, "base_digest": weights.digest(folder), "pool": pool}
+    out.mkdir(parents=True, exist_ok=True)
+    root = out.absolute()
+    return {
+        "recipe": recipe.as_dict(),
+        "settings": described,
+        "inputs": {f"triplets/{name}": digest for name, digest in data["outputs"].items()},
+        "template": data["settings"]["template"],
+        "base": str(folder),
+        "triplets": str(triplets.absolute()),
+        "prepared": str(prepared.absolute()),
+        "sets": str(sets.absolute()) if sets else None,
+        "work": str(root / "work"),
+        "log": str(root / "progress.jsonl"),
+        "storage": str(root / "checkpoints"),
+        "gpu": gpu,
+        "threads": threads,
+        "pool": pool,
+    }
+
+
+def train(plan: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Run the plan to its end, from the last checkpoint where there is one. Returns the last report and the best model's folder."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from train.fitting import fit
+
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=True)
+    name = "embedder-" + hashlib.sha256(json.dumps([plan["settings"], plan["inputs"]], sort_keys=True).encode()).hexdigest()[:12]
+    trainer = TorchTrainer(
+        fit,
+        train_loop_config=plan,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=plan["gpu"], resources_per_worker=None if plan["gpu"] else {"CPU": 1}),
+        run_config=RunConfig(
+            name=name,
+            storage_path=plan["storage"],
+            failure_config=FailureConfig(max_failures=RETRIES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    ray.shutdown()
+    metrics: dict[str, Any] = result.metrics or {}
+    if metrics.get("trouble"):
+        raise ModelError(f"training stopped: {metrics['trouble']}")
+    if result.error is not None or result.checkpoint is None:
+        raise ModelError(f"training failed: {result.error}; the same command goes on from the last checkpoint")
+    return metrics | {"checkpoint": result.checkpoint.path}
+
+
+def publish(
+    settings: Settings, recipe: Recipe, plan: dict[str, Any], result: dict[str, Any], out: Path, *, seconds: float
+) -> ModelManifest:
+    """The best epoch's model, whole and in safetensors: in the job's folder, and as an artifact."""
+    base = Path(plan["base"])
+    shutil.rmtree(out / "model", ignore_errors=True)
+    finalise(Path(result["checkpoint"]) / "best", base, recipe, out / "model")
+    best = result["best"]
+    metrics = {f"dev_{name}_ndcg": value for name, value in best["dev"].items()} | {"dev_gain": best["score"]}
+    origin = Origin(
+        base=settings.embedder.model,
+        base_revision=settings.embedder.revision,
+        base_digest=plan["settings"]["base_digest"],
+        data=plan["inputs"],
+        settings=plan["settings"],
+        git_commit=runs.git_commit(),
+        metrics=metrics,
+    )
+    manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
+    report = {"steps": result["step"], "seconds": round(seconds, 1), "base": result["base"], "best": best, "epochs": result["epochs"]}
+    runs.write_manifest(out, "embedder", plan["settings"], plan["inputs"], digest=manifest.digest, report=report)
+    # Only now: until the model is published, the checkpoints are all there is.
+    for folder in (plan["work"], plan["storage"]):
+        shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+# Read by Ray when it is imported. On a cluster the operator sets its own.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+app = runs.job_app(main)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,70 @@
+"""Hard negatives: items that BM25 or the encoder ranks high for an anchor though they are not its answer, without the false ones.
+
+A candidate is refused when it is a known positive of the same query, of the anchor's or the positive's franchise, not an item that may be
+trained on, or when the encoder finds it nearly as near as the positive (`margin`, as in NV-Retriever: such a one is probably right). Does
+not make pairs (`train.pairs`).
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from matinee import retrieval
+from train.pairs import Pair, Trainable
+
+Miner = Literal["none", "bm25", "encoder", "both"]
+Encode = Callable[[Sequence[str], Literal["query", "document"]], retrieval.Matrix]
+
+_DEPTH = 50
+_HARDEST = 10
+_CHUNK = 256
+
+
+def mine(
+    items: Trainable, pairs: Sequence[Pair], encode: Encode | None, *, miner: Miner, count: int = 1, margin: float = 0.95, seed: int = 0
+) -> list[tuple[str, ...]]:
+    """The ids of `count` negatives of each pair; fewer where nothing fit is left. `encode` is not needed for BM25 alone."""
+    if miner == "none" or count == 0:
+        return [()] * len(pairs)
+    positives: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        positives[pair.group].add(pair.positive_id)
+    bm25 = retrieval.Bm25Scorer(items.texts) if miner in ("bm25", "both") else None
+    documents = encode(items.texts, "document") if encode is not None else None
+    chosen: list[tuple[str, ...]] = []
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        anchors = [pair.anchor for pair in chunk]
+        near = None
+        if encode is not None and documents is not None:
+            near = retrieval.cosine(encode(anchors, "query"), documents)
+        lists = [
+            retrieval.top(scores, _DEPTH)
+            for scores in (bm25(anchors) if bm25 else None, near if miner != "bm25" else None)
+            if scores is not None
+        ]
+        for row, pair in enumerate(chunk):
+            candidates = _interleaved([ranking[row] for ranking in lists])
+            limit = None if near is None else margin * float(near[row, items.rows[pair.positive_id]])
+            kept = [
+                column
+                for column in candidates
+                if _may(items, pair, column, positives[pair.group]) and (near is None or limit is None or near[row, column] < limit)
+            ][:_HARDEST]
+            rng = random.Random(f"{seed}/{pair.group}/{pair.positive_id}")  # noqa: S311
+            chosen.append(tuple(items.entries[column].id for column in rng.sample(kept, min(count, len(kept)))))
+    return chosen
+
+
+def _may(items: Trainable, pair: Pair, column: int, positives: set[str]) -> bool:
+    entry = items.entries[column]
+    own = {items.entries[items.rows[id]].franchise for id in (pair.anchor_id, pair.positive_id) if id is not None}
+    return entry.id not in positives and entry.id != pair.anchor_id and entry.franchise not in own
+
+
+def _interleaved(rankings: Sequence[np.ndarray]) -> list[int]:
+    """By turns from each ranking, each item once."""
+    return list(dict.fromkeys(int(column) for columns in zip(*rankings, strict=True) for column in columns))

@@ -1,0 +1,177 @@
+"""Pairs for contrastive training: an anchor, its positive, and who both are. The one place that decides which items may be trained on.
+
+Sources: `<set>` (the training side of an evaluation set: text -> item, item -> item), and from the catalogue's own columns `sentence`
+(a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the item) and `related` (an item -> the item
+that shares most genres, keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of
+them. Does not choose negatives (`train.negatives`).
+"""
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from matinee import prompts, retrieval
+from matinee.corpus import Entry
+from matinee.errors import SourceError
+from matinee.evalsets import QuerySet, read_set, set_names
+
+NEVER = ("text_tag",)
+"""Sets that are there to be judged by only."""
+
+CATALOGUE = ("sentence", "title", "genre", "related")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`anchor_id` is None where the anchor is a text of its own; `group` names the query, whose other positives are no negatives."""
+
+    source: str
+    group: str
+    anchor: str
+    positive: str
+    anchor_id: str | None
+    positive_id: str
+
+
+class Trainable:
+    """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here."""
+
+    def __init__(self, entries: Sequence[Entry], template: prompts.Template = "full") -> None:
+        self.template = template
+        self.entries = [entry for entry in entries if entry.split == "train"]
+        if not self.entries:
+            raise SourceError("no item of the split train: nothing to train on")
+        self.texts = [prompts.raw_text(entry.item, template) for entry in self.entries]
+        self.rows = {entry.id: row for row, entry in enumerate(self.entries)}
+
+    def text(self, id: str) -> str:
+        return self.texts[self.rows[id]]
+
+
+def from_sets(items: Trainable, folder: Path) -> dict[str, list[Pair]]:
+    """The training side of every set under `folder`, without the items that may not be trained on."""
+    found = {name: _from_set(items, read_set(folder, name, "train")) for name in set_names(folder, "train") if name not in NEVER}
+    return {name: pairs for name, pairs in found.items() if pairs}
+
+
+def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
+    pairs = []
+    for query, relevant in queries.relevant.items():
+        asked = queries.items.get(query) if queries.of_items else None
+        # The set `known_*` names its item too: a query about a test film is its words, so it stays out even if a qrel were wrong.
+        named = queries.items.get(query)
+        if named is not None and named not in items.rows:
+            continue
+        anchor = items.text(asked) if asked is not None else prompts.query_text(queries.texts[query])
+        pairs += [
+            Pair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), asked, id)
+            for id in sorted(relevant)
+            if id in items.rows and id != asked
+        ]
+    return pairs
+
+
+def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[Pair]]:
+    """Pairs that need nothing but the catalogue's own columns."""
+    makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[Pair]]]
+    makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "related": _related}
+    found = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
+    return {name: pairs for name, pairs in found.items() if pairs}
+
+
+def _sentences(items: Trainable, random: random.Random) -> Iterator[Pair]:
+    """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
+    for entry in items.entries:
+        sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
+        if len(sentences) < 2:
+            continue
+        chosen = random.choice(sentences)
+        rest = entry.item.model_copy(update={"overview": entry.item.overview.replace(chosen, " ")})
+        anchor = re.sub(re.escape(entry.item.title), entry.item.kind, chosen, flags=re.IGNORECASE)
+        yield Pair("sentence", f"sentence/{entry.id}", anchor, prompts.raw_text(rest, items.template), entry.id, entry.id)
+
+
+def _titles(items: Trainable, random: random.Random) -> Iterator[Pair]:
+    for entry in items.entries:
+        title = entry.item.title
+        words = [title, title.casefold(), f"{title} {entry.item.year}" if entry.item.year else title, f"something like {title}"]
+        yield Pair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
+
+
+def _genres(items: Trainable, random: random.Random) -> Iterator[Pair]:
+    """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
+    spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
+    for entry in items.entries:
+        item = entry.item
+        rare = sorted(set(_words(item.overview)), key=lambda word: (spread[word], word))
+        rare = [word for word in rare if spread[word] > 1][:4]
+        if not item.genres or not rare:
+            continue
+        era = f"{item.year // 10 * 10}s" if item.year else ""
+        genres = " ".join(genre.casefold() for genre in random.sample(item.genres, min(len(item.genres), random.choice((1, 2)))))
+        about = " and ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
+        form = random.choice(("{era} {genres} {kind} about {about}", "{genres} {kind} with {about}", "{about} {genres}"))
+        text = prompts.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
+        yield Pair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
+
+
+def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
+    """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
+    tfidf = retrieval.TfidfScorer(items.texts)
+    facets = [_facets(entry) for entry in items.entries]
+    for start in range(0, len(items.entries), 500):
+        scores = tfidf(items.texts[start : start + 500])
+        for offset, best in enumerate(retrieval.top(scores, 30)):
+            row = start + offset
+            likeness = {int(column): _jaccard(facets[row], facets[column]) + scores[offset, column] for column in best if column != row}
+            if not likeness:
+                continue
+            near = sorted(likeness, key=lambda column: (-likeness[column], column))[:3]
+            this, other = items.entries[row], items.entries[random.choice(near)]
+            yield Pair("related", f"related/{this.id}", items.texts[row], items.text(other.id), this.id, other.id)
+
+
+def _facets(entry: Entry) -> frozenset[str]:
+    keywords = entry.item.extra.get("keywords", ())
+    words = keywords.split(",") if isinstance(keywords, str) else keywords
+    return frozenset(value.strip().casefold() for value in (*entry.item.genres, *words))
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / max(1, len(a | b))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]{4,}", text.casefold())
+
+
+def choose(found: Mapping[str, Sequence[Pair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[Pair]]:
+    """`count` pairs: each source gets its weight's share, and what a small one can't fill goes to the others. Groups take turns, so that
+    a keyword on 300 items does not outvote one on 3."""
+    left = {name: min(len(pairs), 10**9) for name, pairs in found.items() if weights.get(name, 1.0) > 0}
+    shares = dict.fromkeys(left, 0)
+    while count > 0 and any(left.values()):
+        total = sum(weights.get(name, 1.0) for name in left if left[name])
+        given = {name: min(left[name], max(1, int(count * weights.get(name, 1.0) / total))) for name in left if left[name]}
+        for name, more in given.items():
+            more = min(more, count)
+            shares[name] += more
+            left[name] -= more
+            count -= more
+    return {name: _take(found[name], share, seed) for name, share in shares.items() if share}
+
+
+def _take(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    turns: dict[str, int] = defaultdict(int)
+    ranked = []
+    for place, row in enumerate(order):
+        group = pairs[row].group
+        ranked.append((turns[group], place, int(row)))
+        turns[group] += 1
+    return [pairs[row] for _, _, row in sorted(ranked)[:count]]

@@ -1,0 +1,108 @@
+"""What every training job shares: its output folder, its manifest with hashes, resuming a finished step, errors as one line.
+
+A manifest is written last and atomically: where it is, the folder is complete and its files are what they were. Knows no job in particular.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from matinee.conversion import sha256, write_atomically
+from matinee.errors import MatineeError, SourceError
+
+P = ParamSpec("P")
+
+MANIFEST = "manifest.json"
+
+console = Console(stderr=True)
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with `-dirty` where files differ; None outside a checkout (an image names its own)."""
+    root = Path(__file__).parent
+
+    def ask(*args: str) -> str:
+        found = subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True)  # noqa: S603, S607
+        return found.stdout.strip()
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        return f"{commit}-dirty" if ask("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("GIT_COMMIT") or None
+
+
+def hashes(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): sha256(path) for path in sorted(paths)}
+
+
+def write_manifest(folder: Path, job: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """The last file of a job's folder: what made it, from what, and the sha256 of every other file of it."""
+    outputs = hashes((path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST), folder)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest: dict[str, Any] = {"job": job, "settings": dict(settings), "inputs": dict(inputs), "outputs": outputs}
+    manifest |= {"git_commit": git_commit(), "created": created, **more}
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, default=str))
+    return manifest
+
+
+def read_manifest(folder: Path, job: str) -> dict[str, Any]:
+    """The manifest of a folder that `job` has finished, its files checked. Raises `SourceError` where it is not."""
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise SourceError(f"{folder} has no manifest: run `python -m train.{job}` (again), it did not finish there") from None
+    except ValueError as error:
+        raise SourceError(f"{path} is not valid JSON: {error}") from None
+    if manifest.get("job") != job:
+        raise SourceError(f"{folder} was made by train.{manifest.get('job')}, not by train.{job}")
+    for name, digest in manifest["outputs"].items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            raise SourceError(f"{folder / name} is not what its manifest says: run `python -m train.{job}` again")
+    return manifest
+
+
+def finished(folder: Path, job: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Whether the same job with the same settings on the same inputs has finished here before."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read_manifest(folder, job)
+    except SourceError:
+        # Of another job, or changed since: it is made anew.
+        return False
+    as_json = json.loads(json.dumps(dict(settings), default=str))
+    return bool(manifest["settings"] == as_json and manifest["inputs"] == dict(inputs))
+
+
+def explained(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors as one line on stderr and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except MatineeError as error:
+            console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            console.print("interrupted: run the same command again to go on")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def job_app(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command(help=command.__doc__)(explained(command))
+    return app

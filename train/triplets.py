@@ -1,0 +1,132 @@
+"""Make training triplets and pairs: from a catalogue's columns, from text -> item pairs and from co-likes, with hard negatives.
+
+    python -m train.triplets work/prepared --sets shared/data/eval --out work/triplets
+    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight known_desc=3 --weight related=0 --negatives none
+    python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
+
+One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
+evaluation sets (`matinee.evalsets`), of which only the training side is read. No item of the dev or test split is in any role: not as
+anchor, as positive or as negative, whatever the qrels say. What is finished is not made again; an unfinished folder is made anew.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
+
+import orjson
+import typer
+
+from matinee import prompts
+from matinee.corpus import read_corpus
+from matinee.embedder import Embedder
+from matinee.errors import SettingsError
+from matinee.settings import load_settings
+from train import negatives, pairs, runs
+
+SMOKE = 200
+
+
+def main(
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
+    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/triplets"),
+    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets, for their training pairs")] = None,
+    count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 1 by default, 0 leaves it out")
+    ] = None,
+    miner: Annotated[str, typer.Option("--negatives", help="none, bm25, encoder or both")] = "both",
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="a negative nearer than this part of the positive's cosine is refused")
+    ] = 0.95,
+    template: Annotated[str, typer.Option(help="full: 'Title (year). Genres. Overview'; plain: 'Title. Overview'")] = "full",
+    model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} rows")] = False,
+) -> None:
+    """Write triplets and pairs for train.embedder."""
+    if miner not in get_args(negatives.Miner) or template not in get_args(prompts.Template):
+        raise SettingsError(f"--negatives {miner}, --template {template}: use none, bm25, encoder or both, and full or plain")
+    manifest = runs.read_manifest(prepared, "prepare")
+    weights = _weights(weight or [])
+    count = min(count, SMOKE) if smoke else count
+    options = {"count": count, "weights": weights, "negatives": miner, "margin": margin, "template": template, "model": model, "seed": seed}
+    inputs = dict(manifest["outputs"]) | _set_hashes(sets)
+    if runs.finished(out, "triplets", options, inputs):
+        runs.console.print(f"{out} is complete already: nothing to do", highlight=False)
+        return
+    items = pairs.Trainable(read_corpus(prepared), cast("prompts.Template", template))
+    found = pairs.from_catalogue(items, seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
+    if sets is not None:
+        found |= pairs.from_sets(items, sets)
+    unknown = set(weights) - set(found) - set(pairs.CATALOGUE)
+    if unknown:
+        raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(found))}")
+    chosen = pairs.choose(found, count, weights, seed)
+    encode = _encoder(model) if miner != "none" else None
+    counts = _write(out, items, chosen, encode, cast("negatives.Miner", miner), margin=margin, seed=seed)
+    runs.write_manifest(out, "triplets", options, inputs, counts=counts, available={name: len(rows) for name, rows in found.items()})
+    runs.console.print(f"{sum(counts.values())} rows in {out}: {counts}", highlight=False)
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, _, value in (text.partition("=") for text in given)}
+    except ValueError:
+        raise SettingsError(f"--weight {' '.join(given)}: write each as SOURCE=NUMBER") from None
+
+
+def _set_hashes(sets: Path | None) -> dict[str, str]:
+    if sets is None:
+        return {}
+    return runs.hashes(
+        [*sets.glob("*/qrels/train.tsv"), *(path.parent.parent / "queries.jsonl" for path in sets.glob("*/qrels/train.tsv"))], sets
+    )
+
+
+def _encoder(model: str | None) -> negatives.Encode:
+    settings = load_settings(flags={"embedder": {"model": model, "revision": None}} if model else {})
+    embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+
+    def encode(texts: Any, kind: Literal["query", "document"]) -> Any:
+        return embedder.encode(texts, kind=kind)
+
+    return encode
+
+
+def _write(
+    out: Path,
+    items: pairs.Trainable,
+    chosen: dict[str, list[pairs.Pair]],
+    encode: negatives.Encode | None,
+    miner: negatives.Miner,
+    *,
+    margin: float,
+    seed: int,
+) -> dict[str, int]:
+    out.mkdir(parents=True, exist_ok=True)
+    # The manifest goes first and comes back last: half a folder never looks finished.
+    (out / runs.MANIFEST).unlink(missing_ok=True)
+    for leftover in out.glob("*.jsonl"):
+        leftover.unlink()
+    flat = [pair for rows in chosen.values() for pair in rows]
+    mined = dict(zip(flat, negatives.mine(items, flat, encode, miner=miner, margin=margin, seed=seed), strict=True))
+    counts = {}
+    for name, rows in chosen.items():
+        kept = [pair for pair in rows if miner == "none" or mined[pair]]
+        with (out / f"{name}.jsonl").open("wb") as file:
+            for pair in kept:
+                file.write(orjson.dumps(_row(items, pair, mined[pair]), option=orjson.OPT_APPEND_NEWLINE))
+        counts[name] = len(kept)
+    return counts
+
+
+def _row(items: pairs.Trainable, pair: pairs.Pair, mined: tuple[str, ...]) -> dict[str, Any]:
+    row: dict[str, Any] = {"anchor": pair.anchor, "positive": pair.positive}
+    if mined:
+        row["negative"] = items.text(mined[0])
+    return row | {"ids": {"anchor": pair.anchor_id, "positive": pair.positive_id, "negative": mined[0] if mined else None}}
+
+
+app = runs.job_app(main)
+
+if __name__ == "__main__":
+    app()
