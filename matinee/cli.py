@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from matinee.cli_evalset import evalset_app
 from matinee.cli_models import models_app
 from matinee.client import Server
 from matinee.errors import MatineeError
@@ -36,6 +37,7 @@ app = typer.Typer(
 index_app = typer.Typer(no_args_is_help=True, help="The versions of the index: list them, go back to the one before.")
 app.add_typer(index_app, name="index")
 app.add_typer(models_app, name="models")
+app.add_typer(evalset_app, name="evalset")
 err = Console(stderr=True)
 out = Console()
 

@@ -4,6 +4,7 @@
     python -m serve --port 0              # any free port
     python -m serve --metrics-port 9100   # Prometheus text on http://127.0.0.1:9100/metrics
     python -m serve key reader            # print a new API key and the settings entry that admits it
+    python -m serve check                 # check the settings, fetch and verify the models, and stop
     python -m serve openapi               # print the OpenAPI document, as docs/openapi.json holds it
 
 Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve config instead (`serve.app:build`).
@@ -49,10 +50,8 @@ def start(
     if context.invoked_subcommand is not None:
         return
     try:
-        given = {"MATINEE_SERVING__PORT": port, "MATINEE_SERVING__HOST": host}
-        # What is typed is stronger than the environment, which is stronger than any other source.
-        os.environ |= {name: str(value) for name, value in given.items() if value is not None}
-        run(load_settings(), metrics_port=metrics_port)
+        flags = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
+        run(load_settings(flags={"serving": flags}), metrics_port=metrics_port)
     except MatineeError as error:
         console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
@@ -69,6 +68,18 @@ def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {
         raise typer.Exit(2)
     secret, entry = new_key(name, tuple(s for s in SCOPES if s in scope))
     sys.stdout.write(f"key (shown once): {secret}\nserving.keys entry: {entry.model_dump_json()}\n")
+
+
+@app.command()
+def check() -> None:
+    """Check the settings, and fetch and verify the models they name: what a pod does before it serves. Prints what it did."""
+    try:
+        settings = load_settings()
+        _check(settings, index=False)
+    except MatineeError as error:
+        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    console.print(f"settings and models are complete: catalogue {settings.catalogue}", highlight=False)
 
 
 @app.command()
@@ -108,16 +119,26 @@ def _port(settings: Settings) -> int:
         return int(probe.getsockname()[1])
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, *, index: bool = True) -> None:
     """Find here, in seconds and in plain words, what would otherwise fail in a replica: models, and an index that is locked or broken."""
 
     def say(step: str) -> None:
         console.print(f"  {step}", highlight=False)
 
-    weights.resolve(settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, progress=say)
+    weights.resolve(
+        settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
+    )
     if settings.enhancer.enabled:
-        weights.resolve(settings.enhancer.model, settings.enhancer.revision, models_dir=settings.models_dir, progress=say)
-    if settings.index.engine == "edge":
+        weights.resolve(
+            settings.enhancer.model,
+            settings.enhancer.revision,
+            models_dir=settings.models_dir,
+            artifacts=settings.artifacts_uri,
+            progress=say,
+        )
+        if settings.enhancer.adapter:
+            weights.resolve(settings.enhancer.adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say)
+    if index and settings.index.engine == "edge":
         asyncio.run(_try_index(settings))
 
 

@@ -17,6 +17,10 @@ class Access:
     """Checks the `Authorization` header against the configured keys."""
 
     def __init__(self, settings: ServingSettings) -> None:
+        self.use(settings)
+
+    def use(self, settings: ServingSettings) -> None:
+        """Other keys from now on."""
         self._keys = settings.keys
         self.open_to_write = not settings.keys and is_loopback(settings.host)
 

@@ -24,7 +24,7 @@ from matinee.settings import Scope
 from serve import calls, schemas
 from serve.access import Access
 from serve.door import Door
-from serve.errors import RequestError, explain
+from serve.errors import RequestError, explain, outcome
 from serve.ids import as_uid
 from serve.metrics import Metrics
 from serve.service import Service, Trace
@@ -98,7 +98,7 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
         if response.status_code == 405 and path in methods:
             # The framework names the methods of one route only, where several share a path.
             response.headers["Allow"] = methods[path]
-        request.state.outcome = getattr(error, "code", None) or str(response.status_code)
+        request.state.outcome = outcome(error, response.status_code)
         return response
 
     app.add_exception_handler(RequestValidationError, known)

@@ -21,11 +21,11 @@ def graph(settings: Settings) -> Application:
     """The application of settings that are loaded already."""
     # The type checker does not see that Serve's decorator replaces the class.
     parts: Any = deployments
-    embedder = parts.Embedder.options(**options(settings.embedder.deployment, settings)).bind(settings)
+    embedder = parts.Embedder.options(**options(settings.embedder.deployment, settings), **_AS_SETTINGS).bind(settings)
     retriever = parts.Retriever.options(**options(settings.index.deployment, settings)).bind(settings)
     enhancer = None
     if settings.enhancer.enabled:
-        enhancer = parts.Enhancer.options(**options(settings.enhancer.deployment, settings)).bind(settings)
+        enhancer = parts.Enhancer.options(**options(settings.enhancer.deployment, settings), **_AS_SETTINGS).bind(settings)
     # The door refuses with the envelope at its limit; Serve's own refusals, which know no envelope, stand a little behind it.
     door = settings.serving.deployment.max_ongoing_requests
     gateway = parts.Gateway.options(**options(settings.serving.deployment, settings) | {"max_ongoing_requests": door + max(8, door // 4)})
@@ -59,3 +59,7 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
     }
+
+
+# Never absent: a replica waits for it to know its model, and a Serve config's `user_config` takes its place.
+_AS_SETTINGS: dict[str, Any] = {"user_config": {}}

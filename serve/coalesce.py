@@ -47,7 +47,7 @@ class Coalescer(Generic[Unit, Result]):
     ) -> None:
         self._name = name
         self._send = send
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._observe_batch = observe_batch
@@ -79,7 +79,7 @@ class Coalescer(Generic[Unit, Result]):
     def _pump(self) -> None:
         while self._waiting and len(self._in_flight) < self._max_in_flight:
             batch: list[_Waiting[Unit, Result]] = []
-            while self._waiting and len(batch) < self._max_batch:
+            while self._waiting and len(batch) < self.max_batch:
                 waiting = self._waiting.popleft()
                 if not waiting.future.done():
                     batch.append(waiting)

@@ -18,6 +18,7 @@ from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica
 from serve.errors import UnavailableError
 from serve.metrics import Metrics, RaySink
+from serve.replica import describe_update
 from serve.retriever import Retriever as RetrieverReplica
 from serve.service import Graph, Service
 
@@ -31,15 +32,23 @@ class Embedder:
     """Texts -> vectors."""
 
     def __init__(self, settings: Settings) -> None:
-        self._replica = EmbedderReplica(settings, Metrics(RaySink()))
+        self._settings = settings
+        self._replica: EmbedderReplica | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._replica.reconfigure(user_config)
+        """Serve calls it once before the replica takes work, and at every in-place update: only then is the wanted model known."""
+        wanted = describe_update(self._settings.embedder, user_config)
+        if self._replica is None:
+            self._replica = EmbedderReplica(self._settings.model_copy(update={"embedder": wanted}), Metrics(RaySink()))
+        else:
+            self._replica.reconfigure(wanted.model_dump())
 
     async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        assert self._replica is not None  # noqa: S101  `reconfigure` came first
         return await self._replica.call(batch)
 
     async def info(self) -> dict[str, Any]:
+        assert self._replica is not None  # noqa: S101
         return await self._replica.info()
 
 
@@ -48,15 +57,23 @@ class Enhancer:
     """Items -> descriptions."""
 
     def __init__(self, settings: Settings) -> None:
-        self._replica = EnhancerReplica(settings, Metrics(RaySink()))
+        self._settings = settings
+        self._replica: EnhancerReplica | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._replica.reconfigure(user_config)
+        """Serve calls it once before the replica takes work, and at every in-place update: only then is the wanted model known."""
+        wanted = describe_update(self._settings.enhancer, user_config)
+        if self._replica is None:
+            self._replica = EnhancerReplica(self._settings.model_copy(update={"enhancer": wanted}), Metrics(RaySink()))
+        else:
+            self._replica.reconfigure(wanted.model_dump())
 
     async def call(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        assert self._replica is not None  # noqa: S101  `reconfigure` came first
         return await self._replica.call(batch)
 
     async def info(self) -> dict[str, Any]:
+        assert self._replica is not None  # noqa: S101
         return await self._replica.info()
 
 
@@ -93,10 +110,15 @@ class Gateway:
         infos = {name: _info(handle) for name, handle in handles.items() if name != "retriever"}
         graph = Graph(parts["embedder"], parts["retriever"], parts.get("enhancer"), infos)
         self._service = Service(settings, graph, self._metrics)
+        self._access = Access(settings.serving)
 
     def __serve_build_asgi_app__(self) -> Any:
         # Serve's own wrapper adds the request id to every answer.
-        return create_app(self._service, Access(self._settings.serving), self._metrics, names_requests=False)
+        return create_app(self._service, self._access, self._metrics, names_requests=False)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """An in-place update: other keys, without a restart. Without `keys` the settings' own hold."""
+        self._access.use(describe_update(self._settings.serving, user_config))
 
     def _part(self, name: str, handle: DeploymentHandle) -> Coalescer[Any, Any]:
         async def send(batch: list[Timed[Any]]) -> Sequence[Any]:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings import ServingSettings
 from serve.errors import envelope, explain
+from serve.errors import outcome as name_of
 from serve.metrics import Metrics
 from serve.service import Trace
 
@@ -87,7 +88,7 @@ class Door:
             if response is None:
                 log.exception("request %s failed", request_id)
                 response = envelope(500, "internal", "something broke here; the server's log has it under this request id", request_id)
-            outcome = getattr(error, "code", None) or f"{response.status_code}"
+            outcome = name_of(error, response.status_code)
             if sent:
                 raise
             await response(scope, receive, send_with_headers)

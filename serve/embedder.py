@@ -17,7 +17,7 @@ class EmbedderReplica:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._models_dir = settings.models_dir
+        self._models_dir, self._artifacts = settings.models_dir, settings.artifacts_uri
         self._base = settings.embedder
         self._named: dict[str, str] | None = None
         self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
@@ -27,7 +27,7 @@ class EmbedderReplica:
         )
 
     def _load(self, settings: EmbedderSettings) -> Embedder:
-        embedder = Embedder.load(settings, self._models_dir, workload="queries")
+        embedder = Embedder.load(settings, self._models_dir, artifacts=self._artifacts, workload="queries")
         embedder.encode(["warm up"] * 8, kind="query")
         return embedder
 

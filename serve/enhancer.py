@@ -21,7 +21,7 @@ class EnhancerReplica:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._models_dir = settings.models_dir
+        self._models_dir, self._artifacts = settings.models_dir, settings.artifacts_uri
         self._base = settings.enhancer
         self._named: dict[str, str] | None = None
         self.slot: ModelSlot[Enhancer, EnhancerSettings] = ModelSlot("enhancer", settings.enhancer, self._load, self._announce, metrics)
@@ -35,7 +35,7 @@ class EnhancerReplica:
         )
 
     def _load(self, settings: EnhancerSettings) -> Enhancer:
-        enhancer = Enhancer.load(settings, self._models_dir)
+        enhancer = Enhancer.load(settings, self._models_dir, artifacts=self._artifacts)
         enhancer.describe([_WARM_UP])
         return enhancer
 
@@ -45,7 +45,9 @@ class EnhancerReplica:
         self._named = announce(self._metrics, self._named, named)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.slot.update(describe_update(self._base, user_config))
+        settings = describe_update(self._base, user_config)
+        self._batcher.max_batch = settings.batch_size
+        self.slot.update(settings)
 
     async def call(self, batch: Sequence[Timed[calls.Describe]]) -> list[Any]:
         """One `Description` or `MatineeError` for each unit."""

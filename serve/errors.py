@@ -89,6 +89,12 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
     return None
 
 
+def outcome(error: Exception, status: int) -> str:
+    """An error as metrics count it: by the code that its envelope has."""
+    code = error.code if isinstance(error, MatineeError) else _BY_STATUS.get(status)
+    return code or ("internal" if status == 500 else "error")
+
+
 def _unreadable(error: HTTPException) -> str:
     """Why FastAPI could not read the body; it keeps the reason as the cause only."""
     match error.__cause__:

@@ -135,3 +135,9 @@ class _MemoryMetric:
     def _check(self, tags: Mapping[str, str]) -> None:
         if set(tags) != set(self._spec.tags):
             raise ValueError(f"{self._spec.name} has the tags {self._spec.tags}, not {tuple(tags)}")
+
+
+def table() -> str:
+    """The README's table of metrics, in Markdown."""
+    rows = [f"| `{spec.exported}` | {spec.kind} | {', '.join(spec.tags)} | {spec.help} |" for spec in METRICS.values()]
+    return "\n".join(["| metric | kind | labels | what |", "| --- | --- | --- | --- |", *rows])

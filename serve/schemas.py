@@ -58,7 +58,9 @@ class RecommendRequest(_Ranked):
     strategy: Literal["average", "best"] = "average"
     exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE)] = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
-    enhance: bool | None = Field(None, strict=True, description="let the enhancer describe cold items first; by default as the index was built")
+    enhance: bool | None = Field(
+        None, strict=True, description="let the enhancer describe cold items first; by default as the index was built"
+    )
 
     model_config = ConfigDict(
         extra="forbid",

@@ -1,0 +1,96 @@
+"""`matinee evalset make`: an evaluation set out of a user's own events, or of a field that is kept out of the embedded text.
+
+Labels that come from the embedded text reward a model for finding its own text again, so this makes none of those. Logic is in `evalsets`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from matinee import evalsets
+from matinee.corpus import Split, read_corpus
+from matinee.errors import MatineeError, SettingsError, SourceError
+
+evalset_app = typer.Typer(no_args_is_help=True, help="Evaluation sets of your own: from events, or from a field.")
+err = Console(stderr=True)
+
+_USER, _ITEM, _TEXT = ("user", "user_id"), ("item", "item_id", "id"), ("text", "query")
+_LIKED = (None, "like", "liked")
+_CHOSEN = (None, "click", "clicked", "like", "liked")
+
+
+@evalset_app.callback()
+def evalset() -> None:
+    """Keeps `make` a command of its own name, also while it is the only one."""
+
+
+@evalset_app.command("make")
+def make(
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare: items and their split")],
+    out: Annotated[Path, typer.Option(help="folder of sets; the new one is a folder in it")] = Path("work/sets"),
+    likes: Annotated[Path | None, typer.Option(help="JSONL of user and item: which items the same people liked")] = None,
+    clicks: Annotated[Path | None, typer.Option(help="JSONL of text and item: what people searched for and then chose")] = None,
+    field: Annotated[str | None, typer.Option(help="a field of extra or people that is not embedded, e.g. keywords")] = None,
+    least: Annotated[int | None, typer.Option(min=1, help="people (likes: 5) or choices (clicks: 2) that make a label")] = None,
+) -> None:
+    """Make a set that `train.evaluate` measures with, and whose training side `train.triplets` learns from.
+
+    [dim]matinee evalset make work/prepared --likes likes.jsonl --out work/sets[/]
+    """
+    try:
+        name, counts = _make(prepared, out, likes, clicks, field, least)
+    except MatineeError as error:
+        err.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    told = ", ".join(f"{count} {split}" for split, count in counts.items())
+    after = f"python -m train.evaluate {prepared} --sets {out}"
+    err.print(f"{escape(str(out / name))}: {told} queries; next: [bold]{escape(after)}[/]", soft_wrap=True)
+
+
+def _make(
+    prepared: Path, out: Path, likes: Path | None, clicks: Path | None, field: str | None, least: int | None
+) -> tuple[str, dict[Split, int]]:
+    if sum(given is not None for given in (likes, clicks, field)) != 1:
+        raise SettingsError("give one of --likes FILE, --clicks FILE and --field NAME")
+    entries = read_corpus(prepared)
+    if likes is not None:
+        sets = evalsets.from_colikes(entries, _events(likes, _USER, _LIKED), least=least or 5)
+    elif clicks is not None:
+        sets = evalsets.from_clicks(entries, _events(clicks, _TEXT, _CHOSEN), least=least or 2)
+    else:
+        sets = evalsets.from_field(entries, field or "")
+    counts = {split: len(queries.relevant) for split, queries in sets.items()}
+    if not any(counts.values()):
+        raise SourceError("nothing to make a set of: too few events about items of this catalogue, or too few items that share a value")
+    name = next(iter(sets.values())).name
+    evalsets.write_set(out, name, sets)
+    return name, counts
+
+
+def _events(path: Path, who: tuple[str, ...], wanted: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
+    """(user or text, item) of each event that counts."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+            if row.get("event") in wanted:
+                yield _cell(row, who), _cell(row, _ITEM)
+        except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
+            raise SourceError(f"{path}, line {number}: {error}: each line is a JSON object with {who[0]} and item") from None
+
+
+def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    for name in names:
+        if row.get(name) is not None:
+            return str(row[name])
+    raise KeyError(f"no {names[0]}")

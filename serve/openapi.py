@@ -1,0 +1,21 @@
+"""The OpenAPI document as text, made without Ray and without a model: `python -m serve openapi`, committed as `docs/openapi.json`."""
+
+import json
+from typing import Any
+
+from matinee.settings import load_settings
+from serve.access import Access
+from serve.api import create_app
+from serve.metrics import MemorySink, Metrics
+from serve.service import Graph, Service
+
+
+def document() -> str:
+    settings = load_settings(environ={})
+    metrics = Metrics(MemorySink())
+    service = Service(settings, Graph(_no_part, _no_part, None, {}), metrics)
+    return json.dumps(create_app(service, Access(settings.serving), metrics).openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+async def _no_part(unit: Any, deadline: float) -> Any:
+    raise AssertionError("the document asks no part of the graph")

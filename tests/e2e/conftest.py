@@ -1,0 +1,212 @@
+"""The real thing, once for all tests of this folder: films ingested by the job, `python -m serve` as a process, everything over HTTP.
+
+Models are taken from the user's own cache where they are, so that nothing is fetched or converted twice on one machine.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+START_S, STOP_S = 240, 90
+SETTINGS = {
+    "MATINEE_CATALOGUE": "demo",
+    # A busy machine is no failure here.
+    "MATINEE_ENHANCER__DEADLINE_S": "60",
+    "MATINEE_SERVING__DEADLINE_S": "60",
+    "MATINEE_SERVING__DRAIN_S": "60",
+    # Few enough that a test can fill them.
+    "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "16",
+    "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
+}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """The first true value of `condition`; fails when there is none in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"not within {seconds:g} s: {what}")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """This process's environment with a home of its own and no other setting of Matinee."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
+    return kept | SETTINGS | {"MATINEE_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"} | more
+
+
+def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` to its end."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(home, **more), capture_output=True, text=True, timeout=240, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def new_home(folder: Path) -> Path:
+    """A home whose models are the user's."""
+    models = Path.home() / ".matinee" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models)
+    return folder
+
+
+@dataclass
+class Server:
+    """A running `python -m serve`."""
+
+    home: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    metrics_url: str
+    url: str = ""
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=90))
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The `matinee` command of this environment."""
+        command = [str(Path(sys.executable).with_name("matinee")), *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment(self.home), capture_output=True, text=True, timeout=240, check=False)
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._content(self.client.get(self.url + path, params=params))
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._content(self.client.post(self.url + path, json=body))
+
+    def put(self, *items: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(self._content(self.client.put(f"{self.url}/v1/items", json={"items": items}))["items"])
+
+    def delete(self, id: str) -> None:
+        self._content(self.client.delete(f"{self.url}/v1/items/{id}"))
+
+    def status(self, path: str) -> int:
+        return self.client.get(self.url + path).status_code
+
+    def version(self) -> str:
+        return str(self.get("/v1/info")["index"]["version"])
+
+    @staticmethod
+    def _content(response: httpx.Response) -> dict[str, Any]:
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+
+class Load:
+    """Queries from a thread, one after the other, from `with` to its end; `failures` holds every answer that is no 200."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self.answered = 0
+        self.failures: list[str] = []
+
+    def _run(self) -> None:
+        calls: list[tuple[str, str, dict[str, Any] | None]] = [
+            ("POST", "/v1/search", {"text": "a heist inside dreams", "k": 5}),
+            ("POST", "/v1/recommend", {"likes": ["Inception"], "text": "in space", "k": 5}),
+            ("GET", "/v1/items/inception-2010/similar?k=5", None),
+            ("POST", "/v1/search", {"text": "robots", "mode": "sparse"}),
+            ("GET", "/v1/items?q=the", None),
+            ("GET", "/v1/facets", None),
+        ]
+        with httpx.Client(base_url=self._server.url, timeout=60) as client:
+            while not self._stop.is_set():
+                for method, path, body in calls:
+                    try:
+                        response = client.request(method, path, json=body)
+                        if response.status_code != 200:
+                            self.failures.append(f"{method} {path}: {response.status_code} {response.text}")
+                    except httpx.HTTPError as error:
+                        self.failures.append(f"{method} {path}: {error!r}")
+                    self.answered += 1
+
+    def goes_on(self) -> None:
+        """Wait until a whole round of queries has been answered from now on."""
+        goal = self.answered + 12
+        until(lambda: self.answered >= goal, "the load goes on")
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        self.goes_on()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(90)
+        assert not self._thread.is_alive()
+
+
+def _start(home: Path, folder: Path) -> Server:
+    port, log = free_port(), folder / "server.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "serve", "--port", "0", "--metrics-port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=out, stderr=out, start_new_session=True)
+    server = Server(home, process, log, f"http://127.0.0.1:{port}/metrics")
+    named = home / "server.json"
+    until(lambda: named.exists() or process.poll() is not None, f"the server starts ({log})", START_S)
+    if process.poll() is not None:
+        pytest.fail(f"the server ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}")
+    server.url = json.loads(named.read_text(encoding="utf-8"))["url"]
+    return server
+
+
+def _stop(server: Server) -> None:
+    """SIGTERM ends it well: exit code 0, no `server.json`, and none of its processes is left."""
+    server.client.close()
+    if server.process.poll() is not None:
+        pytest.fail(f"the server died under the tests, with {server.process.returncode}: {server.log.read_text(errors='replace')[-4000:]}")
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        code = server.process.wait(STOP_S)
+        _, alive = psutil.wait_procs(family, timeout=15)
+    finally:
+        for process in [*family, psutil.Process(server.process.pid)] if server.process.poll() is None else family:
+            if process.is_running():
+                process.kill()
+    assert code == 0, server.log.read_text(errors="replace")[-4000:]
+    assert not (server.home / "server.json").exists()
+    assert not alive, f"left behind: {alive}"
+    assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The bundled films, served."""
+    folder = tmp_path_factory.mktemp("e2e")
+    home = new_home(tmp_path_factory.mktemp("home"))
+    done = run(home, "train.ingest", "--demo", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["items in the index"] > 500
+    server = _start(home, folder)
+    try:
+        yield server
+    finally:
+        _stop(server)
+
+
+@pytest.fixture(scope="session")
+def tools() -> Any:
+    """`run`, `until`, `Load`, `new_home`, `free_port`, `environment` for the test modules: `tests/` is no package."""
+    return sys.modules[__name__]

@@ -1,0 +1,105 @@
+"""The HTTP API in this process: one graph for the session, asked through ASGI, and a factory for graphs that a test bends."""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+JSON = {"content-type": "application/json"}
+
+
+@dataclass
+class Api:
+    """An HTTP client of one app. Every answer that it gets is held against the promises that hold for all of them."""
+
+    client: httpx.AsyncClient
+    service: Any
+    enhancer: Any
+
+    async def __call__(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        response = await self.client.request(method, path, **kwargs)
+        promised(response, head=method == "HEAD")
+        return response
+
+    async def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return await self("GET", path, **kwargs)
+
+    async def post(self, path: str, body: Any, **kwargs: Any) -> httpx.Response:
+        return await self("POST", path, json=body, **kwargs)
+
+    async def put(self, *items: dict[str, Any], **kwargs: Any) -> httpx.Response:
+        return await self("PUT", "/v1/items", json={"items": items}, **kwargs)
+
+    async def raw(self, path: str, content: Any, headers: dict[str, str] | None = None) -> httpx.Response:
+        return await self("POST", path, content=content, headers=JSON if headers is None else headers)
+
+
+def promised(response: httpx.Response, *, head: bool = False) -> None:
+    """Ids, headers, and for errors exactly the envelope."""
+    headers = response.headers
+    assert headers["x-request-id"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert response.status_code != 500, response.text
+    if response.status_code == 503 and "ready" not in response.text:
+        assert int(headers["retry-after"]) >= 1
+    if response.status_code >= 400 and not head and "ready" not in response.text:
+        assert headers["content-type"] == "application/json"
+        body = response.json()
+        assert set(body) == {"code", "message", "request_id"} | ({"candidates"} if response.status_code == 409 else set())
+        assert body["request_id"] == headers["x-request-id"]
+        assert len(body["message"]) < 5000
+        assert "Traceback" not in response.text
+        assert "site-packages" not in response.text
+
+
+def error(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["code"]
+
+
+@asynccontextmanager
+async def connected(service: Any, enhancer: Any = None) -> AsyncIterator[Api]:
+    """An `Api` of `service`; what the app raises comes through, so that no bug hides behind a 500."""
+    from serve.access import Access
+    from serve.api import create_app
+
+    app = create_app(service, Access(service.settings.serving), service.metrics)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://matinee.test") as client:
+        yield Api(client, service, enhancer)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def api(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """The app over 40 of the bundled films; tests that write use ids of their own."""
+    enhancer = local_graph.FakeEnhancer(marked=frozenset({"Marked"}))
+    home = tmp_path_factory.mktemp("api")
+    graph = local_graph.build_local_graph(home, films=local_graph.demo_films()[:40], enhancer=enhancer)
+    async with graph as service, connected(service, enhancer) as api:
+        yield api
+
+
+@pytest.fixture
+def bent(local_graph: Any, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Api]]:
+    """A factory of apps over a few films: `bent(films=0, parts={"embedder": ...}, serving={...}, search={...})`."""
+
+    @asynccontextmanager
+    async def make(*, films: int = 5, parts: dict[str, Any] | None = None, **overrides: Any) -> AsyncIterator[Api]:
+        enhancer = local_graph.FakeEnhancer()
+        settings = local_graph.local_settings(tmp_path, **overrides)
+        graph = local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:films], enhancer=enhancer, settings=settings)
+        async with graph as service:
+            service.graph = replace(service.graph, **(parts or {}))
+            async with connected(service, enhancer) as api:
+                yield api
+
+    return make
+
+
+# `tests/` is no package: test modules of this folder get at these through `from serve_helpers import ...`.
+sys.modules.setdefault("serve_helpers", sys.modules[__name__])

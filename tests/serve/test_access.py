@@ -1,0 +1,75 @@
+"""Keys, scopes, and who may write without any."""
+
+import pytest
+
+from matinee.settings import KeySettings, ServingSettings
+from serve.access import Access, hash_key, is_loopback, new_key
+from serve.errors import RequestError
+
+READER, READER_ENTRY = new_key("reader", ("read",))
+WRITER, WRITER_ENTRY = new_key("writer", ("read", "write"))
+ADMIN, ADMIN_ENTRY = new_key("admin", ("admin",))
+KEYED = Access(ServingSettings(keys=(READER_ENTRY, WRITER_ENTRY, ADMIN_ENTRY)))
+
+
+def status(access: Access, authorization: str | None, scope: str) -> int:
+    try:
+        access.check(authorization, scope)  # type: ignore[arg-type]
+    except RequestError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("key", "read", "write", "admin"), [(READER, 200, 403, 403), (WRITER, 200, 200, 403), (ADMIN, 200, 200, 200), ("mat_x", 401, 401, 401)]
+)
+def test_scopes(key: str, read: int, write: int, admin: int) -> None:
+    assert [status(KEYED, f"Bearer {key}", scope) for scope in ("read", "write", "admin")] == [read, write, admin]
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", READER, f"Basic {READER}", f"Token {READER}", "Bearer \xfc", f"{READER} Bearer"]
+)
+def test_headers_without_a_key_that_counts(header: str | None) -> None:
+    assert status(KEYED, header, "read") == 401
+
+
+@pytest.mark.parametrize("header", [f"bearer {READER}", f"BEARER {READER}", f"Bearer  {READER} "])
+def test_headers_are_read_kindly(header: str) -> None:
+    assert status(KEYED, header, "read") == 200
+
+
+def test_a_refusal_names_the_key_and_never_shows_it() -> None:
+    with pytest.raises(RequestError, match="'reader' lacks the scope 'write'") as caught:
+        KEYED.check(f"Bearer {READER}", "write")
+    assert READER not in str(caught.value)
+    assert hash_key(READER) not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_without_keys_loopback_takes_writes(host: str) -> None:
+    access = Access(ServingSettings(host=host))
+    assert access.writable
+    assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", "127.0.0.1.example.org", ""])
+def test_without_keys_other_hosts_read_only(host: str) -> None:
+    access = Access(ServingSettings(host=host))
+    assert not is_loopback(host)
+    assert not access.writable
+    assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 403, 403]
+
+
+def test_keys_hold_on_loopback_too() -> None:
+    access = Access(ServingSettings(host="127.0.0.1", keys=(READER_ENTRY,)))
+    assert not access.writable
+    assert status(access, None, "read") == 401
+
+
+def test_new_keys_differ_and_only_their_hash_is_kept() -> None:
+    keys = {new_key("x", ("read",))[0] for _ in range(50)}
+    assert len(keys) == 50
+    key, entry = new_key("x", ("read",))
+    assert entry == KeySettings(name="x", sha256=hash_key(key), scopes=("read",))
+    assert key not in entry.model_dump_json()

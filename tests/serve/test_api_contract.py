@@ -1,0 +1,76 @@
+"""The OpenAPI document: committed, and kept by the app for whatever schemathesis makes up from it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from typer.testing import CliRunner
+
+from serve.__main__ import app as command
+from serve.openapi import document
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def test_the_committed_document_is_the_apps() -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == document(), "run `python -m serve openapi > docs/openapi.json`"
+
+
+def test_the_command_prints_it() -> None:
+    assert CliRunner().invoke(command, ["openapi"]).stdout == document()
+
+
+def test_every_operation_documents_its_errors() -> None:
+    for path, operations in json.loads(document())["paths"].items():
+        for name, operation in operations.items():
+            assert operation.get("description") or operation.get("summary"), path
+            if path.startswith("/v1/"):
+                assert {"401", "403", "405", "422", "503", "504"} <= set(operation["responses"]), (name, path)
+
+
+OPERATIONS = [(method, path) for path, operations in json.loads(document())["paths"].items() for method in operations]
+# Some rules a JSON schema does not say: no control characters, no blanks, exactly one of three fields, a range that is not empty.
+UNSAID = [positive_data_acceptance]
+MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+
+
+@pytest.fixture(scope="module")
+def schema(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The document of a served app over a few films."""
+    home = tmp_path_factory.mktemp("contract")
+    make = lambda: local_graph.build_local_graph(home, films=local_graph.demo_films()[:12], enhancer=local_graph.FakeEnhancer())  # noqa: E731
+    with local_graph.serve_app(make) as url:
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json")
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_at_every_edge_the_answer_is_as_documented(schema: Any, method: str, path: str) -> None:
+    """Every limit, type and spelling that the document names, kept and broken once each."""
+    operation = schema[path][method]
+    generation = schema.config.generation_for(operation=operation)
+    cases = list(schema.iter_coverage_cases(operation, generation_modes=MODES, generation_config=generation))
+    assert cases
+    for case in cases:
+        case.call_and_validate(excluded_checks=UNSAID)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_whatever_is_sent_the_answer_is_as_documented(schema: Any, method: str, path: str, mode: GenerationMode) -> None:
+    """Requests that the document allows, or forbids, as Hypothesis makes them up."""
+
+    @hypothesis.settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
+    def check(case: Any) -> None:
+        case.call_and_validate(excluded_checks=UNSAID)
+
+    try:
+        check()
+    except hypothesis.errors.Unsatisfiable:
+        assert mode == GenerationMode.NEGATIVE, "an operation that takes nothing can't be asked wrongly"

@@ -1,0 +1,152 @@
+"""Upkeep through the API: what is put is found, what is deleted is gone, and pages, revisions and tombstones add up."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from serve_helpers import Api, error
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+BAD = (422, "invalid")
+FILM = {"id": "own-1", "kind": "film", "title": "The Glass Beekeeper", "year": 2030, "overview": "A beekeeper builds a hive out of glass."}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def put(api: Api) -> AsyncIterator[Any]:
+    """Puts items, and deletes them after the test."""
+    written: list[str] = []
+
+    async def do(*items: dict[str, Any]) -> list[dict[str, Any]]:
+        response = await api.put(*items)
+        assert response.status_code == 200, response.text
+        written.extend(item["id"] for item in response.json()["items"])
+        return list(response.json()["items"])
+
+    yield do
+    for id in written:
+        await api("DELETE", f"/v1/items/{id}")
+
+
+async def test_what_is_put_is_found_everywhere(api: Api, put: Any) -> None:
+    [state] = await put(FILM)
+    assert (state["searchable"], state["enriched"]) == (True, False)
+    stored = (await api.get("/v1/items/own-1")).json()
+    assert stored == {"id": state["id"], "item": FILM, "origin": "api", "revision": state["revision"], "enriched": False}
+    for mode in ("dense", "sparse", "hybrid"):
+        found = (await api.post("/v1/search", {"text": "beekeeper with a glass hive", "mode": mode, "k": 1})).json()
+        assert found["items"][0]["item"] == FILM
+    assert (await api.get("/v1/items", params={"q": "glass bee"})).json()["items"][0]["id"] == state["id"]
+    liked = (await api.post("/v1/recommend", {"likes": ["The Glas Beekeper"], "k": 1})).json()
+    assert liked["likes"] == [{"id": state["id"], "title": FILM["title"], "year": 2030}]
+    assert (await api.get("/v1/items/own-1/similar")).status_code == 200
+
+
+async def test_a_second_put_replaces(api: Api, put: Any) -> None:
+    [first] = await put(FILM)
+    [second] = await put(FILM | {"title": "The Iron Beekeeper"})
+    assert second["id"] == first["id"]
+    assert second["revision"] > first["revision"]
+    assert (await api.get("/v1/items/own-1")).json()["item"]["title"] == "The Iron Beekeeper"
+    assert (await api.get("/v1/items", params={"q": "glass bee"})).json()["items"] == []
+
+
+async def test_a_deleted_item_is_gone_and_leaves_a_tombstone(api: Api, put: Any) -> None:
+    [state] = await put(FILM)
+    gone = await api("DELETE", "/v1/items/own-1")
+    assert gone.json() == {"id": state["id"], "deleted": True, "request_id": gone.headers["x-request-id"]}
+    for method, path in (("GET", "/v1/items/own-1"), ("GET", "/v1/items/own-1/similar"), ("DELETE", "/v1/items/own-1")):
+        assert error(await api(method, path)) == (404, "not_found")
+    assert error(await api.post("/v1/recommend", {"likes": [state["id"]]})) == (404, "not_found")
+    assert error(await api.post("/v1/recommend", {"likes": [FILM["title"]]})) == (404, "not_found")
+    assert error(await api.post("/v1/describe", {"id": "own-1"})) == (404, "not_found")
+    found = (await api.post("/v1/search", {"text": FILM["overview"], "k": 100})).json()["items"]
+    assert state["id"] not in {item["id"] for item in found}
+    [tombstone] = await everything(api, since=state["revision"], deleted=True)
+    assert (tombstone["id"], tombstone["deleted"], tombstone["origin"]) == (state["id"], True, "api")
+    assert await everything(api, since=state["revision"]) == []
+
+
+async def test_a_deleted_item_can_come_back(api: Api, put: Any) -> None:
+    await put(FILM)
+    await api("DELETE", "/v1/items/own-1")
+    await put(FILM)
+    assert (await api.get("/v1/items/own-1")).status_code == 200
+
+
+async def everything(api: Api, **params: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = (await api.get("/v1/items", params={"limit": 7} | params | ({"cursor": cursor} if cursor else {}))).json()
+        assert len(page["items"]) <= 7
+        found += page["items"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return found
+
+
+async def test_pages_hold_every_item_once(api: Api, put: Any) -> None:
+    await put(FILM)
+    found = await everything(api)
+    assert len({item["id"] for item in found}) == len(found) == (await api.get("/v1/facets")).json()["count"]
+    from_api = await everything(api, origin="api")
+    assert [item["item"]["id"] for item in from_api] == ["own-1"]
+    assert len(await everything(api, origin="file")) == len(found) - 1
+
+
+async def test_since_gives_what_was_written_after(api: Api, put: Any) -> None:
+    [first] = await put(FILM)
+    [second] = await put(FILM | {"id": "own-2", "title": "The Paper Lighthouse"})
+    assert [item["id"] for item in await everything(api, since=first["revision"])] == [second["id"]]
+    assert {item["id"] for item in await everything(api, since=first["revision"] - 1)} == {first["id"], second["id"]}
+
+
+async def test_a_hundred_items_and_no_more(api: Api, put: Any) -> None:
+    items = [{"id": f"many-{n}", "title": f"Number {n}"} for n in range(101)]
+    assert error(await api.put(*items)) == BAD
+    assert len(await put(*items[:100])) == 100
+    assert error(await api.put()) == BAD
+
+
+async def test_the_same_item_twice_in_one_put(api: Api) -> None:
+    for twin in (FILM | {"title": "Another Title"}, FILM):
+        response = await api.put(FILM, twin)
+        assert error(response) == BAD
+        assert "twice" in response.json()["message"]
+    unnamed = {key: value for key, value in FILM.items() if key != "id"}
+    assert error(await api.put(unnamed, unnamed | {"overview": "Other words."})) == BAD
+    assert error(await api.get("/v1/items/own-1")) == (404, "not_found")
+
+
+async def test_one_bad_item_and_none_is_written(api: Api) -> None:
+    response = await api.put(FILM, {"title": "x", "year": "soon"})
+    assert error(response) == BAD
+    assert response.json()["message"].startswith("items.1.year")
+    assert error(await api.get("/v1/items/own-1")) == (404, "not_found")
+
+
+async def test_items_at_the_edges(api: Api, put: Any) -> None:
+    edges = [
+        {"title": "🎬" * 250},
+        {"title": "T" * 500, "overview": "日本" * 10_000},
+        {"title": "x", "people": {f"role_{n}": ["A" * 200] * 64 for n in range(2)}, "genres": ["g" * 200] * 64},
+        {"title": "y", "year": -5000, "numbers": {"votes": -1e15, "rating": 0.1}, "extra": {"a": "b", "c": ["d"]}},
+        {"title": "!!!"},
+        {"id": "a/b?c#d", "title": "z"},
+    ]
+    states = await put(*edges)
+    for state, item in zip(states, edges, strict=True):
+        assert (await api.get(f"/v1/items/{state['id']}")).json()["item"] == {"kind": "item", **item}
+        assert (await api.get(f"/v1/items/{state['id']}/similar", params={"k": 1})).status_code == 200
+
+
+async def test_an_ambiguous_title_answers_with_its_candidates(api: Api, put: Any) -> None:
+    await put(*({"id": f"twin-{year}", "kind": "film", "title": "The Twin Sundial", "year": year} for year in (1991, 2021)))
+    response = await api.post("/v1/recommend", {"likes": ["the twin sundial"]})
+    assert error(response) == (409, "ambiguous_title")
+    assert {candidate["year"] for candidate in response.json()["candidates"]} == {1991, 2021}
+    assert all(set(candidate) == {"id", "title", "year", "kind"} for candidate in response.json()["candidates"])
+    chosen = (await api.post("/v1/recommend", {"likes": ["The Twin Sundial (2021)"]})).json()
+    assert chosen["likes"][0]["year"] == 2021

@@ -1,0 +1,276 @@
+"""The Retriever on a real embedded index: batches with errors in them, versions that come while it runs, and a store that fails."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee import live
+from matinee.errors import (
+    AmbiguousTitleError,
+    DeadlineError,
+    FingerprintError,
+    IndexAbsentError,
+    IndexLockedError,
+    IndexUnavailableError,
+    MatineeError,
+    NotFoundError,
+)
+from matinee.index import open_store
+from matinee.recommender import Answer, Example, RecommendCall, SearchCall
+from serve import calls
+from serve.metrics import MemorySink, Metrics
+from serve.retriever import Retriever
+
+LATER = time.time() + 3600
+
+
+class Bench:
+    """A Retriever over its own home."""
+
+    def __init__(self, graph: Any, home: Path) -> None:
+        self.graph = graph
+        self.settings = graph.local_settings(home)
+        self.sink = MemorySink()
+        self.retriever: Retriever | None = None
+
+    async def build(self, films: int) -> None:
+        await self.graph.build_index(self.settings, self.graph.demo_films()[:films])
+
+    async def start(self, **more: Any) -> Retriever:
+        self.retriever = Retriever(self.settings, Metrics(self.sink), **({"watch_s": 0.01} | more))
+        await self.retriever.start()
+        return self.retriever
+
+    async def ask(self, *units: Any) -> list[Any]:
+        assert self.retriever is not None
+        return await self.retriever.call([(unit, LATER) for unit in units])
+
+    async def version(self) -> str | None:
+        [status] = await self.ask(calls.Status())
+        return status["index"] and str(status["index"]["version"])
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(30):
+            while not await condition():  # noqa: ASYNC110  the watcher tells nobody
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def bench(local_graph: Any, tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(local_graph, tmp_path)
+    yield bench
+    if bench.retriever is not None:
+        await bench.retriever.close()
+
+
+def like(title: str, **more: Any) -> calls.Rank:
+    return calls.Rank(RecommendCall((Example(title=title),), **more))
+
+
+async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) -> None:
+    await bench.build(6)
+    await bench.start()
+    words = calls.Rank(SearchCall("dream", None, "sparse", 2))
+    answers = await bench.ask(
+        like("Nosferatu", k=2), like("No Such Film"), calls.Fetch(("x",)), words, calls.Delete("x"), like("The Kid", k=1)
+    )
+    assert isinstance(answers[0], Answer)
+    assert answers[0].count == 2
+    assert isinstance(answers[1], NotFoundError)
+    assert answers[2] == [None]
+    assert isinstance(answers[3], Answer)
+    assert answers[4] is None
+    assert answers[5].likes[0]["title"] == "The Kid"
+
+
+async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
+    await bench.build(3)
+    retriever = await bench.start()
+    batch = [(like("The Kid"), time.time() - 1), (calls.Status(), LATER), (calls.Delete("x"), time.time() - 1)]
+    late, status, also_late = await retriever.call(batch)
+    assert isinstance(late, DeadlineError)
+    assert isinstance(also_late, DeadlineError)
+    assert status["index"]["items"] == 3
+
+
+async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
+    await bench.start()
+    status, *others = await bench.ask(
+        calls.Status(),
+        like("x"),
+        calls.Fetch(("x",)),
+        calls.Page(1),
+        calls.Suggest("x", 1),
+        calls.Facets(),
+        calls.Pending(1),
+        calls.Delete("x"),
+    )
+    assert status == {"index": None, "previous": None, "trouble": None}
+    assert all(isinstance(answer, IndexAbsentError) for answer in others)
+
+
+async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
+    await bench.start()
+    await bench.build(2)
+    await bench.until(bench.version)
+    first = await bench.version()
+    await bench.build(4)
+
+    async def moved() -> bool:
+        return await bench.version() != first
+
+    await bench.until(moved)
+    [status] = await bench.ask(calls.Status())
+    assert (status["index"]["items"], status["previous"]) == (4, first)
+    store = open_store(bench.settings)
+    await store.rollback()
+    await store.close()
+
+    async def back() -> bool:
+        return await bench.version() == first
+
+    await bench.until(back)
+    live = {dict(tags)["version"]: value for (name, tags), value in bench.sink.values.items() if name == "matinee_index_info"}
+    assert live == {first: 1, status["index"]["version"]: 0}
+
+
+async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
+    await bench.build(3)
+    await bench.start()
+    stop, answers = asyncio.Event(), []
+
+    async def client() -> None:
+        while not stop.is_set():
+            answers.extend(await bench.ask(like("The Kid", k=1), calls.Page(2), calls.Status()))
+
+    clients = [asyncio.create_task(client()) for _ in range(3)]
+    first = await bench.version()
+    for films in (4, 5):
+        before = await bench.version()
+        await bench.build(films)
+
+        async def moved(before: str | None = before) -> bool:
+            return await bench.version() != before
+
+        await bench.until(moved)
+    stop.set()
+    await asyncio.gather(*clients)
+    assert await bench.version() != first
+    assert [answer for answer in answers if isinstance(answer, MatineeError)] == []
+
+
+async def test_vectors_of_another_encoder_are_refused_alone(bench: Bench) -> None:
+    await bench.build(3)
+    await bench.start()
+    call = RecommendCall((Example(title="The Kid"),), k=1)
+    good, bad = await bench.ask(calls.Rank(call), calls.Rank(call, "f" * 64))
+    assert isinstance(good, Answer)
+    assert isinstance(bad, FingerprintError)
+    [write] = await bench.ask(calls.Write((), "f" * 64))
+    assert isinstance(write, FingerprintError)
+
+
+class FailingStore:
+    """A store that raises, until it is told not to."""
+
+    def __init__(self, store: Any) -> None:
+        self.store, self.error = store, None
+
+    async def current(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return await self.store.current()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+@pytest.mark.parametrize("error", [IndexUnavailableError("the disk is away"), OSError("a bug of ours")])
+async def test_a_store_that_fails_is_trouble_and_answers_go_on(bench: Bench, error: Exception) -> None:
+    await bench.build(3)
+    store: Any = FailingStore(open_store(bench.settings))
+    retriever = await bench.start(store=store)
+    store.error = error
+
+    async def in_trouble() -> bool:
+        return retriever.trouble is not None
+
+    await bench.until(in_trouble)
+    [answer] = await bench.ask(like("The Kid", k=1))
+    assert isinstance(answer, Answer)
+    store.error = None
+
+    async def well() -> bool:
+        return retriever.trouble is None
+
+    await bench.until(well)
+
+
+async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> None:
+    await bench.build(2)
+    store: Any = FailingStore(open_store(bench.settings))
+    store.error = IndexUnavailableError("the server is not up yet")
+    await bench.start(store=store)
+    [status] = await bench.ask(calls.Status())
+    assert (status["index"], status["trouble"]) == (None, "the server is not up yet")
+    store.error = None
+    await bench.until(bench.version)
+
+
+async def test_a_switch_that_fails_half_way_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.build(2)
+    retriever = await bench.start()
+    first, failures = await bench.version(), [IndexUnavailableError("the disk is full")]
+    real = live._carry_over
+
+    async def carry_over(old: Any, fresh: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await real(old, fresh)
+
+    monkeypatch.setattr(live, "_carry_over", carry_over)
+    await bench.build(3)
+
+    async def moved() -> bool:
+        return await bench.version() != first
+
+    await bench.until(moved)
+    assert failures == []
+    assert retriever.trouble is None
+
+
+async def test_an_index_that_another_holds_stops_the_start(bench: Bench) -> None:
+    await bench.build(2)
+    await bench.start()
+    second = Retriever(bench.settings, Metrics(MemorySink()))
+    with pytest.raises(IndexLockedError):
+        await second.start()
+    await second.close()
+
+
+async def test_an_ambiguous_title_carries_its_candidates(bench: Bench) -> None:
+    films = [film for film in bench.graph.demo_films() if film.title == "Beauty and the Beast"]
+    await bench.graph.build_index(bench.settings, films)
+    await bench.start()
+    [answer] = await bench.ask(like("Beauty and the Beast"))
+    assert isinstance(answer, AmbiguousTitleError)
+    assert len(answer.candidates) == len(films)
+
+
+async def test_after_close_the_path_is_free(bench: Bench) -> None:
+    await bench.build(2)
+    retriever = await bench.start()
+    await retriever.close()
+    bench.retriever = None
+    assert (await bench.start()).trouble is None
+
+
+async def test_something_that_is_no_unit_is_a_bug(bench: Bench) -> None:
+    await bench.build(2)
+    await bench.start()
+    with pytest.raises(TypeError, match="not a unit"):
+        await bench.ask("nonsense")

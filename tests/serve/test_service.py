@@ -1,0 +1,234 @@
+"""The gateway's logic over recorded parts: what it asks of whom, what it keeps, and when it asks twice."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from matinee.enhancer import Description
+from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.items import Item
+from matinee.recommender import Answer, RecommendCall, SearchCall
+from serve import calls, schemas
+from serve.errors import RequestError
+from serve.ids import as_uid
+from serve.metrics import MemorySink, Metrics
+from serve.service import Graph, Service, Trace
+
+COLD = Item(kind="film", title="A Cold Film", year=2030)
+ANSWER = Answer(b"[]", 0, "cosine")
+
+
+class Parts:
+    """Recorded parts: vectors are (length of the text, number of the model), descriptions say the title."""
+
+    def __init__(self, recipe: str = "raw") -> None:
+        self.recipe = recipe
+        self.model = 0
+        self.embedded: list[calls.Embed] = []
+        self.described: list[str] = []
+        self.ranked: list[calls.Rank] = []
+        self.refusals: list[Exception] = []
+
+    async def embedder(self, unit: calls.Embed, deadline: float) -> calls.Embedded:
+        self.embedded.append(unit)
+        vectors = np.array([[len(text), self.model] for text in unit.texts], dtype=np.float32)
+        return calls.Embedded(f"model-{self.model}", vectors)
+
+    async def retriever(self, unit: Any, deadline: float) -> Any:
+        if isinstance(unit, calls.Status):
+            return {"index": None if self.recipe == "none" else {"recipe": self.recipe}, "previous": None, "trouble": None}
+        self.ranked.append(unit)
+        if self.refusals:
+            raise self.refusals.pop()
+        return ANSWER
+
+    async def enhancer(self, unit: calls.Describe, deadline: float) -> Description:
+        self.described.append(unit.item.title)
+        self.deadline = deadline
+        text = f"About {unit.item.title}."
+        return Description(
+            text=text, source="model", violations=(), adherence=1.0, attempts=1, tokens=1, model="m", marked=False, elapsed_s=0.0
+        )
+
+
+@pytest.fixture
+def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Service, Parts]]:
+    def build(recipe: str = "raw", **settings: Any) -> tuple[Service, Parts]:
+        parts = Parts(recipe)
+        graph = Graph(parts.embedder, parts.retriever, parts.enhancer, {})
+        return Service(local_graph.local_settings(tmp_path, **settings), graph, Metrics(MemorySink())), parts
+
+    return build
+
+
+def trace() -> Trace:
+    return Trace(time.time() + 30)
+
+
+def recommend(**fields: Any) -> schemas.RecommendRequest:
+    return schemas.RecommendRequest.model_validate(fields)
+
+
+def search(**fields: Any) -> schemas.SearchRequest:
+    return schemas.SearchRequest.model_validate(fields)
+
+
+async def test_an_item_of_the_index_costs_one_hop(make: Any) -> None:
+    service, parts = make()
+    seen = trace()
+    await service.recommend(recommend(likes=["Inception"]), seen)
+    assert (len(parts.ranked), parts.embedded, parts.described) == (1, [], [])
+    assert parts.ranked[0].fingerprint is None
+    assert list(seen.stages) == ["retrieve"]
+
+
+async def test_examples_become_ids_titles_and_vectors(make: Any) -> None:
+    service, parts = make()
+    uid = "12345678-1234-5678-1234-567812345678"
+    likes = [uid.upper(), "Inception", {"id": "own"}, {"title": "Heat"}, {"item": COLD.facts()}]
+    await service.recommend(
+        recommend(likes=likes, dislikes=[{"item": COLD.facts() | {"title": "Other!"}}], text="a  text", exclude=["own"]), trace()
+    )
+    call = parts.ranked[0].call
+    assert isinstance(call, RecommendCall)
+    own = as_uid("own", service.settings.catalogue)
+    assert [like.id for like in call.likes] == [uid, None, own, None, COLD.uid(service.settings.catalogue)]
+    assert [like.title for like in call.likes] == [None, "Inception", None, "Heat", None]
+    assert call.exclude == {own}
+    by_kind = {unit.kind: unit.texts for unit in parts.embedded}
+    assert by_kind["query"] == ("a text",)
+    assert call.text is not None
+    assert call.text[0] == len("a text")
+    assert call.likes[4].vector is not None
+    assert call.dislikes[0].vector is not None
+    assert [call.likes[4].vector[0], call.dislikes[0].vector[0]] == [len(text) for text in by_kind["document"]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "enhance", "described"),
+    [
+        ("raw", None, False),
+        ("raw", False, False),
+        ("raw", True, True),
+        ("both", None, True),
+        ("both", False, False),
+        ("enhanced", None, True),
+    ],
+)
+async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
+    make: Any, recipe: str, enhance: bool | None, described: bool
+) -> None:
+    service, parts = make(recipe)
+    await service.recommend(recommend(likes=[{"item": COLD.facts()}], enhance=enhance), trace())
+    assert parts.described == (["A Cold Film"] if described else [])
+    assert ("About A Cold Film." in parts.embedded[0].texts[0]) is described
+
+
+async def test_a_cold_item_needs_an_index(make: Any) -> None:
+    service, _ = make("none")
+    with pytest.raises(IndexAbsentError):
+        await service.recommend(recommend(likes=[{"item": COLD.facts()}]), trace())
+
+
+async def test_vectors_are_kept_by_kind_and_text(make: Any) -> None:
+    service, parts = make()
+    for _ in range(3):
+        await service.search(search(text="robots"), trace())
+    assert parts.embedded == [calls.Embed(("robots",), "query")]
+    counts = service.metrics._sink.values
+    assert counts["matinee_cache", (("cache", "vectors"), ("result", "hit"))] == 2
+    assert counts["matinee_cache", (("cache", "vectors"), ("result", "miss"))] == 1
+
+
+async def test_a_cache_of_nothing_keeps_nothing(make: Any) -> None:
+    service, parts = make(embedder={"cache_entries": 0, "precision": "fp32"}, enhancer={"cache_entries": 0})
+    for _ in range(2):
+        await service.search(search(text="robots", expand=True), trace())
+    assert (len(parts.embedded), len(parts.described)) == (2, 2)
+
+
+async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
+    service, parts = make()
+    for item in (COLD, COLD.model_copy(), COLD.model_copy(update={"year": 2031})):
+        await service.describe(item, trace())
+    assert len(parts.described) == 2
+
+
+async def test_after_a_new_encoder_the_cache_is_made_again_once(make: Any) -> None:
+    service, parts = make()
+    await service.search(search(text="robots"), trace())
+    parts.model, parts.refusals = 1, [FingerprintError("another encoder")]
+    await service.search(search(text="robots"), trace())
+    assert [rank.fingerprint for rank in parts.ranked] == ["model-0", "model-0", "model-1"]
+    parts.refusals = [FingerprintError("another encoder")] * 2
+    with pytest.raises(FingerprintError):
+        await service.search(search(text="robots"), trace())
+
+
+async def test_vectors_of_two_encoders_never_meet_in_one_call(make: Any) -> None:
+    service, parts = make()
+    await service.recommend(recommend(text="one"), trace())
+    parts.model = 1
+    await service.recommend(recommend(text="one", likes=[{"item": COLD.facts()}]), trace())
+    call = parts.ranked[-1]
+    assert call.fingerprint == "model-1"
+    assert (call.call.text[1], call.call.likes[0].vector[1]) == (1, 1)
+
+
+async def test_sparse_search_embeds_nothing(make: Any) -> None:
+    service, parts = make()
+    await service.search(search(text="robots", mode="sparse"), trace())
+    assert parts.embedded == []
+    call = parts.ranked[0].call
+    assert isinstance(call, SearchCall)
+    assert (call.vector, call.text) == (None, "robots")
+
+
+async def test_expansion_widens_the_vector_and_not_the_words(make: Any) -> None:
+    service, parts = make()
+    await service.search(search(text="robots", expand=True), trace())
+    assert parts.embedded[0].texts == ("robots About robots.",)
+    assert parts.ranked[0].call.text == "robots"
+
+
+async def test_the_longest_text_that_settings_allow_can_be_expanded(make: Any) -> None:
+    service, _ = make(serving={"max_text_chars": 100_000})
+    await service.search(search(text="a " * 49_999 + "b", expand=True), trace())
+
+
+async def test_the_enhancer_gets_its_own_deadline_within_the_requests(make: Any) -> None:
+    service, parts = make(enhancer={"deadline_s": 2})
+    seen = trace()
+    await service.describe(COLD, seen)
+    assert parts.deadline <= time.time() + 2 < seen.deadline
+    late = Trace(time.time() + 1)
+    await service.describe(COLD.model_copy(update={"year": 1}), late)
+    assert parts.deadline == late.deadline
+
+
+async def test_limits_name_their_setting(make: Any) -> None:
+    service, _ = make(search={"max_k": 5}, serving={"max_text_chars": 16})
+    for request in (search(text="x", k=6), search(text="x" * 17)):
+        with pytest.raises(RequestError, match=r"search\.max_k|serving\.max_text_chars"):
+            await service.search(request, trace())
+    for asked in (recommend(k=6), recommend(text="x" * 17), recommend(likes=["x" * 17]), recommend(dislikes=[{"title": "x" * 17}])):
+        with pytest.raises(RequestError, match=r"search\.max_k|serving\.max_text_chars"):
+            await service.recommend(asked, trace())
+    with pytest.raises(RequestError, match=r"search\.max_k"):
+        await service.similar("x", 6, 0.0, trace())
+
+
+@pytest.mark.parametrize(
+    "id", ["12345678-1234-5678-1234-567812345678", "{12345678-1234-5678-1234-567812345678}", "12345678123456781234567812345678"]
+)
+def test_uuids_in_any_spelling_are_one_id(id: str) -> None:
+    assert as_uid(id, "films") == "12345678-1234-5678-1234-567812345678"
+
+
+def test_the_catalogues_own_ids_are_apart_from_each_others() -> None:
+    assert as_uid("tt1", "films") != as_uid("tt1", "books") != as_uid("tt2", "books")
+    assert as_uid("Inception", "films", strict=True) is None

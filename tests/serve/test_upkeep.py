@@ -1,0 +1,148 @@
+"""What a write leaves for later is done later, once, and never over a newer write."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError
+from matinee.items import Item
+from serve import calls
+from serve.errors import RequestError, UnavailableError
+from serve.upkeep import Upkeep
+
+A = Item(id="a", kind="film", title="The Brass Cartographer", year=2030, overview="A cartographer maps a sea of brass.")
+B = Item(id="b", kind="film", title="The Salt Clock", year=2031)
+
+
+@pytest.fixture
+def kept(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
+    """A factory: an `Upkeep` on a graph of a few films, whose index has the given recipe."""
+
+    @asynccontextmanager
+    async def make(recipe: str = "both") -> AsyncIterator[tuple[Upkeep, Any, Any]]:
+        settings, enhancer = local_graph.local_settings(tmp_path, index={"recipe": recipe}), local_graph.FakeEnhancer()
+        graph = local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:3], enhancer=enhancer, settings=settings)
+        async with graph as service:
+            yield Upkeep(service), service, enhancer
+
+    return make
+
+
+async def stored(service: Any, id: str) -> dict[str, Any]:
+    _, payload = await service.stored(id, service.trace())
+    return dict(payload)
+
+
+async def test_raw_items_are_done_when_they_are_put(kept: Any) -> None:
+    async with kept("raw") as (upkeep, service, _):
+        [state] = await upkeep.put([A], service.trace())
+        assert (state["searchable"], state["enriched"]) == (True, False)
+        assert (await stored(service, "a"))["pending"] is False
+        assert await upkeep.finish_some() == 0
+
+
+async def test_where_descriptions_are_wanted_they_follow(kept: Any) -> None:
+    async with kept() as (upkeep, service, _):
+        states = await upkeep.put([A, B], service.trace())
+        before = await stored(service, "a")
+        assert (before["pending"], before["enriched"]) == (True, False)
+        assert await upkeep.finish_some() == 2
+        after = await stored(service, "a")
+        assert (after["pending"], after["enriched"]) == (False, True)
+        assert after["description"] == "The Brass Cartographer, in other words."
+        assert after["revision"] == before["revision"] == states[0]["revision"]
+        assert await upkeep.finish_some() == 0
+
+
+async def test_many_are_finished_in_turns(kept: Any) -> None:
+    async with kept() as (upkeep, service, _):
+        await upkeep.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(19)], service.trace())
+        assert [await upkeep.finish_some() for _ in range(4)] == [8, 8, 3, 0]
+
+
+@pytest.mark.parametrize("late", [DeadlineError("late"), UnavailableError("gone")])
+async def test_while_the_enhancer_is_busy_items_stay_pending_and_found(kept: Any, late: Exception) -> None:
+    async with kept() as (upkeep, service, enhancer):
+        await upkeep.put([A], service.trace())
+        enhancer.fails = late
+        with pytest.raises(Exception, match="the enhancer is busy"):
+            await upkeep.finish_some()
+        assert (await stored(service, "a"))["pending"] is True
+        enhancer.fails = None
+        assert await upkeep.finish_some() == 1
+
+
+async def test_a_write_that_comes_meanwhile_wins(kept: Any) -> None:
+    async with kept() as (upkeep, service, enhancer):
+        await upkeep.put([A, B], service.trace())
+        ask = service.graph.retriever
+
+        async def slow(unit: Any, deadline: float) -> Any:
+            if isinstance(unit, calls.Write) and unit.if_revision is not None:
+                service.graph = type(service.graph)(service.graph.embedder, ask, enhancer, service.graph.infos)
+                await upkeep.put([A.model_copy(update={"title": "Renamed"})], service.trace())
+                await upkeep.delete("b", service.trace())
+            return await ask(unit, deadline)
+
+        service.graph = type(service.graph)(service.graph.embedder, slow, enhancer, service.graph.infos)
+        assert await upkeep.finish_some() == 0
+        assert ((await stored(service, "a"))["item"]["title"], (await stored(service, "a"))["pending"]) == ("Renamed", True)
+        with pytest.raises(RequestError):
+            await stored(service, "b")
+        assert await upkeep.finish_some() == 1
+        assert (await stored(service, "a"))["description"] == "Renamed, in other words."
+
+
+async def test_an_index_that_is_switched_meanwhile_costs_one_more_try(kept: Any) -> None:
+    async with kept("raw") as (upkeep, service, _):
+        ask, refusals = service.graph.retriever, [FingerprintError("switched")]
+
+        async def retriever(unit: Any, deadline: float) -> Any:
+            if isinstance(unit, calls.Write) and refusals:
+                raise refusals.pop()
+            return await ask(unit, deadline)
+
+        service.graph = type(service.graph)(service.graph.embedder, retriever, None, service.graph.infos)
+        await upkeep.put([A], service.trace())
+        assert (await stored(service, "a"))["item"]["id"] == "a"
+        refusals += [FingerprintError("switched")] * 2
+        with pytest.raises(FingerprintError):
+            await upkeep.put([A], service.trace())
+
+
+async def test_twins_are_named(kept: Any) -> None:
+    async with kept("raw") as (upkeep, service, _):
+        with pytest.raises(RequestError, match="'The Salt Clock' is there twice"):
+            await upkeep.put([A, B, B], service.trace())
+
+
+async def test_delete_what_is_not_there(kept: Any) -> None:
+    async with kept("raw") as (upkeep, service, _):
+        with pytest.raises(RequestError, match="no item has the id 'a'"):
+            await upkeep.delete("a", service.trace())
+
+
+async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> None:
+    import asyncio
+
+    async with kept() as (_, service, _):
+        upkeep = Upkeep(service, idle_s=0)
+        errors, survived = [IndexUnavailableError("down"), RuntimeError("bug")], asyncio.Event()
+
+        async def finish_some() -> int:
+            if errors:
+                raise errors.pop()
+            survived.set()
+            return 0
+
+        upkeep.finish_some = finish_some  # type: ignore[method-assign]
+        upkeep.start()
+        await asyncio.wait_for(survived.wait(), 30)
+        await upkeep.stop()
+        task = upkeep._task
+        assert task is not None
+        await asyncio.wait([task], timeout=30)
+        assert task.cancelled()
