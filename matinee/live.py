@@ -49,8 +49,11 @@ class LiveIndex:
             "run `matinee ingest` again with the embedder that serves, or serve the one that built the index"
         )
 
-    async def refresh(self) -> bool:
-        """Follow the store's current version: open it, carry over what was written meanwhile, swap in one step. True if it changed."""
+    async def refresh(self, *, recover: bool = False) -> bool:
+        """Follow the store's current version: open it, carry over what was written meanwhile, swap in one step. True if it changed.
+
+        `recover`: at the first opening, carry over from the version before as well, in case a server died between a switch and this.
+        """
         async with self._lock:
             wanted = await self._store.current()
             if wanted is None or (self._current is not None and wanted.version == self._current.manifest.version):
@@ -62,6 +65,8 @@ class LiveIndex:
             try:
                 if old is not None:
                     await _carry_over(old, fresh)
+                elif recover:
+                    await self._recover(fresh)
             except BaseException:
                 # Whoever tries again must be able to open it.
                 if not back:
@@ -74,6 +79,16 @@ class LiveIndex:
             self._current, self._draining = fresh, old
             log.info("index version %s is live (%s items)", wanted.version, wanted.count)
             return True
+
+    async def _recover(self, fresh: Index) -> None:
+        before = await self._store.previous()
+        if before is None:
+            return
+        index = await self._store.open(before.version)
+        try:
+            await _carry_over(index, fresh)
+        finally:
+            await index.close()
 
     async def upsert(self, points: Sequence[Point], *, fingerprint: str, if_revision: dict[str, int] | None = None) -> int:
         """Write points made under `fingerprint`; returns how many were written.

@@ -42,7 +42,7 @@ class Retriever:
     async def start(self) -> None:
         """Open the current version, if there is one, and keep following. Raises only where waiting can't help (a locked path)."""
         try:
-            await self._refresh()
+            await self._refresh(recover=True)
         except IndexLockedError:
             raise
         except MatineeError as error:
@@ -61,8 +61,8 @@ class Retriever:
                 log.exception("following the current index version failed")
                 self.trouble = "the current index version can't be opened; see the Retriever's log"
 
-    async def _refresh(self) -> None:
-        changed = await self._live.refresh()
+    async def _refresh(self, *, recover: bool = False) -> None:
+        changed = await self._live.refresh(recover=recover)
         self.trouble = None
         if changed and self._live.manifest is not None:
             manifest = self._live.manifest

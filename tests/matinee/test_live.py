@@ -271,6 +271,18 @@ async def test_a_deleted_item_can_be_written_again(live: LiveIndex, maker: Point
     assert (await get(live, films[0])).payload["deleted"] is False
 
 
+async def test_a_server_that_died_before_it_followed_a_switch_loses_nothing(
+    live: LiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, films: list[Item]
+) -> None:
+    await build(store, maker, films, live)
+    await put(live, maker, film("late"))
+    await live.close()
+    again = LiveIndex(open_store(settings))
+    await again.refresh(recover=True)
+    assert (await get(again, film("late"))).payload["title"] == "Film late"
+    await again.close()
+
+
 async def test_after_close_the_path_is_free(live: LiveIndex, store: IndexStore) -> None:
     assert live.manifest is not None
     version = live.manifest.version

