@@ -25,9 +25,10 @@ from serve import calls, schemas
 from serve.access import Access
 from serve.door import Door
 from serve.errors import RequestError, explain, outcome
+from serve.graph import Trace
 from serve.ids import as_uid
 from serve.metrics import Metrics
-from serve.service import Service, Trace
+from serve.service import Service
 from serve.upkeep import Upkeep
 
 STATIC = Path(__file__).parent / "static"

@@ -17,10 +17,11 @@ from serve.coalesce import Coalescer, Timed
 from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica
 from serve.errors import UnavailableError
+from serve.graph import Graph
 from serve.metrics import Metrics, RaySink
 from serve.replica import describe_update
 from serve.retriever import Retriever as RetrieverReplica
-from serve.service import Graph, Service
+from serve.service import Service
 
 MAX_HOP_BATCH = 64
 HOPS_IN_FLIGHT = 2

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from matinee.settings import ServingSettings
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of
+from serve.graph import Trace
 from serve.metrics import Metrics
-from serve.service import Trace
 
 log = logging.getLogger(__name__)
 

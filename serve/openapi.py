@@ -6,8 +6,9 @@ from typing import Any
 from matinee.settings import load_settings
 from serve.access import Access
 from serve.api import create_app
+from serve.graph import Graph
 from serve.metrics import MemorySink, Metrics
-from serve.service import Graph, Service
+from serve.service import Service
 
 
 def document() -> str:

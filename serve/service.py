@@ -6,10 +6,8 @@ Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine functi
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -24,6 +22,7 @@ from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings import Recipe, Settings
 from serve import calls, schemas
 from serve.errors import RequestError, UnavailableError
+from serve.graph import Graph, Trace
 from serve.ids import as_uid
 from serve.metrics import Metrics
 
@@ -34,39 +33,6 @@ OUTAGE_S = 60.0
 
 LATE = (DeadlineError, OverloadedError, UnavailableError)
 """What makes an answer degraded instead of failed, where the part is optional."""
-
-
-class Part(Protocol):
-    """One part of the graph: a unit of work and its deadline -> its result."""
-
-    async def __call__(self, unit: Any, deadline: float) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The parts that a gateway talks to; `enhancer` is None where it is switched off."""
-
-    embedder: Part
-    retriever: Part
-    enhancer: Part | None
-    infos: dict[str, Callable[[], Awaitable[dict[str, Any]]]]
-
-
-@dataclass
-class Trace:
-    """One request's deadline, the time of its stages in ms, and what it had to do without."""
-
-    deadline: float
-    stages: dict[str, float] = field(default_factory=dict)
-    degraded: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str) -> Any:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000
 
 
 class Service:

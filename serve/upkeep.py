@@ -18,8 +18,9 @@ from matinee.settings import Recipe
 from matinee.sparse import Bm25Encoder
 from serve import calls
 from serve.errors import RequestError
+from serve.graph import Trace
 from serve.ids import as_uid
-from serve.service import LATE, Service, Trace
+from serve.service import LATE, Service
 
 log = logging.getLogger(__name__)
 

@@ -32,9 +32,10 @@ from serve.access import Access
 from serve.api import create_app
 from serve.coalesce import Timed
 from serve.embedder import EmbedderReplica
+from serve.graph import Graph, Part
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
-from serve.service import Graph, Part, Service
+from serve.service import Service
 
 
 @cache

@@ -14,9 +14,10 @@ from matinee.items import Item
 from matinee.recommender import Answer, RecommendCall, SearchCall
 from serve import calls, schemas
 from serve.errors import RequestError
+from serve.graph import Graph, Trace
 from serve.ids import as_uid
 from serve.metrics import MemorySink, Metrics
-from serve.service import Graph, Service, Trace
+from serve.service import Service
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = Answer(b"[]", 0, "cosine")
