@@ -30,7 +30,7 @@ _SEQUEL = re.compile(
     r"\s+(?:(?:part|chapter|episode|volume|vol)\s+)?(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)$"
     r"|\s+(?:returns|reloaded|revolutions|forever|begins|reborn|resurrection|redemption)$"
 )
-_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol|book)\s+(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*$")
+_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol)\s+(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*$")
 
 
 @dataclass(frozen=True, slots=True)

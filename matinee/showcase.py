@@ -65,13 +65,13 @@ def _fetch_models(settings: Settings, console: Console) -> None:
 
 
 async def _has_films(settings: Settings) -> bool:
-    """Whether the current version was built from this very catalogue file."""
+    """Whether the current version was built from these very films."""
     store = open_store(settings)
     try:
         current = await store.current()
     finally:
         await store.close()
-    return current is not None and current.source == str(demo.FILMS) and current.recipe == settings.index.recipe
+    return current is not None and current.source == demo.source() and current.recipe == settings.index.recipe
 
 
 def _free_port(settings: Settings) -> int:

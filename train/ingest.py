@@ -78,7 +78,7 @@ def main(
         settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
         reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
         start = time.perf_counter()
-        outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, given=demo.descriptions() if demo_films else None))
+        outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, bundled=demo_films))
         _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
     except MatineeError as error:
         console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -88,24 +88,25 @@ def main(
         raise typer.Exit(130) from None
 
 
-async def ingest(
-    settings: Settings, reader: ItemReader, *, replace: bool, key: str | None = None, given: dict[str, str] | None = None
-) -> Outcome:
-    """Build and switch to a new version of the settings' catalogue."""
+async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, key: str | None = None, bundled: bool = False) -> Outcome:
+    """Build and switch to a new version of the settings' catalogue; `bundled` films bring their descriptions along."""
     with console.status("loading the embedder (the first time converts it)"):
         embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None
     if settings.index.recipe != "raw":
-        describe = Descriptions(settings, given, console).write
+        describe = Descriptions(settings, demo.descriptions() if bundled else None, console).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe)
     store = open_store(settings)
     try:
         with _progress() as progress:
             bar = progress.add_task("ingest", total=reader.total)
             api = LiveWrites(settings, store, key)
-            build = Build(
-                store, maker, settings.catalogue, reader.report.source, api, replace, lambda *_: progress.update(bar, completed=reader.done)
-            )
+            source = demo.source() if bundled else reader.report.source
+
+            def advance(stage: str, count: int) -> None:
+                progress.update(bar, completed=reader.done)
+
+            build = Build(store, maker, settings.catalogue, source, api, replace, advance)
             outcome = await build.run(_not_empty(reader))
             progress.update(bar, completed=reader.total)
         await store.prune(settings.index.keep_versions)
