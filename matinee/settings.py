@@ -119,7 +119,7 @@ class EmbedderSettings(_Part):
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
     language: Language | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
     batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 256
-    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 0
+    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 2
     cache_entries: Annotated[int, Field(ge=0)] = 4096
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 

@@ -91,7 +91,9 @@ def main(
 async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, key: str | None = None, bundled: bool = False) -> Outcome:
     """Build and switch to a new version of the settings' catalogue; `bundled` films bring their descriptions along."""
     with console.status("loading the embedder (the first time converts it)"):
-        embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+        # An ingest has the machine's cores to itself, unlike a replica.
+        alone = settings.embedder.model_copy(update={"threads": 0})
+        embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, demo.descriptions() if bundled else None, console).write
