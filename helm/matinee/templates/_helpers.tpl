@@ -1,0 +1,204 @@
+{{/* Names. At most 40 characters: KubeRay appends to them, and every release has its own. */}}
+{{- define "matinee.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{- else -}}{{ printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "matinee.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{ include "matinee.release" . }}
+{{- end -}}
+
+{{/* Our own keys, which select pods: KubeRay writes some of the common ones on its pods. */}}
+{{- define "matinee.release" -}}
+matinee/release: {{ include "matinee.fullname" . }}
+{{- end -}}
+
+{{/* Labels of a pod: (list $ "part"). */}}
+{{- define "matinee.podLabels" -}}
+{{- $root := index . 0 -}}
+{{- $own := fromYaml (include "matinee.release" $root) -}}
+{{- toYaml (mergeOverwrite (deepCopy $root.Values.podLabels) $own (dict "matinee/part" (index . 1))) -}}
+{{- end -}}
+
+{{/* Selector of a part's pods: (list $ "part"). */}}
+{{- define "matinee.selector" -}}
+{{ include "matinee.release" (index . 0) }}
+matinee/part: {{ index . 1 }}
+{{- end -}}
+
+{{- define "matinee.image" -}}
+{{- $target := ternary "gpu" "cpu" .Values.workers.gpu.enabled -}}
+{{- $tag := default (printf "%s-%s" .Chart.AppVersion $target) .Values.image.tag -}}
+{{- if .Values.image.digest -}}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{- else -}}{{ .Values.image.repository }}:{{ $tag }}{{- end -}}
+{{- end -}}
+
+{{- define "matinee.qdrantImage" -}}
+{{- with .Values.qdrant.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "matinee.serviceAccount" -}}{{ default (include "matinee.fullname" .) .Values.serviceAccount.name }}{{- end -}}
+
+{{- define "matinee.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.runAsUser }}
+runAsGroup: {{ .Values.runAsUser }}
+fsGroup: {{ .Values.runAsUser }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "matinee.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* What every pod of ours has. */}}
+{{- define "matinee.podCommon" -}}
+enableServiceLinks: false
+securityContext:
+  {{- include "matinee.podSecurity" . | nindent 2 }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run: (dict "nodeSelector" .. "tolerations" .. "affinity" ..). */}}
+{{- define "matinee.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "matinee.resources" -}}
+requests: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
+limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
+{{- end -}}
+
+{{/* Memory, and the one writable place of a container whose root is read-only. */}}
+{{- define "matinee.scratchEnv" -}}
+- {name: HOME, value: /tmp}
+- {name: XDG_CACHE_HOME, value: /tmp/cache}
+- {name: TORCHINDUCTOR_CACHE_DIR, value: /tmp/cache/inductor}
+- {name: TRITON_CACHE_DIR, value: /tmp/cache/triton}
+{{- end -}}
+
+{{/* The Qdrant key, as the application reads it. */}}
+{{- define "matinee.qdrantSecret" -}}
+{{- if .Values.qdrant.apiKey.existingSecret -}}{{ .Values.qdrant.apiKey.existingSecret }}
+{{- else if eq .Values.qdrant.mode "bundled" -}}{{ include "matinee.fullname" . }}-qdrant
+{{- end -}}
+{{- end -}}
+
+{{- define "matinee.qdrantKeyEnv" -}}
+{{- with include "matinee.qdrantSecret" . }}
+- name: MATINEE_INDEX__API_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.qdrant.apiKey.secretKey }}}}
+{{- end }}
+{{- end -}}
+
+{{/* The models' environment. The first argument says whether the container may reach the hub: (list $ true). */}}
+{{- define "matinee.modelsEnv" -}}
+{{- $root := index . 0 -}}
+- {name: HF_HOME, value: {{ printf "%s/hub" $root.Values.settings.home | quote }}}
+- {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
+{{- if index . 1 }}
+- {name: HF_ENDPOINT, value: {{ $root.Values.models.hub.endpoint | quote }}}
+{{- with $root.Values.models.hub.existingSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $root.Values.models.hub.secretKey }}}}
+{{- end }}
+{{- else }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
+{{- end -}}
+
+{{/* What reading settings.artifacts.uri takes. */}}
+{{- define "matinee.storeEnvFrom" -}}
+{{- with .Values.models.store.existingSecret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end -}}
+{{- define "matinee.storeMount" -}}
+{{- if .Values.models.store.existingClaim }}
+- {name: artifacts, mountPath: /artifacts, readOnly: true}
+{{- end }}
+{{- end -}}
+{{- define "matinee.storeVolume" -}}
+{{- with .Values.models.store.existingClaim }}
+- name: artifacts
+  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* A container that checks the settings and fetches what they name, before the one that stays offline: (list $ "settings.yaml"). */}}
+{{- define "matinee.fetch" -}}
+{{- $root := index . 0 -}}
+- name: models
+  image: {{ include "matinee.image" $root }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  command: [python, -m, serve, check]
+  env:
+    - {name: MATINEE_CONFIG, value: /etc/matinee/{{ index . 1 }}}
+    {{- include "matinee.scratchEnv" $root | nindent 4 }}
+    {{- include "matinee.modelsEnv" (list $root (eq $root.Values.models.source "hub")) | nindent 4 }}
+  {{- include "matinee.storeEnvFrom" $root | nindent 2 }}
+  resources:
+    {{- include "matinee.resources" (dict "cpu" "1" "memory" "4Gi") | nindent 4 }}
+  securityContext:
+    {{- include "matinee.containerSecurity" $root | nindent 4 }}
+  volumeMounts:
+    - {name: models, mountPath: {{ $root.Values.settings.home }}}
+    - {name: settings, mountPath: /etc/matinee, readOnly: true}
+    - {name: tmp, mountPath: /tmp}
+    {{- include "matinee.storeMount" $root | nindent 4 }}
+{{- end -}}
+
+{{- define "matinee.modelsClaim" -}}
+{{- default (printf "%s-models" (include "matinee.fullname" .)) .Values.models.storage.existingClaim -}}
+{{- end -}}
+
+{{- define "matinee.modelsVolume" -}}
+- name: models
+  {{- if eq .Values.models.storage.kind "pvc" }}
+  persistentVolumeClaim: {claimName: {{ include "matinee.modelsClaim" . }}}
+  {{- else }}
+  emptyDir: {sizeLimit: {{ .Values.models.storage.size }}}
+  {{- end }}
+{{- end -}}
+
+{{- define "matinee.settingsVolume" -}}
+- name: settings
+  configMap: {name: {{ include "matinee.fullname" . }}-settings}
+{{- end -}}
+
+{{/* Which worker group runs models, which runs gateways and retrievers. */}}
+{{- define "matinee.modelGroup" -}}{{ ternary "gpu" "cpu" .Values.workers.gpu.enabled }}{{- end -}}
+{{- define "matinee.webGroup" -}}{{ ternary "cpu" "gpu" .Values.workers.cpu.enabled }}{{- end -}}

@@ -1,0 +1,141 @@
+{{/* Environment of head and workers alike: the modes of Serve must be the same everywhere. */}}
+{{- define "matinee.rayEnv" -}}
+{{- $serving := .Values.settings.serving -}}
+- {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: {{ ternary "1" "0" $serving.fast | quote }}}
+- {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" $serving.haproxy | quote }}}
+- {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+- {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: {{ join "," .Values.metrics.latencyBuckets | quote }}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_GRAFANA_HOST, value: DISABLED}
+- {name: RAY_DEDUP_LOGS, value: "0"}
+- {name: OMP_WAIT_POLICY, value: PASSIVE}
+{{ include "matinee.scratchEnv" . }}
+{{ include "matinee.modelsEnv" (list . false) }}
+{{- include "matinee.qdrantKeyEnv" . }}
+{{- with .Values.keys.existingSecret }}
+- name: MATINEE_SERVING__KEYS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.keys.secretKey }}}}
+{{- end }}
+{{- range $name, $value := .Values.env }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end -}}
+
+{{- define "matinee.gcs" -}}
+{{- if ne .Values.gcsFaultTolerance.backend "none" -}}
+gcsFaultToleranceOptions:
+  backend: {{ .Values.gcsFaultTolerance.backend }}
+  {{- if eq .Values.gcsFaultTolerance.backend "redis" }}
+  redisAddress: {{ .Values.gcsFaultTolerance.redisAddress }}
+  {{- with .Values.gcsFaultTolerance.existingSecret }}
+  redisPassword:
+    valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.gcsFaultTolerance.secretKey }}}}
+  {{- end }}
+  {{- else }}
+  storage:
+    size: {{ .Values.gcsFaultTolerance.size }}
+    deletionPolicy: DeleteWithCluster
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* A worker group: (dict "root" $ "group" "gpu"|"cpu" "drain" seconds). */}}
+{{- define "matinee.workers" -}}
+{{- $root := .root -}}
+{{- $group := .group -}}
+{{- $w := index $root.Values.workers $group -}}
+{{- $models := eq $group (include "matinee.modelGroup" $root) -}}
+{{- $web := eq $group (include "matinee.webGroup" $root) -}}
+- groupName: {{ $group }}
+  minReplicas: {{ $w.minReplicas }}
+  maxReplicas: {{ $w.maxReplicas }}
+  replicas: {{ $w.minReplicas }}
+  rayStartParams:
+    num-cpus: {{ $w.cpus | quote }}
+    {{- if eq $group "gpu" }}
+    num-gpus: {{ $w.gpus | quote }}
+    {{- end }}
+    {{- $resources := dict }}
+    {{- if $models }}{{ $_ := set $resources "matinee_models" 1000 }}{{ end }}
+    {{- if $web }}{{ $_ := set $resources "matinee_web" 1000 }}{{ end }}
+    resources: {{ printf "%q" (toJson $resources) | squote }}
+  template:
+    metadata:
+      labels:
+        {{- include "matinee.podLabels" (list $root "worker") | nindent 8 }}
+        matinee/group: {{ $group }}
+      {{- with $root.Values.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      {{- include "matinee.podCommon" $root | nindent 6 }}
+      {{- include "matinee.placement" $w | nindent 6 }}
+      {{- with get $w "runtimeClassName" }}
+      runtimeClassName: {{ . }}
+      {{- end }}
+      serviceAccountName: {{ include "matinee.serviceAccount" $root }}
+      automountServiceAccountToken: false
+      # The container's last {{ .drain }} s finish requests under way; the rest is for Ray's own end.
+      terminationGracePeriodSeconds: {{ add .drain 30 }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "matinee.release" $root | nindent 14 }}
+              matinee/group: {{ $group }}
+      {{- if and $models (ne $root.Values.models.source "image") }}
+      initContainers:
+        {{- include "matinee.fetch" (list $root "settings.yaml") | nindent 8 }}
+      {{- end }}
+      containers:
+        - name: ray-worker
+          image: {{ include "matinee.image" $root }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          env:
+            {{- include "matinee.rayEnv" $root | nindent 12 }}
+          {{- include "matinee.storeEnvFrom" $root | nindent 10 }}
+          ports:
+            - {name: metrics, containerPort: 8080}
+            - {name: serve, containerPort: {{ int $root.Values.settings.serving.port }}}
+          lifecycle:
+            preStop:
+              exec: {command: [sleep, {{ .drain | quote }}]}
+          resources:
+            {{- $memory := $w.memory }}
+            requests:
+              cpu: {{ $w.cpus | quote }}
+              memory: {{ $memory }}
+              {{- if eq $group "gpu" }}
+              {{ $w.gpuResource }}: {{ $w.gpus | quote }}
+              {{- end }}
+            limits:
+              cpu: {{ $w.cpus | quote }}
+              memory: {{ $memory }}
+              {{- if eq $group "gpu" }}
+              {{ $w.gpuResource }}: {{ $w.gpus | quote }}
+              {{- end }}
+          securityContext:
+            {{- include "matinee.containerSecurity" $root | nindent 12 }}
+          volumeMounts:
+            - {name: models, mountPath: {{ $root.Values.settings.home }}}
+            # Not read by the graph, which has its arguments: for commands typed into the pod.
+            - {name: settings, mountPath: /etc/matinee, readOnly: true}
+            - {name: tmp, mountPath: /tmp}
+            {{- if $models }}
+            {{- include "matinee.storeMount" $root | nindent 12 }}
+            {{- end }}
+      volumes:
+        {{- if $models }}
+        {{- include "matinee.modelsVolume" $root | nindent 8 }}
+        {{- include "matinee.storeVolume" $root | nindent 8 }}
+        {{- else }}
+        - name: models
+          emptyDir: {sizeLimit: 1Gi}
+        {{- end }}
+        {{- include "matinee.settingsVolume" $root | nindent 8 }}
+        - name: tmp
+          emptyDir: {}
+{{- end -}}

@@ -1,0 +1,100 @@
+{{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
+{{- define "matinee.settings" -}}
+{{- $s := omit (deepCopy .Values.settings) "config" -}}
+{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "artifacts.uri" -}}
+{{- $parts := splitList "." $path -}}
+{{- $part := index $s (index $parts 0) -}}
+{{- $value := get $part (index $parts 1) -}}
+{{- if or (not $value) (eq (toString $value) "null") -}}{{- $_ := set $part (index $parts 1) nil -}}{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.qdrant.mode "bundled") (not $s.index.url) -}}
+{{- $_ := set $s.index "url" (printf "http://%s-qdrant:6333" (include "matinee.fullname" .)) -}}
+{{- end -}}
+{{- $_ := set $s "index" (omit $s.index "api_key") -}}
+{{- $_ := set $s "serving" (omit $s.serving "keys") -}}
+{{- toYaml $s -}}
+{{- end -}}
+
+{{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}
+{{- define "matinee.inPlace" -}}
+{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "language" "deployment") -}}
+{{- end -}}
+
+{{/*
+The application's arguments: a change of them restarts every replica, so what can change without is left out of them. Settings checks
+limits against each other: those that `deployments` overrides stand here at a value that contradicts none.
+*/}}
+{{- define "matinee.args" -}}
+{{- $s := fromYaml (include "matinee.settings" .) -}}
+{{- range $part := list "enhancer" "embedder" "index" "serving" -}}
+{{- $tree := index $s $part -}}
+{{- $limits := pick $tree.deployment "max_ongoing_requests" "max_queued_requests" -}}
+{{- $neutral := dict "min_replicas" 1 "max_replicas" 1 "target_ongoing_requests" 1 -}}
+{{- $_ := set $tree "deployment" (merge $limits $neutral) -}}
+{{- end -}}
+{{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "deployment" -}}
+{{- $_ := set $s "enhancer" (merge $enhancer (dict "batch_size" 1)) -}}
+{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "language" "deployment") -}}
+{{- $_ := set $s "profile" "embedded" -}}
+{{- toYaml $s -}}
+{{- end -}}
+
+{{/* One entry of `deployments`: (dict "root" $ "name" .. "limits" .. "group" "models"|"web" "user" .. "surge" ..). */}}
+{{- define "matinee.deployment" -}}
+- name: {{ .name }}
+  {{- if gt (int .limits.max_replicas) (int .limits.min_replicas) }}
+  autoscaling_config:
+    min_replicas: {{ int .limits.min_replicas }}
+    max_replicas: {{ int .limits.max_replicas }}
+    target_ongoing_requests: {{ .limits.target_ongoing_requests }}
+    upscale_delay_s: {{ .limits.upscale_delay_s }}
+    downscale_delay_s: {{ .limits.downscale_delay_s }}
+  {{- else }}
+  num_replicas: {{ int .limits.min_replicas }}
+  {{- end }}
+  ray_actor_options:
+    num_cpus: {{ .limits.num_cpus }}
+    num_gpus: {{ .limits.num_gpus }}
+    resources: { {{- printf "matinee_%s" .group }}: 0.001}
+  max_surge_percent: {{ .surge }}
+  rolling_update_percentage: {{ .root.Values.rollout.updateFraction }}
+  {{- if hasKey . "user" }}
+  {{- if .user }}
+  user_config:
+    {{- toYaml .user | nindent 4 }}
+  {{- else }}
+  user_config: {}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- define "matinee.serveConfig" -}}
+{{- $s := fromYaml (include "matinee.settings" .) -}}
+{{- $surge := int .Values.rollout.maxSurgePercent -}}
+proxy_location: EveryNode
+http_options:
+  host: {{ $s.serving.host }}
+  port: {{ int $s.serving.port }}
+  request_timeout_s: {{ add (ceil $s.serving.deadline_s) 5 }}
+logging_config:
+  log_level: {{ .Values.logging.level }}
+  encoding: {{ .Values.logging.encoding }}
+  enable_access_log: {{ .Values.logging.accessLog }}
+applications:
+  - name: matinee
+    route_prefix: /
+    import_path: serve.app:build
+    args:
+      {{- include "matinee.args" . | nindent 6 }}
+    deployments:
+      {{- $user := fromYaml (include "matinee.inPlace" $s.embedder) }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Embedder" "limits" $s.embedder.deployment "group" "models" "surge" $surge "user" $user) | nindent 6 }}
+      {{- if $s.enhancer.enabled }}
+      {{- $user := fromYaml (include "matinee.inPlace" $s.enhancer) }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Enhancer" "limits" $s.enhancer.deployment "group" "models" "surge" $surge "user" $user) | nindent 6 }}
+      {{- end }}
+      {{- $alone := ternary 0 $surge (eq $s.index.engine "edge") }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Retriever" "limits" $s.index.deployment "group" (ternary "models" "web" (eq $s.index.engine "edge")) "surge" $alone) | nindent 6 }}
+      {{- $keys := ternary (dict) (dict "keys" .Values.settings.serving.keys) (ne .Values.keys.existingSecret "") }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Gateway" "limits" $s.serving.deployment "group" "web" "surge" $surge "user" $keys) | nindent 6 }}
+{{- end -}}

@@ -1,0 +1,119 @@
+"""A Ray cluster of one process tree, as KubeRay would start it from the chart: its environment, its custom resources, its Serve REST API.
+
+It has ports and a folder of its own, and ends with its process group, so that other clusters of the machine are left alone.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from chart import ROOT, Object, one, serve_config
+
+START_S = 240
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@dataclass
+class Cluster:
+    """A started cluster; `deploy` is what the operator does with serveConfigV2."""
+
+    dashboard: str
+
+    def deploy(self, objects: Sequence[Object]) -> None:
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=serve_config(objects), timeout=60)
+        assert answer.is_success, answer.text
+
+    def application(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=60).json()
+        found: dict[str, Any] = answer["applications"].get("matinee", {})
+        return found
+
+    def wait_running(self, seconds: float = START_S) -> dict[str, Any]:
+        """The application once it runs and every deployment has what it should. Raises with its own message where it fails."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            app = self.application()
+            if app.get("status") == "RUNNING" and all(d["status"] == "HEALTHY" for d in app["deployments"].values()):
+                return app
+            assert app.get("status") != "DEPLOY_FAILED", app["message"]
+            time.sleep(0.25)
+        raise AssertionError(f"not running within {seconds} s: {self.application()}")
+
+    def replicas(self) -> dict[str, set[str]]:
+        """Deployment -> the ids of its replicas."""
+        return {name: {r["replica_id"] for r in d["replicas"]} for name, d in self.application()["deployments"].items()}
+
+
+def chart_environment(objects: Sequence[Object]) -> dict[str, str]:
+    """What the chart tells Ray's processes, but the places of a container."""
+    head = one(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    return {e["name"]: e["value"] for e in head["env"] if "value" in e and e["name"].startswith(("RAY_", "OMP_"))}
+
+
+@contextmanager
+def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
+    """A head that also works, with the environment of the chart."""
+    dashboard, gcs, client, agent, metrics = free_ports(5)
+    # Short: the path of a socket has 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="mt", dir="/tmp"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
+    env = kept | chart_environment(objects) | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    options = {
+        "port": gcs,
+        "dashboard-port": dashboard,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "metrics-export-port": metrics,
+        "temp-dir": folder,
+        "num-cpus": 64,
+        "resources": '{"matinee_models": 1000, "matinee_web": 1000}',
+    }
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+    cluster = Cluster(f"http://127.0.0.1:{dashboard}")
+    try:
+        _wait_started(cluster, process, folder / "log")
+        yield cluster
+    finally:
+        # Not politely: every replica would get its drain.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_started(cluster: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        try:
+            if httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=10).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"Ray did not start within {START_S} s: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")

@@ -1,0 +1,98 @@
+"""The plain manifests under k8s/: valid, restricted, with commands that exist; and what the runbooks tell to type exists too."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from chart import CHART, ROOT, Object, containers, pods, validate
+from test_pods import check_command, help_of, restricted
+
+JOBS = sorted((ROOT / "k8s" / "jobs").glob("*.yaml"))
+DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "docs" / "cluster.md", CHART / "README.md"]
+
+
+def objects(path: Path) -> list[Object]:
+    return [entry for entry in yaml.safe_load_all(path.read_text(encoding="utf-8")) if entry]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
+    for entry in objects(path):
+        validate(entry)
+        for name, pod in pods(entry):
+            assert restricted(pod) == [], name
+            assert pod["spec"]["automountServiceAccountToken"] is False
+            for container in containers(pod):
+                assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
+                assert container.get("command") is None, "KubeRay writes it"
+
+
+@pytest.mark.parametrize("path", [path for path in JOBS if path.stem != "base"], ids=lambda path: path.stem)
+def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matinee.settings import load_settings
+
+    [job] = objects(path)
+    check_command(shlex.split(job["spec"]["entrypoint"]))
+    [head] = containers(job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"])
+    load_settings(environ={entry["name"]: entry["value"] for entry in head["env"] if entry["name"].startswith("MATINEE_")})
+    assert job["metadata"]["name"] == path.stem
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every line of our own commands that the documents show, with continuation lines joined."""
+    found = []
+    for path in DOCS:
+        text = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf-8"))
+        for match in re.finditer(
+            r"(?:^ +(?:kubectl [^\n]*-- (?:env \S+ )?)?|`)((?:python -m (?:serve|train)|matinee )[^`\n]*)", text, re.MULTILINE
+        ):
+            found.append((path.name, match[1].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("document", "command"), commands())
+def test_commands_of_the_documents_exist(document: str, command: str) -> None:
+    words = [word for word in shlex.split(command.partition(" | ")[0].partition(" > ")[0], comments=True) if word != "..."]
+    depth = 3 if words[0] == "python" else 1
+    if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", "models"], ["matinee", "index"]):
+        depth += 1
+    program, rest = words[:depth], words[depth:]
+    bin_ = Path(sys.executable).parent
+    program = [str(bin_ / program[0]), *program[1:]]
+    text = help_of(*program)
+    for flag in (word.partition("=")[0] for word in rest if word.startswith("--")):
+        assert flag in text.replace(",", " ").split(), f"{document}: {command}: no flag {flag}"
+
+
+def test_values_files_and_paths_of_the_documents_exist() -> None:
+    for path in DOCS:
+        for mentioned in re.findall(r"(?:helm|k8s|docs)/[\w./-]+\.(?:yaml|md)", path.read_text(encoding="utf-8")):
+            assert (ROOT / mentioned).exists(), f"{path.name} names {mentioned}"
+
+
+def test_values_that_the_documents_set_exist() -> None:
+    known = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for path in DOCS:
+        for option in re.findall(r"--set(?:-json|-string)? '?([a-zA-Z][\w.]*)=", path.read_text(encoding="utf-8")):
+            node = known
+            for key in option.split("."):
+                assert key in node, f"{path.name}: --set {option}"
+                # What stands in place of `settings` has its keys.
+                node = known["settings"] if option.startswith("ingest.settings.") and key == "settings" else node[key]
+
+
+def test_versions_are_pinned() -> None:
+    text = (ROOT / "k8s" / "prerequisites.md").read_text(encoding="utf-8")
+    installs = re.findall(r"helm (?:install|upgrade)[^\n]*(?:\\\n[^\n]*)*", text)
+    assert installs
+    for line in installs:
+        assert re.search(r"--version v?\d+\.\d+\.\d+", line), line
+
+
+def test_the_kind_cluster_file_is_one() -> None:
+    [cluster] = objects(ROOT / "k8s" / "kind" / "cluster.yaml")
+    assert cluster["apiVersion"] == "kind.x-k8s.io/v1alpha4"
+    assert all(re.search(r":v\d+\.\d+\.\d+$", node["image"]) for node in cluster["nodes"])

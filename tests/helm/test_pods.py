@@ -1,0 +1,216 @@
+"""What every pod must be: restricted, with resources, running commands that exist, on ports that something listens on."""
+
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chart import CHART, VALUES, Object, containers, one, pods, rendered
+
+ALL = [*VALUES, "everything"]
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+RAY = ("ray-head", "ray-worker")
+"""KubeRay writes the commands of these."""
+
+
+def every_pod(values: str) -> list[tuple[str, Object]]:
+    return [(f"{entry['kind']} {name}", pod) for entry in rendered(values) for name, pod in pods(entry)]
+
+
+def restricted(pod: Object) -> list[str]:
+    """What the Pod Security standard "restricted" refuses in a pod, as Kubernetes 1.30 and later check it."""
+    spec = pod["spec"]
+    found = [f"{key} is set" for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
+    found += [f"volume {v['name']}" for v in spec.get("volumes", []) if not set(v) - {"name"} <= VOLUMES or set(v) == {"name"}]
+    pod_context = spec.get("securityContext", {})
+    for container in containers(pod):
+        context = container.get("securityContext", {})
+        name = container["name"]
+        checks = {
+            "privileged": not context.get("privileged"),
+            "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
+            "capabilities": context.get("capabilities", {}).get("drop") == ["ALL"] and not context["capabilities"].get("add"),
+            "runAsNonRoot": context.get("runAsNonRoot", pod_context.get("runAsNonRoot")) is True,
+            "runAsUser": context.get("runAsUser", pod_context.get("runAsUser")) != 0,
+            "seccompProfile": context.get("seccompProfile", pod_context.get("seccompProfile", {})).get("type") == "RuntimeDefault",
+            "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
+            "readOnlyRootFilesystem": context.get("readOnlyRootFilesystem") is True,
+        }
+        found += [f"{name}: {check}" for check, passed in checks.items() if not passed]
+    return found
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_restricted(values: str) -> None:
+    for name, pod in every_pod(values):
+        assert restricted(pod) == [], name
+
+
+def test_the_checker_finds_what_is_not_restricted() -> None:
+    [pod] = [pod for name, pod in every_pod("kind") if name.startswith("Job")]
+    loose = {
+        "spec": pod["spec"] | {"hostNetwork": True, "containers": [{"name": "x"}], "volumes": [{"name": "h", "hostPath": {"path": "/"}}]}
+    }
+    assert len(restricted(loose)) == 5
+
+
+def test_the_autoscaler_beside_the_head_is_restricted_too() -> None:
+    options = one(rendered("default"), "RayService")["spec"]["rayClusterConfig"]["autoscalerOptions"]
+    sidecar = {"name": "autoscaler", "securityContext": options["securityContext"]}
+    assert restricted({"spec": {"containers": [sidecar], "securityContext": {"runAsUser": 1000}}}) == []
+    assert options["resources"]["limits"]
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_resources_are_set_everywhere(values: str) -> None:
+    for name, pod in every_pod(values):
+        for container in containers(pod):
+            for kind in ("requests", "limits"):
+                assert set(container["resources"][kind]) >= {"cpu", "memory"}, f"{name}: {container['name']}"
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_mounts_have_volumes_and_tokens_are_not_mounted(values: str) -> None:
+    for name, pod in every_pod(values):
+        spec = pod["spec"]
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        if name.startswith("StatefulSet"):
+            volumes |= {"storage", "snapshots"}
+        mounted = {mount["name"] for container in containers(pod) for mount in container["volumeMounts"]}
+        assert mounted <= volumes, name
+        assert spec["enableServiceLinks"] is False
+        assert spec["automountServiceAccountToken"] is False or name == "RayService head", name
+
+
+def test_head_and_workers_have_one_environment() -> None:
+    for values in ALL:
+        envs = [pod["spec"]["containers"][0]["env"] for name, pod in every_pod(values) if name.startswith("RayService")]
+        assert all(env == envs[0] for env in envs)
+        names = [entry["name"] for entry in envs[0]]
+        assert len(names) == len(set(names))
+        assert {"RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LOG_TO_STDERR", "RAY_GRAFANA_HOST"} <= set(names)
+
+
+def test_the_fast_modes_follow_the_settings() -> None:
+    for values, expected in (("default", "1"), ("kind", "0")):
+        env = {e["name"]: e.get("value") for e in dict(every_pod(values))["RayService head"]["spec"]["containers"][0]["env"]}
+        assert (env["RAY_SERVE_THROUGHPUT_OPTIMIZED"], env["RAY_SERVE_ENABLE_HA_PROXY"], env["RAY_SERVE_LOG_TO_STDERR"]) == (
+            expected,
+            expected,
+            "1",
+        )
+
+
+def test_no_user_work_on_the_head_and_a_drain_for_the_slowest_request() -> None:
+    for values in ALL:
+        cluster = one(rendered(values), "RayService")["spec"]["rayClusterConfig"]
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        assert cluster["authOptions"]["mode"] == "token"
+        for group in cluster["workerGroupSpecs"]:
+            spec = group["template"]["spec"]
+            sleep = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+            assert 15 <= sleep < spec["terminationGracePeriodSeconds"]
+
+
+@cache
+def help_of(*command: str) -> str:
+    """What a command says of itself, wide enough that no flag is cut."""
+    env = {
+        "COLUMNS": "300",
+        "TERMINAL_WIDTH": "300",
+        "NO_COLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": "/tmp",
+    }
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, f"{shlex.join(command)} --help: {done.stderr[-500:]}"
+    return done.stdout
+
+
+def check_command(words: list[str]) -> None:
+    """Raises where a command or one of its flags does not exist in our CLI."""
+    match words:
+        case ["python", "-m", "serve", "check", *rest]:
+            program = [sys.executable, "-m", "serve", "check"]
+        case ["python", "-m", module, *rest] if module.startswith("train."):
+            program = [sys.executable, "-m", module]
+        case ["matinee", command, *rest]:
+            program = [str(Path(sys.executable).parent / "matinee"), command]
+        case ["python", "/scripts/snapshots.py", command, *rest]:
+            program = [sys.executable, str(CHART / "files" / "snapshots.py"), command]
+        case _:
+            raise AssertionError(f"{words} is no command of ours")
+    text = help_of(*program)
+    for flag in (word for word in rest if word.startswith("-")):
+        assert flag in text.replace(",", " ").split(), f"{shlex.join(program)} has no flag {flag}"
+
+
+def command_of(container: dict[str, Any]) -> list[str]:
+    return [*container.get("command", []), *container.get("args", [])]
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_every_command_exists(values: str) -> None:
+    for _, pod in every_pod(values):
+        for container in containers(pod):
+            if container["name"] in RAY:
+                assert command_of(container) == []
+            elif container["name"] == "qdrant":
+                assert command_of(container)[:2] == ["sh", "-c"]
+            else:
+                check_command(command_of(container))
+
+
+def test_the_command_checker_refuses_what_does_not_exist() -> None:
+    with pytest.raises(AssertionError, match="no flag --nonsense"):
+        check_command(["python", "-m", "train.ingest", "--nonsense"])
+    with pytest.raises(AssertionError):
+        check_command(["python", "-m", "train.nonsense"])
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_ports_lead_to_something_that_listens(values: str) -> None:
+    objects = rendered(values)
+    by_labels = [(pod["metadata"]["labels"], pod) for entry in objects for _, pod in pods(entry)]
+    for service in (entry for entry in objects if entry["kind"] == "Service"):
+        [pod] = [pod for labels, pod in by_labels if service["spec"]["selector"].items() <= labels.items()]
+        open_ports = {port["name"]: port["containerPort"] for c in containers(pod) for port in c.get("ports", [])}
+        for port in service["spec"]["ports"]:
+            assert open_ports[port["targetPort"]] == port["port"]
+    listening = {port["containerPort"] for name, pod in every_pod(values) for c in containers(pod) for port in c.get("ports", [])}
+    for policy in (entry for entry in objects if entry["kind"] == "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", []):
+            assert {port["port"] for port in rule.get("ports", [])} <= listening, policy["metadata"]["name"]
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_selectors_find_pods(values: str) -> None:
+    objects = rendered(values)
+    labels = [pod["metadata"]["labels"] for entry in objects for _, pod in pods(entry)]
+    for entry in objects:
+        if entry["kind"] in ("PodDisruptionBudget", "PodMonitor"):
+            assert any(entry["spec"]["selector"]["matchLabels"].items() <= found.items() for found in labels), entry["metadata"]["name"]
+        if entry["kind"] == "Ingress":
+            [path] = entry["spec"]["rules"][0]["http"]["paths"]
+            service = path["backend"]["service"]
+            assert service == {"name": f"{one(objects, 'RayService')['metadata']['name']}-serve-svc", "port": {"number": 8000}}
+
+
+@pytest.mark.parametrize("values", ALL)
+def test_everything_is_denied_by_default_and_no_ray_port_is_open_to_all(values: str) -> None:
+    policies = {entry["metadata"]["name"]: entry["spec"] for entry in rendered(values) if entry["kind"] == "NetworkPolicy"}
+    default = policies["matinee-default"]
+    assert default["podSelector"]["matchLabels"] == {"matinee/release": "matinee"}
+    assert set(default["policyTypes"]) == {"Ingress", "Egress"}
+    assert "ingress" not in default
+    labels = [pod["metadata"]["labels"] for entry in rendered(values) for _, pod in pods(entry)]
+    assert all(found["matinee/release"] == "matinee" for found in labels)
+    for rule in policies["matinee-ray"]["ingress"]:
+        ports = {port["port"] for port in rule.get("ports", [])}
+        if ports & {8265, 6379, 10001} or not ports:
+            [peer] = rule["from"]
+            selected = peer.get("podSelector") or peer["namespaceSelector"]
+            assert selected["matchLabels"] in ({"matinee/release": "matinee"}, {"kubernetes.io/metadata.name": "kuberay-system"})
