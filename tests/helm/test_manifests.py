@@ -11,7 +11,7 @@ from chart import CHART, ROOT, Object, containers, pods, validate
 from test_pods import check_command, help_of, restricted
 
 JOBS = sorted((ROOT / "k8s" / "jobs").glob("*.yaml"))
-DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "docs" / "cluster.md", CHART / "README.md"]
+DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "README.md", CHART / "README.md"]
 
 
 def objects(path: Path) -> list[Object]:
@@ -59,7 +59,8 @@ def test_commands_of_the_documents_exist(document: str, command: str) -> None:
     depth = 3 if words[0] == "python" else 1
     if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", "models"], ["matinee", "index"]):
         depth += 1
-    program, rest = words[:depth], words[depth:]
+    flags_at = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    program, rest = words[: min(depth, flags_at)], words[min(depth, flags_at) :]
     bin_ = Path(sys.executable).parent
     program = [str(bin_ / program[0]), *program[1:]]
     text = help_of(*program)
