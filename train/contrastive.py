@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
+import torch
 
 from matinee.conversion import quiet
 from matinee.errors import SettingsError, SourceError
@@ -69,17 +70,10 @@ def trainable(folder: Path, recipe: Recipe, device: str | None) -> Any:
     if recipe.lora:
         from peft import LoraConfig
 
-        # Every linear layer: which of them have what name differs between BERT, RoBERTa and ModernBERT.
-        model.add_adapter(
-            LoraConfig(
-                r=recipe.lora,
-                lora_alpha=2 * recipe.lora,
-                lora_dropout=0.0,
-                target_modules="all-linear",
-                exclude_modules=["pooler.dense"],
-                bias="none",
-            )
-        )
+        # Every linear layer of the encoder: what they are called differs between BERT, RoBERTa and ModernBERT.
+        layers = model.transformers_model.named_modules()
+        targets = [name for name, layer in layers if isinstance(layer, torch.nn.Linear) and not name.startswith("pooler")]
+        model.add_adapter(LoraConfig(r=recipe.lora, lora_alpha=2 * recipe.lora, lora_dropout=0.0, target_modules=targets, bias="none"))
     # BERT's and RoBERTa's own pooler takes no part in the vector, and several workers would wait for its gradients for ever.
     for name, weight in model.named_parameters():
         if ".pooler." in name:
@@ -125,7 +119,7 @@ def steps_per_epoch(sizes: list[int], batch: int, workers: int) -> int:
 
 def loss_for(model: Any, recipe: Recipe, base: Path, workers: int) -> Any:
     """The loss that the recipe names. The guide of the guided form is the base model as it was."""
-    from sentence_transformers import losses
+    from sentence_transformers.sentence_transformer import losses
 
     gather = {"gather_across_devices": workers > 1}
     match recipe.loss:
@@ -152,7 +146,7 @@ def _lengths(model: Any, recipe: Recipe) -> tuple[int, ...]:
 def arguments(recipe: Recipe, model: Any, output: Path, *, gpu: bool, log_steps: int) -> Any:
     """The trainer's arguments: saving by steps, so that a kill in mid-epoch loses little."""
     from sentence_transformers import SentenceTransformerTrainingArguments
-    from sentence_transformers.training_args import BatchSamplers, MultiDatasetBatchSamplers
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers, MultiDatasetBatchSamplers
 
     given = {kind: text for kind, text in (model.prompts or {}).items() if text}
     columns = {"anchor": given.get("query"), "positive": given.get("document"), "negative": given.get("document")}

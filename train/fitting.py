@@ -62,6 +62,8 @@ def _restore(work: Path, rank: int) -> tuple[dict[str, Any], Path | None]:
     if rank == 0:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
+    # Nobody writes there before it is clean.
+    _barrier()
     checkpoint = ray_train.get_checkpoint()
     if checkpoint is None:
         return {}, None
@@ -74,8 +76,18 @@ def _restore(work: Path, rank: int) -> tuple[dict[str, Any], Path | None]:
 
 
 def _barrier() -> None:
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.barrier()
+
+
+def _any(flag: bool) -> bool:
+    """Whether it holds on any worker."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return flag
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    found = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return bool(found.item())
 
 
 class FiniteTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
@@ -98,7 +110,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any], recipe: Recipe, model: Any, state: dict[str, Any], rank: int) -> None:
         self._recipe, self._model, self._rank = recipe, model, rank
-        self._work, self._log = Path(config["work"]), Path(config["log"])
+        self._work, self._log, self._trouble = Path(config["work"]), Path(config["log"]), Path(config["trouble"])
         self.progress = {"base": {}, "epochs": [], "best": None, "waited": 0} | state
         self._dev: DevSet | None = None
         if rank == 0:
@@ -112,16 +124,19 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if self._dev is not None and not self.progress["base"]:
             self.progress["base"] = self._measure()
             self._note({"epoch": 0, "dev": self.progress["base"]})
+        self._note({"from_step": state.global_step, "of": state.max_steps, "pid": os.getpid()})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.trainer.trouble:
+        # All workers stop at the same step: one that went on alone would wait for the others' gradients.
+        if _any(self.trainer.trouble is not None):
+            self.trainer.trouble = self.trainer.trouble or "the loss of another worker was not finite"
+            if self._rank == 0:
+                write_atomically(self._trouble, self.trainer.trouble)
             control.should_training_stop, control.should_save, control.should_epoch_stop = True, False, True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self._note(
-                {"step": state.global_step, "loss": float(logs["loss"]), "lr": float(logs.get("learning_rate", 0)), "pid": os.getpid()}
-            )
+            self._note({"step": state.global_step, "loss": float(logs["loss"]), "lr": float(logs.get("learning_rate", 0))})
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.trouble:
@@ -152,6 +167,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         return bool(self.progress["waited"] >= self._recipe.patience)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Every worker has put its random state there before it is moved.
+        _barrier()
         if self._rank != 0:
             ray_train.report(self.summary(state.global_step))
             return
@@ -167,7 +184,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         shutil.rmtree(bundle, ignore_errors=True)
 
     def summary(self, step: int) -> dict[str, Any]:
-        return {"step": step, "trouble": self.trainer.trouble, **self.progress}
+        return {"step": step, **self.progress}
 
     def _measure(self) -> dict[str, float]:
         assert self._dev is not None  # noqa: S101

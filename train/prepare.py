@@ -43,7 +43,7 @@ def main(
     settings = {"kind": kind, "map": sorted(map or []), "test": test, "dev": dev, "seed": seed}
     inputs = _inputs(origin)
     if runs.finished(out, "prepare", settings, inputs):
-        runs.console.print(f"{out} is complete already: nothing to do", highlight=False)
+        runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
     out.mkdir(parents=True, exist_ok=True)
     (out / runs.MANIFEST).unlink(missing_ok=True)

@@ -6,7 +6,9 @@ A manifest is written last and atomically: where it is, the folder is complete a
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -83,6 +85,35 @@ def finished(folder: Path, job: str, settings: Mapping[str, Any], inputs: Mappin
         return False
     as_json = json.loads(json.dumps(dict(settings), default=str))
     return bool(manifest["settings"] == as_json and manifest["inputs"] == dict(inputs))
+
+
+@contextmanager
+def followed(log: Path) -> Iterator[None]:
+    """Shows the rows that are added to a JSONL file, whoever writes them (a worker, perhaps on another machine)."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        shown = log.stat().st_size if log.is_file() else 0
+        last = False
+        while not last:
+            last = stop.wait(1)
+            if not log.is_file():
+                continue
+            with log.open(encoding="utf-8") as file:
+                file.seek(shown)
+                # A row that is only half written is shown when it is whole.
+                text = file.read().rpartition("\n")[0]
+            shown += len(text.encode()) + bool(text)
+            for row in filter(None, text.split("\n")):
+                console.print(row, highlight=False, soft_wrap=True, markup=False)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def explained(command: Callable[P, None]) -> Callable[P, None]:

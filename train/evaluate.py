@@ -1,0 +1,126 @@
+"""Evaluate an encoder before and after fine-tuning: the paper's Table 1 and 2, baselines, hybrids, text recipes; one HTML report.
+
+    python -m train.evaluate work/prepared --sets shared/data/eval --after work/embedder/model --out work/report
+    python -m train.evaluate work/prepared --sets shared/data/eval --after artifact:3f9a01bc... --title "Blade Runner" --title Alien
+    python -m train.evaluate work/prepared --sets shared/data/eval                  # no --after: the base model and the baselines
+    python -m train.evaluate work/prepared --smoke --out work/report                # the circular label only, a few queries
+
+Recall@10, NDCG@10, MRR@10 with 95 % bootstrap intervals over queries, paired for after - before; mean cosine of related pairs with its gap
+to random pairs and AUC. Independent sets first; the paper's kind of label (likeness by metadata) is marked circular. Writes `report.html`
+(self-contained), `report.json`, `report.md` (a table for RESULTS.md) and a manifest. Fusion weights are chosen on the split that is shown:
+use `--split dev` for that, and judge with fixed ones (`--fusion rrf:10:1:2`) elsewhere.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from matinee.conversion import write_atomically
+from matinee.corpus import read_corpus
+from matinee.embedder import Embedder
+from matinee.errors import SettingsError
+from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.settings import load_settings
+from train import measure, report, runs, tables
+
+PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
+
+
+def main(
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
+    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None,
+    before: Annotated[str | None, typer.Option(help="the model to compare with; by default the settings' embedder")] = None,
+    after: Annotated[str | None, typer.Option(help="the tuned model: a folder or artifact:DIGEST")] = None,
+    out: Annotated[Path, typer.Option(help="folder of the report")] = Path("work/report"),
+    split: Annotated[str, typer.Option(help="dev to choose by, test to judge a finished model once")] = "dev",
+    only: Annotated[list[str] | None, typer.Option("--set", help="only this set; repeatable")] = None,
+    title: Annotated[list[str] | None, typer.Option(help="another title for Table 2; repeatable")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSONL of id and description, for the recipes enhanced and both")] = None,
+    template: Annotated[str, typer.Option(help="full or plain: the text of the main tables")] = "full",
+    fusion: Annotated[list[str] | None, typer.Option(help="rrf:K:DENSE:SPARSE or dbsf; repeatable; by default a grid")] = None,
+    recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
+    precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto",
+    smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False,
+) -> None:
+    """Measure, and write the report."""
+    manifest = runs.read_manifest(prepared, "prepare")
+    if template not in ("full", "plain"):
+        raise SettingsError(f"--template {template}: use full or plain")
+    corpus = measure.Corpus(read_corpus(prepared), _read_descriptions(descriptions))
+    asked = _sets(corpus, sets, split, only, smoke=smoke)
+    out.mkdir(parents=True, exist_ok=True)
+    encoders = {
+        name: measure.Encoder(_embedder(model, "fp32" if smoke else precision), out / "vectors")
+        for name, model in (("before", before), ("after", after))
+        if name == "before" or model
+    }
+    kind = measure.Texts(template, "raw")  # type: ignore[arg-type]
+    fusions = [tables.Fusion.parse(text) for text in fusion or ()]
+    found = {"split": split, "template": template} | _measured(corpus, encoders, kind, asked, fusions, [*PAPER_TITLES, *(title or ())])
+    found["recipes"] = tables.recipes(corpus, encoders, asked) if recipes and not smoke else []
+    write_atomically(out / "report.json", json.dumps(found, indent=1))
+    write_atomically(out / "report.md", report.markdown(found))
+    write_atomically(out / "report.html", report.html(found))
+    settings = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
+    fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
+    runs.write_manifest(out, "evaluate", settings, dict(manifest["outputs"]) | fingerprints)
+    print(report.markdown(found))
+    runs.console.print(f"report: {out / 'report.html'}", highlight=False)
+
+
+def _measured(
+    corpus: measure.Corpus,
+    encoders: dict[str, measure.Encoder],
+    kind: measure.Texts,
+    asked: list[QuerySet],
+    fusions: list[tables.Fusion],
+    titles: list[str],
+) -> dict[str, Any]:
+    systems = tables.systems(corpus, encoders, kind)
+    return {
+        "models": {name: encoder.info() for name, encoder in encoders.items()},
+        "queries": {queries.name: len(queries.relevant) for queries in asked},
+        "items": len(corpus.ids),
+        "table1": tables.table1(corpus, systems, asked),
+        "closeness": tables.closeness(corpus, systems, asked),
+        "hybrids": tables.hybrids(corpus, systems, asked, fusions),
+        "table2": tables.table2(corpus, encoders, kind, titles),
+    }
+
+
+def _embedder(model: str | None, precision: str) -> Embedder:
+    flags: dict[str, Any] = {"embedder": {"precision": precision} | ({"model": model, "revision": None} if model else {})}
+    settings = load_settings(flags=flags)
+    return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+
+
+def _sets(corpus: measure.Corpus, folder: Path | None, split: str, only: list[str] | None, *, smoke: bool) -> list[QuerySet]:
+    """The independent sets, and after them the circular one."""
+    names = set_names(folder, split) if folder is not None else []
+    if only:
+        unknown = set(only) - set(names)
+        if unknown:
+            raise SettingsError(f"--set {min(unknown)}: there are {', '.join(names) or 'none'} with {split} queries")
+        names = [name for name in names if name in only]
+    asked = [read_set(folder, name, split) for name in names if folder is not None]
+    asked += [] if only else [measure.circular_set(corpus, split, 20 if smoke else 200)]
+    known = [measure.known_only(queries, corpus) for queries in asked]
+    if smoke:
+        known = [QuerySet(q.name, q.texts, q.items, dict(list(q.relevant.items())[:20])) for q in known]
+    return [queries for queries in known if queries.relevant]
+
+
+def _read_descriptions(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return {row["id"]: row["description"] for row in rows}
+
+
+app = runs.job_app(main)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,205 @@
+"""Measures retrieval systems on labelled sets: every system is a function from queries to a matrix of scores over the same items.
+
+Systems: random, vote count, BM25 and TF-IDF of the embedded text, an encoder's cosine, and Qdrant's fusions of cosine and BM25 by the
+engine's own formulas (`matinee.retrieval`). An item that asks is never its own answer. Does not write reports (`train.report`).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matinee import evaluation, prompts, retrieval
+from matinee.corpus import Entry
+from matinee.embedder import Embedder
+from matinee.evalsets import QuerySet
+from matinee.evaluation import Measure
+from matinee.retrieval import Matrix, Scores
+from matinee.settings import Recipe
+
+MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
+K = 10
+
+_RANDOM_PAIRS = 50
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Which text an item is embedded as."""
+
+    template: prompts.Template = "full"
+    recipe: Recipe = "raw"
+
+    @property
+    def name(self) -> str:
+        return self.template if self.recipe == "raw" else f"{self.template}, {self.recipe}"
+
+
+@dataclass
+class Corpus:
+    """The items that are ranked, as texts of each kind that is asked for."""
+
+    entries: Sequence[Entry]
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ids = [entry.id for entry in self.entries]
+        self.rows = {id: row for row, id in enumerate(self.ids)}
+
+    def texts(self, kind: Texts) -> list[str]:
+        return [
+            prompts.embedded_text(entry.item, self.descriptions.get(entry.id), kind.recipe, template=kind.template)
+            for entry in self.entries
+        ]
+
+    def pool(self, name: str | None) -> np.ndarray[Any, Any] | None:
+        """The columns that were judged for a kind of label; None where all were."""
+        judged = [row for row, entry in enumerate(self.entries) if name in entry.pools]
+        return np.array(judged) if judged else None
+
+
+class Encoder:
+    """A model's vectors of texts, kept on disk: the same model and the same texts are encoded once."""
+
+    def __init__(self, embedder: Embedder, cache: Path) -> None:
+        self._embedder, self._cache = embedder, cache
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def info(self) -> dict[str, Any]:
+        return self._embedder.info()
+
+    def __call__(self, texts: Sequence[str], kind: Any = "document") -> Matrix:
+        key = hashlib.sha256(f"{self._embedder.fingerprint} {self._embedder.precision} {kind}".encode())
+        for text in texts:
+            key.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        path = self._cache / f"{key.hexdigest()[:32]}.npy"
+        if path.is_file():
+            known: Matrix = np.load(path, allow_pickle=False)
+            return known
+        vectors = self._embedder.encode(texts, kind=kind)
+        aside = path.with_suffix(".partial.npy")
+        np.save(aside, vectors, allow_pickle=False)
+        aside.replace(path)
+        return vectors
+
+
+System = Callable[[QuerySet], Scores]
+
+
+def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
+    documents = encoder(corpus.texts(kind))
+
+    def score(asked: QuerySet) -> Scores:
+        if asked.of_items:
+            return retrieval.cosine(documents[[corpus.rows[asked.items[query]] for query in asked.relevant]], documents)
+        return retrieval.cosine(encoder([prompts.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
+
+    return score
+
+
+def lexical(corpus: Corpus, kind: Texts, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
+    texts = corpus.texts(kind)
+    ready = scorer(texts)
+
+    def score(asked: QuerySet) -> Scores:
+        return ready([texts[corpus.rows[asked.items[query]]] if asked.of_items else asked.texts[query] for query in asked.relevant])
+
+    return score
+
+
+def chance(corpus: Corpus, seed: int = 0) -> System:
+    return lambda asked: np.random.default_rng(seed).random((len(asked.relevant), len(corpus.ids)), np.float32)
+
+
+def votes(corpus: Corpus) -> System:
+    counts = np.array([entry.item.numbers.get("votes", entry.item.numbers.get("popularity", 0.0)) for entry in corpus.entries], np.float32)
+    return lambda asked: np.tile(counts, (len(asked.relevant), 1))
+
+
+def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
+    def score(asked: QuerySet) -> Scores:
+        lists = [first(asked), second(asked)]
+        return retrieval.rrf(lists, weights, k=k) if fusion == "rrf" else retrieval.dbsf(lists)
+
+    return score
+
+
+def remembered(system: System) -> System:
+    """Its scores of each set are computed once: fusions ask for the same ones again and again."""
+    known: dict[str, Scores] = {}
+
+    def score(asked: QuerySet) -> Scores:
+        if asked.name not in known:
+            known[asked.name] = system(asked)
+        # A copy: whoever asks may strike items out.
+        return known[asked.name].copy()
+
+    return score
+
+
+PerQuery = dict[Measure, dict[str, float]]
+
+
+def judge(corpus: Corpus, asked: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
+    """Each measure of each query. With a pool only its items are ranked, and only they can be right."""
+    queries = list(asked.relevant)
+    ids = corpus.ids
+    relevant: Mapping[str, set[str]] = asked.relevant
+    if asked.of_items:
+        scores[range(len(queries)), [corpus.rows[asked.items[query]] for query in queries]] = -np.inf
+    if pool is not None:
+        scores, ids = scores[:, pool], [ids[row] for row in pool]
+        inside = set(ids)
+        relevant = {query: found for query, given in asked.relevant.items() if (found := given & inside)}
+    runs = {query: [ids[column] for column in best] for query, best in zip(queries, retrieval.top(scores, K), strict=True)}
+    return {measure: evaluation.per_query(runs, relevant, measure, K) for measure in MEASURES}
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """Cosine of related pairs, its gap to random pairs, and how often a related pair is nearer than a random one (AUC)."""
+
+    related: float
+    gap: float
+    auc: float
+
+
+def closeness(corpus: Corpus, asked: QuerySet, scores: Scores, seed: int = 0) -> Closeness:
+    """The mean cosine alone means nothing (a model may call everything alike): the gap and the AUC are what counts."""
+    rng = np.random.default_rng(seed)
+    related, unrelated, wins = [], [], []
+    for row, (query, ids) in enumerate(asked.relevant.items()):
+        right = scores[row, [corpus.rows[id] for id in ids]]
+        banned = {*ids, asked.items.get(query)} if asked.of_items else ids
+        others = [column for column in rng.integers(0, len(corpus.ids), _RANDOM_PAIRS) if corpus.ids[column] not in banned]
+        wrong = scores[row, others]
+        related.append(float(right.mean()))
+        unrelated.append(float(wrong.mean()))
+        wins.append(float((right[:, None] > wrong[None, :]).mean() + 0.5 * (right[:, None] == wrong[None, :]).mean()))
+    return Closeness(float(np.mean(related)), float(np.mean(related) - np.mean(unrelated)), float(np.mean(wins)))
+
+
+def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 10) -> QuerySet:
+    """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
+    embedded: reported to compare with the paper, not to judge by."""
+    asked = [entry for entry in corpus.entries if entry.split == split][:count]
+    genres = [set(entry.item.genres) for entry in corpus.entries]
+    tfidf = retrieval.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
+    scores = tfidf([entry.item.overview or entry.item.title for entry in asked])
+    for row, entry in enumerate(asked):
+        own = set(entry.item.genres)
+        scores[row] += np.array([len(own & other) / max(1, len(own | other)) for other in genres], np.float32)
+        scores[row, corpus.rows[entry.id]] = -1
+    best = retrieval.top(scores, relevant)
+    labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(asked)}
+    return QuerySet("item_metadata (circular)", {entry.id: entry.item.title for entry in asked}, {id: id for id in labels}, labels)
+
+
+def known_only(asked: QuerySet, corpus: Corpus) -> QuerySet:
+    """Without what the corpus does not hold."""
+    kept = {query: ids & corpus.rows.keys() for query, ids in asked.relevant.items()}
+    kept = {query: ids for query, ids in kept.items() if ids and (not asked.of_items or asked.items[query] in corpus.rows)}
+    return QuerySet(asked.name, asked.texts, asked.items, kept)

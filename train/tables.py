@@ -1,0 +1,147 @@
+"""The tables of the evaluation report, as plain rows: Table 1 and 2 of the paper, closeness, hybrids with their weights, text recipes.
+
+Does not decide what is measured (`train.evaluate`) and does not draw (`train.report`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from matinee import evaluation, retrieval
+from matinee.errors import SettingsError
+from matinee.evalsets import QuerySet
+from matinee.sparse import normalised
+from train import measure
+from train.measure import Corpus, Encoder, PerQuery, System, Texts
+
+Systems = Mapping[str, System]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """One way to fuse cosine and BM25."""
+
+    kind: str
+    k: int = 10
+    dense: float = 1.0
+    sparse: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Fusion":
+        kind, *numbers = text.split(":")
+        try:
+            if kind == "dbsf" and not numbers:
+                return cls("dbsf")
+            if kind == "rrf" and len(numbers) == 3:
+                return cls("rrf", int(numbers[0]), float(numbers[1]), float(numbers[2]))
+        except ValueError:
+            pass
+        raise SettingsError(f"--fusion {text}: write dbsf, or rrf:K:DENSE:SPARSE such as rrf:10:1:2")
+
+    @property
+    def name(self) -> str:
+        return "dbsf" if self.kind == "dbsf" else f"rrf k={self.k} {self.dense:g}:{self.sparse:g}"
+
+
+GRID = [Fusion("rrf", k, *w) for k, w in product((2, 10, 60), ((3.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 3.0)))] + [
+    Fusion("dbsf")
+]
+
+
+def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts) -> dict[str, System]:
+    """Baselines first, then the models; each one's scores of a set are computed once."""
+    found: dict[str, System] = {
+        "random": measure.chance(corpus),
+        "vote count": measure.votes(corpus),
+        "BM25": measure.lexical(corpus, kind, retrieval.Bm25Scorer),
+        "TF-IDF": measure.lexical(corpus, kind, retrieval.TfidfScorer),
+    }
+    found |= {name: measure.dense(corpus, encoder, kind) for name, encoder in encoders.items()}
+    return {name: measure.remembered(system) for name, system in found.items()}
+
+
+def table1(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
+    """Set x system x pool: each measure with its interval, and the paired difference to `before`."""
+    rows = []
+    for queries in asked:
+        pool = corpus.pool(queries.pool) if queries.pool else None
+        for where, columns in (("all items", None), *((("judged items", pool),) if pool is not None else ())):
+            judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in systems.items()}
+            rows += [_row(queries, name, where, found, judged.get("before")) for name, found in judged.items()]
+    return rows
+
+
+def _row(queries: QuerySet, name: str, where: str, found: PerQuery, before: PerQuery | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"set": queries.name, "system": name, "items": where, "queries": len(found["ndcg"])}
+    row |= {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
+    if before is not None and name != "before":
+        row["minus_before"] = {kind: asdict(evaluation.paired_difference(found[kind], before[kind])) for kind in found}
+    return row
+
+
+def closeness(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
+    return [
+        {"set": queries.name, "system": name, **asdict(measure.closeness(corpus, queries, systems[name](queries)))}
+        for queries in asked
+        for name in ("before", "after")
+        if name in systems
+    ]
+
+
+def hybrids(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet], given: Sequence[Fusion]) -> list[dict[str, Any]]:
+    """Every fusion with BM25 on every set; `mean` over the text sets is what weights are chosen by."""
+    rows = []
+    for name in ("before", "after"):
+        if name not in systems:
+            continue
+        for fusion in given or GRID:
+            system = measure.fused(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
+            judged = {queries.name: measure.judge(corpus, queries, system(queries)) for queries in asked}
+            figures = {
+                set: {kind: float(np.mean(list(values.values()))) for kind, values in found.items()} for set, found in judged.items()
+            }
+            texts = [figures[queries.name]["ndcg"] for queries in asked if not queries.of_items]
+            rows.append({"system": name, "fusion": fusion.name, "sets": figures, "mean": float(np.mean(texts)) if texts else None})
+    return sorted(rows, key=lambda row: (row["system"], -(row["mean"] or 0)))
+
+
+def table2(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, titles: Sequence[str]) -> list[dict[str, Any]]:
+    """The best recommendation for each title, before and after, with its cosine."""
+    known: dict[str, int] = {}
+    # Of several items with one title the best known one is meant.
+    for row in sorted(range(len(corpus.ids)), key=lambda row: corpus.entries[row].item.numbers.get("votes", 0)):
+        known[normalised(corpus.entries[row].item.title)] = row
+    rows = []
+    for title in dict.fromkeys(titles):
+        asked = known.get(normalised(title))
+        found: dict[str, Any] = {"title": title}
+        for name, encoder in encoders.items():
+            if asked is None:
+                found[name] = None
+                continue
+            documents = encoder(corpus.texts(kind))
+            scores = retrieval.cosine(documents[[asked]], documents)
+            scores[0, asked] = -2
+            best = retrieval.top(scores, 3)[0]
+            found[name] = [{"title": corpus.entries[column].item.title, "cosine": float(scores[0, column])} for column in best]
+        rows.append(found)
+    return rows
+
+
+def recipes(corpus: Corpus, encoders: Mapping[str, Encoder], asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
+    """Each text an item can be embedded as, with each model; the enhanced ones where there are descriptions."""
+    kinds = [Texts("full"), Texts("plain")]
+    if corpus.descriptions:
+        kinds += [Texts("full", "enhanced"), Texts("full", "both")]
+    rows = []
+    for name, encoder in encoders.items():
+        for kind in kinds:
+            system = measure.dense(corpus, encoder, kind)
+            for queries in asked:
+                judged = measure.judge(corpus, queries, system(queries))
+                means: dict[str, float] = {measured: float(np.mean(list(values.values()))) for measured, values in judged.items()}
+                rows.append({"set": queries.name, "system": name, "text": kind.name, **means})
+    return rows
