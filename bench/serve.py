@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 
 from matinee.client import read_server_file
-from matinee.settings import load_settings
+from matinee.loading import load_settings
 
 CLIENTS = (1, 8, 32)
 TARGETS = {

@@ -21,8 +21,9 @@ from matinee.cli_models import models_app
 from matinee.client import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
+from matinee.loading import load_settings
 from matinee.local import Local
-from matinee.settings import Mode, Settings, load_settings
+from matinee.settings import Mode, Settings
 
 P = ParamSpec("P")
 
@@ -71,10 +72,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _server(settings: Settings, url: str | None, key: str | None) -> Server | None:
-    if url:
-        return Server(url, key=key)
-    server = Server.running(settings, key=key)
-    return server if server is not None and server.serves(settings.catalogue) else None
+    server = Server(url, key=key) if url else Server.running(settings, key=key)
+    return server if url or (server is not None and server.serves(settings.catalogue)) else None
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:

@@ -31,7 +31,8 @@ from matinee import weights
 from matinee.errors import MatineeError, SettingsError
 from matinee.index import open_store
 from matinee.live import LiveIndex
-from matinee.settings import SCOPES, Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import SCOPES, Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)

@@ -8,7 +8,8 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
-from matinee.settings import Deployment, Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Deployment, Settings
 from serve import deployments
 
 

@@ -25,7 +25,8 @@ from matinee.errors import MatineeError
 from matinee.index import open_store
 from matinee.indexing import Build, PointMaker
 from matinee.items import Item
-from matinee.settings import Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Settings
 from matinee.sources import read_items
 from serve import calls
 from serve.access import Access

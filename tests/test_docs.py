@@ -23,7 +23,7 @@ def test_the_readme_lists_every_metric() -> None:
     assert table() in README, "put the output of serve.metrics.table() into the README"
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`?matinee ([a-z]+)", README)) - {"serves"}))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"(?:^|`)matinee ([a-z]+)", README, re.MULTILINE))))
 def test_the_readme_names_only_commands_that_exist(command: str) -> None:
     assert command in get_command(app).commands  # type: ignore[attr-defined]
 

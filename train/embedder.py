@@ -23,7 +23,8 @@ import typer
 from matinee import weights
 from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.errors import ModelError, SettingsError
-from matinee.settings import Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Settings
 from train import runs
 from train.contrastive import Loss, Recipe, finalise
 

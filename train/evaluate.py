@@ -23,7 +23,7 @@ from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet, read_set, set_names
-from matinee.settings import load_settings
+from matinee.loading import load_settings
 from train import measure, report, runs, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")

@@ -33,7 +33,8 @@ from matinee.errors import IndexLockedError, MatineeError, SourceError
 from matinee.index import IndexStore, open_store
 from matinee.indexing import ApiItem, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
-from matinee.settings import Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 
 console = Console(stderr=True)

@@ -19,7 +19,7 @@ from matinee import prompts
 from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
-from matinee.settings import load_settings
+from matinee.loading import load_settings
 from train import negatives, pairs, runs
 
 SMOKE = 200

@@ -7,7 +7,7 @@ import yaml
 from chart import CHART, RenderError, template
 
 from matinee.errors import SettingsError
-from matinee.settings import load_settings
+from matinee.loading import load_settings
 
 KEY = {"name": "a", "sha256": "0" * 64, "scopes": ["read"]}
 EDGE: dict[str, Any] = {

@@ -8,7 +8,8 @@ import yaml
 from chart import CHART, VALUES, application, one, rendered, serve_config, template
 from ray_serve import ServeDeploySchema, build
 
-from matinee.settings import Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Settings
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.

@@ -16,7 +16,8 @@ from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.cli import app
 from matinee.embedder import Embedder
 from matinee.errors import ModelError
-from matinee.settings import EmbedderSettings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import EmbedderSettings
 
 ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
 

@@ -15,7 +15,8 @@ import pytest
 
 from matinee.client import Server, ServerError, ServerWrites, read_server_file
 from matinee.items import Item
-from matinee.settings import Settings, load_settings
+from matinee.loading import load_settings
+from matinee.settings import Settings
 
 
 @pytest.fixture

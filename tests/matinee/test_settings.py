@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from matinee.errors import SettingsError
-from matinee.settings import LANGUAGES, PROFILES, SCOPES, EnhancerSettings, Settings, load_settings
+from matinee.loading import PROFILES, load_settings
+from matinee.settings import LANGUAGES, SCOPES, EnhancerSettings, Settings
 from matinee.sparse import Bm25Encoder
 
 HASH = "0" * 64

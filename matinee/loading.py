@@ -1,0 +1,127 @@
+"""Where settings come from, strongest first: a command line's flags, `MATINEE_` environment variables, a Serve application's arguments,
+the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/profiles/*.yaml`).
+
+A variable names its setting (`MATINEE_INDEX__ENGINE=qdrant`); an empty one counts as unset, an unknown one is refused. Nothing else in
+the project reads the environment. Does not know what the settings mean: `settings` does.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings import SettingsError as MalformedError
+
+from matinee.errors import SettingsError
+from matinee.settings import PREFIX, Settings
+
+PROFILES = Path(__file__).parent / "profiles"
+
+# Read by the CLI and the tests, not settings.
+_OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
+# What Kubernetes puts into every pod beside a service whose name begins with "matinee".
+_LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_SECRET = ("api_key", "sha256")
+
+
+class _Environment(EnvSettingsSource):
+    """Settings out of a given environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._given = {name.lower(): None if value == "null" else value for name, value in environ.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._given
+
+
+def load_settings(
+    args: Mapping[str, Any] | None = None, *, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of this process.
+
+    `flags` is a nested mapping of what a command line says, stronger than everything. `args` is one that is weaker than the environment
+    and stronger than the files.
+
+    Raises `SettingsError` with the setting's name, its value and what is wrong with it.
+    """
+    env = _from_environment(os.environ if environ is None else environ)
+    given = _merge(_merge(args or {}, env), flags or {})
+    config = given.get("config")
+    file = _read_yaml(Path(str(config)).expanduser()) if config else {}
+    profile = str(given.get("profile") or file.get("profile") or "embedded")
+    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), given)
+    try:
+        return Settings(**values | {"profile": profile, "config": config})
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    ours = {name.upper(): value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    known = set(_names(Settings))
+    for name, value in ours.items():
+        link = _LINKS.fullmatch(name) and "__" not in name and (name != "MATINEE_PORT" or "://" in value)
+        if name not in known and not link and not _OTHERS.fullmatch(name):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]}?" if near else ": check its spelling against the README's table"
+            raise SettingsError(f"settings: unknown environment variable {name}{hint}")
+    try:
+        return _Environment({name: value for name, value in ours.items() if name in known and value})()
+    except MalformedError as error:
+        raise SettingsError(f"settings: {error}: several values in one variable are written as JSON") from None
+
+
+def _names(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
+    """The environment variables of a settings tree."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name.upper()}__")
+
+
+def _profile_path(profile: str) -> Path:
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if profile not in known:
+        raise SettingsError(f"profile {profile!r} is unknown: use one of {', '.join(known)}")
+    return PROFILES / f"{profile}.yaml"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+    return values
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown setting: check its spelling against the README's table"
+        elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
+            message += f" (it is {problem['input']!r})"
+        lines.append(f"{name}: {message}" if name else message)
+    return "settings: " + "; ".join(lines)
