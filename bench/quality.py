@@ -14,9 +14,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ import httpx
 from rich.progress import track
 
 from bench.serve import matinee_server
-from matinee import evaluation
+from matinee import evalsets, evaluation
 from matinee.embedder import Embedder
 from matinee.errors import MatineeError
+from matinee.evalsets import QuerySet
 from matinee.index import open_store
 from matinee.items import item_uid
 from matinee.live import LiveIndex
@@ -37,31 +37,13 @@ from matinee.recommender import Recommender, SearchCall
 MODES = ("sparse", "dense", "hybrid")
 
 
-@dataclass(frozen=True)
-class QuerySet:
-    """Queries with their relevant items, by index id."""
-
-    name: str
-    texts: dict[str, str]
-    items: dict[str, str]
-    relevant: dict[str, set[str]]
-
-    @property
-    def of_items(self) -> bool:
-        return self.name.startswith("item_")
-
-
 def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
-    for path in sorted(folder.glob(f"*/qrels/{split}.tsv")):
-        relevant: dict[str, set[str]] = defaultdict(set)
-        for line in path.read_text().splitlines()[1:]:
-            query, item, score = line.split("\t")
-            if float(score) > 0:
-                relevant[query].add(item_uid(catalogue, item))
-        rows = [json.loads(line) for line in (path.parent.parent / "queries.jsonl").read_text().splitlines()]
-        wanted = [row for row in rows if row["_id"] in relevant]
-        items = {row["_id"]: item_uid(catalogue, row["metadata"]["item"]) for row in wanted if "item" in row["metadata"]}
-        yield QuerySet(path.parent.parent.name, {row["_id"]: row["text"] for row in wanted}, items, dict(relevant))
+    """The folder's sets, by index id."""
+    for name in evalsets.set_names(folder, split):
+        read = evalsets.read_set(folder, name, split)
+        items = {query: item_uid(catalogue, item) for query, item in read.items.items()}
+        relevant = {query: {item_uid(catalogue, item) for item in found} for query, found in read.relevant.items()}
+        yield replace(read, items=items, relevant=relevant)
 
 
 def catalogue_file(folder: Path, into: Path) -> Path:

@@ -152,6 +152,11 @@ class Load:
                     self.failures.append(repr(error))
                 self.latencies.append(time.perf_counter() - start)
 
+    def more(self, requests: int) -> None:
+        """Wait until so many further requests were answered."""
+        wanted = len(self.latencies) + requests
+        until(lambda: len(self.latencies) >= wanted)
+
     def summary(self) -> str:
         ordered = sorted(self.latencies)
         p50, p99 = ordered[len(ordered) // 2] * 1000, ordered[int(len(ordered) * 0.99)] * 1000
@@ -170,11 +175,11 @@ def test_an_in_place_update_under_load_fails_nothing_and_restarts_nothing(stack:
     stack.cluster.wait_running()
     before = stack.cluster.replicas()
     with Load(stack) as load:
-        time.sleep(2)
+        load.more(10)
         stack.apply(batch_size=2, max_new_tokens=24)
-        time.sleep(1)
+        load.more(5)
         stack.cluster.wait_running()
-        time.sleep(8)
+        load.more(40)
     sys.stdout.write(f"\nin-place update of the enhancer's batch size: {load.summary()}\n")
     assert load.failures == []
     assert stack.cluster.replicas() == before
@@ -187,9 +192,9 @@ def test_a_roll_over_of_everything_but_the_locked_index_under_load(stack: Stack)
     stack.cluster.wait_running()
     before = stack.cluster.replicas()
     with Load(stack) as load:
-        time.sleep(2)
+        load.more(10)
         stack.apply(deadline_s=5)
-        time.sleep(2)
+        until(lambda: stack.cluster.replicas() != before)
         stack.cluster.wait_running()
     sys.stdout.write(f"\nroll-over of every replica, embedded engine: {load.summary()}\n")
     after = stack.cluster.replicas()
