@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check observe bench format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
@@ -17,6 +17,9 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+observe: $(VENV)/.ready-dev  ## Prometheus with our rules beside `make demo`, where it is installed
+	@$(VENV)/bin/python -m observability.observe
 
 bench: $(VENV)/.ready-dev  ## beside a peer: make bench CATALOGUE=films.csv QUERIES=queries.jsonl
 	$(VENV)/bin/python -m bench.serve $(CATALOGUE) $(QUERIES)

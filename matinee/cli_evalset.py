@@ -3,18 +3,18 @@
 Labels that come from the embedded text reward a model for finding its own text again, so this makes none of those. Logic is in `evalsets`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from matinee import evalsets
-from matinee.corpus import Split, read_corpus
+from matinee.corpus import Entry, Split, read_corpus
 from matinee.errors import MatineeError, SettingsError, SourceError
+from matinee.events import with_impressions
 
 evalset_app = typer.Typer(no_args_is_help=True, help="Evaluation sets of your own: from events, or from a field.")
 err = Console(stderr=True)
@@ -33,8 +33,11 @@ def evalset() -> None:
 def make(
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare: items and their split")],
     out: Annotated[Path, typer.Option(help="folder of sets; the new one is a folder in it")] = Path("work/sets"),
-    likes: Annotated[Path | None, typer.Option(help="JSONL of user and item: which items the same people liked")] = None,
-    clicks: Annotated[Path | None, typer.Option(help="JSONL of text and item: what people searched for and then chose")] = None,
+    likes: Annotated[str | None, typer.Option(help="events.uri, or JSONL of user and item: which items the same people liked")] = None,
+    clicks: Annotated[
+        str | None,
+        typer.Option(help="events.uri (with serving.log_texts), or JSONL of text and item: what people searched for and then chose"),
+    ] = None,
     field: Annotated[str | None, typer.Option(help="a field of extra or people that is not embedded, e.g. keywords")] = None,
     least: Annotated[int | None, typer.Option(min=1, help="people (likes: 5) or choices (clicks: 2) that make a label")] = None,
 ) -> None:
@@ -53,15 +56,15 @@ def make(
 
 
 def _make(
-    prepared: Path, out: Path, likes: Path | None, clicks: Path | None, field: str | None, least: int | None
+    prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None
 ) -> tuple[str, dict[Split, int]]:
     if sum(given is not None for given in (likes, clicks, field)) != 1:
-        raise SettingsError("give one of --likes FILE, --clicks FILE and --field NAME")
+        raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
     entries = read_corpus(prepared)
     if likes is not None:
-        sets = evalsets.from_colikes(entries, _events(likes, _USER, _LIKED), least=least or 5)
+        sets = evalsets.from_colikes(entries, _events(likes, entries, _USER, _LIKED), least=least or 5)
     elif clicks is not None:
-        sets = evalsets.from_clicks(entries, _events(clicks, _TEXT, _CHOSEN), least=least or 2)
+        sets = evalsets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN), least=least or 2)
     else:
         sets = evalsets.from_field(entries, field or "")
     counts = {split: len(queries.relevant) for split, queries in sets.items()}
@@ -72,21 +75,25 @@ def _make(
     return name, counts
 
 
-def _events(path: Path, who: tuple[str, ...], wanted: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
-    """(user or text, item) of each event that counts."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+def _events(uri: str, entries: Sequence[Entry], who: tuple[str, ...], wanted: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
+    """(user or text, item) of each event that counts. What our own event log holds without a user or a text says nothing here."""
+    ids: dict[str, dict[str, str]] = {}
+    for where, event in with_impressions(uri):
+        if event.get("event") not in wanted:
+            continue
+        catalogue = event.get("catalogue")
+        if catalogue is not None and all(event.get(name) is None for name in who):
             continue
         try:
-            row = orjson.loads(line)
-            if row.get("event") in wanted:
-                yield _cell(row, who), _cell(row, _ITEM)
-        except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
-            raise SourceError(f"{path}, line {number}: {error}: each line is a JSON object with {who[0]} and item") from None
+            asked, item = _cell(event, who), _cell(event, _ITEM)
+        except KeyError as error:
+            raise SourceError(f"{where}: {error}: each line is a JSON object with {who[0]} and item") from None
+        if catalogue is not None:
+            # Our log names items by their ids in the index.
+            if catalogue not in ids:
+                ids[catalogue] = {entry.item.uid(catalogue): entry.id for entry in entries}
+            item = ids[catalogue].get(item, item)
+        yield asked, item
 
 
 def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -8,14 +8,16 @@ import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from matinee.errors import MatineeError
-from matinee.indexing import ApiItem
 from matinee.items import Item
 from matinee.settings import Settings
+
+if TYPE_CHECKING:
+    from matinee.indexing import ApiItem
 
 _PAGE = 1000
 
@@ -104,7 +106,10 @@ class ServerWrites:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    async def read(self, since: int) -> list[ApiItem]:
+    async def read(self, since: int) -> "list[ApiItem]":
+        # Brings the embedder's libraries along, 180 MB that whoever only asks (the probe) does without.
+        from matinee.indexing import ApiItem
+
         found = self._server.items(since=since, origin="api", deleted=True)
         return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in found]
 

@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 
 # At its import it warns that it would like a package that fetches compiled code from the hub.
 getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+# And at every single multiplication in int8 that it rounds to fp16 on the way.
+getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
 
 
 def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:

@@ -7,24 +7,41 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import orjson
 from rich.console import Console
 
 from matinee import prompts
 from matinee.enhancer import Enhancer
+from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.settings import Settings
 
 
-class Descriptions:
-    """`write(items)` gives each item's description: a given one, one written before, or a new one."""
+class Describer(Protocol):
+    """What writes them: an `Enhancer` in this process, or a running server's."""
 
-    def __init__(self, settings: Settings, given: Mapping[str, str] | None = None, console: Console | None = None) -> None:
+    def info(self) -> dict[str, Any]: ...
+
+    def describe(self, items: Sequence[Item]) -> Sequence[Any]: ...
+
+
+class Descriptions:
+    """`write(items)` gives each item's description: a given one, one written before, or a new one, by `enhancer` or the settings' own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        given: Mapping[str, str] | None = None,
+        console: Console | None = None,
+        *,
+        enhancer: Describer | None = None,
+    ) -> None:
         self._settings = settings
         self._given = dict(given or {})
         self._console = console or Console(stderr=True, quiet=True)
-        self._enhancer: Enhancer | None = None
+        self._enhancer = enhancer
         self._known: dict[str, str] | None = None
 
     def write(self, items: Sequence[Item]) -> list[str | None]:
@@ -57,11 +74,22 @@ class Descriptions:
                 file.flush()
         return [self._known[key] for key in keys]
 
-    def _load(self) -> Enhancer:
+    def _load(self) -> Describer:
         if self._enhancer is None:
             with self._console.status("loading the enhancer (the first time converts it)"):
                 self._enhancer = Enhancer.load(self._settings.enhancer, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
         return self._enhancer
+
+
+def read_descriptions(path: Path) -> dict[str, str]:
+    """Item id -> description, of a JSONL file such as `python -m train.describe` writes; empty descriptions are left out."""
+    try:
+        rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        return {str(row["id"]): str(row["description"]) for row in rows if row["description"]}
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path} is no JSONL of id and description: {error!r}") from None
 
 
 def _ends_whole(path: Path) -> bool:

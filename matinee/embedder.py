@@ -59,6 +59,8 @@ class Embedder:
         self.precision = precision
         self.model_id = settings.model if settings.revision is None else f"{settings.model}@{settings.revision}"
         self.dimension = int(model.get_embedding_dimension())
+        self.tokens_read = 0
+        self.language = settings.language
         self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens, settings.language)
 
     @classmethod
@@ -111,6 +113,7 @@ class Embedder:
             return np.zeros((0, self.dimension), np.float32)
         prompt = self._prompts.get(kind, "")
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
+        self.tokens_read += sum(len(encoding.ids) for encoding in encodings)
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         out = np.empty((len(texts), self.dimension), np.float32)
         done = 0
@@ -135,6 +138,7 @@ class Embedder:
             "precision": self.precision,
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
+            "language": self.language,
             "fingerprint": self.fingerprint,
         }
 

@@ -64,6 +64,12 @@ class Enhancer:
         # A base model needs to be shown the form and helped into the first sentence; one that was trained on the form, or to chat, doesn't.
         self._guided = not self._chat and adapter_digest is None
 
+    @property
+    def name(self) -> str:
+        """The model and, by content, the adapter: another name, other descriptions."""
+        model, adapter = self._settings.model, self._digests[1]
+        return f"{model}+{adapter[:12]}" if adapter else model
+
     @classmethod
     def load(
         cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: weights.Progress | None = None
@@ -99,6 +105,17 @@ class Enhancer:
                 for place, tried in zip(places, self._try([items[p] for p in places], attempt, deadline), strict=True):
                     best[place] = _better(best[place], tried)
         return [self._finish(item, best.get(place)) for place, item in enumerate(items)]
+
+    def write(self, items: Sequence[Item]) -> list[str]:
+        """What the model itself says of each item: plain prose, but unchecked, even from a title alone. To measure it, not to serve it."""
+        texts: list[str] = []
+        for start in range(0, len(items), self._settings.batch_size):
+            batch = items[start : start + self._settings.batch_size]
+            for item, answer in zip(batch, self._answers(batch, 0, None), strict=True):
+                told = self._told(item, answer)
+                # Keywords and taglines end without a full stop, and would pass for a sentence that was cut off.
+                texts.append(prose.clean(told) or prose.clean(f"{told.strip()}."))
+        return texts
 
     def info(self) -> dict[str, Any]:
         """What is loaded, by content."""
@@ -139,6 +156,12 @@ class Enhancer:
         return len(text) <= limit or len(self._backend.tokenizer(text).input_ids) <= limit
 
     def _try(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[_Attempt]:
+        began = time.perf_counter()
+        answers = self._answers(items, attempt, deadline)
+        elapsed = time.perf_counter() - began
+        return [self._judge(item, answer, elapsed) for item, answer in zip(items, answers, strict=True)]
+
+    def _answers(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[Answer]:
         settings = self._settings
         writing = Writing(
             max_new_tokens=settings.max_new_tokens,
@@ -149,13 +172,13 @@ class Enhancer:
             sentences=prose.MAX_SENTENCES,
             deadline=deadline,
         )
-        began = time.perf_counter()
-        answers = self._backend.generate([self.prompt(item) for item in items], writing)
-        elapsed = time.perf_counter() - began
-        return [self._judge(item, answer, elapsed) for item, answer in zip(items, answers, strict=True)]
+        return self._backend.generate([self.prompt(item) for item in items], writing)
+
+    def _told(self, item: Item, answer: Answer) -> str:
+        return f"{prompts.lead(item)}{answer.text}" if self._guided else answer.text
 
     def _judge(self, item: Item, answer: Answer, elapsed: float) -> _Attempt:
-        text = prose.clean(f"{prompts.lead(item)}{answer.text}" if self._guided else answer.text)
+        text = prose.clean(self._told(item, answer))
         return _Attempt(text, grounding.violations(text, item), 1, answer.tokens, elapsed)
 
     def _finish(self, item: Item, kept: _Attempt | None) -> Description:
@@ -173,7 +196,7 @@ class Enhancer:
             adherence=grounding.adherence(text, item).score,
             attempts=kept.attempts,
             tokens=kept.tokens,
-            model=self._settings.model,
+            model=self.name,
             marked=bool(kept.violations),
             elapsed_s=round(kept.elapsed_s, 4),
         )

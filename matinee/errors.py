@@ -67,6 +67,12 @@ class NotFoundError(MatineeError):
     exit_code = 6
 
 
+class EventsOffError(MatineeError):
+    """This server keeps no event log."""
+
+    code = "events_off"
+
+
 class AmbiguousTitleError(MatineeError):
     """Several items answer to this title; `candidates` lists them, best first."""
 

@@ -56,13 +56,15 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
             if float(cells[2]) > 0:
                 relevant[cells[0]].add(cells[1])
         rows = [orjson.loads(line) for line in (folder / name / "queries.jsonl").read_bytes().splitlines()]
+        wanted = [row for row in rows if row["_id"] in relevant]
+        items = {row["_id"]: str(row["metadata"]["item"]) for row in wanted if (row.get("metadata") or {}).get("item")}
+        texts = {row["_id"]: str(row["text"]) for row in wanted}
     except OSError as error:
         raise SourceError(f"cannot read the set {name}: {error.strerror} ({error.filename})") from None
     except ValueError as error:
         raise SourceError(f"the set {name} in {folder} is malformed: {error}") from None
-    wanted = [row for row in rows if row["_id"] in relevant]
-    items = {row["_id"]: str(row["metadata"]["item"]) for row in wanted if row.get("metadata", {}).get("item")}
-    texts = {row["_id"]: str(row["text"]) for row in wanted}
+    except (KeyError, TypeError, AttributeError):
+        raise SourceError(f"the set {name} in {folder} is malformed: a line of queries.jsonl has no _id and text, or no object") from None
     lost = relevant.keys() - texts.keys()
     if lost:
         raise SourceError(f"{path}: query {min(lost)} is not in queries.jsonl")

@@ -1,4 +1,4 @@
-"""Two engines that continue prompts: `transformers` (nf4, int8, bf16, fp32) and CTranslate2 (int8, for CPUs).
+"""Two engines that continue prompts: `transformers` (bf16, fp32, int8, nf4, and 4 to 2 bits by HQQ) and CTranslate2 (int8, for CPUs).
 
 Both load from a local folder, batch, stop at the same places, penalise only what they wrote themselves, and are deterministic for a
 given seed and batch. Neither knows items, prompts' wording or what a good answer is: that is `enhancer`.
@@ -15,7 +15,10 @@ from safetensors import SafetensorError
 from matinee import conversion, weights
 from matinee.errors import ModelError
 
-PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32")
+PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2")
+
+# Weights that share a scale. At 2 bits fewer of them do: with 64 the model writes noise (RESULTS.md).
+_HQQ_GROUP = {4: 64, 3: 32, 2: 16}
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class CTranslate2Backend:
 
 
 class TransformersBackend:
-    """`transformers` in nf4, int8 (bitsandbytes), bf16 or fp32, on a GPU where there is one."""
+    """`transformers` in bf16, fp32, int8 and nf4 (bitsandbytes) or 4, 3 and 2 bits (HQQ), on a GPU where there is one."""
 
     def __init__(self, model_dir: Path, adapter: Path | None, precision: str, device: str) -> None:
         import torch
@@ -155,6 +158,8 @@ class TransformersBackend:
                 model_dir, dtype=dtype, quantization_config=_quantization(precision), device_map={"": device}, use_safetensors=True
             )
             self._model = _with_adapter(model, adapter, precision)
+        if precision.startswith("hqq"):
+            _to_hqq(self._model, int(precision[-1]), device)
         self._model.eval()
         # What a model's own file says about sampling would compete with `Writing`, and warn about it.
         self._model.generation_config = type(self._model.generation_config)()
@@ -233,5 +238,20 @@ def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(model, adapter, use_safetensors=True)
-    # Merging into quantised weights would round the adapter away; beside them it costs little.
-    return adapted.merge_and_unload() if precision in ("bf16", "fp32") else adapted
+    # Merging into quantised weights would round the adapter away; beside them it costs little. HQQ quantises what is merged already.
+    return adapted if precision in ("nf4", "int8") else adapted.merge_and_unload()
+
+
+def _to_hqq(model: Any, bits: int, device: str) -> None:
+    """Its blocks' matrices quantised in place, without calibration (Badri and Shaji, 2023). Embeddings and output layer keep bf16.
+
+    Not through `transformers`, whose own way to HQQ refuses a CPU.
+    """
+    import torch
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    config = BaseQuantizeConfig(nbits=bits, group_size=_HQQ_GROUP[bits], axis=1)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and "layers." in name and "vision" not in name:
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, HQQLinear(module, config, compute_dtype=torch.bfloat16, device=device))

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from matinee.items import Item, ItemFilter
-from matinee.settings import Recipe, Settings
+from matinee.settings import FactWeights, Recipe, Settings
 
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
-"""Names of the vectors: dense of the embedded text, optional second dense, sparse BM25, sparse title trigrams."""
+"""Names of the vectors: dense of the embedded text, the same with facts beside it (`likeness`), sparse BM25, sparse title trigrams."""
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 ScoreType = Literal["cosine", "bm25", "rrf", "dbsf", "best_score", "popularity", "title"]
@@ -122,6 +122,7 @@ class Manifest(BaseModel):
     fingerprint: str
     recipe: Recipe
     dimensions: dict[str, int] = Field(description="dense vector name -> d")
+    facts: FactWeights | None = Field(None, description="what the `item` vector holds beside the text; None: there is none")
     count: int = 0
     created: str = ""
     source: str = ""
@@ -136,6 +137,8 @@ class Index(Protocol):
     """
 
     manifest: Manifest
+    approximate: bool
+    """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """The hits of each search, best first; deleted points never appear."""

@@ -21,6 +21,7 @@ from matinee import index_edge_query as translate
 from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
+from matinee.likeness import completed
 
 _BATCH = 1000
 _KEPT = 20_000
@@ -30,6 +31,8 @@ P = ParamSpec("P")
 
 class EdgeIndex:
     """One open version. Knows its shard, its lock and its thread; which version is current is the store's."""
+
+    approximate = False
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -123,7 +126,7 @@ class EdgeIndex:
             self._payloads.pop(point.id, None)
         for start in range(0, len(points), _BATCH):
             files.require_space(self._path)
-            batch = [translate.point(point) for point in points[start : start + _BATCH]]
+            batch = [translate.point(point) for point in completed(points[start : start + _BATCH], self.manifest)]
             self._open.update(edge.UpdateOperation.upsert_points(batch))
         if points:
             self._open.flush()

@@ -20,6 +20,7 @@ from matinee import index_qdrant_query as translate
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
+from matinee.likeness import completed
 from matinee.settings import IndexSettings
 
 _MANIFEST = "matinee_manifest"
@@ -67,6 +68,7 @@ class QdrantIndex:
 
     def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.approximate = not connection.local
         self._call = connection
         self._client = connection.client
         self._name = collection
@@ -120,7 +122,7 @@ class QdrantIndex:
         return await self._call(self._client.retrieve(self._name, known, with_payload=True, with_vectors=vectors, timeout=self._seconds))
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        for batch in translate.batches([translate.point(point) for point in points], self.manifest.dimensions):
+        for batch in translate.batches([translate.point(point) for point in completed(points, self.manifest)], self.manifest.dimensions):
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Literal, Protocol
 
 from matinee import prompts
-from matinee.embedder import Embedder
+from matinee.embedder import Kind, Matrix
 from matinee.errors import IndexUnavailableError
 from matinee.index import (
     BM25,
@@ -30,8 +30,9 @@ from matinee.index import (
     tombstone,
 )
 from matinee.items import Item
+from matinee.likeness import dimensions
 from matinee.live import new_revision
-from matinee.settings import Recipe
+from matinee.settings import FactWeights, Recipe
 from matinee.sparse import Bm25Encoder, title_trigrams
 
 BATCH = 256
@@ -71,12 +72,31 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+class Encoder(Protocol):
+    """What makes the vectors: an `Embedder` in this process, or a running server's."""
+
+    fingerprint: str
+    dimension: int
+    model_id: str
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix: ...
+
+
 class PointMaker:
     """Items -> points, under one encoder and one recipe; `describe` writes the descriptions that the recipe wants."""
 
-    def __init__(self, embedder: Embedder, recipe: Recipe, *, language: str | None = "english", describe: Describe | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Encoder,
+        recipe: Recipe,
+        *,
+        language: str | None = "english",
+        describe: Describe | None = None,
+        facts: FactWeights = FactWeights(),  # noqa: B008  it is frozen
+    ) -> None:
         self.embedder = embedder
         self.recipe = recipe
+        self.facts = facts
         self._bm25 = Bm25Encoder(language)
         self._describe = describe
 
@@ -147,7 +167,8 @@ class Build:
             catalogue=self.catalogue,
             fingerprint=embedder.fingerprint,
             recipe=recipe,
-            dimensions={TEXT: embedder.dimension},
+            dimensions=dimensions(embedder.dimension, self.maker.facts),
+            facts=self.maker.facts if self.maker.facts.any() else None,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             source=self.source,
             revision=revision,

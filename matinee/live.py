@@ -22,7 +22,12 @@ def new_revision() -> int:
 
 
 class LiveIndex:
-    """The open current version, and the one before it for as long as answers made for its encoder are still coming in."""
+    """The open current version, and the one before it for as long as queries made by its encoder are still coming in.
+
+    While the two were made by different encoders (a roll-over), both are kept up: what is written or deleted through either encoder is
+    seen by the queries of both. Dense vectors of one mean nothing to the other: there, an item is found by title and terms until it is
+    embedded anew.
+    """
 
     def __init__(self, store: IndexStore) -> None:
         self._store = store
@@ -33,6 +38,11 @@ class LiveIndex:
     @property
     def manifest(self) -> Manifest | None:
         return None if self._current is None else self._current.manifest
+
+    @property
+    def before(self) -> str | None:
+        """The fingerprint of the version before, while it is open."""
+        return None if self._draining is None else self._draining.manifest.fingerprint
 
     def get(self, fingerprint: str | None = None) -> Index:
         """The index to search, with vectors of `fingerprint` (None: the request brings no vector of its own).
@@ -52,7 +62,8 @@ class LiveIndex:
     async def refresh(self, *, recover: bool = False) -> bool:
         """Follow the store's current version: open it, carry over what was written meanwhile, swap in one step. True if it changed.
 
-        `recover`: at the first opening, carry over from the version before as well, in case a server died between a switch and this.
+        `recover`: at the first opening, carry over from the version before as well, in case a server died between a switch and this;
+        where another encoder made it, it stays open, in case that encoder still serves.
         """
         async with self._lock:
             wanted = await self._store.current()
@@ -66,7 +77,7 @@ class LiveIndex:
                 if old is not None:
                     await _carry_over(old, fresh)
                 elif recover:
-                    await self._recover(fresh)
+                    old = await self._recover(fresh)
             except BaseException:
                 # Whoever tries again must be able to open it.
                 if not back:
@@ -80,41 +91,63 @@ class LiveIndex:
             log.info("index version %s is live (%s items)", wanted.version, wanted.count)
             return True
 
-    async def _recover(self, fresh: Index) -> None:
+    async def _recover(self, fresh: Index) -> Index | None:
+        """Carry over from the version before; returns it, still open, where another encoder made it."""
         before = await self._store.previous()
         if before is None:
-            return
+            return None
         index = await self._store.open(before.version)
+        rolling = index.manifest.fingerprint != fresh.manifest.fingerprint
         try:
             await _carry_over(index, fresh)
-        finally:
+        except BaseException:
             await index.close()
+            raise
+        if not rolling:
+            await index.close()
+        return index if rolling else None
 
     async def upsert(self, points: Sequence[Point], *, fingerprint: str, if_revision: dict[str, int] | None = None) -> int:
         """Write points made under `fingerprint`; returns how many were written.
 
         With `if_revision`, a point is only written where the stored one still has that revision: a background job never overwrites a
-        newer write.
+        newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
         """
         async with self._lock:
-            index = self.get()
-            if fingerprint != index.manifest.fingerprint:
+            current = self.get()
+            if fingerprint != current.manifest.fingerprint and (if_revision is not None or not self._rolling(fingerprint)):
                 raise FingerprintError("the index was switched while these items were embedded: send them again")
             if if_revision is not None:
-                stored = await index.retrieve([point.id for point in points])
+                stored = await current.retrieve([point.id for point in points])
                 points = [p for p, hit in zip(points, stored, strict=True) if hit and hit.payload.get("revision") == if_revision[p.id]]
-            await index.upsert(points)
+            for index in self._kept_up():
+                same = index.manifest.fingerprint == fingerprint
+                if same or if_revision is None:
+                    await index.upsert(points if same else _without_vectors(points))
             return len(points)
 
     async def delete(self, id: str) -> Hit | None:
         """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
         async with self._lock:
-            index = self.get()
-            [hit] = await index.retrieve([id])
+            [hit] = await self.get().retrieve([id])
             if hit is None or hit.payload.get("deleted"):
                 return None
-            await index.upsert([tombstone(id, revision=new_revision())])
+            gone = tombstone(id, revision=new_revision())
+            for index in self._kept_up():
+                await index.upsert([gone])
             return hit
+
+    def _rolling(self, fingerprint: str | None = None) -> bool:
+        """Whether another encoder (that of `fingerprint`) made the version before."""
+        current, before = self._current, self._draining
+        if current is None or before is None or before.manifest.fingerprint == current.manifest.fingerprint:
+            return False
+        return fingerprint in (None, before.manifest.fingerprint)
+
+    def _kept_up(self) -> list[Index]:
+        """The versions that a write goes to: last the current one, which is the one that counts."""
+        kept = [self._draining] if self._rolling() else []
+        return [index for index in (*kept, self._current) if index is not None]
 
     async def close(self) -> None:
         for index in (self._current, self._draining):
@@ -138,8 +171,13 @@ async def _carry_over(old: Index, fresh: Index) -> None:
         newer = [a.id for a, b in zip(page, there, strict=True) if b is None or b.payload["revision"] < a.payload["revision"]]
         points = await old.points(newer)
         if not same:
-            points = [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, {}, p.sparse) for p in points]
+            points = _without_vectors(points)
         if points:
             await fresh.upsert(points)
         if after is None:
             return
+
+
+def _without_vectors(points: Sequence[Point]) -> list[Point]:
+    """Points for a version of another encoder, which are to be embedded there yet."""
+    return [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, {}, p.sparse) for p in points]

@@ -26,7 +26,7 @@ PROFILES = Path(__file__).parent / "profiles"
 _OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
 _LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-_SECRET = ("api_key", "sha256")
+_SECRET = ("api_key", "key", "sha256")
 
 
 class _Environment(EnvSettingsSource):

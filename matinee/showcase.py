@@ -33,7 +33,7 @@ def run(settings: Settings, port: int | None, console: Console) -> None:
     if not asyncio.run(_has_films(settings)):
         console.print("ingesting the bundled films ...")
         _child(["train.ingest", "--demo"], settings)
-    _serve(settings, port if port is not None else _free_port(settings), console)
+    _serve(settings, port if port is not None else _free_port(settings.serving.host, settings.serving.port), console)
 
 
 def _fetch_models(settings: Settings, console: Console) -> None:
@@ -74,14 +74,15 @@ async def _has_films(settings: Settings) -> bool:
     return current is not None and current.source == demo.source() and current.recipe == settings.index.recipe
 
 
-def _free_port(settings: Settings) -> int:
+def _free_port(host: str, wanted: int) -> int:
+    """`wanted`, or 0 (any) where it is taken."""
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.serving.host, settings.serving.port))
-            return settings.serving.port
+            probe.bind((host, wanted))
         except OSError:
             return 0
+        return wanted
 
 
 def _environ(settings: Settings) -> dict[str, str]:
@@ -99,6 +100,7 @@ def _serve(settings: Settings, port: int, console: Console) -> None:
     console.print("starting the graph (some 20 s) ...")
     # A group of its own: Ctrl-C reaches this process, which then stops the server in order.
     server = subprocess.Popen([sys.executable, "-m", "serve", "--port", str(port)], start_new_session=True, env=_environ(settings))  # noqa: S603
+    probe: subprocess.Popen[bytes] | None = None
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -111,14 +113,25 @@ def _serve(settings: Settings, port: int, console: Console) -> None:
         named = read_server_file(settings.server_file)
         if named is not None and server.poll() is None and not stop.is_set():
             _welcome(named["url"], console)
+            probe = _probe(settings, named["url"])
         while server.poll() is None and not stop.is_set():
             stop.wait(0.5)
     finally:
-        if server.poll() is None:
-            server.terminate()
+        for process in filter(None, (probe, server)):
+            if process.poll() is None:
+                process.terminate()
+        if probe is not None:
+            probe.wait()
         code = server.wait()
     if code and not stop.is_set():
         raise MatineeError(f"the server ended with exit code {code}; the lines above say why")
+
+
+def _probe(settings: Settings, url: str) -> "subprocess.Popen[bytes]":
+    """The recall probe beside the server; it says itself where its metrics are."""
+    port = _free_port(settings.probe.metrics_host, settings.probe.metrics_port)
+    command = [sys.executable, "-m", "serve.probe", "--url", url, "--metrics-port", str(port)]
+    return subprocess.Popen(command, start_new_session=True, env=_environ(settings))  # noqa: S603
 
 
 def _welcome(url: str, console: Console) -> None:

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from matinee import weights
 from matinee.errors import MatineeError, SettingsError
+from matinee.events import check_uri
 from matinee.index import open_store
 from matinee.live import LiveIndex
 from matinee.loading import load_settings
@@ -98,10 +99,10 @@ def run(settings: Settings, *, metrics_port: int = 0) -> None:
     _check(settings)
     _environment(settings)
     stop = threading.Event()
-    with _ray(settings, port, metrics_port, stop):
+    with _ray(settings, port, metrics_port, stop) as metrics:
         if not _wait_ready(url, stop):
             raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
-        with _announced(settings.server_file, url):
+        with _announced(settings.server_file, url, metrics):
             console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
             stop.wait()
             console.print("stopping ...")
@@ -130,7 +131,7 @@ def _check(settings: Settings, *, index: bool = True) -> None:
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
     )
     if settings.enhancer.enabled:
-        weights.resolve(
+        base = weights.resolve(
             settings.enhancer.model,
             settings.enhancer.revision,
             models_dir=settings.models_dir,
@@ -138,7 +139,12 @@ def _check(settings: Settings, *, index: bool = True) -> None:
             progress=say,
         )
         if settings.enhancer.adapter:
-            weights.resolve(settings.enhancer.adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say)
+            adapter = weights.resolve(
+                settings.enhancer.adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
+            )
+            weights.check_adapter(adapter, base, settings.enhancer.model)
+    if settings.events.uri is not None:
+        check_uri(settings.events.uri)
     if index and settings.index.engine == "edge":
         asyncio.run(_try_index(settings))
 
@@ -168,7 +174,8 @@ def _environment(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event) -> Iterator[None]:
+def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event) -> Iterator[str]:
+    """Ray and the graph; yields the URL of the metrics."""
     import ray
     from ray import serve as ray_serve
 
@@ -186,7 +193,7 @@ def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event
             logging_config=quiet,
         )
         ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
-        yield
+        yield f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     finally:
         ray_serve.shutdown()
         ray.shutdown()
@@ -212,10 +219,10 @@ def _wait_ready(url: str, stop: threading.Event) -> bool:
 
 
 @contextlib.contextmanager
-def _announced(path: Path, url: str) -> Iterator[None]:
+def _announced(path: Path, url: str, metrics: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
     partial.replace(path)
     try:
         yield

@@ -28,11 +28,11 @@ class Access:
     def writable(self) -> bool:
         return self.open_to_write or any("write" in key.scopes for key in self._keys)
 
-    def check(self, authorization: str | None, scope: Scope) -> None:
-        """Raises a 401 without a valid key, a 403 where the key (or its absence) does not allow `scope`."""
+    def check(self, authorization: str | None, scope: Scope) -> str | None:
+        """The key's name, None where none is asked for. Raises a 401 without a valid key, a 403 where it does not allow `scope`."""
         if not self._keys:
             if scope == "read" or self.open_to_write:
-                return
+                return None
             raise RequestError(403, f"scope {scope!r} needs a key, and this server has none: set serving.keys, or serve on 127.0.0.1")
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
@@ -42,6 +42,7 @@ class Access:
             raise RequestError(401, "this API key is unknown")
         if scope not in found.scopes and "admin" not in found.scopes:
             raise RequestError(403, f"key {found.name!r} lacks the scope {scope!r}; it has {', '.join(found.scopes)}")
+        return found.name
 
     def _find(self, key: str) -> KeySettings | None:
         given = hash_key(key)

@@ -3,6 +3,7 @@
 Ranked answers are put together as bytes, because the Retriever has already written the JSON of their items.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -20,37 +21,22 @@ from starlette.staticfiles import StaticFiles
 
 from matinee.items import MAX_LIST, Item, ItemFilter, Name
 from matinee.recommender import Answer
-from matinee.settings import Scope
-from serve import calls, schemas
+from serve import calls, feedback, schemas
 from serve.access import Access
+from serve.answers import ERRORS, allow, answer
 from serve.door import Door
 from serve.errors import RequestError, explain, outcome
+from serve.feedback import Events
 from serve.graph import Trace
 from serve.ids import as_uid
 from serve.metrics import Metrics
 from serve.service import Service
+from serve.tracing import Tracing
 from serve.upkeep import Upkeep
 
 STATIC = Path(__file__).parent / "static"
 
 _PAGE_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorResponse, "description": text}
-    for status, text in {
-        400: "not JSON that can be read",
-        401: "no valid key",
-        403: "the key lacks the scope",
-        404: "no such item",
-        409: "the title is ambiguous: `candidates` has what was meant",
-        405: "this route has no such method: see `Allow`",
-        413: "the body is too large",
-        415: "not sent as JSON",
-        422: "the request is malformed: the message says where",
-        503: "full, starting, or without an index: see `Retry-After`",
-        504: "no answer within the deadline",
-    }.items()
-}
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 _ANY: list[str] = []
@@ -67,13 +53,16 @@ class PageFiles(StaticFiles):
 
 def create_app(service: Service, access: Access, metrics: Metrics, *, names_requests: bool = True) -> FastAPI:
     """The ASGI app of one gateway. `service` may stand on Ray handles or, in tests, on parts in the same process."""
-    upkeep = Upkeep(service)
+    settings = service.settings
+    upkeep, events, tracing = Upkeep(service), Events(settings, metrics), Tracing(settings.tracing, "gateway")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         upkeep.start()
         yield
         await upkeep.stop()
+        await asyncio.to_thread(events.close)
+        await asyncio.to_thread(tracing.close)
 
     app = FastAPIOffline(
         title="Matinee",
@@ -85,14 +74,19 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
         # A redirect would be one more kind of answer, and names whatever host the proxy in front asked for.
         redirect_slashes=False,
     )
-    routers = [_ranking(service, access, metrics), _catalogue(service, access, upkeep), _state(service, access)]
+    routers = [
+        _ranking(service, access, metrics, events),
+        feedback.routes(events, access),
+        _catalogue(service, access, upkeep),
+        _state(service, access),
+    ]
     for router in routers:
         app.include_router(router)
     methods = _methods(routers)
     app.mount("/static", PageFiles(directory=STATIC), name="static")
 
     async def known(request: Request, error: Exception) -> Response:
-        response = explain(error, request.state.request_id, retry_after_s=service.settings.serving.retry_after_s)
+        response = explain(error, request.state.request_id, retry_after_s=settings.serving.retry_after_s)
         if response is None:
             raise error
         path = getattr(request.scope.get("route"), "path", None)
@@ -104,7 +98,7 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
 
     app.add_exception_handler(RequestValidationError, known)
     app.add_exception_handler(HTTPException, known)
-    app.add_middleware(Door, settings=service.settings.serving, metrics=metrics, names_requests=names_requests)
+    app.add_middleware(Door, settings=settings.serving, metrics=metrics, tracing=tracing, names_requests=names_requests)
     return app
 
 
@@ -116,29 +110,29 @@ def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
     return {path: ", ".join(sorted(names)) for path, names in found.items()}
 
 
-def _answer(request: Request, **content: Any) -> Response:
-    return Response(orjson.dumps({**content, "request_id": request.state.request_id}), media_type="application/json")
+def _ranking(service: Service, access: Access, metrics: Metrics, events: Events) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-
-def _ranking(service: Service, access: Access, metrics: Metrics) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["recommend"], responses=_ERRORS)
-
-    def ranked(request: Request, answer: Answer, endpoint: str) -> Response:
-        metrics.results(answer.count, endpoint=endpoint)
+    def ranked(request: Request, found: Answer, endpoint: str, user_id: str | None = None) -> Response:
+        metrics.results(found.count, endpoint=endpoint)
         trace: Trace = request.state.trace
-        return _answer(
+        events.answered(found, endpoint, request.state.request_id, trace, user_id, getattr(request.state, "text", None))
+        debug = {} if found.debug is None else {"debug": _timed(found.debug, trace)}
+        return answer(
             request,
-            items=orjson.Fragment(answer.items),
-            score_type=answer.score_type,
-            likes=answer.likes,
+            items=orjson.Fragment(found.items),
+            score_type=found.score_type,
+            likes=found.likes,
             degraded=trace.degraded,
+            **debug,
         )
 
     @routes.post("/recommend", response_model=schemas.RankedResponse, name="recommend")
     async def recommend(body: schemas.RecommendRequest, request: Request) -> Response:
         """Items for someone who likes these, dislikes those, and asks for something."""
-        _allow(access, request, "read")
-        return ranked(request, await service.recommend(body, request.state.trace), "recommend")
+        allow(access, request, "admin" if body.debug else "read")
+        request.state.text = body.text
+        return ranked(request, await service.recommend(body, request.state.trace), "recommend", body.user_id)
 
     @routes.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar")
     async def similar(
@@ -148,25 +142,33 @@ def _ranking(service: Service, access: Access, metrics: Metrics) -> APIRouter:
         diversity: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
-        _allow(access, request, "read")
+        allow(access, request, "read")
         return ranked(request, await service.similar(id, k, diversity, request.state.trace), "similar")
 
     @routes.post("/search", response_model=schemas.RankedResponse, name="search")
     async def search(body: schemas.SearchRequest, request: Request) -> Response:
         """Items for a text: by meaning, by words, or both."""
-        _allow(access, request, "admin" if body.exact else "read")
-        return ranked(request, await service.search(body, request.state.trace), "search")
+        allow(access, request, "admin" if body.exact or body.debug else "read")
+        request.state.text = body.text
+        return ranked(request, await service.search(body, request.state.trace), "search", body.user_id)
+
+    @routes.post("/embed", response_model=schemas.EmbedResponse, name="embed")
+    async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
+        """Vectors of texts, by the encoder that serves: what `python -m train.ingest --via api` builds an index with."""
+        allow(access, request, "read")
+        made = await service.embed(body.texts, body.kind, request.state.trace)
+        return answer(request, fingerprint=made.fingerprint, vectors=made.vectors)
 
     @routes.post("/describe", response_model=schemas.DescribeResponse, name="describe")
     async def describe(body: schemas.DescribeRequest, request: Request) -> Response:
         """A description that the enhancer writes from an item's metadata, checked against it."""
-        _allow(access, request, "read")
+        allow(access, request, "read")
         item = body.item
         if item is None:
             _, payload = await service.stored(body.id or "", request.state.trace)
             item = Item.model_validate(payload["item"])
         written = await service.describe(item, request.state.trace)
-        return _answer(
+        return answer(
             request,
             description=written.text,
             source=written.source,
@@ -180,7 +182,7 @@ def _ranking(service: Service, access: Access, metrics: Metrics) -> APIRouter:
 
 
 def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["catalogue"], responses=_ERRORS)
+    routes = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
     @routes.get("/items", response_model=schemas.ItemsResponse, name="list_items")
     async def list_items(
@@ -193,32 +195,32 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
         deleted: bool = False,
     ) -> Response:
         """Suggestions for a beginning (`q`), or the whole catalogue page by page."""
-        _allow(access, request, "read")
+        allow(access, request, "read")
         trace: Trace = request.state.trace
         if q is not None:
             found = await service.suggest(q, min(limit, 20), trace)
-            return _answer(request, items=[_stored(id, payload) for id, payload in found], cursor=None)
+            return answer(request, items=[_stored(id, payload) for id, payload in found], cursor=None)
         page, after = await service.ask(calls.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
-        return _answer(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
+        return answer(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @routes.get("/items/{id}", response_model=schemas.StoredItem, name="get_item")
     async def get_item(id: str, request: Request) -> Response:
         """One item as the index holds it."""
-        _allow(access, request, "read")
+        allow(access, request, "read")
         uid, payload = await service.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
     @routes.put("/items", response_model=schemas.WriteResponse, name="put_items")
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
-        _allow(access, request, "write")
-        return _answer(request, items=await upkeep.put(body.items, request.state.trace))
+        allow(access, request, "write")
+        return answer(request, items=await upkeep.put(body.items, request.state.trace))
 
     @routes.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item")
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
-        _allow(access, request, "write")
-        return _answer(request, id=await upkeep.delete(id, request.state.trace), deleted=True)
+        allow(access, request, "write")
+        return answer(request, id=await upkeep.delete(id, request.state.trace), deleted=True)
 
     @routes.get("/facets", response_model=schemas.FacetsResponse, name="facets")
     async def facets(
@@ -229,11 +231,11 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
         """Values and counts for filters, among the items that pass the given ones."""
-        _allow(access, request, "read")
+        allow(access, request, "read")
         filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
         found, count = await service.ask(calls.Facets(filter, limit), request.state.trace)
         values = {key: [{"value": value, "count": n} for value, n in pairs] for key, pairs in found.items()}
-        return _answer(request, count=count, **values)
+        return answer(request, count=count, **values)
 
     return routes
 
@@ -241,11 +243,11 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
 def _state(service: Service, access: Access) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=_ERRORS, name="info")
+    @routes.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, name="info")
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded."""
-        _allow(access, request, "read")
-        return _answer(request, **await service.info(access.writable, request.state.trace))
+        allow(access, request, "read")
+        return answer(request, **await service.info(access.writable, request.state.trace))
 
     @routes.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:
@@ -269,8 +271,12 @@ def _state(service: Service, access: Access) -> APIRouter:
     return routes
 
 
-def _allow(access: Access, request: Request, scope: Scope) -> None:
-    access.check(request.headers.get("authorization"), scope)
+def _timed(case: dict[str, Any], trace: Trace) -> dict[str, Any]:
+    """A case (`matinee.forensics`) with the times of the request's stages."""
+    times = trace.stages | {"forensics": case["forensics_ms"]}
+    return {name: value for name, value in case.items() if name != "forensics_ms"} | {
+        "times_ms": {k: round(v, 3) for k, v in times.items()}
+    }
 
 
 def _cursor(cursor: str | None) -> str | None:

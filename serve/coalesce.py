@@ -8,30 +8,41 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
+from serve.tracing import traceparent
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Unit, Result]):
+class Timed(NamedTuple, Generic[Unit]):
+    """A unit of work, its deadline and since when it waits, in seconds since 1970 (processes of one host or cluster share that clock well
+    enough), and the traceparent of the span that asks for it."""
+
     unit: Unit
     deadline: float
-    future: "asyncio.Future[Result]"
+    since: float
+    traceparent: str | None = None
 
 
-Timed = tuple[Unit, float]
-"""A unit of work and its deadline, in seconds since 1970 (processes of one host or cluster share that clock well enough)."""
+def timed(unit: Unit, deadline: float) -> Timed[Unit]:
+    """`unit` as it is sent from here and now."""
+    return Timed(unit, deadline, time.time(), traceparent())
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Unit, Result]):
+    timed: Timed[Unit]
+    future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Coalescer(Generic[Unit, Result]):
     """Sends units in batches of at most `max_batch`, at most `max_in_flight` batches at once, and lets at most `max_waiting` units wait.
 
-    `send` gets units with their deadlines and returns one result or one `MatineeError` for each, in order. A call raises
+    `send` gets timed units and returns one result or one `MatineeError` for each, in order. A call raises
     `OverloadedError` when too many wait and `DeadlineError` when its answer does not come in time.
     """
 
@@ -64,15 +75,14 @@ class Coalescer(Generic[Unit, Result]):
         left = deadline - time.time()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(_Waiting(unit, deadline, future))
+        waiting: _Waiting[Unit, Result] = _Waiting(timed(unit, deadline))
+        self._waiting.append(waiting)
         if len(self._waiting) == 1:
             # After this turn of the loop, so that requests which arrived together leave together.
-            loop.call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self._pump)
         try:
             async with asyncio.timeout(left):
-                return await future
+                return await waiting.future
         except TimeoutError:
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
@@ -96,7 +106,7 @@ class Coalescer(Generic[Unit, Result]):
         if self._observe_batch is not None:
             self._observe_batch(len(batch))
         try:
-            results = await self._send([(waiting.unit, waiting.deadline) for waiting in batch])
+            results = await self._send([waiting.timed for waiting in batch])
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.future.done():
                     continue
@@ -113,7 +123,7 @@ class Coalescer(Generic[Unit, Result]):
 def still_wanted(batch: Sequence[Timed[Unit]]) -> list[bool]:
     """Which units of a batch can still be answered in time."""
     now = time.time()
-    return [deadline > now for _, deadline in batch]
+    return [timed.deadline > now for timed in batch]
 
 
 async def gather_errors(work: Sequence[Awaitable[Result]]) -> list[Result | MatineeError]:

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings import Settings
+from serve import logs
 from serve.access import Access
 from serve.api import create_app
 from serve.coalesce import Coalescer, Timed
@@ -18,7 +19,7 @@ from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica
 from serve.errors import UnavailableError
 from serve.graph import Graph
-from serve.metrics import Metrics, RaySink
+from serve.metrics import Metrics, NullSink, RaySink
 from serve.replica import describe_update
 from serve.retriever import Retriever as RetrieverReplica
 from serve.service import Service
@@ -33,6 +34,7 @@ class Embedder:
     """Texts -> vectors."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.configure(settings.serving, "embedder")
         self._settings = settings
         self._replica: EmbedderReplica | None = None
 
@@ -40,7 +42,7 @@ class Embedder:
         """Serve calls it once before the replica takes work, and at every in-place update: only then is the wanted model known."""
         wanted = describe_update(self._settings.embedder, user_config)
         if self._replica is None:
-            self._replica = EmbedderReplica(self._settings.model_copy(update={"embedder": wanted}), Metrics(RaySink()))
+            self._replica = EmbedderReplica(self._settings.model_copy(update={"embedder": wanted}), _metrics(self._settings))
         else:
             self._replica.reconfigure(wanted.model_dump())
 
@@ -51,6 +53,10 @@ class Embedder:
     async def info(self) -> dict[str, Any]:
         assert self._replica is not None  # noqa: S101
         return await self._replica.info()
+
+    def __del__(self) -> None:
+        if self._replica is not None:
+            self._replica.close()
 
 
 @ray_serve.deployment(name="Enhancer")
@@ -58,6 +64,7 @@ class Enhancer:
     """Items -> descriptions."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.configure(settings.serving, "enhancer")
         self._settings = settings
         self._replica: EnhancerReplica | None = None
 
@@ -65,7 +72,7 @@ class Enhancer:
         """Serve calls it once before the replica takes work, and at every in-place update: only then is the wanted model known."""
         wanted = describe_update(self._settings.enhancer, user_config)
         if self._replica is None:
-            self._replica = EnhancerReplica(self._settings.model_copy(update={"enhancer": wanted}), Metrics(RaySink()))
+            self._replica = EnhancerReplica(self._settings.model_copy(update={"enhancer": wanted}), _metrics(self._settings))
         else:
             self._replica.reconfigure(wanted.model_dump())
 
@@ -77,13 +84,18 @@ class Enhancer:
         assert self._replica is not None  # noqa: S101
         return await self._replica.info()
 
+    def __del__(self) -> None:
+        if self._replica is not None:
+            self._replica.close()
+
 
 @ray_serve.deployment(name="Retriever")
 class Retriever:
     """Vectors, words and examples -> ranked items."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
-        self._replica = RetrieverReplica(settings, Metrics(RaySink()))
+        logs.configure(settings.serving, "retriever")
+        self._replica = RetrieverReplica(settings, _metrics(settings))
         await self._replica.start()
 
     def check_health(self) -> None:
@@ -104,8 +116,9 @@ class Gateway:
     def __init__(
         self, settings: Settings, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
     ) -> None:
+        logs.configure(settings.serving, "gateway")
         self._settings = settings
-        self._metrics = Metrics(RaySink())
+        self._metrics = _metrics(settings)
         handles = {"embedder": embedder, "retriever": retriever} | ({"enhancer": enhancer} if enhancer is not None else {})
         parts = {name: self._part(name, handle) for name, handle in handles.items()}
         infos = {name: _info(handle) for name, handle in handles.items() if name != "retriever"}
@@ -134,6 +147,10 @@ class Gateway:
             max_waiting=self._settings.serving.deployment.max_ongoing_requests,
             observe_batch=lambda n: self._metrics.hop_batch(n, part=name),
         )
+
+
+def _metrics(settings: Settings) -> Metrics:
+    return Metrics(RaySink() if settings.serving.metrics else NullSink())
 
 
 def _info(handle: DeploymentHandle) -> Callable[[], Awaitable[dict[str, Any]]]:

@@ -1,4 +1,5 @@
-"""What every request passes on its way in and out: a request id, admission, the body limit, errors as envelopes, timing, metrics.
+"""What every request passes on its way in and out: a request id, admission, the body limit, errors as envelopes, timing, metrics, its span
+and its line in the log.
 
 Pure ASGI, because a wrapped response body would cost more than the whole routing. Does not know routes or models.
 """
@@ -6,16 +7,20 @@ Pure ASGI, because a wrapped response body would cost more than the whole routin
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.trace import Span, StatusCode
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings import ServingSettings
+from serve import logs
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of
 from serve.graph import Trace
 from serve.metrics import Metrics
+from serve.tracing import Tracing, trace_id
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,29 @@ _HEADERS = (
 # Digits of any length that is possible: a longer number is not worth reading, and Python refuses some.
 _LONGEST = 18
 _UNCOUNTED = {"/livez", "/readyz"}
+_NO_ROUTE = "none"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
+
+
+@dataclass
+class _Visit:
+    """One request on its way through."""
+
+    scope: Scope
+    request_id: str
+    trace: Trace
+    span: Span
+    start: float
+    status: int = 0
+    outcome: str = "ok"
+
+    @property
+    def ms(self) -> float:
+        return (time.perf_counter() - self.start) * 1000
+
+    @property
+    def endpoint(self) -> str:
+        return getattr(self.scope.get("route"), "name", None) or _NO_ROUTE
 
 
 class Door:
@@ -34,8 +62,9 @@ class Door:
     `names_requests`: answers carry `X-Request-Id`; False where something in front of the app adds it already.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics, *, names_requests: bool = True) -> None:
+    def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics, tracing: Tracing, *, names_requests: bool = True) -> None:
         self._app = app
+        self._tracing = tracing
         self._names_requests = names_requests
         self._settings = settings
         self._metrics = metrics
@@ -50,55 +79,105 @@ class Door:
             self._metrics.refused()
             await self._refuse(scope, receive, send)
             return
-        self._ongoing += 1
+        self._admit(1)
         try:
-            await self._pass(scope, receive, send)
+            with self._tracing.request(scope["headers"]) as span:
+                await self._pass(scope, receive, send, span)
         finally:
-            self._ongoing -= 1
+            self._admit(-1)
+
+    def _admit(self, change: int) -> None:
+        self._ongoing += change
+        self._metrics.in_flight(self._ongoing)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, message = _request_id(scope), f"{self._limit} requests are under way here; ask again in a moment"
         response = envelope(503, "overloaded", message, request_id, retry_after_s=self._settings.retry_after_s)
         response.raw_headers += [*_HEADERS, *([(b"x-request-id", request_id.encode())] if self._names_requests else [])]
         await response(scope, receive, send)
+        logs.request(log, 503, {"request_id": request_id, "endpoint": _NO_ROUTE, "status": 503, "outcome": "overloaded"})
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = time.perf_counter()
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         state = scope.setdefault("state", {})
-        request_id = state["request_id"] = _request_id(scope)
-        trace = state["trace"] = Trace(time.time() + self._settings.deadline_s)
-        outcome = "ok"
-        sent = False
+        trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
+        visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter())
+        state["request_id"], state["trace"] = visit.request_id, trace
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal sent, outcome
             if message["type"] == "http.response.start":
-                sent = True
-                if message["status"] >= 400 and outcome == "ok":
-                    outcome = state.get("outcome", str(message["status"]))
-                message["headers"] = [*message["headers"], *_HEADERS, _timing(trace, time.perf_counter() - start)]
-                if self._names_requests:
-                    message["headers"].append((b"x-request-id", request_id.encode()))
+                visit.status = message["status"]
+                if visit.status >= 400 and visit.outcome == "ok":
+                    visit.outcome = str(state.get("outcome", visit.status))
+                message["headers"] = [*message["headers"], *self._headers(visit)]
             await send(message)
 
         try:
             await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes), send_with_headers)
         except Exception as error:
-            response = explain(error, request_id, retry_after_s=self._settings.retry_after_s)
+            response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
             if response is None:
-                log.exception("request %s failed", request_id)
-                response = envelope(500, "internal", "something broke here; the server's log has it under this request id", request_id)
-            outcome = name_of(error, response.status_code)
-            if sent:
+                log.exception("request %s failed", visit.request_id)
+                message = "something broke here; the server's log has it under this request id"
+                response = envelope(500, "internal", message, visit.request_id)
+            visit.outcome = name_of(error, response.status_code)
+            if visit.status:
                 raise
             await response(scope, receive, send_with_headers)
         finally:
-            route = scope.get("route")
-            endpoint = getattr(route, "name", None) or "none"
-            self._metrics.requests(endpoint=endpoint, outcome=str(outcome))
-            self._metrics.latency((time.perf_counter() - start) * 1000, endpoint=endpoint)
-            for stage, ms in trace.stages.items():
-                self._metrics.stage(ms, stage=stage)
+            self._record(visit)
+
+    def _headers(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
+        headers = [*_HEADERS, _timing(visit.trace, visit.ms)]
+        if self._names_requests:
+            headers.append((b"x-request-id", visit.request_id.encode()))
+        if traced := trace_id(visit.span):
+            headers.append((b"x-trace-id", traced.encode()))
+        return headers
+
+    def _record(self, visit: _Visit) -> None:
+        endpoint, ms = visit.endpoint, visit.ms
+        if not visit.status:
+            visit.outcome = "cancelled"
+        self._metrics.requests(endpoint=endpoint, outcome=visit.outcome)
+        self._metrics.latency(ms, endpoint=endpoint)
+        for stage, spent in visit.trace.stages.items():
+            self._metrics.stage(spent, stage=stage)
+        if visit.span.is_recording():
+            _describe(visit)
+        state = visit.scope["state"]
+        fields = {
+            "request_id": visit.request_id,
+            "trace_id": trace_id(visit.span),
+            "endpoint": endpoint,
+            "status": visit.status,
+            "outcome": visit.outcome,
+            "ms": round(ms, 2),
+            "stages": {stage: round(spent, 2) for stage, spent in visit.trace.stages.items()},
+            "degraded": visit.trace.degraded,
+            "key": state.get("key"),
+            "text": state.get("text") if self._settings.log_texts else None,
+        }
+        logs.request(log, visit.status, fields)
+
+
+def _describe(visit: _Visit) -> None:
+    """The span's name and attributes, once they are known. Never the path or the query as they came: they may hold what a user wrote."""
+    path, method = getattr(visit.scope.get("route"), "path", None), visit.scope["method"]
+    known = method if method in _METHODS else "_OTHER"
+    visit.span.update_name(known if path is None else f"{known} {path}")
+    visit.span.set_attributes(
+        {
+            "http.request.method": known,
+            "http.response.status_code": visit.status,
+            "matinee.endpoint": visit.endpoint,
+            "matinee.outcome": visit.outcome,
+            "matinee.request_id": visit.request_id,
+            "matinee.degraded": visit.trace.degraded,
+        }
+        | ({} if path is None else {"http.route": path})
+    )
+    if visit.status >= 500:
+        visit.span.set_status(StatusCode.ERROR, visit.outcome)
 
 
 def _request_id(scope: Scope) -> str:
@@ -107,8 +186,8 @@ def _request_id(scope: Scope) -> str:
     return given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else uuid.uuid4().hex
 
 
-def _timing(trace: Trace, seconds: float) -> tuple[bytes, bytes]:
-    stages = [*trace.stages.items(), ("total", seconds * 1000)]
+def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
+    stages = [*trace.stages.items(), ("total", total_ms)]
     return b"server-timing", ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages).encode()
 
 

@@ -8,6 +8,7 @@ from matinee.errors import DeadlineError, MatineeError
 from matinee.settings import EmbedderSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, still_wanted
+from serve.handling import Handling
 from serve.metrics import Metrics
 from serve.replica import ModelSlot, announce, describe_update
 
@@ -20,6 +21,7 @@ class EmbedderReplica:
         self._models_dir, self._artifacts = settings.models_dir, settings.artifacts_uri
         self._base = settings.embedder
         self._named: dict[str, str] | None = None
+        self._handling = Handling("embedder", settings.tracing, metrics)
         self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
         limit = settings.embedder.deployment.max_ongoing_requests
         self._batcher: Coalescer[list[Timed[calls.Embed]], list[Any]] = Coalescer(
@@ -45,19 +47,26 @@ class EmbedderReplica:
         """One `Embedded` or `MatineeError` for each unit; batches of several gateways join while the model is busy."""
         if not batch:
             return []
-        return await self._batcher(list(batch), max(deadline for _, deadline in batch))
+        return await self._batcher(list(batch), max(timed.deadline for timed in batch))
 
     async def _send(self, batches: list[Timed[list[Timed[calls.Embed]]]]) -> list[Any]:
-        units = [timed for batch, _ in batches for timed in batch]
+        units = [timed for batch in batches for timed in batch.unit]
         results = iter(await self.slot.run(lambda embedder: self._encode(embedder, units)))
-        return [[next(results) for _ in batch] for batch, _ in batches]
+        return [[next(results) for _ in batch.unit] for batch in batches]
 
     def _encode(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
+        before = embedder.tokens_read
+        with self._handling(units):
+            results = self._encoded(embedder, units)
+        self._metrics.encoded_tokens(embedder.tokens_read - before)
+        return results
+
+    def _encoded(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
         results: list[Any] = [DeadlineError("embedder: the deadline had passed before the work began")] * len(units)
         wanted = [i for i, is_wanted in enumerate(still_wanted(units)) if is_wanted]
         for kind in ("query", "document"):
-            rows = [i for i in wanted if units[i][0].kind == kind]
-            texts = [text for i in rows for text in units[i][0].texts]
+            rows = [i for i in wanted if units[i].unit.kind == kind]
+            texts = [text for i in rows for text in units[i].unit.texts]
             if not texts:
                 continue
             self._metrics.model_batch(len(texts), part="embedder")
@@ -69,10 +78,13 @@ class EmbedderReplica:
                 continue
             start = 0
             for i in rows:
-                end = start + len(units[i][0].texts)
+                end = start + len(units[i].unit.texts)
                 results[i] = calls.Embedded(embedder.fingerprint, vectors[start:end])
                 start = end
         return results
+
+    def close(self) -> None:
+        self._handling.close()
 
     async def info(self) -> dict[str, Any]:
         return self.slot.model.info() | {"trouble": self.slot.trouble}

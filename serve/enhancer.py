@@ -10,6 +10,7 @@ from matinee.items import Item
 from matinee.settings import EnhancerSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
+from serve.handling import Handling
 from serve.metrics import Metrics
 from serve.replica import ModelSlot, announce, describe_update
 
@@ -24,8 +25,9 @@ class EnhancerReplica:
         self._models_dir, self._artifacts = settings.models_dir, settings.artifacts_uri
         self._base = settings.enhancer
         self._named: dict[str, str] | None = None
+        self._handling = Handling("enhancer", settings.tracing, metrics)
         self.slot: ModelSlot[Enhancer, EnhancerSettings] = ModelSlot("enhancer", settings.enhancer, self._load, self._announce, metrics)
-        self._batcher: Coalescer[calls.Describe, Any] = Coalescer(
+        self._batcher: Coalescer[Timed[calls.Describe], Any] = Coalescer(
             "enhancer",
             self._send,
             max_batch=settings.enhancer.batch_size,
@@ -41,7 +43,7 @@ class EnhancerReplica:
 
     def _announce(self, enhancer: Enhancer) -> None:
         info = enhancer.info()
-        named = {"part": "enhancer", "model": info["model"], "precision": info["precision"], "fingerprint": str(info["digest"])[:16]}
+        named = {"part": "enhancer", "model": enhancer.name, "precision": info["precision"], "fingerprint": str(info["digest"])[:16]}
         self._named = announce(self._metrics, self._named, named)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -51,23 +53,28 @@ class EnhancerReplica:
 
     async def call(self, batch: Sequence[Timed[calls.Describe]]) -> list[Any]:
         """One `Description` or `MatineeError` for each unit."""
-        return await gather_errors([self._batcher(unit, deadline) for unit, deadline in batch])
+        return await gather_errors([self._batcher(timed, timed.deadline) for timed in batch])
 
-    async def _send(self, batch: list[Timed[calls.Describe]]) -> list[Any]:
+    async def _send(self, waiting: list[Timed[Timed[calls.Describe]]]) -> list[Any]:
+        batch = [outer.unit for outer in waiting]
         results: list[Any] = [DeadlineError("enhancer: the deadline had passed before the work began")] * len(batch)
         wanted = [i for i, is_wanted in enumerate(still_wanted(batch)) if is_wanted]
-        items = [batch[i][0].item for i in wanted]
+        items = [batch[i].unit.item for i in wanted]
         if not items:
             return results
-        latest = max(batch[i][1] for i in wanted)
+        latest = max(batch[i].deadline for i in wanted)
         deadline = time.monotonic() + latest - time.time()
-        descriptions = await self.slot.run(lambda enhancer: enhancer.describe(items, deadline=deadline))
+        with self._handling(batch):
+            descriptions = await self.slot.run(lambda enhancer: enhancer.describe(items, deadline=deadline))
         for i, description in zip(wanted, descriptions, strict=True):
             results[i] = description
             self._metrics.generated_tokens(description.tokens)
             if description.violations:
                 self._metrics.violations(len(description.violations))
         return results
+
+    def close(self) -> None:
+        self._handling.close()
 
     async def info(self) -> dict[str, Any]:
         return self.slot.model.info() | {"trouble": self.slot.trouble}

@@ -12,6 +12,7 @@ from matinee.errors import AmbiguousTitleError, MatineeError
 STATUS: dict[str, int] = {
     "ambiguous_title": 409,
     "not_found": 404,
+    "events_off": 404,
     "index_absent": 503,
     "index_locked": 503,
     "index_unavailable": 503,

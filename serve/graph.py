@@ -5,7 +5,7 @@ Does not know how the parts are reached: over Ray handles (`deployments`), or in
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,11 +26,16 @@ class Graph:
     infos: dict[str, Callable[[], Awaitable[dict[str, Any]]]]
 
 
+def no_span(name: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass
 class Trace:
-    """One request's deadline, the time of its stages in ms, and what it had to do without."""
+    """One request's deadline, the time of its stages in ms, and what it had to do without. `span` records a stage elsewhere too."""
 
     deadline: float
+    span: Callable[[str], AbstractContextManager[None]] = no_span
     stages: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
 
@@ -38,6 +43,7 @@ class Trace:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with self.span(name):
+                yield
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000

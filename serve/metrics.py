@@ -3,6 +3,8 @@
 The README's table is made from `METRICS`, and a test holds both against a real scrape. No ids, texts or keys ever become labels.
 """
 
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -24,6 +26,7 @@ class Spec:
 
 
 _MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
+REPEAT_S = 5.0
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 METRICS: dict[str, Spec] = {
@@ -40,8 +43,12 @@ METRICS: dict[str, Spec] = {
     "refused": Spec("counter", "matinee_refused", "Requests refused at the door because too many were under way", ()),
     "cache": Spec("counter", "matinee_cache", "Look-ups in the gateway's caches of embeddings and descriptions", ("cache", "result")),
     "hop_batch": Spec("histogram", "matinee_hop_batch", "Requests that travelled together in one call to a deployment", ("part",), _SIZES),
+    "queue_wait": Spec(
+        "histogram", "matinee_queue_wait_ms", "Time from a gateway's call to the moment when the part takes it up, ms", ("part",), _MS
+    ),
     "model_batch": Spec("histogram", "matinee_model_batch", "Texts or items that a model handled at once", ("part",), _SIZES),
     "results": Spec("histogram", "matinee_results", "Items in an answer", ("endpoint",), (0.5, 1, 2, 5, 10, 20, 50, 100)),
+    "encoded_tokens": Spec("counter", "matinee_encoded_tokens", "Tokens that the embedder read", ()),
     "generated_tokens": Spec("counter", "matinee_generated_tokens", "Tokens that the enhancer wrote", ()),
     "violations": Spec("counter", "matinee_description_violations", "Statements in descriptions that the metadata does not bear out", ()),
     "model_info": Spec(
@@ -54,6 +61,9 @@ METRICS: dict[str, Spec] = {
     "model_swap_failures": Spec(
         "counter", "matinee_model_swap_failures", "Model updates that failed and left the old model in place", ("part",)
     ),
+    "gpu_memory": Spec(
+        "gauge", "matinee_gpu_memory_bytes", "GPU memory that a part's process has reserved, where there is a GPU", ("part",)
+    ),
     "index_info": Spec(
         "gauge",
         "matinee_index_info",
@@ -61,6 +71,19 @@ METRICS: dict[str, Spec] = {
         ("version", "fingerprint"),
     ),
     "index_items": Spec("gauge", "matinee_index_items", "Items in the current index version when it was opened", ()),
+    "index_built": Spec(
+        "gauge", "matinee_index_built_timestamp_seconds", "When the current index version was made, seconds since 1970", ()
+    ),
+    "index_up": Spec("gauge", "matinee_index_up", "1 while the index store answers, 0 since a call or the check each second failed", ()),
+    "index_errors": Spec("counter", "matinee_index_errors", "Calls that the index did not answer, by the error's code", ("reason",)),
+    "in_flight": Spec("gauge", "matinee_in_flight_requests", "Requests that a gateway has let in and not yet answered", ()),
+    "events": Spec("counter", "matinee_events", "Events taken for the event log: impressions and feedback", ("kind",)),
+    "events_dropped": Spec(
+        "counter",
+        "matinee_events_dropped",
+        "Events that were lost: the queue was full, or the log could not be written at the end",
+        ("reason",),
+    ),
 }
 
 
@@ -96,14 +119,56 @@ class Recorder:
 class RaySink:
     """`ray.serve.metrics`: the values carry the deployment and replica that recorded them."""
 
+    def __init__(self) -> None:
+        self._gauges: list[RepeatedGauge] = []
+
     def make(self, spec: Spec) -> Any:
         from ray.serve import metrics as ray_metrics
 
         if spec.kind == "counter":
             return ray_metrics.Counter(spec.name, description=spec.help, tag_keys=spec.tags)
         if spec.kind == "gauge":
-            return ray_metrics.Gauge(spec.name, description=spec.help, tag_keys=spec.tags)
+            if not self._gauges:
+                threading.Thread(target=self._repeat, name="gauges", daemon=True).start()
+            self._gauges.append(RepeatedGauge(ray_metrics.Gauge(spec.name, description=spec.help, tag_keys=spec.tags)))
+            return self._gauges[-1]
         return ray_metrics.Histogram(spec.name, description=spec.help, boundaries=list(spec.buckets), tag_keys=spec.tags)
+
+    def _repeat(self) -> None:
+        while True:
+            time.sleep(REPEAT_S)
+            for gauge in list(self._gauges):
+                gauge.repeat()
+
+
+class RepeatedGauge:
+    """A gauge that says its values again and again: Ray stops exporting one that was not set within two report intervals (20 s)."""
+
+    def __init__(self, gauge: Any) -> None:
+        self._gauge = gauge
+        self._lock = threading.Lock()
+        self._last: dict[tuple[tuple[str, str], ...], float] = {}
+
+    def set(self, value: float, tags: Mapping[str, str]) -> None:
+        with self._lock:
+            self._last[tuple(tags.items())] = value
+            self._gauge.set(value, dict(tags))
+
+    def repeat(self) -> None:
+        with self._lock:
+            for tags, value in self._last.items():
+                self._gauge.set(value, dict(tags))
+
+
+class NullSink:
+    """Records nothing: what the metrics cost is measured against it (`serving.metrics: false`)."""
+
+    def make(self, spec: Spec) -> Any:
+        return self
+
+    def inc(self, value: float, tags: Mapping[str, str]) -> None: ...
+
+    set = observe = inc
 
 
 class MemorySink:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class ModelSlot(Generic[Model, Settings]):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
         self._target = self._live = settings
+        self._weighed_at = float("-inf")
         self.trouble: str | None = None
         self.model = self._load_timed(settings)
         announce(self.model)
@@ -46,11 +49,25 @@ class ModelSlot(Generic[Model, Settings]):
         start = time.perf_counter()
         model = self._load(settings)
         self._metrics.model_load_s(time.perf_counter() - start, part=self._name)
+        self._weigh()
         return model
 
     async def run(self, work: Callable[[Model], T]) -> T:
         """`work(model)` in the worker thread; the model is the one that is live when the work starts."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: work(self.model))
+        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self._worked(work))
+
+    def _worked(self, work: Callable[[Model], T]) -> T:
+        try:
+            return work(self.model)
+        finally:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Note the GPU memory that this process has reserved, once a second at most: asking costs tens of microseconds."""
+        if time.monotonic() - self._weighed_at < 1 or not torch.cuda.is_available():
+            return
+        self._weighed_at = time.monotonic()
+        self._metrics.gpu_memory(torch.cuda.memory_reserved(), part=self._name)
 
     def update(self, settings: Settings) -> None:
         """Record the target and return at once; a background thread loads, warms and swaps."""

@@ -17,6 +17,8 @@ from matinee.recommender import Answer, Recommender
 from matinee.settings import Settings
 from serve import calls
 from serve.coalesce import Timed, still_wanted
+from serve.handling import Handling
+from serve.index_health import IndexHealth
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -29,14 +31,14 @@ class Retriever:
 
     def __init__(self, settings: Settings, metrics: Metrics, *, watch_s: float = 1.0, store: Any = None) -> None:
         self._settings = settings
-        self._metrics = metrics
+        self._health = IndexHealth(metrics)
+        self._handling = Handling("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
         self._live = LiveIndex(self._store)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
-        self._named: dict[str, str] | None = None
         self.trouble: str | None = None
 
     async def start(self) -> None:
@@ -56,37 +58,42 @@ class Retriever:
                 await self._refresh()
             except MatineeError as error:
                 self._note(error)
-            except Exception:
+            except Exception as error:
                 # The watcher must outlive whatever a broken version brings: the old version goes on serving.
                 log.exception("following the current index version failed")
+                self._health.checked(error)
                 self.trouble = "the current index version can't be opened; see the Retriever's log"
 
     async def _refresh(self, *, recover: bool = False) -> None:
         changed = await self._live.refresh(recover=recover)
         self.trouble = None
+        self._health.checked(None)
         if changed and self._live.manifest is not None:
-            manifest = self._live.manifest
-            self._metrics.index_items(manifest.count)
-            if self._named is not None:
-                self._metrics.index_info(0, **self._named)
-            self._named = {"version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
-            self._metrics.index_info(1, **self._named)
+            self._health.opened(self._live.manifest)
 
     def _note(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
             log.warning("%s", error)
         self.trouble = str(error)
+        self._health.checked(error)
 
     async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
         """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
+        with self._handling(batch):
+            results = await self._results(batch)
+        # Its own state it knows without the store.
+        self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, calls.Status))
+        return results
+
+    async def _results(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
         results: list[Any] = [DeadlineError("retriever: the deadline had passed before the work began")] * len(batch)
         ranks: list[int] = []
         others: list[int] = []
-        for i, ((unit, _), wanted) in enumerate(zip(batch, still_wanted(batch), strict=True)):
+        for i, (timed, wanted) in enumerate(zip(batch, still_wanted(batch), strict=True)):
             if wanted:
-                (ranks if isinstance(unit, calls.Rank) else others).append(i)
+                (ranks if isinstance(timed.unit, calls.Rank) else others).append(i)
         ranked, done = await asyncio.gather(
-            self._rank([batch[i][0] for i in ranks]), asyncio.gather(*(self._one(batch[i][0]) for i in others))
+            self._rank([batch[i].unit for i in ranks]), asyncio.gather(*(self._one(batch[i].unit) for i in others))
         )
         for i, result in zip([*ranks, *others], [*ranked, *done], strict=True):
             results[i] = result
@@ -168,8 +175,9 @@ class Retriever:
         index = self._live.get()
         previous = await self._store.previous()
         return {
-            "index": manifest.model_dump(mode="json") | {"items": await index.count()},
+            "index": manifest.model_dump(mode="json") | {"items": await index.count(), "approximate": index.approximate},
             "previous": None if previous is None else previous.version,
+            "before": self._live.before,
             "trouble": self.trouble,
         }
 
@@ -183,3 +191,4 @@ class Retriever:
             self._watcher.cancel()
         await self._live.close()
         self._thread.shutdown()
+        await asyncio.to_thread(self._handling.close)

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from matinee.items import PRINTABLE, Item, ItemFilter
+from matinee.remote import MAX_TEXT_CHARS, MAX_TEXTS
 from matinee.settings import Mode
+from serve.schemas_debug import Debug
 
 MAX_EXAMPLES = 50
 MAX_EXCLUDE = 1000
@@ -38,10 +40,17 @@ ExampleIn = Annotated[Query | ExampleItem, Field(description="an index id or a t
 Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
 
 
+User = Annotated[Id | None, Field(description="whoever it is for, by your own id: kept in the event log, where there is one")]
+
+
 class _Ranked(_Request):
     k: Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")] = 10
     filter: ItemFilter = ItemFilter()
     diversity: Diversity = 0.0
+    user_id: User = None
+    debug: bool = Field(
+        False, strict=True, description="say how the answer came about: candidates, scores, what dropped them (scope admin)"
+    )
 
 
 class RecommendRequest(_Ranked):
@@ -146,6 +155,25 @@ class RankedResponse(BaseModel):
     score_type: Literal["cosine", "bm25", "rrf", "dbsf", "best_score", "popularity"]
     likes: list[Liked] = []
     degraded: list[str] = Field([], description="parts that were late or full, so that the answer was made without them")
+    debug: Debug | None = Field(None, description="only where it was asked for")
+    request_id: str
+
+
+class EmbedRequest(_Request):
+    """Texts to embed: as the indexed ones are (`document`), or as queries are."""
+
+    texts: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARS), PRINTABLE], ...],
+        Field(min_length=1, max_length=MAX_TEXTS),
+    ]
+    kind: Literal["query", "document"] = "document"
+
+
+class EmbedResponse(BaseModel):
+    """Vectors of unit length in the order of the texts, and the fingerprint of the encoder that made all of them."""
+
+    fingerprint: str
+    vectors: list[list[float]]
     request_id: str
 
 

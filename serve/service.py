@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from matinee import prompts
 from matinee.embedder import Kind
@@ -31,6 +31,9 @@ T = TypeVar("T")
 OUTAGE_S = 60.0
 """How long the index store may be out of reach before gateways call themselves unready."""
 
+DESCRIPTION_S = 60.0
+"""How long a gateway keeps a description: for so long may one of a model that was replaced still be told."""
+
 LATE = (DeadlineError, OverloadedError, UnavailableError)
 """What makes an answer degraded instead of failed, where the part is optional."""
 
@@ -44,7 +47,8 @@ class Service:
         self.metrics = metrics
         self._vectors: LRUCache[tuple[Kind, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
         self._reached_at = float("-inf")
-        self._descriptions: LRUCache[str, Description] = LRUCache(max(1, settings.enhancer.cache_entries))
+        self._descriptions: TTLCache[str, Description] = TTLCache(max(1, settings.enhancer.cache_entries), DESCRIPTION_S)
+        self._described_by: str | None = None
 
     def trace(self) -> Trace:
         return Trace(time.time() + self.settings.serving.deadline_s)
@@ -73,6 +77,7 @@ class Service:
                 frozenset(as_uid(id, self.settings.catalogue) for id in request.exclude),
                 request.diversity,
                 request.explain,
+                request.debug,
             )
             return await self._rank(calls.Rank(call, fingerprint), trace)
 
@@ -93,7 +98,7 @@ class Service:
             fingerprint, vector = None, None
             if mode != "sparse":
                 fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
-            call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact)
+            call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
             return await self._rank(calls.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)
@@ -207,6 +212,9 @@ class Service:
         with trace.stage("enhance"):
             deadline = min(trace.deadline, time.time() + self.settings.enhancer.deadline_s)
             description: Description = await self.graph.enhancer(calls.Describe(item), deadline)
+        if description.model != self._described_by:
+            self._descriptions.clear()
+            self._described_by = description.model
         if self.settings.enhancer.cache_entries:
             self._descriptions[key] = description
         return description
@@ -219,6 +227,12 @@ class Service:
         with trace.stage("embed"):
             made: calls.Embedded = await self.graph.embedder(calls.Embed(texts, "document"), trace.deadline)
         return made.fingerprint, made.vectors
+
+    async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> calls.Embedded:
+        """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once."""
+        with trace.stage("embed"):
+            made: calls.Embedded = await self.graph.embedder(calls.Embed(tuple(texts), kind), trace.deadline)
+        return made
 
     async def stored(self, id: str, trace: Trace) -> tuple[str, dict[str, Any]]:
         """Id and payload of an item; raises a 404 where there is none."""
@@ -246,7 +260,9 @@ class Service:
             degraded.append(f"index: {status['trouble']}")
         index = status["index"]
         if index is not None and index["fingerprint"] != parts["embedder"].get("fingerprint", index["fingerprint"]):
-            degraded.append("index: made by another embedder than the one that serves; text search is refused until a new ingest")
+            rolling = parts["embedder"]["fingerprint"] == status["before"]
+            so = "texts are searched in the version before" if rolling else "text search is refused until a new ingest"
+            degraded.append(f"index: made by another embedder than the one that serves; {so}")
         search, serving = self.settings.search, self.settings.serving
         return {
             "version": version("matinee"),

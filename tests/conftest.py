@@ -34,6 +34,18 @@ def local_graph() -> Any:
     return _load("local_graph")
 
 
+@pytest.fixture(scope="session")
+def tiny_gemma() -> Any:
+    """The module `tiny_gemma`: `save_model`, `save_adapter`, `save_tokenizer`."""
+    return _load("tiny_gemma")
+
+
+@pytest.fixture(scope="session")
+def otlp() -> Any:
+    """The module `otlp`: `collector` takes spans as a real one would."""
+    return _load("otlp")
+
+
 @pytest.fixture
 async def local_service(local_graph: Any, tmp_path: Path) -> "AsyncIterator[Service]":
     """A fresh `Service` over 60 of the bundled films, with a fake enhancer."""

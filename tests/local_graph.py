@@ -31,7 +31,7 @@ from matinee.sources import read_items
 from serve import calls
 from serve.access import Access
 from serve.api import create_app
-from serve.coalesce import Timed
+from serve.coalesce import Timed, timed
 from serve.embedder import EmbedderReplica
 from serve.graph import Graph, Part
 from serve.metrics import MemorySink, Metrics
@@ -97,7 +97,7 @@ def as_part(call: Callable[[Sequence[Timed[Any]]], Awaitable[list[Any]]]) -> Par
     """A replica's batch call as the gateway sees it through a handle: one unit in, its result or its error out."""
 
     async def part(unit: Any, deadline: float) -> Any:
-        [result] = await call([(unit, deadline)])
+        [result] = await call([timed(unit, deadline)])
         if isinstance(result, MatineeError):
             raise result
         return result

@@ -10,9 +10,6 @@ The same command after a kill, of a worker or of everything, goes on from the la
 and, under `artifacts.uri`, an immutable artifact with its manifest: base, data hashes, settings, commit, metrics.
 """
 
-import hashlib
-import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -22,13 +19,11 @@ import typer
 
 from matinee import weights
 from matinee.artifacts import ArtifactStore, ModelManifest, Origin
-from matinee.errors import ModelError, SettingsError
+from matinee.errors import SettingsError
 from matinee.loading import load_settings
 from matinee.settings import Settings
-from train import runs
+from train import launch, runs
 from train.contrastive import Loss, Recipe, finalise
-
-RETRIES = 3
 
 
 def main(
@@ -64,10 +59,10 @@ def main(
     if loss not in get_args(Loss):
         raise SettingsError(f"--loss {loss}: use {', '.join(get_args(Loss))}")
     settings = load_settings(flags={"embedder": {"model": base, "revision": revision}} if base else {})
-    on_gpu = _has_gpu() if gpu is None else gpu
+    on_gpu = launch.has_gpu() if gpu is None else gpu
     recipe = Recipe(
         cast("Loss", loss), epochs, batch, lr, warmup, schedule, Recipe.weight_decay, scale, margin, lora, tuple(matryoshka or ()),
-        max_tokens, negatives or loss == "triplet", patience, seed, save_steps, _bf16(on_gpu) if bf16 is None else bf16,
+        max_tokens, negatives or loss == "triplet", patience, seed, save_steps, launch.bf16_pays(on_gpu) if bf16 is None else bf16,
     )  # fmt: skip
     if smoke:
         recipe = Recipe.of(recipe.as_dict() | {"epochs": 2, "batch": 8, "save_steps": min(save_steps, 5), "max_tokens": 64})
@@ -78,7 +73,9 @@ def main(
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
     start = time.perf_counter()
-    result = train(plan, workers)
+    from train.fitting import fit
+
+    result = launch.run(fit, plan, "embedder", workers)
     model = publish(settings, recipe, plan, result, out, seconds=time.perf_counter() - start)
     runs.console.print(
         f"model {model.digest} in {settings.artifacts_uri}; next: [bold]matinee models promote {model.digest[:12]}[/]", highlight=False
@@ -98,9 +95,7 @@ def _plan(
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri
     )
     described = recipe.as_dict() | {"base": settings.embedder.model, "base_digest": weights.digest(folder), "pool": pool}
-    out.mkdir(parents=True, exist_ok=True)
-    root = out.absolute()
-    return {
+    return launch.folders(out) | {
         "recipe": recipe.as_dict(),
         "settings": described,
         "inputs": inputs,
@@ -109,56 +104,10 @@ def _plan(
         "triplets": str(triplets.absolute()),
         "prepared": str(prepared.absolute()),
         "sets": str(sets.absolute()) if sets else None,
-        "work": str(root / "work"),
-        "log": str(root / "progress.jsonl"),
-        "trouble": str(root / "trouble.txt"),
-        "storage": str(root / "checkpoints"),
         "gpu": gpu,
         "threads": threads,
         "pool": pool,
     }
-
-
-def train(plan: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Run the plan to its end, from the last checkpoint where there is one. Returns the last report and the best model's folder."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
-    from train.fitting import fit
-
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
-    name = "embedder-" + hashlib.sha256(json.dumps([plan["settings"], plan["inputs"]], sort_keys=True).encode()).hexdigest()[:12]
-    trainer = TorchTrainer(
-        fit,
-        train_loop_config=plan,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=plan["gpu"], resources_per_worker=None if plan["gpu"] else {"CPU": 1}),
-        run_config=RunConfig(
-            name=name,
-            storage_path=plan["storage"],
-            failure_config=FailureConfig(max_failures=RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    # A file, since Ray keeps only those reports that come with a checkpoint.
-    trouble = Path(plan["trouble"])
-    trouble.unlink(missing_ok=True)
-    try:
-        with runs.followed(Path(plan["log"])):
-            result = trainer.fit()
-    except TrainingFailedError as error:
-        raise ModelError(
-            f"training failed, {RETRIES} retries included: {error}\nThe same command goes on from the last checkpoint"
-        ) from error
-    finally:
-        ray.shutdown()
-    metrics: dict[str, Any] = result.metrics or {}
-    if trouble.is_file():
-        raise ModelError(f"training stopped: {trouble.read_text(encoding='utf-8')}")
-    if result.checkpoint is None:
-        raise ModelError("training ended without a checkpoint: there was nothing to train on")
-    return metrics | {"checkpoint": result.checkpoint.path}
 
 
 def publish(
@@ -182,29 +131,9 @@ def publish(
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     report = {"steps": result["step"], "seconds": round(seconds, 1), "base": result["base"], "best": best, "epochs": result["epochs"]}
     runs.write_manifest(out, "embedder", plan["settings"], plan["inputs"], digest=manifest.digest, report=report)
-    # Only now: until the model is published, the checkpoints are all there is.
-    for folder in (plan["work"], plan["storage"]):
-        shutil.rmtree(folder, ignore_errors=True)
+    launch.clear(plan)
     return manifest
 
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
-def _bf16(on_gpu: bool) -> bool:
-    """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower."""
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported()) if on_gpu else bool(torch.cpu._is_avx512_bf16_supported())
-
-
-# Read by Ray when it is imported. On a cluster the operator sets its own.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 app = runs.job_app(main)
 

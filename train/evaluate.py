@@ -3,6 +3,7 @@
     python -m train.evaluate work/prepared --sets shared/data/eval --after work/embedder/model --out work/report
     python -m train.evaluate work/prepared --sets shared/data/eval --after artifact:3f9a01bc... --title "Blade Runner" --title Alien
     python -m train.evaluate work/prepared --sets shared/data/eval                  # no --after: the base model and the baselines
+    python -m train.evaluate work/prepared --sets shared/data/eval --descriptions base=work/base.jsonl --descriptions tuned=work/tuned.jsonl
     python -m train.evaluate work/prepared --smoke --out work/report                # the circular label only, a few queries
 
 Recall@10, NDCG@10, MRR@10 with 95 % bootstrap intervals over queries, paired for after - before; mean cosine of related pairs with its gap
@@ -15,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from matinee.conversion import write_atomically
@@ -24,7 +24,7 @@ from matinee.embedder import Embedder
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet, read_set, set_names
 from matinee.loading import load_settings
-from train import measure, report, runs, tables
+from train import ablation, measure, report, runs, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
 
@@ -38,7 +38,9 @@ def main(
     split: Annotated[str, typer.Option(help="dev to choose by, test to judge a finished model once")] = "dev",
     only: Annotated[list[str] | None, typer.Option("--set", help="only this set; repeatable")] = None,
     title: Annotated[list[str] | None, typer.Option(help="another title for Table 2; repeatable")] = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSONL of id and description, for the recipes enhanced and both")] = None,
+    descriptions: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
+    ] = None,
     template: Annotated[str, typer.Option(help="full or plain: the text of the main tables")] = "full",
     fusion: Annotated[list[str] | None, typer.Option(help="rrf:K:DENSE:SPARSE or dbsf; repeatable; by default a grid")] = None,
     recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
@@ -49,7 +51,8 @@ def main(
     manifest = runs.read_manifest(prepared, "prepare")
     if template not in ("full", "plain"):
         raise SettingsError(f"--template {template}: use full or plain")
-    corpus = measure.Corpus(read_corpus(prepared), _read_descriptions(descriptions))
+    written = [ablation.Written.read(given) for given in descriptions or ()]
+    corpus = measure.Corpus(read_corpus(prepared))
     asked = _sets(corpus, sets, split, only, smoke=smoke)
     out.mkdir(parents=True, exist_ok=True)
     encoders = {
@@ -57,14 +60,16 @@ def main(
         for name, model in (("before", before), ("after", after))
         if name == "before" or model
     }
-    kind = measure.Texts(template, "raw")  # type: ignore[arg-type]
+    kind = measure.Texts(template)  # type: ignore[arg-type]
     fusions = [tables.Fusion.parse(text) for text in fusion or ()]
     found = {"split": split, "template": template} | _measured(corpus, encoders, kind, asked, fusions, [*PAPER_TITLES, *(title or ())])
     found["recipes"] = tables.recipes(corpus, encoders, asked) if recipes and not smoke else []
+    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template)
     write_atomically(out / "report.json", json.dumps(found, indent=1))
     write_atomically(out / "report.md", report.markdown(found))
     write_atomically(out / "report.html", report.html(found))
     settings = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
+    settings["descriptions"] = [[one.name, one.facts, len(one.texts)] for one in written]
     fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
     runs.write_manifest(out, "evaluate", settings, dict(manifest["outputs"]) | fingerprints)
     print(report.markdown(found))
@@ -79,7 +84,7 @@ def _measured(
     fusions: list[tables.Fusion],
     titles: list[str],
 ) -> dict[str, Any]:
-    systems = tables.systems(corpus, encoders, kind)
+    systems = tables.systems(corpus, encoders, kind, load_settings().index.facts)
     return {
         "models": {name: encoder.info() for name, encoder in encoders.items()},
         "queries": {queries.name: len(queries.relevant) for queries in asked},
@@ -111,13 +116,6 @@ def _sets(corpus: measure.Corpus, folder: Path | None, split: str, only: list[st
     if smoke:
         known = [QuerySet(q.name, q.texts, q.items, dict(list(q.relevant.items())[:20])) for q in known]
     return [queries for queries in known if queries.relevant]
-
-
-def _read_descriptions(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return {row["id"]: row["description"] for row in rows}
 
 
 app = runs.job_app(main)

@@ -6,18 +6,22 @@
     python -m train.ingest --demo
 
     python -m train.ingest films.csv --recipe enhanced --json > result.json
+    python -m train.ingest films.csv --via api --url http://matinee-serve-svc:8000
 
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
 gives the same index. What was written through the API is kept (`--replace` discards it and says how much). Rows that can't be used go to
 a rejects file with line number and reason. Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
+
+`--via api` loads no model: the server at `--url` embeds (and describes), so a job on a cluster needs no GPU. It waits for a server that is
+starting or full, and a stopped run goes on where it was. The next embedder's index needs `--via local`: that one does not serve yet.
 """
 
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,18 +30,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from matinee import demo
-from matinee.client import Server, ServerWrites
-from matinee.descriptions import Descriptions
+from matinee.client import Server, ServerError, ServerWrites
+from matinee.descriptions import Descriptions, read_descriptions
 from matinee.embedder import Embedder
-from matinee.errors import IndexLockedError, MatineeError, SourceError
+from matinee.errors import IndexLockedError, MatineeError, SettingsError, SourceError
 from matinee.index import IndexStore, open_store
 from matinee.indexing import ApiItem, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
 from matinee.loading import load_settings
+from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings import Settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 
 console = Console(stderr=True)
+
+Via = Literal["local", "api"]
 
 _PATIENCE_S = 60
 """For a server that starts while a build is under way: it holds the index before it answers."""
@@ -59,6 +66,9 @@ def main(
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False,
     delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None,
     quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None,
@@ -68,7 +78,12 @@ def main(
     pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None,
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path(),
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False,
-    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of the running server, where it wants one")] = None,
+    via: Annotated[Via, typer.Option(help="whose models: loaded here, or those of the server at --url")] = "local",
+    url: Annotated[
+        str | None, typer.Option(envvar="MATINEE_URL", help="the server that holds the index; by default the one that runs here")
+    ] = None,
+    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of that server, where it wants one")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600,
 ) -> None:
     """Turn a catalogue into a new index version, and switch to it when it is complete and verified.
 
@@ -78,8 +93,14 @@ def main(
         flags = {"catalogue": catalogue} if catalogue else {}
         settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
         reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
+        given = _given(settings, descriptions, demo_films)
         start = time.perf_counter()
-        outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, bundled=demo_films))
+        server = Server(url, key=key) if url else None
+        if via == "api":
+            server = server or Server.running(settings, key=key)
+            outcome = ingest_via_api(settings, reader, server, Patience(patience), replace=replace, bundled=demo_films, given=given)
+        else:
+            outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, bundled=demo_films, server=server, given=given))
         _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
     except MatineeError as error:
         console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -89,28 +110,67 @@ def main(
         raise typer.Exit(130) from None
 
 
-async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, key: str | None = None, bundled: bool = False) -> Outcome:
-    """Build and switch to a new version of the settings' catalogue; `bundled` films bring their descriptions along."""
+async def ingest(
+    settings: Settings,
+    reader: ItemReader,
+    *,
+    replace: bool,
+    key: str | None = None,
+    bundled: bool = False,
+    server: Server | None = None,
+    given: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Build and switch to a new version of the settings' catalogue; `given` are descriptions that are written already."""
     with console.status("loading the embedder (the first time converts it)"):
         # An ingest has the machine's cores to itself, unlike a replica.
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None
     if settings.index.recipe != "raw":
-        describe = Descriptions(settings, demo.descriptions() if bundled else None, console).write
-    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe)
+        describe = Descriptions(settings, given, console).write
+    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
+    return await _build(settings, reader, maker, key, server, replace=replace, bundled=bundled)
+
+
+def ingest_via_api(
+    settings: Settings,
+    reader: ItemReader,
+    server: Server | None,
+    patience: Patience,
+    *,
+    replace: bool,
+    bundled: bool = False,
+    given: Mapping[str, str] | None = None,
+) -> Outcome:
+    """The same with the models of `server`."""
+    if server is None:
+        raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
+    with console.status(f"waiting for {server.url}"):
+        info = connect(server, settings, patience)
+    embedder = RemoteEmbedder(server, info, settings, patience)
+    describe = None
+    if settings.index.recipe != "raw":
+        enhancer = RemoteEnhancer(server, info, patience)
+        describe = Descriptions(settings, given, console, enhancer=enhancer).write
+    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
+    with embedder.journal:
+        return asyncio.run(_build(settings, reader, maker, None, server, replace=replace, bundled=bundled))
+
+
+async def _build(
+    settings: Settings, reader: ItemReader, maker: PointMaker, key: str | None, server: Server | None, *, replace: bool, bundled: bool
+) -> Outcome:
     store = open_store(settings)
     try:
         with _progress() as progress:
             bar = progress.add_task("ingest", total=reader.total)
-            api = LiveWrites(settings, store, key)
             source = demo.source() if bundled else reader.report.source
 
             def advance(stage: str, count: int) -> None:
                 progress.update(bar, completed=reader.done)
 
-            build = Build(store, maker, settings.catalogue, source, api, replace, advance)
-            outcome = await build.run(_not_empty(reader))
+            api = LiveWrites(settings, store, key, server)
+            outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(_not_empty(reader))
             progress.update(bar, completed=reader.total)
         await store.prune(settings.index.keep_versions)
     finally:
@@ -121,8 +181,8 @@ async def ingest(settings: Settings, reader: ItemReader, *, replace: bool, key: 
 class LiveWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
-    def __init__(self, settings: Settings, store: IndexStore, key: str | None = None) -> None:
-        self._settings, self._store, self._key = settings, store, key
+    def __init__(self, settings: Settings, store: IndexStore, key: str | None = None, server: Server | None = None) -> None:
+        self._settings, self._store, self._key, self._server = settings, store, key, server
         self._patience = 0
 
     async def read(self, since: int) -> list[ApiItem]:
@@ -136,8 +196,10 @@ class LiveWrites:
         return entries
 
     async def _read(self, since: int) -> list[ApiItem]:
-        server = Server.running(self._settings, key=self._key)
+        server = self._server or Server.running(self._settings, key=self._key)
         info = {} if server is None else server.get("/v1/info")
+        if self._server is not None and info["catalogue"] != self._settings.catalogue:
+            raise ServerError(f"{self._server.url} serves the catalogue {info['catalogue']!r}, not {self._settings.catalogue!r}", "invalid")
         if server is not None and info["catalogue"] == self._settings.catalogue:
             return [] if info["index"] is None else await ServerWrites(server).read(since)
         current = await self._store.current()
@@ -148,6 +210,15 @@ class LiveWrites:
             return await IndexWrites(index).read(since)
         finally:
             await index.close()
+
+
+def _given(settings: Settings, path: Path | None, bundled: bool) -> dict[str, str] | None:
+    """The descriptions of a file, or those that the bundled films bring along."""
+    if path is None:
+        return demo.descriptions() if bundled else None
+    if settings.index.recipe == "raw":
+        raise SettingsError(f"--descriptions {path}: the recipe raw embeds none; add --recipe both, or --recipe enhanced")
+    return read_descriptions(path)
 
 
 def _not_empty(reader: ItemReader) -> Iterator[Item]:

@@ -6,7 +6,7 @@ engine's own formulas (`matinee.retrieval`). An item that asks is never its own 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from matinee.corpus import Entry
 from matinee.embedder import Embedder
 from matinee.evalsets import QuerySet
 from matinee.evaluation import Measure
+from matinee.likeness import item_vector
 from matinee.retrieval import Matrix, Scores
-from matinee.settings import Recipe
+from matinee.settings import FactWeights
 
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
 K = 10
@@ -31,11 +32,6 @@ class Texts:
     """Which text an item is embedded as."""
 
     template: prompts.Template = "full"
-    recipe: Recipe = "raw"
-
-    @property
-    def name(self) -> str:
-        return self.template if self.recipe == "raw" else f"{self.template}, {self.recipe}"
 
 
 @dataclass
@@ -43,17 +39,13 @@ class Corpus:
     """The items that are ranked, as texts of each kind that is asked for."""
 
     entries: Sequence[Entry]
-    descriptions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ids = [entry.id for entry in self.entries]
         self.rows = {id: row for row, id in enumerate(self.ids)}
 
     def texts(self, kind: Texts) -> list[str]:
-        return [
-            prompts.embedded_text(entry.item, self.descriptions.get(entry.id), kind.recipe, template=kind.template)
-            for entry in self.entries
-        ]
+        return [prompts.raw_text(entry.item, kind.template) for entry in self.entries]
 
     def pool(self, name: str | None) -> np.ndarray[Any, Any] | None:
         """The columns that were judged for a kind of label; None where all were."""
@@ -98,6 +90,13 @@ def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
         return retrieval.cosine(encoder([prompts.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
 
     return score
+
+
+def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeights) -> System:
+    """As the API compares items with items (`matinee.likeness`); texts have no facts, so text sets are not its business."""
+    documents = encoder(corpus.texts(kind))
+    whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
+    return lambda asked: retrieval.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)
 
 
 def lexical(corpus: Corpus, kind: Texts, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:

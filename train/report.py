@@ -6,7 +6,16 @@ from typing import Any
 
 Found = Mapping[str, Any]
 
-_COLOURS = {"before": "#9aa5b1", "after": "#2563eb", "BM25": "#d97706", "TF-IDF": "#a16207", "vote count": "#94a3b8", "random": "#cbd5e1"}
+_COLOURS = {
+    "after + facts": "#1e40af",
+    "after": "#2563eb",
+    "before + facts": "#64748b",
+    "before": "#9aa5b1",
+    "BM25": "#d97706",
+    "TF-IDF": "#a16207",
+    "vote count": "#94a3b8",
+    "random": "#cbd5e1",
+}
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
 table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #e4e7eb;padding:.25rem .6rem;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}.up{color:#047857}.down{color:#b91c1c}figure{margin:1.5rem 0}
@@ -33,7 +42,36 @@ def markdown(found: Found) -> str:
     for row in _best(found["hybrids"]):
         sets = ", ".join(f"{name} {figures['recall']:.3f}" for name, figures in row["sets"].items())
         lines.append(f"| {row['system']} | {row['fusion']} | {_mean(row['mean'])} | {sets} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_ablation_lines(found["ablation"]), ""])
+
+
+def _ablation_lines(found: Found) -> list[str]:
+    if not found["rows"]:
+        return []
+    lines = [
+        "",
+        _ablation_told(found),
+        "",
+        "| facts | encoder | sets | items | way | text | descriptions | mean NDCG@10 |",
+        "| --- " * 8 + "|",
+    ]
+    for row in found["means"]:
+        cells = (row["facts"], row["encoder"], row["sets"], row["items"], row["way"], row["arm"], row["model"] or "-", f"{row['ndcg']:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    head = "| facts | encoder | set | items | queries | way | text | descriptions | Recall@10 | NDCG@10 | NDCG@10 - raw |"
+    lines += ["", head, "| --- " * 11 + "|"]
+    for row in found["rows"]:
+        change = interval(row["minus_raw"]["ndcg"], signed=True) if row.get("minus_raw") else ""
+        start = (row["facts"], row["encoder"], row["set"], row["items"], str(row["queries"]), row["way"], row["arm"], row["model"] or "-")
+        lines.append(f"| {' | '.join((*start, interval(row['recall']), interval(row['ndcg']), change))} |")
+    return lines
+
+
+def _ablation_told(found: Found) -> str:
+    return (
+        f"{found['described']} items are described; `described` ranks these only, in `all items` the {found['raw']} others keep their raw "
+        "text, which favours what was described. Differences are paired, to the raw text of the same way."
+    )
 
 
 def html(found: Found) -> str:
@@ -55,6 +93,7 @@ def html(found: Found) -> str:
     ]  # fmt: skip
     if found["recipes"]:
         parts += ["<h2>Texts</h2>", _rows(("set", "system", "text", "recall", "ndcg", "mrr"), found["recipes"])]
+    parts += _ablation(found["ablation"])
     body = "\n".join(parts)
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Retrieval report</title><style>{_STYLE}</style>'
     return f"{head}<body>{body}</body></html>"
@@ -107,12 +146,34 @@ def _table1(rows: Sequence[Found]) -> str:
     lines = []
     for row in rows:
         cells = "".join(f'<td class="n">{interval(row[kind])}</td>' for kind in ("recall", "ndcg", "mrr"))
-        change = row.get("minus_before")
-        sign = "" if not change else " up" if change["ndcg"]["low"] > 0 else " down" if change["ndcg"]["high"] < 0 else ""
-        cells += f'<td class="n{sign}">{interval(change["ndcg"], signed=True) if change else ""}</td>'
+        cells += _changed(row.get("minus_before"))
         start = f"<td>{escape(row['set'])}</td><td>{escape(row['items'])}</td><td>{row['queries']}</td><td>{escape(row['system'])}</td>"
         lines.append(f"<tr>{start}{cells}</tr>")
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _ablation(found: Found) -> list[str]:
+    if not found["rows"]:
+        return []
+    columns = ("facts", "encoder", "items", "set", "queries", "way", "arm", "model")
+    head = "".join(f"<th>{name}</th>" for name in (*columns, "Recall@10", "NDCG@10", "MRR@10", "NDCG@10 - raw"))
+    lines = []
+    for row in found["rows"]:
+        change = row.get("minus_raw")
+        cells = "".join(f"<td>{escape(str(row[name]))}</td>" for name in columns)
+        cells += "".join(f'<td class="n">{interval(row[kind])}</td>' for kind in ("recall", "ndcg", "mrr"))
+        lines.append(f"<tr>{cells}{_changed(change)}</tr>")
+    return [
+        f"<h2>Descriptions</h2><p>{escape(_ablation_told(found))}</p>",
+        _rows(("facts", "encoder", "items", "sets", "way", "arm", "model", "ndcg"), found["means"]),
+        f"<table><tr>{head}</tr>{''.join(lines)}</table>",
+    ]
+
+
+def _changed(change: Found | None) -> str:
+    """The cell of a paired difference, coloured where its interval leaves out 0."""
+    sign = "" if not change else " up" if change["ndcg"]["low"] > 0 else " down" if change["ndcg"]["high"] < 0 else ""
+    return f'<td class="n{sign}">{interval(change["ndcg"], signed=True) if change else ""}</td>'
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Found]) -> str:

@@ -13,11 +13,14 @@ import numpy as np
 from matinee import evaluation, retrieval
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet
+from matinee.settings import FactWeights
 from matinee.sparse import normalised
 from train import measure
 from train.measure import Corpus, Encoder, PerQuery, System, Texts
 
 Systems = Mapping[str, System]
+
+WITH_FACTS = " + facts"
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ GRID = [Fusion("rrf", k, *w) for k, w in product((2, 10, 60), ((3.0, 1.0), (2.0,
 ]
 
 
-def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts) -> dict[str, System]:
-    """Baselines first, then the models; each one's scores of a set are computed once."""
+def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, facts: FactWeights) -> dict[str, System]:
+    """Baselines first, then the models; each one's scores of a set are computed once. The item vector answers sets of items only."""
     found: dict[str, System] = {
         "random": measure.chance(corpus),
         "vote count": measure.votes(corpus),
@@ -60,6 +63,8 @@ def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts) -> dic
         "TF-IDF": measure.lexical(corpus, kind, retrieval.TfidfScorer),
     }
     found |= {name: measure.dense(corpus, encoder, kind) for name, encoder in encoders.items()}
+    if facts.any():
+        found |= {f"{name}{WITH_FACTS}": measure.with_facts(corpus, encoder, kind, facts) for name, encoder in encoders.items()}
     return {name: measure.remembered(system) for name, system in found.items()}
 
 
@@ -69,7 +74,8 @@ def table1(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[
     for queries in asked:
         pool = corpus.pool(queries.pool) if queries.pool else None
         for where, columns in (("all items", None), *((("judged items", pool),) if pool is not None else ())):
-            judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in systems.items()}
+            asking = {name: system for name, system in systems.items() if queries.of_items or not name.endswith(WITH_FACTS)}
+            judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
             rows += [_row(queries, name, where, found, judged.get("before")) for name, found in judged.items()]
     return rows
 
@@ -132,16 +138,13 @@ def table2(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, titles:
 
 
 def recipes(corpus: Corpus, encoders: Mapping[str, Encoder], asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
-    """Each text an item can be embedded as, with each model; the enhanced ones where there are descriptions."""
-    kinds = [Texts("full"), Texts("plain")]
-    if corpus.descriptions:
-        kinds += [Texts("full", "enhanced"), Texts("full", "both")]
+    """Each text an item can be embedded as without a description, with each model."""
     rows = []
     for name, encoder in encoders.items():
-        for kind in kinds:
+        for kind in (Texts("full"), Texts("plain")):
             system = measure.dense(corpus, encoder, kind)
             for queries in asked:
                 judged = measure.judge(corpus, queries, system(queries))
                 means: dict[str, float] = {measured: float(np.mean(list(values.values()))) for measured, values in judged.items()}
-                rows.append({"set": queries.name, "system": name, "text": kind.name, **means})
+                rows.append({"set": queries.name, "system": name, "text": kind.template, **means})
     return rows

@@ -80,6 +80,7 @@ class Server:
     log: Path
     metrics_url: str
     url: str = ""
+    collector: Any = None
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=90))
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -157,11 +158,11 @@ class Load:
         assert not self._thread.is_alive()
 
 
-def _start(home: Path, folder: Path) -> Server:
+def _start(home: Path, folder: Path, **more: str) -> Server:
     port, log = free_port(), folder / "server.log"
     with log.open("wb") as out:
         command = [sys.executable, "-m", "serve", "--port", "0", "--metrics-port", str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(home), stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(home, **more), stdout=out, stderr=out, start_new_session=True)
     server = Server(home, process, log, f"http://127.0.0.1:{port}/metrics")
     named = home / "server.json"
     until(lambda: named.exists() or process.poll() is not None, f"the server starts ({log})", START_S)
@@ -192,18 +193,28 @@ def _stop(server: Server) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled films, served."""
+def server(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
+    """The bundled films, served; traced, logged and with an event log."""
     folder = tmp_path_factory.mktemp("e2e")
     home = new_home(tmp_path_factory.mktemp("home"))
     done = run(home, "train.ingest", "--demo", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["items in the index"] > 500
-    server = _start(home, folder)
-    try:
-        yield server
-    finally:
-        _stop(server)
+    with otlp.collector() as collector:
+        server = _start(
+            home,
+            folder,
+            MATINEE_TRACING__ENDPOINT=collector.url,
+            MATINEE_EVENTS__URI=str(home / "events"),
+            MATINEE_EVENTS__FLUSH_S="0.5",
+            MATINEE_SERVING__LOG_FORMAT="json",
+            MATINEE_SERVING__LOG_LEVEL="INFO",
+        )
+        server.collector = collector
+        try:
+            yield server
+        finally:
+            _stop(server)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,9 @@ pytestmark = pytest.mark.slow
 UNSEEN = {
     "degraded": "the enhancer answered in time",
     "refused": "the door was never full",
+    "events_dropped": "the event log had room",
+    "index_errors": "the index answered",
+    "gpu_memory": "there may be no GPU",
     "violations": "the descriptions kept to the metadata, or not: the model's affair",
     "model_swap_failures": "no model was updated",
 }
@@ -32,6 +35,7 @@ def test_every_metric_is_exported_with_its_tags(server: Any, tools: Any) -> None
     server.post("/v1/search", {"text": "a film for the metrics"})
     server.post("/v1/describe", {"id": "the-matrix-1999"})
     server.post("/v1/recommend", {"likes": ["Inception"]})
+    server.client.post(f"{server.url}/v1/feedback", json={"liked": ["inception-2010"]}).raise_for_status()
     expected = {key: spec for key, spec in METRICS.items() if key not in UNSEEN}
 
     def missing() -> set[str]:
@@ -48,4 +52,6 @@ def test_every_metric_is_exported_with_its_tags(server: Any, tools: Any) -> None
     endpoints = {labels["endpoint"] for labels in found[METRICS["requests"].exported]}
     assert {"search", "describe", "recommend"} <= endpoints
     assert {labels["part"] for labels in found[METRICS["model_info"].exported]} == {"embedder", "enhancer"}
+    assert {labels["part"] for labels in found[METRICS["queue_wait"].exported + "_count"]} == {"embedder", "enhancer", "retriever"}
+    assert {labels["kind"] for labels in found[METRICS["events"].exported]} >= {"impression", "liked"}
     assert {labels["stage"] for labels in found[METRICS["stage"].exported + "_count"]} >= {"embed", "retrieve", "enhance"}

@@ -23,6 +23,7 @@ CUSTOM = {
     ("ray.io/v1", "RayJob"): "rayjob",
     ("ray.io/v1", "RayService"): "rayservice",
     ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitor",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "prometheusrule",
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): "httproute",
 }
 
@@ -46,6 +47,9 @@ EVERYTHING: dict[str, Any] = {
     "gcsFaultTolerance": {"backend": "rocksdb"},
     "auth": {"existingSecret": "ray-token"},
     "metrics": {"podMonitor": True, "labels": {"release": "prometheus"}},
+    "dashboards": {"enabled": True},
+    "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
+    "probe": {"enabled": True, "existingSecret": "probe-key", "existingClaim": "queries"},
     "qdrant": {"snapshots": {"enabled": True}, "storageClass": "fast"},
     "ingest": {
         "enabled": True,
@@ -53,6 +57,7 @@ EVERYTHING: dict[str, Any] = {
         "kind": "film",
         "map": {"overview": "Plot"},
         "replace": True,
+        "via": "local",
         "existingClaim": "films",
         "settings": {"embedder": {"model": "hub:a/b"}},
     },

@@ -42,7 +42,10 @@ class Cluster:
     dashboard: str
 
     def deploy(self, objects: Sequence[Object]) -> None:
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=serve_config(objects), timeout=60)
+        config = serve_config(objects)
+        # In a pod every interface, here none that others could reach.
+        config["http_options"]["host"] = "127.0.0.1"
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
         assert answer.is_success, answer.text
 
     def application(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,6 @@ def test_commands_of_the_documents_exist(document: str, command: str) -> None:
         depth += 1
     flags_at = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     program, rest = words[: min(depth, flags_at)], words[min(depth, flags_at) :]
-    bin_ = Path(sys.executable).parent
-    program = [str(bin_ / program[0]), *program[1:]]
     text = help_of(*program)
     for flag in (word.partition("=")[0] for word in rest if word.startswith("--")):
         assert flag in text.replace(",", " ").split(), f"{document}: {command}: no flag {flag}"

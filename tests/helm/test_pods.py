@@ -1,10 +1,12 @@
 """What every pod must be: restricted, with resources, running commands that exist, on ports that something listens on."""
 
+import contextlib
+import importlib.metadata
+import io
+import runpy
 import shlex
-import subprocess
-import sys
+import warnings
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,30 +119,43 @@ def test_no_user_work_on_the_head_and_a_drain_for_the_slowest_request() -> None:
 
 @cache
 def help_of(*command: str) -> str:
-    """What a command says of itself, wide enough that no flag is cut."""
-    env = {
-        "COLUMNS": "300",
-        "TERMINAL_WIDTH": "300",
-        "NO_COLOR": "1",
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "HOME": "/tmp",
-    }
-    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, f"{shlex.join(command)} --help: {done.stderr[-500:]}"
-    return done.stdout
+    """What `python -m MODULE ... --help`, or that of our `matinee`, says; in this process, because starting one imports for seconds."""
+    said, program = io.StringIO(), command[0]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), warnings.catch_warnings():
+        # Of modules that run although they were imported before.
+        warnings.simplefilter("ignore")
+        # Wide enough that no flag is cut.
+        patch.setenv("COLUMNS", "300")
+        patch.setattr("typer.rich_utils.MAX_WIDTH", 300)
+        module, words = (command[2], command[3:]) if program == "python" else (program, command[1:])
+        patch.setattr("sys.argv", [module, *words, "--help"])
+        try:
+            if program == "matinee":
+                [entry] = importlib.metadata.entry_points(group="console_scripts", name="matinee")
+                entry.load()()
+            elif module.endswith(".py"):
+                runpy.run_path(module, run_name="__main__")
+            else:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except ImportError as error:
+            raise AssertionError(f"{shlex.join(command)}: {error}") from error
+        except SystemExit as ended:
+            if ended.code:
+                raise AssertionError(f"{shlex.join(command)} --help: {ended.code}") from ended
+    return said.getvalue()
 
 
 def check_command(words: list[str]) -> None:
     """Raises where a command or one of its flags does not exist in our CLI."""
     match words:
         case ["python", "-m", "serve", "check", *rest]:
-            program = [sys.executable, "-m", "serve", "check"]
-        case ["python", "-m", module, *rest] if module.startswith("train."):
-            program = [sys.executable, "-m", module]
+            program = ["python", "-m", "serve", "check"]
+        case ["python", "-m", module, *rest] if module.startswith("train.") or module == "serve.probe":
+            program = ["python", "-m", module]
         case ["matinee", command, *rest]:
-            program = [str(Path(sys.executable).parent / "matinee"), command]
+            program = ["matinee", command]
         case ["python", "/scripts/snapshots.py", command, *rest]:
-            program = [sys.executable, str(CHART / "files" / "snapshots.py"), command]
+            program = ["python", "-m", str(CHART / "files" / "snapshots.py"), command]
         case _:
             raise AssertionError(f"{words} is no command of ours")
     text = help_of(*program)

@@ -50,6 +50,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # settings against each other
     "a settings file": ({"settings": {"config": "/x.yaml"}}, "put what it says into settings"),
     "a secret in clear text": (settings("index", api_key="x"), "qdrant.apiKey.existingSecret"),
+    "the probe's key in clear text": (settings("probe", key="x"), "MATINEE_PROBE__KEY"),
     "fewer than the least": (deployment("embedder", min_replicas=3, max_replicas=2), "max_replicas 2 is below min_replicas 3"),
     "a target above the limit, embedder": (deployment("embedder", target_ongoing_requests=200), "above max_ongoing_requests 128"),
     "a target above the limit, enhancer": (deployment("enhancer", target_ongoing_requests=64), "lower the target"),
@@ -109,6 +110,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # models
     "a hub model, nothing fetched": ({"models": {"source": "image"}}, "use models.source hub or store"),
     "a hub model from the store": ({"models": {"source": "store"}}, "name an artifact:DIGEST"),
+    "an ingest through an API that wants a key": (
+        {"ingest": {"enabled": True}, "keys": {"existingSecret": "keys"}},
+        "name it in ingest.apiKey.existingSecret",
+    ),
+    "another embedder's index by the serving one": (
+        {"ingest": {"enabled": True, "settings": {"embedder": {"model": "hub:a/b"}}}},
+        "set ingest.via local",
+    ),
     "an artifact without a store": (settings("enhancer", adapter="artifact:" + "a" * 64), "set it to s3://BUCKET/PATH"),
     "half a digest": (
         {"settings": {"enhancer": {"adapter": "artifact:3f9a01bc"}, "artifacts": {"uri": "s3://b/m"}}},

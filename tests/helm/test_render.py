@@ -58,8 +58,8 @@ def test_names_are_unique() -> None:
 
 def test_everything_covers_every_kind() -> None:
     kinds = {entry["kind"] for entry in rendered("everything")}
-    core = "ConfigMap PersistentVolumeClaim Pod Secret Service ServiceAccount"
-    wanted = f"{core} CronJob HTTPRoute Ingress Job NetworkPolicy PodDisruptionBudget PodMonitor RayService StatefulSet"
+    core = "ConfigMap PersistentVolumeClaim Pod Secret Service ServiceAccount Deployment StatefulSet Job CronJob"
+    wanted = f"{core} HTTPRoute Ingress NetworkPolicy PodDisruptionBudget PodMonitor PrometheusRule RayService"
     assert kinds == set(wanted.split())
 
 

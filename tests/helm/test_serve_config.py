@@ -13,7 +13,7 @@ from matinee.settings import Settings
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.
-NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys")}
+NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key")}
 
 
 def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -48,6 +48,9 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("serving", "host"): "10.0.0.1",
         ("enhancer", "adapter"): "/models/adapter",
         ("artifacts", "uri"): "s3://bucket/models",
+        ("events", "uri"): "s3://bucket/events",
+        ("tracing", "endpoint"): "http://collector:4318",
+        ("tracing", "sample_ratio"): 0.5,
     }
     if path in special:
         return special[path]
@@ -99,10 +102,12 @@ def test_every_option_is_reachable_from_values() -> None:
         "workers": {"gpu": {"maxReplicas": 8}, "cpu": {"maxReplicas": 8}},
     }
     objects = template(given=given)
-    reached = dict(leaves(in_force(application(objects))))
+    # The graph does not read the probe's settings, which would only restart it; the probe has the file.
+    file = yaml.safe_load(one(objects, "ConfigMap", "matinee-settings")["data"]["settings.yaml"])
+    reached = dict(leaves(in_force(application(objects)) | {"probe": file["probe"]}))
     assert {path: value for path, value in wanted.items() if reached.get(path) != value} == {}
     # And the application takes all of it, as one tree.
-    loaded = load_settings(in_force(application(objects)), environ={})
+    loaded = load_settings(in_force(application(objects)) | {"probe": file["probe"]}, environ={})
     assert {path for path, value in leaves(loaded.model_dump(mode="json")) if path in wanted and value != wanted[path]} == set()
 
 
@@ -188,13 +193,30 @@ def test_the_ingest_job_may_prepare_the_next_embedder() -> None:
     assert {**ingest, "embedder": None} == {**serving, "embedder": None}
 
 
+def test_the_ingest_job_asks_the_models_that_serve_and_loads_none() -> None:
+    entry = {"name": "reader", "sha256": "0" * 64, "scopes": ["read"]}
+    given = {"settings": {"serving": {"keys": [entry]}}, "ingest": {"enabled": True, "apiKey": {"existingSecret": "reader"}}}
+    objects = template(given=given)
+    spec = one(objects, "Job")["spec"]["template"]["spec"]
+    assert "initContainers" not in spec
+    [container] = spec["containers"]
+    assert "envFrom" not in container
+    assert container["args"][container["args"].index("--via") + 1] == "api"
+    env = {e["name"]: e.get("value") or e["valueFrom"]["secretKeyRef"] for e in container["env"]}
+    assert env["MATINEE_URL"] == "http://matinee-serve-svc:8000"
+    assert env["MATINEE_KEY"] == {"name": "reader", "key": "key"}
+    # It talks to this release and to nobody else.
+    [rule] = one(objects, "NetworkPolicy", "matinee-jobs")["spec"]["egress"]
+    assert rule == {"to": [{"podSelector": {"matchLabels": {"matinee/release": "matinee"}}}]}
+
+
 def test_what_runs_beside_the_graph_reads_the_same_settings() -> None:
     for values in VALUES:
         objects = rendered(values)
         file = yaml.safe_load(one(objects, "ConfigMap", "matinee-settings")["data"]["settings.yaml"])
-        beside = load_settings(file, environ={}).model_dump(mode="json", exclude={"profile": True})
+        beside = load_settings(file, environ={}).model_dump(mode="json", exclude={"profile", "probe"})
         graph = load_settings(in_force(application(objects)) | {"profile": file["profile"]}, environ={}).model_dump(
-            mode="json", exclude={"profile"}
+            mode="json", exclude={"profile", "probe"}
         )
         for part in PARTS.values():
             if part == "enhancer" and not graph["enhancer"]["enabled"]:

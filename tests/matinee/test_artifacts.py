@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -33,10 +35,33 @@ def make_model(folder: Path, value: float = 0.0) -> Path:
     return folder
 
 
-@pytest.fixture(params=["folder", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of a server that speaks S3, with the bucket `bucket`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    assert httpx.put(f"{url}/bucket").is_success
+    yield url
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
     if request.param == "folder":
         return ArtifactStore(str(tmp_path / "store"))
+    if request.param == "s3":
+        # What models.store.existingSecret of the chart gives the pods, and nothing else.
+        url = request.getfixturevalue("s3")
+        given = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        # The file systems of fsspec are remembered by their URI's options, of which the environment is none.
+        fsspec.filesystem("s3").clear_instance_cache()
+        return ArtifactStore(f"s3://bucket/{tmp_path.name}")
     fsspec.filesystem("memory").store.clear()
     return ArtifactStore("memory://bucket/models")
 

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    Gemma3Config,
-    Gemma3ForCausalLM,
-    Gemma3ForConditionalGeneration,
-    Gemma3TextConfig,
-    PreTrainedTokenizerFast,
-    SiglipVisionConfig,
-)
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
 from matinee import conversion, generation
 from matinee.enhancer import Enhancer
@@ -128,6 +120,14 @@ def test_a_long_overview_is_shortened_to_the_limit() -> None:
         assert "Tenet" in text
 
 
+def test_what_is_measured_is_unchecked_and_comes_even_from_a_title() -> None:
+    told = enhancer(Fake(BAD), batch_size=2).write([FILM, Item(title="Heat"), FILM])
+    assert told[0] == told[2] == f"Tenet (2020) is a thriller film about{BAD}"
+    assert told[1].startswith("Heat is a title about an agent")
+    # Keywords end without a full stop, and are no sentence that was cut off.
+    assert enhancer(Fake(" heist, dreams")).write([FILM]) == ["Tenet (2020) is a thriller film about heist, dreams."]
+
+
 def test_info_says_what_is_loaded() -> None:
     info = enhancer(Fake(GOOD)).info()
     assert (info["digest"], info["precision"], info["prompt"]) == ("d", "fake", "guided form")
@@ -144,36 +144,15 @@ def test_half_precision_is_refused_with_its_reason(precision: str) -> None:
         generation.pick_precision(precision, cuda=True)
 
 
-WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", "Title", ":"]
-SIZES = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 32}
-
-
-def save_tokenizer(folder: Path) -> None:
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
-    ).save_pretrained(folder)
-
-
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Gemma 3 of two layers, in the form of a real one."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, num_key_value_heads=1, sliding_window=16)).save_pretrained(folder)
-    save_tokenizer(folder)
+def tiny(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("tiny"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from peft import LoraConfig, get_peft_model
-
-    folder = tmp_path_factory.mktemp("adapter")
-    model = Gemma3ForCausalLM.from_pretrained(tiny)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(model, config).save_pretrained(folder)
+def adapter(tiny_gemma: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny_gemma.save_adapter(tiny, tmp_path_factory.mktemp("adapter"))
     return folder
 
 
@@ -181,7 +160,7 @@ WRITING = Writing(max_new_tokens=12)
 PROMPTS = ["a b c", "d e f g h i", "j"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4", "hqq4", "hqq3", "hqq2"])
 def test_each_precision_of_transformers_writes_and_repeats_itself(tiny: Path, tmp_path: Path, precision: str) -> None:
     backend = generation.load(tiny, None, precision, models_dir=tmp_path)
     answers = backend.generate(PROMPTS, WRITING)
@@ -199,10 +178,30 @@ def test_padding_does_not_change_an_answer(tiny: Path, tmp_path: Path) -> None:
     assert backend.generate([], WRITING) == []
 
 
-def test_an_adapter_changes_what_is_written(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    plain = generation.load(tiny, None, "fp32", models_dir=tmp_path).generate(PROMPTS, WRITING)
-    adapted = generation.load(tiny, adapter, "fp32", models_dir=tmp_path).generate(PROMPTS, WRITING)
+@pytest.mark.parametrize("precision", ["fp32", "nf4", "hqq3"])
+def test_an_adapter_changes_what_is_written(tiny: Path, adapter: Path, tmp_path: Path, precision: str) -> None:
+    plain = generation.load(tiny, None, precision, models_dir=tmp_path).generate(PROMPTS, WRITING)
+    adapted = generation.load(tiny, adapter, precision, models_dir=tmp_path).generate(PROMPTS, WRITING)
     assert plain != adapted
+
+
+def test_fewer_bits_are_smaller_and_further_from_the_model(tiny: Path, tmp_path: Path) -> None:
+    from hqq.core.quantize import HQQLinear
+
+    def layers(precision: str) -> dict[str, Any]:
+        backend: Any = generation.load(tiny, None, precision, models_dir=tmp_path)
+        return {name: module for name, module in backend._model.named_modules() if "layers." in name and hasattr(module, "in_features")}
+
+    exact = {name: module.weight.detach().float() for name, module in layers("fp32").items()}
+    packed, wrong = [], []
+    for bits in (4, 3, 2):
+        found = layers(f"hqq{bits}")
+        assert found.keys() == exact.keys()
+        assert all(isinstance(module, HQQLinear) for module in found.values())
+        packed.append(sum(module.W_q.nbytes for module in found.values()))
+        wrong.append(max(float((module.dequantize().detach().float() - exact[name]).abs().mean()) for name, module in found.items()))
+    assert packed == sorted(packed, reverse=True)
+    assert 0 < wrong[0] < wrong[1] < wrong[2]
 
 
 def test_an_enhancer_with_an_adapter_asks_without_examples(tiny: Path, adapter: Path, tmp_path: Path) -> None:
@@ -228,13 +227,15 @@ def test_a_model_that_transformers_cannot_read_is_a_model_error(tiny: Path, tmp_
         generation.load(broken, None, "bf16", models_dir=tmp_path)
 
 
-def test_multimodal_sizes_get_their_own_class(tmp_path: Path) -> None:
+def test_multimodal_sizes_get_their_own_class(tiny_gemma: Any, tmp_path: Path) -> None:
     vision = SiglipVisionConfig(
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
     )
-    config = Gemma3Config(text_config=Gemma3TextConfig(**SIZES, num_key_value_heads=1), vision_config=vision, mm_tokens_per_image=4)
+    config = Gemma3Config(
+        text_config=Gemma3TextConfig(**tiny_gemma.SIZES, num_key_value_heads=1), vision_config=vision, mm_tokens_per_image=4
+    )
     Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "large")
-    save_tokenizer(tmp_path / "large")
+    tiny_gemma.save_tokenizer(tmp_path / "large")
     assert "ImageTextToText" in conversion.model_class(tmp_path / "large").__name__
     backend = generation.load(tmp_path / "large", None, "fp32", models_dir=tmp_path)
     assert backend.generate(["a b"], WRITING)[0].tokens > 0

@@ -14,8 +14,9 @@ from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Index, IndexStore, Point, open_store
 from matinee.indexing import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
+from matinee.likeness import dimensions
 from matinee.live import LiveIndex, new_revision
-from matinee.settings import Settings
+from matinee.settings import FactWeights, Settings
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ async def test_a_build_is_complete_verified_and_current(store: IndexStore, maker
     assert outcome.counts == {"file": 12, "api": 0, "tombstones": 0, "shadowed": 0, "discarded": 0}
     manifest = outcome.manifest
     assert (manifest.count, manifest.recipe, manifest.source, manifest.revision) == (12, "raw", "test", 0)
-    assert (manifest.fingerprint, manifest.dimensions) == (maker.embedder.fingerprint, {TEXT: 384})
+    assert (manifest.fingerprint, manifest.dimensions) == (maker.embedder.fingerprint, dimensions(384, FactWeights()))
     assert set(await stored(store)) == {item.uid("demo") for item in films}
 
 

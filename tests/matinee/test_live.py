@@ -241,6 +241,50 @@ async def test_a_write_needs_the_encoder_of_the_index(live: LiveIndex, other: Po
     assert await get(live, film("a")) is None
 
 
+async def test_during_a_roll_over_writes_reach_the_queries_of_both_encoders(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await build(store, other, films, live)
+    await live.refresh()
+    by_old, by_new = film("old"), film("new")
+    await put(live, maker, by_old)
+    await put(live, other, by_new)
+    assert await nearest(live, maker, "Film old. What happened to old.") == "Film old"
+    assert await nearest(live, other, "Film new. What happened to new.") == "Film new"
+    # Each waits for its vector where the other encoder's queries go, and is found there by its title.
+    for maker_of, item in ((other, by_old), (maker, by_new)):
+        [hit] = await live.get(maker_of.embedder.fingerprint).retrieve([item.uid("demo")], vectors=True)
+        assert (hit.vector, hit.payload["pending"]) == (None, True)
+        assert (await resolve(live.get(maker_of.embedder.fingerprint), item.title)).id == item.uid("demo")
+    await live.delete(films[0].uid("demo"))
+    for maker_of in (maker, other):
+        assert await nearest(live, maker_of, films[0].overview) != films[0].title
+    # The background job is for the current version: it waits until its own encoder serves.
+    with pytest.raises(FingerprintError):
+        await put(live, maker, by_old, if_revision={by_old.uid("demo"): (await get(live, by_old)).payload["revision"]})
+    revision = (await get(live, by_old)).payload["revision"]
+    assert await put(live, other, by_old, if_revision={by_old.uid("demo"): revision}) == 1
+    assert await nearest(live, other, "Film old. What happened to old.") == "Film old"
+
+
+async def test_a_server_that_restarts_in_a_roll_over_still_answers_the_encoder_before(
+    live: LiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await build(store, other, films, live)
+    await live.close()
+    again = LiveIndex(open_store(settings))
+    await again.refresh(recover=True)
+    for maker_of in (maker, other):
+        assert await nearest(again, maker_of, films[0].overview) == films[0].title
+    await again.close()
+    # The same encoder again: the version before would never be asked.
+    await build(store, other, films)
+    await again.refresh(recover=True)
+    with pytest.raises(FingerprintError):
+        again.get(maker.embedder.fingerprint)
+    await again.close()
+
+
 async def test_a_background_job_never_overwrites_a_newer_write(live: LiveIndex, maker: PointMaker) -> None:
     await put(live, maker, film("a"))
     seen = (await get(live, film("a"))).payload["revision"]

@@ -12,10 +12,11 @@ from matinee.embedder import Embedder
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
 from matinee.index import Index, Vector, open_store
 from matinee.items import Item, ItemFilter, Range
+from matinee.likeness import item_vector
 from matinee.live import LiveIndex
 from matinee.ranking import shared_facts
 from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
-from matinee.settings import SearchSettings
+from matinee.settings import FactWeights, SearchSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -92,12 +93,28 @@ async def vector_of(index: Index, item: Item) -> Vector:
     return hit.vector
 
 
-async def test_one_like_is_plain_similarity(ask: Any, index: Index, films: dict[str, Item]) -> None:
+async def likeness(index: Index, one: Item, other: Item) -> float:
+    """Cosine of text and facts together."""
+    a, b = [item_vector(await vector_of(index, item), item.facts(), FactWeights()) for item in (one, other)]
+    return float(a @ b)
+
+
+async def test_one_like_is_plain_similarity_of_text_and_facts(ask: Any, index: Index, films: dict[str, Item]) -> None:
     answer = await ask(liked("The Matrix", k=5))
     assert answer.score_type == "cosine"
-    vector = await vector_of(index, films["The Matrix"])
     for card in cards(answer):
-        assert card["score"] == pytest.approx(float(vector @ await vector_of(index, films[card["item"]["title"]])), abs=1e-4)
+        assert card["score"] == pytest.approx(await likeness(index, films["The Matrix"], films[card["item"]["title"]]), abs=1e-4)
+
+
+async def test_a_cold_like_is_compared_by_its_facts_too(ask: Any, index: Index, films: dict[str, Item]) -> None:
+    known, old = films["The Matrix"], films["The Matrix"].model_copy(update={"year": 1920, "language": "de", "id": None})
+    vector = await vector_of(index, known)
+    found = [cards(await ask(RecommendCall((Example(facts=item.facts(), vector=vector),), k=1)))[0] for item in (known, old)]
+    assert [card["item"]["title"] for card in found] == ["The Matrix", "The Matrix"]
+    assert found[0]["score"] == pytest.approx(1, abs=1e-4)
+    expected = item_vector(vector, known.facts(), FactWeights()) @ item_vector(vector, old.facts(), FactWeights())
+    assert found[1]["score"] == pytest.approx(float(expected), abs=1e-4)
+    assert found[1]["score"] < 0.9
 
 
 async def test_the_scores_fall(ask: Any) -> None:

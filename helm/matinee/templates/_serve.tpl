@@ -1,7 +1,7 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "artifacts.uri" -}}
+{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "artifacts.uri" "events.uri" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
@@ -25,7 +25,7 @@ The application's arguments: a change of them restarts every replica, so what ca
 limits against each other: those that `deployments` overrides stand here at a value that contradicts none.
 */}}
 {{- define "matinee.args" -}}
-{{- $s := fromYaml (include "matinee.settings" .) -}}
+{{- $s := omit (fromYaml (include "matinee.settings" .)) "probe" -}}
 {{- range $part := list "enhancer" "embedder" "index" "serving" -}}
 {{- $tree := index $s $part -}}
 {{- $limits := pick $tree.deployment "max_ongoing_requests" "max_queued_requests" -}}

@@ -25,6 +25,7 @@
 {{- $s := .Values.settings -}}
 {{- if hasKey $s "config" -}}{{- fail "settings.config names a file in the pods: put what it says into settings" -}}{{- end -}}
 {{- if get $s.index "api_key" -}}{{- fail "settings.index.api_key would stand in the RayService in clear text: put it into a Secret and name it in qdrant.apiKey.existingSecret" -}}{{- end -}}
+{{- if get $s.probe "key" -}}{{- fail "settings.probe.key would stand in the RayService in clear text: put it into a Secret, as MATINEE_PROBE__KEY of the probe" -}}{{- end -}}
 {{- range $part := list "enhancer" "embedder" "index" "serving" -}}
 {{- $d := (index $s $part).deployment -}}
 {{- if lt (int $d.max_replicas) (int $d.min_replicas) -}}{{- fail (printf "settings.%s.deployment.max_replicas %d is below min_replicas %d: raise it" $part (int $d.max_replicas) (int $d.min_replicas)) -}}{{- end -}}
@@ -107,6 +108,9 @@
 {{- if and (eq $claim.kind "pvc") (eq $claim.accessMode "ReadWriteOnce") (gt (int (index $w $group).maxReplicas) 1) -}}{{- fail (printf "models.storage.accessMode ReadWriteOnce can be mounted on one node, but workers.%s.maxReplicas is %d: use ReadWriteMany, emptyDir, or one worker" $group (int (index $w $group).maxReplicas)) -}}{{- end -}}
 {{- if and $claim.existingClaim (ne $claim.kind "pvc") -}}{{- fail "models.storage.existingClaim is set, but models.storage.kind is emptyDir: set kind pvc, or remove the claim" -}}{{- end -}}
 {{- if and .Values.ingest.enabled (hasPrefix "/data" .Values.ingest.source) (not .Values.ingest.existingClaim) -}}{{- fail (printf "ingest.source %s lies on the claim mounted at /data: set ingest.existingClaim" .Values.ingest.source) -}}{{- end -}}
+{{- $asks := or (eq .Values.ingest.via "api") (eq .Values.settings.index.engine "edge") -}}
+{{- if and .Values.ingest.enabled $asks (or .Values.settings.serving.keys .Values.keys.existingSecret) (not .Values.ingest.apiKey.existingSecret) -}}{{- fail "ingest.enabled: the Job asks the API, which wants a key: put one with the scope read into a Secret, and name it in ingest.apiKey.existingSecret" -}}{{- end -}}
+{{- if and .Values.ingest.enabled (eq .Values.ingest.via "api") (get .Values.ingest.settings "embedder") -}}{{- fail "ingest.settings.embedder is not the embedder that serves, but ingest.via api embeds with that one: set ingest.via local" -}}{{- end -}}
 {{- if and (eq .Values.rayService.upgradeStrategy "NewClusterWithIncrementalUpgrade") (not .Values.rayService.gatewayClassName) -}}{{- fail "rayService.upgradeStrategy NewClusterWithIncrementalUpgrade moves traffic by a Gateway: set rayService.gatewayClassName, or use NewCluster" -}}{{- end -}}
 {{- if and (eq .Values.gcsFaultTolerance.backend "redis") (not .Values.gcsFaultTolerance.redisAddress) -}}{{- fail "gcsFaultTolerance.backend redis needs gcsFaultTolerance.redisAddress, such as redis:6379" -}}{{- end -}}
 {{- if and (eq .Values.gcsFaultTolerance.backend "redis") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}{{- fail "gcsFaultTolerance.backend redis, but networkPolicy.egress is empty: the head could not reach it; add an entry for its pods" -}}{{- end -}}

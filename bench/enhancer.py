@@ -1,0 +1,135 @@
+"""The enhancer's engines and precisions beside each other: speed, size, and what fewer bits cost in quality.
+
+    python -m bench.enhancer work/prepared --out enhancer.json
+    python -m bench.enhancer work/prepared --adapter work/enhancer/adapter --precision ct2-int8 --precision hqq2
+
+Tokens a second at batch 1 and 8, by the clock and by the CPU time of this process (which other work on the machine disturbs less); size of
+the weights; on held-out items (dev) the perplexity of their overviews given their other facts, and the share of descriptions without any
+violation of the metadata on the first try. One run measures all: compare its rows with each other, not with another machine's.
+"""
+
+import argparse
+import gc
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matinee import generation, prompts, weights
+from matinee.corpus import read_corpus
+from matinee.enhancer import Enhancer
+from matinee.generation import CTranslate2Backend, Writing
+from matinee.items import Item
+from matinee.loading import load_settings
+
+BATCHES = (1, 8)
+NEW_TOKENS = 32
+
+
+def speed(backend: Any, texts: Sequence[str], batch: int) -> dict[str, float]:
+    """Tokens a second, and tokens a CPU second, of `texts` in batches."""
+    writing = Writing(NEW_TOKENS)
+    backend.generate(texts[:batch], Writing(4))
+    clock, cpu, tokens = time.perf_counter(), time.process_time(), 0
+    for start in range(0, len(texts), batch):
+        tokens += sum(answer.tokens for answer in backend.generate(texts[start : start + batch], writing))
+    return {"tokens_per_s": tokens / (time.perf_counter() - clock), "tokens_per_cpu_s": tokens / (time.process_time() - cpu)}
+
+
+def perplexity(backend: Any, items: Sequence[Item]) -> float:
+    """Of the overviews, each given the item's other facts."""
+    total, count = 0.0, 0
+    for item in items:
+        head = backend.tokenizer(f"{prompts.facts_text(item.model_copy(update={'overview': ''}))}\nOverview:").input_ids
+        ids = [*head, *backend.tokenizer(f" {prompts.one_line(item.overview)}", add_special_tokens=False).input_ids]
+        total -= sum(_log_probabilities(backend, ids)[len(head) - 1 :])
+        count += len(ids) - len(head)
+    return math.exp(total / count)
+
+
+def _log_probabilities(backend: Any, ids: list[int]) -> list[float]:
+    """Of every token but the first."""
+    if isinstance(backend, CTranslate2Backend):
+        [scored] = backend._generator.score_batch([backend.tokenizer.convert_ids_to_tokens(ids)])
+        return list(scored.log_probs)
+    with torch.inference_mode():
+        given = torch.tensor([ids], device=backend.device)
+        told = torch.log_softmax(backend._model(input_ids=given).logits[0, :-1].float(), dim=-1)
+        return [float(told[row, token]) for row, token in enumerate(ids[1:])]
+
+
+def size_mb(backend: Any, converted: Path | None) -> float:
+    """Of the weights, as they lie in memory."""
+    if converted is not None:
+        return (converted / "model.bin").stat().st_size / 1e6
+    held: float = sum(parameter.nbytes for parameter in {id(p): p for p in backend._model.parameters()}.values())
+    # HQQ keeps scales and zeros beside its weights.
+    scales = [v for m in backend._model.modules() for v in (getattr(m, "meta", None) or {}).values() if isinstance(v, torch.Tensor)]
+    held += sum(scale.nbytes for scale in scales)
+    return held / 1e6
+
+
+def measured(precision: str, adapter: str | None, items: Sequence[Item], threads: int) -> dict[str, Any]:
+    """One row of the table."""
+    settings = load_settings(flags={"enhancer": {"adapter": adapter}} if adapter else {})
+    changes = {"precision": precision, "retries": 0, "max_new_tokens": NEW_TOKENS, "batch_size": max(BATCHES), "threads": threads}
+    alone = settings.enhancer.model_copy(update=changes)
+    enhancer = Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri)
+    backend = enhancer._backend
+    texts = [enhancer.prompt(item) for item in items]
+    row: dict[str, Any] = {"precision": precision, "device": backend.device}
+    row |= {f"batch_{batch}": speed(backend, texts[:4] if batch == 1 else texts, batch) for batch in BATCHES}
+    converted = None
+    if isinstance(backend, CTranslate2Backend):
+        model = weights.resolve(alone.model, alone.revision, models_dir=settings.models_dir)
+        folder = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri) if adapter else None
+        converted = weights.ctranslate2_dir(model, folder, models_dir=settings.models_dir)
+    told = enhancer.describe(items)
+    return row | {
+        "size_mb": size_mb(backend, converted),
+        "perplexity": perplexity(backend, items),
+        "clean": sum(not description.violations for description in told) / len(told),
+        "example": told[0].text,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Speeds also as a multiple of bf16's, by CPU time."""
+    base = next((row for row in rows if row["precision"] == "bf16"), rows[0])
+    lines = ["| precision | tokens/s b1 | b8 | per CPU second b1 | b8 | weights MB | perplexity | without violation |", "| --- " * 8 + "|"]
+    for row in rows:
+        speeds = [f"{row[f'batch_{batch}']['tokens_per_s']:.1f}" for batch in BATCHES]
+        ratios = [f"{row[f'batch_{b}']['tokens_per_cpu_s'] / base[f'batch_{b}']['tokens_per_cpu_s']:.2f}x" for b in BATCHES]
+        cells = [row["precision"], *speeds, *ratios, f"{row['size_mb']:.0f}", f"{row['perplexity']:.1f}", f"{row['clean']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("--adapter")
+    parser.add_argument("--precision", action="append", choices=generation.PRECISIONS, help="only these; by default all")
+    parser.add_argument("--items", type=int, default=24, help="held-out items")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="1 on a machine that others use: threads that wait for each other burn CPU time"
+    )
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    held_out = [entry.item for entry in read_corpus(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
+    rows = []
+    for precision in args.precision or generation.PRECISIONS:
+        rows.append(measured(precision, args.adapter, held_out, args.threads))
+        print(json.dumps(rows[-1]), flush=True)
+        gc.collect()
+        if args.out:
+            args.out.write_text(json.dumps(rows, indent=1))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Why an answer is as it is: a search's candidates before filters and diversity, what each stage gave them, and what dropped them.
+
+Asks the index the same again, stage by stage and without conditions: some more searches, for `debug: true` alone. Ranks nothing itself.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from matinee.index import Hit, Hybrid, Index, Lexical, Nearest, Popular, Search, Taste
+from matinee.items import ItemFilter
+
+MAX_CANDIDATES = 100
+_MAX_PREFETCH = 1000
+
+Query = Nearest | Lexical | Hybrid | Taste | Popular
+_NAMES: dict[type, str] = {Nearest: "dense", Lexical: "sparse", Hybrid: "fused", Taste: "taste", Popular: "popularity"}
+
+
+async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> dict[str, Any]:
+    """The case of one answer: `pool` is what `search` found, `answered` what was chosen of it, `examples` the items it started from.
+
+    `scores` are a stage's own, before any condition; `score` is that of the real search, absent where a condition dropped the item.
+    """
+    stages = list(_stages(search.query))
+    free = [_free(search, query) for query in stages]
+    # A filter may let through what is far down without it: its scores are those of the same stages under the filter.
+    bound = [_bound(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
+    found = await index.search([*free, *bound])
+    names = [_NAMES[type(query)] for query in stages]
+    scores: dict[str, dict[str, float]] = {}
+    for name, hits in zip([*names, *names[: len(bound)]], found, strict=True):
+        for hit in hits:
+            scores.setdefault(hit.id, {})[name] = round(hit.score, 6)
+    candidates = _in_order(found[len(stages) - 1], pool, *found[: len(stages) - 1])
+    final = {hit.id: hit.score for hit in pool}
+    rows: list[dict[str, Any]] = []
+    for hit in candidates:
+        rank = answered.index(hit.id) + 1 if hit.id in answered else None
+        row: dict[str, Any] = {"id": hit.id, "title": hit.payload.get("title"), "scores": scores.get(hit.id, {})}
+        row |= {"score": round(final[hit.id], 6)} if hit.id in final else {}
+        rows.append(row | ({"rank": rank} if rank else {"dropped": _reasons(hit, search, examples, in_pool=hit.id in final)}))
+    dropped = Counter(reason for row in rows for reason in row.get("dropped", ()))
+    manifest = index.manifest
+    return {
+        "stages": names,
+        "items": await index.count(),
+        "items_passing_filter": await index.count(search.filter),
+        "candidates_found": len(rows),
+        "dropped": dict(dropped.most_common()),
+        "candidates": rows[:MAX_CANDIDATES],
+        "index": {"version": manifest.version, "fingerprint": manifest.fingerprint, "recipe": manifest.recipe, "models": manifest.models},
+    }
+
+
+def _stages(query: Query) -> Iterator[Query]:
+    """What a query is made of, itself last."""
+    if isinstance(query, Hybrid):
+        yield Nearest(query.vector, query.using)
+        yield Lexical(query.sparse)
+    yield query
+
+
+def _free(search: Search, query: Query) -> Search:
+    return Search(query, max(MAX_CANDIDATES, search.limit), exact=search.exact)
+
+
+def _bound(search: Search, query: Query) -> Search:
+    limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, Hybrid) else search.limit
+    return replace(search, query=query, limit=limit, with_payload=False, with_vectors=False)
+
+
+def _in_order(*lists: Sequence[Hit]) -> list[Hit]:
+    """Each item once, the first list's before the second's."""
+    firsts: dict[str, Hit] = {}
+    for hit in chain(*lists):
+        firsts.setdefault(hit.id, hit)
+    return list(firsts.values())
+
+
+def _reasons(hit: Hit, search: Search, examples: frozenset[str], *, in_pool: bool) -> list[str]:
+    if hit.id in examples:
+        return ["example"]
+    if hit.id in search.exclude:
+        return ["exclude"]
+    return [f"filter.{name}" for name in failed(search.filter, hit.payload)] or ["diversity" if in_pool else "rank"]
+
+
+def failed(filter: ItemFilter, payload: Mapping[str, Any]) -> list[str]:
+    """The filter's conditions that an item does not meet."""
+    return [name for name in ItemFilter.model_fields if not ItemFilter(**{name: getattr(filter, name)}).matches(payload)]

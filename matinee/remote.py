@@ -1,0 +1,149 @@
+"""A running server's models, asked over HTTP as if they were loaded here: what an ingest without a GPU of its own builds an index with.
+
+A server that is full, starting or out of reach for a while is asked again, with growing pauses; every request has a deadline. Does not
+write items and does not know the index.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from matinee.client import Server, ServerError
+from matinee.embedder import Kind
+from matinee.errors import FingerprintError, ModelError
+from matinee.items import Item
+from matinee.journal import Matrix, VectorJournal
+from matinee.settings import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_TEXTS = 100
+MAX_TEXT_CHARS = 50_000
+"""No encoder reads further; both sides of the API know these two."""
+
+_PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable"}
+_PAUSE_S = (0.5, 30.0)
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Asks again what failed for a passing reason, until `seconds` have gone by without an answer."""
+
+    seconds: float
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def __call__(self, what: str, ask: Callable[[], T]) -> T:
+        """Raises the server's last word, with `what` was asked for and for how long."""
+        start, pause = self.clock(), _PAUSE_S[0]
+        while True:
+            try:
+                return ask()
+            except ServerError as error:
+                waited = self.clock() - start
+                if error.code not in _PASSING:
+                    raise ServerError(f"{what}: {error}", error.code) from error
+                if waited + pause > self.seconds:
+                    raise ServerError(f"{what}: gave up after {waited:.0f} s of asking: {error}", error.code) from error
+                log.info("%s: %s; again in %.1f s", what, error, pause)
+                # Not in step with whoever else was refused.
+                self.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(pause * 2, _PAUSE_S[1])
+
+
+def connect(server: Server, settings: Settings, patience: Patience) -> dict[str, Any]:
+    """What the server says of itself. Raises `ServerError` where it serves another catalogue, or is out of reach for good."""
+    info = patience(f"reaching {server.url}", lambda: server.get("/v1/info"))
+    if info["catalogue"] != settings.catalogue:
+        raise ServerError(
+            f"{server.url} serves the catalogue {info['catalogue']!r}, not {settings.catalogue!r}: set --catalogue", "invalid"
+        )
+    return info
+
+
+class RemoteEmbedder:
+    """The server's embedder; what it made is kept in `journal` until the build is done."""
+
+    def __init__(self, server: Server, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
+        told = info["embedder"]
+        if "fingerprint" not in told:
+            raise ServerError(f"{server.url}: its embedder can't be asked now ({told.get('trouble')})", "unavailable")
+        if told["language"] != settings.embedder.language:
+            raise ModelError(
+                f"embedder.language is {settings.embedder.language!r} here and {told['language']!r} at {server.url}: "
+                "an index belongs to one; set it alike"
+            )
+        self._server, self._patience = server, patience
+        self.fingerprint: str = told["fingerprint"]
+        self.dimension: int = told["dimension"]
+        self.model_id: str = told["model"]
+        # Half, because the texts grow when they are written as JSON.
+        self._max_chars = info["limits"]["body_bytes"] // 2
+        self.journal = VectorJournal(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.vectors", self.dimension)
+        if len(self.journal):
+            log.warning("going on where a stopped run was: %s texts are embedded already", len(self.journal))
+
+    def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
+        missing = [text for text in dict.fromkeys(texts) if text not in self.journal]
+        for batch in self._batches(missing):
+            self.journal.add(batch, self._ask(batch, kind))
+        return self.journal.get(texts)
+
+    def _batches(self, texts: Sequence[str]) -> list[list[str]]:
+        batches: list[list[str]] = []
+        chars = 0
+        for text in texts:
+            size = min(len(text), MAX_TEXT_CHARS)
+            if not batches or len(batches[-1]) == MAX_TEXTS or chars + size > self._max_chars:
+                batches.append([])
+                chars = 0
+            batches[-1].append(text)
+            chars += size
+        return batches
+
+    def _ask(self, texts: Sequence[str], kind: Kind) -> Matrix:
+        body = {"texts": [text[:MAX_TEXT_CHARS] for text in texts], "kind": kind}
+        what = f"embedding {len(texts)} texts ({texts[0][:40]!r} ...)"
+        answer = self._patience(what, lambda: self._server.post("/v1/embed", body))
+        if answer["fingerprint"] != self.fingerprint:
+            raise FingerprintError(f"the embedder of {self._server.url} was replaced while this ran: run it again, for the new one")
+        return np.asarray(answer["vectors"], np.float32)
+
+
+@dataclass(frozen=True)
+class RemoteDescription:
+    """A description as the API answers it."""
+
+    text: str
+
+
+class RemoteEnhancer:
+    """The server's enhancer."""
+
+    def __init__(self, server: Server, info: dict[str, Any], patience: Patience) -> None:
+        if not (info["enhancer"] or {}).get("digest"):
+            why = (info["enhancer"] or {}).get("trouble") or "it is switched off there (enhancer.enabled)"
+            raise ServerError(f"{server.url}: the recipe wants descriptions, but its enhancer can't be asked: {why}", "unavailable")
+        self._server, self._info, self._patience = server, info["enhancer"], patience
+
+    def info(self) -> dict[str, Any]:
+        told: dict[str, Any] = self._info
+        return told
+
+    def describe(self, items: Sequence[Item]) -> list[RemoteDescription]:
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="describe") as pool:
+            return list(pool.map(self._ask, items))
+
+    def _ask(self, item: Item) -> RemoteDescription:
+        body = {"item": item.model_dump(mode="json", exclude_defaults=True)}
+        answer = self._patience(f"describing {item.title!r}", lambda: self._server.post("/v1/describe", body))
+        return RemoteDescription(answer["description"])

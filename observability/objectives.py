@@ -1,0 +1,64 @@
+"""What the rules promise and where they warn: the chart's `alerts` values, as the tokens that the rules' text holds.
+
+The text with tokens goes into the chart, which fills them in from its values; here the same is done from `values.yaml` for a Prometheus
+without an operator. Does not know the rules.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).parents[1] / "helm" / "matinee"
+
+SELECTOR = "<selector>"
+"""Last in every selector: a release's rules look at its own series only, so that two releases don't alert for each other."""
+
+PODS = "<pods>"
+"""In place of it where kube-state-metrics speaks, which knows pods and no releases."""
+
+TOKENS: dict[str, str] = {
+    "interval": "interval",
+    "runbooks": "runbooks",
+    "availability": "availability",
+    "latency": "latency.objective",
+    "latency_bound": "latency.thresholdMs",
+    "recall_drop": "recall.drop",
+    "recall_minimum": "recall.minimum",
+    "recall_ann": "recall.ann",
+    "recall_window": "recall.window",
+    "recall_baseline": "recall.baseline",
+    "recall_for": "recall.for",
+    "degraded": "degraded",
+    "refused": "refused",
+    "queue_wait": "queueWaitMs",
+    "index_age": "indexMaxAgeHours",
+    "probe_silence": "probeSilenceMinutes",
+}
+"""Token -> its place below `alerts` in values.yaml."""
+
+
+def defaults() -> dict[str, Any]:
+    """The chart's `alerts` values as they are shipped."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    alerts: dict[str, Any] = values["alerts"]
+    return alerts
+
+
+def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "", pods: str = 'pod=~".*matinee.*"') -> str:
+    """The rules' text without tokens: for the series of `selector`, or for all."""
+    text = text.replace(PODS, pods)
+    for token, path in TOKENS.items():
+        value: Any = alerts
+        for key in path.split("."):
+            value = value[key]
+        text = text.replace(f"<{token}>", _bound(value) if token == "latency_bound" else str(value))  # noqa: S105
+    if selector:
+        return text.replace(SELECTOR, selector)
+    return text.replace(f",{SELECTOR}", "").replace(f"{{{SELECTOR}}}", "").replace(SELECTOR, "")
+
+
+def _bound(milliseconds: float) -> str:
+    """A histogram's bound as it is exported, 500.0."""
+    return f"{float(milliseconds):.1f}"

@@ -1,0 +1,97 @@
+"""Prometheus with our rules beside the server that runs here: `make observe`.
+
+    python -m observability.observe               # http://127.0.0.1:9090
+    python -m observability.observe --port 9091
+
+It scrapes what `python -m serve` (or `make demo`) and the probe of this home folder export, also when they are started later or anew, and
+keeps a week of it under the home folder. Ctrl-C stops it. Does not start servers, and brings no Grafana.
+"""
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from matinee.client import read_server_file
+from matinee.errors import MatineeError
+from matinee.loading import load_settings
+from matinee.settings import Settings
+from observability.__main__ import PLAIN
+from observability.prometheus import PrometheusError, running
+from observability.queries import FOLDER
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+LABELS = {"namespace": "local", "matinee_release": "local", "pod": "local"}
+"""What the chart's PodMonitor would add."""
+LOOK_S = 2.0
+
+
+@app.command(help=__doc__)
+def main(port: Annotated[int, typer.Option(min=1, max=65_535, help="of Prometheus' page and API")] = 9090) -> None:
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    try:
+        observe(load_settings(), port, stop)
+    except (MatineeError, PrometheusError) as error:
+        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def observe(settings: Settings, port: int, stop: threading.Event) -> None:
+    """Run until `stop` is set."""
+    folder = settings.home_dir / "prometheus"
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = folder / "targets.json"
+    seen = _write(targets, settings)
+    with running(config(targets), folder, port) as prometheus:
+        _welcome(prometheus.url, seen)
+        while not stop.wait(LOOK_S):
+            found = _write(targets, settings)
+            if found != seen and (seen := found):
+                console.print(f"now scraping {', '.join(found)}", highlight=False)
+    console.print("stopped")
+
+
+def config(targets: Path) -> dict[str, Any]:
+    """Prometheus' configuration: our rules, and the targets of a file that may change."""
+    return {
+        "global": {"scrape_interval": "5s", "evaluation_interval": "15s"},
+        "rule_files": [str(PLAIN)],
+        "scrape_configs": [{"job_name": "matinee", "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "5s"}]}],
+    }
+
+
+def _write(path: Path, settings: Settings) -> list[str]:
+    """The targets there are now, written where Prometheus looks."""
+    server = read_server_file(settings.server_file) or {}
+    found = [server["metrics"].split("/")[2]] if "metrics" in server else []
+    found.append(f"127.0.0.1:{settings.probe.metrics_port}")
+    text = json.dumps([{"targets": found, "labels": LABELS}])
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    return found
+
+
+def _welcome(url: str, targets: list[str]) -> None:
+    console.print(f"Prometheus: [bold]{url}[/] (alerts: {url}/alerts, targets: {url}/targets)", highlight=False)
+    console.print(f"scraping {', '.join(targets)}", highlight=False)
+    if len(targets) == 1:
+        console.print("no server runs here yet: start one with `make demo` in another terminal", highlight=False)
+    console.print(
+        f"Grafana: add {url} as a Prometheus data source, then Dashboards > New > Import each file of {FOLDER}; Ctrl-C stops this",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,136 @@
+"""The dashboard "Recall and index": what searches find, measured all the time, and the index they find it in."""
+
+from observability.panels import NO_QUERIES, PART, PLACE, View, mean, of, quantiles, rate, zero
+
+UID, TITLE = "matinee-recall", "Matinee / Recall and index"
+SAYS = "What searches find, measured by the probe through the real API, and the index they find it in."
+
+_BUILT = f"max ({of('ray_matinee_index_built_timestamp_seconds')})"
+_ROUNDS = f"sum (rate({of('matinee_probe_rounds_total', of=PLACE)}[$__rate_interval]))"
+_REQUESTS = rate("ray_matinee_requests_total")
+
+_FOUND = (
+    View(
+        "Recall@10",
+        {"{{set}} {{mode}}": of("matinee_probe_recall_at_10", of=PLACE)},
+        "Part of the relevant items among the first ten, by query set and mode.",
+        "percentunit",
+        width=12,
+        none=NO_QUERIES,
+        top=1,
+    ),
+    View(
+        "NDCG@10",
+        {"{{set}} {{mode}}": of("matinee_probe_ndcg_at_10", of=PLACE)},
+        "How high the relevant items stand.",
+        "percentunit",
+        width=12,
+        none=NO_QUERIES,
+        top=1,
+    ),
+    View(
+        "Against the usual",
+        {"{{set}} {{mode}}": f"{of('matinee:recall:avg', of=PLACE)} / {of('matinee:recall:usual', of=PLACE)}"},
+        "Recall of the last minutes against its median; a drop below what `alerts.recall.drop` leaves is an alert.",
+        "percentunit",
+        none=NO_QUERIES,
+    ),
+    View(
+        "Approximate against exact",
+        {"filtered: {{filtered}}": of("matinee_probe_ann_recall_at_10", of=PLACE)},
+        "Part of exact search's first ten that the approximate index finds. Only where there is one: the embedded engine searches exactly.",
+        "percentunit",
+        none="the index is searched exactly",
+        top=1,
+    ),
+    View(
+        "Latency at the client",
+        quantiles("matinee_probe_request_seconds", "endpoint", of_=PLACE),
+        "As the probe sees it.",
+        "s",
+        none="no probe",
+    ),
+)
+
+_PROBE = (
+    View(
+        "Queries",
+        {"{{set}}": of("matinee_probe_queries", of=PLACE)},
+        "Labelled queries asked each round; 0: no query set.",
+        kind="number",
+        width=6,
+    ),
+    View(
+        "Unknown items",
+        {"{{set}}": of("matinee_probe_unknown_items", of=PLACE)},
+        "Relevant items of the query set that are not in the index: the set is of another catalogue, or of another day.",
+        kind="number",
+        width=6,
+        none=NO_QUERIES,
+    ),
+    View(
+        "Last success",
+        {"": f"time() - max ({of('matinee_probe_last_success_timestamp_seconds', of=PLACE)})"},
+        "Since the probe's last round without a failure.",
+        "s",
+        "number",
+        6,
+        "no probe",
+    ),
+    View(
+        "Failures of the probe",
+        {
+            "{{reason}}": zero(
+                f"sum by (reason) (rate({of('matinee_probe_failures_total', of=PLACE)}[$__rate_interval]))", f"sum by (reason) ({_ROUNDS})"
+            )
+        },
+        "Calls a second that failed.",
+        "reqps",
+        "number",
+        6,
+        "no probe",
+    ),
+)
+
+_INDEX = (
+    View(
+        "Version in use",
+        {"": f"count by (version, fingerprint) ({of('ray_matinee_index_info')} == 1)"},
+        "Which index version Retrievers answer from.",
+        kind="table",
+        width=12,
+    ),
+    View("Items", {"": f"max ({of('ray_matinee_index_items')})"}, "In the version that is served.", kind="number", width=6),
+    View("Age", {"": f"time() - {_BUILT}"}, "Since the version was built.", "s", "number", 6),
+    View("Index answers", {"{{pod}}": f"min by (pod) ({of('ray_matinee_index_up')})"}, "1: the Retriever on that pod gets answers.", top=1),
+    View(
+        "Errors of the index",
+        {"{{reason}}": zero(rate("ray_matinee_index_errors_total", "reason"), f"sum by (reason) ({_REQUESTS})")},
+        "Calls a second that failed.",
+        "reqps",
+    ),
+    View(
+        "Age over time",
+        {"as the probe sees it": of("matinee_probe_index_age_seconds", of=PLACE), "as built": f"time() - {_BUILT}"},
+        "Freshness.",
+        "s",
+    ),
+    View("Retrieval", quantiles("ray_matinee_stage_ms", "stage", 'stage="retrieve"'), "Time of the stage, waiting included.", "ms"),
+    View(
+        "Calls",
+        quantiles("ray_serve_deployment_processing_latency_ms", "deployment", of_=PART),
+        "Time of a call in a replica, by deployment; choose Retriever at the top.",
+        "ms",
+    ),
+    View("Results in an answer", {"{{endpoint}}": mean("ray_matinee_results", "endpoint")}, "Mean number of items."),
+    View(
+        "Events",
+        {
+            "{{kind}}": zero(rate("ray_matinee_events_total", "kind"), f"sum by (kind) ({_REQUESTS})"),
+            "dropped: {{reason}}": zero(rate("ray_matinee_events_dropped_total", "reason"), f"sum by (reason) ({_REQUESTS})"),
+        },
+        "Impressions and feedback a second; only where events.uri is set.",
+    ),
+)
+
+ROWS = {"What searches find": _FOUND, "The probe": _PROBE, "The index": _INDEX}

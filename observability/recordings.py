@@ -1,0 +1,44 @@
+"""The recording rules: burn rates of both objectives over every window, and what is usual for recall.
+
+Burn rates follow the SRE workbook: at 1 the error budget lasts exactly the objective's 30 days. Does not know the alerts.
+"""
+
+from typing import Any
+
+from observability.expressions import ASKING, FAILURES, PROBES, of, rate
+
+SETS = "namespace, matinee_release, set, mode"
+"""Without the probe's pod: what is usual outlives it."""
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+
+
+def burn_rates() -> list[dict[str, Any]]:
+    """Both objectives' burn rates over every window."""
+    # Refused requests are counted apart, at the door, without an outcome: they are asked for, and they fail.
+    counted = ('__name__=~"ray_matinee_(requests|refused)_total"', f'endpoint!~"{PROBES}"')
+    asking = f'endpoint=~"{ASKING}"'
+    rules = []
+    for window in WINDOWS:
+        requests, failures = (f"matinee:{what}:rate{window}" for what in ("requests", "failures"))
+        failed = rate("", window, *counted, f'outcome=~"|{FAILURES}"')
+        good = rate("ray_matinee_request_ms_bucket", window, asking, 'le="<latency_bound>"')
+        answered = rate("ray_matinee_request_ms_count", window, asking)
+        rules += [
+            {"record": requests, "expr": rate("", window, *counted)},
+            {"record": failures, "expr": f"{failed} or 0 * {of(requests)}"},
+            {"record": f"matinee:availability:burn_rate{window}", "expr": f"{of(failures)} / {of(requests)} / (1 - <availability>)"},
+            {"record": f"matinee:latency:burn_rate{window}", "expr": f"(1 - {good} / {answered}) / (1 - <latency>)"},
+        ]
+    return rules
+
+
+def quality() -> list[dict[str, Any]]:
+    asked = rate("ray_matinee_requests_total", "10m", f'endpoint=~"{ASKING}|describe"')
+    degraded = rate("ray_matinee_degraded_total", "10m")
+    probe = of("matinee_probe_recall_at_10")
+    return [
+        {"record": "matinee:degraded:ratio_rate10m", "expr": f"({degraded} or 0 * {asked}) / {asked}"},
+        {"record": "matinee:recall:avg", "expr": f"avg by ({SETS}) (avg_over_time({probe}[<recall_window>]))"},
+        # The median: an outlier, or a bad half of a day, does not move what is usual.
+        {"record": "matinee:recall:usual", "expr": f"avg by ({SETS}) (quantile_over_time(0.5, {probe}[<recall_baseline>]))"},
+    ]

@@ -1,0 +1,42 @@
+"""The rule groups, recording rules first: what Prometheus evaluates. They still have tokens, which `objectives` or the chart fill in."""
+
+from typing import Any
+
+from observability import recordings
+from observability.alerts import (
+    Alert,
+    answer_alerts,
+    burn_alerts,
+    index_alerts,
+    model_alerts,
+    queue_alerts,
+    recall_alerts,
+    replica_alerts,
+    serve_alerts,
+)
+
+
+def groups() -> list[dict[str, Any]]:
+    """The rule groups, ready to be written as YAML."""
+    return [
+        _group("objectives", recordings.burn_rates(), burn_alerts()),
+        _group("quality", recordings.quality(), [*recall_alerts(), *answer_alerts()]),
+        _group("parts", [], [*queue_alerts(), *index_alerts(), *model_alerts(), *replica_alerts(), *serve_alerts()]),
+    ]
+
+
+def _group(name: str, recorded: list[dict[str, Any]], alerts: list[Alert]) -> dict[str, Any]:
+    return {"name": f"matinee-{name}", "interval": "<interval>", "rules": [*recorded, *(alert.rule() for alert in alerts)]}
+
+
+def alerts() -> list[Alert]:
+    return [
+        *burn_alerts(),
+        *recall_alerts(),
+        *answer_alerts(),
+        *queue_alerts(),
+        *index_alerts(),
+        *model_alerts(),
+        *replica_alerts(),
+        *serve_alerts(),
+    ]

@@ -1,0 +1,93 @@
+"""The gateway's side of the event log: impressions of what was answered, and `POST /v1/feedback` for what users did with it.
+
+Feedback changes no item and no answer, so that a key with the scope read may send it: whoever shows recommendations reports on them, and
+must not need a key that writes items for that. Does not write (`matinee.events`).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from matinee.errors import EventsOffError, OverloadedError
+from matinee.events import FEEDBACK, IMPRESSION, EventLog
+from matinee.recommender import Answer
+from matinee.settings import Settings
+from serve.access import Access
+from serve.answers import ERRORS, allow, answer
+from serve.graph import Trace
+from serve.ids import as_uid
+from serve.metrics import Metrics
+from serve.schemas_feedback import FeedbackRequest, FeedbackResponse
+
+
+class Events:
+    """Turns answers and feedback into events of one catalogue; does nothing where `events.uri` is null."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._catalogue = settings.catalogue
+        self._texts = settings.serving.log_texts
+        self._metrics = metrics
+        self._log = None if settings.events.uri is None else EventLog(settings.events.uri, settings.events, self._dropped)
+
+    def _dropped(self, count: int, reason: str) -> None:
+        self._metrics.events_dropped(count, reason=reason)
+
+    def answered(self, found: Answer, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
+        """An impression of a ranked answer. One that is lost is counted, and the answer goes out all the same."""
+        if self._log is None:
+            return
+        event: dict[str, Any] = {
+            "event": IMPRESSION,
+            "catalogue": self._catalogue,
+            "request_id": request_id,
+            "endpoint": endpoint,
+            "user_id": user_id,
+            "items": [item["id"] for item in orjson.loads(found.items)],
+            "score_type": found.score_type,
+            "degraded": trace.degraded,
+        }
+        if self._texts and text is not None:
+            event["text"] = text
+        if self._log.offer([event]):
+            self._metrics.events(1, kind=IMPRESSION)
+
+    def take(self, feedback: FeedbackRequest) -> int:
+        """Accept feedback as a whole; returns how many events it was. Raises where there is no log, or no room in its queue."""
+        if self._log is None:
+            raise EventsOffError("this server keeps no events: set events.uri")
+        events = list(self._events(feedback))
+        if not self._log.offer(events):
+            raise OverloadedError("too many events wait to be written; send them again in a moment")
+        for event in events:
+            self._metrics.events(1, kind=event["event"])
+        return len(events)
+
+    def _events(self, feedback: FeedbackRequest) -> Iterator[dict[str, Any]]:
+        for kind in FEEDBACK:
+            for id in getattr(feedback, kind):
+                yield {
+                    "event": kind,
+                    "catalogue": self._catalogue,
+                    "request_id": feedback.request_id,
+                    "user_id": feedback.user_id,
+                    "item": as_uid(id, self._catalogue),
+                }
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+def routes(events: Events, access: Access) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
+
+    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback")
+    async def feedback(body: FeedbackRequest, request: Request) -> Response:
+        """What a user saw, chose, liked or disliked. Kept in the event log, where there is one; changes no answer by itself."""
+        allow(access, request, "read")
+        return answer(request, 202, accepted=events.take(body))
+
+    return router

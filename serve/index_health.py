@@ -1,0 +1,62 @@
+"""Whether the index answers, as metrics: by the outcome of each call, and by the check that follows its current version.
+
+Does not ask the index itself (`retriever`).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.index import Manifest
+from serve.metrics import Metrics
+
+_DOWN = (IndexUnavailableError, IndexLockedError)
+# Any other error of ours is an answer: no such item, an ambiguous title.
+_UNANSWERED = (*_DOWN, IndexAbsentError, FingerprintError, DeadlineError)
+
+
+class IndexHealth:
+    """What is known of the index of one Retriever."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._up: bool | None = None
+        self._named: dict[str, str] | None = None
+
+    def opened(self, manifest: Manifest) -> None:
+        """Another version answers from now on."""
+        self._metrics.index_items(manifest.count)
+        if manifest.created:
+            self._metrics.index_built(datetime.fromisoformat(manifest.created).timestamp())
+        if self._named is not None:
+            self._metrics.index_info(0, **self._named)
+        self._named = {"version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
+        self._metrics.index_info(1, **self._named)
+
+    def checked(self, error: Exception | None) -> None:
+        """The store was asked for its current version. One that can't be opened leaves the one before, which answers."""
+        if error is not None:
+            self._failed(error)
+        if error is None or isinstance(error, _DOWN):
+            self._set(error is None)
+
+    def called(self, results: Iterable[Any]) -> None:
+        """Calls have their results or errors."""
+        answered = False
+        for result in results:
+            if isinstance(result, _UNANSWERED):
+                self._failed(result)
+            if isinstance(result, _DOWN):
+                self._set(False)
+            answered = answered or not isinstance(result, MatineeError)
+        if answered:
+            self._set(True)
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.index_errors(reason=error.code if isinstance(error, MatineeError) else "internal")
+
+    def _set(self, up: bool) -> None:
+        if up != self._up:
+            self._up = up
+            self._metrics.index_up(float(up))

@@ -1,0 +1,178 @@
+"""The recall probe: asks a running server like a client does, and exports what it finds.
+
+    python -m serve.probe                              # every probe.interval_s; Prometheus text on probe.metrics_port
+    python -m serve.probe --once                       # one round, as a table
+    python -m serve.probe --once --min-recall 0.7      # for a canary: exit code 1 where a set's Recall@10 is below
+
+It asks the server that runs here, or `--url`; the key comes from MATINEE_PROBE__KEY. A set is judged by the mode that the server searches
+with. Exit codes of `--once`: 0 fine, 1 below a limit, 2 unusable (no server, no figures, settings). Does not measure (`probe_round`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from prometheus_client import start_http_server
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from matinee.client import read_server_file
+from matinee.errors import MatineeError, SettingsError
+from matinee.loading import load_settings
+from matinee.settings import Settings
+from serve.probe_client import ProbeClient
+from serve.probe_metrics import ProbeMetrics
+from serve.probe_round import SIMILAR, Prober, Quality, Report
+
+FINE, BELOW, UNUSABLE = 0, 1, 2
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+log = logging.getLogger("serve.probe")
+
+Share = Annotated[float | None, typer.Option(min=0, max=1, help="with --once: the least Recall@10 of each set")]
+
+
+@app.command(help=__doc__)
+def main(
+    once: Annotated[bool, typer.Option("--once", help="one round, printed as a table")] = False,
+    min_recall: Share = None,
+    max_unknown: Annotated[float, typer.Option(min=0, max=1, help="with --once: the largest part of a set's items not in the index")] = 0.1,
+    url: Annotated[str | None, typer.Option(help="the server to ask (probe.url)")] = None,
+    queries: Annotated[Path | None, typer.Option(help="a BEIR folder, or a folder of them (probe.queries)")] = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65_535, help="0 takes a free one (probe.metrics_port)")] = None,
+) -> None:
+    try:
+        if min_recall is not None and not once:
+            raise SettingsError("--min-recall judges one round: add --once")
+        flags = {"url": url, "queries": queries, "metrics_port": metrics_port}
+        settings = load_settings(flags={"probe": {name: value for name, value in flags.items() if value is not None}})
+        if once:
+            code = judge(*asyncio.run(_once(settings)), min_recall=min_recall, max_unknown=max_unknown)
+            raise typer.Exit(code)
+        _serve(settings)
+    except MatineeError as error:
+        console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(UNUSABLE) from None
+
+
+def target(settings: Settings) -> str:
+    """The server to ask: the configured one, the one that `server.json` names, or where one would be."""
+    named = read_server_file(settings.server_file)
+    serving = settings.serving
+    return settings.probe.url or (named["url"] if named else f"http://{serving.host}:{serving.port}")
+
+
+async def _round(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> Report:
+    async with ProbeClient(target(settings), settings.probe, metrics.observe, metrics.count) as client:
+        report = await prober.round(client)
+    metrics.show(report)
+    return report
+
+
+async def _once(settings: Settings) -> tuple[Report, ProbeMetrics]:
+    metrics = ProbeMetrics()
+    return await _round(Prober(settings.probe), metrics, settings), metrics
+
+
+def judge(report: Report, metrics: ProbeMetrics, *, min_recall: float | None, max_unknown: float) -> int:
+    """Print a round and return its exit code."""
+    if report.catalogue:
+        Console().print(_table(report, metrics))
+    faults = [
+        f"set {found.set}, {found.mode}: Recall@10 {found.recall:.3f} is below --min-recall {min_recall:g}"
+        for found in _judged(report)
+        if min_recall is not None and found.recall < min_recall
+    ]
+    faults += [
+        f"set {name}: {unknown} of its {report.labelled[name]} items are not in the index, more than --max-unknown {max_unknown:g} allows"
+        for name, unknown in report.unknown.items()
+        if unknown > max_unknown * report.labelled[name]
+    ]
+    unusable = list(report.trouble)
+    if min_recall is not None and not report.trouble and not report.queries:
+        unusable.append(f"there is no query set for the catalogue {report.catalogue!r}, so no recall to judge: set probe.queries")
+    for fault in (*unusable, *faults):
+        console.print(f"[red]probe[/]: {escape(fault)}", highlight=False, soft_wrap=True)
+    return UNUSABLE if unusable else BELOW if faults else FINE
+
+
+def _judged(report: Report) -> Iterator[Quality]:
+    return (found for found in report.qualities if found.mode in (report.default_mode, SIMILAR))
+
+
+def _table(report: Report, metrics: ProbeMetrics) -> Table:
+    age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
+    table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
+    for found in report.qualities:
+        judged = "*" if found in _judged(report) else ""
+        table.add_row(escape(found.set), f"{found.mode}{judged}", str(found.queries), f"{found.recall:.3f}", f"{found.ndcg:.3f}")
+    for name, unknown in report.unknown.items():
+        table.add_row(escape(name), "not in the index", f"{unknown} of {report.labelled[name]} items", "", "")
+    for filtered, recall in report.ann_recall.items():
+        table.add_row("approximate", "filtered" if filtered else "unfiltered", "", f"{recall:.3f}", "")
+    if not report.queries:
+        table.add_row("no query set", "", "0", "", "")
+    for endpoint, count, mean_ms in metrics.means():
+        table.add_row(endpoint, f"{mean_ms:.1f} ms, mean", f"{count} requests", "", "")
+    table.caption = "* the mode that this server searches with"
+    return table
+
+
+def _serve(settings: Settings) -> None:
+    """Rounds and their metrics until SIGINT or SIGTERM."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    prober, metrics = Prober(settings.probe), ProbeMetrics()
+    with _exported(settings, metrics) as address:
+        console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]", highlight=False, soft_wrap=True)
+        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+            asyncio.run(_watch(prober, metrics, settings))
+
+
+@contextlib.contextmanager
+def _exported(settings: Settings, metrics: ProbeMetrics) -> Iterator[str]:
+    host, port = settings.probe.metrics_host, settings.probe.metrics_port
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise SettingsError(
+            f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
+        ) from None
+    try:
+        yield f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def _watch(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> None:
+    this = asyncio.current_task()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, lambda: this and this.cancel())
+    while True:
+        start = time.monotonic()
+        _say(await _round(prober, metrics, settings))
+        await asyncio.sleep(max(0.0, settings.probe.interval_s - (time.monotonic() - start)))
+
+
+def _say(report: Report) -> None:
+    for trouble in report.trouble:
+        log.warning("%s", trouble)
+    figures: list[Any] = [f"{found.set} {found.mode} recall@10 {found.recall:.3f}" for found in _judged(report)]
+    figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
+    if report.catalogue:
+        log.info("%s", ", ".join(figures) or f"no query set for the catalogue {report.catalogue}: set probe.queries")
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,222 @@
+"""One round of the probe: labelled quality, what the approximate index loses, and the state of the index, as a client of the API sees them.
+
+A figure stands only on answers that came: a failed request is a failure (counted by the client) and no miss, and a set of which more
+than a tenth failed has no figure in this round. Labels of items that are not in the index are left out and counted: they say that set
+and catalogue have drifted apart, which is another fault than bad ranking and would hide in the mean. Does not export and does not schedule.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from matinee import evaluation
+from matinee.evalsets import QuerySet
+from matinee.settings import ProbeSettings
+from serve import probe_queries
+from serve.probe_client import AskError, ProbeClient
+
+log = logging.getLogger(__name__)
+
+K = 10
+MODES = ("hybrid", "dense", "sparse")
+SIMILAR = "similar"
+"""The mode of a set whose queries are items."""
+MOST_FAILED = 0.1
+FILTERED_SHARE = 0.1
+"""The filter of the filtered comparison passes about this part of the items: few enough to be hard for a graph."""
+
+T = TypeVar("T")
+Runs = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A set's figures under one mode, over the queries that were answered and have a label in the index."""
+
+    set: str
+    mode: str
+    queries: int
+    recall: float
+    ndcg: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a round found. `trouble` says why something that should be there is not; empty after a whole round."""
+
+    catalogue: str = ""
+    default_mode: str = ""
+    version: str = ""
+    created: datetime | None = None
+    qualities: tuple[Quality, ...] = ()
+    queries: Mapping[str, int] = field(default_factory=dict)
+    labelled: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    ann_recall: Mapping[bool, float] = field(default_factory=dict)
+    trouble: tuple[str, ...] = ()
+
+
+class Prober:
+    """Makes rounds. Remembers which labelled items the index has, for as long as its version and its size stay the same."""
+
+    def __init__(self, settings: ProbeSettings) -> None:
+        self._settings = settings
+        self._given = probe_queries.read(settings)
+        self._index: tuple[str, int] | None = None
+        self._present: dict[str, bool] = {}
+
+    async def round(self, client: ProbeClient) -> Report:
+        """Never raises for what a server does: that is in the report."""
+        try:
+            async with asyncio.timeout(self._settings.interval_s):
+                return await self._round(client)
+        except TimeoutError:
+            return Report(trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
+        except AskError as error:
+            return Report(trouble=(str(error),))
+
+    async def _round(self, client: ProbeClient) -> Report:
+        info = await client.get("info", "/v1/info")
+        if not {"catalogue", "index", "search"} <= info.keys():
+            raise AskError("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
+        index = info["index"]
+        if index is None:
+            raise AskError("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
+        if self._index != (index["version"], index["items"]):
+            self._index, self._present = (index["version"], index["items"]), {}
+        trouble: list[str] = []
+        sets = probe_queries.for_catalogue(self._given, info["catalogue"], self._settings.max_queries)
+        measured = [await self._measure(client, queries, trouble) for queries in sets]
+        ann = await self._ann_recall(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else {}
+        return Report(
+            catalogue=info["catalogue"],
+            default_mode=info["search"]["mode"],
+            version=index["version"],
+            created=datetime.fromisoformat(index["created"]).astimezone(UTC) if index["created"] else None,
+            qualities=tuple(quality for qualities, _ in measured for quality in qualities),
+            queries={queries.name: len(queries.relevant) for queries in sets},
+            labelled={queries.name: len(set().union(*queries.relevant.values())) for queries in sets},
+            unknown={queries.name: unknown for queries, (_, unknown) in zip(sets, measured, strict=True)},
+            ann_recall=ann,
+            trouble=tuple(trouble),
+        )
+
+    async def _measure(self, client: ProbeClient, queries: QuerySet, trouble: list[str]) -> tuple[list[Quality], int]:
+        """The set's figures, and how many of its labelled items the index does not have."""
+        runs = {mode: await self._runs(client, queries, mode) for mode in ([SIMILAR] if queries.of_items else MODES)}
+        unknown = await self._unknown(client, queries, runs.values())
+        if unknown is None:
+            trouble.append(f"set {queries.name}: which of its items the index has could not be asked")
+            return [], 0
+        relevant = {id: items - unknown for id, items in queries.relevant.items() if items - unknown}
+        if not relevant:
+            trouble.append(f"set {queries.name}: none of its items is in the index; is it about another catalogue?")
+            return [], len(unknown)
+        qualities = []
+        for mode, run in runs.items():
+            answered = {id: items for id, items in relevant.items() if id in run}
+            if len(answered) < (1 - MOST_FAILED) * len(relevant):
+                trouble.append(f"set {queries.name}, {mode}: {len(answered)} of {len(relevant)} queries were answered")
+                continue
+            recall, ndcg = (evaluation.per_query(run, answered, measure, K).values() for measure in ("recall", "ndcg"))
+            qualities.append(Quality(queries.name, mode, len(answered), _mean(recall), _mean(ndcg)))
+        return qualities, len(unknown)
+
+    async def _runs(self, client: ProbeClient, queries: QuerySet, mode: str) -> Runs:
+        """The best `K` of each query that got an answer."""
+
+        async def ask(id: str) -> list[str]:
+            if mode == SIMILAR:
+                return _ids(await client.get(SIMILAR, f"/v1/items/{queries.items[id]}/similar", k=K))
+            return _ids(await client.post("search", "/v1/search", {"text": queries.texts[id], "mode": mode, "k": K}))
+
+        return await _each(ask, queries.relevant)
+
+    async def _unknown(self, client: ProbeClient, queries: QuerySet, runs: Collection[Runs]) -> set[str] | None:
+        """Labelled items that the index does not have; None where it can't be told."""
+        wanted = set().union(*queries.relevant.values())
+        self._present |= {id: True for run in runs for answer in run.values() for id in answer if id in wanted}
+        missing = [id for id in sorted(wanted) if id not in self._present]
+        self._present |= await _each(client.exists, missing)
+        if any(id not in self._present for id in missing):
+            return None
+        unknown = {id for id in wanted if not self._present[id]}
+        if unknown and missing:
+            log.warning(
+                "set %s: %s of its %s labelled items are not in the index (the first: %s): they are left out of its figures",
+                queries.name,
+                len(unknown),
+                len(wanted),
+                min(unknown),
+            )
+        return unknown
+
+    async def _ann_recall(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> dict[bool, float]:
+        """How much of the exact best `K` the approximate search finds, without and with a filter (False, True)."""
+        texts = await self._texts(client, sets)
+        found: dict[bool, float] = {}
+        for filtered, filter in ((False, {}), (True, await _filter(client))):
+            if filter is None or not texts:
+                continue
+
+            async def overlap(text: str, filter: Mapping[str, Any] = filter) -> float | None:
+                body = {"text": text, "mode": "dense", "k": K, "filter": filter}
+                exact = _ids(await client.post("exact", "/v1/search", body | {"exact": True}))
+                return evaluation.recall_at(_ids(await client.post("search", "/v1/search", body)), exact, K) if exact else None
+
+            try:
+                # One alone first: without the scope, all the others would fail alike.
+                answers = {texts[0]: await overlap(texts[0])} | await _each(overlap, texts[1:])
+            except AskError as error:
+                trouble.append(f"approximate against exact search: {error}")
+                return found
+            parts = [part for part in answers.values() if part is not None]
+            if len(answers) < (1 - MOST_FAILED) * len(texts):
+                trouble.append(f"approximate against exact search: {len(answers)} of {len(texts)} queries were answered")
+            elif parts:
+                found[filtered] = _mean(parts)
+        return found
+
+    async def _texts(self, client: ProbeClient, sets: Sequence[QuerySet]) -> list[str]:
+        """Queries of the sets, or titles where there are none: what is compared are two searches, and no labels."""
+        texts = [text for queries in sets if not queries.of_items for text in queries.texts.values()]
+        if not texts:
+            page = await client.get("items", "/v1/items", limit=self._settings.ann_queries)
+            texts = [entry["item"]["title"] for entry in page["items"]]
+        return list(dict.fromkeys(texts))[: self._settings.ann_queries]
+
+
+async def _filter(client: ProbeClient) -> dict[str, list[str]] | None:
+    """A condition that about a tenth of the items meet; None where the catalogue has nothing to filter by."""
+    facets = await client.get("facets", "/v1/facets")
+    wanted = FILTERED_SHARE * facets["count"]
+    options = [
+        (abs(entry["count"] - wanted), key, entry["value"])
+        for key in ("genres", "language", "kind")
+        for entry in facets[key]
+        if K <= entry["count"] < facets["count"]
+    ]
+    return {key: [value] for _, key, value in sorted(options)[:1]} or None
+
+
+async def _each(ask: Callable[[str], Awaitable[T]], keys: Collection[str]) -> dict[str, T]:
+    """The answers by key, without those whose request failed."""
+
+    async def one(key: str) -> tuple[str, T] | None:
+        try:
+            return key, await ask(key)
+        except AskError:
+            return None
+
+    return dict(answer for answer in await asyncio.gather(*map(one, keys)) if answer is not None)
+
+
+def _ids(answer: Mapping[str, Any]) -> list[str]:
+    return [card["id"] for card in answer["items"]]
+
+
+def _mean(values: Collection[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,122 @@
+"""OpenTelemetry spans of one process: off without `tracing.endpoint`; sent by OTLP over HTTP, from a thread of their own, and dropped where
+it can't follow.
+
+A span says what ran, how long, and how it ended, by codes and counts: never what a user wrote. Between processes the context travels with
+each unit of work (`coalesce.Timed`). Does not know Ray.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace as otel
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from matinee.settings import TracingSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from serve.coalesce import Timed
+
+_W3C = TraceContextTextMapPropagator()
+_CARRIED = (b"traceparent", b"tracestate")
+# A collector that does not answer must not hold up the end of a replica.
+_SEND_S = 3
+
+
+def traceparent() -> str | None:
+    """The span that is under way here, as W3C writes it; None where nothing is recorded."""
+    if not otel.get_current_span().is_recording():
+        return None
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier.get("traceparent")
+
+
+class Tracing:
+    """The spans of one part of the graph."""
+
+    def __init__(self, settings: TracingSettings, part: str) -> None:
+        self._provider = None if settings.endpoint is None else _provider(settings, settings.endpoint, part)
+        self._tracer: otel.Tracer = otel.NoOpTracer() if self._provider is None else self._provider.get_tracer("matinee")
+
+    @contextmanager
+    def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[otel.Span]:
+        """The span of an HTTP request, below the caller's own where a `traceparent` came with it."""
+        if self._provider is None:
+            yield otel.INVALID_SPAN
+            return
+        carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _CARRIED}
+        with self._start("request", context=_W3C.extract(carrier), kind=otel.SpanKind.SERVER) as span:
+            yield span
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A span of what happens inside, below the one that is under way."""
+        if self._provider is None:
+            yield
+            return
+        with self._start(name) as span:
+            try:
+                yield
+            except Exception as error:
+                span.set_status(otel.StatusCode.ERROR, getattr(error, "code", "internal"))
+                raise
+
+    def units(self, part: str, batch: "Sequence[Timed[Any]]", start: float) -> None:
+        """Spans for the units of a batch that was handled from `start` until now, each below the one that asked for it."""
+        if self._provider is None:
+            return
+        end = time.time_ns()
+        for timed in batch:
+            if timed.traceparent is None:
+                continue
+            span = self._tracer.start_span(
+                part,
+                context=_W3C.extract({"traceparent": timed.traceparent}),
+                kind=otel.SpanKind.SERVER,
+                start_time=int(start * 1e9),
+                attributes={
+                    "matinee.unit": type(timed.unit).__name__,
+                    "matinee.batch": len(batch),
+                    "matinee.waited_ms": round(max(0.0, start - timed.since) * 1000, 2),
+                },
+            )
+            span.end(end)
+
+    def _start(self, name: str, **options: Any) -> Any:
+        # An exception's message may hold what a user wrote.
+        return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False, **options)
+
+    def close(self) -> None:
+        """Send what waits, within seconds."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def trace_id(span: otel.Span) -> str | None:
+    """The trace's id in hex, where it is recorded."""
+    return otel.format_trace_id(span.get_span_context().trace_id) if span.is_recording() else None
+
+
+def _provider(settings: TracingSettings, endpoint: str, part: str) -> "TracerProvider":
+    # Imported here, because most processes never trace.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    url = f"{endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
+    provider = TracerProvider(
+        sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
+        resource=Resource.create(
+            {"service.name": f"matinee-{part}", "service.namespace": "matinee", "service.version": version("matinee")}
+        ),
+        shutdown_on_exit=False,
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url, timeout=_SEND_S)))
+    return provider

@@ -1,0 +1,100 @@
+"""`make observe`: it finds what runs here, also when that comes later or moves, says what is missing, and ends with its Prometheus."""
+
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live import e2e
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from rich.console import Console
+
+from matinee.loading import load_settings
+from observability import observe, prometheus
+from observability.prometheus import Prometheus, PrometheusError
+
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+
+
+@pytest.fixture
+def metrics() -> Iterator[Callable[[str], str]]:
+    """Starts servers that export one gauge; returns their URLs."""
+    started = []
+
+    def start(name: str) -> str:
+        registry = CollectorRegistry()
+        Gauge(name, name, registry=registry).set(1)
+        server, thread = start_http_server(0, "127.0.0.1", registry)
+        started.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}/metrics"
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def announce(home: Path, url: str) -> None:
+    (home / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid(), "metrics": url}), encoding="utf-8")
+
+
+@needs_prometheus
+def test_it_follows_what_runs_here_and_stops_clean(tmp_path: Path, metrics: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(observe, "console", Console(file=said, width=300))
+    monkeypatch.setattr(observe, "LOOK_S", 0.1)
+    probe_port = int(metrics("of_probe").split(":")[2].split("/")[0])
+    settings = load_settings({"home": tmp_path, "probe": {"metrics_port": probe_port}}, environ={})
+    port, stop = e2e.free_port(), threading.Event()
+    thread = threading.Thread(target=observe.observe, args=(settings, port, stop))
+    thread.start()
+    try:
+        e2e.until(lambda: "no server runs here yet" in said.getvalue(), "it says that nothing runs")
+        source = Prometheus(f"http://127.0.0.1:{port}")
+        announce(tmp_path, metrics("of_server"))
+        for name in ("of_probe", "of_server"):
+            [series] = e2e.until(lambda name=name: source.instant(name), f"{name} is scraped")
+            assert series.labels["namespace"] == "local"
+        announce(tmp_path, metrics("of_next_server"))
+        e2e.until(lambda: source.instant("of_next_server"), "the server that was started anew is scraped")
+        assert {rule["name"] for rule in rules(source)} >= {"MatineeRecallDrop", "matinee:recall:usual"}
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    with pytest.raises(httpx.ConnectError):
+        source.instant("up")
+    assert "now scraping" in said.getvalue()
+
+
+def rules(source: Prometheus) -> list[dict[str, Any]]:
+    found = httpx.get(f"{source.url}/api/v1/rules").json()["data"]["groups"]
+    return [rule for group in found for rule in group["rules"]]
+
+
+def test_without_prometheus_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(PrometheusError, match="apt-get install prometheus"):
+        prometheus.binary()
+
+
+@needs_prometheus
+def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PrometheusError, match=r"did not start.*nonsense"),
+        prometheus.running({"nonsense": 1}, tmp_path, e2e.free_port()),
+    ):
+        pass
+
+
+@needs_prometheus
+def test_a_query_that_is_none_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    with prometheus.running({"global": {}}, tmp_path, e2e.free_port()) as source, pytest.raises(PrometheusError, match="parse error"):
+        source.instant("sum(")

@@ -1,0 +1,151 @@
+"""The proof: under load, every panel and every alert of ours finds series in a Prometheus that scrapes as the chart says, and a search that
+got worse raises its alert and clears it again."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import Stack, e2e, stack, without_overviews
+
+from observability import pictures
+from observability.__main__ import BOARDS
+from observability.objectives import SELECTOR
+from observability.queries import panels
+from observability.rules import alerts
+from serve.metrics import METRICS
+from serve.probe_metrics import METRICS as PROBE_METRICS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
+]
+
+# What has no series on this machine, by name, and why.
+ABSENT = {
+    "ray_node_gpus_utilization": "there is no GPU",
+    "ray_matinee_gpu_memory_bytes": "there is no GPU",
+    "kube_pod_container_status_restarts_total": "kube-state-metrics needs a cluster",
+    "matinee_probe_ann_recall_at_10": "the embedded index is searched exactly",
+    "ray_matinee_model_swap_failures_total": "no model is updated here",
+    "ray_matinee_index_errors_total": "the index is never gone here",
+    "ray_matinee_events_dropped_total": "no event is lost here",
+    "ray_matinee_description_violations_total": "the model's affair",
+    "matinee_probe_failures_total": "the probe's own affair: it may be refused, or not",
+}
+PATIENCE_S = 120
+NAME = re.compile(r"\b(?:ray|kube|matinee_probe)_\w+")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("live"), tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+def absent(expression: str) -> list[str]:
+    """The metrics of an expression that can't have series here."""
+    return [name for name in NAME.findall(expression) if name in ABSENT]
+
+
+def eventually(live: Stack, expressions: dict[str, str]) -> None:
+    """Each has series, by its name."""
+    missing, end = dict(expressions), time.monotonic() + PATIENCE_S
+    while missing and time.monotonic() < end:
+        missing = {name: expression for name, expression in missing.items() if not live.series(expression)}
+        time.sleep(0.2 if missing else 0)
+    assert not missing, f"without series: {missing}"
+
+
+def test_the_server_says_where_its_metrics_are(live: Stack) -> None:
+    """`make observe` finds them there."""
+    assert json.loads((live.server.home / "server.json").read_text(encoding="utf-8"))["metrics"] == live.server.metrics_url
+
+
+def test_the_pod_monitors_find_and_label_everything(live: Stack) -> None:
+    e2e.until(
+        lambda: {t["health"] for t in live.prometheus.targets()} == {"up"}, f"both are scraped: {live.prometheus.targets()}", PATIENCE_S
+    )
+    eventually(live, {"requests": 'ray_matinee_requests_total{endpoint="search"}', "probe": "matinee_probe_rounds_total"})
+    for name in ('ray_matinee_requests_total{endpoint="search"}', "matinee_probe_rounds_total"):
+        for series in live.prometheus.instant(name):
+            assert (series.labels["namespace"], series.labels["matinee_release"]) == ("ns", "matinee")
+            assert series.labels["pod"].startswith("matinee-")
+            # Prometheus renames a label of ours only where the target has one of that name.
+            assert not [label for label in series.labels if label.startswith(("exported_", "otel_", "Session"))]
+    assert live.prometheus.instant("ray_grpc_server_req_new_total") == []
+
+
+@pytest.mark.parametrize("uid", [board.UID for board in BOARDS])
+def test_every_panel_shows_something(live: Stack, uid: str) -> None:
+    asked = {f"{p.title}: {q.legend}": q.expression for p in panels(uid, "1m") for q in p.queries}
+    eventually(live, {name: expression for name, expression in asked.items() if " or 0 * " in expression or not absent(expression)})
+
+
+def test_every_alert_looks_at_series(live: Stack) -> None:
+    """Without its comparison, or each side of an `unless`, an alert's expression has values also while all is well."""
+    asked = {}
+    for alert in alerts():
+        [group] = [r["expr"] for g in rules(live) for r in g["rules"] if (r.get("alert"), window(r)) == (alert.name, alert.window)]
+        compared = re.sub(r" (>|<|>=|<=|==) ", r" \1 bool ", group)
+        sides = compared.split(" unless ") if " bool " not in compared else [compared]
+        asked |= {f"{alert.name} {alert.window} {n}": side for n, side in enumerate(sides) if not absent(side)}
+    assert len(asked) >= len(alerts()) - 3
+    eventually(live, asked)
+
+
+def rules(live: Stack) -> list[dict[str, Any]]:
+    [found] = [o["spec"]["groups"] for o in live.objects if o["kind"] == "PrometheusRule"]
+    return list(found)
+
+
+def window(rule: dict[str, Any]) -> str:
+    return str(rule["labels"].get("window", "")) if "alert" in rule else ""
+
+
+def test_every_metric_is_exported_or_excused(live: Stack) -> None:
+    asked = [q.expression for board in BOARDS for p in panels(board.UID) for q in p.queries]
+    asked += [alert.expr.replace(SELECTOR, "") for alert in alerts()]
+    names = {name for expression in asked for name in NAME.findall(expression)}
+    ours = {spec.exported for spec in METRICS.values()} | {spec.name for spec in PROBE_METRICS}
+    for name in names:
+        if name.startswith(("ray_matinee_", "matinee_probe_")):
+            assert name in ours or re.sub(r"_(bucket|sum|count)$", "", name) in ours, name
+    eventually(live, {name: name for name in names - ABSENT.keys()})
+
+
+def test_a_search_that_got_worse_raises_the_alert_and_clears_it(live: Stack) -> None:
+    eventually(live, {"recall": "matinee:recall:usual"})
+    assert not live.firing("MatineeRecallDrop")
+    first = live.server.version()
+    live.ingest(str(without_overviews(live.folder)), "--kind", "film", "--catalogue", "demo")
+    e2e.until(lambda: live.firing("MatineeRecallDrop"), "the alert fires", PATIENCE_S)
+    [alert, *_] = [a for a in live.prometheus.alerts() if a["labels"]["alertname"] == "MatineeRecallDrop"]
+    assert re.search(r"fell by \d", alert["annotations"]["description"]), alert
+    back = live.server.cli("index", "rollback", "--json")
+    assert back.returncode == 0, back.stderr
+    e2e.until(lambda: live.server.version() == first, "the index is rolled back")
+    e2e.until(lambda: not live.firing("MatineeRecallDrop"), "the alert clears", PATIENCE_S)
+
+
+def test_what_alerts_say_is_rendered(live: Stack) -> None:
+    eventually(live, {"alerts": "ALERTS"})
+    for alert in live.prometheus.alerts():
+        text = " ".join(alert["annotations"].values())
+        assert "<error" not in text, alert
+        assert "<no value>" not in text, alert
+        assert alert["annotations"]["runbook_url"].startswith("k8s/runbooks/")
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.UID)
+def test_its_picture_can_be_drawn(live: Stack, board: Any, tmp_path: Path) -> None:
+    """Last, so that it shows the whole run. `PICTURES=docs` keeps them: the README's."""
+    path = Path(os.environ.get("PICTURES", tmp_path)) / pictures.file_name(board.UID)
+    pictures.draw(board.UID, board.TITLE, live.prometheus, max(60, time.time() - live.since), path)
+    assert path.stat().st_size > 20_000

@@ -1,0 +1,146 @@
+"""The Enhancer's replica on a tiny Gemma: an adapter goes live and back between answers, and a wrong one changes nothing."""
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.artifacts import ArtifactStore, Origin
+from matinee.errors import MatineeError
+from matinee.items import Item
+from serve import calls
+from serve.coalesce import timed
+from serve.enhancer import EnhancerReplica
+from serve.metrics import MemorySink, Metrics
+
+FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("base"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_gemma: Any, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny_gemma.save_adapter(base, tmp_path_factory.mktemp("adapter"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where conversions are kept: one conversion for each model of these tests."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+async def replica(local_graph: Any, base: Path, models: Path) -> AsyncIterator[EnhancerReplica]:
+    enhancer = {"model": str(base), "max_new_tokens": 8, "retries": 0, "threads": 1}
+    replica = EnhancerReplica(local_graph.local_settings(models, enhancer=enhancer), Metrics(MemorySink()))
+    yield replica
+    replica.close()
+
+
+async def described(replica: EnhancerReplica) -> str:
+    """The name of the model that a description is by."""
+    [told] = await replica.call([timed(calls.Describe(FILM), time.time() + 60)])
+    assert not isinstance(told, MatineeError), told
+    return str(told.model)
+
+
+async def settled() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "enhancer-swap":
+            await asyncio.to_thread(thread.join, 60)
+
+
+async def test_an_adapter_goes_live_and_back_between_answers(replica: EnhancerReplica, base: Path, adapter: Path, models: Path) -> None:
+    assert (await replica.info())["precision"] == "ct2-int8"
+    over = asyncio.Event()
+
+    async def ask() -> list[str]:
+        names = []
+        while not over.is_set():
+            names.append(await described(replica))
+        return names
+
+    asking = asyncio.create_task(ask())
+    replica.reconfigure({"adapter": str(adapter)})
+    assert await described(replica) == str(base)
+    await settled()
+    with_adapter = await described(replica)
+    info = await replica.info()
+    assert (info["adapter"], info["trouble"]) == (str(adapter), None)
+    assert with_adapter == f"{base}+{info['adapter_digest'][:12]}"
+    replica.reconfigure({})
+    await settled()
+    assert await described(replica) == str(base)
+    over.set()
+    assert set(await asking) == {str(base), with_adapter}
+    # Kept by content: neither is ever converted again.
+    assert len(list((models / "models").glob("ct2-int8-*"))) == 2
+
+
+async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, adapter: Path, models: Path) -> None:
+    manifest = ArtifactStore(str(models / "artifacts")).publish(adapter, Origin(base="tiny"))
+    replica.reconfigure({"adapter": f"artifact:{manifest.digest}"})
+    await settled()
+    info = await replica.info()
+    assert (info["trouble"], bool(info["adapter_digest"])) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("missing", "is not a folder"),
+        ("unpublished", "no such model there"),
+        ("no adapter", "has no adapter_config.json"),
+        ("another width", "was trained on another base model"),
+        ("cut off", "cut off or damaged"),
+    ],
+)
+async def test_a_wrong_adapter_is_explained_and_the_old_model_stays(
+    replica: EnhancerReplica, tiny_gemma: Any, base: Path, adapter: Path, tmp_path: Path, case: str, said: str
+) -> None:
+    wrong = tmp_path / "wrong"
+    if case == "no adapter":
+        wrong = base
+    elif case == "another width":
+        wrong = tiny_gemma.save_adapter(tiny_gemma.save_model(tmp_path / "wide", hidden_size=96), wrong)
+    elif case == "cut off":
+        shutil.copytree(adapter, wrong)
+        weights = wrong / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-10])
+    replica.reconfigure({"adapter": "artifact:" + "0" * 64 if case == "unpublished" else str(wrong)})
+    await settled()
+    info = await replica.info()
+    assert said in info["trouble"]
+    assert info["adapter"] is None
+    assert await described(replica) == str(base)
+
+
+async def test_a_gateway_forgets_what_a_replaced_model_described(local_service: Any, local_graph: Any) -> None:
+    fake = local_graph.FakeEnhancer()
+    by = ["base"]
+
+    async def part(unit: calls.Describe, deadline: float) -> Any:
+        return replace(await fake(unit, deadline), model=by[0])
+
+    local_service.graph = replace(local_service.graph, enhancer=part)
+    other = FILM.model_copy(update={"title": "Heat"})
+
+    async def model(item: Item) -> str:
+        return str((await local_service.describe(item, local_service.trace())).model)
+
+    assert await model(FILM) == "base"
+    by[0] = "base+adapter"
+    assert await model(FILM) == "base"
+    assert await model(other) == "base+adapter"
+    assert await model(FILM) == "base+adapter"

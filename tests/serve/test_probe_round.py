@@ -1,0 +1,298 @@
+"""`serve.probe_round`, `probe_queries`, `probe_metrics`: which figures a round makes of which answers. The server is a script here."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from matinee.errors import SettingsError, SourceError
+from matinee.items import item_uid
+from matinee.loading import load_settings
+from matinee.settings import ProbeSettings
+from serve import probe_queries
+from serve.probe_client import AskError
+from serve.probe_metrics import METRICS, ProbeMetrics, table
+from serve.probe_round import Prober, Quality, Report
+
+ROOT = Path(__file__).parents[2]
+LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
+
+
+def uid(id: str) -> str:
+    return item_uid("films", id)
+
+
+def write_set(folder: Path, labels: Mapping[str, list[str]] = LABELS, *, split: str = "test", items: bool = False) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": text, "text": text} | ({"metadata": {"item": text}} if items else {}) for text in labels]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [f"{text}\t{id}\t1" for text, ids in labels.items() for id in ids]
+    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]))
+    return folder
+
+
+class Script:
+    """A server by script: answers by query text (ids of the catalogue), the same in each mode unless `by_mode` knows better."""
+
+    url = "http://script"
+
+    def __init__(self, answers: Mapping[str, list[str]], **info: Any) -> None:
+        self.answers = {text: [uid(id) for id in ids] for text, ids in answers.items()}
+        self.absent = {uid("gone")}
+        self.asked: list[str] = []
+        self.index = {"version": "v1", "items": 10, "approximate": False, "created": "2026-01-01T00:00:00+00:00"} | info
+        self.failing: dict[str, str] = {}
+
+    async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
+        if endpoint == "info":
+            return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}}
+        if endpoint == "facets":
+            values = [{"value": "rare", "count": 12}, {"value": "tiny", "count": 2}, {"value": "half", "count": 60}]
+            return {"count": 120, "genres": values, "language": [{"value": "en", "count": 120}], "kind": []}
+        if endpoint == "items":
+            return {"items": [{"item": {"title": text}} for text in self.answers]}
+        return self.reply(path.split("/")[3])
+
+    async def post(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        key = f"{body['text']}, exact" if body.get("exact") else body["text"]
+        if body.get("filter"):
+            assert body["filter"] == {"genres": ["rare"]}, "the value that about a tenth of the items have"
+            key = f"{key}, filtered"
+        return self.reply(key if key in self.answers or key in self.failing else body["text"])
+
+    async def exists(self, id: str) -> bool:
+        self.asked.append(id)
+        return id not in self.absent
+
+    def reply(self, key: str) -> dict[str, Any]:
+        if key in self.failing:
+            raise AskError(self.failing[key], "scripted")
+        return {"items": [{"id": id} for id in self.answers[key]]}
+
+
+async def look(server: Any, **settings: Any) -> Report:
+    return await Prober(ProbeSettings(**settings)).round(server)
+
+
+async def test_figures_are_those_of_the_labels_that_the_index_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    report = await look(Script({"one": ["x", "a"], "two": ["c", "y"], "three": ["z"]}), queries=write_set(tmp_path / "mine"))
+    ndcg = (1 / math.log2(3) + 1 / (1 + 1 / math.log2(3))) / 2
+    expected = [Quality("mine", mode, 2, 0.75, pytest.approx(ndcg)) for mode in ("hybrid", "dense", "sparse")]
+    assert list(report.qualities) == expected
+    assert (report.queries, report.labelled, report.unknown, report.trouble) == ({"mine": 3}, {"mine": 4}, {"mine": 1}, ())
+    assert "set mine: 1 of its 4 labelled items are not in the index" in caplog.text
+    assert report.created is not None
+    assert report.created.year == 2026
+
+
+async def test_which_items_exist_is_asked_once_for_each_state_of_the_index(tmp_path: Path) -> None:
+    server = Script({"one": ["a"], "two": ["x"], "three": ["z"]})
+    prober = Prober(ProbeSettings(queries=write_set(tmp_path / "mine")))
+    for _ in range(2):
+        assert (await prober.round(server)).unknown == {"mine": 1}
+    assert sorted(server.asked) == sorted(map(uid, ("b", "c", "gone"))), "what was answered exists, the others are asked for once"
+    server.absent.clear()
+    server.index["items"] = 11
+    assert (await prober.round(server)).unknown == {"mine": 0}
+
+
+async def test_a_set_about_another_catalogue_has_no_figure(tmp_path: Path) -> None:
+    server = Script({"one": ["x"]})
+    server.absent = {uid("a")}
+    report = await look(server, queries=write_set(tmp_path / "mine", {"one": ["a"]}))
+    assert report.qualities == ()
+    assert report.unknown == report.labelled == {"mine": 1}
+    assert "is it about another catalogue?" in report.trouble[0]
+
+
+async def test_a_failed_request_is_no_miss_and_too_many_of_them_no_figure(tmp_path: Path) -> None:
+    labels = {f"q{i}": ["a"] for i in range(20)}
+    server = Script(labels)
+    folder = write_set(tmp_path / "mine", labels)
+    server.failing = {"q1": "overloaded", "q2": "timeout"}
+    report = await look(server, queries=folder)
+    assert {(found.queries, found.recall) for found in report.qualities} == {(18, 1.0)}
+    server.failing["q3"] = "overloaded"
+    report = await look(server, queries=folder)
+    assert report.qualities == ()
+    assert report.trouble[0] == "set mine, hybrid: 17 of 20 queries were answered"
+
+
+async def test_a_set_of_items_asks_for_similar_ones(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "item_taste", {"a": ["b"]}, items=True)
+    server = Script({uid("a"): ["b"]})
+    assert (await look(server, queries=folder)).qualities == (Quality("item_taste", "similar", 1, 1.0, 1.0),)
+
+
+async def test_what_the_approximate_search_loses(tmp_path: Path) -> None:
+    answers = {"one": ["a", "b"], "one, exact": ["a", "c"], "one, exact, filtered": ["d", "a"], "one, filtered": ["a", "d"]}
+    folder = write_set(tmp_path / "mine", {"one": ["a"]})
+    assert (await look(Script(answers, approximate=True), queries=folder)).ann_recall == {False: 0.5, True: 1.0}
+    assert (await look(Script(answers), queries=folder)).ann_recall == {}, "an exact index has nothing to lose"
+    assert (await look(Script(answers, approximate=True), queries=folder, ann_queries=0)).ann_recall == {}
+
+
+async def test_without_a_query_set_titles_serve_the_comparison_and_nothing_is_labelled() -> None:
+    report = await look(Script({"A Title": ["a"]}, approximate=True))
+    assert (report.queries, report.qualities, report.trouble) == ({}, (), ())
+    assert report.ann_recall == {False: 1.0, True: 1.0}
+
+
+async def test_a_key_without_the_scope_leaves_the_comparison_out(tmp_path: Path) -> None:
+    server = Script({"one": ["a"]}, approximate=True)
+    server.failing = {"one, exact": "forbidden"}
+    report = await look(server, queries=write_set(tmp_path / "mine", {"one": ["a"]}))
+    assert report.ann_recall == {}
+    assert report.trouble == ("approximate against exact search: scripted",)
+    assert len(report.qualities) == 3
+
+
+async def test_a_round_ends_in_time(tmp_path: Path) -> None:
+    class Slow(Script):
+        async def post(self, *_: Any) -> dict[str, Any]:
+            import asyncio
+
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    report = await look(Slow({}), queries=write_set(tmp_path / "mine"), interval_s=0.05, deadline_s=0.05)
+    assert "took longer than 0.05 s" in report.trouble[0]
+
+
+async def test_no_index_and_no_matinee() -> None:
+    server = Script({})
+    server.index = None  # type: ignore[assignment]
+    assert "has no index yet" in (await look(server)).trouble[0]
+
+    async def other(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"name": "another service"}
+
+    server.get = other  # type: ignore[method-assign]
+    assert "check probe.url" in (await look(server)).trouble[0]
+
+
+# query sets
+
+
+def test_the_shipped_set_is_for_the_demo_alone_and_all_its_films_are_bundled(local_graph: Any) -> None:
+    [shipped] = probe_queries.for_catalogue(None, "demo", 200)
+    assert shipped.name == "demo"
+    assert len(shipped.texts) >= 40
+    assert set().union(*shipped.relevant.values()) <= {film.uid("demo") for film in local_graph.demo_films()}
+    assert probe_queries.for_catalogue(None, "films", 200) == []
+
+
+def test_a_folder_of_sets_and_a_bounded_choice_that_stays(tmp_path: Path) -> None:
+    labels = {f"q{i}": ["a"] for i in range(30)}
+    for name in ("b", "a"):
+        write_set(tmp_path / name, labels)
+    read = probe_queries.read(ProbeSettings(queries=tmp_path))
+    first, second = probe_queries.for_catalogue(read, "films", 7)
+    assert (first.name, second.name) == ("a", "b")
+    assert len(first.texts) == 7
+    assert first.texts == second.texts
+    assert set(first.texts) != {f"q{i}" for i in range(7)}, "a sample, not the beginning"
+
+
+def test_ids_of_the_index_are_taken_as_they_are(tmp_path: Path) -> None:
+    read = probe_queries.read(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [uid("a"), "b"]})))
+    [asked] = probe_queries.for_catalogue(read, "films", 9)
+    assert asked.relevant["q"] == {uid("a"), uid("b")}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("mine", None, r"there are dev: set probe.split"),
+        ("nothing here", None, "should be a BEIR folder"),
+        ("mine", "{not json\n", "malformed"),
+        ("mine", '{"id": "x"}\n', "no _id and text"),
+        ("mine", '{"_id": "other", "text": "x"}\n', "is not in queries.jsonl"),
+    ],
+)
+def test_sets_that_can_not_be_used(tmp_path: Path, name: str, damage: str | None, message: str) -> None:
+    folder = write_set(tmp_path / "mine", split="test" if damage else "dev")
+    if damage:
+        (folder / "queries.jsonl").write_text(damage)
+    with pytest.raises(SourceError, match=message):
+        probe_queries.read(ProbeSettings(queries=tmp_path / name))
+
+
+def test_a_set_of_items_that_names_none(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"metadata\.item"):
+        probe_queries.read(ProbeSettings(queries=write_set(tmp_path / "item_x")))
+
+
+def test_settings_of_the_probe() -> None:
+    settings = load_settings(environ={"MATINEE_PROBE__KEY": "mat_secret", "MATINEE_PROBE__URL": "http://x"}).probe
+    assert "mat_secret" not in repr(settings)
+    with pytest.raises(SettingsError, match="deadline_s 9 is above interval_s 5"):
+        load_settings({"probe": {"deadline_s": 9, "interval_s": 5}}, environ={})
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({"probe": {"key": 12345}}, environ={})
+    assert "12345" not in str(refusal.value)
+
+
+# metrics
+
+
+def exported(metrics: ProbeMetrics) -> dict[str, float]:
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
+    metrics = ProbeMetrics()
+    whole = Report(
+        catalogue="films",
+        qualities=(Quality("mine", "dense", 3, 0.5, 0.25),),
+        queries={"mine": 3},
+        unknown={"mine": 1},
+        ann_recall={True: 0.75},
+    )
+    metrics.show(whole)
+    metrics.observe("search", 0.2)
+    metrics.count("timeout")
+    values = exported(metrics)
+    assert values['matinee_probe_recall_at_10{mode="dense",set="mine"}'] == 0.5
+    assert values['matinee_probe_ndcg_at_10{mode="dense",set="mine"}'] == 0.25
+    assert values['matinee_probe_ann_recall_at_10{filtered="true"}'] == 0.75
+    assert values['matinee_probe_queries{set="mine"}'] == 3
+    assert values['matinee_probe_unknown_items{set="mine"}'] == 1
+    assert values['matinee_probe_failures_total{reason="timeout"}'] == 1
+    assert values['matinee_probe_request_seconds_bucket{endpoint="search",le="0.25"}'] == 1
+    succeeded = values["matinee_probe_last_success_timestamp_seconds"]
+    metrics.show(Report(trouble=("the server is gone",)))
+    after = exported(metrics)
+    assert not any("recall" in name or "queries" in name for name in after)
+    assert after["matinee_probe_rounds_total"] == 2
+    assert after["matinee_probe_last_success_timestamp_seconds"] == succeeded
+
+
+def test_without_a_query_set_a_metric_says_so() -> None:
+    metrics = ProbeMetrics()
+    metrics.show(Report(catalogue="films"))
+    assert exported(metrics)['matinee_probe_queries{set="none"}'] == 0
+
+
+def test_the_table_in_the_readme_has_every_metric_with_its_labels() -> None:
+    families = {family.name: family for family in ProbeMetrics().registry.collect()}
+    assert {spec.name.removesuffix("_total") for spec in METRICS} == families.keys()
+    assert {spec.name.removesuffix("_total"): spec.kind for spec in METRICS} == {name: family.type for name, family in families.items()}
+    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), "put the output of serve.probe_metrics.table() into the README"
+
+
+def test_unknown_codes_of_a_server_become_one_label() -> None:
+    assert AskError("a-code-from-elsewhere", "").reason == "other"
+
+
+def test_the_probe_needs_neither_models_nor_ray() -> None:
+    code = "import sys, serve.probe; print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,112 @@
+"""Another kind of catalogue by the same path: books are prepared, described, trained on, ingested, served and recommended."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+from matinee.loading import load_settings
+from matinee.sources import read_items
+from serve import schemas
+from serve.embedder import EmbedderReplica
+from serve.enhancer import EnhancerReplica
+from serve.graph import Graph
+from serve.metrics import MemorySink, Metrics
+from serve.retriever import Retriever
+from serve.service import Service
+from train import describe, ingest, prepare, triplets
+
+ROOT = Path(__file__).parents[2]
+BOOKS = ROOT / "examples" / "books" / "books.jsonl"
+
+
+def run(app: Any, *args: object) -> Result:
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_books_are_clean() -> None:
+    reader = read_items(str(BOOKS))
+    books = list(reader)
+    assert (len(books), reader.report.rejects, reader.report.duplicates, reader.report.warnings) == (50, [], 0, [])
+    assert len({book.id for book in books}) == 50
+    for book in books:
+        assert book.kind == "book"
+        assert book.year
+        assert book.genres
+        assert book.people["author"]
+        assert 15 <= len(book.overview.split()) <= 80
+
+
+def test_descriptions_that_the_recipe_would_not_use_are_refused(tmp_path: Path) -> None:
+    for recipe, file, code, said in (("raw", "d.jsonl", 2, "the recipe raw embeds none"), ("both", "none.jsonl", 3, "cannot read")):
+        result = CliRunner().invoke(ingest.app, [str(BOOKS), "--recipe", recipe, "--descriptions", str(tmp_path / file)])
+        assert (result.exit_code, said in " ".join(result.stderr.split())) == (code, True), result.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gemma = tiny_gemma.save_model(tmp_path / "gemma")
+    settings = {
+        "MATINEE_HOME": tmp_path / "home",
+        "MATINEE_CATALOGUE": "books",
+        "MATINEE_EMBEDDER__PRECISION": "fp32",
+        "MATINEE_ENHANCER__MODEL": gemma,
+        "MATINEE_ENHANCER__ADAPTER": tiny_gemma.save_adapter(gemma, tmp_path / "adapter"),
+        "MATINEE_ENHANCER__PRECISION": "fp32",
+        "MATINEE_ENHANCER__MAX_NEW_TOKENS": 8,
+        "MATINEE_ENHANCER__RETRIES": 0,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    prepared, pairs, tuned = tmp_path / "prepared", tmp_path / "triplets", tmp_path / "embedder"
+    run(prepare.app, BOOKS, "--out", prepared)
+    run(describe.app, prepared, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)
+    rows = [orjson.loads(line) for line in (tmp_path / "descriptions.jsonl").read_bytes().splitlines()]
+    assert len(rows) == 50
+    assert all(row["description"] for row in rows)
+    run(triplets.app, prepared, "--out", pairs, "--count", 32, "--negatives", "bm25")
+    command = [sys.executable, "-m", "train.embedder", pairs, "--prepared", prepared, "--out", tuned, "--smoke", "--fp32", "--epochs", "1"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tuned / "model"))
+    # Who loaded an enhancer now would fail: all descriptions are written.
+    monkeypatch.setattr("matinee.descriptions.Enhancer", None)
+    run(ingest.app, BOOKS, "--recipe", "both", "--descriptions", tmp_path / "descriptions.jsonl", "--rejects", tmp_path)
+    asyncio.run(recommended(local_graph))
+
+
+async def recommended(local_graph: Any) -> None:
+    """By the graph that serves, with the tuned encoder and the enhancer for a book that no index has."""
+    settings, metrics = load_settings(), Metrics(MemorySink())
+    retriever, embedder, enhancer = Retriever(settings, metrics), EmbedderReplica(settings, metrics), EnhancerReplica(settings, metrics)
+    await retriever.start()
+    try:
+        parts = [local_graph.as_part(part.call) for part in (embedder, retriever, enhancer)]
+        service = Service(settings, Graph(*parts, {"embedder": embedder.info, "enhancer": enhancer.info}), metrics)
+        info = await service.info(False, service.trace())
+        assert (info["index"]["count"], info["index"]["recipe"], info["degraded"]) == (50, "both", [])
+        cold = {
+            "kind": "book",
+            "title": "The Red Sea",
+            "genres": ["Mystery"],
+            "overview": "A detective finds a dead man on a train in the snow.",
+        }
+        request = schemas.RecommendRequest.model_validate({"likes": ["The Hobbit", {"item": cold}], "k": 5, "filter": {"kind": ["book"]}})
+        cards = orjson.loads((await service.recommend(request, service.trace())).items)
+        titles = [card["item"]["title"] for card in cards]
+        assert {"The Fellowship of the Ring", "Murder on the Orient Express"} & set(titles)
+        shared = next(card for card in cards if card["item"]["title"] in ("The Fellowship of the Ring", "Murder on the Orient Express"))
+        assert shared["reason"].startswith("If you enjoyed The ")
+    finally:
+        await retriever.close()
+        for part in (embedder, enhancer):
+            part.close()

@@ -1,0 +1,216 @@
+"""`train.ingest --via api`: the index that a server's own models build is the one that local models build, whatever comes between."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from matinee.client import Server, ServerError
+from matinee.errors import FingerprintError, ModelError
+from matinee.index import Hit, open_store
+from matinee.items import Item
+from matinee.journal import VectorJournal
+from matinee.remote import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
+from matinee.settings import Settings
+from train.ingest import app
+
+pytestmark = pytest.mark.slow
+
+FILMS = 150
+KEPT = Item(id="kept", kind="film", title="The Paper Astronomer", year=2033, overview="An astronomer folds the sky out of paper.")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from matinee import demo
+
+    path = tmp_path_factory.mktemp("films") / "films.jsonl"
+    path.write_text("".join(demo.FILMS.read_text(encoding="utf-8").splitlines(keepends=True)[:FILMS]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a fake enhancer, whose index holds five films and one item that the API wrote."""
+    home = tmp_path_factory.mktemp("server")
+    with local_graph.serve_app(
+        lambda: local_graph.build_local_graph(home, films=local_graph.demo_films()[:5], enhancer=local_graph.FakeEnhancer())
+    ) as url:
+        put = Server(url)._send("PUT", "/v1/items", json={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
+        assert put["items"]
+        yield url
+
+
+@pytest.fixture
+def settings(local_graph: Any, tmp_path: Path) -> Settings:
+    """A home of its own: the index is built beside the server's."""
+    made: Settings = local_graph.local_settings(tmp_path)
+    return made
+
+
+@pytest.fixture
+def run(settings: Settings, films: Path, url: str) -> Any:
+    """`train.ingest FILMS --via api` in this process."""
+
+    def run(*arguments: str, **more: str) -> Any:
+        env = {"MATINEE_HOME": str(settings.home), "MATINEE_URL": url, **more}
+        words = [str(films), "--kind", "film", "--via", "api", "--patience", "0", "--rejects", str(settings.home), *arguments]
+        return CliRunner().invoke(app, words, env=env)
+
+    return run
+
+
+def points(settings: Settings) -> dict[str, Hit]:
+    async def read() -> dict[str, Hit]:
+        store = open_store(settings)
+        current = await store.current()
+        assert current is not None
+        index = await store.open(current.version)
+        try:
+            page, _ = await index.scroll(limit=1000, vectors=True)
+            return {hit.id: hit for hit in page}
+        finally:
+            await index.close()
+
+    return asyncio.run(read())
+
+
+def journals(settings: Settings) -> list[Path]:
+    return list((settings.home_dir / "ingest").glob("*.vectors"))
+
+
+def test_the_index_is_the_one_that_local_models_build(run: Any, settings: Settings, local_graph: Any) -> None:
+    done = run()
+    assert done.exit_code == 0, done.output
+    found = points(settings)
+    assert len(found) == FILMS + 1
+    kept = found[KEPT.uid("demo")]
+    assert (kept.payload["origin"], {hit.payload["origin"] for hit in found.values()}) == ("api", {"file", "api"})
+    embedder = local_graph.embedder_replica().slot.model
+    from matinee.prompts import embedded_text
+
+    for hit in list(found.values())[:5]:
+        [vector] = embedder.encode([embedded_text(Item.model_validate(hit.payload["item"]), None, "raw")], kind="document")
+        assert hit.vector == pytest.approx(vector, abs=1e-5)
+    assert journals(settings) == []
+
+
+def test_a_stopped_run_goes_on_where_it_was(run: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    post, broken = Server.post, True
+
+    def flaky(self: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if broken and asked:
+            raise ServerError("the queue is full", "overloaded")
+        asked.append(len(body["texts"]))
+        return post(self, path, body)
+
+    monkeypatch.setattr(Server, "post", flaky)
+    stopped = run()
+    assert stopped.exit_code == 7
+    assert "embedding" in stopped.output
+    assert "the queue is full" in stopped.output
+    assert (len(journals(settings)), asked) == (1, [MAX_TEXTS])
+    broken = False
+    done = run()
+    assert done.exit_code == 0, done.output
+    assert asked[1:] == [FILMS - MAX_TEXTS, 1]
+    assert len(points(settings)) == FILMS + 1
+
+
+def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
+    server = Server(url)
+    embedder = RemoteEmbedder(server, connect(server, settings, Patience(0)), settings, Patience(0))
+    embedder.fingerprint = "another"
+    with embedder.journal, pytest.raises(FingerprintError, match="was replaced"):
+        embedder.encode(["a text"])
+
+
+def test_another_language_or_catalogue_is_refused(url: str, settings: Settings) -> None:
+    server = Server(url)
+    info = connect(server, settings, Patience(0))
+    french = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"language": "french"})})
+    with pytest.raises(ModelError, match="set it alike"):
+        RemoteEmbedder(server, info, french, Patience(0))
+    with pytest.raises(ServerError, match="serves the catalogue 'demo', not 'books'"):
+        connect(server, settings.model_copy(update={"catalogue": "books"}), Patience(0))
+
+
+def test_without_a_server_it_says_how_to_name_one(run: Any) -> None:
+    done = run(MATINEE_URL="")
+    assert done.exit_code == 2
+    assert "--url" in done.output
+    nobody = run("--url", "http://127.0.0.1:9")
+    assert nobody.exit_code == 5
+    assert "reaching http://127.0.0.1:9: gave up" in nobody.output
+
+
+def test_descriptions_come_from_the_server_too(url: str, settings: Settings) -> None:
+    server = Server(url)
+    info = connect(server, settings, Patience(0))
+    with pytest.raises(ServerError, match="its enhancer can't be asked"):
+        RemoteEnhancer(server, info | {"enhancer": None}, Patience(0))
+    enhancer = RemoteEnhancer(server, info | {"enhancer": {"digest": "d" * 64}}, Patience(0))
+    assert [d.text for d in enhancer.describe([KEPT, KEPT.model_copy(update={"title": "B"})])] == [
+        "The Paper Astronomer, in other words.",
+        "B, in other words.",
+    ]
+
+
+def test_embedding_is_bounded(url: str) -> None:
+    server = Server(url)
+    for body in ({"texts": []}, {"texts": ["a"] * (MAX_TEXTS + 1)}, {"texts": [""]}, {"texts": ["a"], "kind": "other"}):
+        with pytest.raises(ServerError) as refused:
+            server.post("/v1/embed", body)
+        assert refused.value.code == "invalid"
+    assert np.linalg.norm(server.post("/v1/embed", {"texts": ["a"]})["vectors"][0]) == pytest.approx(1, abs=1e-5)
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_patience_asks_again_what_is_passing_and_only_that() -> None:
+    clock = Clock()
+    answers = [ServerError("full", "overloaded"), ServerError("gone"), "here"]
+
+    def ask() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, ServerError):
+            raise answer
+        return str(answer)
+
+    patience = Patience(60, clock.sleep, lambda: clock.now)
+    assert patience("asking", ask) == "here"
+    assert 0.5 <= clock.now <= 1.5
+    answers[:] = [ServerError("no such key", "unauthorized"), "never"]
+    with pytest.raises(ServerError, match="asking: no such key"):
+        patience("asking", ask)
+    answers[:] = [ServerError("full", "overloaded")] * 100
+    with pytest.raises(ServerError, match=r"gave up after \d+ s of asking: full"):
+        patience("asking", ask)
+    assert 30 <= clock.now <= 63
+
+
+def test_the_journal_survives_a_cut_off_row_and_is_removed_at_a_good_end(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
+    stopped = VectorJournal(path, 4).__enter__()
+    stopped.add(["a", "b"], vectors)
+    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with path.open("ab") as file:
+        file.write(b"half a row")
+    with VectorJournal(path, 4) as journal:
+        assert ("b" in journal, "c" in journal, len(journal)) == (True, False, 2)
+        journal.add(["c"], vectors[:1] + 10)
+        assert journal.get(["b", "c"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]
+    assert not path.exists()

@@ -1,0 +1,206 @@
+"""Does a description help? Raw against enhanced text, in every way that an index can use a description; part of `train.evaluate`.
+
+`described`, the fair reading, ranks the described items only, whatever the arm; `all items` ranks the whole corpus, where an item without a
+description keeps its raw text, and favours whatever was described. Knows what an arm is; does not write descriptions (`train.describe`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from matinee import evaluation, prompts, retrieval
+from matinee.descriptions import read_descriptions
+from matinee.errors import SourceError
+from matinee.evalsets import QuerySet
+from matinee.items import Item
+from matinee.retrieval import Matrix, Scores
+from matinee.settings import Recipe, SearchSettings
+from train import measure
+from train.measure import Corpus, Encoder, PerQuery, System
+
+Facts = Literal["all metadata", "overview hidden"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """One model's descriptions, by item; and what the model was told."""
+
+    name: str
+    facts: Facts
+    texts: Mapping[str, str]
+
+    @classmethod
+    def read(cls, given: str) -> "Written":
+        """`NAME=FILE` or `FILE`, as `train.describe` writes it, or any JSONL of id and description."""
+        name, sign, file = given.rpartition("=")
+        path = Path(file)
+        texts, note = read_descriptions(path), path.with_suffix(".manifest.json")
+        try:
+            told = json.loads(note.read_text(encoding="utf-8"))["model"] if note.is_file() else {}
+        except (ValueError, KeyError) as error:
+            raise SourceError(f"{note} does not say what {path.name} was written by ({error!r}): delete it, or write both again") from None
+        return cls(name if sign else path.stem, "overview hidden" if told.get("hide_overview") else "all metadata", texts)
+
+
+class Index:
+    """Every text and vector of one corpus under one encoder, with the overviews or without; what arms are made of."""
+
+    def __init__(self, corpus: Corpus, encoder: Encoder, facts: Facts, template: prompts.Template) -> None:
+        self.corpus, self.encoder, self.template = corpus, encoder, template
+        hidden = facts == "overview hidden"
+        self.items: list[Item] = [e.item.model_copy(update={"overview": ""}) if hidden else e.item for e in corpus.entries]
+        self.raw_texts = [prompts.raw_text(item, template) for item in self.items]
+        self.raw = encoder(self.raw_texts)
+
+    def texts(self, written: Written, recipe: Recipe) -> list[str]:
+        """Raw where there is no description."""
+        told = [written.texts.get(id) for id in self.corpus.ids]
+        return [prompts.embedded_text(item, text, recipe, template=self.template) for item, text in zip(self.items, told, strict=True)]
+
+    def vectors(self, written: Written, recipe: Recipe) -> Matrix:
+        rows = [row for row, id in enumerate(self.corpus.ids) if id in written.texts]
+        texts = self.texts(written, recipe)
+        vectors = self.raw.copy()
+        vectors[rows] = self.encoder([texts[row] for row in rows])
+        return vectors
+
+    def rows(self, asked: QuerySet) -> list[int]:
+        return [self.corpus.rows[asked.items[query]] for query in asked.relevant]
+
+    def cosine(self, asked: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
+        """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
+        if asked.of_items:
+            return retrieval.cosine((documents if items is None else items)[self.rows(asked)], documents)
+        texts = [prompts.query_text(asked.texts[query]) for query in asked.relevant]
+        return retrieval.cosine(self.encoder(texts, "query"), documents)
+
+    def bm25(self, documents: Sequence[str]) -> System:
+        ready = retrieval.Bm25Scorer(documents)
+        # A query item asks with its own words, not with a model's.
+        return lambda asked: ready(
+            [self.raw_texts[r] for r in self.rows(asked)] if asked.of_items else [asked.texts[q] for q in asked.relevant]
+        )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to search; `against` is the raw arm of the same way."""
+
+    way: Literal["dense", "BM25", "hybrid"]
+    name: str
+    model: str
+    score: System
+
+
+def table(
+    corpus: Corpus,
+    encoders: Mapping[str, Encoder],
+    written: Sequence[Written],
+    asked: Sequence[QuerySet],
+    template: prompts.Template = "full",
+    search: SearchSettings | None = None,
+) -> dict[str, Any]:
+    """Every arm on every set, with its paired difference to the raw arm of the same way; and how many items were described."""
+    if not written:
+        return {"rows": [], "means": []}
+    common = set(corpus.ids).intersection(*(one.texts for one in written))
+    if not common:
+        raise SourceError(f"no item of the corpus is described in all of {', '.join(one.name for one in written)}")
+    # Of each model the same items: one that described more would be compared on others.
+    written = [Written(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}) for one in written]
+    pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
+    if len(common) < len(corpus.ids):
+        pools["all items"] = np.arange(len(corpus.ids))
+    rows: list[Row] = []
+    for facts in dict.fromkeys(one.facts for one in written):
+        for name, encoder in encoders.items():
+            index = Index(corpus, encoder, facts, template)
+            made = [one for one in written if one.facts == facts]
+            for pool, columns in pools.items():
+                found = _judged(list(arms(index, made, search or SearchSettings())), corpus, asked, columns)
+                rows += [{"facts": facts, "encoder": name, "items": pool} | row for row in found]
+    return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
+
+
+def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> Iterator[Arm]:
+    """The raw arm of each way, then what each model's descriptions make of it."""
+    plain = index.bm25(index.raw_texts)
+
+    def hybrid(dense: System, sparse: System) -> System:
+        def score(asked: QuerySet) -> Scores:
+            lists = [dense(asked), sparse(asked)]
+            weights = (search.dense_weight, search.sparse_weight)
+            return retrieval.rrf(lists, weights, k=search.rrf_k) if search.fusion == "rrf" else retrieval.dbsf(lists)
+
+        return score
+
+    def dense(documents: Matrix, items: Matrix | None = None) -> System:
+        return measure.remembered(lambda asked: index.cosine(asked, documents, items))
+
+    raw = dense(index.raw)
+    yield Arm("dense", "raw", "", raw)
+    yield Arm("BM25", "raw", "", plain)
+    yield Arm("hybrid", "raw", "", hybrid(raw, plain))
+    for one in written:
+        enhanced, both = index.vectors(one, "enhanced"), index.vectors(one, "both")
+        alone, joined = dense(enhanced), dense(both)
+        expanded = index.bm25(index.texts(one, "both"))
+        yield Arm("dense", "enhanced", one.name, alone)
+        yield Arm("dense", "both, one vector", one.name, joined)
+        yield Arm("dense", "both, two vectors, max", one.name, _joined(raw, alone, np.maximum))
+        yield Arm("dense", "both, two vectors, sum", one.name, _joined(raw, alone, np.add))
+        yield Arm("dense", "raw query item, enhanced index", one.name, dense(enhanced, index.raw))
+        yield Arm("BM25", "expanded", one.name, expanded)
+        yield Arm("hybrid", "sparse side expanded", one.name, hybrid(raw, expanded))
+        yield Arm("hybrid", "both, one vector, sparse side raw", one.name, hybrid(joined, plain))
+        yield Arm("hybrid", "both, on both sides", one.name, hybrid(joined, expanded))
+
+
+def _joined(first: System, second: System, how: Callable[[Scores, Scores], Scores]) -> System:
+    return lambda asked: how(first(asked), second(asked))
+
+
+def _judged(given: Sequence[Arm], corpus: Corpus, asked: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[Row]:
+    for queries in asked:
+        known = _within(queries, corpus, columns)
+        if not known.relevant:
+            continue
+        raw: dict[str, PerQuery] = {}
+        for arm in given:
+            if arm.name.startswith("raw query item") and not known.of_items:
+                continue
+            # A copy: whoever judges strikes the query item out.
+            found = measure.judge(corpus, known, arm.score(known).copy(), pool=columns)
+            row: Row = {"set": known.name, "queries": len(found["ndcg"]), "way": arm.way, "arm": arm.name, "model": arm.model}
+            row |= {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
+            if arm.name == "raw":
+                raw[arm.way] = found
+            else:
+                row["minus_raw"] = {kind: asdict(evaluation.paired_difference(found[kind], raw[arm.way][kind])) for kind in found}
+            yield row
+
+
+def _within(asked: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> QuerySet:
+    """The queries that the ranked items can answer, and that do not ask with an item outside of them."""
+    ids = {corpus.ids[column] for column in columns}
+    kept = {query: found & ids for query, found in asked.relevant.items()}
+    kept = {query: found for query, found in kept.items() if found and (not asked.of_items or asked.items[query] in ids)}
+    return QuerySet(asked.name, asked.texts, asked.items, kept)
+
+
+def mean_rows(rows: Sequence[Row]) -> list[Row]:
+    """For each arm its mean NDCG@10 over the sets, text and item sets apart: what a default is chosen by."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        side = "item sets" if row["set"].startswith("item_") else "text sets"
+        if "circular" not in row["set"]:
+            groups.setdefault((row["facts"], row["encoder"], row["items"], side, row["way"], row["arm"], row["model"]), []).append(row)
+    names = ("facts", "encoder", "items", "sets", "way", "arm", "model")
+    return [
+        dict(zip(names, key, strict=True)) | {"ndcg": float(np.mean([r["ndcg"]["mean"] for r in found]))} for key, found in groups.items()
+    ]

@@ -1,0 +1,60 @@
+"""What a model writes of held-out items while it is being trained: BLEU against their texts, and what the metadata checks say.
+
+It writes as serving does: the same prompt, the same stops, greedily, and cleaned the same way; nothing is asked for again and nothing is
+replaced. Does not choose the items and does not train.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matinee import generation, grounding, prose
+from matinee.generation import Writing
+from train import completions
+from train.instructions import Pair
+
+BATCH = 8
+
+
+class LiveBackend(generation.TransformersBackend):
+    """`generation`'s engine around a model that is in memory already."""
+
+    def __init__(self, model: Any, tokenizer: Any, precision: str) -> None:
+        self.precision, self.device, self.tokenizer = precision, str(model.device), tokenizer
+        self._stops = generation._Stops(tokenizer)
+        self._model = model
+
+
+def measure(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int, precision: str) -> tuple[dict[str, float], list[str]]:
+    """BLEU (0 to 1), mean adherence, the share of texts without a violation; and the texts."""
+    import sacrebleu
+
+    texts = write(model, tokenizer, pairs, max_new_tokens, precision)
+    bleu = sacrebleu.corpus_bleu(texts, [[pair.text for pair in pairs]]).score / 100
+    adherence = [grounding.adherence(text, pair.item).score for text, pair in zip(texts, pairs, strict=True)]
+    clean = [not grounding.violations(text, pair.item) for text, pair in zip(texts, pairs, strict=True)]
+    return {"bleu": bleu, "adherence": sum(adherence) / len(pairs), "clean": sum(clean) / len(pairs)}, texts
+
+
+def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int, precision: str) -> list[str]:
+    """A text for each pair's item, in order."""
+    training, settings = model.training, model.generation_config
+    model.eval()
+    # What a model's own file says about sampling would compete with `Writing`, and warn about it.
+    model.generation_config = type(settings)()
+    try:
+        backend = LiveBackend(model, tokenizer, precision)
+        chat = bool(getattr(tokenizer, "chat_template", None))
+        writing = Writing(max_new_tokens=max_new_tokens, one_line=not chat, sentences=prose.MAX_SENTENCES)
+        told = [completions.prompt(pair.item, tokenizer) for pair in pairs]
+        # Of like length together: a batch is as slow as its longest row.
+        order = sorted(range(len(told)), key=lambda place: len(told[place]))
+        texts = [""] * len(told)
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            for place, answer in zip(places, backend.generate([told[place] for place in places], writing), strict=True):
+                # Keywords and taglines may end without a full stop, and would pass for a sentence that was cut off.
+                texts[place] = prose.clean(answer.text) or prose.clean(f"{answer.text.strip()}.")
+        return texts
+    finally:
+        model.generation_config = settings
+        model.train(training)

@@ -1,0 +1,67 @@
+"""Training pairs as token ids: the prompt that serving would use, the text as its completion, and the token that ends an answer.
+
+The loss is taken on the completion alone. A pair that is too long loses words of its overview, as at serving, then whole sentences of its
+text; what still does not fit is left out and counted. Knows neither models nor trainers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from matinee import prompts, prose
+from matinee.items import Item
+from train.instructions import Pair
+
+IGNORED = -100
+"""The label that takes no part in a loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pair as the trainer reads it."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def prompt(item: Item, tokenizer: Any) -> str:
+    """What an enhancer with an adapter reads: a chat turn, or the form without examples."""
+    return prompts.enhancer_prompt(item, tokenizer) if _chats(tokenizer) else prompts.enhancer_prompt(item, examples=0)
+
+
+def stop_token(tokenizer: Any) -> int:
+    """`<end_of_turn>` for a model that chats, the end of the text for one that doesn't: serving stops at both."""
+    turn = tokenizer.get_vocab().get("<end_of_turn>") if _chats(tokenizer) else None
+    return int(tokenizer.eos_token_id if turn is None else turn)
+
+
+def rows(pairs: Iterable[Pair], tokenizer: Any, max_tokens: int) -> tuple[list[Row], int]:
+    """The rows of all pairs that fit, and how many don't."""
+    found = [row(pair, tokenizer, max_tokens) for pair in pairs]
+    kept = [made for made in found if made is not None]
+    return kept, len(found) - len(kept)
+
+
+def row(pair: Pair, tokenizer: Any, max_tokens: int) -> Row | None:
+    words, sentences = pair.item.overview.split(), prose.whole_sentences(pair.text) or [pair.text]
+    shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
+    cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
+    for share, count in cuts:
+        known = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
+        asked = list(tokenizer(prompt(known, tokenizer)).input_ids)
+        answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
+        if len(asked) + len(answer) <= max_tokens:
+            return Row([*asked, *answer], [IGNORED] * len(asked) + answer)
+    return None
+
+
+def _completion(pair: Pair, sentences: list[str], *, whole: bool, tokenizer: Any) -> list[int]:
+    told = pair.text if whole else " ".join(sentences)
+    text = prompts.one_line(told) if _chats(tokenizer) else prompts.training_completion(told)
+    ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+    # A text that was cut, or of which a part is unknown, is no example of where to stop.
+    return [*ids, stop_token(tokenizer)] if whole and pair.ends else ids
+
+
+def _chats(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))

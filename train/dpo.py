@@ -1,0 +1,132 @@
+"""What one worker of `train.preference` does: direct preference optimisation of an adapter, by TRL's DPOTrainer.
+
+The reference is the adapter as it came, a frozen copy beside the one that is trained. Measured and resumed as in `train.sft`; whether the
+result may be published is decided by `train.preference`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import train as ray_train
+from trl import DPOConfig, DPOTrainer
+
+from matinee.errors import ModelError
+from train import completions, sft
+from train.checkpoints import FiniteLoss, ranks, restore
+from train.instructions import Pair, read_pairs
+from train.judgments import Judgment, read_judgments
+
+CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
+
+
+@dataclass(frozen=True)
+class Recipe(sft.Recipe):
+    """Everything that decides what a run computes. `beta`: how dear it is to leave the reference; `smoothing`: how often people err."""
+
+    epochs: float = 1
+    lr: float = 1e-5
+    warmup: float = 0.1
+    beta: float = 0.1
+    smoothing: float = 0.0
+
+
+def fit(config: dict[str, Any]) -> None:
+    """The training loop of one worker; `config` is `train.preference`'s plan."""
+    recipe = Recipe(**config["recipe"])
+    rank, workers = ranks()
+    torch.set_num_threads(config["threads"] or torch.get_num_threads())
+    work = Path(config["work"])
+    state, resume = restore(work, rank)
+    if state.get("done"):
+        # It was stopped between its last checkpoint and the end.
+        ray_train.report({"step": state["done"], **state})
+        return
+    device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
+    model, tokenizer = sft.prepared(Path(config["base"]), recipe, device, config["adapter"])
+    heldout = read_pairs(Path(config["heldout"]))[: recipe.heldout]
+    reporter = MarginReporter(config, recipe, tokenizer, heldout, state, rank)
+    judgments = read_judgments(Path(config["judgments"]))
+    trainer = trainer_for(model, tokenizer, recipe, judgments, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
+    reporter.trainer, reporter.model = trainer, model
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
+    ray_train.report(reporter.summary(trainer.state.global_step))
+
+
+class FiniteTrainer(FiniteLoss, DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer that stops at a loss which is not finite, and takes rows that are token ids already."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        # TRL's own would end a chat model's answer with another token than serving stops at, and cut answers instead of overviews.
+        return dataset
+
+
+def trainer_for(
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    judgments: Sequence[Judgment],
+    output: Path,
+    *,
+    workers: int,
+    gpu: bool,
+    callbacks: list[Any],
+) -> FiniteTrainer:
+    from datasets import Dataset
+
+    rows = [row for row in (as_ids(judgment, tokenizer, recipe.max_tokens) for judgment in judgments[: recipe.limit or None]) if row]
+    if not rows:
+        raise ModelError(f"none of {len(judgments)} judgments fits into {recipe.max_tokens} tokens: raise --max-tokens")
+    trainer = FiniteTrainer(
+        model=model,
+        args=DPOConfig(
+            **sft.arguments(recipe, output, workers=workers, gpu=gpu, rows=len(rows)),
+            beta=recipe.beta,
+            label_smoothing=recipe.smoothing,
+            loss_type=["robust" if recipe.smoothing else "sigmoid"],
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    _start_at_reference(model)
+    return trainer
+
+
+def _start_at_reference(model: Any) -> None:
+    """The trained adapter in fp32, exactly as it came: TRL has rounded it to bf16 on quantised models, but not its frozen copy."""
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weight.data = model.get_parameter(name.replace(".default.", ".ref.")).data.detach().float().clone()
+
+
+def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int) -> dict[str, list[int]] | None:
+    """One prompt with both answers, as serving would tokenise them; the overview is cut until they fit. `None` where they never do."""
+    words = judgment.item.overview.split()
+    for share in CUTS:
+        item = judgment.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])}) if share < 1 else judgment.item
+        both = [completions.row(Pair(judgment.id, item, text), tokenizer, max_tokens) for text in (judgment.chosen, judgment.rejected)]
+        split = [_split(row) for row in both if row is not None]
+        # A longer answer may have had its overview cut already: then both get the shorter one.
+        if len(split) == 2 and split[0][0] == split[1][0]:
+            return {"prompt_ids": split[0][0], "chosen_ids": split[0][1], "rejected_ids": split[1][1]}
+    return None
+
+
+def _split(row: completions.Row) -> tuple[list[int], list[int]]:
+    start = row.labels.count(completions.IGNORED)
+    return row.input_ids[:start], row.input_ids[start:]
+
+
+class MarginReporter(sft.BleuReporter):
+    """How far the model tells the better descriptions from the worse ones, beside what `train.sft` reports."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
+        if logs and "rewards/margins" in logs:
+            margin, accuracy = float(logs["rewards/margins"]), float(logs["rewards/accuracies"])
+            self.progress |= {"margin": margin, "accuracy": accuracy}
+            self.note({"at": state.global_step, "margin": margin, "accuracy": accuracy})
+        super().on_log(args, state, control, logs, **given)

@@ -1,0 +1,96 @@
+"""What people prefer, as pairs that may train: filled-in preference sheets -> item, the better description, the worse one.
+
+Only of items of the train split; anything else is refused with its file and line. Raters of the same two descriptions vote. Does not ask
+(`train.sheets`), does not need the key (which model wrote a text is of no importance here), and does not train (`train.dpo`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from matinee import grounding
+from matinee.corpus import Entry
+from matinee.errors import SourceError
+from matinee.items import Item
+from train.sheets import PREFERENCE, Sheet, read_sheet
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """Of two descriptions of one item, the one that people chose."""
+
+    id: str
+    item: Item
+    chosen: str
+    rejected: str
+
+
+def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[Judgment], dict[str, int]]:
+    """The judgments of all sheets, and what was counted on the way. Raises `SourceError`."""
+    votes: dict[tuple[str, frozenset[str]], Counter[str]] = {}
+    counts = Counter({"answers": 0, "unanswered": 0, "ties": 0})
+    for sheet in map(_preferences, dict.fromkeys(paths)):
+        for row, line in zip(sheet.rows, sheet.lines, strict=True):
+            entry = _trainable(row["item"], entries, f"{sheet.path}, line {line}")
+            given = votes.setdefault((entry.id, frozenset((row["a"], row["b"]))), Counter())
+            counts["answers" if row["preference"] else "unanswered"] += 1
+            counts["ties"] += row["preference"] == "tie"
+            if row["preference"] in ("a", "b"):
+                given[row[row["preference"]]] += 1
+    found = [_voted(entries[id], texts, given) for (id, texts), given in votes.items()]
+    judgments = sorted((judgment for judgment in found if judgment), key=lambda judgment: (judgment.id, judgment.chosen))
+    if not judgments:
+        raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
+    # They may prefer an invention. It is counted, and what it does to the model is the guard's business.
+    invented = sum(bool(grounding.violations(judgment.chosen, judgment.item)) for judgment in judgments)
+    return judgments, dict(counts) | {
+        "judgments": len(judgments),
+        "undecided": len(votes) - len(judgments),
+        "chosen_with_violation": invented,
+    }
+
+
+def _preferences(path: Path) -> Sheet:
+    sheet = read_sheet(path)
+    if sheet.form is not PREFERENCE:
+        raise SourceError(
+            f"{path} is a sheet of {sheet.form.name}: those judge models on test items and never train; "
+            "make preference sheets with `python -m train.ratings sheets --split train`"
+        )
+    for row, line in zip(sheet.rows, sheet.lines, strict=True):
+        if not row["a"] or not row["b"] or row["a"] == row["b"]:
+            raise SourceError(f"{path}, line {line}: item {row['item']} needs two descriptions that differ")
+    return sheet
+
+
+def _trainable(id: str, entries: Mapping[str, Entry], where: str) -> Entry:
+    entry = entries.get(id)
+    if entry is None:
+        raise SourceError(f"{where}: item {id} is not in the prepared catalogue: name the one that the sheets were made of")
+    if entry.split != "train":
+        raise SourceError(f"{where}: item {id} is of the {entry.split} split: what people say of it must not train")
+    return entry
+
+
+def _voted(entry: Entry, texts: frozenset[str], votes: Counter[str]) -> Judgment | None:
+    """The one with more votes; `None` for a draw."""
+    first, second = sorted(texts)
+    if votes[first] == votes[second]:
+        return None
+    chosen, rejected = (first, second) if votes[first] > votes[second] else (second, first)
+    return Judgment(entry.id, entry.item, chosen, rejected)
+
+
+def write_judgments(judgments: Sequence[Judgment], path: Path) -> None:
+    with path.open("wb") as out:
+        for judgment in judgments:
+            row = {"id": judgment.id, "item": judgment.item.facts(), "chosen": judgment.chosen, "rejected": judgment.rejected}
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def read_judgments(path: Path) -> list[Judgment]:
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return [Judgment(row["id"], Item.model_validate(row["item"]), row["chosen"], row["rejected"]) for row in rows]

@@ -1,0 +1,116 @@
+"""LoRA on a Gemma: the base as it is trained (NF4, 8 bit, bf16 or fp32), its adapter, and the adapter's form on disk.
+
+Knows PEFT and bitsandbytes, not Ray, data or trainers. How a model is loaded to serve is `matinee.generation`'s business, and how an
+adapter is merged `matinee.conversion`'s.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matinee import conversion, weights
+from matinee.conversion import write_atomically
+from matinee.errors import ModelError, SettingsError
+
+# Named, since PEFT's own choice for Gemma is q and v alone.
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# The sizes from 4B on see pictures too, and the layers of their eyes have the same names.
+VISION = ("vision_tower", "multi_modal_projector")
+PRECISIONS = ("nf4", "int8", "bf16", "fp32")
+
+
+def check_precision(precision: str) -> None:
+    if precision in ("fp16", "float16", "half"):
+        raise SettingsError("Gemma 3 overflows in fp16 (its activations pass 65,504), and the loss becomes nan: use bf16, or fp32")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision {precision!r} is unknown: use {', '.join(PRECISIONS)}")
+
+
+def load_base(folder: Path, precision: str, device: str) -> Any:
+    """The base model, frozen and ready to be adapted. Raises `ModelError`."""
+    check_precision(precision)
+    try:
+        with conversion.quiet():
+            model = conversion.model_class(folder).from_pretrained(
+                folder,
+                dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+                quantization_config=_quantization(precision),
+                device_map={"": device},
+                use_safetensors=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise ModelError(f"cannot load {folder} in {precision} to train it: {error}") from error
+    _without_vision(model)
+    _keep_gradients(model)
+    model.requires_grad_(False)
+    return model
+
+
+def _quantization(precision: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if precision == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
+
+
+def _without_vision(model: Any) -> None:
+    """Descriptions need no eyes, and they would take memory."""
+    for part in VISION:
+        if getattr(model.model, part, None) is not None:
+            setattr(model.model, part, None)
+
+
+def _keep_gradients(model: Any) -> None:
+    """On CPUs with AVX512-BF16 an evaluation repacks 4-bit layers, and every later step would silently get wrong gradients."""
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def adapt(model: Any, *, rank: int, alpha: int, dropout: float, seed: int) -> Any:
+    """`model` with a fresh adapter on attention and projection layers, in fp32: small steps would be lost to bf16's rounding."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(TARGETS), bias="none", task_type="CAUSAL_LM")
+    with torch.random.fork_rng():
+        # The same on every worker, whatever each has drawn before.
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    if hasattr(model.config, "vision_config"):
+        # For whoever loads the adapter with eyes. Not before: PEFT warns of what is not there.
+        adapted.peft_config["default"].exclude_modules = rf".*({'|'.join(VISION)}).*"
+    return adapted
+
+
+def readapt(model: Any, adapter: Path, *, trainable: bool = True) -> Any:
+    """`model` with an adapter from disk."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, use_safetensors=True)
+
+
+def in_fp32(model: Any) -> None:
+    """What is trained, in fp32: TRL puts the adapters of quantised models in bf16, where steps of 2e-4 are lost to rounding."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
+def export(checkpoint: Path, into: Path, base: str) -> None:
+    """A trainer's checkpoint as the adapter that serves: its weights, and a configuration that names the base as the settings do."""
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    shutil.copyfile(checkpoint / "adapter_model.safetensors", into / "adapter_model.safetensors")
+    config = weights.read_json(checkpoint / "adapter_config.json")
+    # PEFT writes a set, in an order of the day: the same adapter would have another digest.
+    config |= {"base_model_name_or_path": base, "target_modules": sorted(config["target_modules"])}
+    write_atomically(into / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True))
+    weights.check_folder(into)

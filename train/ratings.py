@@ -1,0 +1,129 @@
+"""Ask people which descriptions are good: blinded sheets, a local page to fill them in, and the paper's Table 3 and Figure 5.
+
+    python -m train.ratings sheets work/prepared --base base.jsonl --tuned tuned.jsonl --out work/ratings --rater anna --rater ben
+    python -m train.ratings serve work/ratings               # a page on this machine; or fill in work/ratings/sheets/*.csv by hand
+    python -m train.ratings report work/ratings              # means, deviations, Cohen's and Fleiss' kappa
+
+The two JSONL files are `train.describe`'s. Items are drawn from the test split by seed; `--split train` asks which of the two descriptions
+is the better one instead, and those sheets may train (`train.preference`). Which model wrote A differs from row to row and rater to rater,
+and stands in `key.json` alone. `sheets` again with more raters adds their sheets and leaves the others as they are.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from matinee.conversion import sha256, write_atomically
+from matinee.corpus import read_corpus
+from matinee.errors import SettingsError, SourceError
+from train import ratings_report, runs, sheets
+from train.sheets import KEY, Draw, Form, Key, Model, form_of
+
+
+def make(
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
+    base: Annotated[Path, typer.Option(help="descriptions by the base model: JSONL of id and description")],
+    tuned: Annotated[Path, typer.Option(help="descriptions by the fine-tuned model")],
+    rater: Annotated[list[str], typer.Option(help="a rater's name; repeatable")],
+    out: Annotated[Path, typer.Option(help="folder of the sheets and their key")] = Path("work/ratings"),
+    items: Annotated[int, typer.Option(min=1, help="how many are drawn")] = 20,
+    split: Annotated[str, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test",
+    seed: Annotated[int, typer.Option(help="of the draw, of each rater's order, and of which one is A")] = 0,
+) -> None:
+    """Draw items and write a blinded sheet for each rater."""
+    draw = Draw(split=split, seed=seed, items=items)
+    form = form_of(split)
+    inputs = {f"prepared/{name}": digest for name, digest in runs.read_manifest(prepared, "prepare")["outputs"].items()}
+    texts: dict[Model, dict[str, str]] = {"base": _descriptions(base), "tuned": _descriptions(tuned)}
+    inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
+    entries = sheets.drawn(read_corpus(prepared), draw, [*texts.values()])
+    known: dict[str, dict[str, Model]] = {}
+    if (out / KEY).exists():
+        key = sheets.read_key(out)
+        if (key.draw, key.inputs) != (draw, inputs):
+            raise SettingsError(f"{out} holds the sheets of another draw or of other descriptions ({key.draw}): give another --out")
+        known = key.raters
+    (out / "sheets").mkdir(parents=True, exist_ok=True)
+    rows = {name: sheets.blinded(form, entries, texts, sheets.rater_name(name), seed) for name in dict.fromkeys(rater)}
+    # First the key: a sheet without one could never be read.
+    key = Key(draw=draw, inputs=inputs, raters=known | {name: first for name, (_, first) in rows.items()})
+    write_atomically(out / KEY, key.model_dump_json(indent=1))
+    _write_new(out, form, rows)
+    runs.console.print(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files", highlight=False, soft_wrap=True)
+
+
+def _write_new(out: Path, form: Form, rows: dict[str, tuple[list[sheets.Row], dict[str, Model]]]) -> None:
+    for name, (empty, _) in rows.items():
+        path = sheets.sheet_path(out, name)
+        # What somebody has filled in is never written over.
+        if path.exists():
+            runs.console.print(f"{path} is there already: left as it is", highlight=False, soft_wrap=True)
+        else:
+            sheets.write_sheet(path, form, empty)
+            runs.console.print(f"{path}: {len(empty)} items", highlight=False, soft_wrap=True)
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`")] = Path("work/ratings"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 8010,
+) -> None:
+    """Serve the page where raters answer, on this machine only; each answer is saved at once in the rater's sheet."""
+    from train.rating_page import run
+
+    run(folder, port)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`, filled in")] = Path("work/ratings"),
+    finished_only: Annotated[bool, typer.Option("--finished-only", help="leave out raters who are not done yet")] = False,
+) -> None:
+    """Open the key and write FOLDER/report: JSON, Markdown, HTML and, of ratings, Figure 5."""
+    form, answers, waiting = ratings_report.collect(folder, finished_only=finished_only)
+    found = ratings_report.figures(form, answers) | {"left_out": waiting}
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    figure = ratings_report.figure5(found) if "table3" in found else None
+    if figure:
+        write_atomically(out / "figure5.svg", figure)
+    text = ratings_report.markdown(found)
+    write_atomically(out / "report.json", json.dumps(found, indent=1))
+    write_atomically(out / "report.md", text)
+    write_atomically(out / "report.html", ratings_report.html(found, figure))
+    inputs = runs.hashes([folder / KEY, *sheets.sheet_paths(folder)], folder)
+    runs.write_manifest(out, "ratings", sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
+    print(text)
+    left = f"; not done yet, and left out: {', '.join(waiting)}" if waiting else ""
+    runs.console.print(f"report: {out / 'report.html'}{left}", highlight=False, soft_wrap=True)
+
+
+def _descriptions(path: Path) -> dict[str, str]:
+    found = {}
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = orjson.loads(line)
+            found[str(row["id"])] = str(row["description"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise SourceError(
+                f'{path}, line {number}: not {{"id": ..., "description": ...}}; `python -m train.describe` writes it'
+            ) from None
+    return {id: text for id, text in found.items() if text.strip()}
+
+
+def _lines(path: Path) -> Sequence[bytes]:
+    try:
+        return path.read_bytes().splitlines()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", no_args_is_help=True)
+app.command("sheets", help=make.__doc__)(runs.explained(make))
+app.command("serve", help=serve.__doc__)(runs.explained(serve))
+app.command("report", help=report.__doc__)(runs.explained(report))
+
+if __name__ == "__main__":
+    app()
