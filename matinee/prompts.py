@@ -82,6 +82,8 @@ _SENTENCE_END = ".!?…\"'”’)"
 class ChatTokenizer(Protocol):
     """The part of a tokenizer that a chat prompt needs."""
 
+    bos_token: str | None
+
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 
 
@@ -122,7 +124,9 @@ def enhancer_prompt(item: Item, tokenizer: ChatTokenizer | None = None, *, examp
     told = facts_text(item) if facts is None else facts
     if tokenizer is not None:
         content = f"{ASK.format(kind=one_line(item.kind))}\n\n{told}"
-        return str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
+        turn = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
+        # Gemma's template writes it, and so does the tokenizer when it reads the prompt: twice is not what the model was trained on.
+        return turn.removeprefix(tokenizer.bos_token or "")
     shown = [f"{facts_text(example)}\n{ANSWER} {answer}" for example, answer in EXAMPLES[:examples]]
     return "\n\n".join([*shown, f"{told}\n{ANSWER}"])
 

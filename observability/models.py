@@ -1,6 +1,6 @@
 """The dashboard "Models": which models run, how they batch, how much they read and write, and what it takes."""
 
-from observability.panels import PART, PLACE, View, mean, of, quantiles, rate, zero
+from observability.panels import PART, PLACE, View, of, quantiles, rate, share, zero
 
 UID, TITLE = "matinee-models", "Matinee / Models"
 SAYS = "Embedder and enhancer: what is loaded, batches, tokens, caches, waiting, memory."
@@ -27,9 +27,9 @@ _WHICH = (
         "Replica start, p95",
         {
             "{{deployment}}": "histogram_quantile(0.95, sum by (le, deployment) "
-            f"({of('ray_serve_replica_initialization_latency_ms_bucket', of=PART)}))"
+            f"({of('ray_serve_replica_startup_latency_ms_bucket', of=PART)}))"
         },
-        "From creation to the first request it can take, over all starts.",
+        "From creation to ready, over all starts; a model may load after that.",
         "ms",
     ),
     View(
@@ -42,8 +42,17 @@ _WHICH = (
 )
 
 _WORK = (
-    View("Texts or items in a batch", {"{{part}}": mean("ray_matinee_model_batch", "part")}, "Mean number that a model handled at once."),
-    View("Requests in a hop", {"{{part}}": mean("ray_matinee_hop_batch", "part")}, "Mean number that travelled together to a part."),
+    View(
+        "Texts or items in a batch",
+        quantiles("ray_matinee_model_batch", "part"),
+        "That a model handled at once, between the bounds 1, 2, 4, 8 ...: a batch of one shows as up to 1.",
+    ),
+    View(
+        "Hops that carry several",
+        {"{{part}}": f"1 - {share('ray_matinee_hop_batch', 'part', '1.0')}"},
+        "Part of the calls to a part in which more than one request travelled: none on an idle server.",
+        "percentunit",
+    ),
     View("Wait before the model", quantiles("ray_matinee_queue_wait_ms", "part"), "Time in the replica's queue.", "ms"),
     View(
         "Calls",

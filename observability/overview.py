@@ -1,7 +1,7 @@
 """The dashboard "Overview": what users feel, and whether the parts have room."""
 
 from observability.expressions import ASKING, FAILURES, PROBES
-from observability.panels import NO_QUERIES, PART, PLACE, View, mean, of, quantiles, rate, zero
+from observability.panels import NO_QUERIES, PART, PLACE, View, of, quantiles, rate, share, zero
 
 UID, TITLE = "matinee-overview", "Matinee / Overview"
 SAYS = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
@@ -117,9 +117,10 @@ _USERS = (
         top=1,
     ),
     View(
-        "Results in an answer",
-        {"{{endpoint}}": mean("ray_matinee_results", "endpoint")},
-        "Mean number of items. 0: filters leave nothing over.",
+        "Empty answers",
+        {"{{endpoint}}": share("ray_matinee_results", "endpoint", "0.5")},
+        "Part of the answers without any item: filters or exclusions left nothing over.",
+        "percentunit",
     ),
 )
 

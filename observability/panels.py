@@ -53,9 +53,13 @@ def quantiles(metric: str, by: str, *matchers: str, of_: str = APP) -> dict[str,
     return {f"{name} {{{{{by}}}}}": f"histogram_quantile({q}, {buckets})" for name, q in QUANTILES.items()}
 
 
-def mean(metric: str, by: str, of_: str = APP) -> str:
-    """The mean of what a histogram saw, by a label."""
-    return f"{rate(f'{metric}_sum', by, of_=of_)} / {rate(f'{metric}_count', by, of_=of_)}"
+def share(metric: str, by: str, bound: str, of_: str = APP) -> str:
+    """Part of a histogram's observations that were at most `bound`, one of its bounds.
+
+    In place of a mean: Ray fills `_sum` with the middle of each bucket, so that a batch of one would count as half.
+    """
+    few, all_ = rate(f"{metric}_bucket", by, f'le="{bound}"', of_=of_), rate(f"{metric}_count", by, of_=of_)
+    return f"{few} / {all_}"
 
 
 def zero(expression: str, like: str) -> str:

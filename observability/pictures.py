@@ -26,6 +26,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
 
 MOST_LINES = 10
+HEAD = 1.5
+MARGINS = (1.1, 0.3, 0.9, 0.7)
+"""Of a panel, in the grid's units: left, right, above, below."""
 DIM, INK = "#8e8e8e", "#2b2b2b"
 Drawn = list[tuple[str, Series]]
 
@@ -55,15 +58,17 @@ def draw(uid: str, title: str, source: Prometheus, seconds: float, path: Path) -
     """One dashboard as a PNG, its panels where Grafana puts them."""
     plt.switch_backend("Agg")
     shown = list(panels(uid))
-    # Grafana's grid counts the rows' own lines too; only the order of the panels' lines matters here.
-    tops = sorted({panel.place[1] for panel in shown})
-    heights = [max(panel.place[3] for panel in shown if panel.place[1] == top) for top in tops]
-    figure = plt.figure(figsize=(16, 0.42 * sum(heights) + 0.8), layout="constrained")
-    figure.suptitle(f"{title}   (drawn from the dashboard's queries, not a Grafana screenshot)", fontsize=13, color=INK)
-    grid = figure.add_gridspec(len(tops), COLUMNS, height_ratios=heights)
+    # Grafana's grid counts the rows' own lines too; here only the panels' lines take room.
+    heights = {panel.place[1]: panel.place[3] for panel in shown}
+    tall = sum(heights.values()) + HEAD
+    figure = plt.figure(figsize=(16, 0.42 * tall))
+    figure.text(0.5, 1 - 0.6 / tall, f"{title}   (drawn from the dashboard's queries, not a Grafana screenshot)", ha="center", fontsize=13)
     for panel in shown:
-        x, y, width, _ = panel.place
-        axes = figure.add_subplot(grid[tops.index(y), x : x + width])
+        x, y, width, height = panel.place
+        above = HEAD + sum(room for line, room in heights.items() if line < y)
+        left, right, up, down = MARGINS
+        box = (x + left, tall - above - height + down, width - left - right, height - up - down)
+        axes = figure.add_axes((box[0] / COLUMNS, box[1] / tall, box[2] / COLUMNS, box[3] / tall))
         axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
         PAINTERS[panel.kind](axes, panel, _asked(panel, source, seconds))
     figure.savefig(path, dpi=80)
@@ -88,7 +93,7 @@ def _lines(axes: Axes, panel: Panel, drawn: Drawn) -> None:
         times: Any = [datetime.fromtimestamp(at, UTC) for at, _ in series.points]
         axes.plot(times, [value for _, value in series.points], linewidth=1.2, label=name)
     axes.set_ylim(0, 1.1 * max(_peak(series) for _, series in drawn) or 1)
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     axes.yaxis.set_major_formatter(lambda value, _: written(value, panel.unit))
     axes.tick_params(labelsize=7, colors=DIM)
     axes.grid(alpha=0.25)

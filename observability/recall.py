@@ -1,6 +1,6 @@
 """The dashboard "Recall and index": what searches find, measured all the time, and the index they find it in."""
 
-from observability.panels import NO_QUERIES, PART, PLACE, View, mean, of, quantiles, rate, zero
+from observability.panels import NO_QUERIES, PART, PLACE, View, of, quantiles, rate, zero
 
 UID, TITLE = "matinee-recall", "Matinee / Recall and index"
 SAYS = "What searches find, measured by the probe through the real API, and the index they find it in."
@@ -122,7 +122,11 @@ _INDEX = (
         "Time of a call in a replica, by deployment; choose Retriever at the top.",
         "ms",
     ),
-    View("Results in an answer", {"{{endpoint}}": mean("ray_matinee_results", "endpoint")}, "Mean number of items."),
+    View(
+        "Items in an answer",
+        quantiles("ray_matinee_results", "endpoint"),
+        "Between the bounds 1, 2, 5, 10 ...: fewer than were asked for, where filters leave no more over.",
+    ),
     View(
         "Events",
         {

@@ -113,7 +113,9 @@ class Recorder:
         self._call = getattr(metric, self._record)
 
     def __call__(self, value: float = 1, **tags: str) -> None:
-        self._call(value, tags)
+        # Ray raises where a counter is to grow by nothing, which a model that writes no token makes it.
+        if value or self._record != "inc":
+            self._call(value, tags)
 
 
 class RaySink:
@@ -188,6 +190,8 @@ class _MemoryMetric:
 
     def inc(self, value: float, tags: Mapping[str, str]) -> None:
         self._check(tags)
+        if self._spec.kind == "counter" and value <= 0:
+            raise ValueError(f"value must be >0, got {value}")  # as Ray does
         key = (self._spec.name, tuple(sorted(tags.items())))
         self._values[key] = self._values.get(key, 0) + value
 

@@ -72,7 +72,8 @@ def main(
         heldout, checkpointing, seed, save_steps,
     )  # fmt: skip
     if smoke:
-        recipe = Recipe(**recipe.as_dict() | SMOKE)
+        # What is asked for counts where it is smaller still.
+        recipe = Recipe(**recipe.as_dict() | {name: min(most, getattr(recipe, name) or most) for name, most in SMOKE.items()})
     recipe.accumulate(workers)
     on_gpu = launch.has_gpu() if gpu is None else gpu
     if on_gpu and precision != "fp32" and not launch.bf16_pays(on_gpu):

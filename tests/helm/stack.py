@@ -120,6 +120,8 @@ def small(home: Path, port: int) -> dict[str, Any]:
             "index": {"engine": "edge", "shards": 1, "replication_factor": 1, "deployment": ONE},
             "serving": {
                 "port": port,
+                # Each roll-over takes this long.
+                "drain_s": 15,
                 "fast": True,
                 "haproxy": HAPROXY,
                 "keys": [KEY.model_dump(mode="json")],

@@ -23,6 +23,18 @@ def test_the_graph_starts_and_answers(stack: Stack, values: str) -> None:
     assert "minilm" in str(stack.info()["embedder"]).lower()
 
 
+def test_keys_are_rotated_in_place(stack: Stack) -> None:
+    stack.apply()
+    stack.cluster.wait_running()
+    before = stack.cluster.replicas()
+    entry = {"name": "reader", "sha256": "0" * 64, "scopes": ["read"]}
+    stack.cluster.deploy(template(given=stack.given(serving={"keys": [entry]})))
+    until(lambda: stack.search().status_code == 401)
+    stack.apply()
+    until(lambda: stack.search().status_code == 200)
+    assert stack.cluster.replicas()["Gateway"] == before["Gateway"]
+
+
 def test_a_roll_over_of_everything_but_the_locked_index_under_load(stack: Stack) -> None:
     """The enhancer's deadline is an argument: every replica is replaced. The embedded engine's one Retriever has to stop first."""
     stack.apply()
@@ -40,15 +52,3 @@ def test_a_roll_over_of_everything_but_the_locked_index_under_load(stack: Stack)
     assert all(": 503 " in failure for failure in load.failures), load.failures[:3]
     assert load.mixed == []
     assert stack.search().status_code == 200
-
-
-def test_keys_are_rotated_in_place(stack: Stack) -> None:
-    stack.apply()
-    stack.cluster.wait_running()
-    before = stack.cluster.replicas()
-    entry = {"name": "reader", "sha256": "0" * 64, "scopes": ["read"]}
-    stack.cluster.deploy(template(given=stack.given(serving={"keys": [entry]})))
-    until(lambda: stack.search().status_code == 401)
-    stack.apply()
-    until(lambda: stack.search().status_code == 200)
-    assert stack.cluster.replicas()["Gateway"] == before["Gateway"]

@@ -101,9 +101,11 @@ def test_a_form_prompt_shows_examples_and_ends_where_the_answer_begins() -> None
 
 
 class Chat:
+    bos_token = "<bos>"
+
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: object) -> str:
         assert kwargs == {"tokenize": False, "add_generation_prompt": True}
-        return f"<turn>{conversation[0]['content']}</turn>"
+        return f"<bos><turn>{conversation[0]['content']}</turn>"
 
 
 def test_a_chat_prompt_asks_and_gives_the_facts() -> None:

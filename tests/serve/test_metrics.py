@@ -172,3 +172,13 @@ def test_the_tokens_that_the_embedder_read_are_counted(local_graph: Any) -> None
     before = embedder.tokens_read
     embedder.encode(["one two three", "four"])
     assert embedder.tokens_read - before == sum(embedder.token_counts(["one two three", "four"]))
+
+
+def test_a_counter_takes_nothing_as_nothing() -> None:
+    """A model that writes no token is no fault; Ray's counters would raise."""
+    sink = MemorySink()
+    metrics = Metrics(sink)
+    metrics.generated_tokens(0)
+    assert sink.values == {}
+    metrics.generated_tokens(3)
+    assert list(sink.values.values()) == [3]

@@ -107,7 +107,7 @@ class Job:
     def starts(self) -> list[dict[str, Any]]:
         return [row for row in self.rows() if "from_step" in row]
 
-    def until(self, done: Callable[[], Any], seconds: float = 90) -> None:
+    def until(self, done: Callable[[], Any], seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not done():
             assert self.process.poll() is None, self.process.communicate()[1][-3000:]
@@ -115,7 +115,7 @@ class Job:
             time.sleep(0.1)
 
     def finish(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=180)
+        _, err = self.process.communicate(timeout=300)
         return self.process.returncode, err
 
     def kill(self) -> None:

@@ -183,15 +183,15 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     args = ("enhancer", out, pairs_of_films, "--smoke", "--cpu", "--heldout", 2, "--max-tokens", 64)
 
     job = start(*args, home=home)
-    job.until(lambda: job.rows() and job.rows()[-1].get("step", 0) > 2, 240)
+    job.until(lambda: job.rows() and job.rows()[-1].get("step", 0) > 2)
     # No file may grow beyond a megabyte any more: what a write to a full disk looks like, for this process alone.
     resource.prlimit(job.starts()[0]["pid"], resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    job.until(lambda: len(job.starts()) == 2, 240)
+    job.until(lambda: len(job.starts()) == 2)
     assert job.starts()[1]["from_step"] == 2
-    job.until(lambda: job.rows()[-1].get("step", 0) > 2, 240)
+    job.until(lambda: job.rows()[-1].get("step", 0) > 2)
     os.kill(job.starts()[1]["pid"], signal.SIGKILL)
-    job.until(lambda: len(job.starts()) == 3, 240)
-    job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[2]["from_step"], 240)
+    job.until(lambda: len(job.starts()) == 3)
+    job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[2]["from_step"])
     job.kill()
     again = start(*args, home=home)
     code, err = again.finish()
