@@ -202,6 +202,9 @@ class BleuReporter(Reporter):
         self.progress["seconds"] += time.perf_counter() - self._began
         self.progress["tokens"] = int(state.num_input_tokens_seen)
         self.progress["peak_gb"] = max(self.progress["peak_gb"], peak_gb())
+        if float(state.epoch).is_integer() or state.global_step >= state.max_steps:
+            # The epoch's end saves: a checkpoint of before would go on without its BLEU.
+            control.should_save = False
         super().on_step_end(args, state, control, **given)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

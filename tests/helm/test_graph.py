@@ -48,7 +48,8 @@ def test_a_roll_over_of_everything_but_the_locked_index_under_load(stack: Stack)
     load.report()
     after = stack.cluster.replicas()
     assert all(not before[name] & after[name] for name in before)
-    # While the one process that may hold the index changes, answers are 503; never anything else, and afterwards all is well.
-    assert all(": 503 " in failure for failure in load.failures), load.failures[:3]
+    # While the one process that may hold the index changes, answers are 503, or 504 where they waited for it to their deadline; never
+    # anything else, and afterwards all is well.
+    assert all(": 503 " in failure or ": 504 " in failure for failure in load.failures), load.failures[:3]
     assert load.mixed == []
     assert stack.search().status_code == 200

@@ -324,5 +324,6 @@ def test_info_says_what_runs(roberta: Path) -> None:
         "precision": "fp32",
         "dimension": 32,
         "max_tokens": 64,
+        "language": "english",
         "fingerprint": embedder.fingerprint,
     }

@@ -111,7 +111,10 @@ def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared:
     assert {"report.html", "report.json", "report.md"} <= set(manifest["outputs"])
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(found["queries"]) == {"item_keyword", "known_desc", "text_keyword", "item_metadata (circular)"}
-    assert {row["system"] for row in found["table1"]} == {"random", "vote count", "BM25", "TF-IDF", "before", "after"}
+    assert {row["system"] for row in found["table1"]} == {
+        *("random", "vote count", "BM25", "TF-IDF"),
+        *("before", "after", "before + facts", "after + facts"),
+    }
     assert {row["items"] for row in found["table1"] if row["set"] == "text_keyword"} == {"all items", "judged items"}
     # The same model twice: no difference at all.
     assert all(row["minus_before"]["ndcg"]["mean"] == 0 for row in found["table1"] if row["system"] == "after")
