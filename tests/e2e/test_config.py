@@ -94,3 +94,4 @@ def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
         for left in [*family, *([psutil.Process(process.pid)] if process.poll() is None else [])]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 left.kill()
+        process.wait(60)
