@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -94,7 +95,8 @@ class Coalescer(Generic[Unit, Result]):
                 if not waiting.future.done():
                     batch.append(waiting)
             if batch:
-                task = asyncio.get_running_loop().create_task(self._run(batch))
+                # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
+                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
                 self._in_flight.add(task)
                 task.add_done_callback(self._done)
 

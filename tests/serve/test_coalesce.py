@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -120,6 +121,25 @@ async def test_who_gave_up_while_waiting_is_not_sent() -> None:
     callee.gate.set()
     assert await asyncio.gather(first, stays) == [0, 2]
     assert callee.batches == [[0], [2]]
+
+
+async def test_a_batch_belongs_to_no_request() -> None:
+    """Ray Serve knows by a context variable which calls a request has made, and cancels them with it: also those of its companions."""
+    request: ContextVar[str] = ContextVar("request")
+    callee, seen = Callee(), []
+
+    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+        seen.append(request.get("none"))
+        return await callee(batch)
+
+    call = coalescer(send, max_batch=2)
+
+    async def ask(name: str) -> Any:
+        request.set(name)
+        return await call(name, LATER)
+
+    assert await asyncio.gather(*map(ask, "abc")) == ["a", "b", "c"]
+    assert seen == ["none", "none"]
 
 
 async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
