@@ -116,7 +116,12 @@ def merge(model_dir: Path, adapter: Path, into: Path) -> None:
 def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
     """CTranslate2 int8 in `into`, which is replaced. The tokenizer stays with the model: only there it is read as Gemma's own."""
     from ctranslate2.converters import TransformersConverter
+    from transformers import AutoConfig
 
+    advice = "set enhancer.precision to bf16"
+    # Its loader trips over such a model's configuration, and merging would round the adapter away.
+    if getattr(AutoConfig.from_pretrained(model_dir), "quantization_config", None):
+        raise ModelError(f"{model_dir.name} is quantised already, and CTranslate2 converts plain weights only: {advice}")
     source = model_dir
     if adapter is not None:
         source = into.parent / "merged"
@@ -124,8 +129,9 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
     try:
         with quiet():
             TransformersConverter(str(source), low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
-    except (ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): set enhancer.precision to bf16") from error
+    except ValueError as error:
+        # An architecture that it has no loader for. Files that can't be read fail as in every precision, and are `generation`'s to explain.
+        raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): {advice}") from error
 
 
 def model_class(model_dir: Path) -> Any:

@@ -82,6 +82,7 @@ class Upkeep:
                 log.info("background enrichment waits: %s", error)
                 done = 0
             except Exception:
+                # Nobody awaits this task: a bug that ended it would leave every later write without its description, and say nothing.
                 log.exception("background enrichment failed; it goes on")
                 done = 0
             if not done:
