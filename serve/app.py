@@ -9,7 +9,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
 from matinee.loading import load_settings
-from matinee.settings import Deployment, Settings
+from matinee.settings import Settings
+from matinee.settings_base import Deployment
 from serve import deployments
 
 

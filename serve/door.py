@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, StatusCode
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from matinee.settings import ServingSettings
+from matinee.settings_serving import ServingSettings
 from serve import logs
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of

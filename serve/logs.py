@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from matinee.settings import ServingSettings
+from matinee.settings_serving import ServingSettings
 
 OURS = ("serve", "matinee")
 THEIRS = ("opentelemetry", "s3fs")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from matinee import evaluation
 from matinee.evalsets import QuerySet
-from matinee.settings import ProbeSettings
+from matinee.settings_serving import ProbeSettings
 from serve import probe_queries
 from serve.probe_client import AskError, ProbeClient
 

@@ -8,7 +8,8 @@ import pytest
 
 from matinee.errors import SettingsError
 from matinee.loading import PROFILES, load_settings
-from matinee.settings import LANGUAGES, SCOPES, EnhancerSettings, Settings
+from matinee.settings import LANGUAGES, EnhancerSettings, Settings
+from matinee.settings_serving import SCOPES
 from matinee.sparse import Bm25Encoder
 
 HASH = "0" * 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import Route, expect
 
-from matinee.settings import KeySettings
+from matinee.settings_serving import KeySettings
 from serve.access import hash_key
 
 if TYPE_CHECKING:

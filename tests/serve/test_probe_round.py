@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from matinee.errors import SettingsError, SourceError
 from matinee.items import item_uid
 from matinee.loading import load_settings
-from matinee.settings import ProbeSettings
+from matinee.settings_serving import ProbeSettings
 from serve import probe_queries
 from serve.probe_client import AskError
 from serve.probe_metrics import METRICS, ProbeMetrics, table
