@@ -28,6 +28,10 @@ def _load(name: str, folder: str = ".") -> Any:
     return sys.modules[name]
 
 
+# Before the conftest of any folder, so that all can import it by its name.
+_load("waiting")
+
+
 @pytest.fixture(scope="session")
 def local_graph() -> Any:
     """The module `local_graph`: `build_local_graph`, `serve_app`, `local_settings`, `FakeEnhancer`."""

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_S, STOP_S = 240, 90
@@ -32,17 +32,6 @@ SETTINGS = {
     "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "16",
     "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
 }
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The first true value of `condition`; fails when there is none in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    pytest.fail(f"not within {seconds:g} s: {what}")
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -219,5 +208,5 @@ def server(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Serv
 
 @pytest.fixture(scope="session")
 def tools() -> Any:
-    """`run`, `until`, `Load`, `new_home`, `free_port`, `environment` for the test modules: `tests/` is no package."""
+    """`run`, `Load`, `new_home`, `free_port`, `environment` for the test modules: `tests/` is no package."""
     return sys.modules[__name__]

@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from waiting import until
 
 # Of Ray's own schema, when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
@@ -84,7 +85,7 @@ def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
                 response = httpx.get(f"http://127.0.0.1:{port}/v1/info", timeout=10)
                 return response if response.is_success else None
 
-        info = tools.until(answer, f"serve run answers ({log})", 120).json()
+        info = until(answer, f"serve run answers ({log})", 120).json()
         assert (info["catalogue"], info["index"], info["enhancer"]) == ("demo", None, None)
     finally:
         family = psutil.Process(process.pid).children(recursive=True)

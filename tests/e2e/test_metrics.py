@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import until
 
 from serve.metrics import METRICS
 
@@ -43,7 +44,7 @@ def test_every_metric_is_exported_with_its_tags(server: Any, tools: Any) -> None
         # Histograms are exported as their buckets, count and sum.
         return {spec.exported for spec in expected.values() if spec.exported + ("_count" if spec.kind == "histogram" else "") not in found}
 
-    tools.until(lambda: not missing(), f"all metrics are exported; without: {missing()}", 60)
+    until(lambda: not missing(), lambda: f"all metrics are exported; without: {missing()}", 60)
     found = scrape(server.metrics_url)
     for spec in expected.values():
         for labels in found[spec.exported + ("_count" if spec.kind == "histogram" else "")]:

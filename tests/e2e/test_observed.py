@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -17,18 +18,18 @@ def test_a_request_is_found_in_trace_log_and_events(server: Any, tools: Any) -> 
     trace_id, ids = response.headers["x-trace-id"], [item["id"] for item in response.json()["items"]]
 
     parts = {f"matinee-{part}" for part in ("gateway", "embedder", "enhancer", "retriever")}
-    tools.until(lambda: {service for service, _ in server.collector.of(trace_id)} == parts, "all parts send their spans")
+    until(lambda: {service for service, _ in server.collector.of(trace_id)} == parts, "all parts send their spans")
     found = server.collector.of(trace_id)
     for part, stage in (("embedder", "embed"), ("enhancer", "enhance"), ("retriever", "retrieve")):
         assert found[f"matinee-{part}", part].parent == found["matinee-gateway", stage].id
         assert found["matinee-gateway", stage].parent == found["matinee-gateway", "POST /v1/search"].id
 
-    line = tools.until(lambda: _line(server, "observed"), "the request has its line")
+    line = until(lambda: _line(server, "observed"), "the request has its line")
     assert (line["part"], line["endpoint"], line["outcome"], line["trace_id"]) == ("gateway", "search", "ok", trace_id)
     assert line["stages"].keys() == {"enhance", "embed", "retrieve"}
 
     server.client.post(f"{server.url}/v1/feedback", json={"request_id": "observed", "clicked": ids[:1]}).raise_for_status()
-    events = tools.until(lambda: len(seen := _events(server, "observed")) == 2 and seen, "both events are written")
+    events = until(lambda: len(seen := _events(server, "observed")) == 2 and seen, "both events are written")
     assert [(event["event"], event.get("items", event.get("item"))) for event in events] == [("impression", ids), ("clicked", ids[0])]
     assert events[0]["user_id"] == "u-e2e"
 

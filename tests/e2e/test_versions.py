@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -25,21 +26,21 @@ def test_ingest_and_rollback_while_queries_go_on(server: Any, tools: Any) -> Non
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["kept from the API"], report["deleted through the API"]) == (1, tombstones(server))
-        tools.until(lambda: server.version() == report["version"] != first, "the server follows the new version")
+        until(lambda: server.version() == report["version"] != first, "the server follows the new version")
         unchanged(server)
         load.goes_on()
 
         late = server.put(KEPT | {"id": "e2e-late", "title": "The Late Astronomer"})
         back = server.cli("index", "rollback", "--json")
         assert json.loads(back.stdout)["version"] == first
-        tools.until(lambda: server.version() == first, "the server goes back")
+        until(lambda: server.version() == first, "the server goes back")
         unchanged(server)
         assert server.get("/v1/items/e2e-late")["id"] == late[0]["id"]
         load.goes_on()
 
         forth = server.cli("index", "rollback", "--json")
         assert json.loads(forth.stdout)["version"] == report["version"]
-        tools.until(lambda: server.version() == report["version"], "the server goes forth again")
+        until(lambda: server.version() == report["version"], "the server goes forth again")
         unchanged(server)
         assert server.status("/v1/items/e2e-late") == 200
         load.goes_on()

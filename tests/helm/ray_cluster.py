@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 import httpx
 from chart import ROOT, Object, one, serve_config
+from waiting import until
 
 START_S = 240
 
@@ -55,14 +55,15 @@ class Cluster:
 
     def wait_running(self, seconds: float = START_S) -> dict[str, Any]:
         """The application once it runs and every deployment has what it should. Raises with its own message where it fails."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+
+        def running() -> dict[str, Any] | None:
             app = self.application()
-            if app.get("status") == "RUNNING" and all(d["status"] == "HEALTHY" for d in app["deployments"].values()):
-                return app
             assert app.get("status") != "DEPLOY_FAILED", app["message"]
-            time.sleep(0.25)
-        raise AssertionError(f"not running within {seconds} s: {self.application()}")
+            healthy = app.get("status") == "RUNNING" and all(d["status"] == "HEALTHY" for d in app["deployments"].values())
+            return app if healthy else None
+
+        found: dict[str, Any] = until(running, lambda: f"the application runs: {self.application()}", seconds)
+        return found
 
     def replicas(self) -> dict[str, set[str]]:
         """Deployment -> the ids of its replicas."""
@@ -110,13 +111,13 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
 
 
 def _wait_started(cluster: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-3000:]
-        try:
-            if httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=10).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"Ray did not start within {START_S} s: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+    def said() -> str:
+        return log.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def answers() -> bool:
+        assert process.poll() is None, said()
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=10).is_success
+        return False
+
+    until(answers, lambda: f"Ray starts: {said()}", START_S)

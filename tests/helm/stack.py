@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,6 @@ HAPROXY = os.environ.get("MATINEE_TEST_HAPROXY") == "1"
 
 FILMS = 60
 SECRET, KEY = new_key("ops", ("read", "write", "admin"))
-
-
-def until(condition: Callable[[], Any], what: str = "", seconds: float = 180) -> Any:
-    """The first true value of `condition`."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.25)
-    return value
 
 
 @dataclass

@@ -4,7 +4,8 @@ import pytest
 from chart import VALUES, template
 from load import Load
 from ray_cluster import chart_environment
-from stack import Stack, until
+from stack import Stack
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from load import Load
 from safetensors.numpy import load_file, save_file
-from stack import Stack, artifacts, until
+from stack import Stack, artifacts
+from waiting import until
 
 from matinee import weights
 from matinee.artifacts import ArtifactStore, Origin

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
+from waiting import until
 
 from matinee.items import Item
 from matinee.sources import read_items
@@ -108,11 +108,13 @@ class Job:
         return [row for row in self.rows() if "from_step" in row]
 
     def until(self, done: Callable[[], Any], seconds: float = 300) -> None:
-        end = time.monotonic() + seconds
-        while not done():
+        def checked() -> Any:
+            if value := done():
+                return value
             assert self.process.poll() is None, self.process.communicate()[1][-3000:]
-            assert time.monotonic() < end, self.rows()
-            time.sleep(0.1)
+            return None
+
+        until(checked, self.rows, seconds)
 
     def finish(self) -> tuple[int, str]:
         _, err = self.process.communicate(timeout=300)

@@ -1,0 +1,20 @@
+"""Waiting for what other processes and threads do: the one place of the tests that polls."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = 180) -> Any:
+    """The first true value of `condition`; fails where there is none in time, with `what`, asked only then where it is a function.
+
+    A condition that can tell that waiting is in vain asserts it.
+    """
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what() if callable(what) else what}")
+        time.sleep(0.1)
+    return value
