@@ -54,8 +54,8 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
         "max_queued_requests": deployment.max_queued_requests,
         "ray_actor_options": {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
         "graceful_shutdown_timeout_s": settings.serving.drain_s,
-        # A copy starts before the old one stops; the embedded index is the exception, one process at a time may hold it.
-        "max_surge_percent": 0 if deployment is settings.index.deployment and settings.index.engine == "edge" else 100,
+        # A copy starts before the old one stops. That of a Retriever with the embedded index waits until the old one gives the index up.
+        "max_surge_percent": 100,
         "backpressure_config": {"status_code": 503, "retry_after_s": settings.serving.retry_after_s},
         "max_constructor_retry_count": 3,
         "health_check_period_s": 5,

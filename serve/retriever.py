@@ -1,12 +1,15 @@
 """The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.live`. It is healthy without an index.
+A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.live`. It is healthy without an index, and while another
+replica still holds the embedded one.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from matinee import titles
@@ -22,6 +25,10 @@ from serve.index_health import IndexHealth
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+HANDOVER_S = 10.0
+"""How long calls wait for an embedded index that another replica holds: in a roll-over it stops once this one is up, in about 3 s."""
+LOCKED_WATCH_S = 0.1
 
 _FACETS = ("kind", "genres", "language")
 
@@ -39,21 +46,23 @@ class Retriever:
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+        self._locked: IndexLockedError | None = None
+        self._handover_ends = float("-inf")
         self.trouble: str | None = None
 
     async def start(self) -> None:
-        """Open the current version, if there is one, and keep following. Raises only where waiting can't help (a locked path)."""
+        """Open the current version, if there is one, and keep following: also one that the replica before has to give up first."""
+        self._handover_ends = time.monotonic() + HANDOVER_S
         try:
-            await self._refresh(recover=True)
-        except IndexLockedError:
-            raise
+            await self._refresh()
         except MatineeError as error:
             self._note(error)
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._watch_s)
+            await asyncio.sleep(self._watch_s if self._locked is None else min(LOCKED_WATCH_S, self._watch_s))
             try:
                 await self._refresh()
             except MatineeError as error:
@@ -64,9 +73,10 @@ class Retriever:
                 self._health.checked(error)
                 self.trouble = "the current index version can't be opened; see the Retriever's log"
 
-    async def _refresh(self, *, recover: bool = False) -> None:
-        changed = await self._live.refresh(recover=recover)
-        self.trouble = None
+    async def _refresh(self) -> None:
+        changed = await self._live.refresh(recover=self._live.manifest is None)
+        self.trouble = self._locked = None
+        self._opened.set()
         self._health.checked(None)
         if changed and self._live.manifest is not None:
             self._health.opened(self._live.manifest)
@@ -75,11 +85,25 @@ class Retriever:
         if str(error) != self.trouble:
             log.warning("%s", error)
         self.trouble = str(error)
+        self._locked = error if isinstance(error, IndexLockedError) and self._live.manifest is None else None
         self._health.checked(error)
+
+    async def _handed_over(self) -> None:
+        """Return once the index is this replica's, or it is no handover that keeps it locked."""
+        if self._locked is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._handover_ends - time.monotonic()):
+                    await self._opened.wait()
+
+    def _index(self, fingerprint: str | None = None) -> Index:
+        if self._locked is not None:
+            raise IndexLockedError(str(self._locked))
+        return self._live.get(fingerprint)
 
     async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
         """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
         with self._handling(batch):
+            await self._handed_over()
             results = await self._results(batch)
         # Its own state it knows without the store.
         self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, calls.Status))
@@ -104,7 +128,7 @@ class Retriever:
         groups: dict[str, tuple[Recommender, list[int]]] = {}
         for i, unit in enumerate(units):
             try:
-                index = self._live.get(unit.fingerprint)
+                index = self._index(unit.fingerprint)
             except MatineeError as error:
                 results[i] = error
                 continue
@@ -137,16 +161,15 @@ class Retriever:
             return error
 
     async def _answer(self, unit: Any) -> Any:
+        if isinstance(unit, calls.Status):
+            return await self._status()
+        index = self._index()
         match unit:
-            case calls.Status():
-                return await self._status()
             case calls.Write():
                 return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, if_revision=unit.if_revision)
             case calls.Delete():
                 hit = await self._live.delete(unit.id)
                 return None if hit is None else hit.payload
-        index = self._live.get()
-        match unit:
             case calls.Fetch():
                 hits = await index.retrieve(unit.ids)
                 return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]

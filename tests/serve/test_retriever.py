@@ -21,7 +21,7 @@ from matinee.errors import (
 )
 from matinee.index import open_store
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
-from serve import calls
+from serve import calls, retriever
 from serve.coalesce import timed
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
@@ -244,13 +244,35 @@ async def test_a_switch_that_fails_half_way_is_tried_again(bench: Bench, monkeyp
     assert retriever.trouble is None
 
 
-async def test_an_index_that_another_holds_stops_the_start(bench: Bench) -> None:
+async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: Bench) -> None:
     await bench.build(2)
+    before = await bench.start()
     await bench.start()
-    second = Retriever(bench.settings, Metrics(MemorySink()))
-    with pytest.raises(IndexLockedError):
-        await second.start()
-    await second.close()
+    asked = asyncio.create_task(bench.ask(calls.Status(), calls.Facets(), like(bench.graph.demo_films()[0].title)))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not asked.done()
+    await before.close()
+    [status, (_, count), answer] = await asked
+    assert (status["index"]["items"], count, status["trouble"]) == (2, 2, None)
+    assert answer.count == 1
+
+
+async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retriever, "HANDOVER_S", 0)
+    await bench.build(2)
+    before = await bench.start()
+    await bench.start()
+    [status, *answers] = await bench.ask(calls.Status(), calls.Facets(), calls.Delete("x"), like("The Matrix"))
+    assert status["index"] is None
+    assert "another process" in status["trouble"]
+    assert [type(answer) for answer in answers] == [IndexLockedError] * 3
+    await before.close()
+
+    async def opened() -> bool:
+        return await bench.version() is not None
+
+    await bench.until(opened)
 
 
 async def test_an_ambiguous_title_carries_its_candidates(bench: Bench) -> None:
