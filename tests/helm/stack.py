@@ -110,7 +110,7 @@ def small(home: Path, port: int) -> dict[str, Any]:
             "index": {"engine": "edge", "shards": 1, "replication_factor": 1, "deployment": ONE},
             "serving": {
                 "port": port,
-                # Each roll-over takes this long.
+                # As short as the deadline allows: a gateway that goes stays open for the rest.
                 "drain_s": 15,
                 "fast": True,
                 "haproxy": HAPROXY,
@@ -121,6 +121,7 @@ def small(home: Path, port: int) -> dict[str, Any]:
         "keys": {"existingSecret": ""},
         "models": {"storage": {"kind": "pvc", "accessMode": "ReadWriteMany"}},
         "qdrant": {"mode": "none"},
+        "rayService": {"upgradeStrategy": "None"},
         "ingest": {"enabled": False},
     }
 

@@ -36,21 +36,17 @@ def test_keys_are_rotated_in_place(stack: Stack) -> None:
     assert stack.cluster.replicas()["Gateway"] == before["Gateway"]
 
 
-def test_a_roll_over_of_everything_but_the_locked_index_under_load(stack: Stack) -> None:
-    """The enhancer's deadline is an argument: every replica is replaced. The embedded engine's one Retriever has to stop first."""
+def test_every_replica_is_replaced_under_load(stack: Stack) -> None:
+    """The enhancer's deadline is an argument. The embedded engine's one Retriever hands the index over to its copy."""
     stack.apply()
     stack.cluster.wait_running()
     before = stack.cluster.replicas()
     with Load(stack) as load:
         load.phase("every replica is replaced, embedded engine")
         stack.apply(enhancer={"deadline_s": 13})
-        until(lambda: stack.cluster.replicas() != before)
+        until(lambda: all(not before[name] & now for name, now in stack.cluster.replicas().items()))
         stack.cluster.wait_running()
+        load.more(8)
     load.report()
-    after = stack.cluster.replicas()
-    assert all(not before[name] & after[name] for name in before)
-    # While the one process that may hold the index changes, answers are 503, or 504 where they waited for it to their deadline; never
-    # anything else, and afterwards all is well.
-    assert all(": 503 " in failure or ": 504 " in failure for failure in load.failures), load.failures[:3]
+    assert load.failures == []
     assert load.mixed == []
-    assert stack.search().status_code == 200

@@ -1,16 +1,23 @@
 """The plain manifests under k8s/: valid, restricted, with commands that exist; and what the runbooks tell to type exists too."""
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, ROOT, Object, containers, pods, validate
+from chart import CHART, ROOT, Object, containers, one, pods, template, validate
 from test_pods import check_command, help_of, restricted
 
 JOBS = sorted((ROOT / "k8s" / "jobs").glob("*.yaml"))
 DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "README.md", CHART / "README.md"]
+
+
+def load_values() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return values
 
 
 def objects(path: Path) -> list[Object]:
@@ -36,8 +43,47 @@ def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monke
     [job] = objects(path)
     check_command(shlex.split(job["spec"]["entrypoint"]))
     [head] = containers(job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"])
-    load_settings(environ={entry["name"]: entry["value"] for entry in head["env"] if entry["name"].startswith("MATINEE_")})
+    given = {entry["name"]: entry.get("value", "from a Secret") for entry in head["env"]}
+    load_settings(environ={name: value for name, value in given.items() if name.startswith("MATINEE_")})
     assert job["metadata"]["name"] == path.stem
+
+
+def test_every_job_has_a_manifest() -> None:
+    """But for the sheets of ratings, which people fill in."""
+    runnable = {path.stem for path in (ROOT / "train").glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8")}
+    assert {path.stem for path in JOBS} == runnable - {"ratings"} | {"base"}
+
+
+def test_a_job_with_a_gpu_asks_for_one_and_runs_on_its_image() -> None:
+    for path in JOBS:
+        for entry in objects(path):
+            for _, pod in pods(entry):
+                for container in containers(pod):
+                    on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+                    if container["name"] == "ray-head":
+                        assert container["image"].endswith("-gpu" if on_gpu else "-cpu"), path.name
+                        assert ("tolerations" in pod["spec"]) == on_gpu
+
+
+def test_the_ingest_job_reaches_the_releases_qdrant() -> None:
+    """Out of its own namespace by its policy, into the release's by the value that the job's first lines name."""
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "matinee-train"}}}
+    policy = one(template(given={"networkPolicy": {"qdrantClients": [peer]}}), "NetworkPolicy", "matinee-qdrant")
+    [opened] = [rule for rule in policy["spec"]["ingress"] if peer in rule["from"]]
+    assert {"protocol": "TCP", "port": 6333} in opened["ports"]
+    [out] = [entry["spec"]["egress"] for entry in objects(ROOT / "k8s" / "jobs" / "base.yaml") if entry["kind"] == "NetworkPolicy"]
+    [to_qdrant] = [rule for rule in out if {"protocol": "TCP", "port": 6333} in rule.get("ports", [])]
+    assert to_qdrant["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "matinee"}}}]
+    first = (ROOT / "k8s" / "jobs" / "ingest.yaml").read_text(encoding="utf-8").partition("apiVersion")[0]
+    assert json.dumps([peer]) in first.replace("\n# ", " ")
+    serving = load_values()["settings"]["index"]
+    [job] = objects(ROOT / "k8s" / "jobs" / "ingest.yaml")
+    [head] = containers(job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"])
+    env = {entry["name"]: entry.get("value") for entry in head["env"]}
+    assert (env["MATINEE_INDEX__SHARDS"], env["MATINEE_INDEX__REPLICATION_FACTOR"]) == (
+        str(serving["shards"]),
+        str(serving["replication_factor"]),
+    )
 
 
 def commands() -> list[tuple[str, str]]:
@@ -73,7 +119,7 @@ def test_values_files_and_paths_of_the_documents_exist() -> None:
 
 
 def test_values_that_the_documents_set_exist() -> None:
-    known = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    known = load_values()
     for path in DOCS:
         for option in re.findall(r"--set(?:-json|-string)? '?([a-zA-Z][\w.]*)=", path.read_text(encoding="utf-8")):
             node = known

@@ -14,6 +14,7 @@ EDGE: dict[str, Any] = {
     "settings": {"index": {"engine": "edge", "replication_factor": 1, "shards": 1, "deployment": {"min_replicas": 1, "max_replicas": 1}}},
     "qdrant": {"mode": "none"},
     "models": {"storage": {"kind": "pvc"}},
+    "rayService": {"upgradeStrategy": "None"},
 }
 OUTSIDE: dict[str, Any] = {
     "settings": {"index": {"url": "https://qdrant.example:6333"}},
@@ -81,6 +82,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an HTTPRoute without keys": ({"httpRoute": {"enabled": True, "gateway": "g"}}, "exposure.anonymousRead"),
     "an Ingress without a host": (merged(settings("serving", keys=[KEY]), ingress={"enabled": True}), "needs ingress.host"),
     "keys without TLS": (merged(settings("serving", keys=[KEY]), ingress={"enabled": True, "host": "x.example"}), "set ingress.tlsSecret"),
+    "an Ingress whose controller is denied": (
+        {"ingress": {"enabled": True, "host": "x.example"}, "exposure": {"anonymousRead": True}},
+        "networkPolicy.clients is empty",
+    ),
+    "an HTTPRoute whose Gateway is denied": (
+        {"httpRoute": {"enabled": True, "gateway": "g"}, "exposure": {"anonymousRead": True}},
+        "networkPolicy.clients is empty",
+    ),
+    "a trace collector out of reach": (settings("tracing", endpoint="http://collector:4318"), "the workers could not reach it"),
     "an HTTPRoute without a Gateway": (merged(settings("serving", keys=[KEY]), httpRoute={"enabled": True}), "needs httpRoute.gateway"),
     # the index
     "the embedded engine beside a server": (merged(EDGE, qdrant={"mode": "bundled"}), "set qdrant.mode none"),
@@ -89,6 +99,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "the embedded engine allows one process a path",
     ),
     "an embedded index in emptyDir": (merged(EDGE, models={"storage": {"kind": "emptyDir"}}), "set models.storage.kind pvc"),
+    "two clusters on the embedded engine": (
+        merged(EDGE, rayService={"upgradeStrategy": "NewCluster"}),
+        "set rayService.upgradeStrategy None",
+    ),
     "a server for the embedded engine": (merged(EDGE, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
     "replicas of the embedded engine": (merged(EDGE, **settings("index", replication_factor=2)), "has no replicas"),
     "no server": ({"qdrant": {"mode": "none"}}, "set qdrant.mode bundled, or external"),

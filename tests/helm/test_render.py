@@ -72,8 +72,9 @@ def test_packages_are_the_same_bytes(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_generated_files_are_current() -> None:
-    done = subprocess.run([sys.executable, "helm/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("program", ["helm/generate.py", "k8s/generate.py"])
+def test_generated_files_are_current(program: str) -> None:
+    done = subprocess.run([sys.executable, program, "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

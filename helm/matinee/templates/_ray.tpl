@@ -4,6 +4,8 @@
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: {{ ternary "1" "0" $serving.fast | quote }}}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" $serving.haproxy | quote }}}
 - {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+# A gateway that goes stays open for so long, until every proxy knows; what it took in by then has a whole deadline left of its drain.
+- {name: RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, value: {{ max 2 (subf $serving.drain_s $serving.deadline_s) | quote }}}
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: {{ join "," .Values.metrics.latencyBuckets | quote }}}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_GRAFANA_HOST, value: DISABLED}

@@ -93,8 +93,7 @@ applications:
       {{- $user := fromYaml (include "matinee.inPlace" $s.enhancer) }}
       {{- include "matinee.deployment" (dict "root" . "name" "Enhancer" "limits" $s.enhancer.deployment "group" "models" "surge" $surge "user" $user) | nindent 6 }}
       {{- end }}
-      {{- $alone := ternary 0 $surge (eq $s.index.engine "edge") }}
-      {{- include "matinee.deployment" (dict "root" . "name" "Retriever" "limits" $s.index.deployment "group" (ternary "models" "web" (eq $s.index.engine "edge")) "surge" $alone) | nindent 6 }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Retriever" "limits" $s.index.deployment "group" (ternary "models" "web" (eq $s.index.engine "edge")) "surge" $surge) | nindent 6 }}
       {{- $keys := ternary (dict) (dict "keys" .Values.settings.serving.keys) (ne .Values.keys.existingSecret "") }}
       {{- include "matinee.deployment" (dict "root" . "name" "Gateway" "limits" $s.serving.deployment "group" "web" "surge" $surge "user" $keys) | nindent 6 }}
 {{- end -}}

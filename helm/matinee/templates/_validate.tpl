@@ -16,7 +16,7 @@
 {{- if and (eq .Values.image.tag "latest") (not .Values.image.digest) -}}{{- fail "image.tag latest names another image tomorrow: set a version, or image.digest" -}}{{- end -}}
 {{- range $name, $value := .Values.env -}}
 {{- if hasPrefix "MATINEE_" $name -}}{{- fail (printf "env.%s: settings belong into `settings`, where they are checked; remove it from env" $name) -}}{{- end -}}
-{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, auth or models instead" $name) -}}{{- end -}}
+{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, settings.serving.drain_s, auth or models instead" $name) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -54,6 +54,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}{{- fail "ingress.enabled needs ingress.host" -}}{{- end -}}
 {{- if and .Values.ingress.enabled $keys (not .Values.ingress.tlsSecret) (not .Values.ingress.annotations) -}}{{- fail "ingress would carry API keys without TLS: set ingress.tlsSecret, or the annotation by which your controller adds a certificate" -}}{{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.gateway) -}}{{- fail "httpRoute.enabled needs httpRoute.gateway, the Gateway that it attaches to" -}}{{- end -}}
+{{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) .Values.networkPolicy.enabled (not .Values.networkPolicy.clients) -}}{{- fail "ingress or httpRoute is enabled, but networkPolicy.clients is empty, so its controller could not reach the API: add its namespace, such as {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}" -}}{{- end -}}
+{{- $collector := get .Values.settings.tracing "endpoint" -}}
+{{- if and $collector (ne (toString $collector) "null") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}{{- fail (printf "settings.tracing.endpoint %s, but networkPolicy.egress is empty: the workers could not reach it; add an entry for its pods" $collector) -}}{{- end -}}
 {{- end -}}
 
 {{- define "matinee.validateIndex" -}}
@@ -64,6 +67,7 @@
 {{- if ne $q.mode "none" -}}{{- fail (printf "settings.index.engine edge is the engine inside the Retriever, but qdrant.mode is %s: set qdrant.mode none, or engine qdrant" $q.mode) -}}{{- end -}}
 {{- if gt (int $i.deployment.max_replicas) 1 -}}{{- fail (printf "settings.index.deployment.max_replicas is %d, but the embedded engine allows one process a path: set it to 1, or use engine qdrant" (int $i.deployment.max_replicas)) -}}{{- end -}}
 {{- if ne .Values.models.storage.kind "pvc" -}}{{- fail "settings.index.engine edge keeps the index under settings.home, and emptyDir loses it with the pod: set models.storage.kind pvc" -}}{{- end -}}
+{{- if ne .Values.rayService.upgradeStrategy "None" -}}{{- fail (printf "rayService.upgradeStrategy %s starts a second cluster, but the embedded engine allows one process a path: set rayService.upgradeStrategy None, or use engine qdrant" .Values.rayService.upgradeStrategy) -}}{{- end -}}
 {{- if $url -}}{{- fail "settings.index.engine edge has no server, but settings.index.url is set: remove it, or use engine qdrant" -}}{{- end -}}
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
 {{- else -}}
