@@ -1,12 +1,13 @@
 """A running server, asked over HTTP: what the CLI and the jobs use while one is alive.
 
-`server.json` in the home directory names it (`python -m serve` writes it). Does not start servers.
+`server.json` in the home directory names it (`python -m serve` writes it); `probe.json` is the recall probe's. Does not start servers.
 """
 
 import json
 import os
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,8 @@ class Server:
     @classmethod
     def running(cls, settings: Settings, *, key: str | None = None) -> "Server | None":
         """The server that `server.json` names, None where there is none or it has died."""
-        named = read_server_file(settings.server_file)
-        if named is None or not _is_alive(named["pid"]):
+        named = read_living(settings.server_file)
+        if named is None:
             return None
         server = cls(named["url"], key=key)
         try:
@@ -120,6 +121,31 @@ def read_server_file(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return named if isinstance(named, dict) and isinstance(named.get("url"), str) and isinstance(named.get("pid"), int) else None
+
+
+def read_living(path: Path) -> dict[str, Any] | None:
+    """What the file says, None also where the process that wrote it has died."""
+    named = read_server_file(path)
+    return named if named is not None and _is_alive(named["pid"]) else None
+
+
+def probe_file(settings: Settings) -> Path:
+    return settings.server_file.with_name("probe.json")
+
+
+@contextmanager
+def announced(path: Path, url: str, metrics: str) -> Iterator[None]:
+    """Say in `path` that this process serves (or probes) `url`, and where its metrics are, until the end of the `with`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        # Another may have taken the place.
+        if (read_server_file(path) or {}).get("pid") == os.getpid():
+            path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

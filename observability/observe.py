@@ -12,11 +12,12 @@ import signal
 import threading
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
-from matinee.client import read_server_file
+from matinee.client import probe_file, read_living
 from matinee.errors import MatineeError
 from matinee.loading import load_settings
 from matinee.settings import Settings
@@ -54,8 +55,9 @@ def observe(settings: Settings, port: int, stop: threading.Event) -> None:
         _welcome(prometheus.url, seen)
         while not stop.wait(LOOK_S):
             found = _write(targets, settings)
-            if found != seen and (seen := found):
-                console.print(f"now scraping {', '.join(found)}", highlight=False)
+            if found != seen:
+                seen = found
+                console.print(_scraping(found), highlight=False)
     console.print("stopped")
 
 
@@ -70,9 +72,8 @@ def config(targets: Path) -> dict[str, Any]:
 
 def _write(path: Path, settings: Settings) -> list[str]:
     """The targets there are now, written where Prometheus looks."""
-    server = read_server_file(settings.server_file) or {}
-    found = [server["metrics"].split("/")[2]] if "metrics" in server else []
-    found.append(f"127.0.0.1:{settings.probe.metrics_port}")
+    living = (read_living(file) or {} for file in (settings.server_file, probe_file(settings)))
+    found = [urlsplit(named["metrics"]).netloc for named in living if "metrics" in named]
     text = json.dumps([{"targets": found, "labels": LABELS}])
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".partial")
@@ -83,14 +84,18 @@ def _write(path: Path, settings: Settings) -> list[str]:
 
 def _welcome(url: str, targets: list[str]) -> None:
     console.print(f"Prometheus: [bold]{url}[/] (alerts: {url}/alerts, targets: {url}/targets)", highlight=False)
-    console.print(f"scraping {', '.join(targets)}", highlight=False)
-    if len(targets) == 1:
-        console.print("no server runs here yet: start one with `make demo` in another terminal", highlight=False)
+    console.print(_scraping(targets), highlight=False)
     console.print(
         f"Grafana: add {url} as a Prometheus data source, then Dashboards > New > Import each file of {FOLDER}; Ctrl-C stops this",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _scraping(targets: list[str]) -> str:
+    if not targets:
+        return "no server runs here now: start one with `make demo` in another terminal"
+    return f"scraping {', '.join(targets)}"
 
 
 if __name__ == "__main__":

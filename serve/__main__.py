@@ -12,7 +12,6 @@ Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -20,7 +19,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -28,6 +26,7 @@ import typer
 from rich.console import Console
 
 from matinee import weights
+from matinee.client import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
 from matinee.index import open_store
@@ -103,7 +102,7 @@ def run(settings: Settings, *, metrics_port: int = 0) -> None:
     with _ray(settings, port, metrics_port, stop) as metrics:
         if not _wait_ready(url, stop):
             raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
-        with _announced(settings.server_file, url, metrics):
+        with announced(settings.server_file, url, metrics):
             console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
             stop.wait()
             console.print("stopping ...")
@@ -217,18 +216,6 @@ def _wait_ready(url: str, stop: threading.Event) -> bool:
             pass
         stop.wait(0.25)
     return False
-
-
-@contextlib.contextmanager
-def _announced(path: Path, url: str, metrics: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
-    partial.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

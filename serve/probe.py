@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.client import read_server_file
+from matinee.client import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
 from matinee.loading import load_settings
 from matinee.settings import Settings
@@ -132,7 +132,7 @@ def _serve(settings: Settings) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeMetrics()
-    with _exported(settings, metrics) as address:
+    with _exported(settings, metrics) as address, _announced(settings, address):
         console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]", highlight=False, soft_wrap=True)
         with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
             asyncio.run(_watch(prober, metrics, settings))
@@ -147,12 +147,22 @@ def _exported(settings: Settings, metrics: ProbeMetrics) -> Iterator[str]:
         raise SettingsError(
             f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
         ) from None
+    reached = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
     try:
-        yield f"http://{host}:{server.server_port}/metrics"
+        yield f"http://{reached}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def _announced(settings: Settings, address: str) -> Iterator[None]:
+    """In `probe.json`, for `make observe`. Where the home can't be written, as in a pod, nobody looks there either."""
+    with contextlib.ExitStack() as exits:
+        with contextlib.suppress(OSError):
+            exits.enter_context(announced(probe_file(settings), target(settings), address))
+        yield
 
 
 async def _watch(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> None:

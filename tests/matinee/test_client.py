@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from matinee.client import Server, ServerError, ServerWrites, read_server_file
+from matinee.client import Server, ServerError, ServerWrites, announced, read_living, read_server_file
 from matinee.items import Item
 from matinee.loading import load_settings
 from matinee.settings import Settings
@@ -81,6 +81,17 @@ def test_a_damaged_server_file_names_no_server(settings: Settings, text: str) ->
     settings.server_file.write_text(text, encoding="utf-8")
     assert read_server_file(settings.server_file) is None
     assert Server.running(settings) is None
+
+
+def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(settings: Settings) -> None:
+    path = settings.home_dir / "new" / "server.json"
+    with announced(path, "http://127.0.0.1:1", "http://127.0.0.1:2/metrics"):
+        assert read_living(path) == {"url": "http://127.0.0.1:1", "pid": os.getpid(), "metrics": "http://127.0.0.1:2/metrics"}
+    assert list(path.parent.iterdir()) == []
+    with announced(path, "http://127.0.0.1:1", ""):
+        path.write_text(json.dumps({"url": "http://127.0.0.1:3", "pid": 2**30}), encoding="utf-8")
+    assert read_server_file(path) is not None
+    assert read_living(path) is None
 
 
 def test_without_a_server_file_none_runs(settings: Settings) -> None:

@@ -14,6 +14,7 @@ import pytest
 from live import e2e
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.console import Console
+from waiting import until
 
 from matinee.loading import load_settings
 from observability import observe, prometheus
@@ -41,8 +42,9 @@ def metrics() -> Iterator[Callable[[str], str]]:
         thread.join()
 
 
-def announce(home: Path, url: str) -> None:
-    (home / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid(), "metrics": url}), encoding="utf-8")
+def announce(home: Path, metrics: str, name: str = "server.json", pid: int | None = None) -> None:
+    named = {"url": "http://127.0.0.1:1", "pid": pid or os.getpid(), "metrics": metrics}
+    (home / name).write_text(json.dumps(named), encoding="utf-8")
 
 
 @needs_prometheus
@@ -50,20 +52,23 @@ def test_it_follows_what_runs_here_and_stops_clean(tmp_path: Path, metrics: Call
     said = io.StringIO()
     monkeypatch.setattr(observe, "console", Console(file=said, width=300))
     monkeypatch.setattr(observe, "LOOK_S", 0.1)
-    probe_port = int(metrics("of_probe").split(":")[2].split("/")[0])
-    settings = load_settings({"home": tmp_path, "probe": {"metrics_port": probe_port}}, environ={})
+    settings = load_settings({"home": tmp_path}, environ={})
+    announce(tmp_path, metrics("of_dead_server"), pid=2**30)
     port, stop = e2e.free_port(), threading.Event()
     thread = threading.Thread(target=observe.observe, args=(settings, port, stop))
     thread.start()
     try:
-        e2e.until(lambda: "no server runs here yet" in said.getvalue(), "it says that nothing runs")
+        until(lambda: "no server runs here now" in said.getvalue(), "it says that nothing runs")
         source = Prometheus(f"http://127.0.0.1:{port}")
         announce(tmp_path, metrics("of_server"))
+        # Where `make demo` found the usual port taken.
+        announce(tmp_path, metrics("of_probe"), "probe.json")
         for name in ("of_probe", "of_server"):
-            [series] = e2e.until(lambda name=name: source.instant(name), f"{name} is scraped")
+            [series] = until(lambda name=name: source.instant(name), f"{name} is scraped")
             assert series.labels["namespace"] == "local"
         announce(tmp_path, metrics("of_next_server"))
-        e2e.until(lambda: source.instant("of_next_server"), "the server that was started anew is scraped")
+        until(lambda: source.instant("of_next_server"), "the server that was started anew is scraped")
+        assert not source.instant("of_dead_server")
         assert {rule["name"] for rule in rules(source)} >= {"MatineeRecallDrop", "matinee:recall:usual"}
     finally:
         stop.set()
@@ -71,7 +76,7 @@ def test_it_follows_what_runs_here_and_stops_clean(tmp_path: Path, metrics: Call
     assert not thread.is_alive()
     with pytest.raises(httpx.ConnectError):
         source.instant("up")
-    assert "now scraping" in said.getvalue()
+    assert "scraping 127.0.0.1:" in said.getvalue()
 
 
 def rules(source: Prometheus) -> list[dict[str, Any]]:

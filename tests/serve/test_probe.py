@@ -273,9 +273,11 @@ def test_the_process_exports_its_rounds_and_ends_on_a_signal(served: Served, tmp
         address = next(found[1] for line in process.stderr if (found := re.search(r"metrics on (http\S+)", line)))
         assert any("demo hybrid recall@10" in line for line in process.stderr), "the round's line in the log"
         text = httpx.get(address).text
+        said = tmp_path / "probe.json"
+        assert json.loads(said.read_text()) == {"url": served.url, "pid": process.pid, "metrics": address}
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-    assert (process.wait(30), rest) == (0, "")
+    assert (process.wait(30), rest, said.exists()) == (0, "", False)
     values = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
     assert float(values['matinee_probe_recall_at_10{mode="hybrid",set="demo"}']) > 0.9
     assert float(values['matinee_probe_queries{set="demo"}']) == QUERIES
