@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, ROOT, Object, containers, one, pods, template, validate
+from chart import CHART, ROOT, VALUES, Object, containers, one, pods, rendered, template, validate
 from test_pods import check_command, help_of, restricted
 
 JOBS = sorted((ROOT / "k8s" / "jobs").glob("*.yaml"))
@@ -127,6 +127,25 @@ def test_values_that_the_documents_set_exist() -> None:
                 assert key in node, f"{path.name}: --set {option}"
                 # What stands in place of `settings` has its keys.
                 node = known["settings"] if option.startswith("ingest.settings.") and key == "settings" else node[key]
+
+
+def test_labels_that_the_documents_select_are_on_pods_of_every_values_file() -> None:
+    selectors = {found for path in DOCS for found in re.findall(r"-l (matinee/[^\s`]+)", path.read_text(encoding="utf-8"))}
+    assert selectors
+    for selector in selectors:
+        wanted = dict(pair.split("=") for pair in selector.split(","))
+        for values in VALUES:
+            labels = [pod["metadata"]["labels"] for entry in rendered(values) for _, pod in pods(entry)]
+            assert any(wanted.items() <= found.items() for found in labels), f"{values}: {selector}"
+
+
+def test_objects_that_the_documents_name_exist() -> None:
+    kinds = {"rayservice": "RayService", "statefulset": "StatefulSet", "deploy": "Deployment", "cronjob": "CronJob", "secret": "Secret"}
+    known = {(entry["kind"], entry["metadata"]["name"]) for values in (*VALUES, "everything") for entry in rendered(values)}
+    for path in DOCS:
+        named = re.findall(rf"\b({'|'.join(kinds)})[/ ](matinee[\w-]*)", path.read_text(encoding="utf-8"))
+        for kind, name in named:
+            assert (kinds[kind], name) in known, f"{path.name}: {kind} {name}"
 
 
 def test_versions_are_pinned() -> None:
