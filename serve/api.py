@@ -31,6 +31,7 @@ from serve.graph import Trace
 from serve.ids import as_uid
 from serve.metrics import Metrics
 from serve.service import Service
+from serve.state import State
 from serve.tracing import Tracing
 from serve.upkeep import Upkeep
 
@@ -78,7 +79,7 @@ def create_app(service: Service, access: Access, metrics: Metrics, *, names_requ
         _ranking(service, access, metrics, events),
         feedback.routes(events, access),
         _catalogue(service, access, upkeep),
-        _state(service, access),
+        _state(State(service), access),
     ]
     for router in routers:
         app.include_router(router)
@@ -240,14 +241,14 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
     return routes
 
 
-def _state(service: Service, access: Access) -> APIRouter:
+def _state(state: State, access: Access) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, name="info")
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded."""
         allow(access, request, "read")
-        return answer(request, **await service.info(access.writable, request.state.trace))
+        return answer(request, **await state.info(access.writable, request.state.trace))
 
     @routes.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:
@@ -259,7 +260,7 @@ def _state(service: Service, access: Access) -> APIRouter:
     )
     async def readyz(request: Request) -> Response:
         """Whether traffic may come: there is an index, and the parts that searches need answer."""
-        reasons = await service.unready(request.state.trace)
+        reasons = await state.unready(request.state.trace)
         body = orjson.dumps({"ready": not reasons, "reasons": reasons})
         return Response(body, 503 if reasons else 200, media_type="application/json")
 

@@ -3,10 +3,8 @@
 Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine function for each part of the graph.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +13,7 @@ from cachetools import LRUCache, TTLCache
 from matinee import prompts
 from matinee.embedder import Kind
 from matinee.enhancer import Description
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, MatineeError, OverloadedError
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, OverloadedError
 from matinee.index import Vector
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
@@ -27,9 +25,6 @@ from serve.ids import as_uid
 from serve.metrics import Metrics
 
 T = TypeVar("T")
-
-OUTAGE_S = 60.0
-"""How long the index store may be out of reach before gateways call themselves unready."""
 
 DESCRIPTION_S = 60.0
 """How long a gateway keeps a description: for so long may one of a model that was replaced still be told."""
@@ -46,7 +41,6 @@ class Service:
         self.graph = graph
         self.metrics = metrics
         self._vectors: LRUCache[tuple[Kind, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
-        self._reached_at = float("-inf")
         self._descriptions: TTLCache[str, Description] = TTLCache(max(1, settings.enhancer.cache_entries), DESCRIPTION_S)
         self._described_by: str | None = None
 
@@ -245,60 +239,7 @@ class Service:
     async def ask(self, unit: calls.RetrieverUnit, trace: Trace) -> Any:
         return await self._retrieve(unit, trace)
 
-    # state of the graph
-
     async def suggest(self, prefix: str, limit: int, trace: Trace) -> list[tuple[str, dict[str, Any]]]:
         """Id and payload of items whose titles begin, or nearly begin, like `prefix`."""
         found: list[tuple[str, dict[str, Any]]] = await self._retrieve(calls.Suggest(prefix, limit), trace)
         return found
-
-    async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
-        status = await self._retrieve(calls.Status(), trace)
-        parts = {name: await self._part_info(ask, trace) for name, ask in self.graph.infos.items()}
-        degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
-        if status["trouble"]:
-            degraded.append(f"index: {status['trouble']}")
-        index = status["index"]
-        if index is not None and index["fingerprint"] != parts["embedder"].get("fingerprint", index["fingerprint"]):
-            rolling = parts["embedder"]["fingerprint"] == status["before"]
-            so = "texts are searched in the version before" if rolling else "text search is refused until a new ingest"
-            degraded.append(f"index: made by another embedder than the one that serves; {so}")
-        search, serving = self.settings.search, self.settings.serving
-        return {
-            "version": version("matinee"),
-            "catalogue": self.settings.catalogue,
-            "index": None if index is None else {**index, "previous": status["previous"]},
-            "embedder": parts["embedder"],
-            "enhancer": parts.get("enhancer"),
-            "search": search.model_dump(mode="json"),
-            "limits": {
-                "k": search.max_k,
-                "text_chars": serving.max_text_chars,
-                "body_bytes": serving.max_body_bytes,
-                "deadline_s": serving.deadline_s,
-            },
-            "writable": writable,
-            "degraded": degraded,
-        }
-
-    async def _part_info(self, ask: Callable[[], Awaitable[dict[str, Any]]], trace: Trace) -> dict[str, Any]:
-        """What a part says of itself; a part that can't be asked now is degraded, and hides nothing of the others."""
-        try:
-            async with asyncio.timeout(trace.deadline - time.time()):
-                return await ask()
-        except (MatineeError, TimeoutError) as error:
-            return {"trouble": str(error) or "no answer within the deadline"}
-
-    async def unready(self, trace: Trace) -> list[str]:
-        """Why this gateway should get no traffic; empty when it should.
-
-        A short outage of the index store makes answers 503, not every gateway unready at once.
-        """
-        try:
-            status = await self._retrieve(calls.Status(), trace)
-        except MatineeError as error:
-            return [str(error)] if time.monotonic() - self._reached_at > OUTAGE_S else []
-        self._reached_at = time.monotonic()
-        if status["index"] is None:
-            return [status["trouble"] or "index_absent: build an index with `matinee ingest FILE`"]
-        return []

@@ -90,9 +90,17 @@ async def test_an_answer_that_does_not_come_in_time_is_a_504(bent: Bent) -> None
     async with bent(films=3, parts={"embedder": stuck}, **quick) as api:
         assert error(await api.post("/v1/search", {"text": "x"})) == (504, "deadline")
         assert (await api.post("/v1/search", {"text": "x", "mode": "sparse"})).status_code == 200
-    async with bent(films=3, parts={"infos": {"embedder": asyncio.Event().wait}}, **quick) as api:
+
+
+async def test_a_part_that_does_not_answer_hides_nothing_of_the_others(bent: Bent) -> None:
+    async def well() -> dict[str, Any]:
+        return {"model": "m"}
+
+    quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
+    async with bent(films=3, parts={"infos": {"embedder": asyncio.Event().wait, "enhancer": well}}, **quick) as api:
         info = (await api.get("/v1/info")).json()
         assert info["degraded"] == ["embedder: no answer within the deadline"]
+        assert info["enhancer"] == {"model": "m"}
 
 
 @pytest.mark.parametrize("late", [DeadlineError("late"), OverloadedError("full"), UnavailableError("gone")])

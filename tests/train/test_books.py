@@ -20,6 +20,7 @@ from serve.graph import Graph
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 from serve.service import Service
+from serve.state import State
 from train import describe, ingest, prepare, triplets
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ async def recommended(local_graph: Any) -> None:
     try:
         parts = [local_graph.as_part(part.call) for part in (embedder, retriever, enhancer)]
         service = Service(settings, Graph(*parts, {"embedder": embedder.info, "enhancer": enhancer.info}), metrics)
-        info = await service.info(False, service.trace())
+        info = await State(service).info(False, service.trace())
         assert (info["index"]["count"], info["index"]["recipe"], info["degraded"]) == (50, "both", [])
         cold = {
             "kind": "book",
