@@ -65,6 +65,7 @@ class Coalescer(Generic[Unit, Result]):
         self._observe_batch = observe_batch
         self._waiting: deque[_Waiting[Unit, Result]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -96,13 +97,21 @@ class Coalescer(Generic[Unit, Result]):
                     batch.append(waiting)
             if batch:
                 # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
-                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
+                task = asyncio.get_running_loop().create_task(self._while_wanted(batch), context=Context())
                 self._in_flight.add(task)
                 task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self._pump()
+
+    async def _while_wanted(self, batch: list[_Waiting[Unit, Result]]) -> None:
+        """A call that hangs keeps its place until nobody waits for it, not for ever: another replica may be well."""
+        call = asyncio.create_task(self._run(batch))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        # Not cancelled after that: it may be in the middle of a write.
+        await asyncio.wait({call}, timeout=max(waiting.timed.deadline for waiting in batch) - time.time())
 
     async def _run(self, batch: list[_Waiting[Unit, Result]]) -> None:
         if self._observe_batch is not None:

@@ -110,6 +110,17 @@ async def test_an_answer_that_is_late_is_an_error_for_its_caller_only() -> None:
     assert await patient == "patient"
 
 
+async def test_a_call_that_hangs_keeps_its_place_no_longer_than_somebody_waits() -> None:
+    callee = Callee(open_=False)
+    call = coalescer(callee, max_batch=1)
+    with pytest.raises(DeadlineError):
+        await call("hangs", time.time() + 0.3)
+    other = asyncio.create_task(call("other", LATER))
+    await callee.reached(2)
+    callee.gate.set()
+    assert await other == "other"
+
+
 async def test_who_gave_up_while_waiting_is_not_sent() -> None:
     callee = Callee(open_=False)
     call = coalescer(callee)
