@@ -74,8 +74,11 @@ class EventLog:
             self._dropped(left, "unwritten")
 
     def _run(self) -> None:
-        while self._write_some() or not self._closing:
-            pass
+        while True:
+            # A try that failed before the closing is not the last one.
+            last = self._closing
+            if not self._write_some() and last:
+                return
 
     def _write_some(self) -> bool:
         """Wait for a full part, or for `flush_s`, and write it; False where there was nothing to write, or no way to."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from waiting import until
 
 from matinee.cli import app as cli
 from matinee.corpus import Entry, write_corpus
@@ -104,6 +105,25 @@ def test_a_store_that_fails_is_tried_again_and_nothing_is_lost(tmp_path: Path, m
     bench.log.close()
     assert sorted(n for part in bench.parts() for n in part) == [1, 2]
     assert bench.lost == []
+
+
+def test_a_try_that_fails_while_the_log_closes_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, flush_s=0.01)
+    failed = threading.Event()
+    pipe = bench.log._fs.pipe_file
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            until(lambda: bench.log._closing, "the log closes")
+            raise ConnectionError("the store is down")
+        pipe(*args, **kwargs)
+
+    monkeypatch.setattr(bench.log._fs, "pipe_file", broken)
+    bench.offer(1)
+    assert failed.wait(30)
+    bench.log.close()
+    assert (bench.parts(), bench.lost) == ([[1]], [])
 
 
 def test_what_cannot_be_written_at_the_end_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
