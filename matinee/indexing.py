@@ -117,8 +117,8 @@ class PointMaker:
 
 
 def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
-    """A live item's point: its dense vector, the terms of its embedded text and of the people in it, and its title's trigrams."""
-    text = prompts.embedded_text(item, payload.get("description"), recipe)
+    """A live item's point: its dense vector, the terms of its text and of the people in it, and its title's trigrams."""
+    text = prompts.embedded_text(item, payload.get("description"), recipe, template=prompts.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))
     return Point(id, payload, {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 

@@ -12,9 +12,12 @@ from typing import Any, Literal, Protocol
 from matinee.items import Item
 from matinee.settings import Recipe
 
-TEXT_VERSION = "1"
+TEXT_VERSION = "2"
 
 Template = Literal["full", "plain"]
+# Measured (RESULTS.md): year and genres blur what a vector says of the story, but they are words that people type.
+DENSE_TEMPLATE: Template = "plain"
+SPARSE_TEMPLATE: Template = "full"
 
 # What the base model is shown before the item: two made-up works, so that no real one leaks into an answer; short, because a CPU reads
 # every token again for every item; about particulars to the last sentence, because a general one ("a warm story") is copied into answers.
@@ -148,8 +151,8 @@ def training_completion(text: str) -> str:
     return f" {one_line(text)}"
 
 
-def raw_text(item: Item, template: Template = "full") -> str:
-    """`full`: 'Title (year). Genres. Overview', better for item-to-item; `plain`: 'Title. Overview', better for text search."""
+def raw_text(item: Item, template: Template = DENSE_TEMPLATE) -> str:
+    """`full`: 'Title (year). Genres. Overview'; `plain`: 'Title. Overview'."""
     title = one_line(item.title)
     if template == "plain":
         return join_sentences(title, item.overview)
@@ -157,8 +160,11 @@ def raw_text(item: Item, template: Template = "full") -> str:
     return join_sentences(head, ", ".join(item.genres), item.overview)
 
 
-def embedded_text(item: Item, description: str | None, recipe: Recipe, *, template: Template = "full") -> str:
-    """The text that is embedded. An item without a description (not enriched yet) has its raw text under every recipe."""
+def embedded_text(item: Item, description: str | None, recipe: Recipe, *, template: Template = DENSE_TEMPLATE) -> str:
+    """The text that is embedded, or with `SPARSE_TEMPLATE` the one whose words are found.
+
+    An item without a description (not enriched yet) has its raw text under every recipe.
+    """
     raw = raw_text(item, template)
     text = one_line(description or "")
     if recipe == "raw" or not text:

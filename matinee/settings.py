@@ -126,10 +126,10 @@ class ArtifactSettings(Part):
 
 
 class SearchSettings(Part):
-    """How lists are ranked. The fusion's numbers were chosen on development queries (RESULTS.md)."""
+    """How lists are ranked. The fusion was chosen on development queries (RESULTS.md); `rrf_k` and the weights are those of RRF."""
 
     mode: Mode = "hybrid"
-    fusion: Literal["rrf", "dbsf"] = "rrf"
+    fusion: Literal["rrf", "dbsf"] = "dbsf"
     rrf_k: Annotated[int, Field(ge=1, le=1000)] = 10
     dense_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     sparse_weight: Annotated[float, Field(gt=0, le=100)] = 2.0

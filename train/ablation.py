@@ -54,17 +54,17 @@ class Index:
         self.corpus, self.encoder, self.template = corpus, encoder, template
         hidden = facts == "overview hidden"
         self.items: list[Item] = [e.item.model_copy(update={"overview": ""}) if hidden else e.item for e in corpus.entries]
-        self.raw_texts = [prompts.raw_text(item, template) for item in self.items]
-        self.raw = encoder(self.raw_texts)
+        self.words = [prompts.raw_text(item, prompts.SPARSE_TEMPLATE) for item in self.items]
+        self.raw = encoder([prompts.raw_text(item, template) for item in self.items])
 
-    def texts(self, written: Written, recipe: Recipe) -> list[str]:
+    def texts(self, written: Written, recipe: Recipe, template: prompts.Template) -> list[str]:
         """Raw where there is no description."""
         told = [written.texts.get(id) for id in self.corpus.ids]
-        return [prompts.embedded_text(item, text, recipe, template=self.template) for item, text in zip(self.items, told, strict=True)]
+        return [prompts.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
 
     def vectors(self, written: Written, recipe: Recipe) -> Matrix:
         rows = [row for row, id in enumerate(self.corpus.ids) if id in written.texts]
-        texts = self.texts(written, recipe)
+        texts = self.texts(written, recipe, self.template)
         vectors = self.raw.copy()
         vectors[rows] = self.encoder([texts[row] for row in rows])
         return vectors
@@ -83,7 +83,7 @@ class Index:
         ready = retrieval.Bm25Scorer(documents)
         # A query item asks with its own words, not with a model's.
         return lambda asked: ready(
-            [self.raw_texts[r] for r in self.rows(asked)] if asked.of_items else [asked.texts[q] for q in asked.relevant]
+            [self.words[r] for r in self.rows(asked)] if asked.of_items else [asked.texts[q] for q in asked.relevant]
         )
 
 
@@ -102,7 +102,7 @@ def table(
     encoders: Mapping[str, Encoder],
     written: Sequence[Written],
     asked: Sequence[QuerySet],
-    template: prompts.Template = "full",
+    template: prompts.Template = prompts.DENSE_TEMPLATE,
     search: SearchSettings | None = None,
 ) -> dict[str, Any]:
     """Every arm on every set, with its paired difference to the raw arm of the same way; and how many items were described."""
@@ -129,7 +129,7 @@ def table(
 
 def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> Iterator[Arm]:
     """The raw arm of each way, then what each model's descriptions make of it."""
-    plain = index.bm25(index.raw_texts)
+    plain = index.bm25(index.words)
 
     def hybrid(dense: System, sparse: System) -> System:
         def score(asked: QuerySet) -> Scores:
@@ -149,7 +149,7 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> It
     for one in written:
         enhanced, both = index.vectors(one, "enhanced"), index.vectors(one, "both")
         alone, joined = dense(enhanced), dense(both)
-        expanded = index.bm25(index.texts(one, "both"))
+        expanded = index.bm25(index.texts(one, "both", prompts.SPARSE_TEMPLATE))
         yield Arm("dense", "enhanced", one.name, alone)
         yield Arm("dense", "both, one vector", one.name, joined)
         yield Arm("dense", "both, two vectors, max", one.name, _joined(raw, alone, np.maximum))

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from matinee import prompts
 from matinee.conversion import write_atomically
 from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
@@ -41,7 +42,7 @@ def main(
     descriptions: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
     ] = None,
-    template: Annotated[str, typer.Option(help="full or plain: the text of the main tables")] = "full",
+    template: Annotated[str, typer.Option(help="of the embedded text: plain, as it is served, or full")] = prompts.DENSE_TEMPLATE,
     fusion: Annotated[list[str] | None, typer.Option(help="rrf:K:DENSE:SPARSE or dbsf; repeatable; by default a grid")] = None,
     recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
     precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto",
@@ -71,7 +72,7 @@ def main(
     settings = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
     settings["descriptions"] = [[one.name, one.facts, len(one.texts)] for one in written]
     fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
-    runs.write_manifest(out, "evaluate", settings, dict(manifest["outputs"]) | fingerprints)
+    runs.write_manifest(out, "evaluate", settings, dict(manifest["outputs"]) | _set_hashes(sets, asked, split) | fingerprints)
     print(report.markdown(found))
     runs.console.print(f"report: {out / 'report.html'}", highlight=False)
 
@@ -94,6 +95,14 @@ def _measured(
         "hybrids": tables.hybrids(corpus, systems, asked, fusions),
         "table2": tables.table2(corpus, encoders, kind, titles),
     }
+
+
+def _set_hashes(folder: Path | None, asked: list[QuerySet], split: str) -> dict[str, str]:
+    if folder is None:
+        return {}
+    files = [folder / queries.name / part for queries in asked for part in ("queries.jsonl", f"qrels/{split}.tsv")]
+    # The circular set is made here, of the items: it has no files.
+    return {f"sets/{name}": digest for name, digest in runs.hashes((path for path in files if path.is_file()), folder).items()}
 
 
 def _embedder(model: str | None, precision: str) -> Embedder:

@@ -31,7 +31,7 @@ _RANDOM_PAIRS = 50
 class Texts:
     """Which text an item is embedded as."""
 
-    template: prompts.Template = "full"
+    template: prompts.Template = prompts.DENSE_TEMPLATE
 
 
 @dataclass
@@ -99,8 +99,9 @@ def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeigh
     return lambda asked: retrieval.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)
 
 
-def lexical(corpus: Corpus, kind: Texts, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
-    texts = corpus.texts(kind)
+def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
+    """By the words of the text that is indexed for them."""
+    texts = corpus.texts(Texts(prompts.SPARSE_TEMPLATE))
     ready = scorer(texts)
 
     def score(asked: QuerySet) -> Scores:

@@ -41,7 +41,7 @@ class Pair:
 class Trainable:
     """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here."""
 
-    def __init__(self, entries: Sequence[Entry], template: prompts.Template = "full") -> None:
+    def __init__(self, entries: Sequence[Entry], template: prompts.Template = prompts.DENSE_TEMPLATE) -> None:
         self.template = template
         self.entries = [entry for entry in entries if entry.split == "train"]
         if not self.entries:

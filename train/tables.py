@@ -59,8 +59,8 @@ def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, facts:
     found: dict[str, System] = {
         "random": measure.chance(corpus),
         "vote count": measure.votes(corpus),
-        "BM25": measure.lexical(corpus, kind, retrieval.Bm25Scorer),
-        "TF-IDF": measure.lexical(corpus, kind, retrieval.TfidfScorer),
+        "BM25": measure.lexical(corpus, retrieval.Bm25Scorer),
+        "TF-IDF": measure.lexical(corpus, retrieval.TfidfScorer),
     }
     found |= {name: measure.dense(corpus, encoder, kind) for name, encoder in encoders.items()}
     if facts.any():

@@ -37,7 +37,9 @@ def main(
     margin: Annotated[
         float, typer.Option(min=0, max=1, help="a negative nearer than this part of the positive's cosine is refused")
     ] = 0.95,
-    template: Annotated[str, typer.Option(help="full: 'Title (year). Genres. Overview'; plain: 'Title. Overview'")] = "full",
+    template: Annotated[
+        str, typer.Option(help="plain: 'Title. Overview', as served; full: 'Title (year). Genres. Overview'")
+    ] = prompts.DENSE_TEMPLATE,
     model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} rows")] = False,

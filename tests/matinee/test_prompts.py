@@ -32,7 +32,7 @@ items = st.builds(
 
 
 def test_raw_text_has_the_two_templates() -> None:
-    assert prompts.raw_text(FILM) == "Mad Max: Fury Road (2015). Action, Science Fiction. Max runs across the desert."
+    assert prompts.raw_text(FILM, "full") == "Mad Max: Fury Road (2015). Action, Science Fiction. Max runs across the desert."
     assert prompts.raw_text(FILM, "plain") == "Mad Max: Fury Road. Max runs across the desert."
 
 
@@ -52,7 +52,7 @@ def test_raw_text_ends_each_sentence_once(title: str, overview: str, expected: s
 
 @given(items)
 def test_texts_have_no_holes(item: Item) -> None:
-    texts = [prompts.raw_text(item), prompts.raw_text(item, "plain"), prompts.facts_text(item), prompts.template_description(item)]
+    texts = [prompts.raw_text(item, "full"), prompts.raw_text(item, "plain"), prompts.facts_text(item), prompts.template_description(item)]
     for text in [*texts, prompts.lead(item)]:
         assert "None" not in text
         assert "()" not in text
@@ -73,6 +73,11 @@ def test_recipes_say_which_text_is_embedded() -> None:
 @pytest.mark.parametrize("description", [None, "", " \n"])
 def test_an_item_without_description_has_its_raw_text(recipe: prompts.Recipe, description: str | None) -> None:
     assert prompts.embedded_text(FILM, description, recipe) == prompts.raw_text(FILM)
+
+
+def test_words_are_found_that_vectors_leave_out() -> None:
+    assert "2015" not in prompts.embedded_text(FILM, None, "raw")
+    assert "2015" in prompts.embedded_text(FILM, None, "raw", template=prompts.SPARSE_TEMPLATE)
 
 
 def test_a_query_is_only_put_in_order() -> None:

@@ -37,7 +37,7 @@ def test_the_encoding_is_the_one_that_stored_indexes_were_made_with() -> None:
     # Golden values: whoever changes them invalidates every index that exists, and must change the fingerprint too.
     assert Bm25Encoder().query("wolf").indices == [1189835409]
     assert title_trigrams("Up").indices == [zlib.crc32(trigram) for trigram in (b"  u", b" up", b"up ")]
-    assert Bm25Encoder().fingerprint()[:16] == "0ce26f0519536d47"
+    assert Bm25Encoder().fingerprint()[:16] == "d3f04a9a3934937f"
 
 
 @pytest.mark.parametrize(

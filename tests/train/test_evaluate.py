@@ -33,7 +33,7 @@ def corpus(count: int = 6) -> measure.Corpus:
 
 
 def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) -> None:
-    texts = [prompts.raw_text(entry.item) for entry in read_corpus(prepared)]
+    texts = [prompts.raw_text(entry.item, "full") for entry in read_corpus(prepared)]
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(texts) + 1, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -109,6 +109,7 @@ def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared:
     assert result.exit_code == 0, result.output
     manifest = runs.read_manifest(tmp_path / "out", "evaluate")
     assert {"report.html", "report.json", "report.md"} <= set(manifest["outputs"])
+    assert {"sets/known_desc/queries.jsonl", "sets/known_desc/qrels/dev.tsv"} <= set(manifest["inputs"])
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(found["queries"]) == {"item_keyword", "known_desc", "text_keyword", "item_metadata (circular)"}
     assert {row["system"] for row in found["table1"]} == {
