@@ -31,7 +31,9 @@ class Alert:
 
     def rule(self) -> dict[str, Any]:
         labels = {"severity": self.severity} | ({"window": self.window} if self.window else {})
-        annotations = {"summary": self.summary, "description": self.description, "runbook_url": f"<runbooks>/{self.runbook}"}
+        annotations = {"summary": self.summary, "description": self.description}
+        # The file, for whoever has the repository; the link, where somebody said how a browser gets to it.
+        annotations |= {"runbook": f"k8s/runbooks/{self.runbook}", "runbook_url": f"<runbooks>/{self.runbook}"}
         return {"alert": self.name, "expr": self.expr, "for": self.lasts, "labels": labels, "annotations": annotations}
 
 

@@ -4,6 +4,7 @@ The text with tokens goes into the chart, which fills them in from its values; h
 without an operator. Does not know the rules.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def defaults() -> dict[str, Any]:
 def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "", pods: str = 'pod=~".*matinee.*"') -> str:
     """The rules' text without tokens: for the series of `selector`, or for all."""
     text = text.replace(PODS, pods)
+    if not alerts["runbooks"]:
+        text = re.sub(r"\n *runbook_url: .*", "", text)
     for token, path in TOKENS.items():
         value: Any = alerts
         for key in path.split("."):

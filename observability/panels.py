@@ -18,7 +18,7 @@ PLACE = 'namespace=~"$namespace",matinee_release=~"$release"'
 APP = f'{PLACE},application=~"$application"'
 PART = f'{APP},deployment=~"$deployment"'
 
-NO_QUERIES = "no query set: see probe.queries"
+NO_QUERIES = "no query set (probe.queries), or no probe"
 QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 COLUMNS = 24
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")

@@ -20,7 +20,7 @@ from rich.console import Console
 from observability.__main__ import BOARDS
 from observability.panels import COLUMNS
 from observability.prometheus import Prometheus, PrometheusError, Series
-from observability.queries import Panel, named, panels
+from observability.queries import RATE_INTERVAL, Panel, named, panels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
@@ -54,10 +54,10 @@ def file_name(uid: str) -> str:
     return f"dashboard-{uid.removeprefix('matinee-')}.png"
 
 
-def draw(uid: str, title: str, source: Prometheus, seconds: float, path: Path) -> None:
+def draw(uid: str, title: str, source: Prometheus, seconds: float, path: Path, rate_interval: str = RATE_INTERVAL) -> None:
     """One dashboard as a PNG, its panels where Grafana puts them."""
     plt.switch_backend("Agg")
-    shown = list(panels(uid))
+    shown = list(panels(uid, rate_interval))
     # Grafana's grid counts the rows' own lines too; here only the panels' lines take room.
     heights = {panel.place[1]: panel.place[3] for panel in shown}
     tall = sum(heights.values()) + HEAD
@@ -80,7 +80,7 @@ def _asked(panel: Panel, source: Prometheus, seconds: float) -> Drawn:
     found = []
     for query in panel.queries:
         lines = panel.kind == "timeseries"
-        answer = source.over(query.expression, seconds, max(5, seconds / 120)) if lines else source.instant(query.expression)
+        answer = source.over(query.expression, seconds, max(3, seconds / 120)) if lines else source.instant(query.expression)
         found += [(named(query.legend, series.labels), series) for series in answer]
     return [(name, series) for name, series in found if any(math.isfinite(value) for _, value in series.points)]
 
@@ -92,14 +92,16 @@ def _lines(axes: Axes, panel: Panel, drawn: Drawn) -> None:
     for name, series in sorted(drawn, key=lambda entry: -_peak(entry[1]))[:MOST_LINES]:
         times: Any = [datetime.fromtimestamp(at, UTC) for at, _ in series.points]
         axes.plot(times, [value for _, value in series.points], linewidth=1.2, label=name)
-    axes.set_ylim(0, 1.1 * max(_peak(series) for _, series in drawn) or 1)
+    top = max(_peak(series) for _, series in drawn) or 1
+    # Room above for the legend, and a little below, so that a line at 0 is seen.
+    axes.set_ylim(-0.03 * top, top * (1.1 + 0.08 * math.ceil(min(len(drawn), MOST_LINES) / 2)))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     axes.yaxis.set_major_formatter(lambda value, _: written(value, panel.unit))
     axes.tick_params(labelsize=7, colors=DIM)
     axes.grid(alpha=0.25)
     axes.spines[:].set_color("#dddddd")
     if any(name for name, _ in drawn):
-        axes.legend(fontsize=6.5, ncols=2, loc="upper left", framealpha=0.6)
+        axes.legend(fontsize=6.5, ncols=2, loc="upper left", framealpha=0.6, borderpad=0.2, labelspacing=0.3)
 
 
 def _peak(series: Series) -> float:

@@ -132,7 +132,8 @@ class RaySink:
         if spec.kind == "gauge":
             if not self._gauges:
                 threading.Thread(target=self._repeat, name="gauges", daemon=True).start()
-            self._gauges.append(RepeatedGauge(ray_metrics.Gauge(spec.name, description=spec.help, tag_keys=spec.tags)))
+            gauge = ray_metrics.Gauge(spec.name, description=spec.help, tag_keys=spec.tags)
+            self._gauges.append(RepeatedGauge(gauge, forgets=spec.name.endswith("_info")))
             return self._gauges[-1]
         return ray_metrics.Histogram(spec.name, description=spec.help, boundaries=list(spec.buckets), tag_keys=spec.tags)
 
@@ -144,17 +145,23 @@ class RaySink:
 
 
 class RepeatedGauge:
-    """A gauge that says its values again and again: Ray stops exporting one that was not set within two report intervals (20 s)."""
+    """A gauge that says its values again and again: Ray stops exporting one that was not set within two report intervals (20 s).
 
-    def __init__(self, gauge: Any) -> None:
+    With `forgets` a 0 is said once, so that what a replica ran before does not add up to ever more series.
+    """
+
+    def __init__(self, gauge: Any, *, forgets: bool = False) -> None:
         self._gauge = gauge
+        self._forgets = forgets
         self._lock = threading.Lock()
         self._last: dict[tuple[tuple[str, str], ...], float] = {}
 
     def set(self, value: float, tags: Mapping[str, str]) -> None:
         with self._lock:
-            self._last[tuple(tags.items())] = value
             self._gauge.set(value, dict(tags))
+            self._last[tuple(tags.items())] = value
+            if self._forgets and not value:
+                del self._last[tuple(tags.items())]
 
     def repeat(self) -> None:
         with self._lock:

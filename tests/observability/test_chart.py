@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import RenderError, application, one, template
+from chart import ROOT, RenderError, application, one, template
 from live import CHART_VALUES
 
 from matinee.loading import load_settings
@@ -49,10 +49,25 @@ def test_objectives_are_values() -> None:
         assert part in text, part
 
 
+def test_an_alert_names_its_runbook_and_links_it_where_there_is_a_url() -> None:
+    for runbooks in ("", "https://wiki.example/runbooks"):
+        alerts = [rule for group in groups_of(runbooks) for rule in group["rules"] if "alert" in rule]
+        for annotations in (alert["annotations"] for alert in alerts):
+            folder, _, name = annotations["runbook"].rpartition("/")
+            assert (ROOT / folder / name).is_file()
+            assert annotations.get("runbook_url") == (f"{runbooks}/{name}" if runbooks else None)
+
+
+def groups_of(runbooks: str) -> list[dict[str, Any]]:
+    return list(one(template(given=given(runbooks=runbooks)), "PrometheusRule")["spec"]["groups"])
+
+
 REFUSED = {
     "a bound that no bucket has": (given(latency={"thresholdMs": 300}), "thresholdMs 300 is no bound"),
     "alerts without metrics": (given() | {"metrics": {"podMonitor": False}}, "metrics.podMonitor is false"),
     "two slashes": (given(runbooks="https://wiki.example/"), "ends in a slash"),
+    "runbooks that no browser finds": (given(runbooks="k8s/runbooks"), "is no URL"),
+    "a runbook URL with a query": (given(runbooks="https://wiki.example/?page=a"), "is no URL"),
     "an objective without a budget": (given(availability=1), "availability"),
 }
 

@@ -145,20 +145,22 @@ def test_a_version_says_when_it_was_made() -> None:
     assert live == {"v1": 0, "v2": 1}
 
 
-def test_a_gauge_says_its_values_again() -> None:
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_gauge_says_its_values_again(forgets: bool) -> None:
     class Gauge:
         said: list[tuple[float, dict[str, str]]] = []  # noqa: RUF012
 
         def set(self, value: float, tags: dict[str, str]) -> None:
             self.said.append((value, tags))
 
-    gauge = RepeatedGauge(Gauge())
+    gauge = RepeatedGauge(Gauge(), forgets=forgets)
     gauge.set(1, {"version": "a"})
     gauge.set(0, {"version": "a"})
     gauge.set(1, {"version": "b"})
+    assert Gauge.said == [(1, {"version": "a"}), (0, {"version": "a"}), (1, {"version": "b"})]
     Gauge.said.clear()
     gauge.repeat()
-    assert Gauge.said == [(0, {"version": "a"}), (1, {"version": "b"})]
+    assert Gauge.said == ([] if forgets else [(0, {"version": "a"})]) + [(1, {"version": "b"})]
 
 
 def test_switched_off_nothing_is_recorded() -> None:

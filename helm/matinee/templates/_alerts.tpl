@@ -23,6 +23,7 @@ pods: {{ printf "namespace=%q,pod=~%q" .Release.Namespace (printf "%s-.*" (inclu
 
 {{- define "matinee.rules" -}}
 {{- $text := .Files.Get "files/rules.yaml" -}}
+{{- if not .Values.alerts.runbooks -}}{{- $text = regexReplaceAll "\n *runbook_url: .*" $text "" -}}{{- end -}}
 {{- range $token, $value := fromYaml (include "matinee.ruleTokens" .) -}}
 {{- $text = replace (printf "<%s>" $token) (toString $value) $text -}}
 {{- end -}}
@@ -33,6 +34,7 @@ pods: {{ printf "namespace=%q,pod=~%q" .Release.Namespace (printf "%s-.*" (inclu
 {{- $a := .Values.alerts -}}
 {{- if not (has (int $a.latency.thresholdMs) (list 50 100 200 500 1000 2000 5000 10000)) -}}{{- fail (printf "alerts.latency.thresholdMs %d is no bound of the latency histogram, so nothing could be counted: use 50, 100, 200, 500, 1000, 2000, 5000 or 10000" (int $a.latency.thresholdMs)) -}}{{- end -}}
 {{- if not .Values.metrics.podMonitor -}}{{- fail "alerts.enabled, but metrics.podMonitor is false: without the release's metrics no alert could fire; enable it" -}}{{- end -}}
+{{- if and $a.runbooks (not (regexMatch "^https?://[^/\\s]+[^\\s?#]*$" $a.runbooks)) -}}{{- fail (printf "alerts.runbooks %s is no URL that a browser opens from an alert: write it like https://git.example/matinee/blob/main/k8s/runbooks, or leave it empty, and alerts name the file" $a.runbooks) -}}{{- end -}}
 {{- if hasSuffix "/" $a.runbooks -}}{{- fail (printf "alerts.runbooks %s ends in a slash: the links would have two; remove it" $a.runbooks) -}}{{- end -}}
 {{- end -}}
 
