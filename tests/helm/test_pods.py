@@ -3,14 +3,19 @@
 import contextlib
 import importlib.metadata
 import io
+import re
 import runpy
 import shlex
+import subprocess
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
-from chart import CHART, VALUES, Object, containers, one, pods, rendered
+import yaml
+from chart import CHART, VALUES, Object, containers, one, pods, rendered, template
+from ray.scripts.scripts import drain_node
 
 ALL = [*VALUES, "everything"]
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -113,8 +118,38 @@ def test_no_user_work_on_the_head_and_a_drain_for_the_slowest_request() -> None:
         assert cluster["authOptions"]["mode"] == "token"
         for group in cluster["workerGroupSpecs"]:
             spec = group["template"]["spec"]
-            sleep = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-            assert 15 <= sleep < spec["terminationGracePeriodSeconds"]
+            script = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2]
+            slept, left = (int(re.findall(pattern, script)[0]) for pattern in (r"\bsleep (\d\d+)", r"left=(\d+)"))
+            assert 15 <= slept <= slept + left < spec["terminationGracePeriodSeconds"]
+
+
+def test_the_end_of_a_pod_moves_its_replicas_by_a_command_that_ray_has(tmp_path: Path) -> None:
+    [group, *_] = one(rendered("default"), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    command = group["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    said, ray = tmp_path / "said", tmp_path / "ray"
+    ray.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {said}\n', encoding="utf-8")
+    ray.chmod(0o755)
+    # Without the wait, and without the replicas of other tests.
+    script = re.sub(r"\bsleep \d\d+", "wait", command[2]).replace("[S]erveReplica", "[N]oReplica")
+    subprocess.run([*command[:2], script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True, timeout=30)
+    given = drain_node.make_context("drain-node", said.read_text(encoding="utf-8").splitlines()[1:]).params
+    assert (given["reason"], given["deadline_remaining_seconds"], given["node_id"]) == ("DRAIN_NODE_REASON_PREEMPTION", 120, None)
+
+
+def test_the_ingest_job_goes_where_a_volume_of_one_node_is() -> None:
+    spec = one(template("single-gpu", given={"ingest": {"enabled": True}}), "Job")["spec"]["template"]["spec"]
+    [term] = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"] == {"matinee/release": "matinee", "matinee/group": "gpu"}
+    assert spec["tolerations"]
+    assert "affinity" not in one(rendered("kind"), "Job")["spec"]["template"]["spec"]
+
+
+def test_gateways_that_go_leave_a_whole_deadline_of_their_drain() -> None:
+    for values in ALL:
+        settings = yaml.safe_load(one(rendered(values), "ConfigMap", "matinee-settings")["data"]["settings.yaml"])["serving"]
+        env = {e["name"]: e.get("value") for e in dict(every_pod(values))["RayService head"]["spec"]["containers"][0]["env"]}
+        window = float(env["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"])
+        assert 0 < window <= settings["drain_s"] - settings["deadline_s"]
 
 
 @cache

@@ -78,8 +78,8 @@ gcsFaultToleranceOptions:
       {{- end }}
       serviceAccountName: {{ include "matinee.serviceAccount" $root }}
       automountServiceAccountToken: false
-      # The container's last {{ .drain }} s finish requests under way; the rest is for Ray's own end.
-      terminationGracePeriodSeconds: {{ add .drain 30 }}
+      # Replicas start elsewhere, requests under way finish, and the rest is for Ray's own end.
+      terminationGracePeriodSeconds: {{ add $root.Values.rollout.migrateSeconds .drain 30 }}
       topologySpreadConstraints:
         - maxSkew: 1
           topologyKey: kubernetes.io/hostname
@@ -104,7 +104,18 @@ gcsFaultToleranceOptions:
             - {name: serve, containerPort: {{ int $root.Values.settings.serving.port }}}
           lifecycle:
             preStop:
-              exec: {command: [sleep, {{ .drain | quote }}]}
+              exec:
+                command:
+                  - sh
+                  - -c
+                  # Serve starts the pod's replicas elsewhere, then stops them here. The pod's proxy goes on for the drain, replicas until they are gone.
+                  - |
+                    timeout 30 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "its pod ends" --deadline-remaining-seconds {{ add $root.Values.rollout.migrateSeconds .drain }} &
+                    sleep {{ .drain }}
+                    left={{ $root.Values.rollout.migrateSeconds }}
+                    while [ $left -gt 0 ] && grep -qs "ray::[S]erveReplica" /proc/[0-9]*/cmdline; do
+                      left=$((left - 1)); sleep 1
+                    done
           resources:
             {{- $memory := $w.memory }}
             requests:
