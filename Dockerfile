@@ -4,8 +4,8 @@
 #   docker build --target gpu -t matinee:0.1.0-gpu .    # torch with CUDA; no model inside
 #   docker build --target cpu -t matinee:0.1.0-cpu .    # torch for CPUs; with the two small models, which are Python packages
 #
-# Everything is installed into /usr/local: KubeRay starts Ray through a login shell, which forgets any other PATH. Dependencies come from
-# requirements.lock, the same as everywhere. The base is pinned by tag; pin it by digest where you build: --build-arg BASE=...@sha256:...
+# Everything is installed into /usr/local: KubeRay can be told to start Ray through a login shell, which forgets any other PATH. Dependencies
+# come from requirements.lock, the same as everywhere. The base is pinned by tag; pin it by digest where you build: --build-arg BASE=...@sha256:...
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS base

@@ -4,8 +4,9 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from ray.serve._private import constants
     from ray.serve.schema import ServeDeploySchema
 
     from serve.app import build
 
-__all__ = ["ServeDeploySchema", "build"]
+__all__ = ["ServeDeploySchema", "build", "constants"]

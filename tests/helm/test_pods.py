@@ -3,24 +3,23 @@
 import contextlib
 import importlib.metadata
 import io
-import re
 import runpy
 import shlex
-import subprocess
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from chart import CHART, VALUES, Object, containers, one, pods, rendered, template
-from ray.scripts.scripts import drain_node
+from ray._private import ray_constants
+from ray_serve import constants as serve_constants
 
 ALL = [*VALUES, "everything"]
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 RAY = ("ray-head", "ray-worker")
 """KubeRay writes the commands of these."""
+DRAIN, WINDOW = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 
 
 def every_pod(values: str) -> list[tuple[str, Object]]:
@@ -94,7 +93,8 @@ def test_mounts_have_volumes_and_tokens_are_not_mounted(values: str) -> None:
 
 def test_head_and_workers_have_one_environment() -> None:
     for values in ALL:
-        envs = [pod["spec"]["containers"][0]["env"] for name, pod in every_pod(values) if name.startswith("RayService")]
+        rays = [pod["spec"]["containers"][0]["env"] for name, pod in every_pod(values) if name.startswith("RayService")]
+        envs = [[entry for entry in env if entry["name"] != DRAIN] for env in rays]
         assert all(env == envs[0] for env in envs)
         names = [entry["name"] for entry in envs[0]]
         assert len(names) == len(set(names))
@@ -118,22 +118,16 @@ def test_no_user_work_on_the_head_and_a_drain_for_the_slowest_request() -> None:
         assert cluster["authOptions"]["mode"] == "token"
         for group in cluster["workerGroupSpecs"]:
             spec = group["template"]["spec"]
-            script = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2]
-            slept, left = (int(re.findall(pattern, script)[0]) for pattern in (r"\bsleep (\d\d+)", r"left=(\d+)"))
-            assert 15 <= slept <= slept + left < spec["terminationGracePeriodSeconds"]
+            [container] = spec["containers"]
+            [drain] = [int(e["value"]) for e in container["env"] if e["name"] == DRAIN]
+            assert 30 <= drain < spec["terminationGracePeriodSeconds"] - int(container["lifecycle"]["preStop"]["exec"]["command"][1])
 
 
-def test_the_end_of_a_pod_moves_its_replicas_by_a_command_that_ray_has(tmp_path: Path) -> None:
-    [group, *_] = one(rendered("default"), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    command = group["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    said, ray = tmp_path / "said", tmp_path / "ray"
-    ray.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {said}\n', encoding="utf-8")
-    ray.chmod(0o755)
-    # Without the wait, and without the replicas of other tests.
-    script = re.sub(r"\bsleep \d\d+", "wait", command[2]).replace("[S]erveReplica", "[N]oReplica")
-    subprocess.run([*command[:2], script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True, timeout=30)
-    given = drain_node.make_context("drain-node", said.read_text(encoding="utf-8").splitlines()[1:]).params
-    assert (given["reason"], given["deadline_remaining_seconds"], given["node_id"]) == ("DRAIN_NODE_REASON_PREEMPTION", 120, None)
+def test_ray_knows_the_variables_that_the_drain_is_set_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DRAIN, "7")
+    monkeypatch.setenv(WINDOW, "8")
+    assert runpy.run_path(ray_constants.__file__)[DRAIN] == 7
+    assert runpy.run_path(serve_constants.__file__)[WINDOW] == 8
 
 
 def test_the_ingest_job_goes_where_a_volume_of_one_node_is() -> None:
@@ -148,7 +142,7 @@ def test_gateways_that_go_leave_a_whole_deadline_of_their_drain() -> None:
     for values in ALL:
         settings = yaml.safe_load(one(rendered(values), "ConfigMap", "matinee-settings")["data"]["settings.yaml"])["serving"]
         env = {e["name"]: e.get("value") for e in dict(every_pod(values))["RayService head"]["spec"]["containers"][0]["env"]}
-        window = float(env["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"])
+        window = float(env[WINDOW])
         assert 0 < window <= settings["drain_s"] - settings["deadline_s"]
 
 

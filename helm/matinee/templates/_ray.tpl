@@ -78,8 +78,7 @@ gcsFaultToleranceOptions:
       {{- end }}
       serviceAccountName: {{ include "matinee.serviceAccount" $root }}
       automountServiceAccountToken: false
-      # Replicas start elsewhere, requests under way finish, and the rest is for Ray's own end.
-      terminationGracePeriodSeconds: {{ add $root.Values.rollout.migrateSeconds .drain 30 }}
+      terminationGracePeriodSeconds: {{ add $root.Values.rollout.migrateSeconds .drain 35 }}
       topologySpreadConstraints:
         - maxSkew: 1
           topologyKey: kubernetes.io/hostname
@@ -98,24 +97,16 @@ gcsFaultToleranceOptions:
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           env:
             {{- include "matinee.rayEnv" $root | nindent 12 }}
+            # When the pod goes, Serve starts its replicas elsewhere, and stops them here once those are up, or in time for the drain.
+            - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ add $root.Values.rollout.migrateSeconds .drain | quote }}}
           {{- include "matinee.storeEnvFrom" $root | nindent 10 }}
           ports:
             - {name: metrics, containerPort: 8080}
             - {name: serve, containerPort: {{ int $root.Values.settings.serving.port }}}
           lifecycle:
             preStop:
-              exec:
-                command:
-                  - sh
-                  - -c
-                  # Serve starts the pod's replicas elsewhere, then stops them here. The pod's proxy goes on for the drain, replicas until they are gone.
-                  - |
-                    timeout 30 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "its pod ends" --deadline-remaining-seconds {{ add $root.Values.rollout.migrateSeconds .drain }} &
-                    sleep {{ .drain }}
-                    left={{ $root.Values.rollout.migrateSeconds }}
-                    while [ $left -gt 0 ] && grep -qs "ray::[S]erveReplica" /proc/[0-9]*/cmdline; do
-                      left=$((left - 1)); sleep 1
-                    done
+              # Until the Services have left it out.
+              exec: {command: [sleep, "5"]}
           resources:
             {{- $memory := $w.memory }}
             requests:

@@ -16,7 +16,7 @@
 {{- if and (eq .Values.image.tag "latest") (not .Values.image.digest) -}}{{- fail "image.tag latest names another image tomorrow: set a version, or image.digest" -}}{{- end -}}
 {{- range $name, $value := .Values.env -}}
 {{- if hasPrefix "MATINEE_" $name -}}{{- fail (printf "env.%s: settings belong into `settings`, where they are checked; remove it from env" $name) -}}{{- end -}}
-{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, settings.serving.drain_s, auth or models instead" $name) -}}{{- end -}}
+{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S" "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, settings.serving.drain_s, rollout, auth or models instead" $name) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
