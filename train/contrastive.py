@@ -19,12 +19,15 @@ Loss = Literal["triplet", "mnr", "cached", "guided"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training run computes. `lora` 0 trains all weights; `matryoshka` are the shorter lengths to learn."""
+    """Everything that decides what a training run computes. `lora` 0 trains all weights; `matryoshka` are the shorter lengths to learn.
+
+    The defaults are those that measured best on development queries (RESULTS.md); the paper's are in `train.embedder`'s docstring.
+    """
 
     loss: Loss = "mnr"
-    epochs: int = 5
-    batch: int = 16
-    lr: float = 3e-5
+    epochs: int = 1
+    batch: int = 32
+    lr: float = 1e-4
     warmup: float = 0.1
     schedule: str = "linear"
     weight_decay: float = 0.01

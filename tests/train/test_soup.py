@@ -1,0 +1,77 @@
+"""`train.soup` on tiny encoders: the weights are the mean that was asked for, and models that can't be averaged are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from matinee import weights
+from matinee.artifacts import ArtifactStore
+from matinee.embedder import Embedder
+from matinee.loading import load_settings
+from matinee.settings import EmbedderSettings
+from train import runs, soup
+from train.contrastive import load_base
+
+Member = Callable[..., Path]
+
+
+def run(*args: Any) -> Any:
+    return CliRunner().invoke(soup.app, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def base(tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    saved: Path = tiny_encoder.save(tmp_path_factory.mktemp("base") / "model")
+    return saved
+
+
+@pytest.fixture
+def member(tiny_encoder: Any) -> Member:
+    """What train.embedder leaves behind, with random weights."""
+
+    def made(folder: Path, base: Path, seed: int, kind: str = "modernbert") -> Path:
+        tiny_encoder.save(folder / "model", kind, seed=seed)
+        settings = {"base": str(base), "base_digest": weights.digest(base)}
+        runs.write_manifest(folder, "embedder", settings, {f"triplets/{seed}.jsonl": "0" * 64}, digest=f"{seed}" * 64)
+        return folder
+
+    return made
+
+
+def test_every_weight_is_the_mean_with_the_bases_share(base: Path, member: Member, tmp_path: Path) -> None:
+    made = [member(tmp_path / str(seed), base, seed) for seed in (1, 2)]
+    done = run(*made, "--base-share", 0.5, "--out", tmp_path / "soup")
+    assert done.exit_code == 0, done.output
+    mixed, *parts = (load_base(folder, "cpu").state_dict() for folder in (tmp_path / "soup" / "model", base, *(m / "model" for m in made)))
+    assert mixed.keys() == parts[0].keys()
+    for name, tensor in mixed.items():
+        expected = sum(share * part[name].double() for share, part in zip((0.5, 0.25, 0.25), parts, strict=True))
+        assert np.allclose(tensor.double(), expected, atol=1e-6), name
+    manifest = runs.read_manifest(tmp_path / "soup", "soup")
+    origin = ArtifactStore(load_settings().artifacts_uri).find(manifest["digest"]).origin
+    assert (origin.settings["base_share"], len(origin.settings["members"]), len(origin.data)) == (0.5, 2, 2)
+    loaded = Embedder.load(EmbedderSettings(model=str(tmp_path / "soup" / "model"), precision="fp32", threads=1), tmp_path / "models")
+    assert loaded.encode(["a quiet drama"]).shape == (1, 32)
+    again = run(*made, "--base-share", 0.5, "--out", tmp_path / "soup")
+    assert "complete already" in again.output
+
+
+def test_what_is_not_of_one_base_is_refused(tiny_encoder: Any, base: Path, member: Member, tmp_path: Path) -> None:
+    made = [member(tmp_path / "a", base, 1), member(tmp_path / "b", tiny_encoder.save(tmp_path / "other" / "model", seed=9), 2)]
+    done = run(*made, "--out", tmp_path / "soup")
+    assert done.exit_code != 0
+    assert "was not tuned from the base of" in done.output
+    other = run(made[0], member(tmp_path / "c", base, 3, "roberta"), "--out", tmp_path / "soup")
+    assert other.exit_code != 0
+    assert "not one architecture" in other.output
+    assert not (tmp_path / "soup" / runs.MANIFEST).exists()
+
+
+def test_a_folder_that_is_no_result_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "--out", tmp_path / "soup")
+    assert done.exit_code != 0
+    assert "has no manifest: run `python -m train.embedder`" in done.output
