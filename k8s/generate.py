@@ -59,6 +59,13 @@ ALL = (
         retries=2,
     ),
     Job(
+        "soup",
+        ("The mean of tuned embedders (name as many as there are) and the base they came from, published under MATINEE_ARTIFACTS__URI.",),
+        "python -m train.soup /data/embedder --out /data/soup",
+        hours=2,
+        gpu=False,
+    ),
+    Job(
         "evaluate",
         ("The tuned embedder before and after, on held-out items: /data/report/report.html.",),
         "python -m train.evaluate /data/prepared --after /data/embedder/model --split test --out /data/report",
