@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 from waiting import until
 
+from matinee.corpus import read_corpus
 from matinee.items import Item
 from matinee.sources import read_items
-from train import prepare, triplets
+from train import instructions, prepare, ratings, triplets
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +83,41 @@ def pairs_folder(eval_folder: Path, prepared: Path, tmp_path_factory: pytest.Tem
     result = run(triplets.app, prepared, "--sets", eval_folder, "--out", out, "--negatives", "bm25", "--count", 100)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture(scope="session")
+def pairs_of_films(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of train.instructions."""
+    out = tmp_path_factory.mktemp("instructions") / "out"
+    result = run(instructions.app, prepared, "--given", "title", "--limit", 40, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def texts(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """`--base` and `--tuned` with a description of every item by each model."""
+    folder = tmp_path_factory.mktemp("descriptions")
+    told: list[object] = []
+    for name, says in (("base", "Something of {}, perhaps; <b>who</b> knows."), ("tuned", "A story of “{}”, told with care.")):
+        rows = [json.dumps({"id": e.id, "description": says.format(e.item.title)}) for e in read_corpus(prepared)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        told += [f"--{name}", folder / f"{name}.jsonl"]
+    return told
+
+
+@pytest.fixture(scope="session")
+def make_sheets(prepared: Path, texts: list[object]) -> Callable[..., Path]:
+    """Makes sheets for raters: `make_sheets(out, "ann", "bob", split="train", items=3)`; returns `out`."""
+
+    def make(out: Path, *raters: str, split: str = "test", **options: object) -> Path:
+        more = [text for name, value in options.items() for text in (f"--{name}", value)]
+        named = [text for rater in raters for text in ("--rater", rater)]
+        result = run(ratings.app, "sheets", prepared, *texts, *named, "--split", split, "--out", out, *more)
+        assert result.exit_code == 0, result.output
+        return out
+
+    return make
 
 
 @pytest.fixture(autouse=True)
