@@ -1,4 +1,4 @@
-"""Descriptions for a whole catalogue, written once: kept on disk by model and facts, so that a stopped run goes on where it was.
+"""Descriptions for a whole catalogue, written once: kept on disk by model, prompt and facts, so that a stopped run goes on where it was.
 
 Does not decide whether descriptions are wanted: the recipe does.
 """
@@ -55,7 +55,7 @@ class Descriptions:
     def _from_model(self, items: Sequence[Item]) -> list[str]:
         enhancer = self._load()
         info = enhancer.info()
-        name = "-".join(str(info[key])[:16] for key in ("digest", "adapter_digest") if info[key])
+        name = "-".join(str(info[key])[:16] for key in ("digest", "adapter_digest", "prompt_digest") if info[key])
         path = self._settings.home_dir / "descriptions" / f"{name}.jsonl"
         if self._known is None:
             self._known = _read(path) if path.exists() else {}

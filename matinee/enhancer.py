@@ -5,6 +5,7 @@ usable remains, the facts themselves are put into a sentence. The raw text is th
 HTTP, queues or the index, keeps no cache, and does not train.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,18 @@ from matinee.items import Item
 from matinee.settings import EnhancerSettings
 
 RETRY_TEMPERATURE = 0.7
+
+# The prompt made of it changes whenever the template does.
+_EVERY_FACT = Item(
+    kind="film",
+    title="Title",
+    year=2000,
+    genres=("Genre", "Another"),
+    people={"director": ("Name",), "cast": ("Name", "Another")},
+    overview="Overview.",
+    language="en",
+    extra={"country": "XX"},
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,7 @@ class Enhancer:
             "precision": self._backend.precision,
             "device": self._backend.device,
             "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
+            "prompt_digest": hashlib.sha256(self.prompt(_EVERY_FACT).encode()).hexdigest(),
             "text_version": prompts.TEXT_VERSION,
         }
 

@@ -20,7 +20,7 @@ class FakeEnhancer:
     """Describes an item by its title; stops with an error before batch number `stop_at`."""
 
     def __init__(self, digest: str = "a" * 64, adapter: str | None = None) -> None:
-        self._info = {"digest": digest, "adapter_digest": adapter}
+        self._info = {"digest": digest, "adapter_digest": adapter, "prompt_digest": "c" * 64}
         self.batches: list[list[str]] = []
         self.stop_at: int | None = None
 
@@ -90,14 +90,16 @@ def test_items_with_the_same_facts_are_described_once(settings: Settings, enhanc
     assert enhancer.asked == ["Film 0"]
 
 
-def test_changed_facts_and_another_model_are_described_anew(settings: Settings, enhancer: FakeEnhancer) -> None:
+def test_changed_facts_another_model_and_another_prompt_are_described_anew(settings: Settings, enhancer: FakeEnhancer) -> None:
     Descriptions(settings).write(FILMS[:1])
     Descriptions(settings).write([FILMS[0].model_copy(update={"overview": "Other."})])
     assert len(enhancer.asked) == 2
     enhancer.info()["adapter_digest"] = "b" * 64
     Descriptions(settings).write(FILMS[:1])
-    assert len(enhancer.asked) == 3
-    assert len(list((settings.home_dir / "descriptions").iterdir())) == 2
+    enhancer.info()["prompt_digest"] = "d" * 64
+    Descriptions(settings).write(FILMS[:1])
+    assert len(enhancer.asked) == 4
+    assert len(list((settings.home_dir / "descriptions").iterdir())) == 3
 
 
 def test_a_stopped_run_goes_on_where_it_was(settings: Settings, enhancer: FakeEnhancer) -> None:
