@@ -27,6 +27,7 @@ from matinee.loading import load_settings
 from matinee.settings import Settings
 from train import curves, launch, lora, runs
 from train.instructions import read_pairs
+from train.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
 from train.sft import SAMPLES, Recipe, fit
 
 ADAPTER, MERGED, CT2 = "enhancer-lora", "merged", "ct2-int8"
@@ -38,29 +39,29 @@ def main(
     instructions: Annotated[Path, typer.Argument(help="the folder of train.instructions")],
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/enhancer"),
     base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' enhancer")] = None,
-    revision: Annotated[str | None, typer.Option(help="of a hub model")] = None,
+    revision: Revision = None,
     adapter: Annotated[str | None, typer.Option(help="go on from this adapter: a folder or artifact:DIGEST")] = None,
-    precision: Annotated[str, typer.Option(help="of the frozen base: nf4 (double quantisation), int8, bf16 or fp32")] = Recipe.precision,
+    precision: Precision = Recipe.precision,
     rank: Annotated[int, typer.Option(min=1, help="LoRA's r")] = Recipe.rank,
     alpha: Annotated[int, typer.Option(min=1, help="LoRA's alpha")] = Recipe.alpha,
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="LoRA's")] = Recipe.dropout,
-    epochs: Annotated[float, typer.Option(min=0.01)] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(min=1, help="a worker's, at a time")] = Recipe.batch,
+    epochs: Epochs = Recipe.epochs,
+    batch: Batch = Recipe.batch,
     effective: Annotated[int, typer.Option(min=1, help="pairs of one step, on all workers together")] = Recipe.effective,
-    lr: Annotated[float, typer.Option(min=0, help="the highest learning rate")] = Recipe.lr,
+    lr: LearningRate = Recipe.lr,
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = Recipe.warmup,
     schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = Recipe.schedule,
     weight_decay: Annotated[float, typer.Option(min=0)] = Recipe.weight_decay,
     max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and text together")] = Recipe.max_tokens,
-    max_steps: Annotated[int, typer.Option(min=0, help="stop there; 0: what the epochs take")] = 0,
+    max_steps: MaxSteps = 0,
     limit: Annotated[int, typer.Option(min=0, help="train on that many pairs; 0: on all")] = 0,
     heldout: Annotated[int, typer.Option(min=0, help="held-out items for BLEU")] = Recipe.heldout,
-    checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True,
-    save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = Recipe.save_steps,
+    checkpointing: Checkpointing = True,
+    save_steps: SaveSteps = Recipe.save_steps,
     seed: Annotated[int, typer.Option()] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="processes, one GPU each where there are GPUs")] = 1,
-    gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0,
+    workers: Workers = 1,
+    gpu: Gpu = None,
+    threads: Threads = 0,
     merge: Annotated[bool, typer.Option("--merge", help="write and publish base + adapter as bf16 weights")] = False,
     ct2: Annotated[bool, typer.Option("--ct2", help="convert base + adapter to CTranslate2 int8")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="six short steps")] = False,

@@ -27,6 +27,7 @@ from matinee.loading import load_settings
 from matinee.settings import Settings
 from train import curves, judgments, launch, lora, runs
 from train.dpo import Recipe, fit
+from train.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
 
 ADAPTER, REFUSED = "enhancer-lora", "refused-lora"
 GUARDED = ("adherence", "clean", "bleu")
@@ -49,24 +50,24 @@ def main(
     ),
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/preference"),
     base: Annotated[str | None, typer.Option(help="the adapter's base model; by default the settings' enhancer")] = None,
-    revision: Annotated[str | None, typer.Option(help="of a hub model")] = None,
-    precision: Annotated[str, typer.Option(help="of the frozen base: nf4 (double quantisation), int8, bf16 or fp32")] = Recipe.precision,
+    revision: Revision = None,
+    precision: Precision = Recipe.precision,
     beta: Annotated[float, typer.Option(min=0.001, help="the higher, the closer it stays to the adapter it came from")] = Recipe.beta,
     smoothing: Annotated[float, typer.Option(min=0, max=0.49, help="the share of answers that may be slips")] = Recipe.smoothing,
     tolerance: Annotated[float, typer.Option(min=0, max=1, help="how much each guarded figure (0 to 1) may fall")] = 0.02,
-    epochs: Annotated[float, typer.Option(min=0.01)] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(min=1, help="a worker's, at a time")] = Recipe.batch,
+    epochs: Epochs = Recipe.epochs,
+    batch: Batch = Recipe.batch,
     effective: Annotated[int, typer.Option(min=1, help="judgments of one step, on all workers together")] = Recipe.effective,
-    lr: Annotated[float, typer.Option(min=0, help="the highest learning rate")] = Recipe.lr,
+    lr: LearningRate = Recipe.lr,
     max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and description together")] = Recipe.max_tokens,
-    max_steps: Annotated[int, typer.Option(min=0, help="stop there; 0: what the epochs take")] = 0,
+    max_steps: MaxSteps = 0,
     heldout: Annotated[int, typer.Option(min=1, help="held-out items for the guard")] = Recipe.heldout,
-    checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True,
-    save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = Recipe.save_steps,
+    checkpointing: Checkpointing = True,
+    save_steps: SaveSteps = Recipe.save_steps,
     seed: Annotated[int, typer.Option()] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="processes, one GPU each where there are GPUs")] = 1,
-    gpu: Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0,
+    workers: Workers = 1,
+    gpu: Gpu = None,
+    threads: Threads = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="three short steps")] = False,
 ) -> None:
     """Train on preferences, guard, and publish."""
