@@ -40,8 +40,35 @@ def local_graph() -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_gemma() -> Any:
-    """The module `tiny_gemma`: `save_model`, `save_adapter`, `save_tokenizer`."""
+    """The module `tiny_gemma`: `save_model`, `save_model_that_sees`, `save_adapter`."""
     return _load("tiny_gemma")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Gemma. Not to be changed: it is every test's."""
+    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("base"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_gemma: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter for it."""
+    folder: Path = tiny_gemma.save_adapter(tiny_base, tmp_path_factory.mktemp("adapter"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_that_sees(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the kind that sees pictures too, as the sizes from 4B on do."""
+    folder: Path = tiny_gemma.save_model_that_sees(tmp_path_factory.mktemp("sees"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> Any:
+    """The module `tiny_encoder`: `save`, `PROMPTS`."""
+    return _load("tiny_encoder")
 
 
 @pytest.fixture(scope="session")

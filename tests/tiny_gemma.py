@@ -4,7 +4,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+)
 
 WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz", ".", "Title", ":"]
 SIZES = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 32}
@@ -21,6 +28,17 @@ def save_tokenizer(folder: Path) -> None:
 def save_model(folder: Path, **sizes: int) -> Path:
     torch.manual_seed(0)
     Gemma3ForCausalLM(Gemma3TextConfig(**SIZES | {"num_key_value_heads": 1, "sliding_window": 16} | sizes)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_model_that_sees(folder: Path) -> Path:
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    text = Gemma3TextConfig(**SIZES, num_key_value_heads=1)
+    torch.manual_seed(0)
+    Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

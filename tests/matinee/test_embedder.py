@@ -13,9 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from matinee.conversion import quiet
 from matinee.embedder import MIN_COSINE, Embedder
@@ -28,62 +25,6 @@ GOLDEN = {
     "été à Paris": [0.02176, 0.02792, 0.05845, -0.04767],
 }
 """The first four dimensions of MiniLM at fp32: they change when weights, pooling, tokens or normalisation do."""
-
-NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-WORDS = [
-    "a",
-    "the",
-    "quiet",
-    "drama",
-    "about",
-    "two",
-    "brothers",
-    "lighthouse",
-    "keeper",
-    "storm",
-    "island",
-    "heist",
-    "king",
-    "winter",
-    "of",
-]
-PROMPTS = {"query": "quiet storm ", "document": "king of winter "}
-
-
-def save_tiny(
-    folder: Path, kind: str = "modernbert", *, pooling: str = "cls", prompts: dict[str, str] | None = None, seed: int = 0, length: int = 64
-) -> Path:
-    """Save a random model of `kind` (modernbert, roberta) in `folder`; the same arguments give the same files."""
-    transformer = folder.with_name(f"{folder.name}-transformer")
-    with quiet():
-        tiny_tokenizer(length).save_pretrained(transformer)
-        torch.manual_seed(seed)
-        tiny_model(kind).eval().save_pretrained(transformer)
-        module = Transformer(str(transformer), max_seq_length=length)
-        parts: list[Any] = [module, Pooling(32, pooling_mode=pooling), Normalize()]
-        SentenceTransformer(modules=parts, prompts=PROMPTS if prompts is None else prompts, device="cpu").save_pretrained(str(folder))
-    return folder
-
-
-def tiny_tokenizer(length: int) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(NAMES + WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=length, model_input_names=["input_ids", "attention_mask"], **special
-    )
-
-
-def tiny_model(kind: str) -> Any:
-    size = {"vocab_size": len(NAMES + WORDS), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    # Random weights at the usual scale hardly tell texts apart.
-    if kind == "roberta":
-        return RobertaModel(RobertaConfig(**size, **ids, max_position_embeddings=80, type_vocab_size=1, initializer_range=0.5))
-    return ModernBertModel(
-        ModernBertConfig(**size, **ids, cls_token_id=2, sep_token_id=3, max_position_embeddings=80, initializer_range=0.5)
-    )
 
 
 def load(folder: Path, models_dir: Path | None = None, **options: Any) -> Embedder:
@@ -112,13 +53,15 @@ def minilm(local_graph: Any) -> Embedder:
 
 
 @pytest.fixture(scope="module", params=["modernbert", "roberta"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny") / "model", request.param)
+def folder(request: pytest.FixtureRequest, tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    saved: Path = tiny_encoder.save(tmp_path_factory.mktemp("tiny") / "model", request.param)
+    return saved
 
 
 @pytest.fixture(scope="module")
-def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny") / "model", "roberta")
+def roberta(tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    saved: Path = tiny_encoder.save(tmp_path_factory.mktemp("tiny") / "model", "roberta")
+    return saved
 
 
 def test_golden_vectors(minilm: Embedder) -> None:
@@ -171,13 +114,13 @@ def test_long_texts_are_cut_to_the_settings_or_the_model(roberta: Path, minilm: 
     assert cut == pytest.approx(whole, abs=1e-5)
 
 
-def test_cls_pooling_and_prompts_are_those_of_the_model(folder: Path) -> None:
+def test_cls_pooling_and_prompts_are_those_of_the_model(tiny_encoder: Any, folder: Path) -> None:
     embedder = load(folder)
     for kind in ("query", "document"):
         assert embedder.encode(TEXTS, kind=kind) == pytest.approx(reference(folder, TEXTS, kind), abs=1e-5)
     assert cosines(embedder.encode(TEXTS, kind="query"), embedder.encode(TEXTS, kind="document")).max() < 0.99
-    prompted = [PROMPTS["query"] + text for text in TEXTS]
-    plain = load(save_tiny(folder.with_name("plain"), folder_kind(folder), prompts={}))
+    prompted = [tiny_encoder.PROMPTS["query"] + text for text in TEXTS]
+    plain = load(tiny_encoder.save(folder.with_name("plain"), folder_kind(folder), prompts={}))
     assert embedder.encode(TEXTS, kind="query") == pytest.approx(plain.encode(prompted), abs=1e-5)
 
 
@@ -186,8 +129,8 @@ def folder_kind(folder: Path) -> str:
     return kind
 
 
-def test_the_first_token_is_pooled_and_the_mean_would_differ(folder: Path) -> None:
-    embedder, mean = load(folder), load(save_tiny(folder.with_name("mean"), folder_kind(folder), pooling="mean"))
+def test_the_first_token_is_pooled_and_the_mean_would_differ(tiny_encoder: Any, folder: Path) -> None:
+    embedder, mean = load(folder), load(tiny_encoder.save(folder.with_name("mean"), folder_kind(folder), pooling="mean"))
     states: list[np.ndarray] = []
     hook = embedder._model[0].register_forward_hook(lambda *call: states.append(call[2]["token_embeddings"].numpy()))
     [vector] = embedder.encode([TEXTS[1]])
@@ -218,8 +161,10 @@ def test_auto_is_faithful_whatever_it_chooses(folder: Path, workload: Any) -> No
     assert cosines(chosen.encode(TEXTS), load(folder).encode(TEXTS)).min() >= MIN_COSINE
 
 
-def test_an_unfaithful_precision_is_never_chosen_and_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_tiny(tmp_path / "model")
+def test_an_unfaithful_precision_is_never_chosen_and_refused_by_name(
+    tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_encoder.save(tmp_path / "model")
     monkeypatch.setattr("matinee.embedder.MIN_COSINE", 1.1)
     assert load(folder, precision="auto").precision == "fp32"
     for precision in ("bf16", "onnx"):
@@ -300,6 +245,16 @@ def test_a_broken_folder_is_explained(roberta: Path, tmp_path: Path, apply: Call
     apply(broken)
     with pytest.raises(ModelError):
         load(broken)
+
+
+def test_pooling_without_the_prompt_is_refused(roberta: Path, tmp_path: Path) -> None:
+    without = tmp_path / "without"
+    shutil.copytree(roberta, without)
+    change_json("1_Pooling/config.json", include_prompt=False)(without)
+    with pytest.raises(ModelError, match="include_prompt: false"):
+        load(without)
+    change_json("config_sentence_transformers.json", prompts={})(without)
+    assert load(without).encode(["quiet"]).shape == (1, 32)
 
 
 def test_a_model_that_is_not_there_is_explained(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""`matinee.enhancer` and `matinee.generation`: the policy on a fake model, the engines on a tiny Gemma 3, and the real one."""
+"""`matinee.enhancer`: the policy on a fake model and on a tiny Gemma 3, and the real one."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
-from matinee import conversion, generation
 from matinee.enhancer import Enhancer
 from matinee.errors import DeadlineError, ModelError
 from matinee.generation import Answer, Writing
@@ -136,131 +132,26 @@ def test_info_says_what_is_loaded() -> None:
     assert (info["digest"], info["precision"], info["prompt"]) == ("d", "fake", "guided form")
 
 
-@pytest.mark.parametrize(("cuda", "expected"), [(True, "bf16"), (False, "ct2-int8")])
-def test_auto_picks_by_the_device(cuda: bool, expected: str) -> None:
-    assert generation.pick_precision("auto", cuda=cuda) == expected
+def test_another_wording_of_the_prompt_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(adapter: str | None = None) -> Any:
+        return Enhancer(Fake(GOOD), EnhancerSettings(), model_digest="d", adapter_digest=adapter).info()["prompt_digest"]
+
+    as_it_is, bare = digest(), digest("a")
+    monkeypatch.setattr("matinee.prompts.ANSWER", "In short:")
+    assert len({as_it_is, bare, digest(), digest("a")}) == 4
 
 
-@pytest.mark.parametrize("precision", ["fp16", "float16", "half"])
-def test_half_precision_is_refused_with_its_reason(precision: str) -> None:
-    with pytest.raises(ModelError, match="overflows in fp16"):
-        generation.pick_precision(precision, cuda=True)
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("tiny"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_gemma: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_adapter(tiny, tmp_path_factory.mktemp("adapter"))
-    return folder
-
-
-WRITING = Writing(max_new_tokens=12)
-PROMPTS = ["a b c", "d e f g h i", "j"]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4", "hqq4", "hqq3", "hqq2"])
-def test_each_precision_of_transformers_writes_and_repeats_itself(tiny: Path, tmp_path: Path, precision: str) -> None:
-    backend = generation.load(tiny, None, precision, models_dir=tmp_path)
-    answers = backend.generate(PROMPTS, WRITING)
-    assert answers == backend.generate(PROMPTS, WRITING)
-    assert all(0 < answer.tokens <= 12 for answer in answers)
-    sampled = Writing(max_new_tokens=12, temperature=0.7, seed=3, repetition_penalty=1.2)
-    state = torch.random.get_rng_state()
-    assert backend.generate(PROMPTS, sampled) == backend.generate(PROMPTS, sampled)
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_padding_does_not_change_an_answer(tiny: Path, tmp_path: Path) -> None:
-    backend = generation.load(tiny, None, "fp32", models_dir=tmp_path)
-    assert backend.generate(PROMPTS, WRITING) == [backend.generate([prompt], WRITING)[0] for prompt in PROMPTS]
-    assert backend.generate([], WRITING) == []
-
-
-@pytest.mark.parametrize("precision", ["fp32", "nf4", "hqq3"])
-def test_an_adapter_changes_what_is_written(tiny: Path, adapter: Path, tmp_path: Path, precision: str) -> None:
-    plain = generation.load(tiny, None, precision, models_dir=tmp_path).generate(PROMPTS, WRITING)
-    adapted = generation.load(tiny, adapter, precision, models_dir=tmp_path).generate(PROMPTS, WRITING)
-    assert plain != adapted
-
-
-def test_fewer_bits_are_smaller_and_further_from_the_model(tiny: Path, tmp_path: Path) -> None:
-    from hqq.core.quantize import HQQLinear
-
-    def layers(precision: str) -> dict[str, Any]:
-        backend: Any = generation.load(tiny, None, precision, models_dir=tmp_path)
-        return {name: module for name, module in backend._model.named_modules() if "layers." in name and hasattr(module, "in_features")}
-
-    exact = {name: module.weight.detach().float() for name, module in layers("fp32").items()}
-    packed, wrong = [], []
-    for bits in (4, 3, 2):
-        found = layers(f"hqq{bits}")
-        assert found.keys() == exact.keys()
-        assert all(isinstance(module, HQQLinear) for module in found.values())
-        packed.append(sum(module.W_q.nbytes for module in found.values()))
-        wrong.append(max(float((module.dequantize().detach().float() - exact[name]).abs().mean()) for name, module in found.items()))
-    assert packed == sorted(packed, reverse=True)
-    assert 0 < wrong[0] < wrong[1] < wrong[2]
-
-
-def test_an_enhancer_with_an_adapter_asks_without_examples(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    settings = EnhancerSettings(model=str(tiny), adapter=str(adapter), precision="bf16", max_new_tokens=8)
+def test_an_enhancer_with_an_adapter_asks_without_examples(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    settings = EnhancerSettings(model=str(tiny_base), adapter=str(tiny_adapter), precision="bf16", max_new_tokens=8)
     loaded = Enhancer.load(settings, tmp_path)
     assert loaded.info()["prompt"] == "form"
     assert loaded.prompt(FILM).startswith("Title: Tenet")
     assert loaded.describe([FILM])[0].text
 
 
-def test_an_adapter_that_is_missing_is_named(tiny: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_is_missing_is_named(tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere is not a folder"):
-        Enhancer.load(EnhancerSettings(model=str(tiny), adapter=str(tmp_path / "nowhere"), precision="bf16"), tmp_path)
-
-
-def test_a_model_that_transformers_cannot_read_is_a_model_error(tiny: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for path in tiny.iterdir():
-        (broken / path.name).write_bytes(path.read_bytes())
-    (broken / "config.json").write_text('{"model_type": "no_such_model"}')
-    with pytest.raises(ModelError, match=r"cannot load .*broken in bf16"):
-        generation.load(broken, None, "bf16", models_dir=tmp_path)
-
-
-def test_multimodal_sizes_get_their_own_class(tiny_gemma: Any, tmp_path: Path) -> None:
-    vision = SiglipVisionConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
-    )
-    config = Gemma3Config(
-        text_config=Gemma3TextConfig(**tiny_gemma.SIZES, num_key_value_heads=1), vision_config=vision, mm_tokens_per_image=4
-    )
-    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "large")
-    tiny_gemma.save_tokenizer(tmp_path / "large")
-    assert "ImageTextToText" in conversion.model_class(tmp_path / "large").__name__
-    backend = generation.load(tmp_path / "large", None, "fp32", models_dir=tmp_path)
-    assert backend.generate(["a b"], WRITING)[0].tokens > 0
-
-
-def test_a_merged_adapter_survives_the_conversion_to_ctranslate2(tiny: Path, adapter: Path, tmp_path: Path) -> None:
-    plain = generation.load(tiny, None, "ct2-int8", models_dir=tmp_path)
-    adapted = generation.load(tiny, adapter, "ct2-int8", models_dir=tmp_path)
-    assert plain.generate(PROMPTS, WRITING) == plain.generate(PROMPTS, WRITING)
-    assert plain.generate(PROMPTS, WRITING) != adapted.generate(PROMPTS, WRITING)
-    assert plain.generate([], WRITING) == []
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
-
-
-def test_what_ctranslate2_cannot_convert_is_said(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "gpt_neo"}')
-    with pytest.raises(ModelError, match=r"No conversion is registered.*: set enhancer.precision to bf16"):
-        conversion.to_ctranslate2(tmp_path, None, tmp_path / "out")
-    quantised = json.loads((tiny / "config.json").read_text()) | {"quantization_config": {"quant_method": "bitsandbytes"}}
-    (tmp_path / "config.json").write_text(json.dumps(quantised))
-    with pytest.raises(ModelError, match=r"is quantised already.*: set enhancer.precision to bf16"):
-        conversion.to_ctranslate2(tmp_path, None, tmp_path / "out")
+        Enhancer.load(EnhancerSettings(model=str(tiny_base), adapter=str(tmp_path / "nowhere"), precision="bf16"), tmp_path)
 
 
 @pytest.fixture(scope="module")

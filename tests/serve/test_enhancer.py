@@ -23,26 +23,14 @@ FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for
 
 
 @pytest.fixture(scope="module")
-def base(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("base"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_gemma: Any, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_adapter(base, tmp_path_factory.mktemp("adapter"))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where conversions are kept: one conversion for each model of these tests."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
-async def replica(local_graph: Any, base: Path, models: Path) -> AsyncIterator[EnhancerReplica]:
-    enhancer = {"model": str(base), "max_new_tokens": 8, "retries": 0, "threads": 1}
+async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncIterator[EnhancerReplica]:
+    enhancer = {"model": str(tiny_base), "max_new_tokens": 8, "retries": 0, "threads": 1}
     replica = EnhancerReplica(local_graph.local_settings(models, enhancer=enhancer), Metrics(MemorySink()))
     yield replica
     replica.close()
@@ -61,7 +49,9 @@ async def settled() -> None:
             await asyncio.to_thread(thread.join, 60)
 
 
-async def test_an_adapter_goes_live_and_back_between_answers(replica: EnhancerReplica, base: Path, adapter: Path, models: Path) -> None:
+async def test_an_adapter_goes_live_and_back_between_answers(
+    replica: EnhancerReplica, tiny_base: Path, tiny_adapter: Path, models: Path
+) -> None:
     assert (await replica.info())["precision"] == "ct2-int8"
     over = asyncio.Event()
 
@@ -72,24 +62,24 @@ async def test_an_adapter_goes_live_and_back_between_answers(replica: EnhancerRe
         return names
 
     asking = asyncio.create_task(ask())
-    replica.reconfigure({"adapter": str(adapter)})
-    assert await described(replica) == str(base)
+    replica.reconfigure({"adapter": str(tiny_adapter)})
+    assert await described(replica) == str(tiny_base)
     await settled()
     with_adapter = await described(replica)
     info = await replica.info()
-    assert (info["adapter"], info["trouble"]) == (str(adapter), None)
-    assert with_adapter == f"{base}+{info['adapter_digest'][:12]}"
+    assert (info["adapter"], info["trouble"]) == (str(tiny_adapter), None)
+    assert with_adapter == f"{tiny_base}+{info['adapter_digest'][:12]}"
     replica.reconfigure({})
     await settled()
-    assert await described(replica) == str(base)
+    assert await described(replica) == str(tiny_base)
     over.set()
-    assert set(await asking) == {str(base), with_adapter}
+    assert set(await asking) == {str(tiny_base), with_adapter}
     # Kept by content: neither is ever converted again.
     assert len(list((models / "models").glob("ct2-int8-*"))) == 2
 
 
-async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, adapter: Path, models: Path) -> None:
-    manifest = ArtifactStore(str(models / "artifacts")).publish(adapter, Origin(base="tiny"))
+async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, tiny_adapter: Path, models: Path) -> None:
+    manifest = ArtifactStore(str(models / "artifacts")).publish(tiny_adapter, Origin(base="tiny"))
     replica.reconfigure({"adapter": f"artifact:{manifest.digest}"})
     await settled()
     info = await replica.info()
@@ -107,15 +97,15 @@ async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, 
     ],
 )
 async def test_a_wrong_adapter_is_explained_and_the_old_model_stays(
-    replica: EnhancerReplica, tiny_gemma: Any, base: Path, adapter: Path, tmp_path: Path, case: str, said: str
+    replica: EnhancerReplica, tiny_gemma: Any, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, case: str, said: str
 ) -> None:
     wrong = tmp_path / "wrong"
     if case == "no adapter":
-        wrong = base
+        wrong = tiny_base
     elif case == "another width":
         wrong = tiny_gemma.save_adapter(tiny_gemma.save_model(tmp_path / "wide", hidden_size=96), wrong)
     elif case == "cut off":
-        shutil.copytree(adapter, wrong)
+        shutil.copytree(tiny_adapter, wrong)
         weights = wrong / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-10])
     replica.reconfigure({"adapter": "artifact:" + "0" * 64 if case == "unpublished" else str(wrong)})
@@ -123,7 +113,7 @@ async def test_a_wrong_adapter_is_explained_and_the_old_model_stays(
     info = await replica.info()
     assert said in info["trouble"]
     assert info["adapter"] is None
-    assert await described(replica) == str(base)
+    assert await described(replica) == str(tiny_base)
 
 
 async def test_a_gateway_forgets_what_a_replaced_model_described(local_service: Any, local_graph: Any) -> None:

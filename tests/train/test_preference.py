@@ -89,28 +89,16 @@ def test_ratings_of_test_items_never_train(entries: dict[str, Entry], tmp_path: 
         judgments.collect([tmp_path / "ann.csv"], entries)
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_model(tmp_path_factory.mktemp("tiny"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_gemma: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny_gemma.save_adapter(tiny, tmp_path_factory.mktemp("adapter"))
-    return folder
-
-
 def letters(entries: dict[str, Entry]) -> list[Judgment]:
     """Judgments in the words of the tiny model's tokenizer: an earlier letter is better."""
     ids = of(entries, "train")[:8]
     return [Judgment(id, entries[id].item, f"{a} b c.", f"{z} y x.") for id, a, z in zip(ids, "abcdefgh", "stuvwxyz", strict=True)]
 
 
-def test_both_answers_follow_one_prompt_however_long_they_are(tiny: Path, entries: dict[str, Entry]) -> None:
+def test_both_answers_follow_one_prompt_however_long_they_are(tiny_base: Path, entries: dict[str, Entry]) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     item = entries[of(entries, "train")[0]].item
     judgment = Judgment("i", item, "a b c.", f"{' d' * 40}.")
     whole = dpo.as_ids(judgment, tokenizer, 400)
@@ -127,18 +115,18 @@ def test_both_answers_follow_one_prompt_however_long_they_are(tiny: Path, entrie
     assert IGNORED not in {*whole["prompt_ids"], *whole["chosen_ids"], *whole["rejected_ids"]}
 
 
-def trainer(tiny: Path, adapter: Path, judged: list[Judgment], output: Path, recipe: Recipe) -> tuple[Any, Any]:
-    model, tokenizer = sft.prepared(tiny, recipe, "cpu", str(adapter))
+def trainer(tiny_base: Path, tiny_adapter: Path, judged: list[Judgment], output: Path, recipe: Recipe) -> tuple[Any, Any]:
+    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu", str(tiny_adapter))
     return model, dpo.trainer_for(model, tokenizer, recipe, judged, output, workers=1, gpu=False, callbacks=[])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
 def test_it_starts_exactly_at_the_reference_and_learns(
-    tiny: Path, adapter: Path, entries: dict[str, Entry], tmp_path: Path, precision: str
+    tiny_base: Path, tiny_adapter: Path, entries: dict[str, Entry], tmp_path: Path, precision: str
 ) -> None:
     recipe = Recipe(precision=precision, batch=4, effective=8, epochs=8, lr=1e-2, warmup=0, max_tokens=300, checkpointing=False)
-    model, made = trainer(tiny, adapter, letters(entries), tmp_path, recipe)
-    first = load_file(adapter / "adapter_model.safetensors")
+    model, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path, recipe)
+    first = load_file(tiny_adapter / "adapter_model.safetensors")
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             assert weight.dtype == torch.float32
@@ -154,12 +142,12 @@ def test_it_starts_exactly_at_the_reference_and_learns(
             assert torch.equal(kept[name.replace(".default.", ".ref.")], first[name.replace(".default.", ".")])
 
 
-def test_going_on_ends_in_the_same_weights(tiny: Path, adapter: Path, entries: dict[str, Entry], tmp_path: Path) -> None:
+def test_going_on_ends_in_the_same_weights(tiny_base: Path, tiny_adapter: Path, entries: dict[str, Entry], tmp_path: Path) -> None:
     recipe = Recipe(precision="fp32", batch=2, effective=2, epochs=1, lr=1e-2, max_tokens=300, save_steps=2, checkpointing=False)
-    whole, made = trainer(tiny, adapter, letters(entries), tmp_path / "whole", recipe)
+    whole, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "whole", recipe)
     made.args.save_total_limit = None
     made.train()
-    again, more = trainer(tiny, adapter, letters(entries), tmp_path / "again", recipe)
+    again, more = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "again", recipe)
     more.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert more.state.global_step == made.state.global_step == 4
     expected = dict(whole.named_parameters())
@@ -184,21 +172,22 @@ def test_the_guard_allows_what_it_was_told_to_allow() -> None:
 
 
 @pytest.fixture
-def command(tiny: Path, adapter: Path, prepared: Path, told: Path, entries: dict[str, Entry], tmp_path: Path) -> list[str]:
+def command(tiny_base: Path, tiny_adapter: Path, prepared: Path, told: Path, entries: dict[str, Entry], tmp_path: Path) -> list[str]:
     path = sheet(tmp_path / "ann.csv", [(of(entries, "train")[0], "x", "y", "a")])
-    args = [path, "--base", tiny, "--adapter", adapter, "--prepared", prepared, "--instructions", told, "--out", tmp_path / "out", "--cpu"]
+    model = ["--base", tiny_base, "--adapter", tiny_adapter]
+    args = [path, *model, "--prepared", prepared, "--instructions", told, "--out", tmp_path / "out", "--cpu"]
     return [*map(str, args)]
 
 
 @pytest.mark.parametrize("after", [0.29, 0.2])
 def test_what_got_worse_is_not_published(
-    command: list[str], adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+    command: list[str], tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
 ) -> None:
     """The whole command, but for the training, which ends in a given BLEU."""
 
     def trained(fit: object, plan: dict[str, Any], job: str, workers: int) -> dict[str, Any]:
         assert len(judgments.read_judgments(Path(plan["judgments"]))) == 1
-        shutil.copytree(adapter, Path(plan["work"]) / "trainer")
+        shutil.copytree(tiny_adapter, Path(plan["work"]) / "trainer")
         Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
         figures = [{"epoch": epoch, "adherence": 1.0, "clean": 1.0, "bleu": bleu} for epoch, bleu in ((0, 0.3), (1, after))]
         return {"checkpoint": plan["work"], "epochs": figures, "step": 1, "seconds": 1.0, "peak_gb": 0.1}

@@ -1,0 +1,111 @@
+"""`train.sft` and `train.lora` on a tiny Gemma, without Ray: every precision, resuming, the loss, and that what was trained serves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from matinee import generation, weights
+from matinee.enhancer import Enhancer
+from matinee.generation import Writing
+from matinee.settings import EnhancerSettings
+from train import bleu, lora, sft
+from train.instructions import Pair, read_pairs
+from train.sft import Recipe
+
+TINY = {"batch": 2, "effective": 4, "max_steps": 3, "limit": 8, "rank": 4, "lr": 1e-2, "max_tokens": 512}
+
+
+def trained(base: Path, recipe: Recipe, pairs: list[Pair], out: Path, adapter: str | None = None) -> tuple[Any, Any]:
+    """The job's own parts without Ray."""
+    model, tokenizer = sft.prepared(base, recipe, "cpu", adapter)
+    trainer = sft.trainer_for(model, tokenizer, recipe, pairs, out, workers=1, gpu=False, callbacks=[])
+    trainer.train()
+    assert trainer.trouble is None
+    return trainer, tokenizer
+
+
+@pytest.mark.parametrize("precision", lora.PRECISIONS)
+def test_each_precision_trains_an_adapter_that_serves(tiny_base: Path, pairs_of_films: Path, tmp_path: Path, precision: str) -> None:
+    """Every layer of attention and projection learns, the base does not, and what was trained is what serving loads."""
+    recipe = Recipe(precision=precision, **TINY)
+    pairs = read_pairs(pairs_of_films / "train.jsonl")
+    trainer, tokenizer = trained(tiny_base, recipe, pairs, tmp_path / "run")
+    moved = {name for name, weight in trainer.model.named_parameters() if "lora_B" in name and weight.abs().sum() > 0}
+    assert {name.split(".lora_B")[0].rpartition(".")[2] for name in moved} == set(lora.TARGETS)
+    assert len(moved) == 2 * len(lora.TARGETS)
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    lora.export(tmp_path / "run" / "checkpoint-3", tmp_path / "adapter", str(tiny_base))
+    weights.check_adapter(tmp_path / "adapter", tiny_base, str(tiny_base))
+    assert not list((tmp_path / "adapter").glob("*.bin"))
+    written = bleu.write(trainer.model, tokenizer, pairs[:2], 8, precision)
+    backend = generation.load(tiny_base, tmp_path / "adapter", precision, models_dir=tmp_path)
+    loaded = Enhancer(backend, EnhancerSettings(), model_digest="a", adapter_digest="b")
+    answers = backend.generate([loaded.prompt(pair.item) for pair in pairs[:2]], Writing(max_new_tokens=8, one_line=True, sentences=4))
+    # Letters are the whole of this model's prose.
+    assert [answer.text.rstrip(". ") for answer in answers] == [text.rstrip(". ") for text in written]
+
+
+def test_the_sizes_that_see_learn_with_their_eyes_shut(tiny_that_sees: Path, pairs_of_films: Path, tmp_path: Path) -> None:
+    recipe = Recipe(precision="bf16", **TINY)
+    trainer, _ = trained(tiny_that_sees, recipe, read_pairs(pairs_of_films / "train.jsonl"), tmp_path / "run")
+    learnt = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(learnt) == 2 * 2 * len(lora.TARGETS)
+    assert not any("vision" in name for name, _ in trainer.model.named_parameters())
+    lora.export(tmp_path / "run" / "checkpoint-3", tmp_path / "adapter", str(tiny_that_sees))
+    weights.check_adapter(tmp_path / "adapter", tiny_that_sees, str(tiny_that_sees))
+    base, adapted = (
+        generation.load(tiny_that_sees, adapter, "bf16", models_dir=tmp_path).generate(["a b c"], Writing(max_new_tokens=12))
+        for adapter in (None, tmp_path / "adapter")
+    )
+    assert base != adapted
+
+
+def test_going_on_ends_in_the_same_weights_and_an_adapter_can_be_taught_more(tiny_base: Path, pairs_of_films: Path, tmp_path: Path) -> None:
+    recipe = Recipe(precision="fp32", **TINY | {"save_steps": 1})
+    pairs = read_pairs(pairs_of_films / "train.jsonl")
+    trained(tiny_base, recipe, pairs, tmp_path / "whole")
+    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
+    again = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    again.add_callback(_StopAt(2))
+    again.train()
+    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
+    resumed = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    resumed.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoint-2"))
+    whole, parts = (load_file(tmp_path / name / "checkpoint-3" / "adapter_model.safetensors") for name in ("whole", "again"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    lora.export(tmp_path / "whole" / "checkpoint-3", tmp_path / "adapter", str(tiny_base))
+    more, _ = trained(tiny_base, recipe, pairs, tmp_path / "more", str(tmp_path / "adapter"))
+    taught = load_file(tmp_path / "more" / "checkpoint-3" / "adapter_model.safetensors")
+    assert more.state.log_history[0]["loss"] < again.state.log_history[0]["loss"]
+    assert any(not torch.equal(whole[name], taught[name]) for name in whole)
+
+
+def test_the_loss_of_a_cpu_is_that_of_trl(tiny_base: Path, pairs_of_films: Path, tmp_path: Path) -> None:
+    recipe = Recipe(precision="fp32", **TINY)
+    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
+    pairs = read_pairs(pairs_of_films / "train.jsonl")
+    trainer = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path, workers=1, gpu=False, callbacks=[])
+    batch = next(iter(trainer.get_train_dataloader()))
+    found = []
+    for compute in (type(trainer).compute_loss, SFTTrainer.compute_loss):
+        model.zero_grad()
+        loss = compute(trainer, model, dict(batch), num_items_in_batch=torch.tensor(11))
+        loss.backward()
+        found.append((loss.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.requires_grad)))
+    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(*found, strict=True))
+
+
+class _StopAt(TrainerCallback):  # type: ignore[misc]
+    """Ends a training early, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step == self.step
