@@ -7,6 +7,7 @@ given seed and batch. Neither knows items, prompts' wording or what a good answe
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,6 +72,8 @@ def load(
 
     cuda = torch.cuda.is_available()
     chosen = pick_precision(precision, cuda=cuda)
+    if chosen.startswith("hqq") and find_spec("hqq") is None:
+        raise ModelError(f"precision {chosen} needs the package hqq, which is not installed (extra `edge`): run pip install hqq")
     if threads:
         torch.set_num_threads(threads)
     try:
