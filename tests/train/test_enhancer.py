@@ -1,4 +1,4 @@
-"""`train.enhancer`: the real Gemma 3 270M in NF4 through Ray, with a full disk and kills on the way; what it refuses, publishes and merges."""
+"""`train.enhancer`: the real Gemma 3 270M in NF4 through Ray, with a full disk and kills on the way; what it refuses and publishes."""
 
 import json
 import os
