@@ -4,6 +4,7 @@ and its line in the log.
 Pure ASGI, because a wrapped response body would cost more than the whole routing. Does not know routes or models.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -112,7 +113,7 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes), send_with_headers)
+            await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes, trace.deadline), send_with_headers)
         except Exception as error:
             response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
             if response is None:
@@ -191,8 +192,11 @@ def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
     return b"server-timing", ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages).encode()
 
 
-def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """`receive`, refusing a body above `limit` bytes as soon as that is known (by an HTTPException: FastAPI hides any other)."""
+def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Receive:
+    """`receive`, refusing a body above `limit` bytes as soon as that is known, and one that is not there by the `deadline`.
+
+    Both by an HTTPException: FastAPI hides any other.
+    """
     message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
@@ -201,13 +205,20 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
             raise HTTPException(413, message)
 
         return refuse
-    received = 0
+    received, complete = 0, False
 
     async def counted() -> Message:
-        nonlocal received
-        event = await receive()
+        nonlocal received, complete
+        try:
+            # After the body it is the client's going away that is waited for, and that may take long.
+            async with asyncio.timeout(None if complete else max(0, deadline - time.time())):
+                event = await receive()
+        except TimeoutError:
+            raise HTTPException(
+                408, "the body did not arrive in time (serving.deadline_s); send it faster, or in several requests"
+            ) from None
         if event["type"] == "http.request":
-            received += len(event.get("body", b""))
+            received, complete = received + len(event.get("body", b"")), not event.get("more_body", False)
             if received > limit:
                 raise HTTPException(413, message)
         return event

@@ -30,6 +30,7 @@ _BY_STATUS = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "late_body",
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",

@@ -159,6 +159,43 @@ async def test_a_body_is_counted_as_it_comes() -> None:
     assert visit.status == 413
 
 
+async def test_a_body_that_does_not_come_gives_its_place_back() -> None:
+    async def reader(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    visit = Visit(reader, deadline_s=0.01, drain_s=1)
+    visit.receive = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+    await visit()
+    assert visit.status == 408
+    assert b"late_body" in visit.sent[-1]["body"]
+    visit.sent.clear()
+    await visit()
+    assert visit.status == 408, "the place is free again: it is not refused as one too many"
+
+
+async def test_after_its_body_a_client_may_wait_for_long() -> None:
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        first = await receive()
+        assert not first["more_body"]
+        await receive()
+        await answer(scope, receive, send)
+
+    visit = Visit(patient, deadline_s=0.01)
+    told = [{"type": "http.request", "body": b"", "more_body": False}]
+    gone = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if told:
+            return told.pop()
+        asyncio.get_running_loop().call_later(0.05, gone.set)
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    visit.receive = receive  # type: ignore[method-assign]
+    await visit()
+    assert visit.status == 200
+
+
 @pytest.mark.parametrize(
     ("declared", "status"), [(b"1024", 200), (b"1025", 413), (b"9" * 5000, 413), (b"-1", 200), (b"x", 200), (b"", 200)]
 )
