@@ -164,7 +164,6 @@ def _environment(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Nothing of Ray listens beyond this machine here: no dashboard, no client server.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if settings.serving.fast:
         os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
