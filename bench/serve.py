@@ -62,7 +62,7 @@ def main() -> None:
     for target in args.targets:
         with _peer(home, "cold" in args.cases) if target == "peer" else matinee_server(TARGETS[target]) as (url, ids):
             for case in args.cases:
-                requests = _requests(case, target == "peer", ids, args.queries, home)
+                requests = requests_of(case, target == "peer", ids, args.queries, home)
                 if requests is not None:
                     results += _measure(target, case, url, requests, args.seconds)
     print(_table(results))
@@ -72,10 +72,10 @@ def main() -> None:
 
 def _measure(target: str, case: str, url: str, requests: Path, seconds: float) -> list[dict[str, Any]]:
     rows = []
-    _load(url, requests, clients=8, seconds=3, offset=0)
+    load(url, requests, clients=8, seconds=3, offset=0)
     offset = 1000
     for clients in CLIENTS:
-        row = {"target": target, "case": case, "clients": clients, **_load(url, requests, clients=clients, seconds=seconds, offset=offset)}
+        row = {"target": target, "case": case, "clients": clients, **load(url, requests, clients=clients, seconds=seconds, offset=offset)}
         offset += int(row["requests"])
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
@@ -85,21 +85,22 @@ def _measure(target: str, case: str, url: str, requests: Path, seconds: float) -
             "target": target,
             "case": case,
             "clients": f"open, {rate:.0f}/s",
-            **_load(url, requests, rate=rate, seconds=seconds, offset=offset),
+            **load(url, requests, rate=rate, seconds=seconds, offset=offset),
         }
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
 
 
-def _load(url: str, requests: Path, **options: float) -> dict[str, Any]:
+def load(url: str, requests: Path, **options: float) -> dict[str, Any]:
+    """What `bench.load`, in a process of its own, says."""
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     done = subprocess.run([sys.executable, "-m", "bench.load", url, str(requests), *flags], check=True, capture_output=True, text=True)
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
 
 
-def _requests(case: str, peer: bool, ids: list[str], queries: list[Path], home: Path) -> Path | None:
+def requests_of(case: str, peer: bool, ids: list[str], queries: list[Path], home: Path) -> Path | None:
     """The case's requests in the target's words, in an order fixed by a seed."""
     texts = [json.loads(line)["text"] for path in queries for line in path.read_text().splitlines()]
     random.Random(0).shuffle(texts)
@@ -126,7 +127,7 @@ def _requests(case: str, peer: bool, ids: list[str], queries: list[Path], home: 
 @contextlib.contextmanager
 def matinee_server(environment: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
     """A server of this process's settings and `environment`: its address, and the ids of some items."""
-    settings = load_settings()
+    settings = load_settings(environ=os.environ | environment)
     server = subprocess.Popen([sys.executable, "-m", "serve", "--port", "0"], env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300

@@ -1,10 +1,11 @@
-"""What being watched costs, in requests a second: a server that records our metrics beside one that does not, and the probe.
+"""What being watched costs: a server that records our metrics beside one that does not, and the probe.
 
     python -m bench.watching --rounds 8 --seconds 4 --out watching.json
 
 Serves the bundled films, without an enhancer and without caches. The servers take turns under the same load, in an order that turns
-round each time, so that what else the machine does falls on all alike; a cost is the median of the ratios within a round. In the probe's
-turns it begins a round of its own (by default it does so every 300 s); in the other turns it is stopped. Nobody scrapes.
+round each time, so that what else the machine does falls on all alike; a cost is the median of the ratios within a round: of requests a
+second, and of CPU time a request, of all the server's processes, which other work disturbs less. In the probe's turns it begins a round of
+its own (by default it does so every 300 s); in the other turns it is stopped. Nobody scrapes.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from bench.serve import load, matinee_server, requests_of
 from matinee import demo
 
@@ -32,11 +35,14 @@ SETTINGS = {
     "MATINEE_ENHANCER__ENABLED": "0",
     "MATINEE_EMBEDDER__CACHE_ENTRIES": "0",
     "MATINEE_SERVING__FAST": "1",
+    # Ray's default of 15 would let the load generator and the probe go first.
+    "RAY_worker_niceness": "0",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4, help="of one turn")
     parser.add_argument("--clients", type=int, default=8)
@@ -49,18 +55,21 @@ def main() -> None:
         on, ids = exits.enter_context(matinee_server({"MATINEE_HOME": str(watched)}))
         probe = exits.enter_context(_probe(on, watched, args.seconds))
         queries = Path(demo.__file__).parent / "queries" / "queries.jsonl"
+        turns = {BARE: (off, _family(bare)), METRICS: (on, _family(watched)), PROBED: (on, _family(watched))}
         rows = []
-        for case in CASES:
+        for case in args.cases:
             requests = requests_of(case, False, ids, [queries], watched)
             assert requests is not None
             for url in (off, on):
                 load(url, requests, clients=args.clients, seconds=3)
-            for round in range(args.rounds):
-                turns = {BARE: off, METRICS: on, PROBED: on}
-                for variant in list(turns) if round % 2 else reversed(turns):
+            for turn in range(args.rounds):
+                for variant in list(turns) if turn % 2 else reversed(turns):
+                    url, family = turns[variant]
+                    before = _cpu_ms(family)
                     with _asking(probe) if variant == PROBED else contextlib.nullcontext():
-                        found = load(turns[variant], requests, clients=args.clients, seconds=args.seconds)
-                    rows.append({"case": case, "round": round, "variant": variant, **found})
+                        found = load(url, requests, clients=args.clients, seconds=args.seconds)
+                    found["cpu_ms"] = round((_cpu_ms(family) - before) / found["requests"], 3)
+                    rows.append({"case": case, "round": turn, "variant": variant, **found})
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(table(rows))
     if args.out:
@@ -108,22 +117,35 @@ def _asking(probe: "subprocess.Popen[bytes]") -> Iterator[None]:
         probe.send_signal(signal.SIGSTOP)
 
 
+def _family(home: Path) -> list[psutil.Process]:
+    """The server's processes, Ray's among them."""
+    server = psutil.Process(json.loads((home / "server.json").read_text(encoding="utf-8"))["pid"])
+    return [server, *server.children(recursive=True)]
+
+
+def _cpu_ms(family: list[psutil.Process]) -> float:
+    return float(1000 * sum(times.user + times.system for times in (process.cpu_times() for process in family if process.is_running())))
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """Median requests a second of each variant, and of its ratio to the one before it within a round, with the quartiles."""
-    lines = ["| case | variant | requests/s | p50 ms | p99 ms | of the row above |", "| --- | --- | --- | --- | --- | --- |"]
-    for case in CASES:
-        before: list[float] = []
+    """Medians of each variant, and of its ratios to the one before it within a round, with their quartiles."""
+    lines = [
+        "| case | variant | requests/s | of the row above | CPU ms a request | of the row above |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        before: dict[str, list[float]] = {}
         for variant in (BARE, METRICS, PROBED):
             turns = sorted((row for row in rows if (row["case"], row["variant"]) == (case, variant)), key=lambda row: row["round"])
-            rates, p50, p99 = ([turn[key] for turn in turns] for key in ("rps", "p50_ms", "p99_ms"))
-            ratios = [rate / other for rate, other in zip(rates, before, strict=True)] if before else []
-            medians = " | ".join(f"{statistics.median(values):.{digits}f}" for values, digits in ((rates, 0), (p50, 1), (p99, 1)))
-            lines.append(f"| {case} | {variant} | {medians} | {_spread(ratios)} |")
-            before = rates
+            now = {key: [turn[key] for turn in turns] for key in ("rps", "cpu_ms")}
+            cells = [cell for key in now for cell in (f"{statistics.median(now[key]):.3g}", _spread(now[key], before.get(key, [])))]
+            lines.append(f"| {case} | {variant} | {' | '.join(cells)} |")
+            before = now
     return "\n".join(lines)
 
 
-def _spread(ratios: list[float]) -> str:
+def _spread(now: list[float], before: list[float]) -> str:
+    ratios = [a / b for a, b in zip(now, before, strict=False)]
     if len(ratios) < 2:
         return ""
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")

@@ -83,8 +83,8 @@ def _write(path: Path, settings: Settings) -> list[str]:
 
 
 def _welcome(url: str, targets: list[str]) -> None:
-    console.print(f"Prometheus: [bold]{url}[/] (alerts: {url}/alerts, targets: {url}/targets)", highlight=False)
-    console.print(_scraping(targets), highlight=False)
+    console.print(f"Prometheus: [bold]{url}[/] (alerts: {url}/alerts, targets: {url}/targets)", highlight=False, soft_wrap=True)
+    console.print(_scraping(targets), highlight=False, soft_wrap=True)
     console.print(
         f"Grafana: add {url} as a Prometheus data source, then Dashboards > New > Import each file of {FOLDER}; Ctrl-C stops this",
         highlight=False,

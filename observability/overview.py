@@ -1,7 +1,7 @@
 """The dashboard "Overview": what users feel, and whether the parts have room."""
 
 from observability.expressions import ASKING, FAILURES, PROBES
-from observability.panels import NO_QUERIES, PART, PLACE, View, of, quantiles, rate, share, zero
+from observability.panels import NO_QUERIES, PART, PLACE, View, any_or_zero, of, quantiles, rate, share, zero
 
 UID, TITLE = "matinee-overview", "Matinee / Overview"
 SAYS = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
@@ -67,7 +67,7 @@ _USERS = (
     View(
         "Errors",
         {
-            "{{outcome}}": zero(rate("ray_matinee_requests_total", "outcome", _ASKED, 'outcome!="ok"'), f"sum by (outcome) ({_REQUESTS})"),
+            "{{outcome}}": any_or_zero(rate("ray_matinee_requests_total", "outcome", _ASKED, 'outcome!="ok"'), _REQUESTS),
             "refused": _REFUSED,
         },
         "Answers a second that are no success, by the code in their envelope; `refused` at the door.",
@@ -104,7 +104,7 @@ _USERS = (
     ),
     View(
         "Degraded answers",
-        {"{{part}}": zero(rate("ray_matinee_degraded_total", "part"), f"sum by (part) ({_REQUESTS})")},
+        {"{{part}}": any_or_zero(rate("ray_matinee_degraded_total", "part"), _REQUESTS)},
         "Answers a second that were given without a part.",
         "reqps",
     ),

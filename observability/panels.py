@@ -67,6 +67,11 @@ def zero(expression: str, like: str) -> str:
     return f"{expression} or 0 * {like}"
 
 
+def any_or_zero(expression: str, like: str) -> str:
+    """`expression`, and a single 0 while it has no series at all: of what happens in failures there is none before the first."""
+    return f"{zero(expression, like)} unless on () ({expression})"
+
+
 def _by(labels: str) -> str:
     return f" by ({labels})" if labels else ""
 

@@ -1,6 +1,6 @@
 """The dashboard "Recall and index": what searches find, measured all the time, and the index they find it in."""
 
-from observability.panels import NO_QUERIES, PART, PLACE, View, of, quantiles, rate, zero
+from observability.panels import NO_QUERIES, PART, PLACE, View, any_or_zero, of, quantiles, rate
 
 UID, TITLE = "matinee-recall", "Matinee / Recall and index"
 SAYS = "What searches find, measured by the probe through the real API, and the index they find it in."
@@ -79,11 +79,7 @@ _PROBE = (
     ),
     View(
         "Failures of the probe",
-        {
-            "{{reason}}": zero(
-                f"sum by (reason) (rate({of('matinee_probe_failures_total', of=PLACE)}[$__rate_interval]))", f"sum by (reason) ({_ROUNDS})"
-            )
-        },
+        {"{{reason}}": any_or_zero(f"sum by (reason) (rate({of('matinee_probe_failures_total', of=PLACE)}[$__rate_interval]))", _ROUNDS)},
         "Calls a second that failed.",
         "reqps",
         "number",
@@ -105,7 +101,7 @@ _INDEX = (
     View("Index answers", {"{{pod}}": f"min by (pod) ({of('ray_matinee_index_up')})"}, "1: the Retriever on that pod gets answers.", top=1),
     View(
         "Errors of the index",
-        {"{{reason}}": zero(rate("ray_matinee_index_errors_total", "reason"), f"sum by (reason) ({_REQUESTS})")},
+        {"{{reason}}": any_or_zero(rate("ray_matinee_index_errors_total", "reason"), _REQUESTS)},
         "Calls a second that failed.",
         "reqps",
     ),
@@ -130,8 +126,8 @@ _INDEX = (
     View(
         "Events",
         {
-            "{{kind}}": zero(rate("ray_matinee_events_total", "kind"), f"sum by (kind) ({_REQUESTS})"),
-            "dropped: {{reason}}": zero(rate("ray_matinee_events_dropped_total", "reason"), f"sum by (reason) ({_REQUESTS})"),
+            "{{kind}}": any_or_zero(rate("ray_matinee_events_total", "kind"), _REQUESTS),
+            "dropped: {{reason}}": any_or_zero(rate("ray_matinee_events_dropped_total", "reason"), _REQUESTS),
         },
         "Impressions and feedback a second; only where events.uri is set.",
     ),

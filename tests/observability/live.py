@@ -1,6 +1,7 @@
-"""The real thing for this folder's tests: the served demo films, the probe, and Prometheus, scraping as the chart's PodMonitors say.
+"""The real thing for this folder's tests: `matinee demo` with its probe, and Prometheus, scraping as the chart's PodMonitors say.
 
-The server's limits are so low that some requests fail, are refused or come degraded: a dashboard has to show that too.
+The server's limits are so low that some requests fail, are refused or come degraded: a dashboard has to show that too. Before the version
+that it serves there is one of an export that lost a column: `index rollback` is what makes searches worse, and better again.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import httpx
 import yaml
 from chart import ROOT, Object, one, template
 from pod_monitors import scrape_config
+from waiting import until
 
 from matinee import demo
 from observability.prometheus import Prometheus, Series, running
@@ -38,17 +40,30 @@ CHART_VALUES = {
     "dashboards": {"enabled": True},
     "probe": {"enabled": True},
     # Seconds in place of hours: a test can't wait a day for what is usual.
-    "alerts": {"enabled": True, "interval": "1s", "recall": {"window": "10s", "baseline": "5m", "for": "0s"}},
+    "alerts": {
+        "enabled": True,
+        "runbooks": "https://wiki.example/runbooks",
+        "interval": "2s",
+        "recall": {"window": "10s", "baseline": "5m", "for": "0s"},
+    },
 }
-SERVER = {
+SETTINGS = {
+    # Nothing is measured at the start.
+    "MATINEE_EMBEDDER__PRECISION": "fp32",
     # Faster than Ray's 10 s, and not so fast that a gauge, said anew each 5 s, is dropped as stale after two intervals.
     "RAY_metrics_report_interval_ms": "4000",
     "MATINEE_ENHANCER__DEADLINE_S": "0.4",
     "MATINEE_ENHANCER__MAX_NEW_TOKENS": "16",
     "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "8",
     "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
+    "MATINEE_PROBE__INTERVAL_S": "5",
+    "MATINEE_PROBE__DEADLINE_S": "5",
+    "MATINEE_PROBE__MAX_QUERIES": "15",
+    "MATINEE_PROBE__METRICS_PORT": "0",
+    "MATINEE_EVENTS__FLUSH_S": "1",
 }
-PROBE = {"MATINEE_PROBE__INTERVAL_S": "10", "MATINEE_PROBE__MAX_QUERIES": "15"}
+ANNOUNCED = ("server.json", "probe.json")
+START_S = 300
 
 
 @dataclass
@@ -69,9 +84,12 @@ class Stack:
     def firing(self, alert: str) -> list[dict[str, Any]]:
         return [a for a in self.prometheus.alerts() if a["labels"]["alertname"] == alert and a["state"] == "firing"]
 
-    def ingest(self, *arguments: str) -> None:
-        done = e2e.run(self.server.home, "train.ingest", *arguments)
+    def roll_back(self) -> None:
+        """The index goes to the version before, and the server with it."""
+        now = self.server.version()
+        done = self.server.cli("index", "rollback", "--json")
         assert done.returncode == 0, done.stderr
+        until(lambda: self.server.version() != now, "the server follows")
 
 
 @contextmanager
@@ -79,15 +97,12 @@ def stack(folder: Path, home: Path) -> Iterator[Stack]:
     """Everything, with load on it, until the end of the `with`."""
     objects = template(given=CHART_VALUES)
     e2e.new_home(home)
-    done = e2e.run(home, "train.ingest", "--demo")
+    done = e2e.run(home, "train.ingest", str(without_overviews(folder)), "--kind", "film", "--catalogue", "demo", **SETTINGS)
     assert done.returncode == 0, done.stderr
-    events = {"MATINEE_EVENTS__URI": str(folder / "events"), "MATINEE_EVENTS__FLUSH_S": "1"}
-    server = e2e._start(home, folder, **SERVER, **events)
     with ExitStack() as exits:
-        exits.callback(e2e._stop, server)
-        probe_port = e2e.free_port()
-        exits.enter_context(_probe(home, folder, probe_port))
-        config = prometheus_config(objects, folder, server.metrics_url.split("/")[2], f"127.0.0.1:{probe_port}")
+        server = exits.enter_context(_demo(home, folder))
+        ray, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
+        config = prometheus_config(objects, folder, ray, probe)
         prometheus = exits.enter_context(running(config, folder / "prometheus", e2e.free_port()))
         exits.enter_context(_load(server.url))
         yield Stack(server, prometheus, objects, folder, time.time())
@@ -100,7 +115,7 @@ def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str)
     head = one(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     probing = one(objects, "Deployment", "matinee-probe")["spec"]["template"]
     return {
-        "global": {"evaluation_interval": "1s"},
+        "global": {"evaluation_interval": "2s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
             scrape_config(one(objects, "PodMonitor", "matinee"), head, "matinee-head", "ns", ray),
@@ -110,16 +125,26 @@ def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str)
 
 
 @contextmanager
-def _probe(home: Path, folder: Path, port: int) -> Iterator[None]:
-    env = e2e.environment(home, **PROBE)
-    with (folder / "probe.log").open("wb") as log:
-        command = [sys.executable, "-m", "serve.probe", "--metrics-port", str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+def _demo(home: Path, folder: Path) -> Iterator[Any]:
+    """What `make demo` starts: it ingests the bundled films, serves them and probes them, until it is told to stop."""
+    log = folder / "demo.log"
+    command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0"]
+    env = e2e.environment(home, **SETTINGS, MATINEE_EVENTS__URI=str(folder / "events"))
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
+    server = e2e.Server(home, process, log, metrics_url="")
+
+    def announced() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")[-4000:]
+        return all((home / file).exists() for file in ANNOUNCED)
+
     try:
-        yield
+        until(announced, lambda: f"server and probe start: {log.read_text(encoding='utf-8', errors='replace')[-4000:]}", START_S)
+        server.url = json.loads((home / "server.json").read_text(encoding="utf-8"))["url"]
+        yield server
     finally:
-        process.terminate()
-        assert process.wait(30) == 0, (folder / "probe.log").read_text(encoding="utf-8")
+        e2e._stop(server)
+    assert not (home / "probe.json").exists()
 
 
 @contextmanager
@@ -140,7 +165,7 @@ def _load(url: str) -> Iterator[None]:
 def _ask(url: str, stop: threading.Event) -> None:
     n = 0
     with httpx.Client(base_url=url, timeout=60) as client:
-        while not stop.wait(0.1):
+        while not stop.wait(0.3):
             n += 1
             with contextlib.suppress(httpx.HTTPError):
                 _one_of_each(client, n)

@@ -13,6 +13,7 @@ import yaml
 from observability.__main__ import PLAIN, files
 from observability.alerts import BURNS
 from observability.objectives import defaults, fill
+from observability.queries import panels
 from observability.recordings import WINDOWS
 from observability.rules import alerts, groups
 
@@ -235,6 +236,14 @@ def test_recording_rules_say_what_happened(tmp_path: Path) -> None:
     recorded = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
     assert {name for expr in expected for name in re.findall(r"matinee:[\w:]+", expr)} == recorded
     run(tmp_path, [checked(series, end, expected)], "1h")
+
+
+@needs_promtool
+@pytest.mark.parametrize("failed", ["", "0+60x20"])
+def test_a_panel_of_errors_has_one_zero_before_the_first_and_only_errors_after(failed: str, tmp_path: Path) -> None:
+    [errors] = [p.queries[0].expression for p in panels("matinee-overview", "5m") if p.title == "Errors"]
+    series = {name: values for name, values in requests("0+60x20", failed).items() if values}
+    run(tmp_path, [checked(series, 20, {f"count({errors})": 1, f"sum({errors})": 1 if failed else 0})])
 
 
 @needs_promtool
