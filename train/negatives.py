@@ -7,7 +7,7 @@ not make pairs (`train.pairs`).
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,13 +24,24 @@ _CHUNK = 256
 
 
 def mine(
-    items: Trainable, pairs: Sequence[Pair], encode: Encode | None, *, miner: Miner, count: int = 1, margin: float = 0.95, seed: int = 0
+    items: Trainable,
+    pairs: Sequence[Pair],
+    encode: Encode | None,
+    *,
+    miner: Miner,
+    known: Iterable[Pair] = (),
+    count: int = 1,
+    margin: float = 0.95,
+    seed: int = 0,
 ) -> list[tuple[str, ...]]:
-    """The ids of `count` negatives of each pair; fewer where nothing fit is left. `encode` is not needed for BM25 alone."""
+    """The ids of `count` negatives of each pair; fewer where nothing fit is left. `encode` is not needed for BM25 alone.
+
+    `known`: pairs that are not trained on, whose positives are no negatives either.
+    """
     if miner == "none" or count == 0:
         return [()] * len(pairs)
     positives: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
+    for pair in (*known, *pairs):
         positives[pair.group].add(pair.positive_id)
     bm25 = retrieval.Bm25Scorer(items.texts) if miner in ("bm25", "both") else None
     documents = encode(items.texts, "document") if encode is not None else None

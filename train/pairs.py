@@ -92,7 +92,8 @@ def _sentences(items: Trainable, random: random.Random) -> Iterator[Pair]:
             continue
         chosen = random.choice(sentences)
         rest = entry.item.model_copy(update={"overview": entry.item.overview.replace(chosen, " ")})
-        anchor = re.sub(re.escape(entry.item.title), entry.item.kind, chosen, flags=re.IGNORECASE)
+        # Whole words: "It" stands in every second one.
+        anchor = re.sub(rf"(?<!\w){re.escape(entry.item.title)}(?!\w)", entry.item.kind, chosen, flags=re.IGNORECASE)
         yield Pair("sentence", f"sentence/{entry.id}", anchor, prompts.raw_text(rest, items.template), entry.id, entry.id)
 
 

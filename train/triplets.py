@@ -9,6 +9,7 @@ evaluation sets (`matinee.evalsets`), of which only the training side is read. N
 anchor, as positive or as negative, whatever the qrels say. What is finished is not made again; an unfinished folder is made anew.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -64,16 +65,21 @@ def main(
         raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(found))}")
     chosen = pairs.choose(found, count, weights, seed)
     encode = _encoder(model, smoke=smoke) if miner in ("encoder", "both") else None
-    counts = _write(out, items, chosen, encode, cast("negatives.Miner", miner), margin=margin, seed=seed)
+    # All that was found, not what was chosen of it: a positive that the count left out is none the less right.
+    known = [pair for rows in found.values() for pair in rows]
+    counts = _write(out, items, chosen, known, encode, cast("negatives.Miner", miner), margin=margin, seed=seed)
     runs.write_manifest(out, "triplets", options, inputs, counts=counts, available={name: len(rows) for name, rows in found.items()})
     runs.console.print(f"{sum(counts.values())} rows in {out}: {counts}", highlight=False)
 
 
 def _weights(given: list[str]) -> dict[str, float]:
     try:
-        return {name: float(value) for name, _, value in (text.partition("=") for text in given)}
+        weights = {name: float(value) for name, _, value in (text.partition("=") for text in given)}
     except ValueError:
-        raise SettingsError(f"--weight {' '.join(given)}: write each as SOURCE=NUMBER") from None
+        weights = {"": -1.0}
+    if not all(0 <= weight < math.inf for weight in weights.values()):
+        raise SettingsError(f"--weight {' '.join(given)}: write each as SOURCE=NUMBER, 0 or more")
+    return weights
 
 
 def _set_hashes(sets: Path | None) -> dict[str, str]:
@@ -100,6 +106,7 @@ def _write(
     out: Path,
     items: pairs.Trainable,
     chosen: dict[str, list[pairs.Pair]],
+    known: list[pairs.Pair],
     encode: negatives.Encode | None,
     miner: negatives.Miner,
     *,
@@ -112,7 +119,8 @@ def _write(
     for leftover in out.glob("*.jsonl"):
         leftover.unlink()
     flat = [pair for rows in chosen.values() for pair in rows]
-    mined = dict(zip(flat, negatives.mine(items, flat, encode, miner=miner, margin=margin, seed=seed), strict=True))
+    found = negatives.mine(items, flat, encode, miner=miner, known=known, margin=margin, seed=seed)
+    mined = dict(zip(flat, found, strict=True))
     counts = {}
     for name, rows in chosen.items():
         kept = [pair for pair in rows if miner == "none" or mined[pair]]

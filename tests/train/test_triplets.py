@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from matinee import prompts
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
+from matinee.evalsets import QuerySet, write_set
 from matinee.items import Item
 from train import negatives, pairs, runs, triplets
 
@@ -115,11 +116,47 @@ def test_negatives_are_hard_and_not_false(miner: negatives.Miner) -> None:
     assert [set(found) for found in loose] == [{"3", "5"}, {"3", "5"}]
 
 
+def test_what_the_count_left_out_is_no_negative_either() -> None:
+    items = _trainable()
+    chosen, left_out = (pairs.Pair("s", "q", "space war in a film", items.text(id), None, id) for id in ("0", "2"))
+    assert "2" in negatives.mine(items, [chosen], None, miner="bm25", count=5)[0]
+    assert "2" not in negatives.mine(items, [chosen], None, miner="bm25", known=[left_out], count=5)[0]
+    elsewhere = pairs.Pair("s", "another query", "space war in a film", items.text("2"), None, "2")
+    assert "2" in negatives.mine(items, [chosen], None, miner="bm25", known=[elsewhere], count=5)[0]
+
+
+def test_no_negative_is_right_for_its_query(prepared: Path, tmp_path: Path) -> None:
+    """Of the films that a word finds a few are chosen; the others must not come back as negatives."""
+    items = pairs.Trainable(read_corpus(prepared))
+    right = {entry.id for entry, text in zip(items.entries, items.texts, strict=True) if " young " in text}
+    assert len(right) > 8
+    asked = QuerySet("text_word", {"q": "young"}, {}, {"q": right})
+    write_set(tmp_path / "sets", "text_word", {"train": asked})
+    only = [option for name in pairs.CATALOGUE for option in ("--weight", f"{name}=0")]
+    options = ("--sets", tmp_path / "sets", "--out", tmp_path / "out", "--negatives", "bm25", "--count", 5, *only)
+    assert run(prepared, *options).exit_code == 0
+    found = [row["ids"] for row in rows(tmp_path / "out")]
+    assert len(found) == 5
+    assert not right & {ids["negative"] for ids in found}
+
+
+def test_a_title_is_masked_as_a_word_of_its_own() -> None:
+    overview = "With it, the pit of the city opens; It waits. Seven children must find out what it is."
+    item = Item(id="it", kind="film", title="It", overview=overview)
+    [pair] = pairs.from_catalogue(pairs.Trainable([Entry("it", item, "train", "it")]), 1, ("sentence",))["sentence"]
+    assert pair.anchor in (
+        "With film, the pit of the city opens; film waits.",
+        "Seven children must find out what film is.",
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
         (("--weight", "nothing=1"), SettingsError, "there is no such source"),
         (("--weight", "known_desc=much"), SettingsError, "SOURCE=NUMBER"),
+        (("--weight", "known_desc=-1"), SettingsError, "SOURCE=NUMBER, 0 or more"),
+        (("--weight", "known_desc=inf"), SettingsError, "SOURCE=NUMBER, 0 or more"),
         (("--negatives", "some"), SettingsError, "use none, bm25, encoder or both"),
     ],
 )
