@@ -60,10 +60,10 @@ def load_base(folder: Path, device: str | None = None) -> Any:
     """A model in fp32, with its own pooling and prompts."""
     from sentence_transformers import SentenceTransformer
 
+    # Said, since the weights' own type would be kept: Granite's are bf16, where steps of 1e-4 are lost to rounding.
+    kwargs = {"use_safetensors": True, "dtype": torch.float32}
     with quiet():
-        return SentenceTransformer(
-            str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs={"use_safetensors": True}
-        )
+        return SentenceTransformer(str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs=kwargs)
 
 
 def trainable(folder: Path, recipe: Recipe, device: str | None) -> Any:

@@ -130,7 +130,8 @@ def publish(
     )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     report = {"steps": result["step"], "seconds": round(seconds, 1), "base": result["base"], "best": best, "epochs": result["epochs"]}
-    runs.write_manifest(out, "embedder", plan["settings"], plan["inputs"], digest=manifest.digest, report=report)
+    more = {"digest": manifest.digest, "base_revision": settings.embedder.revision, "report": report}
+    runs.write_manifest(out, "embedder", plan["settings"], plan["inputs"], **more)
     launch.clear(plan)
     return manifest
 

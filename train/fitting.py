@@ -26,6 +26,10 @@ def fit(config: dict[str, Any]) -> None:
     gpu = torch.cuda.is_available() and config["gpu"]
     work = Path(config["work"])
     state, resume = restore(work, rank)
+    if state.get("waited", 0) >= recipe.patience:
+        # It was stopped between its last checkpoint and the end, and must not train another epoch.
+        ray_train.report({"step": state["epochs"][-1]["step"], **state})
+        return
     model = trainable(Path(config["base"]), recipe, None if gpu else "cpu")
     sets = data_sets(Path(config["triplets"]), recipe)
     steps = steps_per_epoch([len(rows) for rows in sets.values()], recipe.batch, workers)

@@ -48,14 +48,22 @@ def main(
     if runs.finished(out, "soup", options, data):
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
-    base = weights.resolve(first["base"], models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    revision = made[0].get("base_revision")
+    base = weights.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
     if weights.digest(base) != first["base_digest"]:
         raise ModelError(f"{first['base']} is not the model any more that {members[0]} was tuned from (sha256 {first['base_digest'][:12]})")
     with quiet():
         averaged(base, [member / "model" for member in members], base_share).save(
             str(out / "model"), create_model_card=False, safe_serialization=True
         )
-    origin = Origin(base=first["base"], base_digest=first["base_digest"], data=data, settings=options, git_commit=runs.git_commit())
+    origin = Origin(
+        base=first["base"],
+        base_revision=revision,
+        base_digest=first["base_digest"],
+        data=data,
+        settings=options,
+        git_commit=runs.git_commit(),
+    )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     runs.write_manifest(out, "soup", options, data, digest=manifest.digest)
     runs.console.print(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -25,7 +26,7 @@ from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import ModelError, SettingsError
 from matinee.settings import EmbedderSettings
-from train import embedder, runs
+from train import embedder, fitting, runs
 from train.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
 from train.devset import dev_set
 from train.fitting import FiniteTrainer
@@ -167,6 +168,27 @@ def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folde
 def test_recipes_that_contradict_themselves_are_refused(recipe: Recipe, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         recipe.check()
+
+
+def test_a_base_in_bf16_is_trained_in_fp32(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """As Granite comes from the hub: in its own type, small steps would be lost to rounding."""
+    folder = shutil.copytree(tiny("modernbert"), tmp_path / "bf16")
+    told = load_file(folder / "model.safetensors")
+    save_file({name: weight.bfloat16() for name, weight in told.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    assert {weight.dtype for weight in trainable(folder, Recipe(lora=4), "cpu").parameters()} == {torch.float32}
+
+
+def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between its last checkpoint and its end must not add an epoch."""
+    state = {"waited": 2, "epochs": [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}], "best": {"epoch": 1}, "base": {}}
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(fitting, "ranks", lambda: (0, 1))
+    monkeypatch.setattr(fitting, "restore", lambda *_: (state, tmp_path / "resumed"))
+    monkeypatch.setattr(fitting.ray_train, "report", told.append)
+    fitting.fit({"recipe": Recipe(epochs=5, patience=2).as_dict(), "threads": 0, "gpu": False, "work": str(tmp_path)})
+    assert told == [{"step": 8, **state}]
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def member(tiny_encoder: Any) -> Member:
     def made(folder: Path, base: Path, seed: int, kind: str = "modernbert") -> Path:
         tiny_encoder.save(folder / "model", kind, seed=seed)
         settings = {"base": str(base), "base_digest": weights.digest(base)}
-        runs.write_manifest(folder, "embedder", settings, {f"triplets/{seed}.jsonl": "0" * 64}, digest=f"{seed}" * 64)
+        more = {"digest": f"{seed}" * 64, "base_revision": "pinned"}
+        runs.write_manifest(folder, "embedder", settings, {f"triplets/{seed}.jsonl": "0" * 64}, **more)
         return folder
 
     return made
@@ -54,6 +55,7 @@ def test_every_weight_is_the_mean_with_the_bases_share(base: Path, member: Membe
     manifest = runs.read_manifest(tmp_path / "soup", "soup")
     origin = ArtifactStore(load_settings().artifacts_uri).find(manifest["digest"]).origin
     assert (origin.settings["base_share"], len(origin.settings["members"]), len(origin.data)) == (0.5, 2, 2)
+    assert origin.base_revision == "pinned"
     loaded = Embedder.load(EmbedderSettings(model=str(tmp_path / "soup" / "model"), precision="fp32", threads=1), tmp_path / "models")
     assert loaded.encode(["a quiet drama"]).shape == (1, 32)
     again = run(*made, "--base-share", 0.5, "--out", tmp_path / "soup")
