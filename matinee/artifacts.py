@@ -91,6 +91,12 @@ class ArtifactStore:
         if known is not None:
             return known
         paths = sorted({path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file() and not _ours(path)})
+        # What is part of the digest and does not travel could never be verified.
+        odd = sorted(path.relative_to(folder).as_posix() for path in weights.digested(folder) if path not in paths)
+        if odd:
+            raise ModelError(
+                f"{folder} holds {', '.join(odd)}, which artifacts don't carry: remove it, or save the model in safetensors form"
+            )
         files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=conversion.sha256(p)) for p in paths}
         kind: Literal["model", "adapter"] = "adapter" if weights.is_adapter(folder) else "model"
         created = datetime.now(UTC).isoformat(timespec="seconds")

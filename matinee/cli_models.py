@@ -87,9 +87,17 @@ def models_promote(digest: Digest) -> None:
     """
     model = _found(digest)
     name = f"artifact:{model.digest}"
-    patch = {"enhancer": {"adapter": name}} if model.kind == "adapter" else {"embedder": {"model": name, "revision": None}}
+    # What sentence-transformers saves has its modules listed; a merged enhancer is a plain model.
+    encodes = "modules.json" in model.files
+    patch: dict[str, dict[str, str | None]]
+    if model.kind == "adapter":
+        patch = {"enhancer": {"adapter": name}}
+    elif encodes:
+        patch = {"embedder": {"model": name, "revision": None}}
+    else:
+        patch = {"enhancer": {"model": name, "revision": None, "adapter": None}}
     sys.stdout.write(yaml.safe_dump(patch, sort_keys=False))
-    if model.kind == "model":
+    if encodes:
         err.print("then ingest again: an index belongs to the encoder that made it, and the old one serves until the new one is complete")
 
 

@@ -126,10 +126,10 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
         raise ModelError(f"{adapter} has no adapter_config.json: enhancer.adapter must be a PEFT adapter's folder")
     check_folder(adapter)
     declared = str(read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
-    plain = declared.removeprefix("hub:")
+    plain, named = _unpinned(declared), _unpinned(base_name)
     # Only a hub or PyPI id names a model for good; a folder's path differs between the machine that trained and the one that serves.
-    if re.fullmatch(r"(pypi:|hub:)?[\w.-]+(/[\w.-]+)?", declared) and not Path(declared).exists():
-        known = {base_name.removeprefix("hub:"), str(read_json(base / "config.json").get("_name_or_path", "")), base.name}
+    if re.fullmatch(r"(pypi:)?[\w.-]+(/[\w.-]+)?", plain) and not Path(declared).exists():
+        known = {named, str(read_json(base / "config.json").get("_name_or_path", "")), base.name}
         hub_or_pypi = base_name.startswith(("hub:", "pypi:"))
         if hub_or_pypi and plain not in known:
             raise ModelError(
@@ -144,6 +144,11 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
                 )
 
 
+def _unpinned(model: str) -> str:
+    """The name alone: which revision it is, the shapes can't tell, and another one of the same base fits."""
+    return model.removeprefix("hub:").partition("@")[0]
+
+
 def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -> bool:
     match = re.search(r"(layers\..+)\.lora_([AB])\b.*weight$", name)
     if not match:
@@ -154,12 +159,17 @@ def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -
     return any(key.endswith(f"{module}.weight") and len(full) == 2 and full[column] == shape[own] for key, full in base.items())
 
 
+def digested(folder: Path) -> list[Path]:
+    """The files that a model's digest is of."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (conversion.MANIFEST, _SIDECAR))
+
+
 def digest(folder: Path) -> str:
     """sha256 over the weights, configuration and tokenizer of a model's folder: the same files, the same digest, whatever their path.
 
     For a large model it is remembered in the folder beside the sizes and times of the files, so that a second start is quick.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (conversion.MANIFEST, _SIDECAR))
+    files = digested(folder)
     if not files:
         raise ModelError(f"{folder} holds no model files")
     stamps = {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in files}

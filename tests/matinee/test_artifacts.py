@@ -145,6 +145,11 @@ def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, name: str) -
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
+    # Beside the others, too: it is part of the digest, and what does not travel could never be verified.
+    (folder / "training_args.bin").write_bytes(b"pickled")
+    with pytest.raises(ModelError, match=r"holds training_args.bin, which artifacts don't carry"):
+        ArtifactStore(str(tmp_path / "store")).publish(folder, ORIGIN)
+    (folder / "training_args.bin").unlink()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="no safetensors weights"):
         ArtifactStore(str(tmp_path / "store")).publish(folder, ORIGIN)
@@ -176,13 +181,26 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run = CliRunner().invoke
     assert "none under" in run(app, ["models", "list"]).stderr
     store = ArtifactStore(load_settings().artifacts_uri)
-    digest = store.publish(make_model(tmp_path / "model"), ORIGIN).digest
+    encoder = make_model(tmp_path / "model")
+    (encoder / "modules.json").write_text("{}")
+    digest = store.publish(encoder, ORIGIN).digest
     assert digest[:16] in run(app, ["models", "list"]).stdout
     assert [model["digest"] for model in json.loads(run(app, ["models", "list", "--json"]).stdout)] == [digest]
     assert ModelManifest.model_validate_json(run(app, ["models", "show", digest[:8]]).stdout).digest == digest
     assert weights.digest(Path(run(app, ["models", "fetch", digest[:8]]).stdout.strip())) == digest
     patch = yaml.safe_load(run(app, ["models", "promote", digest[:8]]).stdout)
     assert load_settings(flags=patch).embedder.model == f"artifact:{digest}"
+    # What `train.enhancer --merge` publishes is no encoder.
+    merged = store.publish(make_model(tmp_path / "merged", 1.0), ORIGIN).digest
+    promoted = run(app, ["models", "promote", merged])
+    assert load_settings(flags=yaml.safe_load(promoted.stdout)).enhancer.model == f"artifact:{merged}"
+    assert "ingest again" not in promoted.stderr
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    shutil.copy(encoder / "model.safetensors", adapter / "adapter_model.safetensors")
+    tuned = store.publish(adapter, ORIGIN).digest
+    assert yaml.safe_load(run(app, ["models", "promote", tuned]).stdout) == {"enhancer": {"adapter": f"artifact:{tuned}"}}
     missing = run(app, ["models", "show", "0" * 64])
     assert missing.exit_code == ModelError.exit_code
     assert "matinee models list" in missing.stderr

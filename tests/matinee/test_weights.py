@@ -145,12 +145,18 @@ def test_an_adapter_of_this_base_is_taken(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     for declared in ("hub:owner/base", "owner/base", "/trained/elsewhere/base", ""):
         weights.check_adapter(make_adapter(tmp_path / "adapter", declared), base, "hub:owner/base")
+    # The hub's folder is named by its commit, and says nothing of the name.
+    commit = make_model(tmp_path / ("0" * 40))
+    for declared in ("owner/base", "hub:owner/base", f"hub:owner/base@{'0' * 40}", "hub:owner/base@main"):
+        weights.check_adapter(make_adapter(tmp_path / "adapter", declared), commit, f"hub:owner/base@{'0' * 40}")
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     with pytest.raises(ModelError, match="was trained on owner/other, not on hub:owner/base"):
         weights.check_adapter(make_adapter(tmp_path / "by-name", "owner/other"), base, "hub:owner/base")
+    with pytest.raises(ModelError, match="was trained on hub:owner/other@main, not on hub:owner/base@main"):
+        weights.check_adapter(make_adapter(tmp_path / "by-name", "hub:owner/other@main"), base, "hub:owner/base@main")
     with pytest.raises(ModelError, match=r"does not fit hub:owner/base: .* \[4, 12\]"):
         weights.check_adapter(make_adapter(tmp_path / "by-shape", "owner/base", width=12), base, "hub:owner/base")
     with pytest.raises(ModelError, match=r"has no adapter_config.json"):
