@@ -1,7 +1,7 @@
 """The enhancer's engines and precisions beside each other: speed, size, and what fewer bits cost in quality.
 
     python -m bench.enhancer work/prepared --out enhancer.json
-    python -m bench.enhancer work/prepared --adapter work/enhancer/adapter --precision ct2-int8 --precision hqq2
+    python -m bench.enhancer work/prepared --adapter work/enhancer/enhancer-lora --precision ct2-int8 --precision hqq2
 
 Tokens a second at batch 1 and 8, by the clock and by the CPU time of this process (which other work on the machine disturbs less); size of
 the weights; on held-out items (dev) the perplexity of their overviews given their other facts, and the share of descriptions without any
@@ -85,8 +85,9 @@ def measured(precision: str, adapter: str | None, items: Sequence[Item], threads
     row |= {f"batch_{batch}": speed(backend, texts[:4] if batch == 1 else texts, batch) for batch in BATCHES}
     converted = None
     if isinstance(backend, CTranslate2Backend):
-        model = weights.resolve(alone.model, alone.revision, models_dir=settings.models_dir)
-        folder = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri) if adapter else None
+        models, store = settings.models_dir, settings.artifacts_uri
+        model = weights.resolve(alone.model, alone.revision, models_dir=models, artifacts=store)
+        folder = weights.resolve(alone.adapter, models_dir=models, artifacts=store) if alone.adapter else None
         converted = weights.ctranslate2_dir(model, folder, models_dir=settings.models_dir)
     told = enhancer.describe(items)
     return row | {

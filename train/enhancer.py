@@ -13,6 +13,7 @@ tokens a second and peak memory.
 """
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,6 +125,9 @@ def _plan(
 def publish(settings: Settings, plan: dict[str, Any], result: dict[str, Any], out: Path, *, seconds: float) -> ModelManifest:
     """The adapter in the job's folder and as an artifact, with the run's curves and figures."""
     lora.export(Path(result["checkpoint"]) / "trainer", out / ADAPTER, settings.enhancer.model)
+    for stale in (MERGED, CT2):
+        # Of the adapter that was here before.
+        shutil.rmtree(out / stale, ignore_errors=True)
     steps = curves.losses(Path(plan["log"]))
     curves.write(out, steps, result["epochs"])
     _samples(plan, result, out / "samples.json")

@@ -20,7 +20,7 @@ import typer
 
 from matinee import prompts
 from matinee.conversion import write_atomically
-from matinee.corpus import read_corpus
+from matinee.corpus import SPLITS, read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet, read_set, set_names
@@ -50,6 +50,8 @@ def main(
 ) -> None:
     """Measure, and write the report."""
     manifest = runs.read_manifest(prepared, "prepare")
+    if split not in SPLITS:
+        raise SettingsError(f"--split {split}: use {', '.join(SPLITS)}")
     if template not in ("full", "plain"):
         raise SettingsError(f"--template {template}: use full or plain")
     written = [ablation.Written.read(given) for given in descriptions or ()]

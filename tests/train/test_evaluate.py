@@ -136,6 +136,12 @@ def test_a_title_cannot_inject_into_the_page() -> None:
     assert "<b>" not in report._table2(rows)
 
 
+def test_a_split_that_is_none_is_refused(tmp_path: Path, prepared: Path) -> None:
+    refused = run(prepared, "--split", "validation", "--smoke", "--out", tmp_path / "out")
+    assert refused.exit_code == SettingsError.exit_code
+    assert "use train, dev, test" in refused.stderr
+
+
 @pytest.mark.parametrize("text", ["rrf", "rrf:x:1:2", "best", "dbsf:1", "rrf:10:1"])
 def test_a_fusion_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="write dbsf, or rrf:K:DENSE:SPARSE"):

@@ -191,6 +191,18 @@ def test_a_renamed_sheet_and_a_lost_key_are_no_guesses(rated: Callable[[], Path]
     assert "cannot read" in run("report", folder / "sheets").stderr
 
 
+def test_a_lost_sheet_is_said(make_sheets: Callable[..., Path], tmp_path: Path) -> None:
+    out = make_sheets(tmp_path, "ann", "bob", items=3)
+    for name in ("ann", "bob"):
+        answer(out, name, lambda *_: "3")
+    (out / "sheets" / "bob.csv").unlink()
+    refused = run("report", out)
+    assert refused.exit_code == SourceError.exit_code
+    assert "lacks the sheet of bob: put it back" in " ".join(refused.stderr.split())
+    assert run("report", out, "--finished-only").exit_code == 0
+    assert json.loads((out / "report" / "report.json").read_text())["left_out"] == ["bob"]
+
+
 def test_who_is_not_done_is_left_out_only_when_asked(make_sheets: Callable[..., Path], tmp_path: Path) -> None:
     out = make_sheets(tmp_path, "ann", "bob", items=3)
     answer(out, "ann", lambda *_: "3")
