@@ -72,6 +72,16 @@ ALL = (
         hours=4,
     ),
     Job(
+        "pipeline",
+        (
+            "The paper's embedding half in one job: a catalogue on the volume (/data/films.csv) -> prepare, triplets, embedder, evaluate,",
+            "with their defaults and in the same folders: /data/report/report.html. Goes on where it was.",
+        ),
+        "python -m train.pipeline /data/films.csv --kind film --out /data --gpu",
+        hours=12,
+        retries=2,
+    ),
+    Job(
         "instructions",
         ("Prepared items -> pairs of metadata and text for the enhancer under /data/instructions.",),
         "python -m train.instructions /data/prepared --target overview --out /data/instructions",

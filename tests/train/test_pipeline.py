@@ -1,0 +1,72 @@
+"""`train.pipeline`: every step is a command that exists, and reads what the one before has written."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from train import pipeline
+
+EVERYTHING = ("films.csv", "--kind", "film", "--sets", "EVAL", "--seeds", "2", "--smoke", "--out", "work")
+
+
+class Started:
+    """Stands for the processes: notes their commands, and fails where it is told to."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.commands: list[list[str]] = []
+        self._fails = fails
+
+    def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-m"]
+        self.commands.append(command[2:])
+        return subprocess.CompletedProcess(command, 4 if command[2] == self._fails else 0)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *args: str, fails: str = "") -> tuple[int, list[list[str]]]:
+    started = Started(fails)
+    monkeypatch.setattr(pipeline.subprocess, "run", started)
+    return CliRunner().invoke(pipeline.app, args).exit_code, started.commands
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("films.csv", "--out", "work", "--cpu"), ["prepare", "triplets", "embedder", "evaluate"]),
+        (("--smoke",), ["prepare", "triplets", "embedder", "evaluate"]),
+        (EVERYTHING, ["prepare", "triplets", "embedder", "embedder", "soup", "evaluate"]),
+        ((*EVERYTHING, "--", "--loss", "triplet", "--negatives"), ["prepare", "triplets", "embedder", "embedder", "soup", "evaluate"]),
+    ],
+)
+def test_every_step_is_a_command_that_reads_what_was_written(
+    monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], expected: list[str]
+) -> None:
+    code, commands = run(monkeypatch, *args)
+    assert code == 0
+    assert [name.removeprefix("train.") for name, *_ in commands] == expected
+    written: set[Path] = set()
+    for name, *words in commands:
+        # Refuses an option that the job does not have.
+        given = get_command(import_module(name).app).make_context(name, list(words)).params
+        assert name != "train.prepare" or (given["source"] is None) == given["smoke"]
+        read = {name: given.get(name) for name in ("prepared", "triplets", "after")} | dict(enumerate(given.get("members") or ()))
+        assert all(Path(path) in written for path in read.values() if path is not None)
+        assert given["out"] not in written
+        written |= {given["out"], given["out"] / "model"}
+        if name == "train.embedder":
+            assert given["gpu"] is (False if "--cpu" in args else None)
+        if name == "train.embedder" and "--" in args:
+            assert (given["loss"], given["negatives"]) == ("triplet", True)
+    seeds = [words[words.index("--seed") + 1] for name, *words in commands if name == "train.embedder"]
+    assert seeds == [str(seed) for seed in range(len(seeds))]
+
+
+def test_a_step_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, commands = run(monkeypatch, "films.csv", fails="train.triplets")
+    assert code == 4
+    assert [name for name, *_ in commands] == ["train.prepare", "train.triplets"]

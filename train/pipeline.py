@@ -1,0 +1,68 @@
+"""The paper's embedding half in one command, from a data set to the report: prepare, triplets, embedder, soup, evaluate.
+
+    python -m train.pipeline films.csv --out work
+    python -m train.pipeline EVAL --sets EVAL --seeds 3 --out work                                # three runs, and their mean with the base
+    python -m train.pipeline films.csv -- --loss triplet --negatives --epochs 5 --batch 16 --lr 3e-5     # options of train.embedder
+    python -m train.pipeline --smoke --out work                                                  # the bundled films, some minutes on a CPU
+
+Each step is a process of its own (`python -m train.STEP`), with that job's defaults, and ends the pipeline where it fails. The same command
+goes on after a kill: what is finished is not done twice. Knows the order and the folders, and nothing of what a step does.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from train import runs
+from train.options import Gpu
+
+Step = list[str]
+
+
+def main(
+    source: Annotated[str | None, typer.Argument(help="as of train.prepare")] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="after `--`: options of train.embedder")] = None,
+    out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work"),
+    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None,
+    kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="training runs; of several, their mean with the base is the result")] = 1,
+    gpu: Gpu = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films, every step at its smallest")] = False,
+) -> None:
+    """Run every step from a data set to the report."""
+    told = [*(options or []), *([] if gpu is None else ["--gpu" if gpu else "--cpu"])]
+    for step in steps(source, told, out, sets=sets, kind=kind, seeds=seeds, smoke=smoke):
+        runs.console.print(f"[bold]train.{' '.join(step)}[/]", highlight=False, soft_wrap=True)
+        code = subprocess.run([sys.executable, "-m", f"train.{step[0]}", *step[1:]], check=False).returncode  # noqa: S603
+        if code:
+            raise typer.Exit(code)
+
+
+def steps(source: str | None, options: list[str], out: Path, *, sets: Path | None, kind: str | None, seeds: int, smoke: bool) -> list[Step]:
+    """The commands in their order, each with the folders of those before."""
+    small = ["--smoke"] if smoke else []
+    asked = ["--sets", str(sets)] if sets is not None else []
+    prepared, triplets = str(out / "prepared"), str(out / "triplets")
+    tuned = [str(out / (f"embedder-{seed}" if seed else "embedder")) for seed in range(seeds)]
+    # What --smoke stands for there is a catalogue.
+    named = small if source is None else [source]
+    found = [
+        ["prepare", *named, *(["--kind", kind] if kind else []), "--out", prepared],
+        ["triplets", prepared, *asked, *small, "--out", triplets],
+    ]
+    for seed, folder in enumerate(tuned):
+        found.append(["embedder", triplets, "--prepared", prepared, *asked, *small, *options, "--seed", str(seed), "--out", folder])
+    best = tuned[0]
+    if seeds > 1:
+        best = str(out / "soup")
+        found.append(["soup", *tuned, "--out", best])
+    return [*found, ["evaluate", prepared, *asked, *small, "--after", f"{best}/model", "--out", str(out / "report")]]
+
+
+app = runs.job_app(main)
+
+if __name__ == "__main__":
+    app()
