@@ -54,7 +54,7 @@ ALL = (
     Job(
         "embedder",
         ("Triplets -> a fine-tuned embedder, published under MATINEE_ARTIFACTS__URI. Resumes from its last checkpoint.",),
-        "python -m train.embedder /data/triplets --prepared /data/prepared --out /data/embedder --negatives --batch 64 --gpu",
+        "python -m train.embedder /data/triplets --prepared /data/prepared --out /data/embedder --gpu",
         hours=12,
         retries=2,
     ),
