@@ -6,6 +6,7 @@
 import importlib.util
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,26 @@ def _load(name: str, folder: str = ".") -> Any:
 
 # Before the conftest of any folder, so that all can import it by its name.
 _load("waiting")
+
+
+_open: dict[Path, ExitStack] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """What a folder's tests share ends after the last of them, not of the session: a graph takes a part of a core while it runs."""
+    for folder in [folder for folder in _open if nextitem is None or not nextitem.path.is_relative_to(folder)]:
+        _open.pop(folder).close()
+
+
+@pytest.fixture(scope="session")
+def while_in() -> Any:
+    """`while_in(folder, context)` enters a context until the tests of the folder are over: pytest knows this of packages only."""
+
+    def enter(folder: Path, context: AbstractContextManager[Any]) -> Any:
+        return _open.setdefault(folder, ExitStack()).enter_context(context)
+
+    return enter
 
 
 @pytest.fixture(scope="session")

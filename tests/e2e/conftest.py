@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,14 @@ def _stop(server: Server) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, otlp: Any, while_in: Any) -> Server:
     """The bundled films, served; traced, logged and with an event log."""
+    started: Server = while_in(Path(__file__).parent, _served(tmp_path_factory, otlp))
+    return started
+
+
+@contextmanager
+def _served(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("e2e")
     home = new_home(tmp_path_factory.mktemp("home"))
     done = run(home, "train.ingest", "--demo", "--json")
