@@ -82,6 +82,7 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
     """Fusions and weights on the text sets, in this process with the same recommender as the API's."""
     settings = load_settings()
     fusions = [("rrf", k, w) for k, w in product((2, 10, 60), (0.5, 1.0, 2.0, 3.0))] + [("dbsf", 1, 1.0)]
+    fusions += [("linear", 1, w) for w in (0.0075, 0.01, 0.0125, 0.015, 0.02)]
 
     async def run() -> list[dict[str, Any]]:
         embedder = Embedder.load(settings.embedder, settings.models_dir)
@@ -92,11 +93,12 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
             ids = list(queries.relevant)
             vectors = embedder.encode([queries.texts[id] for id in ids], kind="query")
             for fusion, k, weight in fusions:
-                search = settings.search.model_copy(update={"fusion": fusion, "rrf_k": k, "dense_weight": 1.0, "sparse_weight": weight})
+                weights = {"bm25_weight": weight} if fusion == "linear" else {"dense_weight": 1.0, "sparse_weight": weight}
+                search = settings.search.model_copy(update={"fusion": fusion, "rrf_k": k, **weights})
                 recommender = Recommender(live.get(embedder.fingerprint), search)
                 answers = await recommender.answer([SearchCall(queries.texts[i], v, "hybrid") for i, v in zip(ids, vectors, strict=True)])
                 runs = {id: _ids(answer) for id, answer in zip(ids, answers, strict=True)}
-                rows.append(row(f"{fusion} k={k} 1:{weight:g}" if fusion == "rrf" else fusion, queries, runs))
+                rows.append(row(f"{fusion} k={k} 1:{weight:g}" if fusion != "dbsf" else fusion, queries, runs))
         await live.close()
         return rows
 

@@ -109,7 +109,7 @@ class Enhancer:
         best = {place: _Attempt() for place, item in enumerate(items) if _tells(item)}
         for attempt in range(self._settings.retries + 1):
             pending = [place for place, kept in best.items() if kept.violations]
-            # Of like length together: a batch is as slow as its longest row.
+            # Of like length together, here and in `write`: a batch is as slow as its longest row.
             pending.sort(key=lambda place: len(items[place].overview))
             for start in range(0, len(pending), self._settings.batch_size):
                 if deadline is not None and time.monotonic() >= deadline:
@@ -121,14 +121,16 @@ class Enhancer:
 
     def write(self, items: Sequence[Item]) -> list[str]:
         """What the model itself says of each item: plain prose, but unchecked, even from a title alone. To measure it, not to serve it."""
-        texts: list[str] = []
-        for start in range(0, len(items), self._settings.batch_size):
-            batch = items[start : start + self._settings.batch_size]
-            for item, answer in zip(batch, self._answers(batch, 0, None), strict=True):
+        texts: dict[int, str] = {}
+        order = sorted(range(len(items)), key=lambda place: len(items[place].overview))
+        for start in range(0, len(order), self._settings.batch_size):
+            places = order[start : start + self._settings.batch_size]
+            batch = [items[place] for place in places]
+            for place, item, answer in zip(places, batch, self._answers(batch, 0, None), strict=True):
                 told = self._told(item, answer)
                 # Keywords and taglines end without a full stop, and would pass for a sentence that was cut off.
-                texts.append(prose.clean(told) or prose.clean(f"{told.strip()}."))
-        return texts
+                texts[place] = prose.clean(told) or prose.clean(f"{told.strip()}.")
+        return [texts[place] for place in range(len(items))]
 
     def info(self) -> dict[str, Any]:
         """What is loaded, by content."""

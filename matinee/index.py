@@ -18,8 +18,11 @@ from matinee.settings import FactWeights, Recipe, Settings
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
 """Names of the vectors: dense of the embedded text, the same with facts beside it (`likeness`), sparse BM25, sparse title trigrams."""
 
+SCORES = ("$score[0]", "$score[1]")
+"""What a formula of Qdrant's calls the scores of its first and second list."""
+
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
-ScoreType = Literal["cosine", "bm25", "rrf", "dbsf", "best_score", "popularity", "title"]
+ScoreType = Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity", "title"]
 KEYWORD_FIELDS = ("kind", "genres", "language", "origin")
 INTEGER_FIELDS = ("year", "revision")
 FLOAT_FIELDS = ("rating", "votes", "popularity")
@@ -62,11 +65,16 @@ class Lexical:
 
 @dataclass(frozen=True, slots=True)
 class Hybrid:
-    """Dense and sparse candidates (`prefetch` of each), fused by weighted reciprocal ranks or by normalised scores."""
+    """Dense and sparse candidates (`prefetch` of each), fused by a weighted sum of cosine and BM25, by weighted reciprocal ranks (both with
+    `weights`), or by scores that are normalised within the two lists.
+
+    The sum knows every candidate's cosine, also of those that only the words found: a convex combination, up to its scale (Bruch et al.
+    2023, "An Analysis of Fusion Functions for Hybrid Retrieval").
+    """
 
     vector: Vector
     sparse: Sparse
-    fusion: Literal["rrf", "dbsf"] = "rrf"
+    fusion: Literal["linear", "rrf", "dbsf"] = "rrf"
     rrf_k: int = 10
     weights: tuple[float, float] = (1.0, 1.0)
     prefetch: int = 100

@@ -19,6 +19,7 @@ from matinee.index import (
     FLOAT_FIELDS,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
+    SCORES,
     TEXT,
     TITLE,
     Hit,
@@ -171,12 +172,22 @@ def _query(
             return _taste(query), None
         case Popular():
             return edge.OrderBy("popularity", edge.Direction.Desc), None
-    prefetches = [
-        edge.Prefetch(query.prefetch, query=edge.Query.Nearest(query.vector.tolist(), query.using), filter=filter),
-        edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter),
-    ]
-    fusion: Any = edge.Fusion.Rrf(query.rrf_k, list(query.weights)) if query.fusion == "rrf" else edge.Fusion.Dbsf()
-    return fusion, prefetches
+    return _fused(query, filter)
+
+
+def _fused(query: Hybrid, filter: edge.Filter | None) -> tuple[Any, list[edge.Prefetch]]:
+    near = edge.Query.Nearest(query.vector.tolist(), query.using)
+    dense = edge.Prefetch(query.prefetch, query=near, filter=filter)
+    sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)
+    match query.fusion:
+        case "rrf":
+            return edge.Fusion.Rrf(query.rrf_k, list(query.weights)), [dense, sparse]
+        case "dbsf":
+            return edge.Fusion.Dbsf(), [dense, sparse]
+    scores = [edge.Expression.Variable(score) for score in SCORES]
+    weighted = [edge.Expression.Mult([edge.Expression.Constant(w), score]) for w, score in zip(query.weights, scores, strict=True)]
+    candidates = edge.Prefetch(2 * query.prefetch, query=near, prefetches=[dense, sparse])
+    return edge.Formula(edge.Expression.Sum(weighted), dict.fromkeys(SCORES, 0.0)), [candidates, sparse]
 
 
 def _taste(query: Taste) -> edge.Query:

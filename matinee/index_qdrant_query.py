@@ -17,6 +17,7 @@ from matinee.index import (
     FLOAT_FIELDS,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
+    SCORES,
     TEXT,
     TITLE,
     Hit,
@@ -175,14 +176,24 @@ def _query(
             return {"query": _taste(query), "using": query.using}
         case Popular():
             return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
-    sources: list[tuple[Any, str]] = [(query.vector.tolist(), query.using), (_sparse(query.sparse), BM25)]
-    prefetch = [
-        models.Prefetch(query=models.NearestQuery(nearest=vector), using=using, limit=query.prefetch, filter=filter, params=params)
-        for vector, using in sources
-    ]
-    if query.fusion == "rrf":
-        return {"query": models.RrfQuery(rrf=models.Rrf(k=query.rrf_k, weights=list(query.weights))), "prefetch": prefetch}
-    return {"query": models.FusionQuery(fusion=models.Fusion.DBSF), "prefetch": prefetch}
+    return _fused(query, filter, params)
+
+
+def _fused(query: Hybrid, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
+    near = models.NearestQuery(nearest=query.vector.tolist())
+    limits: dict[str, Any] = {"limit": query.prefetch, "filter": filter, "params": params}
+    dense = models.Prefetch(query=near, using=query.using, **limits)
+    sparse = models.Prefetch(query=models.NearestQuery(nearest=_sparse(query.sparse)), using=BM25, **limits)
+    match query.fusion:
+        case "rrf":
+            rrf = models.Rrf(k=query.rrf_k, weights=list(query.weights))
+            return {"query": models.RrfQuery(rrf=rrf), "prefetch": [dense, sparse]}
+        case "dbsf":
+            return {"query": models.FusionQuery(fusion=models.Fusion.DBSF), "prefetch": [dense, sparse]}
+    weighted = [models.MultExpression(mult=[w, score]) for w, score in zip(query.weights, SCORES, strict=True)]
+    formula = models.FormulaQuery(formula=models.SumExpression(sum=weighted), defaults=dict.fromkeys(SCORES, 0.0))
+    candidates = models.Prefetch(query=near, using=query.using, limit=2 * query.prefetch, prefetch=[dense, sparse])
+    return {"query": formula, "prefetch": [candidates, sparse]}
 
 
 def _taste(query: Taste) -> models.RecommendQuery:

@@ -203,7 +203,7 @@ class Recommender:
             return Nearest(call.vector), "cosine"
         s = self._settings
         prefetch = max(s.prefetch, pool_size(call.k, call.diversity))
-        return Hybrid(call.vector, terms, s.fusion, s.rrf_k, (s.dense_weight, s.sparse_weight), prefetch), s.fusion
+        return Hybrid(call.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
 
 
 async def _inline(work: Callable[[], "list[Answer]"]) -> "list[Answer]":

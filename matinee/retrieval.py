@@ -17,7 +17,7 @@ from matinee.sparse import Bm25Encoder
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
-PREFETCH = 100
+PREFETCH = 200
 
 
 class Bm25Scorer:
@@ -90,6 +90,31 @@ def dbsf(lists: Sequence[Scores], *, prefetch: int = PREFETCH) -> Scores:
             low = float(held.mean()) - 3 * spread
             fused[row, columns[kept]] += (held - low) / (6 * spread) if spread > 0 else 0.5
     return fused
+
+
+def linear(lists: Sequence[Scores], weights: Sequence[float], *, prefetch: int = PREFETCH) -> Scores:
+    """The engines' weighted sum of cosine and BM25, in this order, over the best `prefetch` of each; BM25 counts where it is among them."""
+    cosine, words = lists
+    worded = _among_best(words, prefetch) & (words > 0)
+    fused = weights[0] * cosine + weights[1] * np.where(worded, words, 0)
+    candidates: Scores = np.where(worded | _among_best(cosine, prefetch), fused, -np.inf).astype(np.float32)
+    return candidates
+
+
+def fused(lists: Sequence[Scores], fusion: str, *, k: int, weights: Sequence[float], prefetch: int = PREFETCH) -> Scores:
+    """Cosine and BM25 as `search.fusion` has it; DBSF has no weights."""
+    match fusion:
+        case "linear":
+            return linear(lists, weights, prefetch=prefetch)
+        case "rrf":
+            return rrf(lists, weights, k=k, prefetch=prefetch)
+    return dbsf(lists, prefetch=prefetch)
+
+
+def _among_best(scores: Scores, k: int) -> np.ndarray[Any, Any]:
+    found = np.zeros(scores.shape, bool)
+    np.put_along_axis(found, top(scores, k), True, axis=1)
+    return found
 
 
 def _absent(scores: Scores) -> float:

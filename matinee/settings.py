@@ -126,15 +126,22 @@ class ArtifactSettings(Part):
 
 
 class SearchSettings(Part):
-    """How lists are ranked. The fusion was chosen on development queries (RESULTS.md); `rrf_k` and the weights are those of RRF."""
+    """How lists are ranked. The fusion was chosen on development queries (RESULTS.md). `linear`: the cosine, plus `bm25_weight` times the
+    BM25 score (chosen for MiniLM; `python -m train.evaluate` says which weight yours wants). `rrf_k` and the other weights are RRF's."""
 
     mode: Mode = "hybrid"
-    fusion: Literal["rrf", "dbsf"] = "dbsf"
+    fusion: Literal["linear", "dbsf", "rrf"] = "linear"
+    bm25_weight: Annotated[float, Field(gt=0, le=10)] = 0.0125
     rrf_k: Annotated[int, Field(ge=1, le=1000)] = 10
     dense_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     sparse_weight: Annotated[float, Field(gt=0, le=100)] = 2.0
-    prefetch: Annotated[int, Field(ge=10, le=10_000)] = 100
+    prefetch: Annotated[int, Field(ge=10, le=10_000)] = 200
     max_k: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the dense and the sparse list in the fusion at hand; DBSF has none."""
+        return (1.0, self.bm25_weight) if self.fusion == "linear" else (self.dense_weight, self.sparse_weight)
 
 
 class Settings(BaseSettings):

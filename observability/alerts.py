@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from observability.expressions import GROUP, of, rate
-from observability.objectives import PODS
 
 BY_PART = f"{GROUP}, part"
 BY_DEPLOYMENT = f"{GROUP}, deployment"
@@ -229,11 +228,12 @@ def serve_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineePodCrashLoop",
-            f"sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{{{PODS}}}[30m])) > 3",
+            # Prometheus's own word on each scrape: of every pod that has our metrics, without kube-state-metrics.
+            f"sum by (namespace, pod) (resets({of('up')}[30m])) > 3",
             "0s",
             "warning",
-            "{{ $labels.pod }} restarts again and again",
-            "{{ $value | humanize }} restarts of its containers within half an hour.",
+            "{{ $labels.pod }} goes away again and again",
+            "{{ $value | humanize }} times within half an hour it was there and then did not answer: it restarts, or is too busy.",
             "replica-crash-loop.md",
         ),
     ]

@@ -16,9 +16,6 @@ CHART = Path(__file__).parents[1] / "helm" / "matinee"
 SELECTOR = "<selector>"
 """Last in every selector: a release's rules look at its own series only, so that two releases don't alert for each other."""
 
-PODS = "<pods>"
-"""In place of it where kube-state-metrics speaks, which knows pods and no releases."""
-
 TOKENS: dict[str, str] = {
     "interval": "interval",
     "runbooks": "runbooks",
@@ -47,9 +44,8 @@ def defaults() -> dict[str, Any]:
     return alerts
 
 
-def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "", pods: str = 'pod=~".*matinee.*"') -> str:
+def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "") -> str:
     """The rules' text without tokens: for the series of `selector`, or for all."""
-    text = text.replace(PODS, pods)
     if not alerts["runbooks"]:
         text = re.sub(r"\n *runbook_url: .*", "", text)
     for token, path in TOKENS.items():
@@ -59,6 +55,8 @@ def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "", pods: str 
         text = text.replace(f"<{token}>", _bound(value) if token == "latency_bound" else str(value))  # noqa: S105
     if selector:
         return text.replace(SELECTOR, selector)
+    # Every target of a Prometheus has `up`, also what is not ours.
+    text = re.sub(rf"\bup\{{{SELECTOR}\}}", 'up{job=~".*matinee.*"}', text)
     return text.replace(f",{SELECTOR}", "").replace(f"{{{SELECTOR}}}", "").replace(SELECTOR, "")
 
 

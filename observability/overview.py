@@ -175,10 +175,9 @@ _ROOM = (
         top=100,
     ),
     View(
-        "Restarts of containers",
-        {"{{pod}}": 'sum by (pod) (increase(kube_pod_container_status_restarts_total{namespace=~"$namespace",pod=~".*matinee.*"}[1h]))'},
-        "In the last hour; from kube-state-metrics.",
-        none="no kube-state-metrics",
+        "Pods that went away",
+        {"{{pod}}": f"sum by (pod) (resets({of('up', of=PLACE)}[1h]))"},
+        "How often in the last hour a pod that was there did not answer: a container that restarted, or one too busy to.",
     ),
 )
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from matinee.errors import MatineeError
 from serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,9 @@ class ModelSlot(Generic[Model, Settings]):
             try:
                 model = self._load_timed(settings)
             except Exception as error:
-                log.exception("%s: the new model failed to load; the old one stays", self._name)
+                # What is wrong with a setting or a file is said in the message; of anything else the log shows where.
+                unexpected = not isinstance(error, MatineeError)
+                log.error("%s: the new model failed to load; the old one stays: %s", self._name, error, exc_info=unexpected)
                 self._metrics.model_swap_failures(part=self._name)
                 self.trouble = f"the last model update failed: {error}"
                 return

@@ -196,12 +196,17 @@ class Retriever:
         if manifest is None:
             return {"index": None, "previous": None, "trouble": self.trouble}
         index = self._live.get()
-        previous = await self._store.previous()
+        trouble = self.trouble
+        try:
+            previous = await self._store.previous()
+        except MatineeError as error:
+            # The version that is open answers on, and has to be told.
+            previous, trouble = None, trouble or str(error)
         return {
             "index": manifest.model_dump(mode="json") | {"items": await index.count(), "approximate": index.approximate},
             "previous": None if previous is None else previous.version,
             "before": self._live.before,
-            "trouble": self.trouble,
+            "trouble": trouble,
         }
 
     def check_health(self) -> None:

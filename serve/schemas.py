@@ -152,7 +152,7 @@ class RankedResponse(BaseModel):
     """`score_type` says what the scores are: they can't be compared across types."""
 
     items: list[Ranked]
-    score_type: Literal["cosine", "bm25", "rrf", "dbsf", "best_score", "popularity"]
+    score_type: Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity"]
     likes: list[Liked] = []
     degraded: list[str] = Field([], description="parts that were late or full, so that the answer was made without them")
     debug: Debug | None = Field(None, description="only where it was asked for")

@@ -134,8 +134,7 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> It
     def hybrid(dense: System, sparse: System) -> System:
         def score(asked: QuerySet) -> Scores:
             lists = [dense(asked), sparse(asked)]
-            weights = (search.dense_weight, search.sparse_weight)
-            return retrieval.rrf(lists, weights, k=search.rrf_k) if search.fusion == "rrf" else retrieval.dbsf(lists)
+            return retrieval.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
 
         return score
 

@@ -7,7 +7,7 @@
     python -m train.describe work/prepared --out work/rated.jsonl --only test --sample 20              # what `train.ratings` draws
     python -m train.describe work/prepared --out work/smoke.jsonl --smoke                              # four items
 
-CTranslate2 int8 on a CPU, bf16 on a GPU, 16 items at a time. Run it again and it goes on where it was; with other settings or another model
+CTranslate2 int8 on a CPU, bf16 on a GPU, 48 items at a time. Run it again and it goes on where it was; with other settings or another model
 the same file is refused. What serving would show is checked against the metadata; `--unchecked` keeps what the model itself said, and
 `--hide-overview` implies it, because nothing is left to check a plot against. A sample is by seed alone: a larger one holds the smaller.
 `--first` puts what evaluation sets look for to its head, so that a part of a catalogue can be judged.
@@ -35,13 +35,16 @@ from train import runs
 
 Row = dict[str, Any]
 
+BATCHES = 8
+"""That many are sorted by length together, and written together."""
+
 
 def main(
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
     out: Annotated[Path, typer.Option(help="the JSONL file")] = Path("work/descriptions.jsonl"),
     adapter: Annotated[str | None, typer.Option(help="a PEFT adapter's folder or artifact:DIGEST; by default the settings' own")] = None,
     precision: Annotated[str | None, typer.Option(help="as enhancer.precision")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="items at a time")] = 16,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="items at a time")] = 48,
     retries: Annotated[int, typer.Option(min=0, max=5, help="times that an invention is asked for again")] = 1,
     tokens: Annotated[int | None, typer.Option(min=8, max=1024, help="most tokens a description; by default the settings' own")] = None,
     hide_overview: Annotated[bool, typer.Option("--hide-overview", help="tell the model title, year, genres and people only")] = False,
@@ -71,8 +74,7 @@ def main(
         enhancer = Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri)
     unchecked = unchecked or hide_overview
     told = enhancer.info() | {
-        "max_new_tokens": alone.max_new_tokens,
-        "retries": retries,
+        **{name: getattr(alone, name) for name in ("max_new_tokens", "retries", "temperature", "repetition_penalty", "seed")},
         "hide_overview": hide_overview,
         "unchecked": unchecked,
     }
@@ -80,8 +82,8 @@ def main(
     todo = [entry for entry in entries if entry.id not in known]
     with out.open("ab") as file, _progress() as progress:
         bar = progress.add_task("describe", total=len(entries), completed=len(entries) - len(todo))
-        for start in range(0, len(todo), batch):
-            part = todo[start : start + batch]
+        for start in range(0, len(todo), BATCHES * batch):
+            part = todo[start : start + BATCHES * batch]
             rows = described(enhancer, [_told(entry.item, hide_overview) for entry in part], unchecked=unchecked)
             file.writelines(orjson.dumps({"id": e.id} | row, option=orjson.OPT_APPEND_NEWLINE) for e, row in zip(part, rows, strict=True))
             file.flush()

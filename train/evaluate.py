@@ -43,7 +43,7 @@ def main(
         list[str] | None, typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
     ] = None,
     template: Annotated[str, typer.Option(help="of the embedded text: plain, as it is served, or full")] = prompts.DENSE_TEMPLATE,
-    fusion: Annotated[list[str] | None, typer.Option(help="rrf:K:DENSE:SPARSE or dbsf; repeatable; by default a grid")] = None,
+    fusion: Annotated[list[str] | None, typer.Option(help="linear:BM25_WEIGHT, dbsf, rrf:K:DENSE:SPARSE; repeatable; else a grid")] = None,
     recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
     precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False,

@@ -121,8 +121,7 @@ def votes(corpus: Corpus) -> System:
 
 def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
     def score(asked: QuerySet) -> Scores:
-        lists = [first(asked), second(asked)]
-        return retrieval.rrf(lists, weights, k=k) if fusion == "rrf" else retrieval.dbsf(lists)
+        return retrieval.fused([first(asked), second(asked)], fusion, k=k, weights=weights)
 
     return score
 

@@ -38,19 +38,28 @@ class Fusion:
         try:
             if kind == "dbsf" and not numbers:
                 return cls("dbsf")
+            if kind == "linear" and len(numbers) == 1:
+                return cls("linear", sparse=float(numbers[0]))
             if kind == "rrf" and len(numbers) == 3:
                 return cls("rrf", int(numbers[0]), float(numbers[1]), float(numbers[2]))
         except ValueError:
             pass
-        raise SettingsError(f"--fusion {text}: write dbsf, or rrf:K:DENSE:SPARSE such as rrf:10:1:2")
+        raise SettingsError(f"--fusion {text}: write linear:BM25_WEIGHT (linear:0.0125), dbsf, or rrf:K:DENSE:SPARSE (rrf:10:1:2)")
 
     @property
     def name(self) -> str:
-        return "dbsf" if self.kind == "dbsf" else f"rrf k={self.k} {self.dense:g}:{self.sparse:g}"
+        match self.kind:
+            case "linear":
+                return f"linear, BM25 times {self.sparse:g}"
+            case "rrf":
+                return f"rrf k={self.k} {self.dense:g}:{self.sparse:g}"
+        return self.kind
 
 
-GRID = [Fusion("rrf", k, *w) for k, w in product((2, 10, 60), ((3.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 3.0)))] + [
-    Fusion("dbsf")
+GRID = [
+    Fusion("dbsf"),
+    *(Fusion("linear", sparse=weight) for weight in (0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.03, 0.05)),
+    *(Fusion("rrf", k, *w) for k, w in product((2, 10, 60), ((3.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, 3.0)))),
 ]
 
 

@@ -7,6 +7,7 @@ const NAMES_SHOWN = 4;
 const SCORES = {
   cosine: "cosine similarity to what was asked, 1 is the same",
   bm25: "BM25: how well the words match, without an upper bound",
+  linear: "nearness of meaning, and a small part of the score of the words",
   rrf: "reciprocal rank fusion of meaning and words: good for the order of this list only",
   dbsf: "distribution-based fusion of meaning and words: good for the order of this list only",
   best_score: "likeness to the nearest example",

@@ -276,6 +276,7 @@ async def test_an_empty_query_finds_nothing_and_an_empty_half_does_not_hurt(inde
         Lexical(title_trigrams("winter king"), using=TITLE),
         Hybrid(QUERY, WORD_QUERY, weights=(1.0, 2.0), prefetch=30),
         Hybrid(QUERY, WORD_QUERY, fusion="dbsf", prefetch=30),
+        Hybrid(QUERY, WORD_QUERY, fusion="linear", weights=(1.0, 0.1), prefetch=30),
         Taste(DENSE[:3], DENSE[3:5]),
         Taste(DENSE[:3], DENSE[3:5], strategy="best"),
         Taste([], DENSE[3:5], strategy="best"),

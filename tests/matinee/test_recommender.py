@@ -279,7 +279,7 @@ async def test_a_year_tells_titles_apart(ask: Any) -> None:
 async def test_search_modes_have_their_own_scores(ask: Any, embedder: Embedder) -> None:
     [text] = embedder.encode(["a shark attacks"], kind="query")
     types = {mode: (await ask(SearchCall("a shark attacks", text, mode))).score_type for mode in ("dense", "sparse", "hybrid")}
-    assert types == {"dense": "cosine", "sparse": "bm25", "hybrid": "dbsf"}
+    assert types == {"dense": "cosine", "sparse": "bm25", "hybrid": "linear"}
     assert (await ask(SearchCall("the of and", text, "hybrid"))).score_type == "cosine"
     assert (await ask(SearchCall("!!!", None, "sparse"))).count == 0
 

@@ -61,6 +61,8 @@ SETTINGS = {
     "MATINEE_PROBE__MAX_QUERIES": "15",
     "MATINEE_PROBE__METRICS_PORT": "0",
     "MATINEE_EVENTS__FLUSH_S": "1",
+    "MATINEE_EVENTS__FLUSH_EVENTS": "20",
+    "MATINEE_EVENTS__MAX_WAITING": "50",
 }
 ANNOUNCED = ("server.json", "probe.json")
 START_S = 300
@@ -84,12 +86,22 @@ class Stack:
     def firing(self, alert: str) -> list[dict[str, Any]]:
         return [a for a in self.prometheus.alerts() if a["labels"]["alertname"] == alert and a["state"] == "firing"]
 
+    def ask(self, method: str, path: str, **given: Any) -> Any:
+        """The answer to a request that is sent again while the crowd of `_load` leaves no place for it."""
+
+        def answer() -> httpx.Response | None:
+            found = self.server.client.request(method, self.server.url + path, **given)
+            return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+
+        return until(answer, f"{method} {path} is let in").raise_for_status().json()
+
     def roll_back(self) -> None:
         """The index goes to the version before, and the server with it."""
-        now = self.server.version()
+        version = lambda: self.ask("GET", "/v1/info")["index"]["version"]  # noqa: E731
+        now = version()
         done = self.server.cli("index", "rollback", "--json")
         assert done.returncode == 0, done.stderr
-        until(lambda: self.server.version() != now, "the server follows")
+        until(lambda: version() != now, "the server follows")
 
 
 @contextmanager
@@ -177,6 +189,7 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
     client.get("/v1/items/inception-2010/similar?k=5")
     if n % 10 == 1:
         client.post("/v1/describe", json={"id": "the-matrix-1999"})
+        client.post("/v1/describe", json={"item": {"title": "A film of which nothing is known"}})
         client.post("/v1/search", json={"text": f"robots {n}", "expand": True})
         client.post("/v1/search", json={"nonsense": True})
     if n % 10 == 2 and answer.is_success:

@@ -97,7 +97,7 @@ BUILT = f"ray_matinee_index_built_timestamp_seconds{{{APP}}}"
 SWAPS = f'ray_matinee_model_swap_failures_total{{{APP},part="enhancer"}}'
 STATUS = f'ray_serve_deployment_status{{{APP},deployment="Gateway"}}'
 TARGET = f'ray_serve_autoscaling_target_replicas{{{APP},deployment="Gateway"}}'
-RESTARTS = 'kube_pod_container_status_restarts_total{namespace="ns",pod="matinee-x-head-1",container="ray-head"}'
+POD = 'up{job="ns/matinee",namespace="ns",matinee_release="matinee",pod="matinee-x-head-1"}'
 
 
 def healthy(replica: str) -> str:
@@ -166,8 +166,8 @@ CASES = [
     Case("MatineeDeploymentUnhealthy", False, 20, {STATUS: "6x5 3x15"}),
     Case("MatineeReplicasMissing", True, 40, {TARGET: "2x40", healthy("a"): "1x40", healthy("b"): "1x10 0x30"}),
     Case("MatineeReplicasMissing", False, 40, {TARGET: "2x40", healthy("a"): "1x40", healthy("b"): "1x10 0x5 1x25"}),
-    Case("MatineePodCrashLoop", True, 20, {RESTARTS: "0+1x20"}),
-    Case("MatineePodCrashLoop", False, 20, {RESTARTS: "0x5 1x15"}),
+    Case("MatineePodCrashLoop", True, 20, {POD: "0x1 " + "1x2 0x1 " * 4}),
+    Case("MatineePodCrashLoop", False, 20, {POD: "0x4 1x5 0x2 1x8"}),
 ]
 
 

@@ -78,7 +78,7 @@ async def test_similar_by_either_id(api: Api) -> None:
     assert known["id"] not in {item["id"] for item in by_uid["items"]}
 
 
-@pytest.mark.parametrize(("mode", "score_type"), [("dense", "cosine"), ("sparse", "bm25"), ("hybrid", "dbsf"), (None, "dbsf")])
+@pytest.mark.parametrize(("mode", "score_type"), [("dense", "cosine"), ("sparse", "bm25"), ("hybrid", "linear"), (None, "linear")])
 async def test_search_modes(api: Api, mode: str | None, score_type: str) -> None:
     request = {"text": "vampire", "k": 3} | ({"mode": mode} if mode else {})
     body = (await api.post("/v1/search", request)).json()

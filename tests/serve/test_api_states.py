@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,16 @@ async def test_a_part_that_is_gone_is_a_503_and_info_still_answers(bent: Bent) -
     async with bent(parts={"retriever": gone}) as api:
         assert (await api.get("/readyz")).json()["reasons"] == ["embedder failed or was restarted"]
         assert (await api.get("/livez")).status_code == 200
+
+
+async def test_a_damaged_mark_of_the_current_version_is_told_and_the_open_one_goes_on(bent: Bent, tmp_path: Path) -> None:
+    async with bent() as api:
+        [mark] = tmp_path.rglob("CURRENT")  # noqa: ASYNC240  a test may block
+        mark.write_text("{", encoding="utf-8")
+        info = (await api.get("/v1/info")).json()
+        assert (info["index"]["items"], info["index"]["previous"]) == (5, None)
+        assert [trouble for trouble in info["degraded"] if "CURRENT is damaged" in trouble], info["degraded"]
+        assert (await api.post("/v1/search", {"text": "x"})).status_code == 200
 
 
 async def test_vectors_of_another_encoder_are_refused(bent: Bent) -> None:

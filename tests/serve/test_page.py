@@ -25,7 +25,7 @@ def test_first_visit_shows_items_and_examples_to_click(web: "Web") -> None:
     page.get_by_role("button", name="alone at sea").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Results for “alone at sea”")
     expect(page.locator("#query")).to_have_value("alone at sea")
-    expect(page.locator(".score-type").first).to_have_text("dbsf")
+    expect(page.locator(".score-type").first).to_have_text("linear")
     expect(page.locator("#intro")).to_be_hidden()
 
 

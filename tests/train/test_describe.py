@@ -65,16 +65,16 @@ def test_every_item_is_described_once(enhancer: FakeEnhancer, prepared: Path, tm
     entries = {entry.id: entry for entry in read_corpus(prepared)}
     assert sorted(row["id"] for row in found) == sorted(entries)
     assert all(row["description"] == f"About {entries[row['id']].item.title}." and row["source"] == "model" for row in found)
-    assert enhancer.batches == -(-len(entries) // 16)
+    assert enhancer.batches == -(-len(entries) // (48 * describe.BATCHES))
 
 
 def test_a_stopped_run_goes_on_and_a_cut_line_is_written_again(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "d.jsonl"
     enhancer.stop_at = 2
-    assert run(prepared, "--out", out, "--batch", 10, "--sample", 50).exit_code == 130
+    assert run(prepared, "--out", out, "--batch", 2, "--sample", 50).exit_code == 130
     out.write_text(out.read_text() + '{"id": "half')
     enhancer.stop_at = None
-    assert run(prepared, "--out", out, "--batch", 10, "--sample", 50).exit_code == 0
+    assert run(prepared, "--out", out, "--batch", 2, "--sample", 50).exit_code == 0
     found = [row["id"] for row in rows(out)]
     assert len(found) == len(set(found)) == len(enhancer.told) == 50
 

@@ -13,11 +13,12 @@ import pytest
 import qdrant_edge as edge
 from typer.testing import CliRunner, Result
 
-from matinee import evalsets, prompts, retrieval
+from matinee import evalsets, index_edge_query, prompts, retrieval
 from matinee.cli import app as cli
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet
+from matinee.index import Hybrid, Search
 from matinee.items import Item
 from matinee.sparse import Bm25Encoder
 from train import evaluate, measure, report, runs, tables
@@ -71,6 +72,10 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
     for k, weights in ((10, (1.0, 2.0)), (2, (3.0, 1.0)), (60, (1.0, 1.0))):
         agrees(retrieval.rrf([dense, lexical], weights, k=k, prefetch=40), edge.Fusion.Rrf(k, list(weights)), prefetches)
     agrees(retrieval.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
+    for weight in (0.001, 0.1):
+        summed = Search(Hybrid(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
+        asked_for = index_edge_query.request(summed)
+        agrees(retrieval.linear([dense, lexical], (1.0, weight), prefetch=40), asked_for.query, asked_for.prefetches)
 
 
 def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> None:
@@ -142,11 +147,12 @@ def test_a_split_that_is_none_is_refused(tmp_path: Path, prepared: Path) -> None
     assert "use train, dev, test" in refused.stderr
 
 
-@pytest.mark.parametrize("text", ["rrf", "rrf:x:1:2", "best", "dbsf:1", "rrf:10:1"])
+@pytest.mark.parametrize("text", ["rrf", "rrf:x:1:2", "best", "dbsf:1", "rrf:10:1", "linear", "linear:a"])
 def test_a_fusion_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="write dbsf, or rrf:K:DENSE:SPARSE"):
+    with pytest.raises(SettingsError, match=r"write linear:BM25_WEIGHT .* dbsf, or rrf:K:DENSE:SPARSE"):
         tables.Fusion.parse(text)
     assert tables.Fusion.parse("rrf:10:1:2").name == "rrf k=10 1:2"
+    assert tables.Fusion.parse("linear:0.01").name == "linear, BM25 times 0.01"
 
 
 def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:

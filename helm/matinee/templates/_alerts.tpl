@@ -18,7 +18,6 @@ queue_wait: {{ $a.queueWaitMs | quote }}
 index_age: {{ $a.indexMaxAgeHours | quote }}
 probe_silence: {{ $a.probeSilenceMinutes | quote }}
 selector: {{ printf "namespace=%q,matinee_release=%q" .Release.Namespace (include "matinee.fullname" .) | quote }}
-pods: {{ printf "namespace=%q,pod=~%q" .Release.Namespace (printf "%s-.*" (include "matinee.fullname" .)) | quote }}
 {{- end -}}
 
 {{- define "matinee.rules" -}}
