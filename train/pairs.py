@@ -1,9 +1,9 @@
 """Pairs for contrastive training: an anchor, its positive, and who both are. The one place that decides which items may be trained on.
 
-Sources: `<set>` (the training side of an evaluation set: text -> item, item -> item), and from the catalogue's own columns `sentence`
-(a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the item) and `related` (an item -> the item
-that shares most genres, keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of
-them. Does not choose negatives (`train.negatives`).
+Sources: `<set>` (the training side of an evaluation set: text -> item, item -> item), `description` (what `train.describe` wrote), and from
+the catalogue's own columns `sentence` (a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the
+item) and `related` (an item -> the item that shares most genres, keywords and words with it: the paper's kind of pair). An item of the dev
+or test split has no role in any of them. Does not choose negatives (`train.negatives`).
 """
 
 import random
@@ -24,6 +24,8 @@ NEVER = ("text_tag",)
 """Sets that are there to be judged by only."""
 
 CATALOGUE = ("sentence", "title", "genre", "related")
+SHORTEST = 3
+"""Words of a description that still tells one item from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,13 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
             if id in items.rows and id != asked
         ]
     return pairs
+
+
+def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[Pair]]:
+    """What a model says of an item -> the item: queries that nobody has to write (Bonifacio et al. 2022, "InPars")."""
+    told = {id: prompts.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
+    pairs = [Pair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in told.items()]
+    return {"description": pairs} if pairs else {}
 
 
 def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[Pair]]:

@@ -2,6 +2,7 @@
 
     python -m train.triplets work/prepared --sets shared/data/eval --out work/triplets
     python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight known_desc=3 --weight related=0 --negatives none
+    python -m train.triplets work/prepared --sets shared/data/eval --descriptions work/tuned.jsonl --weight description=4
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
@@ -18,6 +19,7 @@ import typer
 
 from matinee import prompts
 from matinee.corpus import read_corpus
+from matinee.descriptions import read_descriptions
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
 from matinee.loading import load_settings
@@ -30,6 +32,7 @@ def main(
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/triplets"),
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets, for their training pairs")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSONL of train.describe: its words -> the item")] = None,
     count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000,
     weight: Annotated[
         list[str] | None, typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 1 by default, 0 leaves it out")
@@ -53,6 +56,7 @@ def main(
     count = min(count, SMOKE) if smoke else count
     options = {"count": count, "weights": weights, "negatives": miner, "margin": margin, "template": template, "model": model, "seed": seed}
     inputs = dict(manifest["outputs"]) | _set_hashes(sets)
+    inputs |= runs.hashes([descriptions], descriptions.parent) if descriptions else {}
     if runs.finished(out, "triplets", options, inputs):
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
@@ -60,6 +64,8 @@ def main(
     found = pairs.from_catalogue(items, seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
     if sets is not None:
         found |= pairs.from_sets(items, sets)
+    if descriptions is not None:
+        found |= pairs.from_descriptions(items, read_descriptions(descriptions))
     unknown = set(weights) - set(found) - set(pairs.CATALOGUE)
     if unknown:
         raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(found))}")

@@ -32,8 +32,12 @@ def test_no_held_out_item_has_any_role(prepared: Path, eval_folder: Path, pairs_
     named = {line.split("\t")[1] for path in eval_folder.glob("*/qrels/train.tsv") for line in path.read_text().splitlines()[1:]}
     assert any(held_out[id].split == "test" for id in named & held_out.keys())
     assert any(held_out[id].split == "dev" for id in named & held_out.keys())
-    everything = tmp_path / "all"
-    assert run(prepared, "--sets", eval_folder, "--out", everything, "--negatives", "bm25", "--count", 100_000).exit_code == 0
+    everything, told = tmp_path / "all", tmp_path / "told.jsonl"
+    told.write_text("".join(json.dumps({"id": entry.id, "description": f"What a model says of {entry.id}."}) + "\n" for entry in entries))
+    more = ("--descriptions", told, "--negatives", "bm25", "--count", 100_000)
+    assert run(prepared, "--sets", eval_folder, "--out", everything, *more).exit_code == 0
+    described = [json.loads(line)["ids"]["positive"] for line in (everything / "description.jsonl").read_text().splitlines()]
+    assert sorted(described) == sorted(entry.id for entry in entries if entry.split == "train")
     for folder in (pairs_folder, everything):
         found = rows(folder)
         assert {role for row in found for role, id in row["ids"].items() if id} == {"anchor", "positive", "negative"}
