@@ -33,6 +33,13 @@ def _load(name: str, folder: str = ".") -> Any:
 _load("waiting")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How two processes share the work: by folder, whose tests may share a graph; the jobs of `train`, which share nothing, by file."""
+    for item in items:
+        place = item.path if item.path.parent.name == "train" else item.path.parent
+        item.add_marker(pytest.mark.xdist_group(place.stem))
+
+
 _open: dict[Path, ExitStack] = {}
 
 
