@@ -5,6 +5,7 @@
     python -m train.describe work/prepared --out work/some.jsonl --sample 2000 --seed 1 --first shared/data/eval
     python -m train.describe work/prepared --out work/hidden.jsonl --hide-overview                     # title, year, genres, people only
     python -m train.describe work/prepared --out work/rated.jsonl --only test --sample 20              # what `train.ratings` draws
+    python -m train.describe work/prepared --out work/two.jsonl --title Inception --title Interstellar
     python -m train.describe work/prepared --out work/smoke.jsonl --smoke                              # four items
 
 CTranslate2 int8 on a CPU, bf16 on a GPU, 48 items at a time. Run it again and it goes on where it was; with other settings or another model
@@ -31,6 +32,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import read_set, set_names
 from matinee.items import Item
 from matinee.loading import load_settings
+from matinee.sparse import normalised
 from train import runs
 
 Row = dict[str, Any]
@@ -51,6 +53,7 @@ def main(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="keep what the model said, whether the metadata bears it out or not")
     ] = False,
+    title: Annotated[list[str] | None, typer.Option(help="describe the items of that title alone; repeatable")] = None,
     only: Annotated[str | None, typer.Option(help="describe the items of that split alone: train, dev or test")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="describe that many items only")] = None,
     seed: Annotated[int, typer.Option(help="of the sample")] = 0,
@@ -63,6 +66,7 @@ def main(
     if only not in (None, *SPLITS):
         raise SettingsError(f"--only {only}: use {', '.join(SPLITS)}")
     entries = [entry for entry in read_corpus(prepared) if only in (None, entry.split)]
+    entries = _titled(entries, title) if title else entries
     entries = chosen(entries, 4 if smoke else sample, seed, _wanted(first, split) if first else {})
     flags = {
         name: value for name, value in (("adapter", adapter), ("precision", precision), ("max_new_tokens", tokens)) if value is not None
@@ -124,6 +128,15 @@ def resumed(out: Path, made_by: dict[str, Any]) -> set[str]:
         with out.open("r+b") as file:
             file.truncate(len(whole))
     return {orjson.loads(line)["id"] for line in whole.splitlines()}
+
+
+def _titled(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
+    asked = {normalised(title): title for title in titles}
+    found = [entry for entry in entries if normalised(entry.item.title) in asked]
+    unknown = asked.keys() - {normalised(entry.item.title) for entry in found}
+    if unknown:
+        raise SettingsError(f"--title {asked[min(unknown)]}: no item has that title")
+    return found
 
 
 def _wanted(folder: Path, split: str) -> dict[str, float]:

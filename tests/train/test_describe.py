@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.corpus import read_corpus
+from matinee.errors import SettingsError
 from matinee.evalsets import read_set, set_names
 from matinee.items import Item
 from train import describe
@@ -77,6 +78,15 @@ def test_a_stopped_run_goes_on_and_a_cut_line_is_written_again(enhancer: FakeEnh
     assert run(prepared, "--out", out, "--batch", 2, "--sample", 50).exit_code == 0
     found = [row["id"] for row in rows(out)]
     assert len(found) == len(set(found)) == len(enhancer.told) == 50
+
+
+def test_titles_are_asked_for_as_people_write_them(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:
+    some = read_corpus(prepared)[7]
+    assert run(prepared, "--out", tmp_path / "d.jsonl", "--title", some.item.title.upper()).exit_code == 0
+    assert [row["id"] for row in rows(tmp_path / "d.jsonl")] == [some.id]
+    result = run(prepared, "--out", tmp_path / "e.jsonl", "--title", some.item.title, "--title", "No Such Film")
+    assert result.exit_code == SettingsError.exit_code
+    assert "--title No Such Film: no item has that title" in " ".join(result.stderr.split())
 
 
 def test_another_model_never_writes_into_the_same_file(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:
