@@ -67,7 +67,7 @@ def main(
     fusions = [tables.Fusion.parse(text) for text in fusion or ()]
     found = {"split": split, "template": template} | _measured(corpus, encoders, kind, asked, fusions, [*PAPER_TITLES, *(title or ())])
     found["recipes"] = tables.recipes(corpus, encoders, asked) if recipes and not smoke else []
-    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template)
+    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template, load_settings().search)
     write_atomically(out / "report.json", json.dumps(found, indent=1))
     write_atomically(out / "report.md", report.markdown(found))
     write_atomically(out / "report.html", report.html(found))
