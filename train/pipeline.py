@@ -47,11 +47,13 @@ def steps(source: str | None, options: list[str], out: Path, *, sets: Path | Non
     asked = ["--sets", str(sets)] if sets is not None else []
     prepared, triplets = str(out / "prepared"), str(out / "triplets")
     tuned = [str(out / (f"embedder-{seed}" if seed else "embedder")) for seed in range(seeds)]
+    # Training with mined negatives takes mining them.
+    mined = ["--negatives", "both"] if "--negatives" in options else []
     # What --smoke stands for there is a catalogue.
     named = small if source is None else [source]
     found = [
         ["prepare", *named, *(["--kind", kind] if kind else []), "--out", prepared],
-        ["triplets", prepared, *asked, *small, "--out", triplets],
+        ["triplets", prepared, *asked, *small, *mined, "--out", triplets],
     ]
     for seed, folder in enumerate(tuned):
         found.append(["embedder", triplets, "--prepared", prepared, *asked, *small, *options, "--seed", str(seed), "--out", folder])

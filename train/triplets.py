@@ -1,8 +1,9 @@
 """Make training triplets and pairs: from a catalogue's columns, from text -> item pairs and from co-likes, with hard negatives.
 
     python -m train.triplets work/prepared --sets shared/data/eval --out work/triplets
-    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight known_desc=3 --weight related=0 --negatives none
-    python -m train.triplets work/prepared --sets shared/data/eval --descriptions work/tuned.jsonl --weight description=4
+    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight text_keyword=8
+    python -m train.triplets work/prepared --sets shared/data/eval --descriptions work/tuned.jsonl
+    python -m train.triplets work/prepared --negatives both --weight related=1     # triplets as in the paper
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
@@ -26,6 +27,12 @@ from matinee.loading import load_settings
 from train import negatives, pairs, runs
 
 SMOKE = 200
+WEIGHTS = {
+    "known_desc": 3.0, "known_tagline": 2.0, "text_keyword": 4.0, "item_keyword": 1.5, "sentence": 1.5, "title": 0.4, "genre": 0.4,
+    "description": 8.0, "related": 0.0, "item_colike": 0.0,
+}  # fmt: skip
+"""Shares of the sources, by measurement (RESULTS.md); 1 for any other. `related`, the paper's kind of pair, teaches a label made of the same
+columns and nothing else; who liked what is not in a text."""
 
 
 def main(
@@ -35,9 +42,10 @@ def main(
     descriptions: Annotated[Path | None, typer.Option(help="JSONL of train.describe: its words -> the item")] = None,
     count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000,
     weight: Annotated[
-        list[str] | None, typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 1 by default, 0 leaves it out")
+        list[str] | None,
+        typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 0 leaves it out; by default as measured, or 1"),
     ] = None,
-    miner: Annotated[str, typer.Option("--negatives", help="none, bm25, encoder or both")] = "both",
+    miner: Annotated[str, typer.Option("--negatives", help="none, bm25, encoder or both")] = "none",
     margin: Annotated[
         float, typer.Option(min=0, max=1, help="a negative nearer than this part of the positive's cosine is refused")
     ] = 0.95,
@@ -52,7 +60,8 @@ def main(
     if miner not in get_args(negatives.Miner) or template not in get_args(prompts.Template):
         raise SettingsError(f"--negatives {miner}, --template {template}: use none, bm25, encoder or both, and full or plain")
     manifest = runs.read_manifest(prepared, "prepare")
-    weights = _weights(weight or [])
+    given = _weights(weight or [])
+    weights = WEIGHTS | given
     count = min(count, SMOKE) if smoke else count
     options = {"count": count, "weights": weights, "negatives": miner, "margin": margin, "template": template, "model": model, "seed": seed}
     inputs = dict(manifest["outputs"]) | _set_hashes(sets)
@@ -66,7 +75,7 @@ def main(
         found |= pairs.from_sets(items, sets)
     if descriptions is not None:
         found |= pairs.from_descriptions(items, read_descriptions(descriptions))
-    unknown = set(weights) - set(found) - set(pairs.CATALOGUE)
+    unknown = set(given) - set(found) - set(pairs.CATALOGUE)
     if unknown:
         raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(found))}")
     chosen = pairs.choose(found, count, weights, seed)

