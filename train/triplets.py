@@ -31,8 +31,8 @@ WEIGHTS = {
     "known_desc": 3.0, "known_tagline": 2.0, "text_keyword": 4.0, "item_keyword": 1.5, "sentence": 1.5, "title": 0.4, "genre": 0.4,
     "description": 8.0, "related": 0.0, "item_colike": 0.0,
 }  # fmt: skip
-"""Shares of the sources, by measurement (RESULTS.md); 1 for any other. `related`, the paper's kind of pair, teaches a label made of the same
-columns and nothing else; who liked what is not in a text."""
+"""Shares of the sources, by measurement (RESULTS.md); 1 for any other. `related`, the paper's kind of pair, teaches a label made of the
+same columns and nothing else; who liked what is not in a text."""
 
 
 def main(
@@ -43,7 +43,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000,
     weight: Annotated[
         list[str] | None,
-        typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 0 leaves it out; by default as measured, or 1"),
+        typer.Option("--weight", metavar="SOURCE=NUMBER", help="share of a source, 0 leaves it out"),
     ] = None,
     miner: Annotated[str, typer.Option("--negatives", help="none, bm25, encoder or both")] = "none",
     margin: Annotated[
