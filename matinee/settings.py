@@ -131,7 +131,7 @@ class SearchSettings(Part):
 
     mode: Mode = "hybrid"
     fusion: Literal["linear", "dbsf", "rrf"] = "linear"
-    bm25_weight: Annotated[float, Field(gt=0, le=10)] = 0.0125
+    bm25_weight: Annotated[float, Field(gt=0, le=10)] = 0.015
     rrf_k: Annotated[int, Field(ge=1, le=1000)] = 10
     dense_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     sparse_weight: Annotated[float, Field(gt=0, le=100)] = 2.0

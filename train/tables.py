@@ -44,7 +44,7 @@ class Fusion:
                 return cls("rrf", int(numbers[0]), float(numbers[1]), float(numbers[2]))
         except ValueError:
             pass
-        raise SettingsError(f"--fusion {text}: write linear:BM25_WEIGHT (linear:0.0125), dbsf, or rrf:K:DENSE:SPARSE (rrf:10:1:2)")
+        raise SettingsError(f"--fusion {text}: write linear:BM25_WEIGHT (linear:0.015), dbsf, or rrf:K:DENSE:SPARSE (rrf:10:1:2)")
 
     @property
     def name(self) -> str:
