@@ -21,22 +21,24 @@ def status(access: Access, authorization: str | None, scope: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("key", "read", "write", "admin"), [(READER, 200, 403, 403), (WRITER, 200, 200, 403), (ADMIN, 200, 200, 200), ("mat_x", 401, 401, 401)]
+    ("key", "read", "write", "admin"),
+    [(READER, 200, 403, 403), (WRITER, 200, 200, 403), (ADMIN, 200, 200, 200), ("mat_x", 401, 401, 401)],
+    ids=["reader", "writer", "admin", "unknown"],
 )
 def test_scopes(key: str, read: int, write: int, admin: int) -> None:
     assert [status(KEYED, f"Bearer {key}", scope) for scope in ("read", "write", "admin")] == [read, write, admin]
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", READER, f"Basic {READER}", f"Token {READER}", "Bearer \xfc", f"{READER} Bearer"]
+    "header", [None, "", "Bearer", "Bearer ", "READER", "Basic READER", "Token READER", "Bearer \xfc", "READER Bearer"]
 )
 def test_headers_without_a_key_that_counts(header: str | None) -> None:
-    assert status(KEYED, header, "read") == 401
+    assert status(KEYED, header and header.replace("READER", READER), "read") == 401
 
 
-@pytest.mark.parametrize("header", [f"bearer {READER}", f"BEARER {READER}", f"Bearer  {READER} "])
+@pytest.mark.parametrize("header", ["bearer READER", "BEARER READER", "Bearer  READER "])
 def test_headers_are_read_kindly(header: str) -> None:
-    assert status(KEYED, header, "read") == 200
+    assert status(KEYED, header.replace("READER", READER), "read") == 200
 
 
 def test_a_refusal_names_the_key_and_never_shows_it() -> None:
