@@ -50,7 +50,8 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
         "items_passing_filter": await index.count(search.filter),
         "candidates_found": len(rows),
         "dropped": dict(dropped.most_common()),
-        "candidates": rows[:MAX_CANDIDATES],
+        # What was answered is always told, also where a filter brought it up from far down.
+        "candidates": [*rows[:MAX_CANDIDATES], *(row for row in rows[MAX_CANDIDATES:] if "rank" in row)],
         "index": {"version": manifest.version, "fingerprint": manifest.fingerprint, "recipe": manifest.recipe, "models": manifest.models},
     }
 

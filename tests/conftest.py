@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -33,6 +34,11 @@ def _load(name: str, folder: str = ".") -> Any:
 _load("waiting")
 
 
+# A worker of pytest-xdist has a width of 80, which a console that is made at import would keep whatever a test says.
+os.environ.pop("COLUMNS", None)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """How two processes share the work: by folder, whose tests may share a graph; the jobs of `train`, which share nothing, by file."""
     for item in items:
