@@ -38,12 +38,17 @@ _load("waiting")
 os.environ.pop("COLUMNS", None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How two processes share the work: by folder, whose tests may share a graph; the jobs of `train`, which share nothing, by file."""
-    for item in items:
-        place = item.path if item.path.parent.name == "train" else item.path.parent
-        item.add_marker(pytest.mark.xdist_group(place.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if "/train/" in path else path.rpartition("/")[0]
+
+    return ByFolder(config, log)
 
 
 _open: dict[Path, ExitStack] = {}
