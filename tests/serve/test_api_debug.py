@@ -99,8 +99,11 @@ async def test_recommendations_name_their_stage(api: Api, body: dict[str, Any], 
 
 async def test_candidates_are_bounded_and_counted_in_full(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matinee.forensics.MAX_CANDIDATES", 5)
-    found = (await api.post("/v1/search", {"text": "a castle", "mode": "dense", "k": 8, "debug": True})).json()["debug"]
-    assert (len(found["candidates"]), found["candidates_found"]) == (5, 8)
+    words = "a vampire in a castle, a soldier in the war, a heist"
+    found = (await debug(api, "search", text=words, k=2))["debug"]
+    assert len(found["candidates"]) == 5 < found["candidates_found"]
+    answered = (await debug(api, "search", text="a castle", mode="dense", k=8))["debug"]
+    assert [row["rank"] for row in answered["candidates"]] == [*range(1, 9)], "what was answered is told beyond the bound"
 
 
 async def test_an_index_that_fails_under_the_report_is_an_error_of_the_envelope(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
