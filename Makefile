@@ -10,7 +10,7 @@ demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo
 
 test: check  ## everything: style, types, imports, tests
-	$(VENV)/bin/pytest --numprocesses 2
+	$(VENV)/bin/pytest
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
