@@ -243,7 +243,7 @@ def open_store(settings: Settings, *, client: Any = None) -> IndexStore:
     if settings.index.engine == "edge" and client is None:
         from matinee.index_edge_store import EdgeStore
 
-        return EdgeStore(settings.index_dir, settings.catalogue)
+        return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
     from matinee.index_qdrant import QdrantStore
 
     return QdrantStore(settings.index, settings.catalogue, client=client)

@@ -1,7 +1,7 @@
 """The embedded engine: each version of a catalogue is a folder with one `qdrant-edge` shard, opened inside this process.
 
 Every shard call runs in the one worker thread of its open index, so no event loop blocks and searches that come together are one hop.
-No graph index is ever built: up to some 100,000 items a scan is as fast as HNSW and loses nothing, so every search here is exact.
+Searches scan, which loses nothing, unless the version's graphs were built (HNSW, `index_edge_graph`); what is written later is scanned too.
 Does not serve two processes: whoever opens a version holds its lock until `close`, others get `IndexLockedError`. Does not watch
 `CURRENT`: the Retriever does. Leaves the order of equal scores to the engine.
 """
@@ -22,6 +22,7 @@ from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
 from matinee.likeness import completed
+from matinee.settings import IndexSettings
 
 _BATCH = 1000
 _KEPT = 20_000
@@ -32,11 +33,11 @@ P = ParamSpec("P")
 class EdgeIndex:
     """One open version. Knows its shard, its lock and its thread; which version is current is the store's."""
 
-    approximate = False
-
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, settings: IndexSettings) -> None:
         self.manifest = manifest
+        self.approximate = False
         self._path = path
+        self._ef = settings.ef
         self._lock: int | None = None
         self._shard: edge.EdgeShard | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="index-edge")
@@ -45,8 +46,8 @@ class EdgeIndex:
         self._payloads: LRUCache[str, dict[str, Any]] = LRUCache(_KEPT)
 
     @classmethod
-    async def start(cls, path: Path, manifest: Manifest, *, create: bool = False) -> Self:
-        index = cls(path, manifest)
+    async def start(cls, path: Path, manifest: Manifest, settings: IndexSettings, *, create: bool = False) -> Self:
+        index = cls(path, manifest, settings)
         try:
             await index._run(index._create if create else index._load)
         except BaseException:
@@ -58,7 +59,7 @@ class EdgeIndex:
         return await self._run(self._search, searches)
 
     def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        requests = [translate.request(search) for search in searches]
+        requests = [translate.request(search, self._ef) for search in searches]
         if len(requests) == 1:
             answers = [self._open.query(requests[0])]
         else:
@@ -173,6 +174,7 @@ class EdgeIndex:
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)
         self._shard = edge.EdgeShard.load(str(self._path / "shard"))
+        self.approximate = self._shard.info().indexed_vectors_count > 0
 
     def _create(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

@@ -43,14 +43,23 @@ _TRUE = edge.MatchValue(np.True_)  # type: ignore[arg-type]
 _DELETED = edge.FieldCondition("deleted", match=_TRUE)
 
 
-def shard_config(manifest: Manifest) -> edge.EdgeConfig:
-    """The shard of a version. `indexing_threshold` 0 switches indexing off: an upsert stays searchable at once, and exactly."""
+def shard_config(manifest: Manifest, scanned: int = 0) -> edge.EdgeConfig:
+    """The shard of a version, without graphs (`scanned` 0) or with them for searches over more than `scanned` items.
+
+    `indexing_threshold` 0 switches indexing off: an upsert stays searchable at once, and exactly.
+    """
     idf = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)
     return edge.EdgeConfig(
-        vectors={name: edge.EdgeVectorParams(size, edge.Distance.Cosine) for name, size in manifest.dimensions.items()},
+        vectors={name: _dense_params(size, scanned) for name, size in manifest.dimensions.items()},
         sparse_vectors={BM25: idf, TITLE: idf},
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1 if scanned else 0, default_segment_number=1 if scanned else None),
     )
+
+
+def _dense_params(size: int, scanned: int) -> edge.EdgeVectorParams:
+    # The engine counts in KB of float32. 16 and 100 are Qdrant's defaults.
+    graph = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=max(1, scanned * size * 4 // 1024))
+    return edge.EdgeVectorParams(size, edge.Distance.Cosine, hnsw_config=graph if scanned else None)
 
 
 def payload_indexes() -> list[edge.UpdateOperation]:
@@ -107,7 +116,7 @@ def stored(
     return edge.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
-def request(search: Search) -> edge.QueryRequest:
+def request(search: Search, ef: int | None = None) -> edge.QueryRequest:
     """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
     must, must_not = conditions(search.filter)
     fused = isinstance(search.query, Hybrid)
@@ -119,13 +128,15 @@ def request(search: Search) -> edge.QueryRequest:
     if isinstance(search.query, Popular):
         must_not.append(_DELETED)
     filter = edge.Filter(must=must, must_not=must_not) if must or must_not else None
-    query, prefetches = _query(search.query, filter)
+    params = edge.SearchParams(hnsw_ef=ef, exact=search.exact)
+    query, prefetches = _query(search.query, filter, params)
     return edge.QueryRequest(
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
         limit=search.limit + dropped + fused,
         query=query,
         prefetches=prefetches,
         filter=None if prefetches else filter,
+        params=None if prefetches else params,
         # The index adds payloads itself, from those that it keeps.
         with_payload=False,
         with_vector=[TEXT] if search.with_vectors else False,
@@ -161,7 +172,7 @@ def whole(found: edge.Record) -> Point:
 
 
 def _query(
-    query: Nearest | Lexical | Hybrid | Taste | Popular, filter: edge.Filter | None
+    query: Nearest | Lexical | Hybrid | Taste | Popular, filter: edge.Filter | None, params: edge.SearchParams
 ) -> tuple[edge.ScoringQueryType, list[edge.Prefetch] | None]:
     match query:
         case Nearest():
@@ -172,12 +183,12 @@ def _query(
             return _taste(query), None
         case Popular():
             return edge.OrderBy("popularity", edge.Direction.Desc), None
-    return _fused(query, filter)
+    return _fused(query, filter, params)
 
 
-def _fused(query: Hybrid, filter: edge.Filter | None) -> tuple[Any, list[edge.Prefetch]]:
+def _fused(query: Hybrid, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
-    dense = edge.Prefetch(query.prefetch, query=near, filter=filter)
+    dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)
     match query.fusion:
         case "rrf":

@@ -12,9 +12,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from matinee import index_edge_files as files
+from matinee import index_edge_graph
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
 from matinee.index import Manifest
 from matinee.index_edge import EdgeIndex
+from matinee.settings import IndexSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -22,9 +24,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 class EdgeStore:
     """The folder of one catalogue's versions. A version without a manifest is an unfinished build."""
 
-    def __init__(self, path: Path, catalogue: str) -> None:
+    def __init__(self, path: Path, catalogue: str, settings: IndexSettings = IndexSettings()) -> None:  # noqa: B008  it is frozen
         self._path = path
         self._catalogue = catalogue
+        self._settings = settings
 
     async def versions(self) -> list[Manifest]:
         return await asyncio.to_thread(self._versions)
@@ -43,7 +46,7 @@ class EdgeStore:
         path = self._folder(manifest.version)
         if (path / "manifest.json").exists():
             raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
-        return await EdgeIndex.start(path, manifest, create=True)
+        return await EdgeIndex.start(path, manifest, self._settings, create=True)
 
     async def finish(self, manifest: Manifest) -> None:
         await asyncio.to_thread(self._finish, manifest)
@@ -53,11 +56,13 @@ class EdgeStore:
         if not (path / "shard").is_dir():
             raise IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
         with files.explain(path), files.locked(path):
+            if self._settings.graph_from and manifest.count >= self._settings.graph_from:
+                index_edge_graph.build(path, manifest, self._settings.graph_from)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
 
     async def open(self, version: str) -> EdgeIndex:
         manifest = await asyncio.to_thread(self._manifest, version)
-        return await EdgeIndex.start(self._folder(version), manifest)
+        return await EdgeIndex.start(self._folder(version), manifest, self._settings)
 
     async def switch(self, version: str) -> None:
         await asyncio.to_thread(self._switch, version)

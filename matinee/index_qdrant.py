@@ -74,7 +74,8 @@ class QdrantIndex:
         self._name = collection
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        requests = [translate.request(search, exact=search.exact and not self._call.local) for search in searches]
+        ef, local = self._call.settings.ef, self._call.local
+        requests = [translate.request(search, exact=search.exact and not local, ef=None if local else ef) for search in searches]
         if not requests:
             return []
         answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))

@@ -114,7 +114,7 @@ def stored(
     return models.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
-def request(search: Search, *, exact: bool) -> models.QueryRequest:
+def request(search: Search, *, exact: bool, ef: int | None = None) -> models.QueryRequest:
     """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
     must, must_not = conditions(search.filter)
     if excluded := known_ids(search.exclude):
@@ -122,7 +122,7 @@ def request(search: Search, *, exact: bool) -> models.QueryRequest:
     if isinstance(search.query, Popular):
         must_not.append(_DELETED)
     filter = models.Filter(must=must, must_not=must_not) if must or must_not else None
-    params = models.SearchParams(exact=True) if exact else None
+    params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=ef) if ef else None
     fused = isinstance(search.query, Hybrid)
     return models.QueryRequest(
         **_query(search.query, filter, params),

@@ -156,6 +156,7 @@ class Build:
             manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
         finally:
             await index.close()
+        self.progress("finishing", 0)
         await self.store.finish(manifest)
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted)

@@ -87,7 +87,12 @@ class FactWeights(Part):
 
 
 class IndexSettings(Part):
-    """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process, `qdrant` a server or a cluster."""
+    """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process, `qdrant` a server or a cluster.
+
+    `edge` scans, which is exact, unless `graph_from` is set: from so many items on, in the catalogue and in what a filter leaves of it, a
+    search follows a graph (HNSW) that the ingest builds. `ef`: how many candidates a search of a graph keeps, the engine's 100 by default;
+    more lose less and take longer.
+    """
 
     engine: Literal["edge", "qdrant"] = "edge"
     recipe: Recipe = "raw"
@@ -100,6 +105,8 @@ class IndexSettings(Part):
     shards: Positive = 1
     replication_factor: Positive = 1
     on_disk: bool = False
+    graph_from: Positive | None = None
+    ef: Annotated[int, Field(ge=10, le=10_000)] | None = None
     keep_versions: Annotated[int, Field(ge=2, le=20)] = 2
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
 
@@ -116,6 +123,10 @@ class IndexSettings(Part):
             )
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
+        if self.engine == "qdrant" and self.graph_from:
+            raise ValueError("graph_from is of engine 'edge'; a Qdrant server decides by its own hnsw_config: remove graph_from")
+        if self.engine == "edge" and self.ef and not self.graph_from:
+            raise ValueError(f"ef is {self.ef}, but engine 'edge' scans unless it has a graph: set graph_from, or remove ef")
         return self
 
 

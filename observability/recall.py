@@ -38,7 +38,7 @@ _FOUND = (
     View(
         "Approximate against exact",
         {"filtered: {{filtered}}": of("matinee_probe_ann_recall_at_10", of=PLACE)},
-        "Part of exact search's first ten that the approximate index finds. Only where there is one: the embedded engine searches exactly.",
+        "Part of exact search's first ten that the approximate index finds. None where all are exact: embedded, without a graph.",
         "percentunit",
         none="the index is searched exactly",
         top=1,

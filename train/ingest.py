@@ -167,7 +167,7 @@ async def _build(
             source = demo.source() if bundled else reader.report.source
 
             def advance(stage: str, count: int) -> None:
-                progress.update(bar, completed=reader.done)
+                progress.update(bar, completed=reader.done, description=stage)
 
             api = LiveWrites(settings, store, key, server)
             outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(_not_empty(reader))

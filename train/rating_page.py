@@ -136,6 +136,8 @@ def run(folder: Path, port: int) -> None:
             raise SettingsError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None
         try:
             with FileLock(folder / ".serving.lock", timeout=0):
+                # Whoever reads the line may come at once: from here on he waits for the page and is not refused.
+                listener.listen()
                 runs.console.print(f"rate at http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C stops)", highlight=False)
                 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
         except Timeout:

@@ -104,6 +104,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "set rayService.upgradeStrategy None",
     ),
     "a server for the embedded engine": (merged(EDGE, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
+    "candidates of a graph that is not built": (merged(EDGE, **settings("index", ef=200)), "set settings.index.graph_from"),
+    "a graph of ours beside Qdrant's": (settings("index", graph_from=1000), "remove it"),
     "replicas of the embedded engine": (merged(EDGE, **settings("index", replication_factor=2)), "has no replicas"),
     "no server": ({"qdrant": {"mode": "none"}}, "set qdrant.mode bundled, or external"),
     "an external server without a url": (merged(OUTSIDE, **settings("index", url=None)), "needs settings.index.url"),

@@ -19,7 +19,7 @@ from matinee.index import TEXT, Manifest, Nearest, Point, Search, open_store
 from matinee.index_edge import EdgeIndex
 from matinee.index_edge_store import EdgeStore
 from matinee.index_qdrant import QdrantStore
-from matinee.settings import Settings
+from matinee.settings import IndexSettings, Settings
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
 OTHER = """
@@ -207,7 +207,7 @@ async def test_the_engine_still_speaks_so(store: EdgeStore, tmp_path: Path) -> N
     # Past the version's own lock, the engine's: what a foreign program with the shard open would meet.
     (tmp_path / "index/v1/LOCK").unlink()
     with pytest.raises(IndexLockedError):
-        await EdgeIndex.start(tmp_path / "index/v1", manifest())
+        await EdgeIndex.start(tmp_path / "index/v1", manifest(), IndexSettings())
     await index.close()
 
 

@@ -206,7 +206,7 @@ async def test_a_source_that_breaks_leaves_everything_as_it_was(store: IndexStor
 async def test_progress_tells_every_item(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     told: list[tuple[str, int]] = []
     await build(store, maker, films, Writes([entry(film("a"), 1)]), progress=lambda *step: told.append(step))
-    assert told == [("items", 12), ("api items", 1)]
+    assert told == [("items", 12), ("api items", 1), ("finishing", 0)]
 
 
 @pytest.mark.parametrize("recipe", ["enhanced", "both"])

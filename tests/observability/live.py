@@ -50,6 +50,9 @@ CHART_VALUES = {
 SETTINGS = {
     # Nothing is measured at the start.
     "MATINEE_EMBEDDER__PRECISION": "fp32",
+    # So that something is lost: these few films would be scanned, and a graph of them at full width finds nearly all.
+    "MATINEE_INDEX__GRAPH_FROM": "10",
+    "MATINEE_INDEX__EF": "10",
     # Faster than Ray's 10 s, and not so fast that a gauge, said anew each 5 s, is dropped as stale after two intervals.
     "RAY_metrics_report_interval_ms": "4000",
     "MATINEE_ENHANCER__DEADLINE_S": "0.4",

@@ -1,0 +1,37 @@
+"""Graphs (HNSW) over the dense vectors of a version of the embedded engine, built once, when the version is complete.
+
+In a process of its own: the engine keeps Python's lock for as long as it builds, minutes from some 100,000 items on, in which neither a
+progress bar nor Ctrl-C would work. Does not lock the version: its caller does.
+"""
+
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from matinee import index_edge_files as files
+from matinee.index import Manifest
+from matinee.index_edge_query import shard_config
+
+
+def build(path: Path, manifest: Manifest, scanned: int) -> None:
+    """Graphs for the searches of the closed version at `path` that have more than `scanned` items to choose from.
+
+    Needs the version's size on the disk once more. Whatever it raises, or a kill, leaves an unfinished build.
+    """
+    files.require_space(path)
+    # Ctrl-C goes to both processes: it ends this one at once, and the other goes on to tell.
+    ends_at_once = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ends_at_once) as pool:
+        pool.submit(_optimize, str(path / "shard"), manifest, scanned).result()
+
+
+def _optimize(shard: str, manifest: Manifest, scanned: int) -> None:
+    opened = edge.EdgeShard.load(shard, shard_config(manifest, scanned))
+    try:
+        opened.optimize()
+        opened.flush()
+    finally:
+        opened.close()

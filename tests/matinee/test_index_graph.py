@@ -1,0 +1,116 @@
+"""The embedded engine with a graph: what it finds, what it loses; filters, and later writes and deletions all the same."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from matinee.index import TEXT, Index, Manifest, Nearest, Point, Search, tombstone
+from matinee.index_edge_store import EdgeStore
+from matinee.items import ItemFilter
+from matinee.settings import IndexSettings
+
+COUNT, SIZE, K = 1500, 64, 10
+VECTORS = np.random.default_rng(0).standard_normal((COUNT, SIZE)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+QUERIES = np.random.default_rng(1).standard_normal((40, SIZE)).astype(np.float32)
+
+
+def uid(number: int) -> str:
+    return f"00000000-0000-0000-0000-{number:012x}"
+
+
+def point(number: int, vector: Any = None) -> Point:
+    payload = {"revision": number, "deleted": False, "language": ["de", "en"][number % 2]}
+    return Point(uid(number), payload, {TEXT: VECTORS[number] if vector is None else vector})
+
+
+async def built(path: Path, **settings: Any) -> Index:
+    """The films' version v1, opened anew."""
+    store = EdgeStore(path, "test", IndexSettings(**settings))
+    manifest = Manifest(version="v1", catalogue="test", fingerprint="f", recipe="raw", dimensions={TEXT: SIZE}, count=COUNT)
+    index = await store.create(manifest)
+    await index.upsert([point(number) for number in range(COUNT)])
+    await index.close()
+    await store.finish(manifest)
+    return await store.open("v1")
+
+
+async def found(index: Index, *, exact: bool = False, filter: ItemFilter = ItemFilter()) -> list[list[str]]:
+    answers = await index.search([Search(Nearest(query), K, filter, exact=exact) for query in QUERIES])
+    return [[hit.id for hit in answer] for answer in answers]
+
+
+def truth(step: int = 1) -> list[list[str]]:
+    """The best of every `step`th vector, by NumPy."""
+    return [[uid(step * int(row)) for row in np.argsort(-VECTORS[::step] @ query)[:K]] for query in QUERIES]
+
+
+def overlap(one: list[list[str]], other: list[list[str]]) -> float:
+    return float(np.mean([len({*a} & {*b}) / K for a, b in zip(one, other, strict=True)]))
+
+
+async def test_a_graph_loses_some_and_exact_search_none(tmp_path: Path) -> None:
+    index = await built(tmp_path, graph_from=1000, ef=10)
+    assert index.approximate
+    assert await found(index, exact=True) == truth()
+    assert 0.3 < overlap(await found(index), truth()) < 0.95
+    await index.close()
+    wide = await EdgeStore(tmp_path, "test", IndexSettings(graph_from=1000, ef=COUNT)).open("v1")
+    assert overlap(await found(wide), truth()) > 0.99, "ef is how much it looks at"
+    await wide.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"graph_from": COUNT + 1}])
+async def test_a_catalogue_below_the_limit_is_scanned(tmp_path: Path, settings: dict[str, Any]) -> None:
+    index = await built(tmp_path, **settings)
+    assert not index.approximate
+    assert await found(index) == truth()
+    await index.close()
+
+
+async def test_what_a_filter_leaves_is_scanned_below_the_limit(tmp_path: Path) -> None:
+    index = await built(tmp_path, graph_from=1000, ef=10)
+    assert await found(index, filter=ItemFilter(language=("de",))) == truth(2), "750 of 1,500"
+    await index.close()
+
+
+async def test_writes_and_deletions_after_the_build(tmp_path: Path) -> None:
+    index = await built(tmp_path, graph_from=1000)
+    query = VECTORS[7]
+    await index.upsert([point(COUNT, query) if number == COUNT else point(number) for number in (COUNT, 20)])
+    [hits] = await index.search([Search(Nearest(query), 2)])
+    assert {hit.id for hit in hits} == {uid(7), uid(COUNT)}
+    await index.upsert([tombstone(uid(7), revision=COUNT + 1), point(COUNT, -query)])
+    [hits] = await index.search([Search(Nearest(query), COUNT)])
+    assert uid(7) not in {hit.id for hit in hits}
+    assert hits[0].id != uid(COUNT)
+    assert await index.count() == COUNT
+    await index.close()
+
+
+async def test_the_graph_is_built_beside_the_event_loop(tmp_path: Path) -> None:
+    index = await built(tmp_path)
+    await index.close()
+    ticks = 0
+    building = asyncio.create_task(EdgeStore(tmp_path, "test", IndexSettings(graph_from=1000)).finish(index.manifest))
+    while not building.done():
+        ticks += 1
+        await asyncio.sleep(0.001)
+    await building
+    assert ticks > 10
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ef": 50}, "set graph_from, or remove ef"),
+        ({"engine": "qdrant", "url": "http://q:6333", "graph_from": 1000}, "remove graph_from"),
+    ],
+)
+def test_settings_that_contradict_each_other(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        IndexSettings(**given)
