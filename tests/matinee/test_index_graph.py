@@ -1,6 +1,7 @@
 """The embedded engine with a graph: what it finds, what it loses; filters, and later writes and deletions all the same."""
 
 import asyncio
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import TEXT, Index, Manifest, Nearest, Point, Search, tombstone
 from matinee.index_edge_store import EdgeStore
 from matinee.items import ItemFilter
@@ -16,6 +18,7 @@ from matinee.settings import IndexSettings
 COUNT, SIZE, K = 1500, 64, 10
 VECTORS = np.random.default_rng(0).standard_normal((COUNT, SIZE)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f", recipe="raw", dimensions={TEXT: SIZE}, count=COUNT)
 QUERIES = np.random.default_rng(1).standard_normal((40, SIZE)).astype(np.float32)
 
 
@@ -28,14 +31,19 @@ def point(number: int, vector: Any = None) -> Point:
     return Point(uid(number), payload, {TEXT: VECTORS[number] if vector is None else vector})
 
 
-async def built(path: Path, **settings: Any) -> Index:
-    """The films' version v1, opened anew."""
+async def filled(path: Path, **settings: Any) -> EdgeStore:
+    """A version with all points, as it is before it is finished."""
     store = EdgeStore(path, "test", IndexSettings(**settings))
-    manifest = Manifest(version="v1", catalogue="test", fingerprint="f", recipe="raw", dimensions={TEXT: SIZE}, count=COUNT)
-    index = await store.create(manifest)
+    index = await store.create(MANIFEST)
     await index.upsert([point(number) for number in range(COUNT)])
     await index.close()
-    await store.finish(manifest)
+    return store
+
+
+async def built(path: Path, **settings: Any) -> Index:
+    """The finished version, opened anew."""
+    store = await filled(path, **settings)
+    await store.finish(MANIFEST)
     return await store.open("v1")
 
 
@@ -93,15 +101,32 @@ async def test_writes_and_deletions_after_the_build(tmp_path: Path) -> None:
 
 
 async def test_the_graph_is_built_beside_the_event_loop(tmp_path: Path) -> None:
-    index = await built(tmp_path)
-    await index.close()
+    store = await filled(tmp_path, graph_from=1000)
     ticks = 0
-    building = asyncio.create_task(EdgeStore(tmp_path, "test", IndexSettings(graph_from=1000)).finish(index.manifest))
+    building = asyncio.create_task(store.finish(MANIFEST))
     while not building.done():
         ticks += 1
         await asyncio.sleep(0.001)
     await building
     assert ticks > 10
+
+
+async def test_a_kill_while_the_graph_is_built_leaves_an_unfinished_version(tmp_path: Path) -> None:
+    store = await filled(tmp_path, graph_from=1000)
+    building = asyncio.create_task(store.finish(MANIFEST))
+    while not active_children():
+        await asyncio.sleep(0.001)
+    for child in active_children():
+        child.kill()
+    with pytest.raises(IndexUnavailableError, match="build the version again"):
+        await building
+    with pytest.raises(IndexAbsentError):
+        await store.open("v1")
+    await store.finish(MANIFEST)
+    index = await store.open("v1")
+    assert index.approximate
+    assert await found(index, exact=True) == truth()
+    await index.close()
 
 
 @pytest.mark.parametrize(
