@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import TEXT, Index, Manifest, Nearest, Point, Search, tombstone
@@ -114,9 +115,7 @@ async def test_the_graph_is_built_beside_the_event_loop(tmp_path: Path) -> None:
 async def test_a_kill_while_the_graph_is_built_leaves_an_unfinished_version(tmp_path: Path) -> None:
     store = await filled(tmp_path, graph_from=1000)
     building = asyncio.create_task(store.finish(MANIFEST))
-    while not active_children():
-        await asyncio.sleep(0.001)
-    for child in active_children():
+    for child in await asyncio.to_thread(until, active_children, "the build has a process of its own"):
         child.kill()
     with pytest.raises(IndexUnavailableError, match="build the version again"):
         await building
