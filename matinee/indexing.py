@@ -29,6 +29,7 @@ from matinee.index import (
     new_version,
     tombstone,
 )
+from matinee.item_texts import ItemTexts
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import new_revision
@@ -104,8 +105,8 @@ class PointMaker:
         descriptions: Sequence[str | None] = [None] * len(items)
         if self.recipe != "raw" and self._describe is not None:
             descriptions = self._describe(items)
-        texts = [prompts.embedded_text(item, description, self.recipe) for item, description in zip(items, descriptions, strict=True)]
-        vectors = self.embedder.encode(texts, kind="document")
+        texts = ItemTexts(items, descriptions, self.recipe)
+        vectors = texts.join(self.embedder.encode(texts.flat, kind="document"))
         payloads = [
             item_payload(item, origin=origin, revision=revision, description=description)
             for item, revision, description in zip(items, revisions, descriptions, strict=True)

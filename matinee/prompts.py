@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from matinee.items import Item
 from matinee.settings import Recipe
 
-TEXT_VERSION = "2"
+TEXT_VERSION = "3"
 
 Template = Literal["full", "plain"]
 # Measured (RESULTS.md): year and genres blur what a vector says of the story, but they are words that people type.
@@ -161,7 +161,7 @@ def raw_text(item: Item, template: Template = DENSE_TEMPLATE) -> str:
 
 
 def embedded_text(item: Item, description: str | None, recipe: Recipe, *, template: Template = DENSE_TEMPLATE) -> str:
-    """The text that is embedded, or with `SPARSE_TEMPLATE` the one whose words are found.
+    """The text that is embedded (`both`: see `item_texts`), or with `SPARSE_TEMPLATE` the one whose words are found.
 
     An item without a description (not enriched yet) has its raw text under every recipe.
     """

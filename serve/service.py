@@ -4,7 +4,7 @@ Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine functi
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from matinee.embedder import Kind
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, OverloadedError
 from matinee.index import Vector
+from matinee.item_texts import ItemTexts
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings import Recipe, Settings
@@ -56,9 +57,9 @@ class Service:
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
         async def ask() -> Answer:
-            fingerprint, vectors = await self._embed({"query": texts, "document": cold_texts}, trace)
+            fingerprint, vectors = await self._embed({"query": texts, "document": cold_texts.flat}, trace)
             text_vector = vectors[0] if texts else None
-            known = iter(vectors[len(texts) :])
+            known = iter(cold_texts.join(np.array(vectors[len(texts) :])))
             likes = tuple(self._example(example, known) for example in request.likes)
             dislikes = tuple(self._example(example, known) for example in request.dislikes)
             call = RecommendCall(
@@ -160,17 +161,15 @@ class Service:
             self._vectors.update({key: known[key] for key in missing})
         return fingerprints.pop(), [known[key][1] for key in wanted]
 
-    async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> list[str]:
-        """The embedded text of items that are not in the index, made as the indexed ones were (or as the caller asks)."""
+    async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> ItemTexts:
+        """The texts of items that are not in the index, made as those of the indexed ones were (or as the caller asks)."""
         if not items:
-            return []
+            return ItemTexts((), (), "raw")
         recipe = await self.recipe(trace)
         if enhance is not None:
             recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
-        descriptions: Iterable[Description | None] = [None] * len(items)
-        if recipe != "raw":
-            descriptions = [await self._describe_or_degrade(item, trace) for item in items]
-        return [prompts.embedded_text(i, None if d is None else d.text, recipe) for i, d in zip(items, descriptions, strict=True)]
+        described = [await self._describe_or_degrade(item, trace) for item in items] if recipe != "raw" else [None] * len(items)
+        return ItemTexts(items, [None if one is None else one.text for one in described], recipe)
 
     async def recipe(self, trace: Trace) -> Recipe:
         status = await self._retrieve(calls.Status(), trace)
@@ -217,10 +216,9 @@ class Service:
         self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, trace: Trace
     ) -> tuple[str, np.ndarray[Any, Any]]:
         """Fingerprint and float32[n, d] of items under `recipe`."""
-        texts = tuple(prompts.embedded_text(i, d, recipe) for i, d in zip(items, descriptions, strict=True))
-        with trace.stage("embed"):
-            made: calls.Embedded = await self.graph.embedder(calls.Embed(texts, "document"), trace.deadline)
-        return made.fingerprint, made.vectors
+        texts = ItemTexts(items, descriptions, recipe)
+        made = await self.embed(texts.flat, "document", trace)
+        return made.fingerprint, texts.join(made.vectors)
 
     async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> calls.Embedded:
         """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once."""

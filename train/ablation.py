@@ -16,6 +16,7 @@ from matinee import evaluation, prompts, retrieval
 from matinee.descriptions import read_descriptions
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
+from matinee.item_texts import WEIGHT
 from matinee.items import Item
 from matinee.retrieval import Matrix, Scores
 from matinee.settings import Recipe, SearchSettings
@@ -24,6 +25,9 @@ from train.measure import Corpus, Encoder, PerQuery, System
 
 Facts = Literal["all metadata", "overview hidden"]
 Row = dict[str, Any]
+
+BOTH = f"both, description at {WEIGHT:g}"
+"""The recipe of that name."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,18 @@ class Index:
         return [prompts.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
 
     def vectors(self, written: Written, recipe: Recipe) -> Matrix:
+        """Of one text an item."""
         rows = [row for row, id in enumerate(self.corpus.ids) if id in written.texts]
         texts = self.texts(written, recipe, self.template)
         vectors = self.raw.copy()
         vectors[rows] = self.encoder([texts[row] for row in rows])
         return vectors
+
+    def blended(self, enhanced: Matrix) -> Matrix:
+        """What the recipe `both` indexes. Where there is no description, the raw vector and a part of itself."""
+        blended = self.raw + WEIGHT * enhanced
+        unit: Matrix = blended / np.linalg.norm(blended, axis=1, keepdims=True)
+        return unit
 
     def rows(self, asked: QuerySet) -> list[int]:
         return [self.corpus.rows[asked.items[query]] for query in asked.relevant]
@@ -146,18 +157,20 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> It
     yield Arm("BM25", "raw", "", plain)
     yield Arm("hybrid", "raw", "", hybrid(raw, plain))
     for one in written:
-        enhanced, both = index.vectors(one, "enhanced"), index.vectors(one, "both")
-        alone, joined = dense(enhanced), dense(both)
+        enhanced = index.vectors(one, "enhanced")
+        alone, joined, blended = dense(enhanced), dense(index.vectors(one, "both")), dense(index.blended(enhanced))
         expanded = index.bm25(index.texts(one, "both", prompts.SPARSE_TEMPLATE))
         yield Arm("dense", "enhanced", one.name, alone)
-        yield Arm("dense", "both, one vector", one.name, joined)
+        yield Arm("dense", "both, one text", one.name, joined)
+        yield Arm("dense", BOTH, one.name, blended)
         yield Arm("dense", "both, two vectors, max", one.name, _joined(raw, alone, np.maximum))
         yield Arm("dense", "both, two vectors, sum", one.name, _joined(raw, alone, np.add))
         yield Arm("dense", "raw query item, enhanced index", one.name, dense(enhanced, index.raw))
         yield Arm("BM25", "expanded", one.name, expanded)
         yield Arm("hybrid", "sparse side expanded", one.name, hybrid(raw, expanded))
-        yield Arm("hybrid", "both, one vector, sparse side raw", one.name, hybrid(joined, plain))
-        yield Arm("hybrid", "both, on both sides", one.name, hybrid(joined, expanded))
+        yield Arm("hybrid", "both, one text, on both sides", one.name, hybrid(joined, expanded))
+        yield Arm("hybrid", f"{BOTH}, sparse side raw", one.name, hybrid(blended, plain))
+        yield Arm("hybrid", f"{BOTH}, sparse side expanded", one.name, hybrid(blended, expanded))
 
 
 def _joined(first: System, second: System, how: Callable[[Scores, Scores], Scores]) -> System:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from matinee import prompts
 from matinee.corpus import Entry
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
+from matinee.item_texts import ItemTexts
 from matinee.items import Item
 from matinee.settings import SearchSettings
 from train import ablation, report
-from train.ablation import Written
+from train.ablation import BOTH, Written
 from train.measure import Corpus
 
 WORDS = ("gold", "iron", "salt", "moon", "river", "stone", "glass", "paper", "storm", "ember")
@@ -59,7 +61,7 @@ def test_each_arm_uses_the_description_in_its_own_way() -> None:
     assert found["dense", "raw"] < 1
     assert found["dense", "enhanced"] == 1
     # Both: film 2 holds salt twice and storm thrice, and film 8 storm alone.
-    assert found["dense", "both, one vector"] == 0.5
+    assert found["dense", "both, one text"] == 0.5
     assert found["BM25", "expanded"] > found["BM25", "raw"]
     assert found["hybrid", "sparse side expanded"] > found["hybrid", "raw"]
     assert ("dense", "raw query item, enhanced index") not in found
@@ -74,6 +76,16 @@ def test_two_vectors_are_the_larger_or_the_sum_of_two_cosines() -> None:
     np.testing.assert_array_equal(np.argsort(-made["both, two vectors, sum"].score(ASKED)), order)
     # Who has no description has its raw vector under every arm.
     np.testing.assert_array_equal(raw[:, [0, 1, 5]], alone[:, [0, 1, 5]])
+
+
+def test_the_recipe_both_is_what_the_index_would_hold() -> None:
+    encoder = WordEncoder()
+    index = ablation.Index(corpus(), encoder, "all metadata", prompts.DENSE_TEMPLATE)  # type: ignore[arg-type]
+    [scores] = [
+        arm.score(ASKED) for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings()) if (arm.way, arm.name) == ("dense", BOTH)
+    ]
+    texts = ItemTexts([entry.item for entry in corpus().entries], [SALT_IS_STORM.texts.get(id) for id in corpus().ids], "both")
+    np.testing.assert_allclose(scores, encoder(["storm"], "query") @ texts.join(encoder(texts.flat)).T, atol=1e-6)
 
 
 def test_a_query_item_is_treated_as_the_indexed_ones_or_stays_raw() -> None:
@@ -101,7 +113,7 @@ def test_a_hidden_overview_is_hidden_from_raw_too() -> None:
     table = ablation.table(corpus(), {"before": encoder}, [hidden], [ASKED])  # type: ignore[dict-item]
     assert {row["facts"] for row in table["rows"]} == {"overview hidden"}
     assert not any("About" in text for text in encoder.encoded)
-    assert mrr(table["rows"])["dense", "both, one vector"] == 1
+    assert mrr(table["rows"])["dense", "both, one text"] == 1
 
 
 def test_differences_are_paired_to_raw_and_shown() -> None:

@@ -1,0 +1,36 @@
+"""From items to the texts that are embedded, and from the texts' vectors to the items': the recipes of the dense side.
+
+`raw` and `enhanced` embed one text an item. `both` adds the vector of the enhanced text to the raw one's at a small weight: joined in
+one text, or weighted alike, a description drowns what the overview says (RESULTS.md). Does not describe and does not embed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from matinee import prompts
+from matinee.embedder import Matrix
+from matinee.items import Item
+from matinee.settings import Recipe
+
+WEIGHT = 0.3
+"""Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `prompts.TEXT_VERSION`."""
+
+
+class ItemTexts:
+    """Items, their descriptions (None: not enriched, then raw under every recipe), and a recipe, as one flat list of texts."""
+
+    def __init__(self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe) -> None:
+        first: Recipe = "raw" if recipe == "both" else recipe
+        texts = [prompts.embedded_text(item, told, first) for item, told in zip(items, descriptions, strict=True)]
+        self._count = len(texts)
+        self._rows = [row for row, told in enumerate(descriptions) if recipe == "both" and (told or "").strip()]
+        self.flat = (*texts, *(prompts.embedded_text(items[row], descriptions[row], "enhanced") for row in self._rows))
+
+    def join(self, vectors: Matrix) -> Matrix:
+        """float32[len(flat), d] of unit length -> float32[items, d] of unit length."""
+        joined = np.array(vectors[: self._count], dtype=np.float32)
+        if self._rows:
+            joined[self._rows] += WEIGHT * vectors[self._count :]
+            joined[self._rows] /= np.linalg.norm(joined[self._rows], axis=1, keepdims=True)
+        return joined
