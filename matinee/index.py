@@ -145,8 +145,10 @@ class Index(Protocol):
     """
 
     manifest: Manifest
-    approximate: bool
-    """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """The hits of each search, best first; deleted points never appear."""

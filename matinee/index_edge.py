@@ -17,6 +17,7 @@ import qdrant_edge as edge
 from cachetools import LRUCache
 
 from matinee import index_edge_files as files
+from matinee import index_edge_graph
 from matinee import index_edge_query as translate
 from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
@@ -35,7 +36,6 @@ class EdgeIndex:
 
     def __init__(self, path: Path, manifest: Manifest, settings: IndexSettings) -> None:
         self.manifest = manifest
-        self.approximate = False
         self._path = path
         self._ef = settings.ef
         self._lock: int | None = None
@@ -44,6 +44,10 @@ class EdgeIndex:
         self._closed = False
         # Only this object writes to the shard, so what it has read stays true until it writes.
         self._payloads: LRUCache[str, dict[str, Any]] = LRUCache(_KEPT)
+
+    @property
+    def approximate(self) -> bool:
+        return index_edge_graph.built(self._path)
 
     @classmethod
     async def start(cls, path: Path, manifest: Manifest, settings: IndexSettings, *, create: bool = False) -> Self:
@@ -174,7 +178,6 @@ class EdgeIndex:
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)
         self._shard = edge.EdgeShard.load(str(self._path / "shard"))
-        self.approximate = self._shard.info().indexed_vectors_count > 0
 
     def _create(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

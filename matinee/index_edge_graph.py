@@ -15,6 +15,8 @@ from matinee import index_edge_files as files
 from matinee.index import Manifest
 from matinee.index_edge_query import shard_config
 
+_MARK = "graph"
+
 
 def build(path: Path, manifest: Manifest, scanned: int) -> None:
     """Graphs for the searches of the closed version at `path` that have more than `scanned` items to choose from.
@@ -26,6 +28,12 @@ def build(path: Path, manifest: Manifest, scanned: int) -> None:
     ends_at_once = (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ends_at_once) as pool:
         pool.submit(_optimize, str(path / "shard"), manifest, scanned).result()
+    (path / _MARK).touch()
+
+
+def built(path: Path) -> bool:
+    """Whether the version at `path` has graphs. The engine's own count of indexed vectors doesn't tell: it counts sparse ones too."""
+    return (path / _MARK).exists()
 
 
 def _optimize(shard: str, manifest: Manifest, scanned: int) -> None:

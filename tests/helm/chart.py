@@ -75,6 +75,14 @@ EVERYTHING: dict[str, Any] = {
     "test": {"existingSecret": "test-key"},
 }
 
+# The engine inside the Retriever, and what it asks of the rest.
+EMBEDDED: dict[str, Any] = {
+    "settings": {"index": {"engine": "edge", "shards": 1, "replication_factor": 1, "deployment": {"min_replicas": 1, "max_replicas": 1}}},
+    "qdrant": {"mode": "none"},
+    "models": {"storage": {"kind": "pvc"}},
+    "rayService": {"upgradeStrategy": "None"},
+}
+
 
 class RenderError(Exception):
     """Helm refused; the text is what it says."""

@@ -4,18 +4,12 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, RenderError, template
+from chart import CHART, EMBEDDED, RenderError, template
 
 from matinee.errors import SettingsError
 from matinee.loading import load_settings
 
 KEY = {"name": "a", "sha256": "0" * 64, "scopes": ["read"]}
-EDGE: dict[str, Any] = {
-    "settings": {"index": {"engine": "edge", "replication_factor": 1, "shards": 1, "deployment": {"min_replicas": 1, "max_replicas": 1}}},
-    "qdrant": {"mode": "none"},
-    "models": {"storage": {"kind": "pvc"}},
-    "rayService": {"upgradeStrategy": "None"},
-}
 OUTSIDE: dict[str, Any] = {
     "settings": {"index": {"url": "https://qdrant.example:6333"}},
     "qdrant": {"mode": "external"},
@@ -93,20 +87,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a trace collector out of reach": (settings("tracing", endpoint="http://collector:4318"), "the workers could not reach it"),
     "an HTTPRoute without a Gateway": (merged(settings("serving", keys=[KEY]), httpRoute={"enabled": True}), "needs httpRoute.gateway"),
     # the index
-    "the embedded engine beside a server": (merged(EDGE, qdrant={"mode": "bundled"}), "set qdrant.mode none"),
+    "the embedded engine beside a server": (merged(EMBEDDED, qdrant={"mode": "bundled"}), "set qdrant.mode none"),
     "several retrievers on the embedded engine": (
-        merged(EDGE, **deployment("index", max_replicas=2)),
+        merged(EMBEDDED, **deployment("index", max_replicas=2)),
         "the embedded engine allows one process a path",
     ),
-    "an embedded index in emptyDir": (merged(EDGE, models={"storage": {"kind": "emptyDir"}}), "set models.storage.kind pvc"),
+    "an embedded index in emptyDir": (merged(EMBEDDED, models={"storage": {"kind": "emptyDir"}}), "set models.storage.kind pvc"),
     "two clusters on the embedded engine": (
-        merged(EDGE, rayService={"upgradeStrategy": "NewCluster"}),
+        merged(EMBEDDED, rayService={"upgradeStrategy": "NewCluster"}),
         "set rayService.upgradeStrategy None",
     ),
-    "a server for the embedded engine": (merged(EDGE, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
-    "candidates of a graph that is not built": (merged(EDGE, **settings("index", ef=200)), "set settings.index.graph_from"),
+    "a server for the embedded engine": (merged(EMBEDDED, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
+    "candidates of a graph that is not built": (merged(EMBEDDED, **settings("index", ef=200)), "set settings.index.graph_from"),
     "a graph of ours beside Qdrant's": (settings("index", graph_from=1000), "remove it"),
-    "replicas of the embedded engine": (merged(EDGE, **settings("index", replication_factor=2)), "has no replicas"),
+    "replicas of the embedded engine": (merged(EMBEDDED, **settings("index", replication_factor=2)), "has no replicas"),
     "no server": ({"qdrant": {"mode": "none"}}, "set qdrant.mode bundled, or external"),
     "an external server without a url": (merged(OUTSIDE, **settings("index", url=None)), "needs settings.index.url"),
     "a bundled server with a url": (settings("index", url="http://q:6333"), "remove the url, or set mode external"),
@@ -216,7 +210,7 @@ def test_the_schema_refuses(case: str, major: int) -> None:
 
 
 def test_the_bases_of_the_cases_render() -> None:
-    for given in (EDGE, OUTSIDE):
+    for given in (EMBEDDED, OUTSIDE):
         assert template(given=given)
 
 

@@ -1,11 +1,12 @@
 """serveConfigV2: Ray accepts it, the graph is built from it, every option arrives, and what changes in place restarts nothing."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, VALUES, application, one, rendered, serve_config, template
+from chart import CHART, EMBEDDED, VALUES, application, one, rendered, serve_config, template
 from ray_serve import ServeDeploySchema, build
 
 from matinee.loading import load_settings
@@ -13,6 +14,8 @@ from matinee.settings import Settings
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.
+# Contradicts engine qdrant, which the rest is tried with.
+EMBEDDED_ONLY = ("index", "graph_from")
 NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key")}
 
 
@@ -42,6 +45,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("profile",): "embedded",
         ("index", "url"): "https://qdrant.example:6333",
         ("index", "engine"): "qdrant",
+        ("index", "ef"): 50,
         ("index", "recipe"): "both",
         ("enhancer", "enabled"): True,
         ("embedder", "language"): "french",
@@ -86,6 +90,7 @@ def test_values_name_every_setting() -> None:
 def test_every_option_is_reachable_from_values() -> None:
     defaults = dict(leaves(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]))
     wanted = {path: other(path, defaults[path], schema_of(path)) for path in every_setting()}
+    del wanted[EMBEDDED_ONLY]
     for part in PARTS.values():
         # A group of one size is written as num_replicas, which leaves the autoscaler's numbers out.
         wanted[(part, "deployment", "max_replicas")] = wanted[(part, "deployment", "min_replicas")] + 1
@@ -109,6 +114,15 @@ def test_every_option_is_reachable_from_values() -> None:
     # And the application takes all of it, as one tree.
     loaded = load_settings(in_force(application(objects)) | {"probe": file["probe"]}, environ={})
     assert {path for path, value in leaves(loaded.model_dump(mode="json")) if path in wanted and value != wanted[path]} == set()
+
+
+def test_what_only_the_embedded_engine_takes_is_reachable_from_values() -> None:
+    given = copy.deepcopy(EMBEDDED)
+    part, name = EMBEDDED_ONLY
+    given["settings"][part][name] = 1000
+    tree = in_force(application(template(given=given)))
+    assert tree[part][name] == 1000
+    assert load_settings(tree, environ={}).index.graph_from == 1000
 
 
 def test_keys_reach_the_gateway_or_come_from_a_secret() -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index import TEXT, Index, Manifest, Nearest, Point, Search, tombstone
+from matinee.index import BM25, TEXT, Index, Manifest, Nearest, Point, Search, Sparse, tombstone
 from matinee.index_edge_store import EdgeStore
 from matinee.items import ItemFilter
 from matinee.settings import IndexSettings
@@ -29,7 +29,7 @@ def uid(number: int) -> str:
 
 def point(number: int, vector: Any = None) -> Point:
     payload = {"revision": number, "deleted": False, "language": ["de", "en"][number % 2]}
-    return Point(uid(number), payload, {TEXT: VECTORS[number] if vector is None else vector})
+    return Point(uid(number), payload, {TEXT: VECTORS[number] if vector is None else vector}, {BM25: Sparse([number % 7], [1.0])})
 
 
 async def filled(path: Path, **settings: Any) -> EdgeStore:

@@ -1,7 +1,7 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "artifacts.uri" "events.uri" "tracing.endpoint" "probe.url" "probe.queries" -}}
+{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
