@@ -256,12 +256,10 @@ def new_version(fingerprint: str, recipe: Recipe) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{fingerprint[:8]}-{recipe}"
 
 
-def item_payload(
-    item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None, pending: bool = False
-) -> dict[str, Any]:
+def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> dict[str, Any]:
     """The payload of a live item: the raw item whole, and beside it the fields that filters, facets and orders use.
 
-    `pending` marks what a background job has yet to describe or embed.
+    `pending` (`matinee.live`) marks what a background job has yet to describe or embed.
     """
     payload: dict[str, Any] = {
         "item": item.facts(),
@@ -272,7 +270,7 @@ def item_payload(
         "origin": origin,
         "revision": revision,
         "deleted": False,
-        "pending": pending,
+        "pending": False,
         "enriched": description is not None,
     }
     optional = {

@@ -34,13 +34,19 @@ def explain(path: Path) -> Iterator[None]:
         raise IndexUnavailableError(f"the index at {path} can't be used: {text}. If this persists, build the version again") from error
 
 
-def require_space(path: Path) -> None:
-    """Refuse a write while refusing is possible: the engine maps its files into memory, and a full disk would kill the process (SIGBUS)."""
-    free = shutil.disk_usage(path).free
-    if free < _RESERVE:
+def require_space(path: Path, more: int = 0) -> None:
+    """Refuse a write (of `more` bytes than a batch makes) while refusing is possible: the engine maps its files into memory, and a full
+    disk would kill the process (SIGBUS)."""
+    free, needed = shutil.disk_usage(path).free, _RESERVE + more
+    if free < needed:
         raise IndexUnavailableError(
-            f"the disk is nearly full: {free >> 20} MB are free for {path}, a write needs {_RESERVE >> 20} MB. Free some space"
+            f"the disk is nearly full: {free >> 20} MB are free for {path}, a write needs {needed >> 20} MB. Free some space"
         )
+
+
+def size(path: Path) -> int:
+    """Bytes that a folder takes on the disk."""
+    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
 
 
 def locked_error(path: Path) -> IndexLockedError:

@@ -6,12 +6,14 @@ progress bar nor Ctrl-C would work. Does not lock the version: its caller does.
 
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
 import qdrant_edge as edge
 
 from matinee import index_edge_files as files
+from matinee.errors import IndexUnavailableError
 from matinee.index import Manifest
 from matinee.index_edge_query import shard_config
 
@@ -21,13 +23,20 @@ _MARK = "graph"
 def build(path: Path, manifest: Manifest, scanned: int) -> None:
     """Graphs for the searches of the closed version at `path` that have more than `scanned` items to choose from.
 
-    Needs the version's size on the disk once more. Whatever it raises, or a kill, leaves an unfinished build.
+    Needs the version's size on the disk once more. Whatever it raises, or a kill, leaves an unfinished build. Raises
+    `IndexUnavailableError` where there is no such space, and where the building process is killed.
     """
-    files.require_space(path)
+    files.require_space(path, files.size(path))
     # Ctrl-C goes to both processes: it ends this one at once, and the other goes on to tell.
     ends_at_once = (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ends_at_once) as pool:
-        pool.submit(_optimize, str(path / "shard"), manifest, scanned).result()
+        try:
+            pool.submit(_optimize, str(path / "shard"), manifest, scanned).result()
+        except BrokenProcessPool as error:
+            raise IndexUnavailableError(
+                f"the process that built the graph of {path} was killed, as for want of memory or of disk space: "
+                "free some, or unset index.graph_from, and build the version again"
+            ) from error
     (path / _MARK).touch()
 
 

@@ -47,10 +47,14 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
 
 
 def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
-    """The points with the item vectors that the version wants; a point without a text vector yet gets none."""
-    if manifest.facts is None or ITEM not in manifest.dimensions:
-        return points
-    return [_completed(point, manifest.facts) if TEXT in point.dense else point for point in points]
+    """The points with the dense vectors that the version has and no others: those of another version may come with facts or without.
+
+    A point without a text vector yet gets no item vector.
+    """
+    weights = manifest.facts if ITEM in manifest.dimensions else None
+    if weights is not None:
+        return [_completed(point, weights) if TEXT in point.dense else point for point in points]
+    return [replace(point, dense={TEXT: point.dense[TEXT]}) if ITEM in point.dense else point for point in points]
 
 
 def _completed(point: Point, weights: FactWeights) -> Point:

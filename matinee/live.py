@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index import Hit, Index, IndexStore, Manifest, Point, tombstone
+from matinee.settings import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ class LiveIndex:
             await index.close()
         return index if rolling else None
 
-    async def upsert(self, points: Sequence[Point], *, fingerprint: str, if_revision: dict[str, int] | None = None) -> int:
-        """Write points made under `fingerprint`; returns how many were written.
+    async def upsert(self, points: Sequence[Point], *, fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None = None) -> int:
+        """Write points made under `fingerprint` and `recipe`; returns how many were written. Under another recipe they are pending.
 
         With `if_revision`, a point is only written where the stored one still has that revision: a background job never overwrites a
         newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
@@ -123,7 +124,7 @@ class LiveIndex:
             for index in self._kept_up():
                 same = index.manifest.fingerprint == fingerprint
                 if same or if_revision is None:
-                    await index.upsert(points if same else _without_vectors(points))
+                    await index.upsert(_fitted(points, index.manifest, fingerprint, recipe))
             return len(points)
 
     async def delete(self, id: str) -> Hit | None:
@@ -160,24 +161,27 @@ class LiveIndex:
 async def _carry_over(old: Index, fresh: Index) -> None:
     """Copy the API's writes that the build of `fresh` may not have seen (revisions above its manifest's) from `old`, where they are newer.
 
-    Under another fingerprint the dense vectors would mean nothing: those items are written without them, found by title and terms at
-    once, and embedded by the gateway's background job.
+    What differs between the two in fingerprint or recipe is put right by the gateway's background job.
     """
-    same = old.manifest.fingerprint == fresh.manifest.fingerprint
     after: str | None = None
     while True:
         page, after = await old.scroll(limit=_PAGE, after=after, since=fresh.manifest.revision, origin="api", deleted=True)
         there = await fresh.retrieve([hit.id for hit in page])
         newer = [a.id for a, b in zip(page, there, strict=True) if b is None or b.payload["revision"] < a.payload["revision"]]
-        points = await old.points(newer)
-        if not same:
-            points = _without_vectors(points)
+        points = _fitted(await old.points(newer), fresh.manifest, old.manifest.fingerprint, old.manifest.recipe)
         if points:
             await fresh.upsert(points)
         if after is None:
             return
 
 
-def _without_vectors(points: Sequence[Point]) -> list[Point]:
-    """Points for a version of another encoder, which are to be embedded there yet."""
-    return [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, {}, p.sparse) for p in points]
+def _fitted(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:
+    """Points made under `fingerprint` and `recipe`, for the version `into`.
+
+    Dense vectors of another encoder would mean nothing: without them the item is found by title and terms at once. Where the encoder or
+    the recipe is another, the item is to be embedded yet.
+    """
+    same = into.fingerprint == fingerprint
+    if same and into.recipe == recipe:
+        return list(points)
+    return [Point(p.id, p.payload | {"pending": not p.payload.get("deleted")}, p.dense if same else {}, p.sparse) for p in points]

@@ -123,6 +123,8 @@ class IndexSettings(Part):
             )
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
+        if self.engine == "edge" and (self.shards != 1 or self.on_disk):
+            raise ValueError("shards and on_disk are of a Qdrant server, but engine is 'edge': set shards to 1 and on_disk to false")
         if self.engine == "qdrant" and self.graph_from:
             raise ValueError("graph_from is of engine 'edge'; a Qdrant server decides by its own hnsw_config: remove graph_from")
         if self.engine == "edge" and self.ef and not self.graph_from:
@@ -197,10 +199,10 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.index.recipe != "raw" and not self.enhancer.enabled:
             raise ValueError(f"index.recipe {self.index.recipe!r} needs descriptions, but enhancer.enabled is false")
-        if self.enhancer.deadline_s > self.serving.deadline_s:
+        if self.enhancer.deadline_s >= self.serving.deadline_s:
             raise ValueError(
-                f"enhancer.deadline_s {self.enhancer.deadline_s:g} is above serving.deadline_s {self.serving.deadline_s:g}: "
-                "no request would wait that long"
+                f"enhancer.deadline_s {self.enhancer.deadline_s:g} is not below serving.deadline_s {self.serving.deadline_s:g}: "
+                "a late description would leave no time for the answer without it; lower it"
             )
         if self.serving.drain_s < self.serving.deadline_s:
             raise ValueError(

@@ -9,6 +9,7 @@ from matinee.embedder import Kind
 from matinee.index import Point
 from matinee.items import Item, ItemFilter
 from matinee.recommender import RecommendCall, SearchCall
+from matinee.settings import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,11 @@ class Suggest:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Points made under `fingerprint` -> how many were written (see `LiveIndex.upsert` for `if_revision`)."""
+    """Points made under `fingerprint` and `recipe` -> how many were written (see `LiveIndex.upsert`)."""
 
     points: tuple[Point, ...]
     fingerprint: str
+    recipe: Recipe
     if_revision: dict[str, int] | None = None
 
 
@@ -95,9 +97,10 @@ class Facets:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Items whose background work is not done -> list of (id, payload)."""
+    """Items whose background work is not done, from the id `after` on and then from the first -> list of (id, payload)."""
 
     limit: int
+    after: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,19 @@ class Trace:
     span: Callable[[str], AbstractContextManager[None]] = no_span
     stages: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
+    _under_way: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """What several do at the same time counts once."""
+        others, start = self._under_way.get(name, (0, time.perf_counter()))
+        self._under_way[name] = (others + 1, start)
         try:
             with self.span(name):
                 yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000
+            others, start = self._under_way.pop(name)
+            if others > 1:
+                self._under_way[name] = (others - 1, start)
+            else:
+                self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - start) * 1000

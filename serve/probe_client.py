@@ -55,8 +55,9 @@ class ProbeClient:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
-        return await self._ask(endpoint, "GET", path, params=params)
+    async def get(self, endpoint: str, path: str, *, missing_is_fine: bool = False, **params: Any) -> dict[str, Any]:
+        """Raises `AskError`; with `missing_is_fine` one of reason `not_found` counts as no failure."""
+        return await self._ask(endpoint, "GET", path, missing_is_fine=missing_is_fine, params=params)
 
     async def post(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._ask(endpoint, "POST", path, json=body)
@@ -64,7 +65,7 @@ class ProbeClient:
     async def exists(self, id: str) -> bool:
         """Whether the index has this item."""
         try:
-            await self._ask("item", "GET", f"/v1/items/{id}", missing_is_fine=True)
+            await self.get("item", f"/v1/items/{id}", missing_is_fine=True)
         except AskError as error:
             if error.reason != "not_found":
                 raise

@@ -1,8 +1,9 @@
 """One round of the probe: labelled quality, what the approximate index loses, and the state of the index, as a client of the API sees them.
 
 A figure stands only on answers that came: a failed request is a failure (counted by the client) and no miss, and a set of which more
-than a tenth failed has no figure in this round. Labels of items that are not in the index are left out and counted: they say that set
-and catalogue have drifted apart, which is another fault than bad ranking and would hide in the mean. Does not export and does not schedule.
+than a tenth failed has no figure in this round. Items that the index does not have are left out, labelled or asked with, and counted:
+they say that set and catalogue have drifted apart, which is another fault than bad ranking and would hide in the mean. Does not export
+and does not schedule.
 """
 
 import asyncio
@@ -98,7 +99,7 @@ class Prober:
             created=datetime.fromisoformat(index["created"]).astimezone(UTC) if index["created"] else None,
             qualities=tuple(quality for qualities, _ in measured for quality in qualities),
             queries={queries.name: len(queries.relevant) for queries in sets},
-            labelled={queries.name: len(set().union(*queries.relevant.values())) for queries in sets},
+            labelled={queries.name: len(_items(queries)) for queries in sets},
             unknown={queries.name: unknown for queries, (_, unknown) in zip(sets, measured, strict=True)},
             ann_recall=ann,
             trouble=tuple(trouble),
@@ -111,7 +112,9 @@ class Prober:
         if unknown is None:
             trouble.append(f"set {queries.name}: which of its items the index has could not be asked")
             return [], 0
-        relevant = {id: items - unknown for id, items in queries.relevant.items() if items - unknown}
+        relevant = {
+            id: items - unknown for id, items in queries.relevant.items() if items - unknown and queries.items.get(id) not in unknown
+        }
         if not relevant:
             trouble.append(f"set {queries.name}: none of its items is in the index; is it about another catalogue?")
             return [], len(unknown)
@@ -130,15 +133,17 @@ class Prober:
 
         async def ask(id: str) -> list[str]:
             if mode == SIMILAR:
-                return _ids(await client.get(SIMILAR, f"/v1/items/{queries.items[id]}/similar", k=K))
+                # An item that is gone is found to be unknown, like any other of the set.
+                return _ids(await client.get(SIMILAR, f"/v1/items/{queries.items[id]}/similar", missing_is_fine=True, k=K))
             return _ids(await client.post("search", "/v1/search", {"text": queries.texts[id], "mode": mode, "k": K}))
 
         return await _each(ask, queries.relevant)
 
     async def _unknown(self, client: ProbeClient, queries: QuerySet, runs: Collection[Runs]) -> set[str] | None:
-        """Labelled items that the index does not have; None where it can't be told."""
-        wanted = set().union(*queries.relevant.values())
-        self._present |= {id: True for run in runs for answer in run.values() for id in answer if id in wanted}
+        """Items of the set that the index does not have; None where it can't be told."""
+        wanted = _items(queries)
+        found = {id for run in runs for query, answer in run.items() for id in (*answer, queries.items.get(query))}
+        self._present |= dict.fromkeys(wanted & found, True)
         missing = [id for id in sorted(wanted) if id not in self._present]
         self._present |= await _each(client.exists, missing)
         if any(id not in self._present for id in missing):
@@ -146,7 +151,7 @@ class Prober:
         unknown = {id for id in wanted if not self._present[id]}
         if unknown and missing:
             log.warning(
-                "set %s: %s of its %s labelled items are not in the index (the first: %s): they are left out of its figures",
+                "set %s: %s of its %s items are not in the index (the first: %s): they are left out of its figures",
                 queries.name,
                 len(unknown),
                 len(wanted),
@@ -212,6 +217,11 @@ async def _each(ask: Callable[[str], Awaitable[T]], keys: Collection[str]) -> di
             return None
 
     return dict(answer for answer in await asyncio.gather(*map(one, keys)) if answer is not None)
+
+
+def _items(queries: QuerySet) -> set[str]:
+    """Labelled ones, and those that are asked with."""
+    return set().union(*queries.relevant.values(), queries.items.values() if queries.of_items else ())
 
 
 def _ids(answer: Mapping[str, Any]) -> list[str]:

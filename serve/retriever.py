@@ -54,24 +54,24 @@ class Retriever:
     async def start(self) -> None:
         """Open the current version, if there is one, and keep following: also one that the replica before has to give up first."""
         self._handover_ends = time.monotonic() + HANDOVER_S
-        try:
-            await self._refresh()
-        except MatineeError as error:
-            self._note(error)
+        await self._follow()
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._watch_s if self._locked is None else min(LOCKED_WATCH_S, self._watch_s))
-            try:
-                await self._refresh()
-            except MatineeError as error:
-                self._note(error)
-            except Exception as error:
-                # The watcher must outlive whatever a broken version brings: the old version goes on serving.
-                log.exception("following the current index version failed")
-                self._health.checked(error)
-                self.trouble = "the current index version can't be opened; see the Retriever's log"
+            await self._follow()
+
+    async def _follow(self) -> None:
+        try:
+            await self._refresh()
+        except MatineeError as error:
+            self._note(error)
+        except Exception as error:
+            # The replica must outlive whatever a broken version brings: what is open goes on serving.
+            log.exception("following the current index version failed")
+            self._health.checked(error)
+            self.trouble = "the current index version can't be opened; see the Retriever's log"
 
     async def _refresh(self) -> None:
         changed = await self._live.refresh(recover=self._live.manifest is None)
@@ -166,7 +166,7 @@ class Retriever:
         index = self._index()
         match unit:
             case calls.Write():
-                return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, if_revision=unit.if_revision)
+                return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, recipe=unit.recipe, if_revision=unit.if_revision)
             case calls.Delete():
                 hit = await self._live.delete(unit.id)
                 return None if hit is None else hit.payload
@@ -184,12 +184,15 @@ class Retriever:
                 found = await asyncio.gather(*(index.facets(key, filter=unit.filter, limit=unit.limit) for key in _FACETS))
                 return dict(zip(_FACETS, found, strict=True)), await index.count(unit.filter)
             case calls.Pending():
-                return await self._pending(index, unit.limit)
+                return await self._pending(index, unit)
         raise TypeError(f"not a unit of the Retriever: {type(unit).__name__}")
 
-    async def _pending(self, index: Index, limit: int) -> list[tuple[str, dict[str, Any]]]:
-        page, _ = await index.scroll(limit=limit, pending=True)
-        return [(hit.id, hit.payload) for hit in page]
+    async def _pending(self, index: Index, unit: calls.Pending) -> list[tuple[str, dict[str, Any]]]:
+        page, _ = await index.scroll(limit=unit.limit, after=unit.after, pending=True)
+        if len(page) < unit.limit:
+            first, _ = await index.scroll(limit=unit.limit - len(page), pending=True)
+            page += first
+        return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
 
     async def _status(self) -> dict[str, Any]:
         manifest = self._live.manifest

@@ -3,6 +3,7 @@
 Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine function for each part of the graph.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -168,7 +169,10 @@ class Service:
         recipe = await self.recipe(trace)
         if enhance is not None:
             recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
-        described = [await self._describe_or_degrade(item, trace) for item in items] if recipe != "raw" else [None] * len(items)
+        if recipe == "raw":
+            return ItemTexts(items, [None] * len(items), recipe)
+        # Together: they share the enhancer's deadline, which leaves time to embed and to rank.
+        described = await asyncio.gather(*(self._describe_or_degrade(item, trace) for item in items))
         return ItemTexts(items, [None if one is None else one.text for one in described], recipe)
 
     async def recipe(self, trace: Trace) -> Recipe:

@@ -6,6 +6,7 @@ bounded and resumable: what is left to do is written in the index itself (`pendi
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +21,11 @@ from serve import calls
 from serve.errors import RequestError
 from serve.graph import Trace
 from serve.ids import as_uid
-from serve.service import LATE, Service
+from serve.service import Service
 
 log = logging.getLogger(__name__)
 
-_BATCH = 8
+_MOST = 8
 
 
 class Upkeep:
@@ -35,6 +36,7 @@ class Upkeep:
         self._idle_s = idle_s
         self._bm25 = Bm25Encoder(service.settings.embedder.language)
         self._task: asyncio.Task[None] | None = None
+        self._at_once = _MOST
 
     async def put(self, items: Sequence[Item], trace: Trace) -> list[dict[str, Any]]:
         """Add or replace; returns id, revision and state of each item."""
@@ -52,14 +54,13 @@ class Upkeep:
         raise AssertionError("unreachable")
 
     async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[dict[str, Any]]:
-        recipe = await self._service.recipe(trace)
         fingerprint, vectors = await self._service.embed_items(items, [None] * len(items), "raw", trace)
         revision = new_revision()
         points = tuple(
-            self._point(uid, item, vector, item_payload(item, origin="api", revision=revision, pending=recipe != "raw"), "raw")
+            self._point(uid, item, vector, item_payload(item, origin="api", revision=revision), "raw")
             for uid, item, vector in zip(uids, items, vectors, strict=True)
         )
-        await self._service.ask(calls.Write(points, fingerprint), trace)
+        await self._service.ask(calls.Write(points, fingerprint, "raw"), trace)
         return [{"id": uid, "revision": revision, "searchable": True, "enriched": False} for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
@@ -89,28 +90,39 @@ class Upkeep:
                 await asyncio.sleep(self._idle_s)
 
     async def finish_some(self) -> int:
-        """Describe and embed a few pending items; returns how many were finished. An item changed meanwhile stays pending."""
+        """Describe and embed a few pending items; returns how many were finished. An item changed meanwhile stays pending.
+
+        From a random one on: gateways don't do the same work twice, and what can't be described keeps nothing else waiting.
+        """
         trace = self._service.trace()
-        pending = await self._service.ask(calls.Pending(_BATCH), trace)
+        pending = await self._service.ask(calls.Pending(self._at_once, after=str(uuid.uuid4())), trace)
         if not pending:
             return 0
         recipe = await self._service.recipe(trace)
         items = [Item.model_validate(payload["item"]) for _, payload in pending]
-        descriptions = await asyncio.gather(*(self._describe(item, trace) for item in items)) if recipe != "raw" else [None] * len(items)
-        fingerprint, vectors = await self._service.embed_items(items, descriptions, recipe, trace)
-        points = []
-        for (uid, old), item, description, vector in zip(pending, items, descriptions, vectors, strict=True):
-            payload = item_payload(item, origin="api", revision=old["revision"], description=description, pending=False)
-            points.append(self._point(uid, item, vector, payload, recipe))
-        revisions = {uid: payload["revision"] for uid, payload in pending}
-        written: int = await self._service.ask(calls.Write(tuple(points), fingerprint, revisions), trace)
+        descriptions = [None] * len(items) if recipe == "raw" else await self._describe(items, trace)
+        done = [i for i, description in enumerate(descriptions) if recipe == "raw" or description is not None]
+        fingerprint, vectors = await self._service.embed_items([items[i] for i in done], [descriptions[i] for i in done], recipe, trace)
+        points, revisions = [], {}
+        for i, vector in zip(done, vectors, strict=True):
+            uid, revision = pending[i][0], pending[i][1]["revision"]
+            payload = item_payload(items[i], origin="api", revision=revision, description=descriptions[i])
+            points.append(self._point(uid, items[i], vector, payload, recipe))
+            revisions[uid] = revision
+        written: int = await self._service.ask(calls.Write(tuple(points), fingerprint, recipe, revisions), trace)
         return written
 
-    async def _describe(self, item: Item, trace: Trace) -> str:
-        try:
-            return (await self._service.describe(item, trace)).text
-        except LATE as error:
-            raise MatineeError(f"the enhancer is busy: {error}") from error
+    async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:
+        """None where the enhancer failed; raises where it failed for all. Then fewer at once: the batch alone may have been late."""
+        found = await asyncio.gather(*(self._service.describe(item, trace) for item in items), return_exceptions=True)
+        failed = [one for one in found if isinstance(one, BaseException)]
+        for error in failed:
+            if not isinstance(error, MatineeError):
+                raise error
+        self._at_once = max(1, self._at_once // 2) if failed else min(_MOST, self._at_once * 2)
+        if len(failed) == len(items):
+            raise MatineeError(f"the enhancer is busy: {failed[0]}") from failed[0]
+        return [None if isinstance(one, BaseException) else one.text for one in found]
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -21,7 +21,7 @@ import uvicorn
 from matinee import demo
 from matinee.embedder import Embedder
 from matinee.enhancer import Description
-from matinee.errors import MatineeError
+from matinee.errors import DeadlineError, MatineeError
 from matinee.index import open_store
 from matinee.indexing import Build, PointMaker
 from matinee.items import Item
@@ -111,14 +111,17 @@ async def _no_info() -> dict[str, Any]:
 
 @dataclass
 class FakeEnhancer:
-    """Describes in a fixed form; titles in `marked` get a violation. `fails` is raised instead, while it is set."""
+    """Describes in a fixed form; titles in `marked` get a violation, those in `late` nothing in time; `fails` is raised while it is set."""
 
     marked: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
     fails: MatineeError | None = None
 
     async def __call__(self, unit: calls.Describe, deadline: float) -> Description:
         if self.fails is not None:
             raise self.fails
+        if unit.item.title in self.late:
+            raise DeadlineError("late")
         title, bad = unit.item.title, unit.item.title in self.marked
         return Description(
             text=f"{title}, in other words.",

@@ -1,15 +1,27 @@
+"""Stores of each engine, and the live index of a few films. Makes this folder's helper modules importable by their names."""
+
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from matinee.index import IndexStore
+from matinee.index import IndexStore, open_store
 from matinee.index_edge_store import EdgeStore
 from matinee.index_qdrant import QdrantStore
-from matinee.settings import IndexSettings
+from matinee.indexing import PointMaker
+from matinee.items import Item
+from matinee.live import LiveIndex
+from matinee.settings import IndexSettings, Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from live_versions import OtherEncoder, build
 
 SERVER = os.environ.get("MATINEE_TEST_QDRANT_URL")
 ENGINES = ["edge", "memory", *(["server"] if SERVER else [])]
@@ -34,3 +46,43 @@ async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
                 await client.delete_collection(collection.name)
         await client.close()
         await server.close()
+
+
+# of the live index
+
+
+@pytest.fixture(scope="module")
+def films(local_graph: Any) -> list[Item]:
+    return list(local_graph.demo_films()[:6])
+
+
+@pytest.fixture(scope="module")
+def maker(local_graph: Any) -> PointMaker:
+    return PointMaker(local_graph.embedder_replica().slot.model, "raw")
+
+
+@pytest.fixture(scope="module")
+def other(maker: PointMaker) -> PointMaker:
+    encoder: Any = OtherEncoder(maker.embedder)
+    return PointMaker(encoder, "raw")
+
+
+@pytest.fixture
+def settings(local_graph: Any, tmp_path: Path) -> Settings:
+    made: Settings = local_graph.local_settings(tmp_path)
+    return made
+
+
+@pytest.fixture
+def store(settings: Settings) -> IndexStore:
+    return open_store(settings)
+
+
+@pytest_asyncio.fixture
+async def live(store: IndexStore, maker: PointMaker, films: list[Item]) -> AsyncIterator[LiveIndex]:
+    """The live index of a first version."""
+    await build(store, maker, films)
+    index = LiveIndex(store)
+    await index.refresh()
+    yield index
+    await index.close()

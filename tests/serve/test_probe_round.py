@@ -86,7 +86,7 @@ async def test_figures_are_those_of_the_labels_that_the_index_has(tmp_path: Path
     expected = [Quality("mine", mode, 2, 0.75, pytest.approx(ndcg)) for mode in ("hybrid", "dense", "sparse")]
     assert list(report.qualities) == expected
     assert (report.queries, report.labelled, report.unknown, report.trouble) == ({"mine": 3}, {"mine": 4}, {"mine": 1}, ())
-    assert "set mine: 1 of its 4 labelled items are not in the index" in caplog.text
+    assert "set mine: 1 of its 4 items are not in the index" in caplog.text
     assert report.created is not None
     assert report.created.year == 2026
 
@@ -128,6 +128,17 @@ async def test_a_set_of_items_asks_for_similar_ones(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "item_taste", {"a": ["b"]}, items=True)
     server = Script({uid("a"): ["b"]})
     assert (await look(server, queries=folder)).qualities == (Quality("item_taste", "similar", 1, 1.0, 1.0),)
+
+
+async def test_an_item_to_ask_with_that_is_gone_is_unknown(tmp_path: Path) -> None:
+    asked = [f"q{i}" for i in range(10)]
+    folder = write_set(tmp_path / "item_taste", {name: ["b"] for name in asked}, items=True)
+    server = Script({uid(name): ["b"] for name in asked})
+    server.failing = {uid(name): "not_found" for name in asked[:3]}
+    server.absent = {uid(name) for name in asked[:3]}
+    report = await look(server, queries=folder)
+    assert report.qualities == (Quality("item_taste", "similar", 7, 1.0, 1.0),)
+    assert (report.labelled, report.unknown, report.trouble) == ({"item_taste": 11}, {"item_taste": 3}, ())
 
 
 async def test_what_the_approximate_search_loses(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from matinee.errors import (
     NotFoundError,
 )
 from matinee.index import open_store
+from matinee.items import item_uid
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from serve import calls, retriever
 from serve.coalesce import timed
@@ -107,7 +108,7 @@ async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
         calls.Page(1),
         calls.Suggest("x", 1),
         calls.Facets(),
-        calls.Pending(1),
+        calls.Pending(1, after=item_uid("films", "x")),
         calls.Delete("x"),
     )
     assert status == {"index": None, "previous": None, "trouble": None}
@@ -171,7 +172,7 @@ async def test_vectors_of_another_encoder_are_refused_alone(bench: Bench) -> Non
     good, bad = await bench.ask(calls.Rank(call), calls.Rank(call, "f" * 64))
     assert isinstance(good, Answer)
     assert isinstance(bad, FingerprintError)
-    [write] = await bench.ask(calls.Write((), "f" * 64))
+    [write] = await bench.ask(calls.Write((), "f" * 64, "raw"))
     assert isinstance(write, FingerprintError)
 
 

@@ -1,15 +1,20 @@
 """The gateway's logic over recorded parts: what it asks of whom, what it keeps, and when it asks twice."""
 
+import asyncio
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import serve.graph
 from matinee.enhancer import Description
-from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.recommender import Answer, RecommendCall, SearchCall
 from serve import calls, schemas
@@ -127,6 +132,38 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
     await service.recommend(recommend(likes=[{"item": COLD.facts()}], enhance=enhance), trace())
     assert parts.described == (["A Cold Film"] if described else [])
     assert any("About A Cold Film." in text for text in parts.embedded[0].texts) is described
+
+
+async def test_cold_items_are_described_together(make: Any) -> None:
+    service, parts = make("both", enhancer={"deadline_s": 1})
+    waiting, all_asked = [], asyncio.Event()
+
+    async def together(unit: calls.Describe, deadline: float) -> Description:
+        waiting.append(unit.item.title)
+        if len(waiting) == 3:
+            all_asked.set()
+        await asyncio.wait_for(all_asked.wait(), 30)
+        if unit.item.title == "Film 0":
+            raise DeadlineError("late")
+        return await Parts.enhancer(parts, unit, deadline)
+
+    service.graph = replace(service.graph, enhancer=together)
+    now = trace()
+    await service.recommend(recommend(likes=[{"item": {"title": f"Film {n}"}} for n in range(3)]), now)
+    assert sorted(parts.described) == ["Film 1", "Film 2"]
+    assert now.degraded == ["enhancer"]
+    assert now.stages.keys() == {"enhance", "embed", "retrieve"}
+
+
+def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ticks = trace(), itertools.count()
+    monkeypatch.setattr(serve.graph, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    with now.stage("enhance"), now.stage("enhance"):
+        pass
+    assert now.stages == {"enhance": 2000}
+    with now.stage("enhance"):
+        pass
+    assert now.stages == {"enhance": 3000}
 
 
 async def test_a_cold_item_needs_an_index(make: Any) -> None:

@@ -1,13 +1,13 @@
 """What a write leaves for later is done later, once, and never over a newer write."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError
+from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
 from serve import calls
 from serve.errors import RequestError, UnavailableError
@@ -73,6 +73,23 @@ async def test_while_the_enhancer_is_busy_items_stay_pending_and_found(kept: Any
         assert (await stored(service, "a"))["pending"] is True
         enhancer.fails = None
         assert await upkeep.finish_some() == 1
+
+
+async def test_what_cant_be_described_keeps_nothing_else_waiting(kept: Any) -> None:
+    async with kept() as (upkeep, service, enhancer):
+        await upkeep.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(12)], service.trace())
+        enhancer.late = frozenset({f"Number {n}" for n in range(9)})
+        done = 0
+        for _ in range(200):
+            with suppress(MatineeError):
+                done += await upkeep.finish_some()
+            if done == 3:
+                break
+        assert done == 3
+        enhancer.late = frozenset()
+        while done < 12:
+            done += await upkeep.finish_some()
+        assert await upkeep.finish_some() == 0
 
 
 async def test_a_write_that_comes_meanwhile_wins(kept: Any) -> None:

@@ -32,7 +32,7 @@
 {{- if gt (float64 $d.target_ongoing_requests) (float64 $d.max_ongoing_requests) -}}{{- fail (printf "settings.%s.deployment.target_ongoing_requests %v is above max_ongoing_requests %d: replicas would refuse work before one is added; lower the target" $part $d.target_ongoing_requests (int $d.max_ongoing_requests)) -}}{{- end -}}
 {{- end -}}
 {{- if gt (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests) -}}{{- fail (printf "settings.enhancer.batch_size %d is above settings.enhancer.deployment.max_ongoing_requests %d: such a batch could never fill; lower it or raise the limit" (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests)) -}}{{- end -}}
-{{- if gt (float64 $s.enhancer.deadline_s) (float64 $s.serving.deadline_s) -}}{{- fail (printf "settings.enhancer.deadline_s %v is above settings.serving.deadline_s %v: no request would wait that long; lower it" $s.enhancer.deadline_s $s.serving.deadline_s) -}}{{- end -}}
+{{- if ge (float64 $s.enhancer.deadline_s) (float64 $s.serving.deadline_s) -}}{{- fail (printf "settings.enhancer.deadline_s %v is not below settings.serving.deadline_s %v: a late description would leave no time for the answer without it; lower it" $s.enhancer.deadline_s $s.serving.deadline_s) -}}{{- end -}}
 {{- if and (ne $s.index.recipe "raw") (not $s.enhancer.enabled) -}}{{- fail (printf "settings.index.recipe %s needs descriptions, but settings.enhancer.enabled is false: enable it, or use raw" $s.index.recipe) -}}{{- end -}}
 {{- end -}}
 
@@ -70,6 +70,7 @@
 {{- if ne .Values.rayService.upgradeStrategy "None" -}}{{- fail (printf "rayService.upgradeStrategy %s starts a second cluster, but the embedded engine allows one process a path: set rayService.upgradeStrategy None, or use engine qdrant" .Values.rayService.upgradeStrategy) -}}{{- end -}}
 {{- if $url -}}{{- fail "settings.index.engine edge has no server, but settings.index.url is set: remove it, or use engine qdrant" -}}{{- end -}}
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
+{{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.shards and on_disk are of a Qdrant server, but settings.index.engine is edge: set shards to 1 and on_disk to false" -}}{{- end -}}
 {{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.ef is of a search by a graph, and engine edge scans without one: set settings.index.graph_from, or remove ef" -}}{{- end -}}
 {{- else -}}
 {{- if $i.graph_from -}}{{- fail "settings.index.graph_from is of engine edge; Qdrant decides by its own configuration: remove it" -}}{{- end -}}

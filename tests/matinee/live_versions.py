@@ -1,0 +1,51 @@
+"""Versions of a few films under two encoders: what the tests of the live index share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from matinee.embedder import Embedder
+from matinee.index import IndexStore, Manifest, Nearest, Search
+from matinee.indexing import Build, IndexWrites, PointMaker
+from matinee.items import Item
+from matinee.live import LiveIndex, new_revision
+
+
+class OtherEncoder:
+    """The same encoder under another fingerprint: its vectors are turned, so they mean nothing to the first."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.fingerprint = "f" * 64
+        self.dimension = embedder.dimension
+        self.model_id = "other"
+
+    def encode(self, texts: Sequence[str], **options: Any) -> Any:
+        return np.roll(self._embedder.encode(texts, **options), 7, axis=1)
+
+
+async def build(store: IndexStore, maker: PointMaker, films: Sequence[Item], live: LiveIndex | None = None) -> Manifest:
+    api = None if live is None else IndexWrites(live.get())
+    return (await Build(store, maker, "demo", "test", api).run(films)).manifest
+
+
+def film(name: str) -> Item:
+    return Item(id=name, kind="film", title=f"Film {name}", overview=f"What happened to {name}.")
+
+
+async def put(live: LiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
+    points = maker([item], [item.uid("demo")], origin="api", revisions=[new_revision()])
+    return await live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)
+
+
+async def get(live: LiveIndex, item: Item) -> Any:
+    [hit] = await live.get().retrieve([item.uid("demo")], vectors=True)
+    return hit
+
+
+async def nearest(live: LiveIndex, maker: PointMaker, text: str) -> str:
+    [vector] = maker.embedder.encode([text])
+    [[hit]] = await live.get(maker.embedder.fingerprint).search([Search(Nearest(vector), 1)])
+    title: str = hit.payload["title"]
+    return title

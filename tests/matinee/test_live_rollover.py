@@ -1,0 +1,173 @@
+"""`matinee.live`: a switch to a version of another encoder, another recipe, or other facts."""
+
+from collections.abc import Sequence
+
+import pytest
+from live_versions import build, film, get, nearest, put
+
+from matinee.errors import FingerprintError, IndexUnavailableError
+from matinee.index import IndexStore, open_store
+from matinee.indexing import PointMaker
+from matinee.items import Item
+from matinee.live import LiveIndex
+from matinee.settings import FactWeights, Settings
+from matinee.titles import resolve
+
+pytestmark = pytest.mark.slow
+
+NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)
+
+
+@pytest.fixture(scope="module")
+def described(maker: PointMaker) -> PointMaker:
+    def describe(items: Sequence[Item]) -> list[str]:
+        return [f"{item.title}, in other words." for item in items]
+
+    return PointMaker(maker.embedder, "both", describe=describe)
+
+
+async def pending(live: LiveIndex) -> set[str]:
+    return {hit.id for hit in (await live.get().scroll(limit=10, pending=True))[0]}
+
+
+async def test_under_another_recipe_they_wait_for_it(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, described: PointMaker, films: list[Item]
+) -> None:
+    raw = film("raw")
+    await put(live, maker, raw)
+    await build(store, described, films, live)
+    await put(live, maker, film("late"))
+    await live.refresh()
+    assert (await pending(live)) == {film("late").uid("demo")}, "the build described the other one itself"
+    await put(live, described, film("done"))
+    await put(live, maker, film("put"))
+    assert (await pending(live)) == {film(name).uid("demo") for name in ("late", "put")}
+    assert (await get(live, film("put"))).vector is not None
+    await store.rollback()
+    await live.refresh()
+    assert (await pending(live)) == {film(name).uid("demo") for name in ("done", "put")}, "the other was written to both"
+    assert await nearest(live, maker, "Film put. What happened to put.") == "Film put"
+
+
+@pytest.mark.parametrize("weights", [(FactWeights(), NO_FACTS), (NO_FACTS, FactWeights())])
+async def test_a_rollback_between_facts_and_none(
+    any_store: IndexStore, maker: PointMaker, films: list[Item], weights: tuple[FactWeights, FactWeights]
+) -> None:
+    makers = [PointMaker(maker.embedder, "raw", facts=facts) for facts in weights]
+    await build(any_store, makers[0], films)
+    live = LiveIndex(any_store)
+    await live.refresh()
+    await build(any_store, makers[1], films, live)
+    await put(live, makers[0], film("between"))
+    await live.refresh()
+    await put(live, makers[1], film("since"))
+    await any_store.rollback()
+    assert await live.refresh() is True
+    for name in ("between", "since"):
+        [point] = await live.get().points([film(name).uid("demo")])
+        assert point.dense.keys() == live.get().manifest.dimensions.keys()
+        assert point.payload["pending"] is False
+    await live.close()
+
+
+async def test_the_draining_version_answers_for_its_encoder(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await build(store, other, films, live)
+    await live.refresh()
+    assert live.get() is live.get(other.embedder.fingerprint)
+    assert live.get(maker.embedder.fingerprint) is not live.get()
+    text = f"{films[3].title}. {films[3].overview}"
+    assert await nearest(live, maker, text) == await nearest(live, other, text) == films[3].title
+    with pytest.raises(FingerprintError, match="matinee ingest"):
+        live.get("0" * 64)
+    drained = live.get(maker.embedder.fingerprint)
+    await build(store, other, films, live)
+    await live.refresh()
+    with pytest.raises(FingerprintError):
+        live.get(maker.embedder.fingerprint)
+    with pytest.raises(IndexUnavailableError, match="was closed"):
+        await drained.count()
+
+
+async def test_under_another_encoder_they_are_found_by_title_and_wait_for_their_vector(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await put(live, maker, film("early"))
+    await build(store, other, films, live)
+    await put(live, maker, film("late"))
+    await live.delete(films[0].uid("demo"))
+    await live.refresh()
+    late = await get(live, film("late"))
+    assert (late.vector, late.payload["pending"]) == (None, True)
+    assert (await resolve(live.get(), "Film late")).id == film("late").uid("demo")
+    early = await get(live, film("early"))
+    assert (early.vector is not None, early.payload["pending"]) == (True, False)
+    gone = await get(live, films[0])
+    assert (gone.payload["deleted"], gone.payload["pending"]) == (True, False)
+    page, _ = await live.get().scroll(limit=10, pending=True)
+    assert [hit.id for hit in page] == [film("late").uid("demo")]
+
+
+async def test_a_rollback_to_another_encoder_keeps_the_vectors_that_are_there(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await put(live, maker, film("before"))
+    await build(store, other, films, live)
+    await live.refresh()
+    await put(live, other, film("since"))
+    await store.rollback()
+    await live.refresh()
+    before, since = await get(live, film("before")), await get(live, film("since"))
+    assert (before.vector is not None, before.payload["pending"]) == (True, False)
+    assert (since.vector, since.payload["pending"]) == (None, True)
+
+
+async def test_a_write_needs_the_encoder_of_the_index(live: LiveIndex, other: PointMaker) -> None:
+    with pytest.raises(FingerprintError, match="send them again"):
+        await put(live, other, film("a"))
+    assert await get(live, film("a")) is None
+
+
+async def test_during_a_roll_over_writes_reach_the_queries_of_both_encoders(
+    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await build(store, other, films, live)
+    await live.refresh()
+    by_old, by_new = film("old"), film("new")
+    await put(live, maker, by_old)
+    await put(live, other, by_new)
+    assert await nearest(live, maker, "Film old. What happened to old.") == "Film old"
+    assert await nearest(live, other, "Film new. What happened to new.") == "Film new"
+    # Each waits for its vector where the other encoder's queries go, and is found there by its title.
+    for maker_of, item in ((other, by_old), (maker, by_new)):
+        [hit] = await live.get(maker_of.embedder.fingerprint).retrieve([item.uid("demo")], vectors=True)
+        assert (hit.vector, hit.payload["pending"]) == (None, True)
+        assert (await resolve(live.get(maker_of.embedder.fingerprint), item.title)).id == item.uid("demo")
+    await live.delete(films[0].uid("demo"))
+    for maker_of in (maker, other):
+        assert await nearest(live, maker_of, films[0].overview) != films[0].title
+    # The background job is for the current version: it waits until its own encoder serves.
+    with pytest.raises(FingerprintError):
+        await put(live, maker, by_old, if_revision={by_old.uid("demo"): (await get(live, by_old)).payload["revision"]})
+    revision = (await get(live, by_old)).payload["revision"]
+    assert await put(live, other, by_old, if_revision={by_old.uid("demo"): revision}) == 1
+    assert await nearest(live, other, "Film old. What happened to old.") == "Film old"
+
+
+async def test_a_server_that_restarts_in_a_roll_over_still_answers_the_encoder_before(
+    live: LiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
+) -> None:
+    await build(store, other, films, live)
+    await live.close()
+    again = LiveIndex(open_store(settings))
+    await again.refresh(recover=True)
+    for maker_of in (maker, other):
+        assert await nearest(again, maker_of, films[0].overview) == films[0].title
+    await again.close()
+    # The same encoder again: the version before would never be asked.
+    await build(store, other, films)
+    await again.refresh(recover=True)
+    with pytest.raises(FingerprintError):
+        again.get(maker.embedder.fingerprint)
+    await again.close()
