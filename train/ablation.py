@@ -6,13 +6,14 @@ description keeps its raw text, and favours whatever was described. Knows what a
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from matinee import evaluation, prompts, retrieval
+from matinee.conversion import sha256
 from matinee.descriptions import read_descriptions
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
@@ -37,6 +38,7 @@ class Written:
     name: str
     facts: Facts
     texts: Mapping[str, str]
+    digest: str = field(default="", compare=False)
 
     @classmethod
     def read(cls, given: str) -> "Written":
@@ -48,7 +50,7 @@ class Written:
             told = json.loads(note.read_text(encoding="utf-8"))["model"] if note.is_file() else {}
         except (ValueError, KeyError) as error:
             raise SourceError(f"{note} does not say what {path.name} was written by ({error!r}): delete it, or write both again") from None
-        return cls(name if sign else path.stem, "overview hidden" if told.get("hide_overview") else "all metadata", texts)
+        return cls(name if sign else path.stem, "overview hidden" if told.get("hide_overview") else "all metadata", texts, sha256(path))
 
 
 class Index:
@@ -123,7 +125,7 @@ def table(
     if not common:
         raise SourceError(f"no item of the corpus is described in all of {', '.join(one.name for one in written)}")
     # Of each model the same items: one that described more would be compared on others.
-    written = [Written(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}) for one in written]
+    written = [Written(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}, one.digest) for one in written]
     pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
     if len(common) < len(corpus.ids):
         pools["all items"] = np.arange(len(corpus.ids))
@@ -133,19 +135,22 @@ def table(
             index = Index(corpus, encoder, facts, template)
             made = [one for one in written if one.facts == facts]
             for pool, columns in pools.items():
-                found = _judged(list(arms(index, made, search or SearchSettings())), corpus, asked, columns)
+                found = _judged(list(arms(index, made, search or SearchSettings(), columns)), corpus, asked, columns)
                 rows += [{"facts": facts, "encoder": name, "items": pool} | row for row in found]
     return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
 
 
-def arms(index: Index, written: Sequence[Written], search: SearchSettings) -> Iterator[Arm]:
-    """The raw arm of each way, then what each model's descriptions make of it."""
+def arms(index: Index, written: Sequence[Written], search: SearchSettings, columns: np.ndarray[Any, Any]) -> Iterator[Arm]:
+    """The raw arm of each way, then what each model's descriptions make of it; `columns`: the items that are ranked."""
     plain = index.bm25(index.words)
 
     def hybrid(dense: System, sparse: System) -> System:
         def score(asked: QuerySet) -> Scores:
-            lists = [dense(asked), sparse(asked)]
-            return retrieval.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
+            # The candidates are the best of the ranked items: of all items' best, few may be among them.
+            lists = [found[:, columns] for found in (dense(asked), sparse(asked))]
+            scores = np.full((len(asked.relevant), len(index.corpus.ids)), -np.inf, np.float32)
+            scores[:, columns] = retrieval.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
+            return scores
 
         return score
 

@@ -50,7 +50,7 @@ def fit(config: dict[str, Any]) -> None:
     reporter = MarginReporter(config, recipe, tokenizer, heldout, state, rank)
     judgments = read_judgments(Path(config["judgments"]))
     trainer = trainer_for(model, tokenizer, recipe, judgments, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
-    reporter.trainer, reporter.model = trainer, model
+    reporter.begin(trainer, model)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
     ray_train.report(reporter.summary(trainer.state.global_step))
@@ -58,6 +58,8 @@ def fit(config: dict[str, Any]) -> None:
 
 class FiniteTrainer(FiniteLoss, DPOTrainer):  # type: ignore[misc]
     """TRL's trainer that stops at a loss which is not finite, and takes rows that are token ids already."""
+
+    left_out = 0
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         # TRL's own would end a chat model's answer with another token than serving stops at, and cut answers instead of overviews.
@@ -77,7 +79,8 @@ def trainer_for(
 ) -> FiniteTrainer:
     from datasets import Dataset
 
-    rows = [row for row in (as_ids(judgment, tokenizer, recipe.max_tokens) for judgment in judgments[: recipe.limit or None]) if row]
+    judgments = judgments[: recipe.limit or None]
+    rows = [row for row in (as_ids(judgment, tokenizer, recipe.max_tokens) for judgment in judgments) if row]
     if not rows:
         raise ModelError(f"none of {len(judgments)} judgments fits into {recipe.max_tokens} tokens: raise --max-tokens")
     trainer = FiniteTrainer(
@@ -92,6 +95,7 @@ def trainer_for(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.left_out = len(judgments) - len(rows)
     _start_at_reference(model)
     return trainer
 

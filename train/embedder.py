@@ -115,6 +115,8 @@ def publish(
 ) -> ModelManifest:
     """The best epoch's model, whole and in safetensors: in the job's folder, and as an artifact."""
     base = Path(plan["base"])
+    # From here on the folder is not what its manifest says.
+    (out / runs.MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(out / "model", ignore_errors=True)
     finalise(Path(result["checkpoint"]) / "best", base, recipe, out / "model")
     best = result["best"]

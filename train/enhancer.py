@@ -15,6 +15,7 @@ tokens a second and peak memory.
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +30,10 @@ from matinee.settings import Settings
 from train import curves, launch, lora, runs
 from train.instructions import read_pairs
 from train.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
+from train.runs import ADAPTER
 from train.sft import SAMPLES, Recipe, fit
 
-ADAPTER, MERGED, CT2 = "enhancer-lora", "merged", "ct2-int8"
+MERGED, CT2 = "merged", "ct2-int8"
 
 SMOKE = {"limit": 16, "heldout": 4, "batch": 2, "effective": 4, "max_steps": 6, "save_steps": 2, "max_tokens": 128}
 
@@ -41,7 +43,9 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/enhancer"),
     base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' enhancer")] = None,
     revision: Revision = None,
-    adapter: Annotated[str | None, typer.Option(help="go on from this adapter: a folder or artifact:DIGEST")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="go on from this adapter, of its rank, alpha and dropout: a folder or artifact:DIGEST")
+    ] = None,
     precision: Precision = Recipe.precision,
     rank: Annotated[int, typer.Option(min=1, help="LoRA's r")] = Recipe.rank,
     alpha: Annotated[int, typer.Option(min=1, help="LoRA's alpha")] = Recipe.alpha,
@@ -108,6 +112,7 @@ def _plan(
         first = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
         weights.check_adapter(first, folder, chosen.model)
         first_digest = weights.digest(first)
+        recipe = _of_adapter(recipe, first)
     described = {"base": chosen.model, "base_digest": weights.digest(folder), "adapter": first_digest, "new_tokens": chosen.max_new_tokens}
     return launch.folders(out) | {
         "recipe": recipe.as_dict(),
@@ -122,8 +127,21 @@ def _plan(
     }
 
 
+def _of_adapter(recipe: Recipe, adapter: Path) -> Recipe:
+    """The recipe with the adapter's own shape. Raises `SettingsError` where another one was asked for."""
+    own = lora.shape(adapter)
+    for name, value in own.items():
+        if getattr(recipe, name) not in (value, getattr(Recipe, name)):
+            raise SettingsError(
+                f"--{name} {getattr(recipe, name):g}: the adapter {adapter} has {value:g}, and goes on with it; leave --{name} out"
+            )
+    return replace(recipe, **own)
+
+
 def publish(settings: Settings, plan: dict[str, Any], result: dict[str, Any], out: Path, *, seconds: float) -> ModelManifest:
     """The adapter in the job's folder and as an artifact, with the run's curves and figures."""
+    # From here on the folder is not what its manifest says.
+    (out / runs.MANIFEST).unlink(missing_ok=True)
     lora.export(Path(result["checkpoint"]) / "trainer", out / ADAPTER, settings.enhancer.model)
     for stale in (MERGED, CT2):
         # Of the adapter that was here before.
@@ -135,6 +153,7 @@ def publish(settings: Settings, plan: dict[str, Any], result: dict[str, Any], ou
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / ADAPTER, _origin(settings, plan, figures))
     report = {
         "steps": result["step"],
+        "left_out": result["left_out"],
         "seconds": round(seconds, 1),
         "training_seconds": round(result["seconds"], 1),
         "tokens": result["tokens"],

@@ -22,7 +22,7 @@ from matinee import prompts
 from matinee.conversion import write_atomically
 from matinee.corpus import SPLITS, read_corpus
 from matinee.embedder import Embedder
-from matinee.errors import SettingsError
+from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
 from matinee.loading import load_settings
 from train import ablation, measure, report, runs, tables
@@ -63,18 +63,25 @@ def main(
         for name, model in (("before", before), ("after", after))
         if name == "before" or model
     }
+    chosen = load_settings()
+    settings: dict[str, Any] = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
+    settings |= {"titles": title or [], "fusions": fusion or [], "recipes": recipes, "precision": precision}
+    settings |= {"search": chosen.search.model_dump(mode="json"), "facts": chosen.index.facts.model_dump()}
+    settings["descriptions"] = [[one.name, one.facts, one.digest] for one in written]
+    fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
+    inputs = dict(manifest["outputs"]) | _set_hashes(sets, asked, split) | fingerprints
+    if runs.finished(out, "evaluate", settings, inputs):
+        runs.console.print(f"{out} is complete already: nothing to measure; see {out / 'report.html'}", highlight=False, soft_wrap=True)
+        return
     kind = measure.Texts(template)  # type: ignore[arg-type]
     fusions = [tables.Fusion.parse(text) for text in fusion or ()]
     found = {"split": split, "template": template} | _measured(corpus, encoders, kind, asked, fusions, [*PAPER_TITLES, *(title or ())])
     found["recipes"] = tables.recipes(corpus, encoders, asked) if recipes and not smoke else []
-    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template, load_settings().search)
+    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template, chosen.search)
     write_atomically(out / "report.json", json.dumps(found, indent=1))
     write_atomically(out / "report.md", report.markdown(found))
     write_atomically(out / "report.html", report.html(found))
-    settings = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
-    settings["descriptions"] = [[one.name, one.facts, len(one.texts)] for one in written]
-    fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
-    runs.write_manifest(out, "evaluate", settings, dict(manifest["outputs"]) | _set_hashes(sets, asked, split) | fingerprints)
+    runs.write_manifest(out, "evaluate", settings, inputs)
     print(report.markdown(found))
     runs.console.print(f"report: {out / 'report.html'}", highlight=False)
 
@@ -126,6 +133,8 @@ def _sets(corpus: measure.Corpus, folder: Path | None, split: str, only: list[st
     known = [measure.known_only(queries, corpus) for queries in asked]
     if smoke:
         known = [QuerySet(q.name, q.texts, q.items, dict(list(q.relevant.items())[:20])) for q in known]
+    if not any(queries.relevant for queries in known):
+        raise SourceError(f"nothing to ask: no set has a {split} query about these items, and none of them is of that split: see --split")
     return [queries for queries in known if queries.relevant]
 
 

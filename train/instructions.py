@@ -10,8 +10,9 @@ itself (`python -m train.describe work/prepared --retries 4 --out work/descripti
 nothing. `words`: what other people said of the item, from the training side of evaluation sets: its keywords, its tagline, another
 platform's description, in this order in one text (document expansion).
 
-Writes `train.jsonl`, `heldout.jsonl` and `manifest.json`. No item of the dev or test split is in `train.jsonl`. BLEU is measured on
-`heldout.jsonl`: items of the test split; for `words` of the dev split, since its test labels are there to judge finished models.
+Writes `train.jsonl`, `heldout.jsonl`, `dev.jsonl` and `manifest.json`. No item of the dev or test split is in `train.jsonl`. BLEU is
+measured on `heldout.jsonl`: items of the test split; for `words` of the dev split, since its test labels are there to judge finished
+models. What chooses between models (`train.preference`) reads `dev.jsonl`, which may be empty.
 Tokens and their limit are `train.completions`' business.
 """
 
@@ -38,6 +39,8 @@ Given = Literal["facts", "title"]
 
 WORDS = ("text_keyword", "known_tagline", "known_desc")
 """The sets of `words`, in the order in which an item's text tells them."""
+
+GUARD = "dev.jsonl"
 
 SMOKE = 60
 
@@ -77,12 +80,14 @@ def main(
     counts: dict[str, Any] = {}
     out.mkdir(parents=True, exist_ok=True)
     (out / runs.MANIFEST).unlink(missing_ok=True)
-    for name, split, most in (("train", "train", limit), ("heldout", held, limit and max(1, limit // 10))):
+    tenth = limit and max(1, limit // 10)
+    for name, split, most in (("train", "train", limit), ("heldout", held, tenth), ("dev", "dev", tenth)):
         items = side(entries, cast("Split", split))
         pairs, told = make(items, cast("Target", target), cast("Given", given), sets, teacher, cast("Split", split))
         chosen = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\0{pair.id}".encode()).digest())[:most]
-        if not chosen:
-            raise SourceError(f"no item of the split {split} has a text for the target {target}: {told}")
+        if not chosen and name != "dev":
+            hint = ": `train.describe` has to describe items of that split too (see its --only)" if target == "teacher" else ""
+            raise SourceError(f"no item of the split {split} has a text for the target {target}: {told}{hint}")
         write_pairs(chosen, out / f"{name}.jsonl")
         counts[name] = {"pairs": len(chosen), "split": split, **told}
     runs.write_manifest(out, "instructions", options, inputs, counts=counts)

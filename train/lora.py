@@ -97,6 +97,12 @@ def readapt(model: Any, adapter: Path, *, trainable: bool = True) -> Any:
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, use_safetensors=True)
 
 
+def shape(adapter: Path) -> dict[str, Any]:
+    """Rank, alpha and dropout of an adapter on disk: going on with it keeps them."""
+    config = weights.read_json(adapter / "adapter_config.json")
+    return {"rank": config["r"], "alpha": config["lora_alpha"], "dropout": config["lora_dropout"]}
+
+
 def in_fp32(model: Any) -> None:
     """What is trained, in fp32: TRL puts the adapters of quantised models in bf16, where steps of 2e-4 are lost to rounding."""
     for weight in model.parameters():

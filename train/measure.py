@@ -24,6 +24,8 @@ from matinee.settings import FactWeights
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
 K = 10
 
+CIRCULAR = "item_metadata (circular)"
+
 _RANDOM_PAIRS = 50
 
 
@@ -143,7 +145,7 @@ PerQuery = dict[Measure, dict[str, float]]
 
 
 def judge(corpus: Corpus, asked: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
-    """Each measure of each query. With a pool only its items are ranked, and only they can be right."""
+    """Each measure of each query. With a pool only its items are ranked, and only they can be right; an item of score -inf never is."""
     queries = list(asked.relevant)
     ids = corpus.ids
     relevant: Mapping[str, set[str]] = asked.relevant
@@ -153,7 +155,8 @@ def judge(corpus: Corpus, asked: QuerySet, scores: Scores, *, pool: np.ndarray[A
         scores, ids = scores[:, pool], [ids[row] for row in pool]
         inside = set(ids)
         relevant = {query: found for query, given in asked.relevant.items() if (found := given & inside)}
-    runs = {query: [ids[column] for column in best] for query, best in zip(queries, retrieval.top(scores, K), strict=True)}
+    best = zip(queries, scores, retrieval.top(scores, K), strict=True)
+    runs = {query: [ids[column] for column in columns if row[column] > -np.inf] for query, row, columns in best}
     return {measure: evaluation.per_query(runs, relevant, measure, K) for measure in MEASURES}
 
 
@@ -185,6 +188,8 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
     """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
     embedded: reported to compare with the paper, not to judge by."""
     asked = [entry for entry in corpus.entries if entry.split == split][:count]
+    if not asked:
+        return QuerySet(CIRCULAR, {}, {}, {})
     genres = [set(entry.item.genres) for entry in corpus.entries]
     tfidf = retrieval.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
     scores = tfidf([entry.item.overview or entry.item.title for entry in asked])
@@ -194,7 +199,7 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
         scores[row, corpus.rows[entry.id]] = -1
     best = retrieval.top(scores, relevant)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(asked)}
-    return QuerySet("item_metadata (circular)", {entry.id: entry.item.title for entry in asked}, {id: id for id in labels}, labels)
+    return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in asked}, {id: id for id in labels}, labels)
 
 
 def known_only(asked: QuerySet, corpus: Corpus) -> QuerySet:

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from matinee.errors import SettingsError
 from train import runs
 from train.options import Gpu
 
@@ -47,8 +48,12 @@ def steps(source: str | None, options: list[str], out: Path, *, sets: Path | Non
     asked = ["--sets", str(sets)] if sets is not None else []
     prepared, triplets = str(out / "prepared"), str(out / "triplets")
     tuned = [str(out / (f"embedder-{seed}" if seed else "embedder")) for seed in range(seeds)]
-    # Training with mined negatives takes mining them.
-    mined = ["--negatives", "both"] if "--negatives" in options else []
+    given = _values(options)
+    if "--seed" in given:
+        raise SettingsError("--seed: the pipeline counts its seeds itself, from 0; say how many with --seeds")
+    # Training with mined negatives takes mining them, and the triplet loss has no others.
+    mined = ["--negatives", "both"] if "--negatives" in given or given.get("--loss") == "triplet" else []
+    before = ["--before", given["--base"]] if "--base" in given else []
     # What --smoke stands for there is a catalogue.
     named = small if source is None else [source]
     found = [
@@ -61,7 +66,13 @@ def steps(source: str | None, options: list[str], out: Path, *, sets: Path | Non
     if seeds > 1:
         best = str(out / "soup")
         found.append(["soup", *tuned, "--out", best])
-    return [*found, ["evaluate", prepared, *asked, *small, "--after", f"{best}/model", "--out", str(out / "report")]]
+    return [*found, ["evaluate", prepared, *asked, *small, *before, "--after", f"{best}/model", "--out", str(out / "report")]]
+
+
+def _values(options: list[str]) -> dict[str, str]:
+    """Each option with what follows it, written as `--name value` or `--name=value`."""
+    pairs = [option.partition("=") for option in options]
+    return {name: value if sign else following for (name, sign, value), following in zip(pairs, [*options[1:], ""], strict=False)}
 
 
 app = runs.job_app(main)

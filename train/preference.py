@@ -5,14 +5,15 @@
     python -m train.preference work/preferences/sheets/anna.csv --smoke --out work/preference       # three short steps
 
 Sheets are filled in on the page or by hand. The guard: adherence to the metadata, the share of descriptions without a violation, and BLEU,
-on held-out items of `--instructions`, before and after; where one falls by more than `--tolerance`, nothing is published, the adapter
-is left in `refused-lora/`, and the exit code is 8. The same command after a kill goes on from the last checkpoint. The result is
+on the pairs of `--instructions` of the dev split, before and after; where one falls by more than `--tolerance`, nothing is published, the
+adapter is left in `refused-lora/`, and the exit code is 8. The same command after a kill goes on from the last checkpoint. The result is
 `enhancer-lora/`, the same as an immutable artifact, the curves of `train.enhancer`, and `manifest.json`.
 """
 
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,14 +23,16 @@ from matinee import weights
 from matinee.artifacts import ArtifactStore, Origin
 from matinee.conversion import sha256
 from matinee.corpus import read_corpus
-from matinee.errors import ModelError
+from matinee.errors import ModelError, SourceError
 from matinee.loading import load_settings
 from matinee.settings import Settings
 from train import curves, judgments, launch, lora, runs
 from train.dpo import Recipe, fit
+from train.instructions import GUARD
 from train.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
+from train.runs import ADAPTER
 
-ADAPTER, REFUSED = "enhancer-lora", "refused-lora"
+REFUSED = "refused-lora"
 GUARDED = ("adherence", "clean", "bleu")
 
 SMOKE = {"heldout": 2, "batch": 1, "effective": 2, "max_steps": 3, "save_steps": 2, "max_tokens": 128}
@@ -101,15 +104,21 @@ def _plan(settings: Settings, recipe: Recipe, adapter: str, instructions: Path, 
     folder = weights.resolve(chosen.model, chosen.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
     first = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
     weights.check_adapter(first, folder, chosen.model)
+    recipe = replace(recipe, **lora.shape(first))
     data = runs.read_manifest(instructions, "instructions")
+    if not data["counts"]["dev"]["pairs"]:
+        raise SourceError(
+            f"{instructions} has no pair of the dev split for the guard: prepare with a larger --dev, describe its items too "
+            "(target teacher), and make the instructions again"
+        )
     described = {"base": chosen.model, "base_digest": weights.digest(folder), "adapter": weights.digest(first)}
     return launch.folders(out) | {
         "recipe": recipe.as_dict(),
         "settings": recipe.as_dict() | described | {"new_tokens": chosen.max_new_tokens, "target": data["settings"]["target"]},
-        "inputs": {"instructions/heldout.jsonl": data["outputs"]["heldout.jsonl"]},
+        "inputs": {f"instructions/{GUARD}": data["outputs"][GUARD]},
         "base": str(folder),
         "adapter": str(first),
-        "heldout": str((instructions / "heldout.jsonl").absolute()),
+        "heldout": str((instructions / GUARD).absolute()),
         "judgments": str((out / "judgments.jsonl").absolute()),
         "new_tokens": chosen.max_new_tokens,
         "gpu": gpu,
@@ -133,6 +142,8 @@ def _conclude(
     """The adapter, published or refused, with the run's curves and figures."""
     before, after = ({name: result["epochs"][place][name] for name in GUARDED} for place in (0, -1))
     against = fallen(before, after, plan["tolerance"])
+    # From here on the folder is not what its manifest says.
+    (out / runs.MANIFEST).unlink(missing_ok=True)
     for name in (ADAPTER, REFUSED):
         shutil.rmtree(out / name, ignore_errors=True)
     folder = out / (REFUSED if against else ADAPTER)
@@ -143,6 +154,7 @@ def _conclude(
     report = {
         **counts,
         "steps": result["step"],
+        "left_out": result["left_out"],
         "seconds": round(seconds, 1),
         "training_seconds": round(result["seconds"], 1),
         "peak_memory_gb": round(result["peak_gb"], 2),
@@ -177,7 +189,7 @@ def _tell(out: Path) -> None:
     runs.console.print_json(json.dumps(manifest["report"]))
     if manifest["report"]["against"]:
         raise GuardError(
-            f"not published: on held-out items {', '.join(manifest['report']['against'])} (tolerance {manifest['settings']['tolerance']}). "
+            f"not published: on dev items {', '.join(manifest['report']['against'])} (tolerance {manifest['settings']['tolerance']}). "
             f"Raise --beta, lower --lr, or collect more judgments; the adapter is in {out / REFUSED}"
         )
     hint = f"enhancer.adapter: artifact:{manifest['digest']}"

@@ -24,6 +24,9 @@ from matinee.errors import MatineeError, SourceError
 P = ParamSpec("P")
 
 MANIFEST = "manifest.json"
+ADAPTER, MODEL = "enhancer-lora", "model"
+RESULTS = (ADAPTER, MODEL)
+"""Folders that are a job's result. Others hold what can be made again, or what a run goes on from."""
 
 console = Console(stderr=True)
 
@@ -48,8 +51,12 @@ def hashes(paths: Iterable[Path], root: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path, job: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **more: Any) -> dict[str, Any]:
-    """The last file of a job's folder: what made it, from what, and the sha256 of every other file of it."""
-    outputs = hashes((path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST), folder)
+    """The last file of a job's folder: what made it, from what, and the sha256 of every other file of its result."""
+    results = [path for path in folder.iterdir() if path.name in RESULTS or path.is_file()]
+    files = (
+        file for path in results for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file() and path.name != MANIFEST
+    )
+    outputs = hashes(files, folder)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     manifest: dict[str, Any] = {"job": job, "settings": dict(settings), "inputs": dict(inputs), "outputs": outputs}
     manifest |= {"git_commit": git_commit(), "created": created, **more}

@@ -75,7 +75,7 @@ def fit(config: dict[str, Any]) -> None:
     heldout = read_pairs(Path(config["instructions"]) / "heldout.jsonl")[: recipe.heldout]
     reporter = BleuReporter(config, recipe, tokenizer, heldout, state, rank)
     trainer = trainer_for(model, tokenizer, recipe, pairs, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
-    reporter.trainer, reporter.model = trainer, model
+    reporter.begin(trainer, model)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
     ray_train.report(reporter.summary(trainer.state.global_step))
@@ -116,7 +116,9 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class FiniteTrainer(FiniteLoss, CompletionTrainer):
-    """The trainer that stops at a loss which is not finite."""
+    """The trainer that stops at a loss which is not finite. `left_out`: how many rows did not fit into `--max-tokens`."""
+
+    left_out = 0
 
 
 def trainer_for(
@@ -137,6 +139,7 @@ def trainer_for(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.left_out = left_out
     lora.in_fp32(model)
     return trainer
 
@@ -189,6 +192,13 @@ class BleuReporter(Reporter):
         super().__init__(config, {"epochs": [], "samples": [], "seconds": 0.0, "tokens": 0, "peak_gb": 0.0, "done": 0} | state, rank)
         self._recipe, self._tokenizer, self._heldout = recipe, tokenizer, heldout
         self._new_tokens, self._began = int(config["new_tokens"]), 0.0
+
+    def begin(self, trainer: Any, model: Any) -> None:
+        """Follow this training."""
+        self.trainer, self.model = trainer, model
+        self.progress["left_out"] = trainer.left_out
+        if trainer.left_out:
+            self.note({"left_out": trainer.left_out, "why": f"longer than {self._recipe.max_tokens} tokens (--max-tokens)"})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if not self.progress["epochs"]:

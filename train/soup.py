@@ -44,7 +44,8 @@ def main(
         raise ModelError(f"{other} was not tuned from the base of {members[0]} ({first['base']}): only runs of one base can be averaged")
     digests = [manifest["digest"] for manifest in made]
     options = {"base": first["base"], "base_digest": first["base_digest"], "base_share": base_share, "members": digests}
-    data = {name: digest for manifest in made for name, digest in manifest["inputs"].items()}
+    # By member: each may have learnt from triplets of its own.
+    data = {f"{manifest['digest'][:12]}/{name}": digest for manifest in made for name, digest in manifest["inputs"].items()}
     if runs.finished(out, "soup", options, data):
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
@@ -52,6 +53,7 @@ def main(
     base = weights.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
     if weights.digest(base) != first["base_digest"]:
         raise ModelError(f"{first['base']} is not the model any more that {members[0]} was tuned from (sha256 {first['base_digest'][:12]})")
+    (out / runs.MANIFEST).unlink(missing_ok=True)
     with quiet():
         averaged(base, [member / "model" for member in members], base_share).save(
             str(out / "model"), create_model_card=False, safe_serialization=True

@@ -39,6 +39,7 @@ def corpus() -> Corpus:
     return Corpus([Entry(str(n), item, "dev", str(n)) for n, item in enumerate(items)])
 
 
+EVERY = np.arange(len(WORDS))
 ASKED = QuerySet("text_word", {"q": "storm"}, {}, {"q": {"2"}})
 SALT_IS_STORM = Written(
     "model", "all metadata", {"2": "Film 2, a storm of storm and storm.", "3": "Film 3, the moon.", "8": "Film 8, calm."}
@@ -67,9 +68,23 @@ def test_each_arm_uses_the_description_in_its_own_way() -> None:
     assert ("dense", "raw query item, enhanced index") not in found
 
 
+@pytest.mark.parametrize("fusion", ["linear", "dbsf", "rrf"])
+def test_hybrid_candidates_are_the_best_of_what_is_ranked(fusion: str) -> None:
+    # Of all films' best ten, none is described: film 3 is the nearest of those, and 48 others are nearer.
+    stories = ["Moon."] * 12 + ["Iron. Salt."] * 48
+    stories[3] = "Iron. Salt. Moon."
+    items = [Item(id=str(n), kind="film", title=f"Film {n}", overview=story) for n, story in enumerate(stories)]
+    films = Corpus([Entry(str(n), item, "dev", str(n)) for n, item in enumerate(items)])
+    described = Written("model", "all metadata", {str(n): "Nothing is known." for n in range(12)})
+    asked = QuerySet("text_word", {"q": "iron and salt"}, {}, {"q": {"3"}})
+    search = SearchSettings(fusion=fusion, prefetch=10)  # type: ignore[arg-type]
+    rows = ablation.table(films, {"before": WordEncoder()}, [described], [asked], search=search)["rows"]  # type: ignore[dict-item]
+    assert mrr(rows, "described")["hybrid", "raw"] == 1
+
+
 def test_two_vectors_are_the_larger_or_the_sum_of_two_cosines() -> None:
     index = ablation.Index(corpus(), WordEncoder(), "all metadata", "full")  # type: ignore[arg-type]
-    made = {arm.name: arm for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings()) if arm.way == "dense"}
+    made = {arm.name: arm for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings(), EVERY) if arm.way == "dense"}
     raw, alone = made["raw"].score(ASKED), made["enhanced"].score(ASKED)
     np.testing.assert_allclose(made["both, two vectors, max"].score(ASKED), np.maximum(raw, alone))
     order = np.argsort(-(raw + alone))
@@ -82,7 +97,7 @@ def test_the_recipe_both_is_what_the_index_would_hold() -> None:
     encoder = WordEncoder()
     index = ablation.Index(corpus(), encoder, "all metadata", prompts.DENSE_TEMPLATE)  # type: ignore[arg-type]
     [scores] = [
-        arm.score(ASKED) for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings()) if (arm.way, arm.name) == ("dense", BOTH)
+        arm.score(ASKED) for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings(), EVERY) if (arm.way, arm.name) == ("dense", BOTH)
     ]
     texts = ItemTexts([entry.item for entry in corpus().entries], [SALT_IS_STORM.texts.get(id) for id in corpus().ids], "both")
     np.testing.assert_allclose(scores, encoder(["storm"], "query") @ texts.join(encoder(texts.flat)).T, atol=1e-6)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from matinee import weights
 from matinee.artifacts import ArtifactStore
 from matinee.errors import ModelError, SettingsError
+from matinee.loading import load_settings
 from matinee.settings import Settings
 from train import curves, enhancer, launch, lora, runs
 from train.sft import Recipe
@@ -90,6 +91,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     manifest = runs.read_manifest(out, "enhancer")
     report = manifest["report"]
     assert report["steps"] == 6
+    assert report["left_out"] >= 0
     assert report["tokens"] > 0
     assert report["peak_memory_gb"] > 0.5
     # Measured before the first step, in mid-run at the epoch's end, and at the last step: once each, whatever was done again.
@@ -173,6 +175,19 @@ def test_an_adapter_that_does_not_fit_is_refused(
     assert "name its base model with --base" in said
 
 
+def test_an_adapter_is_gone_on_with_in_its_own_shape(tiny_base: Path, tiny_adapter: Path, pairs_of_films: Path, tmp_path: Path) -> None:
+    own = lora.shape(tiny_adapter)
+    code, said = refusal(
+        *(pairs_of_films, "--cpu", "--out", tmp_path / "out", "--base", tiny_base, "--adapter", tiny_adapter, "--rank", own["rank"] + 1)
+    )
+    assert code == SettingsError.exit_code
+    assert f"has {own['rank']}, and goes on with it; leave --rank out" in said
+    settings = load_settings(flags={"enhancer": {"model": str(tiny_base)}})
+    plan = enhancer._plan(settings, Recipe(), pairs_of_films, str(tiny_adapter), tmp_path / "out", gpu=False, threads=1)
+    for recorded in (plan["recipe"], plan["settings"]):
+        assert {name: recorded[name] for name in own} == own
+
+
 def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for stale in (enhancer.MERGED, enhancer.CT2):
@@ -183,7 +198,7 @@ def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films
     plan["recipe"] = Recipe(heldout=0).as_dict()
     Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 4.0}\n')
     result = {"checkpoint": str(tmp_path / "checkpoint"), "epochs": [{"epoch": 1, "step": 1}], "samples": []}
-    result |= {"step": 1, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
+    result |= {"step": 1, "left_out": 0, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
     enhancer.publish(settings, plan, result, out, seconds=1)
     assert (out / enhancer.ADAPTER / "adapter_config.json").is_file()
     assert not (out / enhancer.MERGED).exists()

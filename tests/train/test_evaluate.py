@@ -21,7 +21,7 @@ from matinee.evalsets import QuerySet
 from matinee.index import Hybrid, Search
 from matinee.items import Item
 from matinee.sparse import Bm25Encoder
-from train import evaluate, measure, report, runs, tables
+from train import evaluate, measure, prepare, report, runs, tables
 
 
 def run(*args: object) -> Result:
@@ -89,6 +89,22 @@ def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> Non
     assert (pooled["recall"]["q"], pooled["mrr"]["q"]) == (1.0, 0.5)
 
 
+def test_what_has_no_score_is_no_answer() -> None:
+    asked = QuerySet("text_a", {"q": "x"}, {}, {"q": {"0"}})
+    found = measure.judge(corpus(3), asked, np.array([[-np.inf, 0.5, -np.inf]], np.float32))
+    assert found["recall"] == {"q": 0}
+
+
+def test_a_split_without_items_is_said(tmp_path: Path) -> None:
+    assert measure.circular_set(corpus(), "test").relevant == {}
+    (tmp_path / "films.jsonl").write_text("".join(json.dumps({"title": f"Film {n}", "overview": "Rain."}) + "\n" for n in range(5)))
+    done = CliRunner().invoke(prepare.app, [str(tmp_path / "films.jsonl"), "--kind", "film", "--out", str(tmp_path / "prepared")])
+    assert done.exit_code == 0, done.output
+    refused = run(tmp_path / "prepared", "--split", "dev", "--smoke", "--out", tmp_path / "out")
+    assert refused.exit_code == SourceError.exit_code
+    assert "none of them is of that split: see --split" in " ".join(refused.stderr.split())
+
+
 def test_closeness_sees_through_a_model_that_calls_all_alike() -> None:
     asked = QuerySet("text_x", {"q": "x"}, {}, {"q": {"0", "1"}})
     alike = measure.closeness(corpus(), asked, np.full((1, 6), 0.99, np.float32))
@@ -131,6 +147,8 @@ def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared:
     assert "circular" in page
     assert "not in the catalogue" in page
     vectors = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "vectors").iterdir()}
+    assert "complete already: nothing to measure" in run(prepared, *args).stderr
+    (tmp_path / "out" / runs.MANIFEST).unlink()
     assert run(prepared, *args).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "vectors").iterdir()} == vectors
 

@@ -31,7 +31,7 @@ def run(*args: object) -> Result:
 def made(out: Path, *args: object) -> dict[str, list[Pair]]:
     result = run(*args, "--out", out)
     assert result.exit_code == 0, result.output
-    return {name: read_pairs(out / f"{name}.jsonl") for name in ("train", "heldout")}
+    return {name: read_pairs(out / f"{name}.jsonl") for name in ("train", "heldout", "dev")}
 
 
 def splits(prepared: Path, pairs: list[Pair]) -> set[str]:
@@ -43,7 +43,7 @@ def test_words_are_those_of_training_items_alone(eval_folder: Path, prepared: Pa
     """The sets' qrels name dev and test films in every split; none of them is learnt from, and none of the test split is measured on."""
     found = made(tmp_path / "out", prepared, "--target", "words", "--sets", eval_folder)
     assert splits(prepared, found["train"]) == {"train"}
-    assert splits(prepared, found["heldout"]) == {"dev"}
+    assert splits(prepared, found["heldout"]) == splits(prepared, found["dev"]) == {"dev"}
     known = {entry.id: entry.split for entry in read_corpus(prepared)}
     others = {id for id, split in known.items() if split != "train"}
     assert not any(f"d_train_{id}." in pair.text for pair in found["train"] for id in others)
@@ -57,9 +57,10 @@ def test_words_are_those_of_training_items_alone(eval_folder: Path, prepared: Pa
 @pytest.mark.parametrize("given", ["facts", "title"])
 def test_overviews_are_learnt_without_being_told(prepared: Path, tmp_path: Path, given: str) -> None:
     found = made(tmp_path / "out", prepared, "--target", "overview", "--given", given, "--limit", 30)
-    assert (len(found["train"]), len(found["heldout"])) == (30, 3)
+    assert (len(found["train"]), len(found["heldout"]), len(found["dev"])) == (30, 3, 3)
     assert splits(prepared, found["train"]) == {"train"}
     assert splits(prepared, found["heldout"]) == {"test"}
+    assert splits(prepared, found["dev"]) == {"dev"}
     overviews = {entry.id: entry.item.overview for entry in read_corpus(prepared)}
     for pair in [*found["train"], *found["heldout"]]:
         assert pair.text == " ".join(overviews[pair.id].split())
@@ -90,6 +91,9 @@ def test_a_teacher_is_believed_where_the_metadata_bears_it_out(prepared: Path, t
     assert all(pair.item.overview for pair in found["train"])
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert sum(counts["train"]["refused"].values()) > 0
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[::3] if row["id"] in {pair.id for pair in found["train"]}))
+    of_training = run(prepared, "--target", "teacher", "--teacher", path, "--out", tmp_path / "again")
+    assert "`train.describe` has to describe items of that split too" in " ".join(of_training.stderr.split())
     path.write_text('{"id": "a"}\n')
     refused = run(prepared, "--target", "teacher", "--teacher", path, "--out", tmp_path / "again")
     assert refused.exit_code == SourceError.exit_code

@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from matinee.errors import SettingsError
 from train import pipeline
 
 EVERYTHING = ("films.csv", "--kind", "film", "--sets", "EVAL", "--seeds", "2", "--smoke", "--out", "work")
@@ -72,3 +73,19 @@ def test_a_step_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     code, commands = run(monkeypatch, "films.csv", fails="train.triplets")
     assert code == 4
     assert [name for name, *_ in commands] == ["train.prepare", "train.triplets"]
+
+
+@pytest.mark.parametrize("base", [("--base", "hub:a/b"), ("--base=hub:a/b",)])
+@pytest.mark.parametrize("loss", [("--loss", "triplet"), ("--loss=triplet",), ("--negatives",)])
+def test_what_training_is_told_the_other_steps_follow(
+    monkeypatch: pytest.MonkeyPatch, base: tuple[str, ...], loss: tuple[str, ...]
+) -> None:
+    code, commands = run(monkeypatch, "films.csv", "--", *base, *loss)
+    assert code == 0
+    params = {name: get_command(import_module(name).app).make_context(name, list(words)).params for name, *words in commands}
+    assert params["train.evaluate"]["before"] == params["train.embedder"]["base"] == "hub:a/b"
+    assert params["train.triplets"]["miner"] == "both"
+
+
+def test_a_seed_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "films.csv", "--", "--seed", "7") == (SettingsError.exit_code, [])

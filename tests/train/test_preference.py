@@ -208,7 +208,7 @@ def test_what_got_worse_is_not_published(
         return
     for again in (result, run()):
         assert again.exit_code == preference.GuardError.exit_code == 8
-        assert "not published: on held-out items bleu fell from 0.300 to 0.200 (tolerance 0.02)" in " ".join(again.stderr.split())
+        assert "not published: on dev items bleu fell from 0.300 to 0.200 (tolerance 0.02)" in " ".join(again.stderr.split())
     assert store.models() == []
     assert not (out / "enhancer-lora").exists()
     weights.check_folder(out / "refused-lora")

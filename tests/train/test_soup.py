@@ -33,11 +33,11 @@ def base(tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def member(tiny_encoder: Any) -> Member:
     """What train.embedder leaves behind, with random weights."""
 
-    def made(folder: Path, base: Path, seed: int, kind: str = "modernbert") -> Path:
+    def made(folder: Path, base: Path, seed: int, kind: str = "modernbert", name: str = "known_desc") -> Path:
         tiny_encoder.save(folder / "model", kind, seed=seed)
         settings = {"base": str(base), "base_digest": weights.digest(base)}
         more = {"digest": f"{seed}" * 64, "base_revision": "pinned"}
-        runs.write_manifest(folder, "embedder", settings, {f"triplets/{seed}.jsonl": "0" * 64}, **more)
+        runs.write_manifest(folder, "embedder", settings, {f"triplets/{name}.jsonl": "0" * 64}, **more)
         return folder
 
     return made
@@ -71,6 +71,14 @@ def test_what_is_not_of_one_base_is_refused(tiny_encoder: Any, base: Path, membe
     assert other.exit_code != 0
     assert "not one architecture" in other.output
     assert not (tmp_path / "soup" / runs.MANIFEST).exists()
+
+
+def test_a_result_that_is_not_whole_any_more_is_named(base: Path, member: Member, tmp_path: Path) -> None:
+    made = member(tmp_path / "a", base, 1)
+    (made / "model" / "config.json").unlink()
+    done = run(made, "--out", tmp_path / "soup")
+    assert done.exit_code != 0
+    assert "config.json is not what its manifest says: run `python -m train.embedder` again" in " ".join(done.output.split())
 
 
 def test_a_folder_that_is_no_result_is_named(tmp_path: Path) -> None:
