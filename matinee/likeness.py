@@ -51,10 +51,10 @@ def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
 
     A point without a text vector yet gets no item vector.
     """
-    weights = manifest.facts if ITEM in manifest.dimensions else None
-    if weights is not None:
+    if manifest.facts is not None and ITEM in manifest.dimensions:
+        weights = manifest.facts
         return [_completed(point, weights) if TEXT in point.dense else point for point in points]
-    return [replace(point, dense={TEXT: point.dense[TEXT]}) if ITEM in point.dense else point for point in points]
+    return [replace(point, dense={name: vector for name, vector in point.dense.items() if name in manifest.dimensions}) for point in points]
 
 
 def _completed(point: Point, weights: FactWeights) -> Point:

@@ -99,8 +99,10 @@ def readapt(model: Any, adapter: Path, *, trainable: bool = True) -> Any:
 
 def shape(adapter: Path) -> dict[str, Any]:
     """Rank, alpha and dropout of an adapter on disk: going on with it keeps them."""
-    config = weights.read_json(adapter / "adapter_config.json")
-    return {"rank": config["r"], "alpha": config["lora_alpha"], "dropout": config["lora_dropout"]}
+    from peft import LoraConfig
+
+    config = LoraConfig.from_pretrained(str(adapter))
+    return {"rank": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
 
 
 def in_fp32(model: Any) -> None:

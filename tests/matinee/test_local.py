@@ -165,7 +165,7 @@ def test_a_rollback_without_a_server_keeps_what_the_api_wrote(twice: Settings, l
 
     async def write(live: LiveIndex) -> None:
         points = PointMaker(embedder, "raw")([mine], [mine.uid("demo")], origin="api", revisions=[new_revision()])
-        await live.upsert(points, fingerprint=embedder.fingerprint)
+        await live.upsert(points, fingerprint=embedder.fingerprint, recipe="raw")
         await live.delete(films[0].uid("demo"))
 
     async def read(live: LiveIndex) -> list[Any]:

@@ -190,7 +190,7 @@ def test_what_got_worse_is_not_published(
         shutil.copytree(tiny_adapter, Path(plan["work"]) / "trainer")
         Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
         figures = [{"epoch": epoch, "adherence": 1.0, "clean": 1.0, "bleu": bleu} for epoch, bleu in ((0, 0.3), (1, after))]
-        return {"checkpoint": plan["work"], "epochs": figures, "step": 1, "seconds": 1.0, "peak_gb": 0.1}
+        return {"checkpoint": plan["work"], "epochs": figures, "step": 1, "seconds": 1.0, "left_out": 0, "peak_gb": 0.1}
 
     monkeypatch.setattr(launch, "run", trained)
     monkeypatch.setenv("MATINEE_HOME", str(tmp_path))
