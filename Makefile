@@ -9,8 +9,8 @@ PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo
 
-test: check  ## everything: style, types, imports, tests
-	$(VENV)/bin/pytest
+test: check  ## everything: style, types, imports, tests (two processes, each with models of its own: 8 GB)
+	$(VENV)/bin/pytest --numprocesses 2
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .

@@ -96,7 +96,7 @@ def _lines(axes: Axes, panel: Panel, drawn: Drawn) -> None:
     # Room above for the legend, and a little below, so that a line at 0 is seen.
     axes.set_ylim(-0.03 * top, top * (1.1 + 0.08 * math.ceil(min(len(drawn), MOST_LINES) / 2)))
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.05 * top])
-    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=6))
+    axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
     axes.yaxis.set_major_formatter(lambda value, _: written(value, panel.unit))
     axes.tick_params(labelsize=7, colors=DIM)
