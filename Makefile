@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo
 
-test: check  ## everything: style, types, imports, tests (two processes, each with models of its own: 8 GB)
+test: check  ## everything: style, types, imports, tests (in two processes)
 	$(VENV)/bin/pytest --numprocesses 2
 
 check: $(VENV)/.ready-dev
