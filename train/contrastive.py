@@ -26,8 +26,8 @@ class Recipe:
 
     loss: Loss = "mnr"
     epochs: int = 1
-    batch: int = 32
-    lr: float = 1e-4
+    batch: int = 128
+    lr: float = 2e-4
     warmup: float = 0.1
     schedule: str = "linear"
     weight_decay: float = 0.01

@@ -35,7 +35,7 @@ def main(
     revision: Annotated[str | None, typer.Option(help="of a hub model")] = None,
     loss: Annotated[str, typer.Option(help="mnr, cached, guided or triplet")] = Recipe.loss,
     epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(min=2, help="a worker's")] = Recipe.batch,
+    batch: Annotated[int, typer.Option(min=2, help="a worker's; with less memory --batch 32 --lr 1e-4, or --loss cached")] = Recipe.batch,
     lr: Annotated[float, typer.Option(help="the highest learning rate")] = Recipe.lr,
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = Recipe.warmup,
     schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = Recipe.schedule,

@@ -26,7 +26,7 @@ START_S, STOP_S = 240, 90
 SETTINGS = {
     "MATINEE_CATALOGUE": "demo",
     # A busy machine is no failure here.
-    "MATINEE_ENHANCER__DEADLINE_S": "60",
+    "MATINEE_ENHANCER__DEADLINE_S": "50",
     "MATINEE_SERVING__DEADLINE_S": "60",
     "MATINEE_SERVING__DRAIN_S": "60",
     # Few enough that a test can fill them.
