@@ -15,7 +15,6 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ NEW_TOKENS = 32
 
 def speed(backend: Any, texts: Sequence[str], batch: int) -> dict[str, float]:
     """Tokens a second, and tokens a CPU second, of `texts` in batches, in the order given."""
-    writing = Writing(NEW_TOKENS, head=prompts.worked_examples())
-    backend.generate(texts[:batch], replace(writing, max_new_tokens=4))
+    writing = Writing(NEW_TOKENS)
+    backend.generate(texts[:batch], Writing(4))
     clock, cpu, tokens = time.perf_counter(), time.process_time(), 0
     for start in range(0, len(texts), batch):
         tokens += sum(answer.tokens for answer in backend.generate(texts[start : start + batch], writing))

@@ -187,7 +187,6 @@ class Enhancer:
             one_line=not self._chat,
             sentences=prose.MAX_SENTENCES,
             deadline=deadline,
-            head=prompts.worked_examples() if self._guided else "",
         )
         return self._backend.generate([self.prompt(item) for item in items], writing)
 

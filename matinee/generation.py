@@ -24,10 +24,7 @@ _HQQ_GROUP = {4: 64, 3: 32, 2: 16}
 
 @dataclass(frozen=True)
 class Writing:
-    """How to write: `one_line` stops at a line's end, `sentences` after that many ends of sentences, `deadline` at that monotonic time.
-
-    `head` is what the prompts of many calls begin with: an engine that can reads it once.
-    """
+    """How to write: `one_line` stops at a line's end, `sentences` after that many ends of sentences, `deadline` at that monotonic time."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -36,7 +33,6 @@ class Writing:
     one_line: bool = False
     sentences: int = 0
     deadline: float | None = None
-    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,8 @@ class _Stops:
 class CTranslate2Backend:
     """CTranslate2 int8 on the CPU: the fastest way there for one prompt, or for prompts of about one length.
 
-    What the longer ones of a batch have more than the shortest is read token by token, as if it were being written.
+    What the longer ones of a batch have more than the shortest is read token by token, as if it were being written. (`static_prompt`, which
+    would read the worked examples once, corrupts the heap in ctranslate2 4.8.5.)
     """
 
     precision = "ct2-int8"
@@ -134,15 +131,11 @@ class CTranslate2Backend:
     def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
         if not prompts:
             return []
-        rows = [self._tokens(prompt) for prompt in prompts]
-        head = self._tokens(writing.head) if writing.head else []
-        # A shortened prompt may begin otherwise, and tokens may join across the seam.
-        head = head if all(row[: len(head)] == head and len(row) > len(head) for row in rows) else []
+        ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
         stop = self._stops.watcher(writing)
         self._seed(writing.seed)
         results = self._generator.generate_batch(
-            [row[len(head) :] for row in rows],
-            static_prompt=head or None,
+            [self.tokenizer.convert_ids_to_tokens(row) for row in ids],
             max_length=writing.max_new_tokens,
             sampling_topk=1 if writing.temperature == 0 else 0,
             sampling_topp=1 if writing.temperature == 0 else 0.95,
@@ -154,10 +147,6 @@ class CTranslate2Backend:
         )
         written = [result.sequences_ids[0] for result in results]
         return [Answer(self.tokenizer.decode(row, skip_special_tokens=True), len(row)) for row in written]
-
-    def _tokens(self, text: str) -> list[str]:
-        tokens: list[str] = self.tokenizer.convert_ids_to_tokens(self.tokenizer(text).input_ids)
-        return tokens
 
 
 class TransformersBackend:

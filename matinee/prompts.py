@@ -130,12 +130,8 @@ def enhancer_prompt(item: Item, tokenizer: ChatTokenizer | None = None, *, examp
         turn = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
         # Gemma's template writes it, and so does the tokenizer when it reads the prompt: twice is not what the model was trained on.
         return turn.removeprefix(tokenizer.bos_token or "")
-    return f"{worked_examples(examples)}{told}\n{ANSWER}"
-
-
-def worked_examples(count: int = 2) -> str:
-    """What a form prompt begins with."""
-    return "".join(f"{facts_text(example)}\n{ANSWER} {answer}\n\n" for example, answer in EXAMPLES[:count])
+    shown = [f"{facts_text(example)}\n{ANSWER} {answer}" for example, answer in EXAMPLES[:examples]]
+    return "\n\n".join([*shown, f"{told}\n{ANSWER}"])
 
 
 def lead(item: Item) -> str:

@@ -1,7 +1,6 @@
 """`matinee.generation`: both engines on a tiny Gemma 3, every precision, and what can't be loaded or converted."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,33 +100,6 @@ def test_a_merged_adapter_survives_the_conversion_to_ctranslate2(tiny_base: Path
     assert plain.generate(PROMPTS, WRITING) != adapted.generate(PROMPTS, WRITING)
     assert plain.generate([], WRITING) == []
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
-
-
-def test_a_common_head_is_read_once_and_changes_nothing(tiny_base: Path, tmp_path: Path) -> None:
-    backend = generation.load(tiny_base, None, "ct2-int8", models_dir=tmp_path)
-    given = Spy(backend._generator)
-    backend._generator = given
-    for prompts, head, static in (
-        (["a b c d", "a b c e f"], "a b c", True),
-        (["a b c d", "b c"], "a b c", False),  # One does not begin so.
-        (["a b c", "a b c d"], "a b c", False),  # One is no longer than that.
-    ):
-        for prompt in prompts:
-            assert backend.generate([prompt], replace(WRITING, head=head)) == backend.generate([prompt], WRITING)
-        backend.generate(prompts, replace(WRITING, head=head))
-        assert bool(given.static) == static
-
-
-class Spy:
-    """The engine, and the static prompt that it was given last."""
-
-    def __init__(self, generator: Any) -> None:
-        self.generator = generator
-        self.static: Any = None
-
-    def generate_batch(self, rows: Any, *, static_prompt: Any, **options: Any) -> Any:
-        self.static = static_prompt
-        return self.generator.generate_batch(rows, static_prompt=static_prompt, **options)
 
 
 def test_what_ctranslate2_cannot_convert_is_said(tiny_base: Path, tmp_path: Path) -> None:
