@@ -8,9 +8,8 @@
     python -m train.describe work/prepared --out work/two.jsonl --title Inception --title Interstellar
     python -m train.describe work/prepared --out work/smoke.jsonl --smoke                              # four items
 
-CTranslate2 int8 on a CPU (`--precision bf16` is faster where that has bf16 instructions), bf16 on a GPU, 48 items at a time. Run it again
-and it goes on where it was; with other settings or another model the same file is refused. What serving would show is checked against the
-metadata; `--unchecked` keeps what the model itself said, and
+CTranslate2 int8 on a CPU, bf16 on a GPU, 48 items at a time. Run it again and it goes on where it was; with other settings or another model
+the same file is refused. What serving would show is checked against the metadata; `--unchecked` keeps what the model itself said, and
 `--hide-overview` implies it, because nothing is left to check a plot against. A sample is by seed alone: a larger one holds the smaller.
 `--first` puts what evaluation sets look for to its head, so that a part of a catalogue can be judged.
 """
