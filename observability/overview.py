@@ -104,8 +104,8 @@ _USERS = (
     ),
     View(
         "Degraded answers",
-        {"{{part}}": any_or_zero(rate("ray_matinee_degraded_total", "part"), _REQUESTS)},
-        "Answers a second that were given without a part.",
+        {"{{part}} {{reason}}": any_or_zero(rate("ray_matinee_degraded_total", "part, reason"), _REQUESTS)},
+        "Answers a second that were given without a part, and why: late (deadline), full (overloaded), gone or switched off (unavailable).",
         "reqps",
     ),
     View(
@@ -155,7 +155,7 @@ _ROOM = (
     View(
         "Use of replicas",
         {"{{deployment}}": f"avg by (deployment) ({of('ray_serve_replica_utilization_percent', of=PART)})"},
-        "Part of what max_ongoing_requests allows that is in use, in percent.",
+        "Part of what max_ongoing_requests allows that is in use, over Ray's window of the last ten minutes.",
         "percent",
     ),
     View("CPU of nodes", {"{{pod}}": of("ray_node_cpu_utilization", of=PLACE)}, "Of the pod's CPUs.", "percent", top=100),

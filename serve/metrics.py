@@ -39,7 +39,12 @@ METRICS: dict[str, Spec] = {
     "stage": Spec(
         "histogram", "matinee_stage_ms", "Time of one stage of a request, ms: enhance, embed or retrieve, waiting included", ("stage",), _MS
     ),
-    "degraded": Spec("counter", "matinee_degraded", "Answers given without a part that was late or full", ("part",)),
+    "degraded": Spec(
+        "counter",
+        "matinee_degraded",
+        "Answers given without a part, by the error's code: deadline, overloaded or unavailable",
+        ("part", "reason"),
+    ),
     "refused": Spec("counter", "matinee_refused", "Requests refused at the door because too many were under way", ()),
     "cache": Spec("counter", "matinee_cache", "Look-ups in the gateway's caches of embeddings and descriptions", ("cache", "result")),
     "hop_batch": Spec("histogram", "matinee_hop_batch", "Requests that travelled together in one call to a deployment", ("part",), _SIZES),

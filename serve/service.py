@@ -185,10 +185,10 @@ class Service:
     async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
         try:
             return await self.describe(item, trace)
-        except LATE:
+        except LATE as error:
             if "enhancer" not in trace.degraded:
                 trace.degraded.append("enhancer")
-                self.metrics.degraded(part="enhancer")
+                self.metrics.degraded(part="enhancer", reason=error.code)
             return None
 
     async def _expansion(self, text: str, trace: Trace) -> str:

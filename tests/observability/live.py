@@ -1,9 +1,11 @@
 """The real thing for this folder's tests: `matinee demo` with its probe, and Prometheus, scraping as the chart's PodMonitors say.
 
 The server's limits are so low that some requests fail, are refused or come degraded: a dashboard has to show that too. Before the version
-that it serves there is one of an export that lost a column: `index rollback` is what makes searches worse, and better again.
+that it serves there are two broken ones, of an export that lost a column and of an ingest that mixed up its vectors: going to one of them
+makes searches worse, and `index rollback` better again.
 """
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -26,6 +28,8 @@ from pod_monitors import scrape_config
 from waiting import until
 
 from matinee import demo
+from matinee.index import IndexStore, open_store
+from matinee.loading import load_settings
 from observability.prometheus import Prometheus, Series, running
 
 _spec = importlib.util.spec_from_file_location("e2e_tools", ROOT / "tests" / "e2e" / "conftest.py")
@@ -63,11 +67,22 @@ SETTINGS = {
     "MATINEE_PROBE__DEADLINE_S": "5",
     "MATINEE_PROBE__MAX_QUERIES": "15",
     "MATINEE_PROBE__METRICS_PORT": "0",
+    "MATINEE_INDEX__KEEP_VERSIONS": "3",
     "MATINEE_EVENTS__FLUSH_S": "1",
     "MATINEE_EVENTS__FLUSH_EVENTS": "20",
     "MATINEE_EVENTS__MAX_WAITING": "50",
 }
 ANNOUNCED = ("server.json", "probe.json")
+_SHIFTED_INGEST = """
+import runpy
+import numpy as np
+from matinee.embedder import Embedder
+right = Embedder.encode
+Embedder.encode = lambda *given, **named: np.roll(right(*given, **named), 1, axis=0)
+runpy.run_module("train.ingest", run_name="__main__")
+"""
+"""An ingest off by one: each item gets the vector of the one before it."""
+LOST_COLUMN, SHIFTED_VECTORS = "lost column", "shifted vectors"
 START_S = 300
 
 
@@ -80,6 +95,8 @@ class Stack:
     objects: list[Object]
     folder: Path
     since: float
+    broken: dict[str, str]
+    """What is wrong with a version -> its name."""
 
     def series(self, expression: str) -> list[Series]:
         """The series of an expression over the last minute that have a value."""
@@ -98,13 +115,18 @@ class Stack:
 
         return until(answer, f"{method} {path} is let in").raise_for_status().json()
 
-    def roll_back(self) -> None:
-        """The index goes to the version before, and the server with it."""
+    @contextmanager
+    def gone_wrong(self, how: str) -> Iterator[None]:
+        """The server answers from a broken version until the end of the `with`."""
         version = lambda: self.ask("GET", "/v1/info")["index"]["version"]  # noqa: E731
-        now = version()
+        good = version()
+        index = demo_index(self.server.home)
+        asyncio.run(index.switch(self.broken[how]))
+        until(lambda: version() == self.broken[how], "the server follows")
+        yield
         done = self.server.cli("index", "rollback", "--json")
         assert done.returncode == 0, done.stderr
-        until(lambda: version() != now, "the server follows")
+        until(lambda: version() == good, "the server goes back")
 
 
 @contextmanager
@@ -112,15 +134,31 @@ def stack(folder: Path, home: Path) -> Iterator[Stack]:
     """Everything, with load on it, until the end of the `with`."""
     objects = template(given=CHART_VALUES)
     e2e.new_home(home)
-    done = e2e.run(home, "train.ingest", str(without_overviews(folder)), "--kind", "film", "--catalogue", "demo", **SETTINGS)
-    assert done.returncode == 0, done.stderr
+    broken = {
+        LOST_COLUMN: _ingest(home, "-m", "train.ingest", str(without_overviews(folder)), "--kind", "film"),
+        SHIFTED_VECTORS: _ingest(home, "-c", _SHIFTED_INGEST, str(demo.FILMS), "--kind", "film"),
+    }
     with ExitStack() as exits:
         server = exits.enter_context(_demo(home, folder))
         ray, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
         config = prometheus_config(objects, folder, ray, probe)
         prometheus = exits.enter_context(running(config, folder / "prometheus", e2e.free_port()))
         exits.enter_context(_load(server.url))
-        yield Stack(server, prometheus, objects, folder, time.time())
+        yield Stack(server, prometheus, objects, folder, time.time(), broken)
+
+
+def demo_index(home: Path) -> IndexStore:
+    """The versions of the demo's catalogue."""
+    return open_store(load_settings({"catalogue": "demo"}, environ=e2e.environment(home, **SETTINGS)))
+
+
+def _ingest(home: Path, *command: str) -> str:
+    """The version that an ingest into the demo's catalogue makes."""
+    environment = e2e.environment(home, **SETTINGS)
+    words = [sys.executable, *command, "--catalogue", "demo", "--json"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["version"])
 
 
 def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str) -> dict[str, Any]:

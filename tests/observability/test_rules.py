@@ -89,7 +89,7 @@ RECALL = 'matinee_probe_recall_at_10{namespace="ns",matinee_release="matinee",se
 ANN = 'matinee_probe_ann_recall_at_10{namespace="ns",filtered="true"}'
 ROUND = 'matinee_probe_last_success_timestamp_seconds{namespace="ns"}'
 ROUNDS = 'matinee_probe_rounds_total{namespace="ns"}'
-DEGRADED = f'ray_matinee_degraded_total{{{APP},part="enhancer"}}'
+DEGRADED = f'ray_matinee_degraded_total{{{APP},part="enhancer",reason="deadline"}}'
 REFUSED = f"ray_matinee_refused_total{{{APP}}}"
 UP = f'ray_matinee_index_up{{{APP},replica="a"}}'
 UP_B = f'ray_matinee_index_up{{{APP},replica="b"}}'

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faults import FAULTS, Fault
-from live import Stack, stack
+from live import LOST_COLUMN, SHIFTED_VECTORS, Stack, stack
 from waiting import until
 
 from observability import pictures
@@ -127,16 +127,20 @@ def test_every_metric_is_exported_or_excused(live: Stack) -> None:
     eventually(live, {name: name for name in names - ABSENT.keys()})
 
 
-def test_a_search_that_got_worse_raises_the_alert_and_clears_it(live: Stack) -> None:
+@pytest.mark.parametrize(
+    ("broken", "modes"),
+    [(LOST_COLUMN, {"dense", "sparse", "hybrid"}), (SHIFTED_VECTORS, {"dense", "hybrid"})],
+    ids=[LOST_COLUMN, SHIFTED_VECTORS],
+)
+def test_a_search_that_got_worse_raises_the_alert_and_clears_it(live: Stack, broken: str, modes: set[str]) -> None:
     eventually(live, {"recall": "matinee:recall:usual"})
-    assert not live.firing("MatineeRecallDrop")
-    live.roll_back()
-    modes = {"dense", "sparse", "hybrid"}
-    until(lambda: {a["labels"]["mode"] for a in live.firing("MatineeRecallDrop")} == modes, "the alert fires", PATIENCE_S)
-    for alert in live.firing("MatineeRecallDrop"):
-        assert re.search(r"fell by \d", alert["annotations"]["description"]), alert
-    live.roll_back()
-    until(lambda: not live.firing("MatineeRecallDrop"), "the alert clears", PATIENCE_S)
+    firing = lambda: {alert["labels"]["mode"] for alert in live.firing("MatineeRecallDrop")}  # noqa: E731
+    assert not firing()
+    with live.gone_wrong(broken):
+        until(lambda: firing() == modes, lambda: f"the alert fires for {modes}: {firing()}", PATIENCE_S)
+        for alert in live.firing("MatineeRecallDrop"):
+            assert re.search(r"fell by \d", alert["annotations"]["description"]), alert
+    until(lambda: not firing(), "the alert clears", PATIENCE_S)
 
 
 def test_what_alerts_say_is_rendered(live: Stack) -> None:

@@ -152,6 +152,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
     await service.recommend(recommend(likes=[{"item": {"title": f"Film {n}"}} for n in range(3)]), now)
     assert sorted(parts.described) == ["Film 1", "Film 2"]
     assert now.degraded == ["enhancer"]
+    assert service.metrics._sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 1
     assert now.stages.keys() == {"enhance", "embed", "retrieve"}
 
 
