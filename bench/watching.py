@@ -5,7 +5,8 @@
 Serves the bundled films, without an enhancer and without caches. The servers take turns under the same load, in an order that turns
 round each time, so that what else the machine does falls on all alike; a cost is the median of the ratios within a round: of requests a
 second, and of CPU time a request, of all the server's processes, which other work disturbs less. In the probe's turns it begins a round of
-its own (by default it does so every 300 s); in the other turns it is stopped. Nobody scrapes.
+its own (by default it does so every 300 s); in the other turns it is stopped. Nobody scrapes. What one round takes is measured too, on the
+server when nobody else asks: CPU time of server and probe, less that of the same server at rest for as long.
 """
 
 import argparse
@@ -23,10 +24,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil  # type: ignore[import-untyped]
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.serve import load, matinee_server, requests_of
 from matinee import demo
+from matinee.settings_serving import ProbeSettings
 
 BARE, METRICS, PROBED = "no metrics", "metrics", "metrics, probe"
 CASES = ("similar", "hybrid")
@@ -56,6 +60,7 @@ def main() -> None:
         probe = exits.enter_context(_probe(on, watched, args.seconds))
         queries = Path(demo.__file__).parent / "queries" / "queries.jsonl"
         turns = {BARE: (off, _family(bare)), METRICS: (on, _family(watched)), PROBED: (on, _family(watched))}
+        each = one_round(probe, watched)
         rows = []
         for case in args.cases:
             requests = requests_of(case, False, ids, [queries], watched)
@@ -72,8 +77,12 @@ def main() -> None:
                     rows.append({"case": case, "round": turn, "variant": variant, **found})
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(table(rows))
+    print(
+        f"\none round of the probe: {each['cpu_s']:.2f} CPU seconds (median of {len(each['rounds'])}), "
+        f"each {ProbeSettings().interval_s:.0f} s: {each['share']:.2%} of this machine's {os.cpu_count()} cores"
+    )
     if args.out:
-        args.out.write_text(json.dumps(rows, indent=1))
+        args.out.write_text(json.dumps({"turns": rows, "round": each}, indent=1))
 
 
 def _homes(folder: Path) -> tuple[Path, Path]:
@@ -115,6 +124,36 @@ def _asking(probe: "subprocess.Popen[bytes]") -> Iterator[None]:
         yield
     finally:
         probe.send_signal(signal.SIGSTOP)
+
+
+def one_round(probe: "subprocess.Popen[bytes]", home: Path, times: int = 5) -> dict[str, Any]:
+    """CPU seconds of a round, of the server and the probe together, and its share of all cores at the default interval."""
+    family = [*_family(home), psutil.Process(probe.pid)]
+    took = []
+    for _ in range(times):
+        with _asking(probe):
+            _round_ended(home)
+            start, before = time.perf_counter(), _cpu_ms(family)
+            _round_ended(home)
+            busy, seconds = _cpu_ms(family) - before, time.perf_counter() - start
+        before = _cpu_ms(family)
+        time.sleep(seconds)
+        took.append((busy - (_cpu_ms(family) - before)) / 1000)
+    middle = statistics.median(took)
+    return {"rounds": took, "cpu_s": middle, "share": middle / ProbeSettings().interval_s / (os.cpu_count() or 1)}
+
+
+def _round_ended(home: Path) -> None:
+    """Waits for the end of the probe's round, or of the next one."""
+    before = _rounds(home)
+    while _rounds(home) == before:
+        time.sleep(0.2)
+
+
+def _rounds(home: Path) -> float:
+    """How many rounds the probe has ended."""
+    told = httpx.get(json.loads((home / "probe.json").read_text(encoding="utf-8"))["metrics"], timeout=10).text
+    return sum(s.value for family in text_string_to_metric_families(told) for s in family.samples if s.name == "matinee_probe_rounds_total")
 
 
 def _family(home: Path) -> list[psutil.Process]:
