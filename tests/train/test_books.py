@@ -1,4 +1,4 @@
-"""Another kind of catalogue by the same path: books are prepared, described, trained on, ingested, served and recommended."""
+"""Another kind of catalogue by the same path: books teach the enhancer and the embedder, are described, ingested and served."""
 
 import asyncio
 import os
@@ -21,7 +21,8 @@ from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 from serve.service import Service
 from serve.state import State
-from train import describe, ingest, prepare, triplets
+from train import describe, ingest, instructions, prepare, triplets
+from train.runs import ADAPTER
 
 ROOT = Path(__file__).parents[2]
 BOOKS = ROOT / "examples" / "books" / "books.jsonl"
@@ -31,6 +32,13 @@ def run(app: Any, *args: object) -> Result:
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exit_code == 0, result.output
     return result
+
+
+def job(name: str, *args: object) -> None:
+    """A job of Ray Train to its end."""
+    command = [sys.executable, "-m", f"train.{name}", *map(str, args), "--smoke"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_books_are_clean() -> None:
@@ -61,23 +69,24 @@ def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_
         "MATINEE_CATALOGUE": "books",
         "MATINEE_EMBEDDER__PRECISION": "fp32",
         "MATINEE_ENHANCER__MODEL": gemma,
-        "MATINEE_ENHANCER__ADAPTER": tiny_gemma.save_adapter(gemma, tmp_path / "adapter"),
         "MATINEE_ENHANCER__PRECISION": "fp32",
         "MATINEE_ENHANCER__MAX_NEW_TOKENS": 8,
         "MATINEE_ENHANCER__RETRIES": 0,
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
-    prepared, pairs, tuned = tmp_path / "prepared", tmp_path / "triplets", tmp_path / "embedder"
+    prepared, taught, wordy = tmp_path / "prepared", tmp_path / "instructions", tmp_path / "enhancer"
+    pairs, tuned = tmp_path / "triplets", tmp_path / "embedder"
     run(prepare.app, BOOKS, "--out", prepared)
-    run(describe.app, prepared, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)
+    run(instructions.app, prepared, "--target", "overview", "--out", taught)
+    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512")
+    run(describe.app, prepared, "--adapter", wordy / ADAPTER, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)
+    monkeypatch.setenv("MATINEE_ENHANCER__ADAPTER", str(wordy / ADAPTER))
     rows = [orjson.loads(line) for line in (tmp_path / "descriptions.jsonl").read_bytes().splitlines()]
     assert len(rows) == 50
     assert all(row["description"] for row in rows)
     run(triplets.app, prepared, "--out", pairs, "--count", 32, "--negatives", "bm25")
-    command = [sys.executable, "-m", "train.embedder", pairs, "--prepared", prepared, "--out", tuned, "--smoke", "--fp32", "--epochs", "1"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    job("embedder", pairs, "--prepared", prepared, "--out", tuned, "--fp32", "--epochs", "1")
     monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tuned / "model"))
     # Who loaded an enhancer now would fail: all descriptions are written.
     monkeypatch.setattr("matinee.descriptions.Enhancer", None)
