@@ -88,6 +88,15 @@ def recall_alerts() -> list[Alert]:
             "It finds {{ $value | humanizePercentage }} of what exact search finds; <recall_ann> is expected.",
             "recall-drop.md",
         ),
+        Alert(
+            "MatineeItemsMissing",
+            f"{of('matinee_probe_unknown_items')} / {of('matinee_probe_labelled_items')} > <recall_unknown>",
+            "<recall_for>",
+            "critical",
+            "the index lacks items of the set {{ $labels.set }}",
+            "{{ $value | humanizePercentage }} of the labelled items are not in the index; recall leaves them out, and can't show it.",
+            "recall-drop.md",
+        ),
     ]
 
 
@@ -101,8 +110,17 @@ def answer_alerts() -> list[Alert]:
             "10m",
             "warning",
             "{{ $labels.application }}: answers leave a part out",
-            "{{ $value | humanizePercentage }} of the answers of ten minutes came without a part that was late or full.",
+            "{{ $value | humanizePercentage }} of the answers of ten minutes came without a part that was late, full or not there.",
             "degraded-answers.md",
+        ),
+        Alert(
+            "MatineeUnreachable",
+            f"max by ({place}) ({of('matinee_probe_up')}) == 0",
+            "10m",
+            "critical",
+            "no client gets an answer",
+            "The probe asks as clients do, and is not even told the state. What reaches no gateway burns no budget, so only this tells.",
+            "probe-silent.md",
         ),
         Alert(
             "MatineeProbeSilent",
@@ -205,7 +223,8 @@ def replica_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeReplicasMissing",
-            f"sum by ({BY_DEPLOYMENT}) ({healthy}) - {target} < 0",
+            # Without a single healthy replica there may be no series at all.
+            f"(sum by ({BY_DEPLOYMENT}) ({healthy}) or 0 * {target}) - {target} < 0",
             "15m",
             "warning",
             "{{ $labels.application }}: {{ $labels.deployment }} has fewer replicas than it should",
@@ -229,7 +248,7 @@ def serve_alerts() -> list[Alert]:
         Alert(
             "MatineePodCrashLoop",
             # Prometheus's own word on each scrape: of every pod that has our metrics, without kube-state-metrics.
-            f"sum by (namespace, pod) (resets({of('up')}[30m])) > 3",
+            f"sum by (namespace, matinee_release, pod) (resets({of('up')}[30m])) > 3",
             "0s",
             "warning",
             "{{ $labels.pod }} goes away again and again",

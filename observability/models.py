@@ -53,7 +53,12 @@ _WORK = (
         "Part of the calls to a part in which more than one request travelled: none on an idle server.",
         "percentunit",
     ),
-    View("Wait before the model", quantiles("ray_matinee_queue_wait_ms", "part"), "Time in the replica's queue.", "ms"),
+    View(
+        "Wait before the model",
+        quantiles("ray_matinee_queue_wait_ms", "part"),
+        "From the gateway's call to the moment when the part takes it up.",
+        "ms",
+    ),
     View(
         "Calls",
         quantiles("ray_serve_deployment_processing_latency_ms", "deployment", of_=PART),

@@ -25,6 +25,7 @@ TOKENS: dict[str, str] = {
     "recall_drop": "recall.drop",
     "recall_minimum": "recall.minimum",
     "recall_ann": "recall.ann",
+    "recall_unknown": "recall.unknown",
     "recall_window": "recall.window",
     "recall_baseline": "recall.baseline",
     "recall_for": "recall.for",

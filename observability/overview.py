@@ -1,7 +1,7 @@
 """The dashboard "Overview": what users feel, and whether the parts have room."""
 
 from observability.expressions import ASKING, FAILURES, PROBES
-from observability.panels import NO_QUERIES, PART, PLACE, View, any_or_zero, of, quantiles, rate, share, zero
+from observability.panels import NO_QUERIES, NO_RULES, PART, PLACE, View, any_or_zero, of, quantiles, rate, share, zero
 
 UID, TITLE = "matinee-overview", "Matinee / Overview"
 SAYS = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
@@ -33,10 +33,11 @@ _NUMBERS = (
     View(
         "Degraded",
         {"": f"max({of('matinee:degraded:ratio_rate10m')})"},
-        "Part of the answers of ten minutes that left a part out because it was late or full.",
+        "Part of the answers of ten minutes that left a part out because it was late, full or not there.",
         "percentunit",
         "number",
         4,
+        NO_RULES,
     ),
     View(
         "Recall@10",
@@ -82,6 +83,7 @@ _USERS = (
             "latency 6h": of("matinee:latency:burn_rate6h"),
         },
         "How many times faster than the objectives allow. 14.4 for an hour, or 6 for six, is an alert.",
+        none=NO_RULES,
     ),
     View(
         "Latency by endpoint",
@@ -149,7 +151,7 @@ _ROOM = (
     View(
         "Wait in queues, p95",
         {"{{part}}": f"histogram_quantile(0.95, {rate('ray_matinee_queue_wait_ms_bucket', 'le, part')})"},
-        "From a call's arrival at a part to its model or index handling it.",
+        "From the gateway's call to the moment when the part takes it up.",
         "ms",
     ),
     View(

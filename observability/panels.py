@@ -19,6 +19,7 @@ APP = f'{PLACE},application=~"$application"'
 PART = f'{APP},deployment=~"$deployment"'
 
 NO_QUERIES = "no query set (probe.queries), or no probe"
+NO_RULES = "needs the rules (alerts.enabled), and requests"
 QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 COLUMNS = 24
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")

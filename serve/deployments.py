@@ -173,5 +173,6 @@ async def _reached(name: str, call: Callable[[], Any]) -> Any:
         cause = getattr(error, "cause", None)
         if isinstance(cause, MatineeError):
             raise cause from error
-        logging.getLogger(__name__).warning("%s: %s", name, error)
+        # Its message has the part's traceback, and that what a user wrote; the part's own log has both.
+        logging.getLogger(__name__).warning("%s failed: %s", name, type(cause or error).__name__)
         raise UnavailableError(f"{name} failed or was restarted; ask again in a moment") from error

@@ -117,7 +117,8 @@ class Door:
         except Exception as error:
             response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
             if response is None:
-                log.exception("request %s failed", visit.request_id)
+                found = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
+                log.exception("request failed", extra={"fields": {key: value for key, value in found.items() if value}})
                 message = "something broke here; the server's log has it under this request id"
                 response = envelope(500, "internal", message, visit.request_id)
             visit.outcome = name_of(error, response.status_code)

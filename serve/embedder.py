@@ -56,8 +56,8 @@ class EmbedderReplica:
 
     def _encode(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
         before = embedder.tokens_read
-        with self._handling(units):
-            results = self._encoded(embedder, units)
+        with self._handling(units) as results:
+            results += self._encoded(embedder, units)
         self._metrics.encoded_tokens(embedder.tokens_read - before)
         return results
 

@@ -57,6 +57,11 @@ class EnhancerReplica:
 
     async def _send(self, waiting: list[Timed[Timed[calls.Describe]]]) -> list[Any]:
         batch = [outer.unit for outer in waiting]
+        with self._handling(batch) as results:
+            results += await self._described(batch)
+        return results
+
+    async def _described(self, batch: list[Timed[calls.Describe]]) -> list[Any]:
         results: list[Any] = [DeadlineError("enhancer: the deadline had passed before the work began")] * len(batch)
         wanted = [i for i, is_wanted in enumerate(still_wanted(batch)) if is_wanted]
         items = [batch[i].unit.item for i in wanted]
@@ -64,8 +69,7 @@ class EnhancerReplica:
             return results
         latest = max(batch[i].deadline for i in wanted)
         deadline = time.monotonic() + latest - time.time()
-        with self._handling(batch):
-            descriptions = await self.slot.run(lambda enhancer: enhancer.describe(items, deadline=deadline))
+        descriptions = await self.slot.run(lambda enhancer: enhancer.describe(items, deadline=deadline))
         for i, description in zip(wanted, descriptions, strict=True):
             results[i] = description
             self._metrics.generated_tokens(description.tokens)

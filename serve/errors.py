@@ -93,7 +93,8 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
 
 def outcome(error: Exception, status: int) -> str:
     """An error as metrics count it: by the code that its envelope has."""
-    code = error.code if isinstance(error, MatineeError) else _BY_STATUS.get(status)
+    named = isinstance(error, RequestError) or (isinstance(error, MatineeError) and error.code in STATUS)
+    code = getattr(error, "code", None) if named else _BY_STATUS.get(status)
     return code or ("internal" if status == 500 else "error")
 
 

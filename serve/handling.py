@@ -12,7 +12,7 @@ from serve.tracing import Tracing
 
 
 class Handling:
-    """`with handling(batch): ...` around the work of one part."""
+    """`with handling(batch) as results: results += ...` around the work of one part."""
 
     def __init__(self, part: str, settings: TracingSettings, metrics: Metrics) -> None:
         self._part = part
@@ -20,15 +20,16 @@ class Handling:
         self._tracing = Tracing(settings, part)
 
     @contextmanager
-    def __call__(self, batch: Sequence[Timed[Any]]) -> Iterator[None]:
+    def __call__(self, batch: Sequence[Timed[Any]]) -> Iterator[list[Any]]:
         start = time.time()
         for timed in batch:
             # Clocks of two hosts may differ by more than a short wait.
             self._metrics.queue_wait(max(0.0, start - timed.since) * 1000, part=self._part)
+        results: list[Any] = []
         try:
-            yield
+            yield results
         finally:
-            self._tracing.units(self._part, batch, start)
+            self._tracing.units(self._part, batch, results, start)
 
     def close(self) -> None:
         self._tracing.close()

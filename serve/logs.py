@@ -5,6 +5,7 @@ A line holds ids, codes and times; what users wrote is in it only with `serving.
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -23,7 +24,8 @@ def configure(settings: ServingSettings, part: str, stream: TextIO | None = None
     """From now on the lines of this process look as the settings say."""
     # Not `sys.stderr`, which Serve may have put into its own log, line by line.
     handler = logging.StreamHandler(stream or sys.__stderr__)
-    handler.setFormatter(JsonFormatter(part) if settings.log_format == "json" else TextFormatter(part))
+    formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
+    handler.setFormatter(formatter(part, texts=settings.log_texts))
     for names, least in ((OURS, logging.DEBUG), (THEIRS, logging.WARNING)):
         for name in names:
             logger = logging.getLogger(name)
@@ -39,12 +41,19 @@ def request(logger: logging.Logger, status: int, fields: dict[str, Any]) -> None
         logger.log(level, "request", extra={"fields": {key: value for key, value in fields.items() if value not in (None, [], {})}})
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+class _Formatter(logging.Formatter):
+    """Without `texts` a traceback has its frames and the kinds of its exceptions: their messages may hold what a user wrote."""
 
-    def __init__(self, part: str) -> None:
-        super().__init__()
-        self._part = part
+    def __init__(self, part: str, *, texts: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._part, self._texts = part, texts
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  the name is logging's
+        return super().formatException(ei) if self._texts else _frames(ei[1])
+
+
+class JsonFormatter(_Formatter):
+    """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -60,15 +69,25 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """The same, to be read by people: `key=value` after the message."""
 
-    def __init__(self, part: str) -> None:
-        super().__init__(f"%(asctime)s %(levelname)s {part} %(message)s")
+    def __init__(self, part: str, *, texts: bool) -> None:
+        super().__init__(part, texts=texts, fmt=f"%(asctime)s %(levelname)s {part} %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name is logging's
         fields = getattr(record, "fields", {})
         return " ".join([super().formatMessage(record), *(f"{key}={_plain(value)}" for key, value in fields.items())])
+
+
+def _frames(error: BaseException | None) -> str:
+    """Where it broke, and what led to it, the last one last."""
+    told: list[str] = []
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__} (its message: serving.log_texts)")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\n".join(reversed(told))
 
 
 def _plain(value: Any) -> str:

@@ -28,6 +28,7 @@ from matinee.client import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
 from matinee.loading import load_settings
 from matinee.settings import Settings
+from serve import logs
 from serve.probe_client import ProbeClient
 from serve.probe_metrics import ProbeMetrics
 from serve.probe_round import SIMILAR, Prober, Quality, Report
@@ -100,6 +101,8 @@ def judge(report: Report, metrics: ProbeMetrics, *, min_recall: float | None, ma
     unusable = list(report.trouble)
     if min_recall is not None and not report.trouble and not report.queries:
         unusable.append(f"there is no query set for the catalogue {report.catalogue!r}, so no recall to judge: set probe.queries")
+    if report.not_compared:
+        console.print(f"[yellow]probe[/]: {escape(report.not_compared)}", highlight=False, soft_wrap=True)
     for fault in (*unusable, *faults):
         console.print(f"[red]probe[/]: {escape(fault)}", highlight=False, soft_wrap=True)
     return UNUSABLE if unusable else BELOW if faults else FINE
@@ -129,7 +132,8 @@ def _table(report: Report, metrics: ProbeMetrics) -> Table:
 
 def _serve(settings: Settings) -> None:
     """Rounds and their metrics until SIGINT or SIGTERM."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logs.configure(settings.serving, "probe")
+    # A line each round: what it found.
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeMetrics()
     with _exported(settings, metrics) as address, _announced(settings, address):
@@ -178,6 +182,8 @@ async def _watch(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> N
 def _say(report: Report) -> None:
     for trouble in report.trouble:
         log.warning("%s", trouble)
+    if report.not_compared:
+        log.info("%s", report.not_compared)
     figures: list[Any] = [f"{found.set} {found.mode} recall@10 {found.recall:.3f}" for found in _judged(report)]
     figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
     if report.catalogue:

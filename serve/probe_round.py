@@ -46,8 +46,13 @@ class Quality:
 
 @dataclass(frozen=True)
 class Report:
-    """What a round found. `trouble` says why something that should be there is not; empty after a whole round."""
+    """What a round found. `trouble` says why something that should be there is not; empty after a whole round.
 
+    `up`: the server told its state. `not_compared`: why approximate search could not be held against exact search, where nothing is wrong
+    but the key.
+    """
+
+    up: bool = False
     catalogue: str = ""
     default_mode: str = ""
     version: str = ""
@@ -57,6 +62,7 @@ class Report:
     labelled: Mapping[str, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
     ann_recall: Mapping[bool, float] = field(default_factory=dict)
+    not_compared: str = ""
     trouble: tuple[str, ...] = ()
 
 
@@ -66,23 +72,26 @@ class Prober:
     def __init__(self, settings: ProbeSettings) -> None:
         self._settings = settings
         self._given = probe_queries.read(settings)
+        self._up = False
         self._index: tuple[str, int] | None = None
         self._present: dict[str, bool] = {}
 
     async def round(self, client: ProbeClient) -> Report:
         """Never raises for what a server does: that is in the report."""
+        self._up = False
         try:
             async with asyncio.timeout(self._settings.interval_s):
                 return await self._round(client)
         except TimeoutError:
-            return Report(trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
+            return Report(up=self._up, trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
         except AskError as error:
-            return Report(trouble=(str(error),))
+            return Report(up=self._up, trouble=(str(error),))
 
     async def _round(self, client: ProbeClient) -> Report:
         info = await client.get("info", "/v1/info")
         if not {"catalogue", "index", "search"} <= info.keys():
             raise AskError("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
+        self._up = True
         index = info["index"]
         if index is None:
             raise AskError("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
@@ -91,8 +100,11 @@ class Prober:
         trouble: list[str] = []
         sets = probe_queries.for_catalogue(self._given, info["catalogue"], self._settings.max_queries)
         measured = [await self._measure(client, queries, trouble) for queries in sets]
-        ann = await self._ann_recall(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else {}
+        ann, not_compared = (
+            await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
+        )
         return Report(
+            up=True,
             catalogue=info["catalogue"],
             default_mode=info["search"]["mode"],
             version=index["version"],
@@ -102,6 +114,7 @@ class Prober:
             labelled={queries.name: len(_items(queries)) for queries in sets},
             unknown={queries.name: unknown for queries, (_, unknown) in zip(sets, measured, strict=True)},
             ann_recall=ann,
+            not_compared=not_compared,
             trouble=tuple(trouble),
         )
 
@@ -159,6 +172,15 @@ class Prober:
             )
         return unknown
 
+    async def _compared(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> tuple[dict[bool, float], str]:
+        """`_ann_recall`, or why there is none: without keys nobody may search exactly from afar, and that is no fault of a round."""
+        try:
+            return await self._ann_recall(client, sets, trouble), ""
+        except AskError as error:
+            if error.reason == "forbidden":
+                return {}, f"approximate search is not held against exact search, which takes a key with the scope admin: {error}"
+            raise
+
     async def _ann_recall(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> dict[bool, float]:
         """How much of the exact best `K` the approximate search finds, without and with a filter (False, True)."""
         texts = await self._texts(client, sets)
@@ -176,6 +198,8 @@ class Prober:
                 # One alone first: without the scope, all the others would fail alike.
                 answers = {texts[0]: await overlap(texts[0])} | await _each(overlap, texts[1:])
             except AskError as error:
+                if error.reason == "forbidden":
+                    raise
                 trouble.append(f"approximate against exact search: {error}")
                 return found
             parts = [part for part in answers.values() if part is not None]

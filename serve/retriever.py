@@ -102,9 +102,9 @@ class Retriever:
 
     async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
         """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
-        with self._handling(batch):
+        with self._handling(batch) as results:
             await self._handed_over()
-            results = await self._results(batch)
+            results += await self._results(batch)
         # Its own state it knows without the store.
         self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, calls.Status))
         return results

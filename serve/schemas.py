@@ -154,7 +154,7 @@ class RankedResponse(BaseModel):
     items: list[Ranked]
     score_type: Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity"]
     likes: list[Liked] = []
-    degraded: list[str] = Field([], description="parts that were late or full, so that the answer was made without them")
+    degraded: list[str] = Field([], description="parts that were late, full or not there, so that the answer was made without them")
     debug: Debug | None = Field(None, description="only where it was asked for")
     request_id: str
 

@@ -66,12 +66,16 @@ class Tracing:
                 span.set_status(otel.StatusCode.ERROR, getattr(error, "code", "internal"))
                 raise
 
-    def units(self, part: str, batch: "Sequence[Timed[Any]]", start: float) -> None:
-        """Spans for the units of a batch that was handled from `start` until now, each below the one that asked for it."""
+    def units(self, part: str, batch: "Sequence[Timed[Any]]", results: Sequence[Any], start: float) -> None:
+        """Spans for the units of a batch that was handled from `start` until now, each below the one that asked for it.
+
+        `results` holds a `MatineeError` for each unit that failed, and is shorter than the batch where the work itself broke.
+        """
         if self._provider is None:
             return
         end = time.time_ns()
-        for timed in batch:
+        broken = [RuntimeError()] * (len(batch) - len(results))
+        for timed, result in zip(batch, [*results, *broken], strict=True):
             if timed.traceparent is None:
                 continue
             span = self._tracer.start_span(
@@ -82,9 +86,12 @@ class Tracing:
                 attributes={
                     "matinee.unit": type(timed.unit).__name__,
                     "matinee.batch": len(batch),
+                    "matinee.outcome": (outcome := _outcome(result)),
                     "matinee.waited_ms": round(max(0.0, start - timed.since) * 1000, 2),
                 },
             )
+            if outcome != "ok":
+                span.set_status(otel.StatusCode.ERROR, outcome)
             span.end(end)
 
     def _start(self, name: str, **options: Any) -> Any:
@@ -95,6 +102,10 @@ class Tracing:
         """Send what waits, within seconds."""
         if self._provider is not None:
             self._provider.shutdown()
+
+
+def _outcome(result: Any) -> str:
+    return str(getattr(result, "code", "internal")) if isinstance(result, Exception) else "ok"
 
 
 def trace_id(span: otel.Span) -> str | None:

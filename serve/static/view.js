@@ -61,7 +61,7 @@ function summary({ items, degraded }, { stages, total, browser }) {
     el("span", { class: "count-line" }, plural(items.length, "item")),
     el("span", { class: "timing", title: "as seen by this browser" }, `${ms(browser)} ms`),
     total !== null && el("span", { class: "stages", title: "on the server, in milliseconds" }, `server ${ms(total)} ms${parts.length ? ` (${parts.join(", ")})` : ""}`),
-    ...degraded.map((part) => el("span", { class: "badge", title: `The ${part} was late or full: this answer was made without it` }, `without ${part}`)),
+    ...degraded.map((part) => el("span", { class: "badge", title: `The ${part} was late, full or not there: this answer was made without it` }, `without ${part}`)),
   ].filter(Boolean);
 }
 

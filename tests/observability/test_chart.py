@@ -65,6 +65,15 @@ def groups_of(runbooks: str) -> list[dict[str, Any]]:
 REFUSED = {
     "a bound that no bucket has": (given(latency={"thresholdMs": 300}), "thresholdMs 300 is no bound"),
     "alerts without metrics": (given() | {"metrics": {"podMonitor": False}}, "metrics.podMonitor is false"),
+    "alerts of what is not recorded": (given() | {"settings": {"serving": {"metrics": False}}}, "settings.serving.metrics is false"),
+    "a probe too seldom for its alert": (
+        given() | {"probe": {"enabled": True}, "settings": {"probe": {"interval_s": 1800}}},
+        "would fire between any two rounds",
+    ),
+    "a probe that may not ask": (
+        given() | {"probe": {"enabled": True}, "keys": {"existingSecret": "keys"}},
+        "name it in probe.existingSecret",
+    ),
     "two slashes": (given(runbooks="https://wiki.example/"), "ends in a slash"),
     "runbooks that no browser finds": (given(runbooks="k8s/runbooks"), "is no URL"),
     "a runbook URL with a query": (given(runbooks="https://wiki.example/?page=a"), "is no URL"),

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from live import e2e
+from programs import needs
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.console import Console
 from waiting import until
@@ -20,7 +20,7 @@ from matinee.loading import load_settings
 from observability import observe, prometheus
 from observability.prometheus import Prometheus, PrometheusError
 
-needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+needs_prometheus = needs("prometheus")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Every recording rule and alert, run by promtool over made-up series: what it says, when it fires and when it stays quiet."""
 
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from programs import needs
 
 from observability.__main__ import PLAIN, files
 from observability.alerts import BURNS
@@ -18,8 +18,7 @@ from observability.recordings import WINDOWS
 from observability.rules import alerts, groups
 
 ROOT = Path(__file__).parents[2]
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+needs_promtool = needs("promtool")
 
 APP = 'namespace="ns",matinee_release="matinee",application="matinee"'
 MINUTES = {"m": 1, "h": 60, "d": 1440}
@@ -87,6 +86,9 @@ def _complement(failed: str) -> str:
 
 RECALL = 'matinee_probe_recall_at_10{namespace="ns",matinee_release="matinee",set="demo",mode="hybrid"}'
 ANN = 'matinee_probe_ann_recall_at_10{namespace="ns",filtered="true"}'
+UNKNOWN = 'matinee_probe_unknown_items{namespace="ns",matinee_release="matinee",set="demo"}'
+LABELLED = UNKNOWN.replace("unknown", "labelled")
+PROBE_UP = 'matinee_probe_up{namespace="ns",matinee_release="matinee"}'
 ROUND = 'matinee_probe_last_success_timestamp_seconds{namespace="ns"}'
 ROUNDS = 'matinee_probe_rounds_total{namespace="ns"}'
 DEGRADED = f'ray_matinee_degraded_total{{{APP},part="enhancer",reason="deadline"}}'
@@ -140,6 +142,10 @@ CASES = [
     Case("MatineeRecallLow", False, 60, {RECALL: "0.6x60"}),
     Case("MatineeApproximateRecallLow", True, 60, {ANN: "0.9x60"}),
     Case("MatineeApproximateRecallLow", False, 60, {ANN: "0.99x60"}),
+    Case("MatineeItemsMissing", True, 30, {UNKNOWN: "0x10 20x20", LABELLED: "100x30"}),
+    Case("MatineeItemsMissing", False, 30, {UNKNOWN: "5x30", LABELLED: "100x30"}),
+    Case("MatineeUnreachable", True, 30, {PROBE_UP: "1x10 0x20"}),
+    Case("MatineeUnreachable", False, 30, {PROBE_UP: "1x10 0x5 1x15"}),
     Case("MatineeDegraded", True, 40, requests("0+100x40", "0x40") | {DEGRADED: "0+10x40"}),
     Case("MatineeDegraded", False, 40, requests("0+100x40", "0x40") | {DEGRADED: "0+1x40"}),
     Case("MatineeDegraded", False, 40, requests("0+100x40", "0x40")),
@@ -165,6 +171,9 @@ CASES = [
     Case("MatineeDeploymentUnhealthy", True, 20, {STATUS: "6x5 1x15"}),
     Case("MatineeDeploymentUnhealthy", False, 20, {STATUS: "6x5 3x15"}),
     Case("MatineeReplicasMissing", True, 40, {TARGET: "2x40", healthy("a"): "1x40", healthy("b"): "1x10 0x30"}),
+    # One that is pending has no series, and that of one which stopped goes away.
+    Case("MatineeReplicasMissing", True, 40, {TARGET: "1x40", healthy("a"): "1x10 0x1 stale"}),
+    Case("MatineeReplicasMissing", True, 40, {TARGET: "1x40"}),
     Case("MatineeReplicasMissing", False, 40, {TARGET: "2x40", healthy("a"): "1x40", healthy("b"): "1x10 0x5 1x25"}),
     Case("MatineePodCrashLoop", True, 20, {POD: "0x1 " + "1x2 0x1 " * 4}),
     Case("MatineePodCrashLoop", False, 20, {POD: "0x4 1x5 0x2 1x8"}),
@@ -172,7 +181,7 @@ CASES = [
 
 
 def promtool(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run([str(PROMTOOL), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 import serve.service
 from matinee import errors
 from matinee.errors import AmbiguousTitleError, MatineeError
-from serve.errors import STATUS, RequestError, UnavailableError, envelope, explain
+from serve.errors import STATUS, RequestError, UnavailableError, envelope, explain, outcome
 
 
 def classes() -> list[type[MatineeError]]:
@@ -42,7 +42,9 @@ def test_what_clients_are_told(kind: type[MatineeError]) -> None:
     response = explain(error, "id-1", retry_after_s=3)
     if response is None:
         assert error.code in {"error", "settings", "source"}, "an error that can reach a client needs a status"
+        assert outcome(error, 500) == "internal", "as the envelope says, and as the objectives count it"
         return
+    assert outcome(error, response.status_code) == error.code
     body = json.loads(bytes(response.body))
     assert (body["code"], body["message"], body["request_id"]) == (error.code, "what is wrong", "id-1")
     assert response.headers.get("retry-after") == ("3" if response.status_code == 503 else None)

@@ -91,6 +91,27 @@ def test_a_traceback_is_part_of_its_json_line(lines: Any) -> None:
     assert "Traceback" in told["exception"]
 
 
+async def test_a_bug_is_told_by_its_frames_and_request_and_not_by_what_the_user_wrote(bent: Any, lines: Any) -> None:
+    async def broken(unit: Any, deadline: float) -> Any:
+        try:
+            raise KeyError(wrote)
+        except KeyError as error:
+            raise ValueError(wrote) from error
+
+    wrote = "a lighthouse"
+    for texts, told in ((False, 0), (True, 2)):
+        async with bent(parts={"retriever": broken}) as api:
+            lines(log_format="json", log_level="ERROR", log_texts=texts)
+            answer = await api.client.post("/v1/search", json={"text": wrote}, headers={"x-request-id": "r-7"})
+        assert (answer.status_code, answer.json()["request_id"]) == (500, "r-7")
+        line = lines()[-1]
+        failure = json.loads(line)
+        assert (failure["message"], failure["request_id"], failure["endpoint"]) == ("request failed", "r-7", "search")
+        assert failure["exception"].index("KeyError") < failure["exception"].index("ValueError")
+        assert ", in broken" in failure["exception"]
+        assert line.count(wrote) == told
+
+
 def test_text_values_stay_on_one_line(lines: Any) -> None:
     lines(log_format="text", log_level="INFO")
     logs.request(logging.getLogger("serve.door"), 200, {"endpoint": "search", "outcome": "ok", "text": "two\nlines", "degraded": []})

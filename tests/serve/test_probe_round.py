@@ -160,8 +160,33 @@ async def test_a_key_without_the_scope_leaves_the_comparison_out(tmp_path: Path)
     server.failing = {"one, exact": "forbidden"}
     report = await look(server, queries=write_set(tmp_path / "mine", {"one": ["a"]}))
     assert report.ann_recall == {}
-    assert report.trouble == ("approximate against exact search: scripted",)
+    assert report.trouble == (), "recall is measured, and that is what the key is for"
+    assert "a key with the scope admin: scripted" in report.not_compared
     assert len(report.qualities) == 3
+    shown = ProbeMetrics()
+    shown.show(report)
+    assert "matinee_probe_last_success_timestamp_seconds 1" in generate_latest(shown.registry).decode()
+
+
+async def test_other_failures_of_the_comparison_are_trouble(tmp_path: Path) -> None:
+    server = Script({"one": ["a"]}, approximate=True)
+    server.failing = {"one, exact": "internal"}
+    report = await look(server, queries=write_set(tmp_path / "mine", {"one": ["a"]}))
+    assert (report.trouble, report.not_compared) == (("approximate against exact search: scripted",), "")
+
+
+async def test_a_server_that_tells_its_state_is_up_whatever_else_is_wrong(tmp_path: Path) -> None:
+    class Gone(Script):
+        async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
+            raise AskError("unreachable", "gone")
+
+    shown = ProbeMetrics()
+    assert "\nmatinee_probe_up " not in generate_latest(shown.registry).decode(), "no round yet"
+    for server, up in ((Script({"one": ["a"]}), 1.0), (Gone({}), 0.0)):
+        report = await look(server, queries=write_set(tmp_path / f"up {up}", {"one": ["gone"]}))
+        assert report.trouble
+        shown.show(report)
+        assert f"\nmatinee_probe_up {up}" in generate_latest(shown.registry).decode()
 
 
 async def test_a_round_ends_in_time(tmp_path: Path) -> None:

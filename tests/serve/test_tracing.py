@@ -63,7 +63,7 @@ async def test_a_search_is_one_trace_through_gateway_and_retriever(traced: Any, 
     assert root.attributes["matinee.outcome"] == "ok"
     assert root.attributes["http.route"] == "/v1/search"
     assert root.attributes["matinee.request_id"] == traced["search"].headers["x-request-id"]
-    assert (hop.attributes["matinee.unit"], hop.attributes["matinee.batch"]) == ("Rank", 1)
+    assert (hop.attributes["matinee.unit"], hop.attributes["matinee.batch"], hop.attributes["matinee.outcome"]) == ("Rank", 1, "ok")
     assert hop.attributes["matinee.waited_ms"] >= 0
 
 
@@ -77,6 +77,8 @@ async def test_a_traceparent_that_came_is_continued_and_its_choice_respected(tra
 async def test_errors_are_codes(traced: Any, collector: Any) -> None:
     found = spans(traced, collector, "missing")
     assert found["matinee-gateway", "retrieve"].error == "not_found"
+    hop = found["matinee-retriever", "retriever"]
+    assert (hop.error, hop.attributes["matinee.outcome"]) == ("not_found", "not_found")
     assert found["matinee-gateway", "POST /v1/recommend"].attributes["matinee.outcome"] == "not_found"
     assert ("matinee-gateway", "GET") in spans(traced, collector, "nowhere")
 
