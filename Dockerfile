@@ -3,6 +3,7 @@
 #
 #   docker build --target gpu -t matinee:0.1.0-gpu .    # torch with CUDA; no model inside
 #   docker build --target cpu -t matinee:0.1.0-cpu .    # torch for CPUs; with the two small models, which are Python packages
+#   ... --build-arg GIT_COMMIT=$(git rev-parse HEAD)    # which training writes into the manifests of its models
 #
 # Everything is installed into /usr/local: KubeRay can be told to start Ray through a login shell, which forgets any other PATH. Dependencies
 # come from requirements.lock, the same as everywhere. The base is pinned by tag; pin it by digest where you build: --build-arg BASE=...@sha256:...
@@ -51,13 +52,18 @@ RUN pip install --constraint requirements.lock . \
 
 FROM base AS cpu
 COPY --from=install-cpu /usr/local /usr/local
+# After what takes long: a new commit alone copies nothing anew.
+ARG GIT_COMMIT=
+ENV GIT_COMMIT=${GIT_COMMIT}
 WORKDIR /home/matinee
 USER 1000:1000
 CMD ["python", "-m", "serve"]
 
 FROM base AS gpu
 COPY --from=install-gpu /usr/local /usr/local
-ENV NVIDIA_VISIBLE_DEVICES=all \
+ARG GIT_COMMIT=
+ENV GIT_COMMIT=${GIT_COMMIT} \
+    NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /home/matinee
 USER 1000:1000

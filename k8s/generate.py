@@ -47,14 +47,14 @@ ALL = (
     ),
     Job(
         "triplets",
-        ("Prepared items -> training triplets with hard negatives under /data/triplets.",),
-        "python -m train.triplets /data/prepared --out /data/triplets",
+        ("Prepared items, and the training side of labelled queries (/data/sets, if there are any) -> pairs under /data/triplets.",),
+        "python -m train.triplets /data/prepared --sets /data/sets --out /data/triplets",
         hours=4,
     ),
     Job(
         "embedder",
         ("Triplets -> a fine-tuned embedder, published under MATINEE_ARTIFACTS__URI. Resumes from its last checkpoint.",),
-        "python -m train.embedder /data/triplets --prepared /data/prepared --out /data/embedder --gpu",
+        "python -m train.embedder /data/triplets --prepared /data/prepared --sets /data/sets --out /data/embedder --gpu",
         hours=12,
         retries=2,
     ),
@@ -67,17 +67,22 @@ ALL = (
     ),
     Job(
         "evaluate",
-        ("The tuned embedder before and after, on held-out items: /data/report/report.html.",),
-        "python -m train.evaluate /data/prepared --after /data/embedder/model --split test --out /data/report",
+        (
+            "The tuned embedder before and after, on the held-out side of labelled queries (/data/sets): /data/report/report.html.",
+            "The fusion is the API's own, fixed: the test split is there to judge by, not to choose weights on.",
+        ),
+        "python -m train.evaluate /data/prepared --sets /data/sets --after /data/embedder/model --split test --fusion linear:0.015"
+        " --out /data/report",
         hours=4,
     ),
     Job(
         "pipeline",
         (
             "The paper's embedding half in one job: a catalogue on the volume (/data/films.csv) -> prepare, triplets, embedder, evaluate,",
-            "with their defaults and in the same folders: /data/report/report.html. Goes on where it was.",
+            "with their defaults and in the same folders, and with labelled queries, if there are any (/data/sets).",
+            "The report: /data/report/report.html. Goes on where it was.",
         ),
-        "python -m train.pipeline /data/films.csv --kind film --out /data --gpu",
+        "python -m train.pipeline /data/films.csv --kind film --sets /data/sets --out /data --gpu",
         hours=12,
         retries=2,
     ),

@@ -1,7 +1,7 @@
 """`matinee models`: what lies under `artifacts.uri`. Publishing is the training jobs' business; which model serves is the settings'."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -80,10 +80,14 @@ def models_fetch(digest: Digest) -> None:
 
 
 @models_app.command("promote")
-def models_promote(digest: Digest) -> None:
-    """Print the settings that make this model serve: a patch for the settings file or the chart's values. Changes nothing itself.
+def models_promote(
+    digest: Digest,
+    chart: Annotated[bool, typer.Option("--chart", help="as values of the Helm chart, which has the settings under `settings`")] = False,
+) -> None:
+    """Print the settings that make this model serve: a patch for the settings file, or for the chart's values. Changes nothing itself.
 
     [dim]matinee models promote 3f9a01bc[/]
+    [dim]matinee models promote 3f9a01bc --chart > model.yaml   # helm upgrade ... --values model.yaml[/]
     """
     model = _found(digest)
     name = f"artifact:{model.digest}"
@@ -96,9 +100,15 @@ def models_promote(digest: Digest) -> None:
         patch = {"embedder": {"model": name, "revision": None}}
     else:
         patch = {"enhancer": {"model": name, "revision": None, "adapter": None}}
-    sys.stdout.write(yaml.safe_dump(patch, sort_keys=False))
+    sys.stdout.write(yaml.safe_dump(_as_values(patch) if chart else patch, sort_keys=False))
     if encodes:
         err.print("then ingest again: an index belongs to the encoder that made it, and the old one serves until the new one is complete")
+
+
+def _as_values(patch: dict[str, dict[str, str | None]]) -> dict[str, Any]:
+    """No value is written "null", as the chart's own values files do: of a null Helm deletes the key."""
+    said = {part: {name: "null" if value is None else value for name, value in given.items()} for part, given in patch.items()}
+    return {"settings": said}
 
 
 def _found(digest: str) -> ModelManifest:

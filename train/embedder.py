@@ -12,6 +12,7 @@ and, under `artifacts.uri`, an immutable artifact with its manifest: base, data 
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -43,7 +44,10 @@ def main(
     margin: Annotated[float, typer.Option(help="of the triplet loss")] = Recipe.margin,
     negatives: Annotated[bool, typer.Option("--negatives", help="use the mined negatives")] = False,
     lora: Annotated[int, typer.Option(min=0, help="rank of LoRA adapters; 0 trains all weights")] = 0,
-    matryoshka: Annotated[list[int] | None, typer.Option(help="a shorter vector length to learn too; repeatable")] = None,
+    matryoshka: Annotated[
+        list[int] | None,
+        typer.Option(help="a shorter vector length to learn too, for uses of your own (serving takes whole vectors); repeatable"),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=16, help="texts are cut here in training")] = Recipe.max_tokens,
     patience: Annotated[int, typer.Option(min=1, help="epochs without a gain before it stops")] = Recipe.patience,
     save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = Recipe.save_steps,
@@ -120,7 +124,6 @@ def publish(
     shutil.rmtree(out / "model", ignore_errors=True)
     finalise(Path(result["checkpoint"]) / "best", base, recipe, out / "model")
     best = result["best"]
-    metrics = {f"dev_{name}_ndcg": value for name, value in best["dev"].items()} | {"dev_gain": best["score"]}
     origin = Origin(
         base=settings.embedder.model,
         base_revision=settings.embedder.revision,
@@ -128,7 +131,7 @@ def publish(
         data=plan["inputs"],
         settings=plan["settings"],
         git_commit=runs.git_commit(),
-        metrics=metrics,
+        metrics=metrics_of(best),
     )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     report = {"steps": result["step"], "seconds": round(seconds, 1), "base": result["base"], "best": best, "epochs": result["epochs"]}
@@ -136,6 +139,11 @@ def publish(
     runs.write_manifest(out, "embedder", plan["settings"], plan["inputs"], **more)
     launch.clear(plan)
     return manifest
+
+
+def metrics_of(best: Mapping[str, Any]) -> dict[str, float]:
+    """What is published of a run's best epoch."""
+    return {f"dev_{name}_ndcg": value for name, value in best["dev"].items()} | {"dev_gain": best["score"]}
 
 
 app = runs.job_app(main)

@@ -9,7 +9,7 @@
 Recall@10, NDCG@10, MRR@10 with 95 % bootstrap intervals over queries, paired for after - before; mean cosine of related pairs with its gap
 to random pairs and AUC. Independent sets first; the paper's kind of label (likeness by metadata) is marked circular. Writes `report.html`
 (self-contained), `report.json`, `report.md` (a table for RESULTS.md) and a manifest. Fusion weights are chosen on the split that is shown:
-use `--split dev` for that, and judge with fixed ones (`--fusion rrf:10:1:2`) elsewhere.
+use `--split dev` for that, and judge with fixed ones (`--fusion linear:0.015`) elsewhere. They (or the configured one) have intervals.
 """
 
 import json
@@ -94,14 +94,15 @@ def _measured(
     fusions: list[tables.Fusion],
     titles: list[str],
 ) -> dict[str, Any]:
-    systems = tables.systems(corpus, encoders, kind, load_settings().index.facts)
+    settings = load_settings()
+    systems = tables.systems(corpus, encoders, kind, settings.index.facts)
     return {
         "models": {name: encoder.info() for name, encoder in encoders.items()},
         "queries": {queries.name: len(queries.relevant) for queries in asked},
         "items": len(corpus.ids),
         "table1": tables.table1(corpus, systems, asked),
         "closeness": tables.closeness(corpus, systems, asked),
-        "hybrids": tables.hybrids(corpus, systems, asked, fusions),
+        "hybrids": tables.hybrids(corpus, systems, asked, fusions, tables.Fusion.configured(settings.search)),
         "table2": tables.table2(corpus, encoders, kind, titles),
     }
 

@@ -2,8 +2,9 @@
 
 Sources: `<set>` (the training side of an evaluation set: text -> item, item -> item), `description` (what `train.describe` wrote), and from
 the catalogue's own columns `sentence` (a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the
-item) and `related` (an item -> the item that shares most genres, keywords and words with it: the paper's kind of pair). An item of the dev
-or test split has no role in any of them. Does not choose negatives (`train.negatives`).
+item), `keyword` (a value of `extra.keywords`, where there are any -> the item) and `related` (an item -> the item that shares most genres,
+keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of them, and a keyword that a dev
+or test query asks has none either. Does not choose negatives (`train.negatives`).
 """
 
 import random
@@ -23,9 +24,11 @@ from matinee.evalsets import QuerySet, read_set, set_names
 NEVER = ("text_tag",)
 """Sets that are there to be judged by only."""
 
-CATALOGUE = ("sentence", "title", "genre", "related")
+CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
 SHORTEST = 3
 """Words of a description that still tells one item from others."""
+COMMONEST = 0.02
+"""Part of all items that may carry a keyword: commoner ones say too little (as in `matinee evalset make --field`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, l
 def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[Pair]]:
     """Pairs that need nothing but the catalogue's own columns."""
     makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[Pair]]]
-    makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "related": _related}
+    makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
     found = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in found.items() if pairs}
 
@@ -130,6 +133,31 @@ def _genres(items: Trainable, random: random.Random) -> Iterator[Pair]:
         yield Pair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
 
+def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[Pair]:
+    carried = [sorted(_keywords(entry)) for entry in items.entries]
+    spread = Counter(word for words in carried for word in words)
+    most = max(3, COMMONEST * len(items.entries))
+    for entry, words in zip(items.entries, carried, strict=True):
+        for word in words:
+            if spread[word] <= most:
+                yield Pair("keyword", f"keyword/{word}", prompts.query_text(word), items.text(entry.id), None, entry.id)
+
+
+def unasked(found: Mapping[str, list[Pair]], folder: Path) -> dict[str, list[Pair]]:
+    """Without the keywords that are, word for word, a dev or test query of a set under `folder`: a set can be made of that column, and its
+    query has training items among its answers too."""
+    if "keyword" not in found:
+        return dict(found)
+    sets = [read_set(folder, name, split) for split in ("dev", "test") for name in set_names(folder, split)]
+    asked = {_plain(text) for queries in sets for text in queries.texts.values()}
+    kept = [pair for pair in found["keyword"] if _plain(pair.anchor) not in asked]
+    return {name: pairs for name, pairs in (dict(found) | {"keyword": kept}).items() if pairs}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
     """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = retrieval.TfidfScorer(items.texts)
@@ -147,9 +175,13 @@ def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
 
 
 def _facets(entry: Entry) -> frozenset[str]:
-    keywords = entry.item.extra.get("keywords", ())
-    words = keywords.split(",") if isinstance(keywords, str) else keywords
-    return frozenset(value.strip().casefold() for value in (*entry.item.genres, *words))
+    return frozenset(genre.strip().casefold() for genre in entry.item.genres) | _keywords(entry)
+
+
+def _keywords(entry: Entry) -> frozenset[str]:
+    given = entry.item.extra.get("keywords", ())
+    words = given.split(",") if isinstance(given, str) else given
+    return frozenset(plain for word in words if (plain := _plain(word)))
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -2,7 +2,9 @@
 
     python -m train.pipeline films.csv --out work
     python -m train.pipeline EVAL --sets EVAL --seeds 3 --out work                                # three runs, and their mean with the base
-    python -m train.pipeline films.csv -- --loss triplet --negatives --epochs 5 --batch 16 --lr 3e-5     # options of train.embedder
+    python -m train.pipeline EVAL --sets EVAL --count 20000 --descriptions words.jsonl --out work # options of train.triplets
+    python -m train.pipeline films.csv -- --lora 16 --max-tokens 80                               # after `--`: options of train.embedder
+    python -m train.pipeline films.csv --weight related=1 -- --loss triplet --negatives --epochs 5 --batch 16 --lr 3e-5   # as in the paper
     python -m train.pipeline --smoke --out work                                                  # the bundled films, some minutes on a CPU
 
 Each step is a process of its own (`python -m train.STEP`), with that job's defaults, and ends the pipeline where it fails. The same command
@@ -29,21 +31,36 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work"),
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None,
     kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="as of train.triplets")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="as of train.triplets")] = None,
+    weight: Annotated[list[str] | None, typer.Option("--weight", metavar="SOURCE=NUMBER", help="as of train.triplets")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="training runs; of several, their mean with the base is the result")] = 1,
     gpu: Gpu = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films, every step at its smallest")] = False,
 ) -> None:
     """Run every step from a data set to the report."""
     told = [*(options or []), *([] if gpu is None else ["--gpu" if gpu else "--cpu"])]
-    for step in steps(source, told, out, sets=sets, kind=kind, seeds=seeds, smoke=smoke):
+    drawn = [*(["--count", str(count)] if count else []), *(["--descriptions", str(descriptions)] if descriptions else [])]
+    drawn += [word for text in weight or () for word in ("--weight", text)]
+    for step in steps(source, told, drawn, out, sets=sets, kind=kind, seeds=seeds, smoke=smoke):
         runs.console.print(f"[bold]train.{' '.join(step)}[/]", highlight=False, soft_wrap=True)
         code = subprocess.run([sys.executable, "-m", f"train.{step[0]}", *step[1:]], check=False).returncode  # noqa: S603
         if code:
             raise typer.Exit(code)
 
 
-def steps(source: str | None, options: list[str], out: Path, *, sets: Path | None, kind: str | None, seeds: int, smoke: bool) -> list[Step]:
-    """The commands in their order, each with the folders of those before."""
+def steps(
+    source: str | None,
+    options: list[str],
+    drawn: list[str],
+    out: Path,
+    *,
+    sets: Path | None,
+    kind: str | None,
+    seeds: int,
+    smoke: bool,
+) -> list[Step]:
+    """The commands in their order, each with the folders of those before; `options` are train.embedder's, `drawn` train.triplets'."""
     small = ["--smoke"] if smoke else []
     asked = ["--sets", str(sets)] if sets is not None else []
     prepared, triplets = str(out / "prepared"), str(out / "triplets")
@@ -58,7 +75,7 @@ def steps(source: str | None, options: list[str], out: Path, *, sets: Path | Non
     named = small if source is None else [source]
     found = [
         ["prepare", *named, *(["--kind", kind] if kind else []), "--out", prepared],
-        ["triplets", prepared, *asked, *small, *mined, "--out", triplets],
+        ["triplets", prepared, *asked, *small, *mined, *drawn, "--out", triplets],
     ]
     for seed, folder in enumerate(tuned):
         found.append(["embedder", triplets, "--prepared", prepared, *asked, *small, *options, "--seed", str(seed), "--out", folder])

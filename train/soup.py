@@ -23,6 +23,7 @@ from matinee.errors import ModelError
 from matinee.loading import load_settings
 from train import runs
 from train.contrastive import load_base
+from train.embedder import metrics_of
 
 
 def main(
@@ -58,6 +59,8 @@ def main(
         averaged(base, [member / "model" for member in members], base_share).save(
             str(out / "model"), create_model_card=False, safe_serialization=True
         )
+    # Of the members, by name: the mean itself is measured by train.evaluate.
+    metrics = {f"{member['digest'][:12]}/{name}": value for member in made for name, value in metrics_of(member["report"]["best"]).items()}
     origin = Origin(
         base=first["base"],
         base_revision=revision,
@@ -65,6 +68,7 @@ def main(
         data=data,
         settings=options,
         git_commit=runs.git_commit(),
+        metrics=metrics,
     )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     runs.write_manifest(out, "soup", options, data, digest=manifest.digest)

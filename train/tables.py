@@ -13,7 +13,7 @@ import numpy as np
 from matinee import evaluation, retrieval
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet
-from matinee.settings import FactWeights
+from matinee.settings import FactWeights, SearchSettings
 from matinee.sparse import normalised
 from train import measure
 from train.measure import Corpus, Encoder, PerQuery, System, Texts
@@ -45,6 +45,13 @@ class Fusion:
         except ValueError:
             pass
         raise SettingsError(f"--fusion {text}: write linear:BM25_WEIGHT (linear:0.015), dbsf, or rrf:K:DENSE:SPARSE (rrf:10:1:2)")
+
+    @classmethod
+    def configured(cls, search: SearchSettings) -> "Fusion":
+        """The one that the API ranks with."""
+        if search.fusion == "dbsf":
+            return cls("dbsf")
+        return cls(search.fusion, search.rrf_k if search.fusion == "rrf" else cls.k, *search.weights)
 
     @property
     def name(self) -> str:
@@ -78,23 +85,30 @@ def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, facts:
 
 
 def table1(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
-    """Set x system x pool: each measure with its interval, and the paired difference to `before`."""
+    """Set x system x pool: each measure with its interval, and the paired difference to `before` (with facts: to it with facts)."""
     rows = []
     for queries in asked:
         pool = corpus.pool(queries.pool) if queries.pool else None
         for where, columns in (("all items", None), *((("judged items", pool),) if pool is not None else ())):
             asking = {name: system for name, system in systems.items() if queries.of_items or not name.endswith(WITH_FACTS)}
             judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
-            rows += [_row(queries, name, where, found, judged.get("before")) for name, found in judged.items()]
+            for name, found in judged.items():
+                row: dict[str, Any] = {"set": queries.name, "system": name, "items": where, "queries": len(found["ndcg"])}
+                row |= _intervals(found)
+                # Like with like: against the bare text the facts' own gain would be counted as the training's.
+                other = f"before{WITH_FACTS}" if name == f"after{WITH_FACTS}" else "before"
+                if other in judged and name != other:
+                    row["minus_before"] = _difference(found, judged[other])
+                rows.append(row)
     return rows
 
 
-def _row(queries: QuerySet, name: str, where: str, found: PerQuery, before: PerQuery | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"set": queries.name, "system": name, "items": where, "queries": len(found["ndcg"])}
-    row |= {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
-    if before is not None and name != "before":
-        row["minus_before"] = {kind: asdict(evaluation.paired_difference(found[kind], before[kind])) for kind in found}
-    return row
+def _intervals(found: PerQuery) -> dict[str, Any]:
+    return {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
+
+
+def _difference(found: PerQuery, before: PerQuery) -> dict[str, Any]:
+    return {kind: asdict(evaluation.paired_difference(found[kind], before[kind])) for kind in found}
 
 
 def closeness(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
@@ -106,21 +120,37 @@ def closeness(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> li
     ]
 
 
-def hybrids(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet], given: Sequence[Fusion]) -> list[dict[str, Any]]:
-    """Every fusion with BM25 on every set; `mean` over the text sets is what weights are chosen by."""
+def hybrids(
+    corpus: Corpus, systems: Systems, asked: Sequence[QuerySet], given: Sequence[Fusion], configured: Fusion
+) -> list[dict[str, Any]]:
+    """Every fusion with BM25 on every set; `mean` over the text sets is what weights are chosen by.
+
+    Fusions that were fixed beforehand (those given, or else the configured one) also have `intervals`, and `minus_before` to the same
+    fusion of `before`. The rest of the grid has none: the best of many looks better than it is.
+    """
+    fixed = list(given) or [configured]
     rows = []
+    before: dict[Fusion, dict[str, PerQuery]] = {}
     for name in ("before", "after"):
         if name not in systems:
             continue
-        for fusion in given or GRID:
+        for fusion in dict.fromkeys(given or [configured, *GRID]):
             system = measure.fused(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
             judged = {queries.name: measure.judge(corpus, queries, system(queries)) for queries in asked}
-            figures = {
-                set: {kind: float(np.mean(list(values.values()))) for kind, values in found.items()} for set, found in judged.items()
-            }
-            texts = [figures[queries.name]["ndcg"] for queries in asked if not queries.of_items]
-            rows.append({"system": name, "fusion": fusion.name, "sets": figures, "mean": float(np.mean(texts)) if texts else None})
+            row: dict[str, Any] = {"system": name, "fusion": fusion.name}
+            row |= _means(judged, [queries.name for queries in asked if not queries.of_items])
+            if fusion in fixed:
+                row["intervals"] = {set: _intervals(found) for set, found in judged.items()}
+                if fusion in before:
+                    row["minus_before"] = {set: _difference(found, before[fusion][set]) for set, found in judged.items()}
+                before[fusion] = judged
+            rows.append(row)
     return sorted(rows, key=lambda row: (row["system"], -(row["mean"] or 0)))
+
+
+def _means(judged: Mapping[str, PerQuery], texts: Sequence[str]) -> dict[str, Any]:
+    figures = {set: {kind: float(np.mean(list(values.values()))) for kind, values in found.items()} for set, found in judged.items()}
+    return {"sets": figures, "mean": float(np.mean([figures[set]["ndcg"] for set in texts])) if texts else None}
 
 
 def table2(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, titles: Sequence[str]) -> list[dict[str, Any]]:

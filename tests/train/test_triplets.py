@@ -14,7 +14,7 @@ from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, write_set
 from matinee.items import Item
-from train import negatives, pairs, runs, triplets
+from train import negatives, pairs, prepare, runs, triplets
 
 
 def run(*args: object) -> Result:
@@ -143,6 +143,41 @@ def test_no_negative_is_right_for_its_query(prepared: Path, tmp_path: Path) -> N
     found = [row["ids"] for row in rows(tmp_path / "out")]
     assert len(found) == 5
     assert not right & {ids["negative"] for ids in found}
+
+
+def test_keywords_lead_to_their_items_but_for_those_that_dev_or_test_asks(tmp_path: Path) -> None:
+    """A set made of the column has training films among the answers of its dev queries: their words must not be trained on."""
+    words = ["Heist, time  loop", "time loop, snow", "heist", "", "snow", ""]
+    with (tmp_path / "films.jsonl").open("w") as out:
+        for n, told in enumerate(words):
+            split = "dev" if n == 4 else "train"
+            out.write(json.dumps({"id": f"f{n}", "title": f"Film {n}", "overview": f"Story {n}.", "keywords": told, "split": split}) + "\n")
+    made = CliRunner().invoke(prepare.app, [str(tmp_path / "films.jsonl"), "--kind", "film", "--out", str(tmp_path / "prepared")])
+    assert made.exit_code == 0, made.output
+    entries = read_corpus(tmp_path / "prepared")
+    titles = {entry.id: entry.item.title for entry in entries}
+    asked = QuerySet("text_keywords", {"q": "Time loop"}, {}, {"q": set(titles)})
+    write_set(tmp_path / "sets", "text_keywords", {"dev": asked})
+
+    def pairs_of(out: Path, *args: object) -> set[tuple[str, str]]:
+        done = run(tmp_path / "prepared", "--out", out, *args)
+        assert done.exit_code == 0, done.output
+        return {
+            (row["anchor"], titles[row["ids"]["positive"]]) for row in map(json.loads, (out / "keyword.jsonl").read_text().splitlines())
+        }
+
+    heists = {("heist", "Film 0"), ("heist", "Film 2")}
+    assert pairs_of(tmp_path / "all") == heists | {("time loop", "Film 0"), ("time loop", "Film 1"), ("snow", "Film 1")}
+    assert pairs_of(tmp_path / "some", "--sets", tmp_path / "sets") == heists | {("snow", "Film 1")}
+
+
+def test_a_keyword_that_many_items_carry_teaches_nothing() -> None:
+    items = [Item(id=str(n), title=f"Film {n}", extra={"keywords": ("common", f"rare {n % 90}")}) for n in range(100)]
+    found = pairs.from_catalogue(pairs.Trainable([Entry(str(n), item, "train", str(n)) for n, item in enumerate(items)]), 0, ("keyword",))
+    assert len(found["keyword"]) == 100
+    assert not [pair for pair in found["keyword"] if pair.anchor == "common"]
+    # Films of one keyword are no negatives of each other.
+    assert len({pair.group for pair in found["keyword"]}) == 90
 
 
 def test_a_title_is_masked_as_a_word_of_its_own() -> None:
