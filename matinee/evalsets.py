@@ -41,6 +41,9 @@ class QuerySet:
 
 
 def set_names(folder: Path, split: str) -> list[str]:
+    """The sets of a folder that have a split. Raises `SourceError` where there is no such folder; an empty one says that there are none."""
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {folder} of labelled queries: make one (`matinee evalset make --help`), or name none")
     return sorted(path.parent.parent.name for path in folder.glob(f"*/qrels/{split}.tsv"))
 
 

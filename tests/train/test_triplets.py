@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from matinee import prompts
 from matinee.corpus import Entry, read_corpus
-from matinee.errors import SettingsError, SourceError
+from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.evalsets import QuerySet, write_set
 from matinee.items import Item
 from train import negatives, pairs, prepare, runs, triplets
@@ -198,10 +198,11 @@ def test_a_title_is_masked_as_a_word_of_its_own() -> None:
         (("--weight", "known_desc=-1"), SettingsError, "SOURCE=NUMBER, 0 or more"),
         (("--weight", "known_desc=inf"), SettingsError, "SOURCE=NUMBER, 0 or more"),
         (("--negatives", "some"), SettingsError, "use none, bm25, encoder or both"),
+        (("--sets", "no-such-folder"), SourceError, "there is no folder no-such-folder of labelled queries"),
     ],
 )
 def test_what_is_wrong_is_said(
-    prepared: Path, eval_folder: Path, tmp_path: Path, args: tuple[str, ...], error: type[SettingsError], message: str
+    prepared: Path, eval_folder: Path, tmp_path: Path, args: tuple[str, ...], error: type[MatineeError], message: str
 ) -> None:
     result = run(prepared, "--sets", eval_folder, "--out", tmp_path / "out", *args)
     assert result.exit_code == error.exit_code
