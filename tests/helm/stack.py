@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from chart import ROOT, Object, template
 from ray_cluster import Cluster, free_ports, ray_cluster
 
@@ -58,15 +59,25 @@ class Stack:
             answer: dict[str, Any] = client.get("/v1/info").json()
             return answer
 
-    def run(self, *words: str, **env: str) -> dict[str, Any]:
-        """The JSON that a command of ours prints, run against this stack's home and API."""
+    def text(self, *words: str, **env: str) -> str:
+        """What a command of ours prints, run against this stack's home and API."""
         more = {"MATINEE_HOME": str(self.home), "MATINEE_KEY": SECRET, "MATINEE_ARTIFACTS__URI": artifacts(self.home)}
         program = [str(Path(sys.executable).with_name("matinee"))] if words[0] == "matinee" else [sys.executable, "-m", words[0]]
-        command = [*program, *words[1:], "--json"]
+        command = [*program, *words[1:]]
         done = subprocess.run(command, cwd=ROOT, env=_clean() | more | env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
+        return done.stdout
+
+    def run(self, *words: str, **env: str) -> dict[str, Any]:
+        """The JSON of a command."""
+        answer: dict[str, Any] = json.loads(self.text(*words, "--json", **env))
         return answer
+
+    def promoted(self, digest: str) -> dict[str, dict[str, Any]]:
+        """The chart's settings that make a published model serve, as `matinee models promote` prints them."""
+        values = yaml.safe_load(self.text("matinee", "models", "promote", digest, "--chart"))
+        settings: dict[str, dict[str, Any]] = values["settings"]
+        return settings
 
     def ingest(self, edition: str, *words: str, **env: str) -> dict[str, Any]:
         """A new index version of the films; each item says the `edition` it is from."""

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
 
 from matinee import weights
@@ -36,21 +36,26 @@ PROMPTS = {"query": "quiet ", "document": "king "}
 
 
 def save_tiny(folder: Path, kind: str, texts: list[str]) -> Path:
-    """A random encoder of Granite's kind (modernbert: r2, roberta: 30m), CLS-pooled, with prompts, over the words of `texts`."""
+    """A random encoder of Granite's kind (modernbert: r2, roberta: 30m), CLS-pooled, with prompts, and a byte-level BPE of `texts`.
+
+    As in Granite r2 every third layer looks at all tokens and the others at their neighbours, here at so few that it matters.
+    """
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)})
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*names, *words])}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
     backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, model_max_length=96, model_input_names=["input_ids", "attention_mask"], **special
     )
-    size = {"vocab_size": len(names) + len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    size = {"vocab_size": backend.get_vocab_size(), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
     size |= {"num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     torch.manual_seed(0)
-    marks = {"cls_token_id": 2, "sep_token_id": 3}
-    model: Any = RobertaModel(RobertaConfig(**size)) if kind == "roberta" else ModernBertModel(ModernBertConfig(**size, **marks))
+    more = {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 16, "global_attn_every_n_layers": 3}
+    model: Any = RobertaModel(RobertaConfig(**size)) if kind == "roberta" else ModernBertModel(ModernBertConfig(**size, **more))
     source = folder.with_name(f"{folder.name}-transformer")
     with quiet():
         tokenizer.save_pretrained(source)
