@@ -26,7 +26,8 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
     if (folder / "qrels" / f"{settings.split}.tsv").is_file():
         found = [evalsets.read_set(folder.parent, folder.name, settings.split)]
     else:
-        found = [evalsets.read_set(folder, name, settings.split) for name in evalsets.set_names(folder, settings.split)]
+        names = evalsets.set_names(folder, settings.split) if folder.is_dir() else []
+        found = [evalsets.read_set(folder, name, settings.split) for name in names]
     found = [queries for queries in found if queries.relevant]
     if not found:
         raise SourceError(
