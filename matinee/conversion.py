@@ -105,7 +105,7 @@ def merge(model_dir: Path, adapter: Path, into: Path) -> None:
 
     with quiet():
         # Merged in fp32: the sum of a bf16 weight and a small update loses most of the update when it is rounded on the way.
-        model = model_class(model_dir).from_pretrained(model_dir, dtype=torch.float32, use_safetensors=True)
+        model = load_whole(model_class(model_dir), model_dir, dtype=torch.float32)
         merged = PeftModel.from_pretrained(model, adapter, use_safetensors=True).merge_and_unload()
         merged.to(torch.bfloat16).save_pretrained(into)
     for path in model_dir.iterdir():
@@ -118,6 +118,10 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
     from ctranslate2.converters import TransformersConverter
     from transformers import AutoConfig
 
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, kind: Any, folder: str, **options: Any) -> Any:
+            return load_whole(kind, Path(folder), **options)
+
     advice = "set enhancer.precision to bf16"
     # Its loader trips over such a model's configuration, and merging would round the adapter away.
     if getattr(AutoConfig.from_pretrained(model_dir), "quantization_config", None):
@@ -128,10 +132,19 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
         merge(model_dir, adapter, source)
     try:
         with quiet():
-            TransformersConverter(str(source), low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
+            Converter(str(source), low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
     except ValueError as error:
         # An architecture that it has no loader for. Files that can't be read fail as in every precision, and are `generation`'s to explain.
         raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): {advice}") from error
+
+
+def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind.from_pretrained(folder)`. Raises `ModelError` where weights are missing: transformers would draw them at random and go on."""
+    model, found = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} of its model's tensors, such as {missing[0]}: save it whole, or fetch it again")
+    return model
 
 
 def model_class(model_dir: Path) -> Any:

@@ -161,8 +161,12 @@ class TransformersBackend:
         self._stops = _Stops(self.tokenizer)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         with conversion.quiet():
-            model = conversion.model_class(model_dir).from_pretrained(
-                model_dir, dtype=dtype, quantization_config=_quantization(precision), device_map={"": device}, use_safetensors=True
+            model = conversion.load_whole(
+                conversion.model_class(model_dir),
+                model_dir,
+                dtype=dtype,
+                quantization_config=_quantization(precision),
+                device_map={"": device},
             )
             self._model = _with_adapter(model, adapter, precision)
         if precision.startswith("hqq"):

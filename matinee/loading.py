@@ -27,6 +27,7 @@ _OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
 _LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _SECRET = ("api_key", "key", "sha256")
+_URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 class _Environment(EnvSettingsSource):
@@ -124,4 +125,4 @@ def _explain(error: ValidationError) -> str:
         elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
             message += f" (it is {problem['input']!r})"
         lines.append(f"{name}: {message}" if name else message)
-    return "settings: " + "; ".join(lines)
+    return "settings: " + _URL_USER.sub("...@", "; ".join(lines))

@@ -88,6 +88,6 @@ class TracingSettings(Part):
     """OpenTelemetry spans, sent by OTLP over HTTP. Headers, such as a collector's key, are read from `OTEL_EXPORTER_OTLP_HEADERS`."""
 
     endpoint: Annotated[
-        str | None, Field(pattern=r"^https?://[^\s?#]+$", description="base URL, such as http://collector:4318; null is off")
+        str | None, Field(pattern=r"^https?://[^\s?#@]+$", description="base URL, such as http://collector:4318; null is off")
     ] = None
     sample_ratio: Annotated[float, Field(ge=0, le=1, description="of the requests that bring no sampled traceparent")] = 1.0

@@ -1,6 +1,7 @@
 """What the two model deployments share: one worker thread, local batching, and model updates that never interrupt answers.
 
-A load or a swap runs in a thread of its own while the old model goes on answering; a failure keeps the old model. Knows neither model.
+A load or a swap runs in a thread of its own while the old model goes on answering; a failure keeps the old model, and is tried again
+while the new one is wanted. Knows neither model.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ Model = TypeVar("Model")
 Settings = TypeVar("Settings")
 T = TypeVar("T")
 
+_RETRY_S = 60.0
+_LONGEST_PAUSE_S = 600.0
+
 
 class ModelSlot(Generic[Model, Settings]):
     """The model that a replica answers with. `load` builds one from settings, warmed; `announce` is told of each one that goes live."""
@@ -33,8 +37,11 @@ class ModelSlot(Generic[Model, Settings]):
         load: Callable[[Settings], Model],
         announce: Callable[[Model], None],
         metrics: Metrics,
+        *,
+        retry_s: float = _RETRY_S,
     ) -> None:
         self._name = name
+        self._retry_s = retry_s
         self._load = load
         self._announce = announce
         self._metrics = metrics
@@ -75,11 +82,15 @@ class ModelSlot(Generic[Model, Settings]):
         if settings == self._target:
             return
         self._target = settings
-        threading.Thread(target=self._swap, args=(settings,), name=f"{self._name}-swap", daemon=True).start()
+        self._begin(settings, self._retry_s)
 
-    def _swap(self, settings: Settings) -> None:
+    def _begin(self, settings: Settings, pause: float) -> None:
+        threading.Thread(target=self._swap, args=(settings, pause), name=f"{self._name}-swap", daemon=True).start()
+
+    def _swap(self, settings: Settings, pause: float) -> None:
         with self._swap_lock:
-            if settings != self._target:
+            # By identity: the same settings, wanted again after others, are another update's to load.
+            if settings is not self._target:
                 return
             if settings == self._live:
                 self.trouble = None
@@ -92,13 +103,20 @@ class ModelSlot(Generic[Model, Settings]):
                 log.error("%s: the new model failed to load; the old one stays: %s", self._name, error, exc_info=unexpected)
                 self._metrics.model_swap_failures(part=self._name)
                 self.trouble = f"the last model update failed: {error}"
+                self._begin_after(pause, settings)
                 return
-            if settings != self._target:
+            if settings is not self._target:
                 # Another update came while this one loaded: it is the next to take the lock.
                 return
             self.model, self._live = model, settings
             self.trouble = None
             self._announce(model)
+
+    def _begin_after(self, pause: float, settings: Settings) -> None:
+        """Try again, after longer and longer pauses: a store that was away comes back, and nobody would say the same settings twice."""
+        timer = threading.Timer(pause, self._begin, (settings, min(pause * 2, _LONGEST_PAUSE_S)))
+        timer.daemon = True
+        timer.start()
 
 
 def announce(metrics: Metrics, before: dict[str, str] | None, now: dict[str, str]) -> dict[str, str]:

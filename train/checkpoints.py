@@ -91,6 +91,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.note({"from_step": state.global_step, "of": state.max_steps, "pid": os.getpid()})
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # A loss can be finite and its gradient not: the next loss would say so, after this step's checkpoint.
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
+        if self.trainer.trouble is None and not torch.isfinite(norm):
+            self.trainer.trouble = f"the gradient became {float(norm)} at step {state.global_step + 1}: lower --lr, or look at the data"
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # All workers stop at the same step: one that went on alone would wait for the others' gradients.
         if on_any(self.trainer.trouble is not None):

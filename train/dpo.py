@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from ray import train as ray_train
 from trl import DPOConfig, DPOTrainer
 
 from matinee.errors import ModelError
 from train import completions, sft
-from train.checkpoints import FiniteLoss, ranks, restore
-from train.instructions import Pair, read_pairs
+from train.checkpoints import FiniteLoss
+from train.instructions import Pair
 from train.judgments import Judgment, read_judgments
 
 CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
@@ -35,25 +33,8 @@ class Recipe(sft.Recipe):
 
 def fit(config: dict[str, Any]) -> None:
     """The training loop of one worker; `config` is `train.preference`'s plan."""
-    recipe = Recipe(**config["recipe"])
-    rank, workers = ranks()
-    torch.set_num_threads(config["threads"] or torch.get_num_threads())
-    work = Path(config["work"])
-    state, resume = restore(work, rank)
-    if state.get("done"):
-        # It was stopped between its last checkpoint and the end.
-        ray_train.report({"step": state["done"], **state})
-        return
-    device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
-    model, tokenizer = sft.prepared(Path(config["base"]), recipe, device, config["adapter"])
-    heldout = read_pairs(Path(config["heldout"]))[: recipe.heldout]
-    reporter = MarginReporter(config, recipe, tokenizer, heldout, state, rank)
     judgments = read_judgments(Path(config["judgments"]))
-    trainer = trainer_for(model, tokenizer, recipe, judgments, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
-    reporter.begin(trainer, model)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
-    ray_train.report(reporter.summary(trainer.state.global_step))
+    sft.train_adapter(config, Recipe(**config["recipe"]), judgments, Path(config["heldout"]), MarginReporter, trainer_for)
 
 
 class FiniteTrainer(FiniteLoss, DPOTrainer):  # type: ignore[misc]

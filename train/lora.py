@@ -34,12 +34,12 @@ def load_base(folder: Path, precision: str, device: str) -> Any:
     check_precision(precision)
     try:
         with conversion.quiet():
-            model = conversion.model_class(folder).from_pretrained(
+            model = conversion.load_whole(
+                conversion.model_class(folder),
                 folder,
                 dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
                 quantization_config=_quantization(precision),
                 device_map={"": device},
-                use_safetensors=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(f"cannot load {folder} in {precision} to train it: {error}") from error

@@ -5,6 +5,7 @@ How a checkpoint travels and what ends a run is `train.checkpoints`' business, t
 
 import resource
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,22 @@ class Recipe:
 
 def fit(config: dict[str, Any]) -> None:
     """The training loop of one worker; `config` is `train.enhancer`'s plan."""
-    recipe = Recipe(**config["recipe"])
+    folder = Path(config["instructions"])
+    train_adapter(
+        config, Recipe(**config["recipe"]), read_pairs(folder / "train.jsonl"), folder / "heldout.jsonl", BleuReporter, trainer_for
+    )
+
+
+def train_adapter(
+    config: dict[str, Any],
+    recipe: Recipe,
+    rows: Sequence[Any],
+    heldout: Path,
+    follow: Callable[..., "BleuReporter"],
+    trainer_for: Callable[..., Any],
+) -> None:
+    """What training on pairs and on judgments have in common: one worker's run of the trainer that `trainer_for` makes, from the last
+    checkpoint to the end, followed by a reporter that measures on the pairs of `heldout`."""
     rank, workers = ranks()
     torch.set_num_threads(config["threads"] or torch.get_num_threads())
     work = Path(config["work"])
@@ -71,10 +87,8 @@ def fit(config: dict[str, Any]) -> None:
         return
     device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
     model, tokenizer = prepared(Path(config["base"]), recipe, device, config["adapter"])
-    pairs = read_pairs(Path(config["instructions"]) / "train.jsonl")
-    heldout = read_pairs(Path(config["instructions"]) / "heldout.jsonl")[: recipe.heldout]
-    reporter = BleuReporter(config, recipe, tokenizer, heldout, state, rank)
-    trainer = trainer_for(model, tokenizer, recipe, pairs, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
+    reporter = follow(config, recipe, tokenizer, read_pairs(heldout)[: recipe.heldout], state, rank)
+    trainer = trainer_for(model, tokenizer, recipe, rows, work / "trainer", workers=workers, gpu=config["gpu"], callbacks=[reporter])
     reporter.begin(trainer, model)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.

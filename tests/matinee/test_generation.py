@@ -1,11 +1,13 @@
 """`matinee.generation`: both engines on a tiny Gemma 3, every precision, and what can't be loaded or converted."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from matinee import conversion, generation
 from matinee.errors import ModelError
@@ -85,6 +87,19 @@ def test_a_model_that_transformers_cannot_read_is_a_model_error(tiny_base: Path,
     (broken / "config.json").write_text('{"model_type": "no_such_model"}')
     with pytest.raises(ModelError, match=r"cannot load .*broken in bf16"):
         generation.load(broken, None, "bf16", models_dir=tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["ct2-int8", "bf16", "nf4"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_model_that_lacks_a_tensor_is_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path, precision: str, adapted: bool) -> None:
+    """And its weights are not drawn at random."""
+    broken = shutil.copytree(tiny_base, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of its model's tensors, such as model\.layers\.0\.mlp\.up_proj\.weight"):
+        generation.load(broken, tiny_adapter if adapted else None, precision, models_dir=tmp_path / "models")
+    assert not list((tmp_path / "models").rglob("model.bin"))
 
 
 def test_multimodal_sizes_get_their_own_class(tiny_that_sees: Path, tmp_path: Path) -> None:

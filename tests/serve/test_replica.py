@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from waiting import until
 
 from matinee.settings import EmbedderSettings
 from serve.metrics import MemorySink, Metrics
@@ -29,11 +30,12 @@ class Echo:
 
 @dataclass
 class Loader:
-    """Loads an `Echo`; names in `held` wait until they are released."""
+    """Loads an `Echo`; names in `held` wait until they are released, those in `away` fail."""
 
     held: dict[str, threading.Event] = field(default_factory=dict)
     loading: dict[str, threading.Event] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
 
     def hold(self, name: str) -> None:
         self.held[name], self.loading[name] = threading.Event(), threading.Event()
@@ -43,7 +45,7 @@ class Loader:
         if wish.name in self.held:
             self.loading[wish.name].set()
             assert self.held[wish.name].wait(30)
-        if wish.breaks:
+        if wish.breaks or wish.name in self.away:
             raise OSError(f"no file for {wish.name}")
         return Echo(wish.name)
 
@@ -51,12 +53,12 @@ class Loader:
 class Bench:
     """A slot with what it told the world."""
 
-    def __init__(self) -> None:
+    def __init__(self, retry_s: float = 60) -> None:
         self.loader = Loader()
         self.announced: list[str] = []
         self.sink = MemorySink()
         self.slot: ModelSlot[Echo, Wish] = ModelSlot(
-            "part", Wish("one"), self.loader, lambda model: self.announced.append(model.name), Metrics(self.sink)
+            "part", Wish("one"), self.loader, lambda model: self.announced.append(model.name), Metrics(self.sink), retry_s=retry_s
         )
 
     async def settled(self) -> None:
@@ -126,6 +128,36 @@ async def test_a_load_that_fails_keeps_the_old_model_and_says_so(bench: Bench) -
     assert bench.slot.trouble == "the last model update failed: no file for bad"
     assert bench.metric("matinee_model_swap_failures") == 1
     assert bench.announced == ["one"]
+
+
+async def test_a_load_that_fails_is_tried_again_while_it_is_wanted() -> None:
+    bench = Bench(retry_s=0.01)
+    bench.loader.away.add("two")
+    bench.slot.update(Wish("two"))
+    await asyncio.to_thread(until, lambda: bench.metric("matinee_model_swap_failures") > 1)
+    assert (await bench.name(), bench.slot.trouble) == ("one", "the last model update failed: no file for two")
+    bench.loader.away.clear()
+    await asyncio.to_thread(until, lambda: bench.announced == ["one", "two"])
+    await bench.settled()
+    assert (await bench.name(), bench.slot.trouble) == ("two", None)
+    loads = len(bench.loader.loads)
+    bench.slot.update(Wish("three"))
+    await bench.settled()
+    assert bench.loader.loads[loads:] == ["three"]
+
+
+async def test_what_is_no_longer_wanted_is_not_tried_again() -> None:
+    bench = Bench(retry_s=0.01)
+    bench.slot.update(Wish("bad", breaks=True))
+    await asyncio.to_thread(until, lambda: bench.metric("matinee_model_swap_failures") > 1)
+    bench.slot.update(Wish("one"))
+    await bench.settled()
+    loads = len(bench.loader.loads)
+    for timer in threading.enumerate():
+        if isinstance(timer, threading.Timer) and timer.interval < 1:
+            await asyncio.to_thread(timer.join, 30)
+    await bench.settled()
+    assert (len(bench.loader.loads), bench.slot.trouble) == (loads, None)
 
 
 async def test_the_next_good_update_clears_the_trouble(bench: Bench) -> None:

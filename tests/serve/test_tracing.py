@@ -105,7 +105,7 @@ async def test_the_ratio_decides_where_nobody_has() -> None:
     tracing.close()
 
 
-@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector", "http://collector/?key=x"])
+@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector", "http://collector/?key=x", "http://user:secret@collector"])
 async def test_an_endpoint_is_a_base_url(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         TracingSettings(endpoint=endpoint)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState
 
 from train import fitting
@@ -95,3 +96,23 @@ def test_what_went_wrong_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_pa
     control = TrainerControl()
     run.reporter.on_epoch_end(None, TrainerState(epoch=1.0), control)
     assert (run.reporter.progress["best"], control.should_save) == (None, False)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_its_step_is_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: float
+) -> None:
+    run = Run(monkeypatch, tmp_path, [{"known_desc": 0.4}], patience=1)
+    model, state, control = torch.nn.Linear(2, 2), TrainerState(global_step=6), TrainerControl()
+    model(torch.ones(1, 2)).sum().backward()
+    run.reporter.on_pre_optimizer_step(None, state, control, model=model)
+    run.reporter.on_step_end(None, state, control)
+    assert (run.reporter.trainer.trouble, control.should_training_stop) == (None, False)
+    assert model.weight.grad is not None
+    model.weight.grad[0, 0] = broken
+    control.should_save = True
+    run.reporter.on_pre_optimizer_step(None, state, control, model=model)
+    run.reporter.on_step_end(None, state, control)
+    said = f"the gradient became {broken} at step 7: lower --lr, or look at the data"
+    assert (run.reporter.trainer.trouble, (tmp_path / "trouble").read_text()) == (said, said)
+    assert (control.should_training_stop, control.should_save) == (True, False)
