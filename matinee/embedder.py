@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from matinee import prompts
-from matinee.conversion import quiet
+from matinee.conversion import load_whole, quiet
 from matinee.errors import ModelError
 from matinee.onnx import OnnxEncoder
 from matinee.settings import EmbedderSettings
@@ -75,7 +75,7 @@ class Embedder:
         weights_digest = digest(folder)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        model = _load_model(folder, torch.float32)
+        model = load_model(folder, torch.float32)
         reference = cls(model, settings, _torch_forward(model), "fp32", weights_digest)
         if settings.precision == "fp32":
             return reference
@@ -94,9 +94,9 @@ class Embedder:
     @classmethod
     def _at(cls, precision: str, folder: Path, models_dir: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder | None":
         if precision == "bf16":
-            model = _load_model(folder, torch.bfloat16)
+            model = load_model(folder, torch.bfloat16)
             return cls(model, settings, _torch_forward(model), precision, weights_digest)
-        model = _load_model(folder, torch.float32, attention="eager")
+        model = load_model(folder, torch.float32, attention="eager")
         if torch.cuda.is_available():
             return None
         try:
@@ -184,10 +184,14 @@ class Embedder:
         return min(once() for _ in range(5))
 
 
-def _load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa") -> Any:
+def load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa", device: str | None = None) -> Any:
+    """The SentenceTransformer in `folder`, with its own pooling and prompts; on a GPU where there is one, or on `device`.
+
+    Raises `ModelError` where files or tensors are missing or broken.
+    """
     from sentence_transformers import SentenceTransformer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with quiet():
             model = SentenceTransformer(
@@ -197,6 +201,10 @@ def _load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa") ->
                 local_files_only=True,
                 model_kwargs={"dtype": dtype, "attn_implementation": attention, "use_safetensors": True},
             )
+            encoder = model.transformers_model
+            load_whole(type(encoder), Path(encoder.name_or_path), device_map="meta")
+    except ModelError:
+        raise
     except Exception as error:
         # Broken files surface as whatever the layer that first trips over them raises, attribute and type errors among them.
         raise ModelError(f"cannot load the embedding model in {folder}: {error}") from error

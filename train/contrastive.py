@@ -12,6 +12,7 @@ import orjson
 import torch
 
 from matinee.conversion import quiet
+from matinee.embedder import load_model
 from matinee.errors import SettingsError, SourceError
 
 Loss = Literal["triplet", "mnr", "cached", "guided"]
@@ -57,13 +58,8 @@ class Recipe:
 
 
 def load_base(folder: Path, device: str | None = None) -> Any:
-    """A model in fp32, with its own pooling and prompts."""
-    from sentence_transformers import SentenceTransformer
-
-    # Said, since the weights' own type would be kept: Granite's are bf16, where steps of 1e-4 are lost to rounding.
-    kwargs = {"use_safetensors": True, "dtype": torch.float32}
-    with quiet():
-        return SentenceTransformer(str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs=kwargs)
+    """A model in fp32: Granite's own type is bf16, where steps of 1e-4 are lost to rounding."""
+    return load_model(folder, torch.float32, device=device)
 
 
 def trainable(folder: Path, recipe: Recipe, device: str | None) -> Any:

