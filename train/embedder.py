@@ -94,7 +94,8 @@ def _plan(
     inputs = {f"triplets/{name}": digest for name, digest in data["outputs"].items()}
     inputs |= {f"prepared/{name}": digest for name, digest in runs.read_manifest(prepared, "prepare")["outputs"].items()}
     # They train nothing, but they choose the epoch.
-    inputs |= {f"sets/{name}": digest for name, digest in (runs.hashes(sets.glob("*/qrels/dev.tsv"), sets) if sets else {}).items()}
+    asked = [] if sets is None else [*sets.glob("*/qrels/dev.tsv"), *sets.glob("*/queries.jsonl")]
+    inputs |= {f"sets/{name}": digest for name, digest in runs.hashes(asked, sets or Path()).items()}
     folder = weights.resolve(
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri
     )

@@ -25,6 +25,7 @@ from matinee.conversion import quiet
 from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import ModelError, SettingsError
+from matinee.loading import load_settings
 from matinee.settings import EmbedderSettings
 from train import embedder, fitting, runs
 from train.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
@@ -234,6 +235,25 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     folder = weights.resolve(f"artifact:{found.digest}", models_dir=home / "models", artifacts=str(home / "artifacts"))
     assert weights.digest(folder) == weights.digest(out / "model")
     assert "complete already" in start("embedder", out, *args, *SMOKE, home=home).finish()[1]
+
+
+def test_other_dev_queries_make_another_run(
+    tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, eval_folder: Path, tmp_path: Path
+) -> None:
+    """They train nothing, but they choose the epoch that is kept."""
+    sets = tmp_path / "sets"
+    shutil.copytree(eval_folder, sets)
+    settings = load_settings(flags={"embedder": {"model": str(tiny("roberta"))}})
+
+    def inputs() -> dict[str, str]:
+        plan = embedder._plan(settings, Recipe(), pairs_folder, prepared, sets, tmp_path / "out", gpu=False, threads=1, pool=10)
+        return dict(plan["inputs"])
+
+    before = inputs()
+    queries = next(sets.glob("*/queries.jsonl"))
+    queries.write_bytes(queries.read_bytes() + b"\n")
+    after = inputs()
+    assert {name for name in before if before[name] != after[name]} == {f"sets/{queries.relative_to(sets).as_posix()}"}
 
 
 @pytest.mark.slow
