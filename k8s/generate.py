@@ -47,7 +47,10 @@ ALL = (
     ),
     Job(
         "triplets",
-        ("Prepared items, and the training side of labelled queries (/data/sets, if there are any) -> pairs under /data/triplets.",),
+        (
+            "Prepared items, and the training side of labelled queries (/data/sets: an empty folder where there are none)",
+            "-> pairs under /data/triplets.",
+        ),
         "python -m train.triplets /data/prepared --sets /data/sets --out /data/triplets",
         hours=4,
     ),
@@ -79,7 +82,7 @@ ALL = (
         "pipeline",
         (
             "The paper's embedding half in one job: a catalogue on the volume (/data/films.csv) -> prepare, triplets, embedder, evaluate,",
-            "with their defaults and in the same folders, and with labelled queries, if there are any (/data/sets).",
+            "with their defaults and in the same folders, and with labelled queries (/data/sets: an empty folder where there are none).",
             "The report: /data/report/report.html. Goes on where it was.",
         ),
         "python -m train.pipeline /data/films.csv --kind film --sets /data/sets --out /data --gpu",

@@ -27,7 +27,8 @@ _OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
 _LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _SECRET = ("api_key", "key", "sha256")
-_URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
+# A password may hold slashes and more of the same sign.
+_URL_USER = re.compile(r"(?<=://)\S*@")
 
 
 class _Environment(EnvSettingsSource):
@@ -120,9 +121,11 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "value_error":
+            message = _URL_USER.sub("...@", message)
         if problem["type"] == "extra_forbidden":
-            message = "unknown setting: check its spelling against the README's table"
+            message = "unknown setting: check its spelling against docs/settings.md"
         elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
-            message += f" (it is {problem['input']!r})"
+            message += " (it is {})".format(_URL_USER.sub("...@", repr(problem["input"])))
         lines.append(f"{name}: {message}" if name else message)
-    return "settings: " + _URL_USER.sub("...@", "; ".join(lines))
+    return "settings: " + "; ".join(lines)

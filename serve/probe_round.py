@@ -94,7 +94,9 @@ class Prober:
         self._up = True
         index = info["index"]
         if index is None:
-            raise AskError("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
+            known = [trouble for trouble in info.get("degraded", ()) if trouble.startswith("index:")]
+            why = "; ".join(known) or "build one with `matinee ingest FILE`"
+            raise AskError("index_absent", f"{client.url} has no index to answer from: {why}")
         if self._index != (index["version"], index["items"]):
             self._index, self._present = (index["version"], index["items"]), {}
         trouble: list[str] = []

@@ -23,7 +23,11 @@ class State:
         self._reached_at = float("-inf")
 
     async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
-        status = await self._service.ask(calls.Status(), trace)
+        try:
+            status = await self._service.ask(calls.Status(), trace)
+        except MatineeError as error:
+            # With the index out of reach, what the other parts say is wanted most of all.
+            status = {"index": None, "previous": None, "trouble": str(error)}
         infos = self._service.graph.infos
         told = await asyncio.gather(*(_part_info(ask, trace) for ask in infos.values()))
         parts = dict(zip(infos, told, strict=True))

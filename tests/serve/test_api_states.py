@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from serve_helpers import Api, error
 
-from matinee.errors import DeadlineError, FingerprintError, OverloadedError
+from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.access import new_key
 from serve.coalesce import Coalescer
 from serve.errors import UnavailableError
@@ -145,6 +145,18 @@ async def test_a_part_that_is_gone_is_a_503_and_info_still_answers(bent: Bent) -
     async with bent(parts={"retriever": gone}) as api:
         assert (await api.get("/readyz")).json()["reasons"] == ["embedder failed or was restarted"]
         assert (await api.get("/livez")).status_code == 200
+
+
+async def test_info_tells_of_an_index_that_is_out_of_reach(bent: Bent) -> None:
+    async def away(*_: Any) -> Any:
+        raise IndexUnavailableError("no answer from http://qdrant:6333")
+
+    async with bent(parts={"retriever": away}) as api:
+        info = await api.get("/v1/info")
+        assert (info.status_code, info.json()["index"]) == (200, None)
+        assert info.json()["degraded"] == ["index: no answer from http://qdrant:6333"]
+        assert info.json()["embedder"]["model"]
+        assert error(await api.post("/v1/search", {"text": "x"})) == (503, "index_unavailable")
 
 
 async def test_a_damaged_mark_of_the_current_version_is_told_and_the_open_one_goes_on(bent: Bent, tmp_path: Path) -> None:

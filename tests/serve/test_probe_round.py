@@ -48,10 +48,11 @@ class Script:
         self.asked: list[str] = []
         self.index = {"version": "v1", "items": 10, "approximate": False, "created": "2026-01-01T00:00:00+00:00"} | info
         self.failing: dict[str, str] = {}
+        self.degraded: list[str] = []
 
     async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
         if endpoint == "info":
-            return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}}
+            return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}, "degraded": self.degraded}
         if endpoint == "facets":
             values = [{"value": "rare", "count": 12}, {"value": "tiny", "count": 2}, {"value": "half", "count": 60}]
             return {"count": 120, "genres": values, "language": [{"value": "en", "count": 120}], "kind": []}
@@ -204,7 +205,11 @@ async def test_a_round_ends_in_time(tmp_path: Path) -> None:
 async def test_no_index_and_no_matinee() -> None:
     server = Script({})
     server.index = None  # type: ignore[assignment]
-    assert "has no index yet" in (await look(server)).trouble[0]
+    assert (await look(server)).trouble == ("http://script has no index to answer from: build one with `matinee ingest FILE`",)
+    server.degraded = ["embedder: slow", "index: no answer from http://qdrant:6333"]
+    report = await look(server)
+    assert report.up
+    assert report.trouble == ("http://script has no index to answer from: index: no answer from http://qdrant:6333",)
 
     async def other(*_: Any, **__: Any) -> dict[str, Any]:
         return {"name": "another service"}
