@@ -7,8 +7,8 @@
 
 `overview`: title, or all facts but the overview, -> overview. `teacher`: descriptions by a larger model, or the best of several by the base
 itself (`python -m train.describe work/prepared --retries 4 --out work/descriptions.jsonl`), kept only where the metadata checks find
-nothing. `words`: what other people said of the item, from the training side of evaluation sets: its keywords, its tagline, another
-platform's description, in this order in one text (document expansion).
+nothing. `words`: what other people said of the item, from the training side of evaluation sets: keywords and what people searched for
+before they chose it (the sets `text_*`), its tagline, another platform's description, in this order in one text (document expansion).
 
 Writes `train.jsonl`, `heldout.jsonl`, `dev.jsonl` and `manifest.json`. No item of the dev or test split is in `train.jsonl`. BLEU is
 measured on `heldout.jsonl`: items of the test split; for `words` of the dev split, since its test labels are there to judge finished
@@ -32,13 +32,19 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
 from matinee.items import Item
 from train import runs
-from train.pairs import Trainable
+from train.pairs import NEVER, Trainable
 
 Target = Literal["overview", "teacher", "words"]
 Given = Literal["facts", "title"]
 
-WORDS = ("text_keyword", "known_tagline", "known_desc")
-"""The sets of `words`, in the order in which an item's text tells them."""
+WHOLE = ("known_tagline", "known_desc")
+"""The sets of `words` whose texts are sentences about one item; an item's text ends with them, in this order."""
+
+HINTS = {
+    "overview": "the catalogue has no overviews there",
+    "teacher": "`train.describe` has to describe items of that split too (see its --only)",
+    "words": "sets need texts for it, as `matinee evalset make --clicks` or `--field` makes them",
+}
 
 GUARD = "dev.jsonl"
 
@@ -86,8 +92,7 @@ def main(
         pairs, told = make(items, cast("Target", target), cast("Given", given), sets, teacher, cast("Split", split))
         chosen = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\0{pair.id}".encode()).digest())[:most]
         if not chosen and name != "dev":
-            hint = ": `train.describe` has to describe items of that split too (see its --only)" if target == "teacher" else ""
-            raise SourceError(f"no item of the split {split} has a text for the target {target}: {told}{hint}")
+            raise SourceError(f"no item of the split {split} has a text for the target {target}: {HINTS[target]} (found: {told or 0})")
         write_pairs(chosen, out / f"{name}.jsonl")
         counts[name] = {"pairs": len(chosen), "split": split, **told}
     runs.write_manifest(out, "instructions", options, inputs, counts=counts)
@@ -105,7 +110,7 @@ def _check(target: str, given: str, sets: Path | None, teacher: Path | None) -> 
 
 def _hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:
     if sets is not None:
-        qrels = [path for split in ("train", "dev") for path in sets.glob(f"*/qrels/{split}.tsv") if path.parent.parent.name in WORDS]
+        qrels = [sets / name / "qrels" / f"{split}.tsv" for split in ("train", "dev") for name in _kinds(sets, split)]
         return {
             f"sets/{name}": digest for name, digest in runs.hashes({*qrels, *(p.parents[1] / "queries.jsonl" for p in qrels)}, sets).items()
         }
@@ -167,17 +172,25 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield row
 
 
+def _kinds(folder: Path, split: Split) -> list[str]:
+    """The sets of `words` that have this split, in the order in which an item's text tells them."""
+    names = set_names(folder, split)
+    short = sorted(name for name in names if name.startswith("text_") and name not in NEVER)
+    return [*short, *(name for name in WHOLE if name in names)]
+
+
 def _words(items: Mapping[str, Item], folder: Path, split: Split) -> tuple[list[Pair], dict[str, Any]]:
     """All that other people said of an item, as one text.
 
-    Few items have all three kinds, and what nobody wrote must not be taught as an end: only a text with the last kind in it is whole.
+    Few items have all kinds, and what nobody wrote must not be taught as an end: only a text with the last kind in it is whole.
     """
-    known = {name: _said(items, read_set(folder, name, split)) for name in WORDS if name in set_names(folder, split)}
+    known = {name: _said(items, read_set(folder, name, split)) for name in _kinds(folder, split)}
     texts = {
         id: {name: _sentence(name, said[id]) for name, said in known.items() if id in said}
         for id in sorted({id for said in known.values() for id in said})
     }
-    pairs = [Pair(id, items[id], " ".join(parts.values()), ends=WORDS[-1] in parts) for id, parts in texts.items()]
+    last = next(reversed(known), None)
+    pairs = [Pair(id, items[id], " ".join(parts.values()), ends=last in parts) for id, parts in texts.items()]
     return pairs, {"sources": {name: len(said) for name, said in known.items()}}
 
 
@@ -194,8 +207,8 @@ def _said(items: Mapping[str, Item], queries: QuerySet) -> dict[str, list[str]]:
 
 
 def _sentence(name: str, texts: Sequence[str]) -> str:
-    """A kind of words as sentences; keywords on one line, each once, those of a pair by themselves."""
-    if name != "text_keyword":
+    """A kind of words as sentences; keywords and searches on one line, each once, those of a pair by themselves."""
+    if name in WHOLE:
         return prompts.join_sentences(texts[0])
     words = dict.fromkeys(word.strip() for text in sorted(texts) for word in text.split(",") if word.strip())
     line = ", ".join(words)

@@ -1,6 +1,8 @@
 """`train.instructions` and `train.completions`: whose words are learnt, by which items, in the prompt that serving uses."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +11,13 @@ import pytest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
+from matinee import evalsets
 from matinee.corpus import read_corpus
 from matinee.enhancer import Enhancer
 from matinee.errors import SettingsError, SourceError
 from matinee.items import Item
 from matinee.settings import EnhancerSettings
-from train import completions, instructions
+from train import completions, instructions, runs
 from train.instructions import Pair, read_pairs
 
 TEACHER = "{title} is a {genre} film about {overview}"
@@ -52,6 +55,26 @@ def test_words_are_those_of_training_items_alone(eval_folder: Path, prepared: Pa
     assert all(pair.ends == ("d_train_" in pair.text) for pair in found["train"])
     assert any(pair.text.startswith("Words of t_train_") and "d_train_" in pair.text for pair in found["train"])
     assert "complete already" in run(prepared, "--target", "words", "--sets", eval_folder, "--out", tmp_path / "out").stderr
+
+
+def test_what_people_searched_for_are_words_too(eval_folder: Path, prepared: Path, tmp_path: Path) -> None:
+    """A user's own set, as `matinee evalset make --clicks` makes it: without descriptions the searches are the whole text."""
+    names = evalsets.set_names(eval_folder, "train")
+    sets = {split: replace(evalsets.read_set(eval_folder, "text_keyword", split), name="text_click") for split in ("train", "dev")}
+    assert "text_tag" in names
+    evalsets.write_set(tmp_path / "sets", "text_click", sets)
+    shutil.copytree(eval_folder / "text_tag", tmp_path / "sets" / "text_tag")
+    found = made(tmp_path / "out", prepared, "--target", "words", "--sets", tmp_path / "sets")
+    assert splits(prepared, found["train"]) == {"train"}
+    assert all(pair.ends and pair.text.startswith("Words of t_train_") for pair in found["train"])
+    assert not any("g_x" in pair.text for pair in found["train"])
+    inputs = runs.read_manifest(tmp_path / "out", "instructions")["inputs"]
+    assert {name for name in inputs if name.startswith("sets/")} == {
+        f"sets/text_click/{part}" for part in ("queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv")
+    }
+    shutil.rmtree(tmp_path / "sets" / "text_click")
+    result = run(prepared, "--target", "words", "--sets", tmp_path / "sets", "--out", tmp_path / "none")
+    assert (result.exit_code, "evalset make --clicks" in " ".join(result.stderr.split())) == (SourceError.exit_code, True)
 
 
 @pytest.mark.parametrize("given", ["facts", "title"])
