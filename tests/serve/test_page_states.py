@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Request, Route, expect
 
 from matinee.settings_serving import KeySettings
 from serve.access import hash_key
@@ -71,16 +71,20 @@ def test_an_item_cannot_run_or_draw_anything(web: "Web") -> None:
 
 def test_a_stale_answer_never_replaces_a_newer_one(web: "Web") -> None:
     page = web.open()
-    held: list[Route] = []
-    page.route("**/v1/search", lambda route: held.append(route) if "slow" in (route.request.post_data or "") else route.continue_())
+
+    def is_slow(request: Request) -> bool:
+        return request.url.endswith("/v1/search") and "slow" in (request.post_data or "")
+
+    page.route("**/v1/search", lambda route: None if is_slow(route.request) else route.continue_())
     page.locator("#query").fill("slow question")
-    page.keyboard.press("Enter")
+    with page.expect_request(is_slow):
+        page.keyboard.press("Enter")
     expect(page.locator("#outcome")).to_have_attribute("aria-busy", "true")
     page.locator("#query").fill("dreams within dreams")
-    page.keyboard.press("Enter")
+    with page.expect_event("requestfailed", is_slow) as aborted:
+        page.keyboard.press("Enter")
+    assert aborted.value.failure == "net::ERR_ABORTED"
     expect(page.locator(".card h2").first).to_contain_text("Inception")
-    assert len(held) == 1
-    assert held[0].request.failure == "net::ERR_ABORTED"
 
 
 def test_the_server_is_gone_and_comes_back(web: "Web") -> None:
