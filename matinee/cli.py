@@ -199,7 +199,7 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
     for name, value in _flat(answer):
         table.add_row(name, escape(value))
     out.print(table)
-    if answer["index"] is None and not any(trouble.startswith("index:") for trouble in answer.get("degraded", ())):
+    if answer["index"] is None and not answer.get("index_trouble"):
         err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
 
 

@@ -101,18 +101,21 @@ class Server:
                 return
 
 
-class ServerWrites:
-    """The API's writes of the live index, read from the server that holds it."""
+def read_writes(server: Server, since: int) -> "list[ApiItem]":
+    """The API's writes of the live index, from the server that holds it; none where it has no index yet.
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    Raises `ServerError` where it has one that it can't read now.
+    """
+    # Brings the embedder's libraries along, 180 MB that whoever only asks (the probe) does without.
+    from matinee.indexing import ApiItem
 
-    async def read(self, since: int) -> "list[ApiItem]":
-        # Brings the embedder's libraries along, 180 MB that whoever only asks (the probe) does without.
-        from matinee.indexing import ApiItem
-
-        found = self._server.items(since=since, origin="api", deleted=True)
-        return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in found]
+    try:
+        found = list(server.items(since=since, origin="api", deleted=True))
+    except ServerError as error:
+        if error.code == "index_absent":
+            return []
+        raise
+    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in found]
 
 
 def read_server_file(path: Path) -> dict[str, Any] | None:

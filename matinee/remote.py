@@ -29,8 +29,9 @@ MAX_TEXTS = 100
 MAX_TEXT_CHARS = 50_000
 """No encoder reads further; both sides of the API know these two."""
 
-_PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable"}
+_PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable", "index_locked"}
 _PAUSE_S = (0.5, 30.0)
+_QUIET_S = 5
 _AT_ONCE = 8
 
 
@@ -54,7 +55,7 @@ class Patience:
                     raise ServerError(f"{what}: {error}", error.code) from error
                 if waited + pause > self.seconds:
                     raise ServerError(f"{what}: gave up after {waited:.0f} s of asking: {error}", error.code) from error
-                log.info("%s: %s; again in %.1f s", what, error, pause)
+                log.log(logging.INFO if waited < _QUIET_S else logging.WARNING, "%s: %s; again in %.1f s", what, error, pause)
                 # Not in step with whoever else was refused.
                 self.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(pause * 2, _PAUSE_S[1])

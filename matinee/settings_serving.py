@@ -62,9 +62,9 @@ class ProbeSettings(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.deadline_s > self.interval_s:
+        if self.deadline_s >= self.interval_s:
             raise ValueError(
-                f"deadline_s {self.deadline_s:g} is above interval_s {self.interval_s:g}: one slow request would take a whole round"
+                f"deadline_s {self.deadline_s:g} is not below interval_s {self.interval_s:g}: one slow request would take a whole round"
             )
         return self
 

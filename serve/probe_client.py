@@ -62,6 +62,12 @@ class ProbeClient:
     async def post(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._ask(endpoint, "POST", path, json=body)
 
+    def failed(self, reason: str, message: str) -> AskError:
+        """The error, counted, of a request whose answer turned out to be of no use."""
+        error = AskError(reason, message)
+        self._count(error.reason)
+        return error
+
     async def exists(self, id: str) -> bool:
         """Whether the index has this item."""
         try:

@@ -90,13 +90,13 @@ class Prober:
     async def _round(self, client: ProbeClient) -> Report:
         info = await client.get("info", "/v1/info")
         if not {"catalogue", "index", "search"} <= info.keys():
-            raise AskError("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
+            raise client.failed("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
         self._up = True
         index = info["index"]
         if index is None:
-            known = [trouble for trouble in info.get("degraded", ()) if trouble.startswith("index:")]
-            why = "; ".join(known) or "build one with `matinee ingest FILE`"
-            raise AskError("index_absent", f"{client.url} has no index to answer from: {why}")
+            if info.get("index_trouble"):
+                raise client.failed("index_unavailable", f"{client.url} has no index to answer from: {info['index_trouble']}")
+            raise client.failed("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
         if self._index != (index["version"], index["items"]):
             self._index, self._present = (index["version"], index["items"]), {}
         trouble: list[str] = []

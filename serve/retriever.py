@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from matinee import titles
-from matinee.errors import DeadlineError, IndexLockedError, MatineeError
+from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index import Index, open_store
 from matinee.live import LiveIndex
 from matinee.recommender import Answer, Recommender
@@ -47,9 +47,8 @@ class Retriever:
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
-        self._locked: IndexLockedError | None = None
+        self._failure: MatineeError | None = None
         self._handover_ends = float("-inf")
-        self.trouble: str | None = None
 
     async def start(self) -> None:
         """Open the current version, if there is one, and keep following: also one that the replica before has to give up first."""
@@ -57,9 +56,18 @@ class Retriever:
         await self._follow()
         self._watcher = asyncio.create_task(self._watch())
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the store's current version can't be followed; an older one may be open."""
+        return None if self._failure is None else str(self._failure)
+
+    @property
+    def _locked(self) -> bool:
+        return isinstance(self._failure, IndexLockedError) and self._live.manifest is None
+
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._watch_s if self._locked is None else min(LOCKED_WATCH_S, self._watch_s))
+            await asyncio.sleep(min(LOCKED_WATCH_S, self._watch_s) if self._locked else self._watch_s)
             await self._follow()
 
     async def _follow(self) -> None:
@@ -71,11 +79,11 @@ class Retriever:
             # The replica must outlive whatever a broken version brings: what is open goes on serving.
             log.exception("following the current index version failed")
             self._health.checked(error)
-            self.trouble = "the current index version can't be opened; see the Retriever's log"
+            self._failure = IndexUnavailableError("the current index version can't be opened; see the Retriever's log")
 
     async def _refresh(self) -> None:
         changed = await self._live.refresh(recover=self._live.manifest is None)
-        self.trouble = self._locked = None
+        self._failure = None
         self._opened.set()
         self._health.checked(None)
         if changed and self._live.manifest is not None:
@@ -84,20 +92,19 @@ class Retriever:
     def _note(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
             log.warning("%s", error)
-        self.trouble = str(error)
-        self._locked = error if isinstance(error, IndexLockedError) and self._live.manifest is None else None
+        self._failure = error if isinstance(error, IndexAbsentError | IndexLockedError) else IndexUnavailableError(str(error))
         self._health.checked(error)
 
     async def _handed_over(self) -> None:
         """Return once the index is this replica's, or it is no handover that keeps it locked."""
-        if self._locked is not None:
+        if self._locked:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._handover_ends - time.monotonic()):
                     await self._opened.wait()
 
     def _index(self, fingerprint: str | None = None) -> Index:
-        if self._locked is not None:
-            raise IndexLockedError(str(self._locked))
+        if self._failure is not None and self._live.manifest is None:
+            raise self._failure.with_traceback(None)
         return self._live.get(fingerprint)
 
     async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:

@@ -262,7 +262,8 @@ class InfoResponse(BaseModel):
 
     version: str
     catalogue: str
-    index: dict[str, Any] | None
+    index: dict[str, Any] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
+    index_trouble: str | None = Field(description="why the index, or its current version, is out of reach; null while all is well")
     embedder: dict[str, Any]
     enhancer: dict[str, Any] | None
     search: dict[str, Any]

@@ -14,7 +14,7 @@ from cachetools import LRUCache, TTLCache
 from matinee import prompts
 from matinee.embedder import Kind
 from matinee.enhancer import Description
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, OverloadedError
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.index import Vector
 from matinee.item_texts import ItemTexts
 from matinee.items import MAX_OVERVIEW, Item
@@ -178,6 +178,8 @@ class Service:
     async def recipe(self, trace: Trace) -> Recipe:
         status = await self._retrieve(calls.Status(), trace)
         if status["index"] is None:
+            if status["trouble"]:
+                raise IndexUnavailableError(status["trouble"])
             raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
         recipe: Recipe = status["index"]["recipe"]
         return recipe

@@ -55,6 +55,7 @@ class State:
                 "deadline_s": serving.deadline_s,
             },
             "writable": writable,
+            "index_trouble": status["trouble"],
             "degraded": degraded,
         }
 

@@ -20,6 +20,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from matinee import demo
-from matinee.client import Server, ServerError, ServerWrites
+from matinee.client import Server, ServerError, read_writes
 from matinee.descriptions import Descriptions, read_descriptions
 from matinee.embedder import Embedder
 from matinee.errors import IndexLockedError, MatineeError, SettingsError, SourceError
@@ -46,7 +47,7 @@ console = Console(stderr=True)
 
 Via = Literal["local", "api"]
 
-_PATIENCE_S = 60
+_LOCKED_S = 60
 """For a server that starts while a build is under way: it holds the index before it answers."""
 
 EXAMPLES = """Examples:\n
@@ -97,10 +98,11 @@ def main(
         start = time.perf_counter()
         server = Server(url, key=key) if url else None
         if via == "api":
-            server = server or Server.running(settings, key=key)
-            outcome = ingest_via_api(settings, reader, server, Patience(patience), replace=replace, bundled=demo_films, given=given)
+            live = Live(server or Server.running(settings, key=key), key, Patience(patience))
+            outcome = ingest_via_api(settings, reader, live, replace=replace, bundled=demo_films, given=given)
         else:
-            outcome = asyncio.run(ingest(settings, reader, replace=replace, key=key, bundled=demo_films, server=server, given=given))
+            live = Live(server, key, Patience(patience))
+            outcome = asyncio.run(ingest(settings, reader, live, replace=replace, bundled=demo_films, given=given))
         _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
     except MatineeError as error:
         console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -110,14 +112,22 @@ def main(
         raise typer.Exit(130) from None
 
 
+@dataclass(frozen=True)
+class Live:
+    """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
+
+    server: Server | None
+    key: str | None
+    patience: Patience
+
+
 async def ingest(
     settings: Settings,
     reader: ItemReader,
+    live: Live,
     *,
     replace: bool,
-    key: str | None = None,
     bundled: bool = False,
-    server: Server | None = None,
     given: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Build and switch to a new version of the settings' catalogue; `given` are descriptions that are written already."""
@@ -129,20 +139,20 @@ async def ingest(
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, given, console).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    return await _build(settings, reader, maker, key, server, replace=replace, bundled=bundled)
+    return await _build(settings, reader, maker, live, replace=replace, bundled=bundled)
 
 
 def ingest_via_api(
     settings: Settings,
     reader: ItemReader,
-    server: Server | None,
-    patience: Patience,
+    live: Live,
     *,
     replace: bool,
     bundled: bool = False,
     given: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """The same with the models of `server`."""
+    """The same with the models of the server."""
+    server, patience = live.server, live.patience
     if server is None:
         raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
     with console.status(f"waiting for {server.url}"):
@@ -154,12 +164,10 @@ def ingest_via_api(
         describe = Descriptions(settings, given, console, enhancer=enhancer).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
     with embedder.journal:
-        return asyncio.run(_build(settings, reader, maker, None, server, replace=replace, bundled=bundled))
+        return asyncio.run(_build(settings, reader, maker, live, replace=replace, bundled=bundled))
 
 
-async def _build(
-    settings: Settings, reader: ItemReader, maker: PointMaker, key: str | None, server: Server | None, *, replace: bool, bundled: bool
-) -> Outcome:
+async def _build(settings: Settings, reader: ItemReader, maker: PointMaker, live: Live, *, replace: bool, bundled: bool) -> Outcome:
     store = open_store(settings)
     try:
         with _progress() as progress:
@@ -169,7 +177,7 @@ async def _build(
             def advance(stage: str, count: int) -> None:
                 progress.update(bar, completed=reader.done, description=stage)
 
-            api = LiveWrites(settings, store, key, server)
+            api = LiveWrites(settings, store, live)
             outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(_not_empty(reader))
             progress.update(bar, completed=reader.total)
         await store.prune(settings.index.keep_versions)
@@ -181,27 +189,24 @@ async def _build(
 class LiveWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
-    def __init__(self, settings: Settings, store: IndexStore, key: str | None = None, server: Server | None = None) -> None:
-        self._settings, self._store, self._key, self._server = settings, store, key, server
-        self._patience = 0
+    def __init__(self, settings: Settings, store: IndexStore, live: Live) -> None:
+        self._settings, self._store, self._live = settings, store, live
+        self._tries = 0
 
     async def read(self, since: int) -> list[ApiItem]:
-        for _ in range(self._patience):
+        for _ in range(self._tries):
             try:
                 return await self._read(since)
             except IndexLockedError:
                 await asyncio.sleep(1)
         entries = await self._read(since)
-        self._patience = _PATIENCE_S
+        self._tries = _LOCKED_S
         return entries
 
     async def _read(self, since: int) -> list[ApiItem]:
-        server = self._server or Server.running(self._settings, key=self._key)
-        info = {} if server is None else server.get("/v1/info")
-        if self._server is not None and info["catalogue"] != self._settings.catalogue:
-            raise ServerError(f"{self._server.url} serves the catalogue {info['catalogue']!r}, not {self._settings.catalogue!r}", "invalid")
-        if server is not None and info["catalogue"] == self._settings.catalogue:
-            return [] if info["index"] is None else await ServerWrites(server).read(since)
+        server = self._holder()
+        if server is not None:
+            return self._live.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
         current = await self._store.current()
         if current is None:
             return []
@@ -210,6 +215,14 @@ class LiveWrites:
             return await IndexWrites(index).read(since)
         finally:
             await index.close()
+
+    def _holder(self) -> Server | None:
+        """The server that answers from this catalogue's index."""
+        if self._live.server is not None:
+            connect(self._live.server, self._settings, self._live.patience)
+            return self._live.server
+        server = Server.running(self._settings, key=self._live.key)
+        return server if server is not None and server.serves(self._settings.catalogue) else None
 
 
 def _given(settings: Settings, path: Path | None, bundled: bool) -> dict[str, str] | None:

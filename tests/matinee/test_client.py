@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from matinee.client import Server, ServerError, ServerWrites, announced, read_living, read_server_file
+from matinee.client import Server, ServerError, announced, read_living, read_server_file, read_writes
 from matinee.items import Item
 from matinee.loading import load_settings
 from matinee.settings import Settings
@@ -187,12 +187,12 @@ def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monk
 
 async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_url: str) -> None:
     server = Server(local_app_url)
-    assert await ServerWrites(server).read(0) == []
+    assert read_writes(server, 0) == []
     film = Item(id="mine", kind="film", title="My Film", year=2024)
     [written] = server._send("PUT", "/v1/items", json={"items": [film.facts()]})["items"]
     server._send("DELETE", "/v1/items/metropolis-1927")
-    mine, gone = sorted(await ServerWrites(server).read(0), key=lambda entry: entry.revision)
+    mine, gone = sorted(read_writes(server, 0), key=lambda entry: entry.revision)
     assert (mine.id, mine.revision, mine.item) == (written["id"], written["revision"], film)
     assert (gone.item, gone.revision > mine.revision) == (None, True)
-    assert await ServerWrites(server).read(mine.revision) == [gone]
-    assert await ServerWrites(server).read(gone.revision) == []
+    assert read_writes(server, mine.revision) == [gone]
+    assert read_writes(server, gone.revision) == []

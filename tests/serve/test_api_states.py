@@ -154,6 +154,7 @@ async def test_info_tells_of_an_index_that_is_out_of_reach(bent: Bent) -> None:
     async with bent(parts={"retriever": away}) as api:
         info = await api.get("/v1/info")
         assert (info.status_code, info.json()["index"]) == (200, None)
+        assert info.json()["index_trouble"] == "no answer from http://qdrant:6333"
         assert info.json()["degraded"] == ["index: no answer from http://qdrant:6333"]
         assert info.json()["embedder"]["model"]
         assert error(await api.post("/v1/search", {"text": "x"})) == (503, "index_unavailable")

@@ -48,11 +48,12 @@ class Script:
         self.asked: list[str] = []
         self.index = {"version": "v1", "items": 10, "approximate": False, "created": "2026-01-01T00:00:00+00:00"} | info
         self.failing: dict[str, str] = {}
-        self.degraded: list[str] = []
+        self.trouble: str | None = None
+        self.counted: list[str] = []
 
     async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
         if endpoint == "info":
-            return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}, "degraded": self.degraded}
+            return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}, "index_trouble": self.trouble}
         if endpoint == "facets":
             values = [{"value": "rare", "count": 12}, {"value": "tiny", "count": 2}, {"value": "half", "count": 60}]
             return {"count": 120, "genres": values, "language": [{"value": "en", "count": 120}], "kind": []}
@@ -66,6 +67,10 @@ class Script:
             assert body["filter"] == {"genres": ["rare"]}, "the value that about a tenth of the items have"
             key = f"{key}, filtered"
         return self.reply(key if key in self.answers or key in self.failing else body["text"])
+
+    def failed(self, reason: str, message: str) -> AskError:
+        self.counted.append(reason)
+        return AskError(reason, message)
 
     async def exists(self, id: str) -> bool:
         self.asked.append(id)
@@ -198,24 +203,26 @@ async def test_a_round_ends_in_time(tmp_path: Path) -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    report = await look(Slow({}), queries=write_set(tmp_path / "mine"), interval_s=0.05, deadline_s=0.05)
+    report = await look(Slow({}), queries=write_set(tmp_path / "mine"), interval_s=0.05, deadline_s=0.04)
     assert "took longer than 0.05 s" in report.trouble[0]
 
 
 async def test_no_index_and_no_matinee() -> None:
     server = Script({})
     server.index = None  # type: ignore[assignment]
-    assert (await look(server)).trouble == ("http://script has no index to answer from: build one with `matinee ingest FILE`",)
-    server.degraded = ["embedder: slow", "index: no answer from http://qdrant:6333"]
+    assert (await look(server)).trouble == ("http://script has no index yet: build one with `matinee ingest FILE`",)
+    server.trouble = "no answer from http://qdrant:6333"
     report = await look(server)
     assert report.up
-    assert report.trouble == ("http://script has no index to answer from: index: no answer from http://qdrant:6333",)
+    assert report.trouble == ("http://script has no index to answer from: no answer from http://qdrant:6333",)
+    assert server.counted == ["index_absent", "index_unavailable"]
 
     async def other(*_: Any, **__: Any) -> dict[str, Any]:
         return {"name": "another service"}
 
     server.get = other  # type: ignore[method-assign]
     assert "check probe.url" in (await look(server)).trouble[0]
+    assert server.counted[2:] == ["malformed"]
 
 
 # query sets
@@ -273,8 +280,8 @@ def test_a_set_of_items_that_names_none(tmp_path: Path) -> None:
 def test_settings_of_the_probe() -> None:
     settings = load_settings(environ={"MATINEE_PROBE__KEY": "mat_secret", "MATINEE_PROBE__URL": "http://x"}).probe
     assert "mat_secret" not in repr(settings)
-    with pytest.raises(SettingsError, match="deadline_s 9 is above interval_s 5"):
-        load_settings({"probe": {"deadline_s": 9, "interval_s": 5}}, environ={})
+    with pytest.raises(SettingsError, match="deadline_s 5 is not below interval_s 5"):
+        load_settings({"probe": {"deadline_s": 5, "interval_s": 5}}, environ={})
     with pytest.raises(SettingsError) as refusal:
         load_settings({"probe": {"key": 12345}}, environ={})
     assert "12345" not in str(refusal.value)

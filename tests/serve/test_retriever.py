@@ -219,6 +219,9 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> 
     await bench.start(store=store)
     [status] = await bench.ask(calls.Status())
     assert (status["index"], status["trouble"]) == (None, "the server is not up yet")
+    for answer in await bench.ask(calls.Facets(), like("The Matrix")):
+        assert isinstance(answer, IndexUnavailableError), "there may be an index, for all that is known"
+        assert str(answer) == "the server is not up yet"
     store.error = None
     await bench.until(bench.version)
 

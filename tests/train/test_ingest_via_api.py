@@ -1,7 +1,9 @@
 """`train.ingest --via api`: the index that a server's own models build is the one that local models build, whatever comes between."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.client import Server, ServerError
-from matinee.errors import FingerprintError, ModelError
+from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
 from matinee.index import Hit, open_store
 from matinee.items import Item
 from matinee.journal import VectorJournal
 from matinee.remote import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings import Settings
+from serve import calls
+from serve.service import Service
 from train.ingest import app
 
 pytestmark = pytest.mark.slow
@@ -33,12 +37,44 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@dataclass
+class Outage:
+    """Which calls do not reach the server's index."""
+
+    hits: Callable[[Any], bool] = lambda _: False
+
+    @asynccontextmanager
+    async def around(self, graph: Any) -> AsyncIterator[Service]:
+        async with graph as service:
+            retriever = service.graph.retriever
+
+            async def reached(unit: Any, deadline: float) -> Any:
+                if self.hits(unit):
+                    raise IndexUnavailableError("no answer from http://qdrant:6333")
+                return await retriever(unit, deadline)
+
+            service.graph = replace(service.graph, retriever=reached)
+            yield service
+
+
 @pytest.fixture(scope="module")
-def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def lasting() -> Outage:
+    return Outage()
+
+
+@pytest.fixture
+def outage(lasting: Outage) -> Iterator[Outage]:
+    yield lasting
+    lasting.hits = Outage().hits
+
+
+@pytest.fixture(scope="module")
+def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, lasting: Outage) -> Iterator[str]:
     """A server with a fake enhancer, whose index holds five films and one item that the API wrote."""
     home = tmp_path_factory.mktemp("server")
+    films = local_graph.demo_films()[:5]
     with local_graph.serve_app(
-        lambda: local_graph.build_local_graph(home, films=local_graph.demo_films()[:5], enhancer=local_graph.FakeEnhancer())
+        lambda: lasting.around(local_graph.build_local_graph(home, films=films, enhancer=local_graph.FakeEnhancer()))
     ) as url:
         put = Server(url)._send("PUT", "/v1/items", json={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
         assert put["items"]
@@ -122,6 +158,24 @@ def test_a_stopped_run_goes_on_where_it_was(run: Any, settings: Settings, monkey
     assert len(points(settings)) == FILMS + 1
 
 
+def test_what_the_api_wrote_is_not_lost_where_the_servers_index_is_out_of_reach(run: Any, settings: Settings, outage: Outage) -> None:
+    outage.hits = lambda _: True
+    done = run()
+    assert done.exit_code == 5
+    assert "reading what was written through" in done.output
+    assert "no answer from http://qdrant:6333" in done.output
+    assert not list(settings.index_dir.rglob("CURRENT"))
+
+
+def test_an_index_that_comes_back_is_waited_for(run: Any, settings: Settings, outage: Outage) -> None:
+    left = [True]
+    outage.hits = lambda unit: isinstance(unit, calls.Page) and bool(left and left.pop())
+    done = run("--patience", "60")
+    assert done.exit_code == 0, done.output
+    assert left == []
+    assert [hit.payload["title"] for hit in points(settings).values() if hit.payload["origin"] == "api"] == [KEPT.title]
+
+
 def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
     server = Server(url)
     embedder = RemoteEmbedder(server, connect(server, settings, Patience(0)), settings, Patience(0))
@@ -179,7 +233,7 @@ class Clock:
         self.now += seconds
 
 
-def test_patience_asks_again_what_is_passing_and_only_that() -> None:
+def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     answers = [ServerError("full", "overloaded"), ServerError("gone"), "here"]
 
@@ -195,9 +249,11 @@ def test_patience_asks_again_what_is_passing_and_only_that() -> None:
     answers[:] = [ServerError("no such key", "unauthorized"), "never"]
     with pytest.raises(ServerError, match="asking: no such key"):
         patience("asking", ask)
+    assert caplog.messages == [], "a moment is no news"
     answers[:] = [ServerError("full", "overloaded")] * 100
     with pytest.raises(ServerError, match=r"gave up after \d+ s of asking: full"):
         patience("asking", ask)
+    assert "asking: full; again in" in caplog.messages[0]
     assert 30 <= clock.now <= 63
 
 
