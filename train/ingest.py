@@ -20,7 +20,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,24 +30,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from matinee import demo
-from matinee.client import Server, ServerError, read_writes
+from matinee.client import Server, ServerError
 from matinee.descriptions import Descriptions, read_descriptions
 from matinee.embedder import Embedder
-from matinee.errors import IndexLockedError, MatineeError, SettingsError, SourceError
-from matinee.index import IndexStore, open_store
-from matinee.indexing import ApiItem, Build, IndexWrites, Outcome, PointMaker
+from matinee.errors import MatineeError, SettingsError, SourceError
+from matinee.index import open_store
+from matinee.indexing import Build, Outcome, PointMaker
 from matinee.items import Item
 from matinee.loading import load_settings
 from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings import Settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
+from train.live_writes import Live, LiveWrites
 
 console = Console(stderr=True)
 
 Via = Literal["local", "api"]
-
-_LOCKED_S = 60
-"""For a server that starts while a build is under way: it holds the index before it answers."""
 
 EXAMPLES = """Examples:\n
 [dim]matinee ingest films.csv --kind film --map overview=Plot\n
@@ -110,15 +107,6 @@ def main(
     except KeyboardInterrupt:
         console.print("interrupted: the old index goes on serving; run the same command again to complete")
         raise typer.Exit(130) from None
-
-
-@dataclass(frozen=True)
-class Live:
-    """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
-
-    server: Server | None
-    key: str | None
-    patience: Patience
 
 
 async def ingest(
@@ -184,45 +172,6 @@ async def _build(settings: Settings, reader: ItemReader, maker: PointMaker, live
     finally:
         await store.close()
     return outcome
-
-
-class LiveWrites:
-    """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
-
-    def __init__(self, settings: Settings, store: IndexStore, live: Live) -> None:
-        self._settings, self._store, self._live = settings, store, live
-        self._tries = 0
-
-    async def read(self, since: int) -> list[ApiItem]:
-        for _ in range(self._tries):
-            try:
-                return await self._read(since)
-            except IndexLockedError:
-                await asyncio.sleep(1)
-        entries = await self._read(since)
-        self._tries = _LOCKED_S
-        return entries
-
-    async def _read(self, since: int) -> list[ApiItem]:
-        server = self._holder()
-        if server is not None:
-            return self._live.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
-        current = await self._store.current()
-        if current is None:
-            return []
-        index = await self._store.open(current.version)
-        try:
-            return await IndexWrites(index).read(since)
-        finally:
-            await index.close()
-
-    def _holder(self) -> Server | None:
-        """The server that answers from this catalogue's index."""
-        if self._live.server is not None:
-            connect(self._live.server, self._settings, self._live.patience)
-            return self._live.server
-        server = Server.running(self._settings, key=self._live.key)
-        return server if server is not None and server.serves(self._settings.catalogue) else None
 
 
 def _given(settings: Settings, path: Path | None, bundled: bool) -> dict[str, str] | None:

@@ -1,0 +1,65 @@
+"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.indexing.ApiWrites`).
+
+Does not write, and does not know what is built.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from matinee.client import Server, read_writes
+from matinee.errors import IndexLockedError
+from matinee.index import IndexStore
+from matinee.indexing import ApiItem, IndexWrites
+from matinee.remote import Patience, connect
+from matinee.settings import Settings
+
+_LOCKED_S = 60
+"""For a server that starts while a build is under way: it holds the index before it answers."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
+
+    server: Server | None
+    key: str | None
+    patience: Patience
+
+
+class LiveWrites:
+    """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
+
+    def __init__(self, settings: Settings, store: IndexStore, live: Live) -> None:
+        self._settings, self._store, self._live = settings, store, live
+        self._tries = 0
+
+    async def read(self, since: int) -> list[ApiItem]:
+        for _ in range(self._tries):
+            try:
+                return await self._read(since)
+            except IndexLockedError:
+                await asyncio.sleep(1)
+        entries = await self._read(since)
+        self._tries = _LOCKED_S
+        return entries
+
+    async def _read(self, since: int) -> list[ApiItem]:
+        server = self._holder()
+        if server is not None:
+            return self._live.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
+        current = await self._store.current()
+        if current is None:
+            return []
+        index = await self._store.open(current.version)
+        try:
+            return await IndexWrites(index).read(since)
+        finally:
+            await index.close()
+
+    def _holder(self) -> Server | None:
+        """The server that answers from this catalogue's index."""
+        if self._live.server is not None:
+            connect(self._live.server, self._settings, self._live.patience)
+            return self._live.server
+        server = Server.running(self._settings, key=self._live.key)
+        return server if server is not None and server.serves(self._settings.catalogue) else None
