@@ -23,13 +23,9 @@ class State:
         self._reached_at = float("-inf")
 
     async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
-        try:
-            status = await self._service.ask(calls.Status(), trace)
-        except MatineeError as error:
-            # With the index out of reach, what the other parts say is wanted most of all.
-            status = {"index": None, "previous": None, "trouble": str(error)}
         infos = self._service.graph.infos
-        told = await asyncio.gather(*(_part_info(ask, trace) for ask in infos.values()))
+        # At once: one that hangs until the deadline leaves the others their time.
+        status, *told = await asyncio.gather(self._index_info(trace), *(_part_info(ask, trace) for ask in infos.values()))
         parts = dict(zip(infos, told, strict=True))
         degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
         if status["trouble"]:
@@ -58,6 +54,13 @@ class State:
             "index_trouble": status["trouble"],
             "degraded": degraded,
         }
+
+    async def _index_info(self, trace: Trace) -> dict[str, Any]:
+        """What the Retriever says; with the index out of reach, what the other parts say is wanted most of all."""
+        try:
+            return dict(await self._service.ask(calls.Status(), trace))
+        except MatineeError as error:
+            return {"index": None, "previous": None, "trouble": str(error)}
 
     async def unready(self, trace: Trace) -> list[str]:
         """Why this gateway should get no traffic; empty when it should.

@@ -160,6 +160,21 @@ async def test_info_tells_of_an_index_that_is_out_of_reach(bent: Bent) -> None:
         assert error(await api.post("/v1/search", {"text": "x"})) == (503, "index_unavailable")
 
 
+async def test_an_index_that_hangs_leaves_the_other_parts_their_time(bent: Bent) -> None:
+    async def hangs(_: Any, deadline: float) -> Any:
+        await asyncio.sleep(deadline - time.time())
+        raise DeadlineError("retriever: no answer within the deadline")
+
+    async def well() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"model": "minilm", "trouble": None}
+
+    quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
+    async with bent(parts={"retriever": hangs, "infos": {"embedder": well}}, **quick) as api:
+        info = (await api.get("/v1/info")).json()
+        assert (info["embedder"]["model"], info["degraded"]) == ("minilm", ["index: retriever: no answer within the deadline"])
+
+
 async def test_a_damaged_mark_of_the_current_version_is_told_and_the_open_one_goes_on(bent: Bent, tmp_path: Path) -> None:
     async with bent() as api:
         [mark] = tmp_path.rglob("CURRENT")  # noqa: ASYNC240  a test may block
