@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint 
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
-	@$(VENV)/bin/matinee demo
+	@$(VENV)/bin/matinee demo $(if $(METRICS),--metrics)
 
 test: check  ## everything: style, types, imports, tests (in two processes)
 	$(VENV)/bin/pytest --numprocesses 2
@@ -18,7 +18,7 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-observe: $(VENV)/.ready-dev  ## Prometheus with our rules beside `make demo`, where it is installed
+observe: $(VENV)/.ready-dev  ## Prometheus with our rules beside `make demo METRICS=1`, where it is installed
 	@$(VENV)/bin/python -m observability.observe
 
 bench: $(VENV)/.ready-dev  ## beside a peer: make bench CATALOGUE=films.csv QUERIES=queries.jsonl

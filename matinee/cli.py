@@ -216,6 +216,7 @@ def ingest(context: typer.Context) -> None:
 @explained
 def demo(
     port: Annotated[int | None, typer.Option(help="port of the page and the API; by default 8000, or a free one")] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="also export metrics on loopback ports and run the recall probe")] = False,
 ) -> None:
     """Everything at once: fetch the models, ingest the bundled films, serve them, and say where to look. Ctrl-C stops it.
 
@@ -223,7 +224,7 @@ def demo(
     """
     from matinee.showcase import run
 
-    run(load_settings(flags={"catalogue": "demo"}), port, err)
+    run(load_settings(flags={"catalogue": "demo"}), port, err, metrics=metrics)
 
 
 @index_app.command("list")

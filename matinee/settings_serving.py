@@ -20,12 +20,14 @@ class KeySettings(Part):
 
 
 class ServingSettings(Part):
-    """The HTTP side: address, limits and deadlines. `fast` turns Serve's throughput mode on, `haproxy` its HAProxy ingress."""
+    """The HTTP side: address, limits and deadlines. `fast` turns Serve's throughput mode on."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     fast: bool = False
-    haproxy: bool = False
+    haproxy: Annotated[
+        bool, Field(description="HAProxy before the replicas, on a cluster only: it and they answer on every interface without a token")
+    ] = False
     deadline_s: Seconds = 15
     drain_s: Seconds = 30
     retry_after_s: Annotated[int, Field(ge=1, le=300)] = 1

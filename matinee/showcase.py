@@ -23,8 +23,11 @@ from matinee.settings import Settings
 _READY_S = 300
 
 
-def run(settings: Settings, port: int | None, console: Console) -> None:
-    """Serve the bundled films until Ctrl-C. Raises `MatineeError` with the step that failed."""
+def run(settings: Settings, port: int | None, console: Console, *, metrics: bool = False) -> None:
+    """Serve the bundled films until Ctrl-C; `metrics` exports metrics and runs the recall probe.
+
+    Raises `MatineeError` with the step that failed.
+    """
     running = Server.running(settings)
     if running is not None:
         console.print(f"a server is running already: open {running.url}/ (stop it first to start the demo anew)", highlight=False)
@@ -33,7 +36,7 @@ def run(settings: Settings, port: int | None, console: Console) -> None:
     if not asyncio.run(_has_films(settings)):
         console.print("ingesting the bundled films ...")
         _child(["train.ingest", "--demo"], settings)
-    _serve(settings, port if port is not None else _free_port(settings.serving.host, settings.serving.port), console)
+    _serve(settings, port if port is not None else _free_port(settings.serving.host, settings.serving.port), console, metrics)
 
 
 def _fetch_models(settings: Settings, console: Console) -> None:
@@ -96,10 +99,11 @@ def _child(args: list[str], settings: Settings) -> None:
         raise MatineeError(f"`python -m {' '.join(args)}` failed with exit code {done.returncode}; the lines above say why")
 
 
-def _serve(settings: Settings, port: int, console: Console) -> None:
+def _serve(settings: Settings, port: int, console: Console, metrics: bool) -> None:
     console.print("starting the graph (some 20 s) ...")
     # A group of its own: Ctrl-C reaches this process, which then stops the server in order.
-    server = subprocess.Popen([sys.executable, "-m", "serve", "--port", str(port)], start_new_session=True, env=_environ(settings))  # noqa: S603
+    command = [sys.executable, "-m", "serve", "--port", str(port), *(["--metrics-port", "0"] if metrics else [])]
+    server = subprocess.Popen(command, start_new_session=True, env=_environ(settings))  # noqa: S603
     probe: subprocess.Popen[bytes] | None = None
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -113,7 +117,7 @@ def _serve(settings: Settings, port: int, console: Console) -> None:
         named = read_server_file(settings.server_file)
         if named is not None and server.poll() is None and not stop.is_set():
             _welcome(named["url"], console)
-            probe = _probe(settings, named["url"])
+            probe = _probe(settings, named["url"]) if metrics else None
         while server.poll() is None and not stop.is_set():
             stop.wait(0.5)
     finally:

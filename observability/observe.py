@@ -3,8 +3,8 @@
     python -m observability.observe               # http://127.0.0.1:9090
     python -m observability.observe --port 9091
 
-It scrapes what `python -m serve` (or `make demo`) and the probe of this home folder export, also when they are started later or anew, and
-keeps a week of it under the home folder. Ctrl-C stops it. Does not start servers, and brings no Grafana.
+It scrapes what `make demo METRICS=1` (or `python -m serve --metrics-port 0`) and the probe of this home folder export, also when they are
+started later or anew, and keeps a week of it under the home folder. Ctrl-C stops it. Does not start servers, and brings no Grafana.
 """
 
 import json
@@ -73,7 +73,7 @@ def config(targets: Path) -> dict[str, Any]:
 def _write(path: Path, settings: Settings) -> list[str]:
     """The targets there are now, written where Prometheus looks."""
     living = (read_living(file) or {} for file in (settings.server_file, probe_file(settings)))
-    found = [urlsplit(named["metrics"]).netloc for named in living if "metrics" in named]
+    found = [urlsplit(named["metrics"]).netloc for named in living if named.get("metrics")]
     text = json.dumps([{"targets": found, "labels": LABELS}])
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".partial")
@@ -94,7 +94,7 @@ def _welcome(url: str, targets: list[str]) -> None:
 
 def _scraping(targets: list[str]) -> str:
     if not targets:
-        return "no server runs here now: start one with `make demo` in another terminal"
+        return "no server here exports metrics now: start one with `make demo METRICS=1` (or `python -m serve --metrics-port 0`)"
     return f"scraping {', '.join(targets)}"
 
 

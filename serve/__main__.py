@@ -2,7 +2,7 @@
 
     python -m serve                       # http://127.0.0.1:8000, settings from MATINEE_* and MATINEE_CONFIG
     python -m serve --port 0              # any free port
-    python -m serve --metrics-port 9100   # Prometheus text on http://127.0.0.1:9100/metrics
+    python -m serve --metrics-port 9100   # and Prometheus text on http://127.0.0.1:9100/metrics (no token; off without the flag)
     python -m serve key reader            # print a new API key and the settings entry that admits it
     python -m serve check                 # check the settings, fetch and verify the models, and stop
     python -m serve openapi               # print the OpenAPI document, as docs/openapi.json holds it
@@ -25,7 +25,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from matinee import weights
+from matinee import local_ray, weights
 from matinee.client import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
@@ -46,7 +46,9 @@ def start(
     context: typer.Context,
     port: Annotated[int | None, typer.Option(help="0 takes a free one")] = None,
     host: Annotated[str | None, typer.Option()] = None,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65_535, help="of the Prometheus text at /metrics; 0: Ray takes a free one")] = 0,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="serve Prometheus text at 127.0.0.1:PORT/metrics; 0 takes a free port")
+    ] = None,
 ) -> None:
     """Start the graph and wait until it is stopped."""
     if context.invoked_subcommand is not None:
@@ -92,12 +94,12 @@ def openapi() -> None:
     sys.stdout.write(document())
 
 
-def run(settings: Settings, *, metrics_port: int = 0) -> None:
+def run(settings: Settings, *, metrics_port: int | None = None) -> None:
     """Start Ray and the graph, announce the server in `server.json`, and wait for a signal."""
     port = _port(settings)
     url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
+    _environment(settings, metrics=metrics_port is not None)
     _check(settings)
-    _environment(settings)
     stop = threading.Event()
     with _ray(settings, port, metrics_port, stop) as metrics:
         if not _wait_ready(url, stop):
@@ -159,12 +161,17 @@ async def _try_index(settings: Settings) -> None:
         await live.close()
 
 
-def _environment(settings: Settings) -> None:
-    """What Ray reads when it is imported: set here, before that."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Nothing of Ray listens beyond this machine here: no dashboard, no client server.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+def _environment(settings: Settings, *, metrics: bool) -> None:
+    """What Ray reads when it is imported: set here, before that. Raises `SettingsError`."""
+    if settings.serving.haproxy and local_ray.is_local():
+        raise SettingsError(
+            "serving.haproxy: on one machine HAProxy's statistics and the replicas' ports would answer on every interface without a token; "
+            "leave it off here (the chart turns it on in a cluster, behind its NetworkPolicy)"
+        )
+    local_ray.secure(metrics=metrics)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     if settings.serving.fast:
         os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
         os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "1")
@@ -173,14 +180,14 @@ def _environment(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event) -> Iterator[str]:
-    """Ray and the graph; yields the URL of the metrics."""
+def _ray(settings: Settings, port: int, metrics_port: int | None, stop: threading.Event) -> Iterator[str | None]:
+    """Ray and the graph; yields the URL of the metrics, None where none are exported."""
     import ray
     from ray import serve as ray_serve
 
     from serve.app import graph
 
-    ray.init(include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
+    local_ray.start(ray.init, include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
     # After Ray's start, which puts its own in their place: those would leave the replicas behind.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -192,7 +199,7 @@ def _ray(settings: Settings, port: int, metrics_port: int, stop: threading.Event
             logging_config=quiet,
         )
         ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
-        yield f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+        yield None if metrics_port is None else f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     finally:
         ray_serve.shutdown()
         ray.shutdown()

@@ -5,23 +5,18 @@ A plan is plain values, since its workers may run on another machine that shares
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matinee import local_ray
 from matinee.errors import ModelError
 from train import runs
 
 RETRIES = 3
 
 Plan = dict[str, Any]
-
-# Read by Ray when it is imported. On a cluster the operator sets its own.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 def folders(out: Path) -> dict[str, str]:
@@ -38,12 +33,13 @@ def folders(out: Path) -> dict[str, str]:
 
 def run(fit: Callable[[Plan], None], plan: Plan, job: str, workers: int) -> dict[str, Any]:
     """Returns the last report, with the folder of the last checkpoint in it. Raises `ModelError`."""
+    local_ray.secure()
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
+        local_ray.start(ray.init, include_dashboard=False, logging_level="warning", log_to_driver=False)
     digest = hashlib.sha256(json.dumps([plan["settings"], plan["inputs"]], sort_keys=True).encode()).hexdigest()
     trainer = TorchTrainer(
         fit,

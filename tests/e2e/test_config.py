@@ -71,7 +71,7 @@ def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
     config["http_options"]["port"] = port
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     home, log = tools.new_home(tmp_path), tmp_path / "log"
-    more = {"MATINEE_ENHANCER__ENABLED": "false", "RAY_ADDRESS": "local", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    more = {"MATINEE_ENHANCER__ENABLED": "false", "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "config.yaml"), "--app-dir", str(tools.ROOT)]
     with log.open("wb") as out:
         process = subprocess.Popen(

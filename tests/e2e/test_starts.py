@@ -37,6 +37,7 @@ def test_the_port_is_taken(tools: Any, tmp_path: Path) -> None:
     [
         ("MATINEE_INDEX__ENGINE", "cloud", "index.engine"),
         ("MATINEE_SERVING__PORT", "99999", "serving.port"),
+        ("MATINEE_SERVING__HAPROXY", "1", "serving.haproxy: on one machine"),
         ("MATINEE_SERVING__COLOUR", "red", "unknown environment variable MATINEE_SERVING__COLOUR"),
         ("MATINEE_SERVING__DRAIN_S", "1", "serving.drain_s 1 is below serving.deadline_s"),
         ("MATINEE_PROFILE", "cloud", "profile 'cloud' is unknown"),

@@ -5,6 +5,7 @@ It has ports and a folder of its own, and ends with its process group, so that o
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -39,17 +40,17 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """A started cluster; `deploy` is what the operator does with serveConfigV2."""
 
-    dashboard: str
+    dashboard: httpx.Client
 
     def deploy(self, objects: Sequence[Object]) -> None:
         config = serve_config(objects)
         # In a pod every interface, here none that others could reach.
         config["http_options"]["host"] = "127.0.0.1"
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
+        answer = self.dashboard.put("/api/serve/applications/", json=config)
         assert answer.is_success, answer.text
 
     def application(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=60).json()
+        answer = self.dashboard.get("/api/serve/applications/").json()
         found: dict[str, Any] = answer["applications"].get("matinee", {})
         return found
 
@@ -83,7 +84,9 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
     # Short: the path of a socket has 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="mt", dir="/tmp"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
-    env = kept | chart_environment(objects) | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    token = secrets.token_hex(32)
+    env = kept | chart_environment(objects) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT)}
+    env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     options = {
         "port": gcs,
         "dashboard-port": dashboard,
@@ -98,7 +101,8 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
     command += [f"--{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
-    cluster = Cluster(f"http://127.0.0.1:{dashboard}")
+    http = httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    cluster = Cluster(http)
     try:
         _wait_started(cluster, process, folder / "log")
         yield cluster
@@ -117,7 +121,7 @@ def _wait_started(cluster: Cluster, process: subprocess.Popen[bytes], log: Path)
     def answers() -> bool:
         assert process.poll() is None, said()
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=10).is_success
+            return cluster.dashboard.get("/api/serve/applications/", timeout=10).is_success
         return False
 
     until(answers, lambda: f"Ray starts: {said()}", START_S)

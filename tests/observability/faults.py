@@ -87,7 +87,8 @@ def _reconfigure(live: Stack, *setting: str) -> None:
     words = {word for process in _family(live) for word in process.cmdline()}
     [address] = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
     command = [sys.executable, "-c", _RECONFIGURE, address, *setting]
-    env = e2e.environment(live.server.home, RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+    [token] = {path for process in _family(live) if (path := process.environ().get("RAY_AUTH_TOKEN_PATH"))}
+    env = e2e.environment(live.server.home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=token, RAY_USAGE_STATS_ENABLED="0")
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 

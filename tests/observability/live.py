@@ -181,7 +181,7 @@ def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str)
 def _demo(home: Path, folder: Path) -> Iterator[Any]:
     """What `make demo` starts: it ingests the bundled films, serves them and probes them, until it is told to stop."""
     log = folder / "demo.log"
-    command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0"]
+    command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0", "--metrics"]
     env = e2e.environment(home, **SETTINGS, MATINEE_EVENTS__URI=str(folder / "events"))
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True)

@@ -1,0 +1,203 @@
+"""What listens while `matinee demo` runs, attacked from every address of the machine: only the API's port answers without Ray's token.
+
+Each attack is tried with the token too, where it must work: otherwise its failure without one would say nothing.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+from waiting import until
+
+pytestmark = pytest.mark.slow
+
+JOBS = ("/api/job_agent/jobs/", "/api/jobs/")
+PAGES = (
+    "/",
+    "/metrics",
+    "/logs",
+    "/logs/",
+    "/api/local_raylet_healthz",
+    "/api/v0/logs",
+    "/api/version",
+    "/nodes?view=summary",
+    "/-/routes",
+)
+TASK = "import os, ray, sys; ray.init(sys.argv[1], logging_level='error'); ray.get(ray.remote(lambda: os.mkdir(sys.argv[2])).remote())"
+START_S, ANSWER_S, RAY_S = 2400, 20, 600
+
+
+@dataclass
+class Demo:
+    """A running `matinee demo`: where its API is, the token of its Ray, and the sockets on which its processes listen."""
+
+    api: int
+    gcs: int
+    token: str
+    listening: set[tuple[str, int]]
+
+    def targets(self) -> list[tuple[str, int]]:
+        """Every port but the API's, at every address of this machine."""
+        return [(address, port) for port in sorted({port for _, port in self.listening} - {self.api}) for address in addresses()]
+
+
+@pytest.fixture(scope="module")
+def demo(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    home = tools.new_home(tmp_path_factory.mktemp("home"))
+    log = tmp_path_factory.mktemp("demo") / "log"
+    command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0"]
+    env = tools.environment(home, MATINEE_ENHANCER__ENABLED="false")
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=tools.ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
+
+    def said() -> str:
+        return log.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def announced() -> bool:
+        assert process.poll() is None, said()
+        return (home / "server.json").exists()
+
+    try:
+        until(announced, lambda: f"the demo serves: {said()}", START_S)
+        yield _seen(process.pid, json.loads((home / "server.json").read_text(encoding="utf-8")))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(START_S)
+
+
+def _seen(pid: int, announced: dict[str, Any]) -> Demo:
+    assert announced["metrics"] is None
+    family = psutil.Process(pid).children(recursive=True)
+    listening = set()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening |= {(c.laddr.ip, c.laddr.port) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    [gcs] = [process for process in family if process.name().startswith("gcs_server")]
+    token = Path(gcs.environ()["RAY_AUTH_TOKEN_PATH"])
+    words = {word.partition("=")[0]: word.partition("=")[2] for process in family for word in process.cmdline()}
+    return Demo(int(announced["url"].rpartition(":")[2]), int(words["--gcs-address"].rpartition(":")[2]), token.read_text(), listening)
+
+
+def addresses() -> list[str]:
+    """Those of all interfaces, IPv6 without link-local ones (which need the interface's name)."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = {a.address for nic in psutil.net_if_addrs().values() for a in nic if a.family in families}
+    assert "127.0.0.1" in found
+    return sorted(f"[{address}]" if ":" in address else address for address in found if not address.startswith("fe80"))
+
+
+def test_only_calls_between_deployments_listen_beyond_loopback(demo: Demo) -> None:
+    """Ray gives those a port of every interface. It takes nothing without the token: see the attack on it below."""
+    assert demo.api in {port for ip, port in demo.listening if ip == "127.0.0.1"}
+    wide = {port for ip, port in demo.listening if not ip.removeprefix("::ffff:").startswith("127.") and ip != "::1"}
+    assert wide <= set(_grpc_codes(demo, None)), wide
+
+
+def test_no_page_answers_without_the_token(demo: Demo) -> None:
+    answers = {}
+    for address, port in demo.targets():
+        for page in PAGES:
+            with contextlib.suppress(httpx.HTTPError):
+                answers[address, port, page] = httpx.get(f"http://{address}:{port}{page}", timeout=ANSWER_S).status_code
+    assert not {target: status for target, status in answers.items() if status < 400}
+    assert 401 in answers.values(), "no port that asks for a token was found: these pages are the wrong ones"
+
+
+def test_no_job_runs_without_the_token(demo: Demo, tmp_path: Path) -> None:
+    statuses = [_submit(demo, target, path, tmp_path / "ran", None) for target in demo.targets() for path in JOBS]
+    assert 401 in statuses
+    assert not [status for status in statuses if status is not None and status < 400]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_job_runs_with_another_token(demo: Demo, tmp_path: Path) -> None:
+    statuses = [_submit(demo, target, path, tmp_path / "ran", "0" * 64) for target in demo.targets() for path in JOBS]
+    assert 403 in statuses
+    assert not [status for status in statuses if status is not None and status < 400]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_same_job_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
+    statuses = [_submit(demo, target, JOBS[0], tmp_path / "ran", demo.token) for target in demo.targets() if target[0] == "127.0.0.1"]
+    assert 200 in statuses
+    until((tmp_path / "ran").exists, "the job runs", RAY_S)
+
+
+def test_no_task_runs_without_the_token(demo: Demo, tmp_path: Path) -> None:
+    for number, address in enumerate(addresses()):
+        for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
+            ran = tmp_path / f"ran-{number}"
+            assert _task(f"{address}:{demo.gcs}", ran, mode) != 0, (address, mode)
+            assert not ran.exists()
+
+
+def test_the_same_task_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
+    assert _task(f"127.0.0.1:{demo.gcs}", tmp_path / "ran", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": demo.token}) == 0
+    assert (tmp_path / "ran").exists()
+
+
+def test_no_call_between_deployments_is_unpickled_without_the_token(demo: Demo, tmp_path: Path) -> None:
+    codes = _grpc_codes(demo, tmp_path / "ran")
+    assert codes, "no replica's port was found"
+    assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}
+    assert not (tmp_path / "ran").exists()
+
+
+class _Touch:
+    """Makes a folder wherever it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def _grpc_codes(demo: Demo, ran: Path | None) -> dict[int, grpc.StatusCode]:
+    """Port -> what it says to a call that makes `ran` when it is unpickled; of the ports that know such calls at all."""
+    from ray.serve.generated.serve_pb2 import ASGIRequest
+    from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
+
+    codes = {}
+    request = ASGIRequest(pickled_request_metadata=pickle.dumps(_Touch(ran) if ran else None))
+    for address, port in demo.targets():
+        with grpc.insecure_channel(f"{address}:{port}") as channel:
+            try:
+                ASGIServiceStub(channel).HandleRequest(request, timeout=ANSWER_S)
+                codes[port] = grpc.StatusCode.OK
+            except grpc.RpcError as error:
+                if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
+                    codes[port] = error.code()
+    return codes
+
+
+def _submit(demo: Demo, target: tuple[str, int], path: str, ran: Path, token: str | None) -> int | None:
+    """The status of an order to make the folder `ran`; None where the port speaks no HTTP."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        return httpx.post(
+            f"http://{target[0]}:{target[1]}{path}", json={"entrypoint": f"mkdir {ran}"}, headers=headers, timeout=ANSWER_S
+        ).status_code
+    except httpx.HTTPError:
+        return None
+
+
+def _task(address: str, ran: Path, more: dict[str, str]) -> int:
+    """The exit code of a program that runs a task on the Ray at `address`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = kept | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"} | more
+    command = [sys.executable, "-c", TASK, address.strip("[]"), str(ran)]
+    return subprocess.run(command, env=env, capture_output=True, timeout=RAY_S, check=False).returncode
