@@ -27,10 +27,10 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _SEQUEL = re.compile(
-    r"\s+(?:(?:part|chapter|episode|volume|vol)\s+)?(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)$"
-    r"|\s+(?:returns|reloaded|revolutions|forever|begins|reborn|resurrection|redemption)$"
+    r"(?<!\s)\s++(?:(?:part|chapter|episode|volume|vol)\s++)?(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)$"
+    r"|(?<!\s)\s++(?:returns|reloaded|revolutions|forever|begins|reborn|resurrection|redemption)$"
 )
-_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol)\s+(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*$")
+_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol)\s++(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

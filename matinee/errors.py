@@ -88,6 +88,13 @@ class AmbiguousTitleError(MatineeError):
         return self.message
 
 
+class TooManyTitlesError(MatineeError):
+    """One request asks for more titles than are looked up in one."""
+
+    code = "invalid"
+    exit_code = 2
+
+
 class OverloadedError(MatineeError):
     """A queue is full: ask again later."""
 

@@ -6,8 +6,9 @@ not decide what happens then: that is `enhancer`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 from matinee import prompts
@@ -49,6 +50,13 @@ _GENRES = {
 # Only these are a claim wherever they stand; "family" or "war" are one just before "film", "story" and their like.
 _ALWAYS_GENRE = {"comedy", "documentary", "horror", "thriller", "western", "science fiction"}
 _KIND_WORDS = r"(?:film|movie|picture|story|tale|series|show|novel|book|game|thriller|comedy|drama)"
+# A genre's name -> what names it in an item's facts, and what claims it in a text.
+_NAMED_AS = {name: re.compile(rf"\b{re.escape(name)}\b") for names in _GENRES.values() for name in names}
+_CLAIMED_AS = {
+    name: _NAMED_AS[name] if genre in _ALWAYS_GENRE else re.compile(rf"\b{re.escape(name)} {_KIND_WORDS}\b")
+    for genre, names in _GENRES.items()
+    for name in names
+}
 # Capitalised in any text, and no name that could be invented.
 # fmt: off
 _ORDINARY = frozenset({
@@ -90,7 +98,8 @@ def violations(text: str, item: Item) -> tuple[str, ...]:
     """Everything in `text` that the facts don't bear out, and the required facts that it lacks: 'year: 1999', 'missing: genre'."""
     if not usable(text):
         return ("empty",)
-    found = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, item)]
+    facts = _Facts(item)
+    found = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, facts)]
     if loops(text):
         found.append("loop")
     if _made_up(text, item):
@@ -102,7 +111,8 @@ def violations(text: str, item: Item) -> tuple[str, ...]:
 
 def grounded_part(text: str, item: Item) -> str:
     """The sentences of `text` that hold no invention; empty where nothing usable remains, or the rest is still made up."""
-    kept = " ".join(sentence for sentence in whole_sentences(text) if not any(_inventions(sentence, item)))
+    facts = _Facts(item)
+    kept = " ".join(sentence for sentence in whole_sentences(text) if not any(_inventions(sentence, facts)))
     return kept if usable(kept) and not loops(kept) and not _made_up(kept, item) else ""
 
 
@@ -128,35 +138,75 @@ def _made_up(text: str, item: Item) -> bool:
     return len(_content(item.overview)) >= MIN_WORDS and support(text, item) < MIN_SUPPORT
 
 
-def _inventions(sentence: str, item: Item) -> Iterator[str]:
-    facts = _facts(item)
-    known = set(words(facts))
-    years = set(_YEAR.findall(facts))
+class _Facts:
+    """An item's facts in the forms in which sentences are checked against them, made once for all sentences."""
+
+    def __init__(self, item: Item) -> None:
+        text = _facts(item)
+        told = words(text)
+        self.item = item
+        self.words = frozenset(told)
+        self.runs = frozenset(runs(told, 5))
+        self.years = frozenset(year for year, _ in _YEAR.findall(text))
+        self.decades = frozenset(year[:3] for year in self.years)
+        self.overview = item.overview.casefold()
+        own = {name for genre in item.genres for name in _genre_words(genre)}
+        folded = text.casefold()
+        self.foreign = [name for name, named in _NAMED_AS.items() if name not in own and not named.search(folded)] if item.genres else []
+        self.credits, self.tells = cache(self._credits), cache(self._tells)
+
+    def know(self, word: str) -> bool:
+        """Whether a word of a name is in the facts, or all parts of it are ordinary or in the facts."""
+        return not self.words.isdisjoint((word, _stem(word))) or all(part in self.words or part in _ORDINARY for part in word.split("-"))
+
+    def people(self, how: str) -> set[str]:
+        """The words of the names of those who did this."""
+        roles = _ROLES.get(how, _WRITERS)
+        return {word for role, names in self.item.people.items() if role in roles for name in names for word in words(name)}
+
+    def _tells(self, how: str, name: str) -> bool:
+        """Whether the overview says of somebody with this first name that they did this."""
+        return any(self.overview.find(name, start, end + len(name)) >= 0 for start, end in self.credits(how))
+
+    def _credits(self, how: str) -> Sequence[tuple[int, int]]:
+        """Where the overview names somebody who did this: from the first such word of each sentence to the sentence's end."""
+        spans: list[tuple[int, int]] = []
+        start: int | None = None
+        for match in re.finditer(rf"\b{re.escape(how)}\b|\.", self.overview):
+            if match[0] != ".":
+                start = match.end() if start is None else start
+            elif start is not None:
+                spans.append((start, match.start()))
+                start = None
+        return spans if start is None else [*spans, (start, len(self.overview))]
+
+
+def _inventions(sentence: str, facts: _Facts) -> Iterator[str]:
     for year, plural in _YEAR.findall(sentence):
-        decade = plural and any(int(fact) // 10 == int(year) // 10 for fact, _ in years)
-        if year not in {fact for fact, _ in years} and not decade:
+        if year not in facts.years and not (plural and year[:3] in facts.decades):
             yield f"year: {year}{plural}"
     for match in _CREDIT.finditer(sentence):
-        if not _credited(match["how"].casefold(), match["who"], item):
+        if not _credited(match["how"].casefold(), match["who"], facts):
             yield f"credit: {match[0]}"
     for name in _names(sentence):
-        if not all({word, _stem(word)} & known or set(word.split("-")) <= known | _ORDINARY for word in words(name)):
+        if not all(facts.know(word) for word in words(name)):
             yield f"name: {name}"
-    own = set(runs(words(facts), 5))
-    if any(run in _LENT and run not in own for run in runs(words(sentence), 5)):
+    if any(run in _LENT and run not in facts.runs for run in runs(words(sentence), 5)):
         yield "echo of an example"
-    if item.genres:
-        yield from _foreign_genres(sentence, item, facts.casefold())
+    folded = sentence.casefold()
+    for name in facts.foreign:
+        if _CLAIMED_AS[name].search(folded):
+            yield f"genre: {name}"
 
 
-def _credited(how: str, who: str, item: Item) -> bool:
+def _credited(how: str, who: str, facts: _Facts) -> bool:
     if how in ("novel", "book"):
         how = "written"
-    roles = _ROLES.get(how, _WRITERS)
-    people = {word for role, names in item.people.items() if role in roles for name in names for word in words(name)}
     # What the overview itself says about makers may be said again; a character's name there is no credit.
-    told = re.search(rf"\b{how}\b[^.]*{re.escape(who.split()[0])}", item.overview, re.IGNORECASE)
-    return bool(told) or all(_stem(word) in people or word in people for word in words(who))
+    if facts.tells(how, who.split()[0].casefold()):
+        return True
+    people = facts.people(how)
+    return all(_stem(word) in people or word in people for word in words(who))
 
 
 def _names(sentence: str) -> Iterator[str]:
@@ -173,18 +223,6 @@ def _names(sentence: str) -> Iterator[str]:
             run.append(word)
     if run:
         yield " ".join(run)
-
-
-def _foreign_genres(sentence: str, item: Item, facts: str) -> Iterator[str]:
-    told = sentence.casefold()
-    own = {name for genre in item.genres for name in _genre_words(genre)}
-    for genre, names in _GENRES.items():
-        for name in names:
-            if name in own or re.search(rf"\b{re.escape(name)}\b", facts):
-                continue
-            pattern = rf"\b{re.escape(name)}\b" if genre in _ALWAYS_GENRE else rf"\b{re.escape(name)} {_KIND_WORDS}\b"
-            if re.search(pattern, told):
-                yield f"genre: {name}"
 
 
 def _genre_words(genre: str) -> tuple[str, ...]:

@@ -25,10 +25,10 @@ PROFILES = Path(__file__).parent / "profiles"
 # Read by the CLI and the tests, not settings.
 _OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
-_LINKS = re.compile(r"MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_LINKS = re.compile(r"(?=\w++\Z)MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _SECRET = ("api_key", "key", "sha256")
-# A password may hold slashes and more of the same sign.
-_URL_USER = re.compile(r"(?<=://)\S*@")
+# A password may hold slashes and more of the same sign. Of a word's `://` only the first is tried, or time would be quadratic.
+_URL_USER = re.compile(r"(?<!\S)((?>\S*?://))\S*@")
 
 
 class _Environment(EnvSettingsSource):
@@ -122,10 +122,10 @@ def _explain(error: ValidationError) -> str:
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "value_error":
-            message = _URL_USER.sub("...@", message)
+            message = _URL_USER.sub(r"\1...@", message)
         if problem["type"] == "extra_forbidden":
             message = "unknown setting: check its spelling against docs/settings.md"
         elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
-            message += " (it is {})".format(_URL_USER.sub("...@", repr(problem["input"])))
+            message += " (it is {})".format(_URL_USER.sub(r"\1...@", repr(problem["input"])))
         lines.append(f"{name}: {message}" if name else message)
     return "settings: " + "; ".join(lines)

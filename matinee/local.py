@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from matinee import prompts
+from matinee import prompts, titles
 from matinee.embedder import Embedder
 from matinee.enhancer import Enhancer
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
@@ -39,11 +39,12 @@ class Local:
     def recommend(
         self, likes: Sequence[str], dislikes: Sequence[str], *, text: str | None, k: int, filter: ItemFilter, diversity: float
     ) -> dict[str, Any]:
+        examples = [tuple(map(_example, group)) for group in (likes, dislikes)]
+        titles.check_count({example.title for group in examples for example in group if example.title is not None})
         vector, fingerprint = None, None
         if text:
             embedder = self._embedder()
             [vector], fingerprint = embedder.encode([prompts.query_text(text)], kind="query"), embedder.fingerprint
-        examples = [tuple(map(_example, group)) for group in (likes, dislikes)]
         call = RecommendCall(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
         return asyncio.run(self._answer(call, fingerprint))
 
@@ -105,8 +106,6 @@ class Local:
             await store.close()
 
     async def _find(self, title: str) -> Item:
-        from matinee import titles
-
         live = LiveIndex(open_store(self._settings))
         try:
             await live.refresh()

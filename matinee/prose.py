@@ -16,10 +16,13 @@ MIN_WORDS = 5
 
 WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 # A sentence ends before white space and a capital, a digit or an opening mark, and not after an initial or a title.
-_ENDED = re.compile(r"[.!?…]+[\"'”’)]*(?=\s+[\"'“‘(]?[A-Z0-9À-Þ]|\s*$)")
+# It looks for the end from the first of several marks only: from each of them, a row of dots would take quadratic time.
+_ENDED = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)]*+(?=\s++[\"'“‘(]?[A-Z0-9À-Þ]|\s*+$)")
 _ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Mt|Prof|St|Sgt|Lt|Capt|Col|Gen|vs|Vol)\.$")
 _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
-_FIELD = re.compile(r"\n\s*(?:Title|Kind|Year|Genres?|Overview|Description|Director|Cast|Language):")
+# The longest of both patterns, and the character before it.
+_LAST_CHARS = 8
+_FIELD = re.compile(r"\n[^\S\n]*+(?:Title|Kind|Year|Genres?|Overview|Description|Director|Cast|Language):")
 
 
 def clean(answer: str) -> str:
@@ -31,7 +34,7 @@ def clean(answer: str) -> str:
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", body) if part.strip()]
     # "Here is a description:" announces an answer and is none.
     body = next((part for part in paragraphs if not part.endswith(":")), "")
-    body = re.sub(r"(?m)^\s*(?:#{1,6}\s+|[-•>]\s+|\d+[.)]\s+)", "", body)
+    body = re.sub(r"(?m)^[^\S\n]*+(?:#{1,6}\s+|[-•>]\s+|\d+[.)]\s+)", "", body)
     body = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in body)
     body = " ".join(body.split())
     if len(body) > 1 and body[0] in "\"“'‘" and body[-1] in "\"”'’" and body.count('"') <= 2:
@@ -44,10 +47,11 @@ def whole_sentences(text: str) -> list[str]:
     """The complete sentences of a text; what is cut off at its end is left out."""
     sentences, start = [], 0
     for match in _ENDED.finditer(text):
-        sentence = text[start : match.end()].strip()
+        end = text[max(start, match.end() - _LAST_CHARS) : match.end()]
         # A text may end with "plan B.", but not with "on Mt.": there it was cut off.
-        if _ABBREVIATED.search(sentence) or (match.end() < len(text) and _INITIAL.search(sentence)):
+        if _ABBREVIATED.search(end) or (match.end() < len(text) and _INITIAL.search(end)):
             continue
+        sentence = text[start : match.end()].strip()
         if WORD.search(sentence):
             sentences.append(sentence)
         start = match.end()

@@ -3,7 +3,6 @@
 Works on an open `Index` with vectors that are already made. Does not embed, does not know HTTP.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -147,7 +146,7 @@ class Recommender:
 
     async def _look_up(self, calls: Sequence[RecommendCall]) -> dict[int, "tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError"]:
         """The examples of each call (by the call's identity), fetched in one read."""
-        by_title = await self._resolve_titles({e.title for call in calls for e in (*call.likes, *call.dislikes) if e.title and not e.id})
+        by_title = await self._resolve_titles(calls)
         wanted = {e.id for call in calls for e in (*call.likes, *call.dislikes) if e.id} | {
             found for found in by_title.values() if isinstance(found, str)
         }
@@ -162,15 +161,12 @@ class Recommender:
                 looked_up[id(call)] = error
         return looked_up
 
-    async def _resolve_titles(self, wanted: set[str]) -> dict[str, str | MatineeError]:
-        async def one(title: str) -> str | MatineeError:
-            try:
-                return (await titles.resolve(self._index, title)).id
-            except MatineeError as error:
-                return error
-
-        order = sorted(wanted)
-        return dict(zip(order, await asyncio.gather(*map(one, order)), strict=True))
+    async def _resolve_titles(self, calls: Sequence[RecommendCall]) -> dict[str, str | MatineeError]:
+        wanted = [[e.title for e in (*call.likes, *call.dislikes) if e.title and not e.id] for call in calls]
+        # The titles of all calls share one time budget. Those of a call with many long titles come last, and are late alone.
+        wanted.sort(key=lambda group: sum(map(len, group)))
+        found = await titles.resolve_all(self._index, [title for group in wanted for title in group])
+        return {title: one if isinstance(one, MatineeError) else one.id for title, one in found.items()}
 
     def _plan(self, call: Call, examples: tuple[tuple[_Known, ...], tuple[_Known, ...]] | None) -> _Plan:
         if isinstance(call, SearchCall):

@@ -1,26 +1,40 @@
 """A title that somebody typed -> the item that is meant: trigram search inside the index, then a closer look at the best few.
 
 Case, accents, punctuation, articles, typing errors and a year (`Dune (2021)`, `dune 2021`) are understood. Keeps no list of titles of
-its own, so any number of gateways agree; does not guess between remakes, and asks instead.
+its own, so any number of gateways agree; does not guess between remakes, and asks instead. Comparing titles takes CPU time: it runs off
+the event loop, for `BUDGET_S` at most.
 """
 
+import asyncio
 import re
-from collections.abc import Sequence
+import string
+import time
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz import fuzz
 
-from matinee.errors import AmbiguousTitleError, NotFoundError
+from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.index import TITLE, Hit, Index, Lexical, Search
 from matinee.items import ItemFilter
 from matinee.sparse import normalised, title_trigrams
 
-_YEAR = re.compile(r"(?P<name>.*\w.*?)[\s,]*[\s,(\[](?P<year>(?:18|19|20)\d\d)[)\]]?\s*")
+MAX_TITLES = 20
+"""How many titles one request may bring: each costs a search and a comparison with its candidates."""
+BUDGET_S = 3.0
+"""How long the titles of requests that travel together may take; those that are not looked up by then fail."""
+
+# Only the end of a title is searched, so that no title is long enough to make it slow.
+_YEAR_CHARS = 16
+_YEAR = re.compile(r"[\s,(\[]((?:18|19|20)\d\d)[)\]]?\Z")
+_BEFORE_YEAR = string.whitespace + ","
 _ARTICLE = re.compile(r"^(?:the|a|an|le|la|les|l|el|los|las|der|die|das|il) (?=\w)|(?<=\w) (?:the|a|an)$")
 _NUMERALS = {"ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 # Of 1: what is near enough to be meant, how far ahead of the next it must be, and from where on a match counts as exact.
 _ACCEPT, _MARGIN, _EXACT = 0.8, 0.05, 0.99
 _NAMED = 3
+# How many titles are one call of the index. Searches of other requests get their turn between two of them.
+_TOGETHER = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +48,107 @@ class Resolution:
     score: float
 
 
-async def resolve(index: Index, title: str, *, kind: str | None = None, limit: int = 20) -> Resolution:
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A title in the forms in which it is compared, made once for all comparisons."""
+
+    words: list[str]
+    normalised: str
+    bare: str
+    bare_words: list[str]
+    in_order: str
+    numbers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One way to read what was typed: a title, and the year that was written behind it."""
+
+    text: _Text
+    year: int | None
+    search: Search
+
+
+def check_count(titles: Collection[str]) -> None:
+    """Refuse the titles of a request where they are too many to be looked up."""
+    if len(titles) > MAX_TITLES:
+        raise TooManyTitlesError(
+            f"likes and dislikes: {len(titles)} titles, at most {MAX_TITLES} are looked up in one request: send ids instead of titles "
+            "(GET /v1/items?q=TITLE finds an id)"
+        )
+
+
+async def resolve(index: Index, title: str, *, kind: str | None = None) -> Resolution:
     """The one item with this title.
 
-    Raises `AmbiguousTitleError` with the candidates where several fit equally well, `NotFoundError` with the nearest where none does.
+    Raises `AmbiguousTitleError` with the candidates where several fit equally well, `NotFoundError` with the nearest where none does, and
+    `DeadlineError` where the search takes too long.
     """
-    readings = _readings(title)
+    found = (await resolve_all(index, [title], kind=kind))[title]
+    if isinstance(found, MatineeError):
+        raise found
+    return found
+
+
+async def resolve_all(
+    index: Index,
+    titles: Iterable[str],
+    *,
+    kind: str | None = None,
+    limit: int = 20,
+    budget_s: float = BUDGET_S,
+) -> dict[str, Resolution | MatineeError]:
+    """What `resolve` returns or raises, for each title. The first titles are looked up first, each once."""
+    ends = time.monotonic() + budget_s
     filter = ItemFilter(kind=(kind,)) if kind else ItemFilter()
-    answers = await index.search([Search(Lexical(title_trigrams(name), TITLE), limit, filter) for name, _ in readings])
-    found = {hit.id: hit for hits in answers for hit in hits}.values()
-    ranked = sorted((_resolution(hit, readings) for hit in found), key=lambda match: match.score, reverse=True)
+    distinct = list(dict.fromkeys(titles))
+    found: dict[str, Resolution | MatineeError] = {}
+    for start in range(0, len(distinct), _TOGETHER):
+        try:
+            async with asyncio.timeout(ends - time.monotonic()):
+                found |= await _resolved(index, distinct[start : start + _TOGETHER], filter, limit, ends)
+        except TimeoutError:
+            break
+    late = DeadlineError(f"looking up the titles took longer than {budget_s:g} s: send ids instead, or fewer and shorter titles")
+    return {title: found.get(title) or late for title in distinct}
+
+
+async def _resolved(
+    index: Index, titles: Sequence[str], filter: ItemFilter, limit: int, ends: float
+) -> dict[str, Resolution | MatineeError]:
+    """Some titles with one call of the index; without those that were not reached before `ends`."""
+    readings = await asyncio.to_thread(lambda: [_readings(title, filter, limit) for title in titles])
+    try:
+        answers = iter(await index.search([reading.search for group in readings for reading in group]))
+    except MatineeError as error:
+        return dict.fromkeys(titles, error)
+    hits = [[next(answers) for _ in group] for group in readings]
+
+    def choose() -> dict[str, Resolution | MatineeError]:
+        found: dict[str, Resolution | MatineeError] = {}
+        candidates: dict[str, _Text] = {}
+        for title, group, groups in zip(titles, readings, hits, strict=True):
+            if time.monotonic() > ends:
+                break
+            found[title] = _chosen(title, group, {hit.id: hit for hits in groups for hit in hits}, candidates)
+        return found
+
+    return await asyncio.to_thread(choose)
+
+
+def _chosen(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Text]) -> Resolution | MatineeError:
+    """The one hit that is meant. `candidates` keeps the texts of hits, which titles of one request often share."""
+    for hit in hits.values():
+        if hit.id not in candidates:
+            candidates[hit.id] = _text(hit.payload["title"])
+    ranked = [_resolution(hit, candidates[hit.id], readings) for hit in hits.values()]
+    ranked.sort(key=lambda match: match.score, reverse=True)
     if not ranked or ranked[0].score < _ACCEPT:
-        raise NotFoundError(_not_found(title, ranked[:_NAMED]))
+        return NotFoundError(_not_found(title, ranked[:_NAMED]))
     best = ranked[0].score
     equals = [match for match in ranked if match.score > best - _MARGIN and (best < _EXACT or match.score >= best)]
     if len(equals) > 1:
-        raise AmbiguousTitleError(
+        return AmbiguousTitleError(
             f"{title!r} could be any of {', '.join(map(_named, equals))}: add the year or the kind, or use an id",
             [{"id": match.id, "title": match.title, "year": match.year, "kind": match.kind} for match in equals],
         )
@@ -63,8 +162,13 @@ async def suggest(index: Index, prefix: str, limit: int = 10, *, kind: str | Non
     filter = ItemFilter(kind=(kind,)) if kind else ItemFilter()
     search = Search(Lexical(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50), filter)
     typed = normalised(prefix)
-    hits = [hit for hit in (await index.search([search]))[0] if _closeness(typed, hit) > 0]
-    return sorted(hits, key=lambda hit: (_closeness(typed, hit), hit.payload.get("popularity", 0.0)), reverse=True)[:limit]
+    [hits] = await index.search([search])
+
+    def nearest() -> list[Hit]:
+        rated = [(_closeness(typed, hit), hit.payload.get("popularity", 0.0), hit) for hit in hits]
+        return [hit for closeness, _, hit in sorted(rated, key=lambda entry: entry[:2], reverse=True) if closeness > 0]
+
+    return (await asyncio.to_thread(nearest))[:limit]
 
 
 def _closeness(typed: str, hit: Hit) -> int:
@@ -77,15 +181,40 @@ def _closeness(typed: str, hit: Hit) -> int:
     return int(f" {typed}" in title or fuzz.ratio(typed, title[: len(typed)]) >= 100 * _ACCEPT)
 
 
-def _readings(title: str) -> list[tuple[str, int | None]]:
+def _readings(title: str, filter: ItemFilter, limit: int) -> list[_Reading]:
     """What may be meant: the whole text as a title, and the text without the year at its end ("Blade Runner 2049" is both)."""
-    dated = _YEAR.fullmatch(title)
-    return [(title, None), (dated["name"], int(dated["year"]))] if dated else [(title, None)]
+    readings = [(title, None), *_dated(title)]
+    return [_Reading(_text(name), year, Search(Lexical(title_trigrams(name), TITLE), limit, filter)) for name, year in readings]
 
 
-def _resolution(hit: Hit, readings: Sequence[tuple[str, int | None]]) -> Resolution:
+def _dated(title: str) -> list[tuple[str, int | None]]:
+    """The title without the year at its end, and that year; empty where there is none, or nothing but a year."""
+    written = title.rstrip()
+    end = written[-_YEAR_CHARS:]
+    match = _YEAR.search(end)
+    if not match:
+        return []
+    name = written[: len(written) - len(end) + match.start()].rstrip(_BEFORE_YEAR)
+    return [(name, int(match[1]))] if any(c.isalnum() or c == "_" for c in name) else []
+
+
+def _text(title: str) -> _Text:
+    plain = normalised(title)
+    # Without its article, and "Part II" as "Part 2".
+    bare_words = [_NUMERALS.get(word, word) for word in _ARTICLE.sub("", plain).split()]
+    return _Text(
+        words=title.casefold().split(),
+        normalised=plain,
+        bare=" ".join(bare_words),
+        bare_words=bare_words,
+        in_order=" ".join(sorted(bare_words)),
+        numbers=sorted(word for word in bare_words if word.isdigit()),
+    )
+
+
+def _resolution(hit: Hit, text: _Text, readings: Sequence[_Reading]) -> Resolution:
     title, year = hit.payload["title"], hit.payload.get("year")
-    score = max(_likeness(name, title) - _year_gap(wanted, year) for name, wanted in readings)
+    score = max(_likeness(reading.text, text) - _year_gap(reading.year, year) for reading in readings)
     return Resolution(hit.id, title, year, hit.payload.get("kind", ""), round(score, 4))
 
 
@@ -96,28 +225,21 @@ def _year_gap(wanted: int | None, year: int | None) -> float:
     return 0.1 if year is None or abs(wanted - year) == 1 else 0.3
 
 
-def _likeness(typed: str, title: str) -> float:
-    if typed.casefold().split() == title.casefold().split():
+def _likeness(typed: _Text, title: _Text) -> float:
+    if typed.words == title.words:
         return 1.0
-    a, b = normalised(typed), normalised(title)
-    if a == b:
+    if typed.normalised == title.normalised:
         return _EXACT
-    bare_a, bare_b = _bare(a), _bare(b)
-    likeness = max(fuzz.ratio(a, b), 0.98 * fuzz.ratio(bare_a, bare_b), 0.95 * fuzz.token_sort_ratio(bare_a, bare_b)) / 100
-    if len(bare_a.split()) > 2:
+    likeness = max(
+        fuzz.ratio(typed.normalised, title.normalised),
+        0.98 * fuzz.ratio(typed.bare, title.bare),
+        0.95 * fuzz.ratio(typed.in_order, title.in_order),
+    )
+    if len(typed.bare_words) > 2:
         # A long title is often typed without some of its words, a short one is not: "Dune" is not "Dune: Part Two".
-        likeness = max(likeness, 0.85 * fuzz.token_set_ratio(bare_a, bare_b) / 100)
+        likeness = max(likeness, 0.85 * fuzz.token_set_ratio(typed.bare, title.bare))
     # "Toy Story 2" is nearly "Toy Story 3" in letters alone.
-    return likeness if _numbers(bare_a) == _numbers(bare_b) else likeness - 0.2
-
-
-def _bare(title: str) -> str:
-    """Without its article, and "Part II" as "Part 2"."""
-    return " ".join(_NUMERALS.get(word, word) for word in _ARTICLE.sub("", title).split())
-
-
-def _numbers(text: str) -> list[str]:
-    return sorted(word for word in text.split() if word.isdigit())
+    return likeness / 100 if typed.numbers == title.numbers else likeness / 100 - 0.2
 
 
 def _named(match: Resolution) -> str:

@@ -150,11 +150,13 @@ def _unpinned(model: str) -> str:
 
 
 def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -> bool:
-    match = re.search(r"(layers\..+)\.lora_([AB])\b.*weight$", name)
-    if not match:
+    before, _, after = name.rpartition(".lora_")
+    _, layers, path = before.partition("layers.")
+    side = re.fullmatch(r"([AB])\b.*weight", after)
+    if not path or not side:
         return True
-    module, side = match.groups()
-    column, own = (1, 1) if side == "A" else (0, 0)
+    module = layers + path
+    column, own = (1, 1) if side[1] == "A" else (0, 0)
     # By suffix: the prefix of a multimodal model differs between its file and its modules.
     return any(key.endswith(f"{module}.weight") and len(full) == 2 and full[column] == shape[own] for key, full in base.items())
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from matinee.errors import AmbiguousTitleError, MatineeError
 
 STATUS: dict[str, int] = {
+    "invalid": 422,
     "ambiguous_title": 409,
     "not_found": 404,
     "events_off": 404,

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from matinee.items import PRINTABLE, Item, ItemFilter
+from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
 from matinee.remote import MAX_TEXT_CHARS, MAX_TEXTS
 from matinee.settings import Mode
 from serve.schemas_debug import Debug
@@ -15,6 +15,21 @@ MAX_WRITE = 100
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE]
+
+
+def _short(title: str) -> str:
+    if len(title) > MAX_TITLE:
+        raise ValueError(f"{len(title)} characters, at most {MAX_TITLE} are allowed in a title: put a description into `text`")
+    return title
+
+
+Title = Annotated[
+    str,
+    StringConstraints(min_length=1, strip_whitespace=True),
+    AfterValidator(_short),
+    PRINTABLE,
+    Field(json_schema_extra={"maxLength": MAX_TITLE}),
+]
 Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -26,7 +41,7 @@ class ExampleItem(_Request):
     """A liked or disliked item: exactly one of the three."""
 
     id: Id | None = Field(None, description="the index id, or the catalogue's own id")
-    title: Query | None = Field(None, description="a title; typos are forgiven, '(1984)' or '1984' at its end picks the year")
+    title: Title | None = Field(None, description="a title; typos are forgiven, '(1984)' or '1984' at its end picks the year")
     item: Item | None = Field(None, description="a whole item that need not be in the index")
 
     @model_validator(mode="after")
@@ -36,7 +51,16 @@ class ExampleItem(_Request):
         return self
 
 
-ExampleIn = Annotated[Query | ExampleItem, Field(description="an index id or a title as a string, or an object")]
+def _form(example: Any) -> Literal["text", "object"]:
+    return "text" if isinstance(example, str) else "object"
+
+
+# Told apart by their form, so that an error speaks of the one that was sent.
+ExampleIn = Annotated[
+    Annotated[Title, Tag("text")] | Annotated[ExampleItem, Tag("object")],
+    Discriminator(_form),
+    Field(description="an index id or a title as a string, or an object"),
+]
 Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
 
 
@@ -54,7 +78,7 @@ class _Ranked(_Request):
 
 
 class RecommendRequest(_Ranked):
-    """`likes` and `text` are positive examples of equal weight, `dislikes` negative ones.
+    """`likes` and `text` are positive examples of equal weight, `dislikes` negative ones. At most 20 of all may be titles.
 
     One positive and no negative is similarity (score: cosine). `strategy` `average` searches with 2*mean(positive) - mean(negative)
     (score: cosine to it); `best` scores each item by its nearest example (score: best_score), for tastes that have several sides. Dislikes

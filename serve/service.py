@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from cachetools import LRUCache, TTLCache
 
-from matinee import prompts
+from matinee import prompts, titles
 from matinee.embedder import Kind
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
@@ -53,6 +53,7 @@ class Service:
 
     async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
+        titles.check_count(self._titles(request))
         texts = [prompts.query_text(self._check_text(request.text))] if request.text else []
         cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
@@ -117,6 +118,12 @@ class Service:
         if len(text) > limit:
             raise RequestError(422, f"text: {len(text)} characters, at most {limit} are allowed (serving.max_text_chars)")
         return text
+
+    def _titles(self, request: schemas.RecommendRequest) -> set[str]:
+        """The examples that have to be looked up by their title."""
+        examples = (*request.likes, *request.dislikes)
+        texts = {e for e in examples if isinstance(e, str) and as_uid(e, self.settings.catalogue, strict=True) is None}
+        return texts | {e.title for e in examples if isinstance(e, schemas.ExampleItem) and e.title is not None}
 
     def _example(self, example: str | schemas.ExampleItem, cold: Any) -> Example:
         catalogue = self.settings.catalogue

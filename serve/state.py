@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
+from matinee import titles
 from matinee.errors import MatineeError
+from matinee.items import MAX_TITLE
 from serve import calls
 from serve.graph import Trace
 from serve.service import Service
@@ -46,6 +48,8 @@ class State:
             "search": search.model_dump(mode="json"),
             "limits": {
                 "k": search.max_k,
+                "titles": titles.MAX_TITLES,
+                "title_chars": MAX_TITLE,
                 "text_chars": serving.max_text_chars,
                 "body_bytes": serving.max_body_bytes,
                 "deadline_s": serving.deadline_s,

@@ -25,7 +25,7 @@ _MONTH_YEAR = re.compile(r"(\d{1,2})[-/.](\d{4})")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _SHORT = re.compile(rf"(\d{{1,2}})[-/. ](\d{{1,2}})[-/. ]'?(\d{{1,2}}){_TAIL}")
 _SHORT_WORD = re.compile(r"(\d{1,2})[-/. ]+[^\W\d_]{3,10}\.?[-/., ]+'?(\d{2})")
-_RANGE = re.compile(r"(\d{4})\s*[-–—]\s*(?:\d{2,4}|[^\W\d_]*)\s*")
+_RANGE = re.compile(r"(\d{4})\s*+[-–—]\s*+(?:\d{2,4}|[^\W\d_]*+)\s*+")
 _ANY_YEAR = re.compile(r"(?<!\d)([12]\d{3})(?!\d)")
 _WORDS = re.compile(r"(?=.*[^\W\d_])(?:\D|\d{1,2}(?!\d))*(?<!\d)[12]\d{3}(?!\d)(?:\D|\d{1,2}(?!\d))*")
 # A catalogue that reaches back this many years behind the pivot may well reach behind it.

@@ -1,16 +1,21 @@
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from linear_time import LENGTH, Shape, is_linear
 
-from matinee.errors import AmbiguousTitleError, NotFoundError
+from matinee import titles
+from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, TooManyTitlesError
 from matinee.index import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
 from matinee.index_edge_store import EdgeStore
 from matinee.items import Item
 from matinee.sparse import title_trigrams
-from matinee.titles import resolve, suggest
+from matinee.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
 
 FILMS = [
     ("Dune", 1984, 60),
@@ -147,3 +152,107 @@ async def test_suggestions_go_on_from_what_was_typed(index: Index, typed: str, e
 async def test_suggestions_are_as_many_as_asked_for_and_of_the_kind(index: Index) -> None:
     assert len(await suggest(index, "it", 3)) == 3
     assert [hit.payload["year"] for hit in await suggest(index, "dune", kind="book")] == [1965]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("Dune, (2021)  ", [("Dune", 2021)]),
+        ("Dune [1984]", [("Dune", 1984)]),
+        ("Dune\t2021", [("Dune", 2021)]),
+        (f"{'a' * 400}, 2021", [("a" * 400, 2021)]),
+        (f"Dune{' ' * 400}(2021){' ' * 400}", [("Dune", 2021)]),
+        ("2012", []),
+        (", 2012", []),
+        ("Dune2021", []),
+        ("Dune (2021) again", []),
+        ("Dune 2121", []),
+        ("", []),
+    ],
+)
+async def test_a_year_is_read_at_the_end_only(typed: str, read: list[tuple[str, int]]) -> None:
+    assert titles._dated(typed) == read
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_titles_are_resolved_together_each_as_alone(index: Index) -> None:
+    typed = ["Alien", "dune", "Zzyzx", "Alien", *(f"It Happened {word}" for word in OTHERS[:9]), *(str(n) for n in range(1900, 1930))]
+    found = await resolve_all(index, typed)
+    assert list(found) == list(dict.fromkeys(typed))
+    for title, one in found.items():
+        try:
+            assert one == await resolve(index, title)
+        except (NotFoundError, AmbiguousTitleError) as error:
+            assert (type(one), str(one)) == (type(error), str(error))  # noqa: PT017
+
+
+class Watched:
+    """An index that calls `before` ahead of each search."""
+
+    def __init__(self, index: Index, before: Any) -> None:
+        self.index, self.before, self.searches = index, before, 0
+
+    async def search(self, searches: Any) -> Any:
+        self.searches += 1
+        await self.before(self.searches)
+        return await self.index.search(searches)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_search_that_hangs_takes_the_budget_and_no_longer(index: Index) -> None:
+    async def hang(_: int) -> None:
+        await asyncio.Event().wait()
+
+    watched: Any = Watched(index, hang)
+    found = await resolve_all(watched, ["Alien", "Aliens"], budget_s=0.05)
+    assert {type(one) for one in found.values()} == {DeadlineError}
+    assert "longer than 0.05 s: send ids" in str(found["Alien"])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_was_found_within_the_budget_is_kept(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return time.monotonic() + late
+
+    async def slow(search: int) -> None:
+        nonlocal late
+        late = 1000.0 if search > 1 else 0.0
+
+    monkeypatch.setattr(titles, "time", Clock)
+    watched: Any = Watched(index, slow)
+    first = ["Alien", *(f"It Happened {word} {1930 + i}" for i, word in enumerate(OTHERS[:19]))]
+    found = await resolve_all(watched, [*first, "Aliens", "Amélie", *map(str, range(30))], budget_s=500)
+    assert all(isinstance(found[title], Resolution) for title in first)
+    assert {type(one) for title, one in found.items() if title not in first} == {DeadlineError}
+    assert watched.searches == 2
+
+
+def test_too_many_titles_are_refused() -> None:
+    check_count([str(n) for n in range(MAX_TITLES)])
+    with pytest.raises(TooManyTitlesError, match=r"21 titles, at most 20 .* send ids instead"):
+        check_count([str(n) for n in range(MAX_TITLES + 1)])
+
+
+@pytest.mark.parametrize("unit", ["a", ",", " ", "(", "a,", "a ", ".", "1999 ", "the ", "\u0301", "ii ", "&", "(1999)", "日"])
+def test_a_title_of_any_length_is_read_and_compared_in_linear_time(unit: str) -> None:
+    candidate = titles._text("The Lord of the Rings: The Fellowship of the Ring")
+
+    def read_and_compare(typed: str) -> None:
+        for reading in titles._readings(typed, titles.ItemFilter(), 20):
+            titles._likeness(reading.text, candidate)
+
+    assert is_linear(read_and_compare, Shape((unit,), "a", "x"))
+    assert is_linear(read_and_compare, Shape((unit,), "a", " (1999)"))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_long_title_finds_nothing(index: Index) -> None:
+    for typed in ("a" + "," * LENGTH + "x", "word " * (LENGTH // 5)):
+        with pytest.raises(NotFoundError):
+            await resolve(index, typed)
+        assert await suggest(index, typed) == []
