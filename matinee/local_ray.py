@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,17 @@ def start(init: Callable[..., object], **options: Any) -> None:
             if not left or "timed out during startup" not in str(error):
                 raise
             logging.getLogger(__name__).warning("Ray did not start within 30 s on this busy machine: trying again")
+            _stop_half_started(error)
         else:
             return
+
+
+def _stop_half_started(error: Exception) -> None:
+    """End the processes of a node that failed to start. Ray hands the node out nowhere, so it is read off the frame that raised."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def _new_token() -> Path:

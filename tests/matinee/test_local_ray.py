@@ -84,14 +84,25 @@ def test_a_cluster_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_start_is_tried_again_and_any_other_failure_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
+    ended: list[int] = []
+
+    class Node:
+        """As Ray's: it starts its processes, and raises from its constructor where they are late."""
+
+        def __init__(self, message: str) -> None:
+            raise RuntimeError(message)
+
+        def kill_all_processes(self, *, check_alive: bool, allow_graceful: bool) -> None:
+            ended.append(len(tried))
 
     def init(address: str, *, fails: int, message: str) -> None:
         tried.append(address)
         if len(tried) <= fails:
-            raise RuntimeError(message)
+            Node(message)
 
     local_ray.start(init, fails=2, message="The current node timed out during startup. ...")
     assert tried == ["local"] * 3
+    assert ended == [1, 2]
     tried.clear()
     with pytest.raises(RuntimeError, match="timed out"):
         local_ray.start(init, fails=3, message="The current node timed out during startup. ...")
