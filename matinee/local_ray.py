@@ -67,7 +67,7 @@ def _stop_half_started(error: Exception) -> None:
     """End the processes of a node that failed to start. Ray hands the node out nowhere, so it is read off the frame that raised."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("self")
-        if hasattr(node, "kill_all_processes"):
+        if node is not None and hasattr(node, "kill_all_processes"):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
