@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from waiting import HANG_S
 
 from matinee import demo
 from matinee.embedder import Embedder
@@ -143,13 +144,13 @@ def serve_app(make: Callable[[], AbstractAsyncContextManager[Service]]) -> Itera
     running = _Running()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(make, started, running)), name="local-app", daemon=True)
     thread.start()
-    if not started.wait(120) or running.server is None:
+    if not started.wait(HANG_S) or running.server is None:
         raise RuntimeError(f"the local app did not start: {running.error!r}")
     try:
         yield running.url
     finally:
         running.server.should_exit = True
-        thread.join(30)
+        thread.join(HANG_S)
 
 
 @dataclass

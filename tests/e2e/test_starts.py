@@ -11,8 +11,6 @@ import pytest
 from matinee.index import TEXT, Index, Manifest
 from matinee.index_edge_store import EdgeStore
 
-pytestmark = pytest.mark.slow
-
 
 def refused(tools: Any, home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """Exit code and message of a start; it must not have come to Ray."""

@@ -19,9 +19,7 @@ from typing import Any
 
 import httpx
 from chart import ROOT, Object, one, serve_config
-from waiting import until
-
-START_S = 240
+from waiting import HANG_S, until
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,15 +43,15 @@ class Cluster:
         config = serve_config(objects)
         # In a pod every interface, here none that others could reach.
         config["http_options"]["host"] = "127.0.0.1"
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=HANG_S)
         assert answer.is_success, answer.text
 
     def application(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=60).json()
+        answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=HANG_S).json()
         found: dict[str, Any] = answer["applications"].get("matinee", {})
         return found
 
-    def wait_running(self, seconds: float = START_S) -> dict[str, Any]:
+    def wait_running(self) -> dict[str, Any]:
         """The application once it runs and every deployment has what it should. Raises with its own message where it fails."""
 
         def running() -> dict[str, Any] | None:
@@ -62,7 +60,7 @@ class Cluster:
             healthy = app.get("status") == "RUNNING" and all(d["status"] == "HEALTHY" for d in app["deployments"].values())
             return app if healthy else None
 
-        found: dict[str, Any] = until(running, lambda: f"the application runs: {self.application()}", seconds)
+        found: dict[str, Any] = until(running, lambda: f"the application runs: {self.application()}")
         return found
 
     def replicas(self) -> dict[str, set[str]]:
@@ -120,4 +118,4 @@ def _wait_started(cluster: Cluster, process: subprocess.Popen[bytes], log: Path)
             return httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=10).is_success
         return False
 
-    until(answers, lambda: f"Ray starts: {said()}", START_S)
+    until(answers, lambda: f"Ray starts: {said()}")

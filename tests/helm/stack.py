@@ -14,6 +14,7 @@ import httpx
 import yaml
 from chart import ROOT, Object, template
 from ray_cluster import Cluster, free_ports, ray_cluster
+from waiting import HANG_S
 
 from matinee import demo
 from serve.access import new_key
@@ -48,7 +49,7 @@ class Stack:
         return objects
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=HANG_S)
 
     def search(self) -> httpx.Response:
         with self.client() as client:

@@ -7,8 +7,6 @@ from ray_cluster import chart_environment
 from stack import Stack
 from waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
 
 @pytest.mark.parametrize("values", VALUES)
 def test_the_graph_starts_and_answers(stack: Stack, values: str) -> None:

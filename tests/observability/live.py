@@ -25,7 +25,7 @@ import httpx
 import yaml
 from chart import ROOT, Object, one, template
 from pod_monitors import scrape_config
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee import demo
 from matinee.index import IndexStore, open_store
@@ -83,7 +83,6 @@ runpy.run_module("train.ingest", run_name="__main__")
 """
 """An ingest off by one: each item gets the vector of the one before it."""
 LOST_COLUMN, SHIFTED_VECTORS = "lost column", "shifted vectors"
-START_S = 300
 
 
 @dataclass
@@ -156,7 +155,7 @@ def _ingest(home: Path, *command: str) -> str:
     """The version that an ingest into the demo's catalogue makes."""
     environment = e2e.environment(home, **SETTINGS)
     words = [sys.executable, *command, "--catalogue", "demo", "--json"]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["version"])
 
@@ -192,7 +191,7 @@ def _demo(home: Path, folder: Path) -> Iterator[Any]:
         return all((home / file).exists() for file in ANNOUNCED)
 
     try:
-        until(announced, lambda: f"server and probe start: {log.read_text(encoding='utf-8', errors='replace')[-4000:]}", START_S)
+        until(announced, lambda: f"server and probe start: {log.read_text(encoding='utf-8', errors='replace')[-4000:]}")
         server.url = json.loads((home / "server.json").read_text(encoding="utf-8"))["url"]
         yield server
     finally:
@@ -217,7 +216,7 @@ def _load(url: str) -> Iterator[None]:
 
 def _ask(url: str, stop: threading.Event) -> None:
     n = 0
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=HANG_S) as client:
         while not stop.wait(0.3):
             n += 1
             with contextlib.suppress(httpx.HTTPError):
@@ -241,7 +240,7 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
 def _crowd(url: str, stop: threading.Event) -> None:
     def search(n: int) -> None:
         with contextlib.suppress(httpx.HTTPError):
-            httpx.post(f"{url}/v1/search", json={"text": f"a crowd {n}"}, timeout=60)
+            httpx.post(f"{url}/v1/search", json={"text": f"a crowd {n}"}, timeout=HANG_S)
 
     with ThreadPoolExecutor(24) as crowd:
         while not stop.wait(5):

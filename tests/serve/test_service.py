@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import HANG_S
 
 import serve.graph
 from matinee.enhancer import Description
@@ -142,7 +143,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
         waiting.append(unit.item.title)
         if len(waiting) == 3:
             all_asked.set()
-        await asyncio.wait_for(all_asked.wait(), 30)
+        await asyncio.wait_for(all_asked.wait(), HANG_S)
         if unit.item.title == "Film 0":
             raise DeadlineError("late")
         return await Parts.enhancer(parts, unit, deadline)

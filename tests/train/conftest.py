@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee.corpus import read_corpus
 from matinee.items import Item
@@ -145,7 +145,7 @@ class Job:
     def starts(self) -> list[dict[str, Any]]:
         return [row for row in self.rows() if "from_step" in row]
 
-    def until(self, done: Callable[[], Any], seconds: float = 300) -> None:
+    def until(self, done: Callable[[], Any], seconds: float = HANG_S) -> None:
         def checked() -> Any:
             if value := done():
                 return value
@@ -155,7 +155,7 @@ class Job:
         until(checked, self.rows, seconds)
 
     def finish(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=300)
+        _, err = self.process.communicate(timeout=HANG_S)
         return self.process.returncode, err
 
     def kill(self) -> None:

@@ -60,8 +60,6 @@ def test_descriptions_that_the_recipe_would_not_use_are_refused(tmp_path: Path) 
         assert (result.exit_code, said in " ".join(result.stderr.split())) == (code, True), result.output
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gemma = tiny_gemma.save_model(tmp_path / "gemma")
     settings = {

@@ -197,8 +197,6 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     assert told == [{"step": 8, **state}]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
     start: Callable[..., Any], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -256,8 +254,6 @@ def test_other_dev_queries_make_another_run(
     assert {name for name in before if before[name] != after[name]} == {f"sets/{queries.relative_to(sets).as_posix()}"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_two_workers_train_one_model_with_lora(
     start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -287,8 +283,6 @@ def test_two_workers_train_one_model_with_lora(
     assert any(not torch.equal(base[name], tuned[name]) for name in base)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_loss_that_is_not_finite_stops_the_run(
     start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:

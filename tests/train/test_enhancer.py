@@ -33,7 +33,6 @@ def gemma() -> Path:
     return weights.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
-@pytest.mark.slow
 def test_gradients_after_an_evaluation_are_those_of_the_weights(gemma: Path) -> None:
     """An evaluation once repacked the 4-bit layers, after which every gradient was wrong, and nothing said so."""
     quantised = lora.adapt(lora.load_base(gemma, "nf4", "cpu"), rank=4, alpha=4, dropout=0, seed=1)
@@ -58,8 +57,6 @@ def test_gradients_after_an_evaluation_are_those_of_the_weights(gemma: Path) -> 
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
     start: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,8 +105,6 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert "complete already" in start(*args, home=home).finish()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     start: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -128,8 +123,6 @@ def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     assert kinds == {"adapter", "model"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_loss_that_is_not_finite_stops_the_run(start: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path) -> None:
     options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--lr", 1e30)
     job = start("enhancer", tmp_path / "out", pairs_of_films, *options, home=tmp_path)

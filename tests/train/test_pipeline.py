@@ -72,8 +72,6 @@ def test_every_step_is_a_command_that_reads_what_was_written(
     assert seeds == [str(seed) for seed in range(len(seeds))]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(start: Callable[..., Any], tmp_path: Path) -> None:
     """With the real encoder, all the way; of 40 pairs, for time."""
     out, home = tmp_path / "out", tmp_path / "home"

@@ -235,8 +235,6 @@ def gemma() -> Path:
     return weights.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_real_adapter_learns_what_people_prefer(
     start: Callable[..., Any],
     gemma: Path,
