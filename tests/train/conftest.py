@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +180,28 @@ def start() -> Iterator[Callable[..., Job]]:
     for job in started:
         if job.process.poll() is None:
             job.kill()
+
+
+@contextmanager
+def _one_ray() -> Iterator[None]:
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def train_here(while_in: Any) -> Callable[..., Result]:
+    """Runs a training job in this process. The first starts Ray as it would for itself, and all of this folder share that session."""
+    while_in(Path(__file__).parent, _one_ray())
+
+    def train(job: str, *args: object, home: Path) -> Result:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            # Ray's and torch's own, as in a process of its own.
+            warnings.simplefilter("ignore")
+            app = import_module(f"train.{job}").app
+            patch.setenv("MATINEE_HOME", str(home))
+            patch.setattr("ray.shutdown", lambda: None)
+            return run(app, *args)
+
+    return train

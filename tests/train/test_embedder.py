@@ -255,26 +255,12 @@ def test_other_dev_queries_make_another_run(
 
 
 def test_two_workers_train_one_model_with_lora(
-    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = start(
-        "embedder",
-        out,
-        *SMOKE,
-        pairs_folder,
-        "--prepared",
-        prepared,
-        "--base",
-        tiny("modernbert"),
-        "--workers",
-        2,
-        "--lora",
-        4,
-        home=tmp_path,
-    )
-    code, err = job.finish()
-    assert code == 0, err[-3000:]
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--workers", 2, "--lora", 4)
+    done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    assert done.exit_code == 0, done.output
     report = runs.read_manifest(out, "embedder")["report"]
     rows = sum(len(path.read_text().splitlines()) for path in pairs_folder.glob("*.jsonl"))
     assert 0 < report["steps"] < rows / 8 * 2
@@ -284,17 +270,16 @@ def test_two_workers_train_one_model_with_lora(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
-    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    job = start(
-        "embedder", tmp_path / "out", *SMOKE, pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, home=tmp_path
-    )
-    code, err = job.finish()
-    assert code == ModelError.exit_code
-    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(err.split()))
-    assert not (tmp_path / "out" / runs.MANIFEST).exists()
+    out = tmp_path / "out"
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30)
+    done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    assert done.exit_code == ModelError.exit_code
+    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
+    assert not (out / runs.MANIFEST).exists()
     # Ray was not made to try it again.
-    assert len(job.starts()) == 1
+    assert (out / "progress.jsonl").read_text().count("from_step") == 1
 
 
 def test_an_unknown_loss_is_refused(tmp_path: Path, pairs_folder: Path) -> None:

@@ -106,13 +106,12 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
 
 
 def test_two_workers_train_one_adapter_that_is_merged_and_converted(
-    start: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
+    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", 2, "--lr", 0.01)
-    job = start("enhancer", out, pairs_of_films, *options, "--merge", "--ct2", home=tmp_path)
-    code, err = job.finish()
-    assert code == 0, err[-3000:]
+    done = train_here("enhancer", pairs_of_films, *options, "--merge", "--ct2", "--out", out, home=tmp_path)
+    assert done.exit_code == 0, done.output
     assert runs.read_manifest(out, "enhancer")["report"]["steps"] == 6
     base, merged = load_file(tiny_base / "model.safetensors"), load_file(out / enhancer.MERGED / "model.safetensors")
     assert base.keys() == merged.keys()
@@ -123,15 +122,17 @@ def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     assert kinds == {"adapter", "model"}
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(start: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(
+    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
+) -> None:
     options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--lr", 1e30)
-    job = start("enhancer", tmp_path / "out", pairs_of_films, *options, home=tmp_path)
-    code, err = job.finish()
-    assert code == ModelError.exit_code
-    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(err.split()))
-    assert not (tmp_path / "out" / runs.MANIFEST).exists()
+    out = tmp_path / "out"
+    done = train_here("enhancer", pairs_of_films, *options, "--out", out, home=tmp_path)
+    assert done.exit_code == ModelError.exit_code
+    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
+    assert not (out / runs.MANIFEST).exists()
     # Ray was not made to try it again.
-    assert len(job.starts()) == 1
+    assert (out / "progress.jsonl").read_text().count("from_step") == 1
 
 
 def refusal(*args: object) -> tuple[int, str]:
