@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "MATINEE_CATALOGUE": "demo",
     # A busy machine is no failure here.
-    "MATINEE_ENHANCER__DEADLINE_S": "50",
-    "MATINEE_SERVING__DEADLINE_S": "60",
-    "MATINEE_SERVING__DRAIN_S": "60",
+    "MATINEE_ENHANCER__DEADLINE_S": "1400",
+    "MATINEE_SERVING__DEADLINE_S": "1500",
+    "MATINEE_SERVING__DRAIN_S": "1500",
     # Few enough that a test can fill them.
     "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "16",
     "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",

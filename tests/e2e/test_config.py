@@ -63,6 +63,7 @@ def test_settings_that_contradict_each_other_build_nothing() -> None:
         build({"colour": "red"})
 
 
+@pytest.mark.full
 def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
     """The file as it is, on a free port and without the enhancer, whose start is the server's test."""
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))

@@ -1,9 +1,6 @@
 """Another kind of catalogue by the same path: books teach the enhancer and the embedder, are described, ingested and served."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +31,6 @@ def run(app: Any, *args: object) -> Result:
     return result
 
 
-def job(name: str, *args: object) -> None:
-    """A job of Ray Train to its end."""
-    command = [sys.executable, "-m", f"train.{name}", *map(str, args), "--smoke"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_books_are_clean() -> None:
     reader = read_items(str(BOOKS))
     books = list(reader)
@@ -60,7 +50,13 @@ def test_descriptions_that_the_recipe_would_not_use_are_refused(tmp_path: Path) 
         assert (result.exit_code, said in " ".join(result.stderr.split())) == (code, True), result.output
 
 
-def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_file_to_a_recommendation(
+    train_here: Any, tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(name: str, *args: object) -> None:
+        done = train_here(name, *args, "--smoke", home=tmp_path / "home")
+        assert done.exit_code == 0, done.output
+
     gemma = tiny_gemma.save_model(tmp_path / "gemma")
     settings = {
         "MATINEE_HOME": tmp_path / "home",

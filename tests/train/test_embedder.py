@@ -197,6 +197,7 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     assert told == [{"step": 8, **state}]
 
 
+@pytest.mark.full
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
     start: Callable[..., Any], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:

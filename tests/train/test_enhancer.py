@@ -57,6 +57,29 @@ def test_gradients_after_an_evaluation_are_those_of_the_weights(gemma: Path) -> 
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
 
 
+def test_gemma_learns_in_four_bits(
+    train_here: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 3 270M in NF4, an epoch of two steps, as a user starts it."""
+    out, home = tmp_path / "out", tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(gemma.parent)
+    monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
+    small = ("--limit", 8, "--heldout", 2, "--max-tokens", 64, "--max-steps", 2)
+    done = train_here("enhancer", pairs_of_films, "--smoke", "--cpu", *small, "--out", out, home=home)
+    assert done.exit_code == 0, done.output
+    report = runs.read_manifest(out, "enhancer")["report"]
+    assert (report["steps"], [row["step"] for row in report["epochs"]]) == (2, [0, 2])
+    assert all(0 <= row["bleu"] <= 1 for row in report["epochs"])
+    assert report["tokens"] > 0
+    assert (out / "loss.png").read_bytes()[:4] == (out / "bleu.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (out / "checkpoints").exists()
+    weights.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
+    moved = load_file(out / enhancer.ADAPTER / "adapter_model.safetensors")
+    assert all(weight.abs().sum() > 0 for name, weight in moved.items() if "lora_B" in name)
+
+
+@pytest.mark.full
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
     start: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,11 +128,12 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert "complete already" in start(*args, home=home).finish()[1]
 
 
-def test_two_workers_train_one_adapter_that_is_merged_and_converted(
-    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_workers_train_one_adapter_that_is_merged_and_converted(
+    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "out"
-    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", 2, "--lr", 0.01)
+    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", workers, "--lr", 0.01)
     done = train_here("enhancer", pairs_of_films, *options, "--merge", "--ct2", "--out", out, home=tmp_path)
     assert done.exit_code == 0, done.output
     assert runs.read_manifest(out, "enhancer")["report"]["steps"] == 6
@@ -122,6 +146,7 @@ def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     assert kinds == {"adapter", "model"}
 
 
+@pytest.mark.full
 def test_a_loss_that_is_not_finite_stops_the_run(
     train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
