@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
+from waiting import until
 
 from matinee import weights
 from matinee.artifacts import ArtifactStore
@@ -195,6 +197,46 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting.ray_train, "report", told.append)
     fitting.fit({"recipe": Recipe(epochs=5, patience=2).as_dict(), "threads": 0, "gpu": False, "work": str(tmp_path)})
     assert told == [{"step": 8, **state}]
+
+
+def test_a_worker_with_a_full_disk_and_a_killed_one_are_replaced(
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """The same of MiniLM, with a kill of everything, is the next test's."""
+    out, log = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+
+    def rows() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()] if log.exists() else []
+
+    def worker(number: int) -> int:
+        """The id of the process that started as that one, and stands still."""
+
+        def started() -> list[dict[str, Any]]:
+            return [row for row in rows() if "from_step" in row][number:]
+
+        pid = int(until(started, rows)[0]["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def harm() -> None:
+        pid = worker(0)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        os.kill(pid, signal.SIGCONT)
+        os.kill(worker(1), signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as pool:
+        harmed = pool.submit(harm)
+        args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--save-steps", 4)
+        done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    harmed.result()
+    assert done.exit_code == 0, done.output
+    starts = [row for row in rows() if "from_step" in row]
+    assert len(starts) == 3
+    assert len({row["pid"] for row in starts}) == 3
+    report = runs.read_manifest(out, "embedder")["report"]
+    assert report["steps"] == starts[0]["of"]
+    assert [row["epoch"] for row in report["epochs"]] == [1, 2]
+    assert not (out / "checkpoints").exists()
 
 
 @pytest.mark.full
