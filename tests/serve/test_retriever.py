@@ -28,7 +28,7 @@ from serve.coalesce import timed
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 
-LATER = time.time() + 3600
+LATER = time.time() + 86_400
 
 
 class Bench:

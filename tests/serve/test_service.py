@@ -73,7 +73,7 @@ def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Service, Parts
 
 
 def trace() -> Trace:
-    return Trace(time.time() + 30)
+    return Trace(time.time() + 3600)
 
 
 def recommend(**fields: Any) -> schemas.RecommendRequest:
@@ -136,7 +136,7 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
 
 
 async def test_cold_items_are_described_together(make: Any) -> None:
-    service, parts = make("both", enhancer={"deadline_s": 1})
+    service, parts = make("both")
     waiting, all_asked = [], asyncio.Event()
 
     async def together(unit: calls.Describe, deadline: float) -> Description:
