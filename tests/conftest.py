@@ -47,6 +47,8 @@ _GROUPS = {
     "observability": ("observability/test_stack.py",),
     "helm": ("helm/test_graph.py", "helm/test_updates.py"),
     "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
+    # Each opens the pages of all films, whose index is built once a process.
+    "page": ("serve/test_page.py", "serve/test_page_states.py"),
     "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
 }
 _GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
