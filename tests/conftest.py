@@ -41,6 +41,11 @@ os.environ.pop("COLUMNS", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Two processes on two cores: more threads each would only wait for one another, and without this they spin while they wait.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 # Test files that share a running graph or a Ray session stay in one process. The longest group starts first.
 _GROUPS = {
