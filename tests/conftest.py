@@ -49,9 +49,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Test files that share a running graph or a Ray session stay in one process. The longest group starts first.
 _GROUPS = {
+    "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
     "observability": ("observability/test_stack.py",),
     "helm": ("helm/test_graph.py", "helm/test_updates.py"),
-    "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
     # Each opens the pages of all films, whose index is built once a process.
     "page": ("serve/test_page.py", "serve/test_page_states.py"),
     "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),

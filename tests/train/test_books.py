@@ -19,6 +19,7 @@ from serve.retriever import Retriever
 from serve.service import Service
 from serve.state import State
 from train import describe, ingest, instructions, prepare, triplets
+from train.enhancer import CT2, MERGED
 from train.runs import ADAPTER
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,9 @@ def test_from_a_file_to_a_recommendation(
     pairs, tuned = tmp_path / "triplets", tmp_path / "embedder"
     run(prepare.app, BOOKS, "--out", prepared)
     run(instructions.app, prepared, "--target", "overview", "--out", taught)
-    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512")
+    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512", "--merge", "--ct2")
+    assert (wordy / MERGED / "model.safetensors").is_file()
+    assert (wordy / CT2 / "model.bin").is_file()
     run(describe.app, prepared, "--adapter", wordy / ADAPTER, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)
     monkeypatch.setenv("MATINEE_ENHANCER__ADAPTER", str(wordy / ADAPTER))
     rows = [orjson.loads(line) for line in (tmp_path / "descriptions.jsonl").read_bytes().splitlines()]

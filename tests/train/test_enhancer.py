@@ -128,12 +128,12 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert "complete already" in start(*args, home=home).finish()[1]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
-def test_workers_train_one_adapter_that_is_merged_and_converted(
-    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path, workers: int
+@pytest.mark.full
+def test_two_workers_train_one_adapter_that_is_merged_and_converted(
+    train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", workers, "--lr", 0.01)
+    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", 2, "--lr", 0.01)
     done = train_here("enhancer", pairs_of_films, *options, "--merge", "--ct2", "--out", out, home=tmp_path)
     assert done.exit_code == 0, done.output
     assert runs.read_manifest(out, "enhancer")["report"]["steps"] == 6
