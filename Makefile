@@ -1,16 +1,24 @@
-# make demo: films in the browser.  make test: all checks.  Both set up what they need.
+# make demo: films in the browser.  make test: all checks.  make test-all: the long proofs too.  Each sets up what it needs.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
-.PHONY: demo test check observe bench format lock clean
+# Where an image sets it, each of the many processes would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
+
+.PHONY: demo test test-all check observe bench format lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo $(if $(METRICS),--metrics)
 
-test: check  ## everything: style, types, imports, tests (in two processes)
-	$(VENV)/bin/pytest --numprocesses 2
+test: check  ## style, types, imports, tests in two processes; prints the 20 slowest
+	$(PYTEST) -m 'not full'
+
+test-all: check  ## the same with the long proofs: full roll-overs, kills and full disks on real models
+	$(PYTEST)
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .

@@ -37,18 +37,47 @@ _load("waiting")
 # A worker of pytest-xdist has a width of 80, which a console that is made at import would keep whatever a test says.
 os.environ.pop("COLUMNS", None)
 
+# The many processes that tests start would compile torch and transformers anew, each for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Two processes on two cores: more threads each would only wait for one another, and without this they spin while they wait.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# Test files that share a running graph or a Ray session stay in one process. The longest group starts first.
+_GROUPS = {
+    "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
+    "observability": ("observability/test_stack.py",),
+    "helm": ("helm/test_graph.py", "helm/test_updates.py"),
+    # Each opens the pages of all films, whose index is built once a process.
+    "page": ("serve/test_page.py", "serve/test_page_states.py"),
+    "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
+}
+_GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [*_GROUPS, None]
+    items.sort(key=lambda item: order.index(_GROUP_OF.get(item.nodeid.partition("::")[0])))
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How two processes share the work: by folder, whose tests may share a graph; the jobs of `train`, which share nothing, by file."""
+    """Two processes take groups first, then file by file, in the order of the collection."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if "/train/" in path else path.rpartition("/")[0]
+            return _GROUP_OF.get(path, path)
 
-    return ByFolder(config, log)
+    # It would put the scopes with the most tests first.
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 _open: dict[Path, ExitStack] = {}

@@ -7,7 +7,10 @@ Test modules get these as fixtures (`local_service`, `local_app_url`, see `conft
 """
 
 import asyncio
+import atexit
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from waiting import HANG_S
 
 from matinee import demo
 from matinee.embedder import Embedder
@@ -66,8 +70,10 @@ async def build_local_graph(
 ) -> AsyncIterator[Service]:
     """A `Service` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
     settings = settings or local_settings(home)
-    items = list(demo_films() if films is None else films)
-    if items:
+    items = None if films is None else list(films)
+    if items is None:
+        shutil.copytree(await asyncio.to_thread(demo_index), settings.index_dir)
+    elif items:
         await build_index(settings, items)
     metrics = Metrics(MemorySink())
     retriever = Retriever(settings, metrics)
@@ -81,6 +87,23 @@ async def build_local_graph(
         yield Service(settings, graph, metrics)
     finally:
         await retriever.close()
+
+
+def demo_index() -> Path:
+    """The folder of an index of all bundled films: built once a process, and copied by whoever writes."""
+    if _built.folder is None:
+        _built.folder = Path(tempfile.mkdtemp(prefix="matinee-films"))
+        atexit.register(shutil.rmtree, _built.folder, ignore_errors=True)
+        asyncio.run(build_index(local_settings(_built.folder), demo_films()))
+    return local_settings(_built.folder).index_dir
+
+
+@dataclass
+class _Built:
+    folder: Path | None = None
+
+
+_built = _Built()
 
 
 async def build_index(settings: Settings, items: Sequence[Item]) -> None:
@@ -143,13 +166,13 @@ def serve_app(make: Callable[[], AbstractAsyncContextManager[Service]]) -> Itera
     running = _Running()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(make, started, running)), name="local-app", daemon=True)
     thread.start()
-    if not started.wait(120) or running.server is None:
+    if not started.wait(HANG_S) or running.server is None:
         raise RuntimeError(f"the local app did not start: {running.error!r}")
     try:
         yield running.url
     finally:
         running.server.should_exit = True
-        thread.join(30)
+        thread.join(HANG_S)
 
 
 @dataclass

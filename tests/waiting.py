@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+# Of every wait in the tests. It ends a hang, and must never judge how quick a CPU is: ten times the longest wait seen on a slow machine.
+HANG_S = 3000
 
-def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = 180) -> Any:
+
+def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = HANG_S) -> Any:
     """The first true value of `condition`; fails where there is none in time, with `what`, asked only then where it is a function.
 
     A condition that can tell that waiting is in vain asserts it.

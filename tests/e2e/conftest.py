@@ -19,16 +19,15 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from waiting import until
+from waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
-START_S, STOP_S = 240, 90
 SETTINGS = {
     "MATINEE_CATALOGUE": "demo",
     # A busy machine is no failure here.
-    "MATINEE_ENHANCER__DEADLINE_S": "50",
-    "MATINEE_SERVING__DEADLINE_S": "60",
-    "MATINEE_SERVING__DRAIN_S": "60",
+    "MATINEE_ENHANCER__DEADLINE_S": "1400",
+    "MATINEE_SERVING__DEADLINE_S": "1500",
+    "MATINEE_SERVING__DRAIN_S": "1500",
     # Few enough that a test can fill them.
     "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "16",
     "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
@@ -44,7 +43,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`python -m ...` to its end."""
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment(home, **more), capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment(home, **more), capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def free_port() -> int:
@@ -71,12 +70,12 @@ class Server:
     metrics_url: str
     url: str = ""
     collector: Any = None
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=90))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=HANG_S))
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The `matinee` command of this environment."""
         command = [str(Path(sys.executable).with_name("matinee")), *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment(self.home), capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(command, cwd=ROOT, env=environment(self.home), capture_output=True, text=True, timeout=HANG_S, check=False)
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         return self._content(self.client.get(self.url + path, params=params))
@@ -121,7 +120,7 @@ class Load:
             ("GET", "/v1/items?q=the", None),
             ("GET", "/v1/facets", None),
         ]
-        with httpx.Client(base_url=self._server.url, timeout=60) as client:
+        with httpx.Client(base_url=self._server.url, timeout=HANG_S) as client:
             while not self._stop.is_set():
                 for method, path, body in calls:
                     try:
@@ -144,7 +143,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(90)
+        self._thread.join(HANG_S)
         assert not self._thread.is_alive()
 
 
@@ -155,7 +154,7 @@ def _start(home: Path, folder: Path, **more: str) -> Server:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(home, **more), stdout=out, stderr=out, start_new_session=True)
     server = Server(home, process, log, f"http://127.0.0.1:{port}/metrics")
     named = home / "server.json"
-    until(lambda: named.exists() or process.poll() is not None, f"the server starts ({log})", START_S)
+    until(lambda: named.exists() or process.poll() is not None, f"the server starts ({log})")
     if process.poll() is not None:
         pytest.fail(f"the server ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}")
     server.url = json.loads(named.read_text(encoding="utf-8"))["url"]
@@ -170,8 +169,8 @@ def _stop(server: Server) -> None:
     family = psutil.Process(server.process.pid).children(recursive=True)
     server.process.send_signal(signal.SIGTERM)
     try:
-        code = server.process.wait(STOP_S)
-        _, alive = psutil.wait_procs(family, timeout=15)
+        code = server.process.wait(HANG_S)
+        _, alive = psutil.wait_procs(family, timeout=HANG_S)
     finally:
         for process in [*family, psutil.Process(server.process.pid)] if server.process.poll() is None else family:
             if process.is_running():

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 import yaml
-from waiting import until
+from waiting import HANG_S, until
 
 # Of Ray's own schema, when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
@@ -63,7 +63,7 @@ def test_settings_that_contradict_each_other_build_nothing() -> None:
         build({"colour": "red"})
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
     """The file as it is, on a free port and without the enhancer, whose start is the server's test."""
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
@@ -85,14 +85,14 @@ def test_serve_run_starts_it(tools: Any, tmp_path: Path) -> None:
                 response = httpx.get(f"http://127.0.0.1:{port}/v1/info", timeout=10)
                 return response if response.is_success else None
 
-        info = until(answer, f"serve run answers ({log})", 120).json()
+        info = until(answer, f"serve run answers ({log})").json()
         assert (info["catalogue"], info["index"], info["enhancer"]) == ("demo", None, None)
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
+            process.wait(HANG_S)
         for left in [*family, *([psutil.Process(process.pid)] if process.poll() is None else [])]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 left.kill()
-        process.wait(60)
+        process.wait(HANG_S)

@@ -3,13 +3,10 @@
 from typing import Any
 
 import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from waiting import until
+from waiting import HANG_S, until
 
 from serve.metrics import METRICS
-
-pytestmark = pytest.mark.slow
 
 # Not produced by a server that is well and not overloaded; `tests/serve/test_metrics.py` records each of them.
 UNSEEN = {
@@ -35,7 +32,7 @@ VALUES = {
 def scrape(url: str) -> dict[str, list[dict[str, str]]]:
     """Key of each of our metrics -> the labels of its samples; a histogram's are those of its count."""
     found: dict[str, list[dict[str, str]]] = {}
-    for family in text_string_to_metric_families(httpx.get(url, timeout=30).text):
+    for family in text_string_to_metric_families(httpx.get(url, timeout=HANG_S).text):
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample.labels)
     # Histograms are exported as their buckets, count and sum.
@@ -59,7 +56,7 @@ def test_every_metric_is_exported_with_its_tags(server: Any) -> None:
         }
         return values | (expected - found.keys())
 
-    until(lambda: not missing(), lambda: f"all metrics are exported; without: {missing()}", 60)
+    until(lambda: not missing(), lambda: f"all metrics are exported; without: {missing()}")
     found = scrape(server.metrics_url)
     for key in expected:
         for labels in found[key]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-pytestmark = pytest.mark.slow
+from waiting import HANG_S
 
 FILM = {
     "id": "e2e-1",
@@ -89,9 +88,9 @@ def test_too_many_at_once_are_refused_in_the_envelope_and_the_others_answered(se
     together = threading.Barrier(48)
 
     def describe(number: int) -> httpx.Response:
-        together.wait(60)
+        together.wait(HANG_S)
         item = {"kind": "film", "title": f"Nobody Made Number {number}", "overview": "A lamp is lit and nobody comes."}
-        return httpx.post(f"{server.url}/v1/describe", json={"item": item}, timeout=90)
+        return httpx.post(f"{server.url}/v1/describe", json={"item": item}, timeout=HANG_S)
 
     with ThreadPoolExecutor(48) as pool:
         answers = list(pool.map(describe, range(48)))

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from matinee.index import TEXT, Index, Manifest
 from matinee.index_edge_store import EdgeStore
-
-pytestmark = pytest.mark.slow
 
 
 def refused(tools: Any, home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -44,10 +43,19 @@ def test_the_port_is_taken(tools: Any, tmp_path: Path) -> None:
         ("MATINEE_CONFIG", "nothing.yaml", "cannot read the settings file nothing.yaml"),
     ],
 )
-def test_broken_settings(tools: Any, tmp_path: Path, name: str, value: str, where: str) -> None:
-    code, message = refused(tools, tmp_path, "--port", "0" if name != "MATINEE_SERVING__PORT" else value, **{name: value})
-    assert code == 2
-    assert where in message
+def test_broken_settings(tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, where: str) -> None:
+    """In this process: what a start costs is its imports."""
+    from serve import __main__ as server
+
+    def too_late(*_: object) -> None:
+        raise AssertionError("it came to Ray")
+
+    monkeypatch.setattr(server, "_ray", too_late)
+    monkeypatch.setattr("os.environ", tools.environment(tmp_path, **{name: value}))
+    done = CliRunner().invoke(server.app, ["--port", "0" if name != "MATINEE_SERVING__PORT" else value])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert where in done.stderr
 
 
 def test_a_missing_model_folder(tools: Any, tmp_path: Path) -> None:

@@ -3,10 +3,7 @@
 import json
 from typing import Any
 
-import pytest
 from waiting import until
-
-pytestmark = pytest.mark.slow
 
 KEPT = {
     "id": "e2e-kept",

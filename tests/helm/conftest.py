@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, while_in: Any) -> Any:
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, while_in: Any) -> Any:
     """A `stack.Stack`: a Ray cluster with the chart's environment, one for all of this folder."""
     from stack import started
 
-    return while_in(Path(__file__).parent, started(tmp_path_factory.mktemp("stack")))
+    return while_in(Path(__file__).parent, started(tmp_path_factory.mktemp("stack"), tiny_base))

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -47,8 +48,9 @@ HELM = {
 }
 
 
+@cache
 def helm(major: int) -> Path:
-    """The binary, fetched where it is missing or damaged."""
+    """The binary, fetched where it is missing or damaged; looked at once."""
     tool = HELM[major]
     CACHE.mkdir(parents=True, exist_ok=True)
     path = CACHE / f"helm-{tool.version}"

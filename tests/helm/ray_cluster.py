@@ -20,9 +20,7 @@ from typing import Any
 
 import httpx
 from chart import ROOT, Object, one, serve_config
-from waiting import until
-
-START_S = 240
+from waiting import HANG_S, until
 
 
 def free_ports(count: int) -> list[int]:
@@ -54,7 +52,7 @@ class Cluster:
         found: dict[str, Any] = answer["applications"].get("matinee", {})
         return found
 
-    def wait_running(self, seconds: float = START_S) -> dict[str, Any]:
+    def wait_running(self) -> dict[str, Any]:
         """The application once it runs and every deployment has what it should. Raises with its own message where it fails."""
 
         def running() -> dict[str, Any] | None:
@@ -63,7 +61,7 @@ class Cluster:
             healthy = app.get("status") == "RUNNING" and all(d["status"] == "HEALTHY" for d in app["deployments"].values())
             return app if healthy else None
 
-        found: dict[str, Any] = until(running, lambda: f"the application runs: {self.application()}", seconds)
+        found: dict[str, Any] = until(running, lambda: f"the application runs: {self.application()}")
         return found
 
     def replicas(self) -> dict[str, set[str]]:
@@ -101,7 +99,7 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
     command += [f"--{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
-    http = httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers={"Authorization": f"Bearer {token}"}, timeout=HANG_S)
     cluster = Cluster(http)
     try:
         _wait_started(cluster, process, folder / "log")
@@ -124,4 +122,4 @@ def _wait_started(cluster: Cluster, process: subprocess.Popen[bytes], log: Path)
             return cluster.dashboard.get("/api/serve/applications/", timeout=10).is_success
         return False
 
-    until(answers, lambda: f"Ray starts: {said()}", START_S)
+    until(answers, lambda: f"Ray starts: {said()}")

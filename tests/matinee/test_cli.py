@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 from matinee.cli import app
 from matinee.items import Item
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Result]
 COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"]]
 ODD = Item(id="odd", kind="film", title="[bold]Brackets[/] and [/x]", year=1999, genres=("[red]",), overview="Zebras in square brackets.")

@@ -167,7 +167,6 @@ FILMS = [
 ]
 
 
-@pytest.mark.slow
 def test_the_real_model_describes_within_its_limits(gemma: Enhancer) -> None:
     told = gemma.describe(FILMS)
     assert told[0].text.startswith("Tenet (2020) is a thriller film about")
@@ -179,7 +178,6 @@ def test_the_real_model_describes_within_its_limits(gemma: Enhancer) -> None:
         assert description.tokens <= 2 * 64
 
 
-@pytest.mark.slow
 def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: Enhancer) -> None:
     # Int8 matrices of another size round differently, so the words may differ from a batch's; what is promised may not.
     first, again, alone = gemma.describe(FILMS), gemma.describe(FILMS), gemma.describe(FILMS[:1])
@@ -187,7 +185,6 @@ def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: 
     assert alone[0].adherence == first[0].adherence == 1
 
 
-@pytest.mark.slow
 def test_the_real_model_stops_at_a_deadline(gemma: Enhancer) -> None:
     answers = gemma._backend.generate([gemma.prompt(film) for film in FILMS], Writing(max_new_tokens=64, deadline=time.monotonic()))
     assert all(answer.tokens <= 1 for answer in answers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee.cli import app as cli
 from matinee.corpus import Entry, write_corpus
@@ -69,7 +69,7 @@ def test_after_flush_s_a_part_is_written_though_it_is_not_full(tmp_path: Path, m
 
     monkeypatch.setattr(bench.log, "_written", noted)
     bench.offer(1)
-    assert written.wait(30)
+    assert written.wait(HANG_S)
     assert bench.parts() == [[1]]
     bench.log.close()
 
@@ -99,7 +99,7 @@ def test_a_store_that_fails_is_tried_again_and_nothing_is_lost(tmp_path: Path, m
 
     monkeypatch.setattr(bench.log._fs, "pipe_file", broken)
     bench.offer(1)
-    assert failed.wait(30)
+    assert failed.wait(HANG_S)
     bench.offer(2)
     mended.set()
     bench.log.close()
@@ -121,7 +121,7 @@ def test_a_try_that_fails_while_the_log_closes_is_not_the_last(tmp_path: Path, m
 
     monkeypatch.setattr(bench.log._fs, "pipe_file", broken)
     bench.offer(1)
-    assert failed.wait(30)
+    assert failed.wait(HANG_S)
     bench.log.close()
     assert (bench.parts(), bench.lost) == ([[1]], [])
 

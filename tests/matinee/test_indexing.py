@@ -18,8 +18,6 @@ from matinee.likeness import dimensions
 from matinee.live import LiveIndex, new_revision
 from matinee.settings import FactWeights, Settings
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def embedder(local_graph: Any) -> Embedder:

@@ -14,8 +14,6 @@ from matinee.items import Item
 from matinee.live import LiveIndex, new_revision
 from matinee.settings import Settings
 
-pytestmark = pytest.mark.slow
-
 
 async def test_before_the_first_build_there_is_no_index(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     live = LiveIndex(store)

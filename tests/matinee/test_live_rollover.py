@@ -13,8 +13,6 @@ from matinee.live import LiveIndex
 from matinee.settings import FactWeights, Settings
 from matinee.titles import resolve
 
-pytestmark = pytest.mark.slow
-
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)
 
 

@@ -17,8 +17,6 @@ from matinee.live import LiveIndex, new_revision
 from matinee.local import Local
 from matinee.settings import Settings
 
-pytestmark = pytest.mark.slow
-
 NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}
 
 

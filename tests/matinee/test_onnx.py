@@ -12,8 +12,6 @@ from matinee.embedder import load_model
 from matinee.onnx import OnnxEncoder
 from matinee.weights import resolve
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -18,7 +18,7 @@ from matinee.ranking import shared_facts
 from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings import FactWeights, SearchSettings
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 POPULAR = ["Inception", "The Godfather", "Casablanca"]
 EXTRA = [

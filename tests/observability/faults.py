@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 from chart import ROOT
 from live import Stack, e2e
-from waiting import until
+from waiting import HANG_S, until
 
 _RECONFIGURE = """
 import sys
@@ -89,7 +89,7 @@ def _reconfigure(live: Stack, *setting: str) -> None:
     command = [sys.executable, "-c", _RECONFIGURE, address, *setting]
     [token] = {path for process in _family(live) if (path := process.environ().get("RAY_AUTH_TOKEN_PATH"))}
     env = e2e.environment(live.server.home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=token, RAY_USAGE_STATS_ENABLED="0")
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
 
 

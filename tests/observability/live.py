@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import yaml
 from chart import ROOT, Object, one, template
 from pod_monitors import scrape_config
-from waiting import until
+from waiting import HANG_S, until
 
-from matinee import demo
+from matinee.embedder import Embedder
 from matinee.index import IndexStore, open_store
+from matinee.indexing import Build, PointMaker
+from matinee.items import Item
 from matinee.loading import load_settings
 from observability.prometheus import Prometheus, Series, running
 
@@ -73,17 +76,7 @@ SETTINGS = {
     "MATINEE_EVENTS__MAX_WAITING": "50",
 }
 ANNOUNCED = ("server.json", "probe.json")
-_SHIFTED_INGEST = """
-import runpy
-import numpy as np
-from matinee.embedder import Embedder
-right = Embedder.encode
-Embedder.encode = lambda *given, **named: np.roll(right(*given, **named), 1, axis=0)
-runpy.run_module("train.ingest", run_name="__main__")
-"""
-"""An ingest off by one: each item gets the vector of the one before it."""
 LOST_COLUMN, SHIFTED_VECTORS = "lost column", "shifted vectors"
-START_S = 300
 
 
 @dataclass
@@ -130,13 +123,13 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, home: Path) -> Iterator[Stack]:
+def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder) -> Iterator[Stack]:
     """Everything, with load on it, until the end of the `with`."""
     objects = template(given=CHART_VALUES)
     e2e.new_home(home)
     broken = {
-        LOST_COLUMN: _ingest(home, "-m", "train.ingest", str(without_overviews(folder)), "--kind", "film"),
-        SHIFTED_VECTORS: _ingest(home, "-c", _SHIFTED_INGEST, str(demo.FILMS), "--kind", "film"),
+        LOST_COLUMN: _build(home, [film.model_copy(update={"overview": ""}) for film in films], embedder),
+        SHIFTED_VECTORS: _build(home, films, _OffByOne(embedder)),
     }
     with ExitStack() as exits:
         server = exits.enter_context(_demo(home, folder))
@@ -152,13 +145,31 @@ def demo_index(home: Path) -> IndexStore:
     return open_store(load_settings({"catalogue": "demo"}, environ=e2e.environment(home, **SETTINGS)))
 
 
-def _ingest(home: Path, *command: str) -> str:
-    """The version that an ingest into the demo's catalogue makes."""
-    environment = e2e.environment(home, **SETTINGS)
-    words = [sys.executable, *command, "--catalogue", "demo", "--json"]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["version"])
+class _OffByOne:
+    """Each item gets the vector of the one before it."""
+
+    def __init__(self, right: Embedder) -> None:
+        self._right = right
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._right, name)
+
+    def encode(self, *texts: Any, **options: Any) -> Any:
+        return np.roll(self._right.encode(*texts, **options), 1, axis=0)
+
+
+def _build(home: Path, films: Sequence[Item], embedder: Any) -> str:
+    """A version of the demo's catalogue, as an ingest makes it; here, where the encoder is loaded already."""
+
+    async def build() -> str:
+        store = demo_index(home)
+        try:
+            done = await Build(store, PointMaker(embedder, "raw"), "demo", "test").run(films)
+            return done.manifest.version
+        finally:
+            await store.close()
+
+    return asyncio.run(build())
 
 
 def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def _demo(home: Path, folder: Path) -> Iterator[Any]:
         return all((home / file).exists() for file in ANNOUNCED)
 
     try:
-        until(announced, lambda: f"server and probe start: {log.read_text(encoding='utf-8', errors='replace')[-4000:]}", START_S)
+        until(announced, lambda: f"server and probe start: {log.read_text(encoding='utf-8', errors='replace')[-4000:]}")
         server.url = json.loads((home / "server.json").read_text(encoding="utf-8"))["url"]
         yield server
     finally:
@@ -217,7 +228,7 @@ def _load(url: str) -> Iterator[None]:
 
 def _ask(url: str, stop: threading.Event) -> None:
     n = 0
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=HANG_S) as client:
         while not stop.wait(0.3):
             n += 1
             with contextlib.suppress(httpx.HTTPError):
@@ -241,16 +252,8 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
 def _crowd(url: str, stop: threading.Event) -> None:
     def search(n: int) -> None:
         with contextlib.suppress(httpx.HTTPError):
-            httpx.post(f"{url}/v1/search", json={"text": f"a crowd {n}"}, timeout=60)
+            httpx.post(f"{url}/v1/search", json={"text": f"a crowd {n}"}, timeout=HANG_S)
 
     with ThreadPoolExecutor(24) as crowd:
         while not stop.wait(5):
             list(crowd.map(search, range(24)))
-
-
-def without_overviews(folder: Path) -> Path:
-    """The demo films, as an export would be that lost a column."""
-    path = folder / "damaged.jsonl"
-    films = [json.loads(line) for line in demo.FILMS.read_text(encoding="utf-8").splitlines()]
-    path.write_text("".join(json.dumps(film | {"overview": ""}) + "\n" for film in films), encoding="utf-8")
-    return path

@@ -14,7 +14,7 @@ from live import e2e
 from programs import needs
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.console import Console
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee.loading import load_settings
 from observability import observe, prometheus
@@ -72,7 +72,7 @@ def test_it_follows_what_runs_here_and_stops_clean(tmp_path: Path, metrics: Call
         assert {rule["name"] for rule in rules(source)} >= {"MatineeRecallDrop", "matinee:recall:usual"}
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(HANG_S)
     assert not thread.is_alive()
     with pytest.raises(httpx.ConnectError):
         source.instant("up")

@@ -14,11 +14,12 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from waiting import HANG_S
 
 CHROMIUM = Path(os.environ.get("MATINEE_TEST_CHROMIUM", "/usr/bin/chromium"))
 ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
-WAIT_MS = 15_000
+WAIT_MS = 1000 * HANG_S
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(message)
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGS, timeout=WAIT_MS)
         yield browser
         browser.close()
 
@@ -71,6 +72,7 @@ class Web:
     def open(self, path: str = "", *, base: str | None = None, width: int = 1280, allowed: str | None = None) -> Page:
         """A page with its first answer, or its first error, on it; `path` is mostly a hash."""
         context = self._browser.new_context(viewport={"width": width, "height": 900})
+        context.set_default_timeout(WAIT_MS)
         page = context.new_page()
         self._opened.append((context, Watch(page, base or self.url, allowed)))
         page.goto(f"{base or self.url}/{path}")
@@ -87,7 +89,7 @@ class Web:
 
     def put(self, *items: dict[str, Any]) -> list[str]:
         """Add items to the shared catalogue; returns their ids."""
-        answer = httpx.put(f"{self.url}/v1/items", json={"items": list(items)}, timeout=30).raise_for_status()
+        answer = httpx.put(f"{self.url}/v1/items", json={"items": list(items)}, timeout=HANG_S).raise_for_status()
         return [item["id"] for item in answer.json()["items"]]
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from serve_helpers import Api, error
+from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.access import new_key
@@ -90,6 +91,7 @@ async def test_an_answer_that_does_not_come_in_time_is_a_504(bent: Bent) -> None
     quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
     async with bent(films=3, parts={"embedder": stuck}, **quick) as api:
         assert error(await api.post("/v1/search", {"text": "x"})) == (504, "deadline")
+    async with bent(films=3, parts={"embedder": stuck}, serving={"deadline_s": HANG_S, "drain_s": HANG_S}) as api:
         assert (await api.post("/v1/search", {"text": "x", "mode": "sparse"})).status_code == 200
 
 
@@ -97,7 +99,7 @@ async def test_a_part_that_does_not_answer_hides_nothing_of_the_others(bent: Ben
     async def well() -> dict[str, Any]:
         return {"model": "m"}
 
-    quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
+    quick = {"serving": {"deadline_s": 2}, "enhancer": {"deadline_s": 1}}
     async with bent(films=3, parts={"infos": {"embedder": asyncio.Event().wait, "enhancer": well}}, **quick) as api:
         info = (await api.get("/v1/info")).json()
         assert info["degraded"] == ["embedder: no answer within the deadline"]
@@ -169,7 +171,7 @@ async def test_an_index_that_hangs_leaves_the_other_parts_their_time(bent: Bent)
         await asyncio.sleep(0)
         return {"model": "minilm", "trouble": None}
 
-    quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
+    quick = {"serving": {"deadline_s": 2}, "enhancer": {"deadline_s": 1}}
     async with bent(parts={"retriever": hangs, "infos": {"embedder": well}}, **quick) as api:
         info = (await api.get("/v1/info")).json()
         assert (info["embedder"]["model"], info["degraded"]) == ("minilm", ["index: retriever: no answer within the deadline"])

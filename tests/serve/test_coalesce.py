@@ -11,7 +11,7 @@ import pytest
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted, timed
 
-LATER = time.time() + 3600
+LATER = time.time() + 86_400
 
 
 class Callee:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HANG_S
 
 from matinee.artifacts import ArtifactStore, Origin
 from matinee.errors import MatineeError
@@ -46,7 +47,7 @@ async def described(replica: EnhancerReplica) -> str:
 async def settled() -> None:
     for thread in threading.enumerate():
         if thread.name == "enhancer-swap":
-            await asyncio.to_thread(thread.join, 60)
+            await asyncio.to_thread(thread.join, HANG_S)
 
 
 async def test_an_adapter_goes_live_and_back_between_answers(

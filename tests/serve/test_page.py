@@ -15,8 +15,6 @@ from matinee.items import Item
 if TYPE_CHECKING:
     from page_support import Web
 
-pytestmark = pytest.mark.slow
-
 
 def test_first_visit_shows_items_and_examples_to_click(web: "Web") -> None:
     page = web.open()

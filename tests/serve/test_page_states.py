@@ -5,7 +5,6 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from playwright.sync_api import Request, Route, expect
 
 from matinee.settings_serving import KeySettings
@@ -13,8 +12,6 @@ from serve.access import hash_key
 
 if TYPE_CHECKING:
     from page_support import Web
-
-pytestmark = pytest.mark.slow
 
 
 def test_an_empty_result_says_what_to_relax(web: "Web") -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from typer.testing import CliRunner
+from waiting import HANG_S
 
 from matinee.index import Hit, Nearest
 from matinee.index_edge import EdgeIndex
@@ -43,7 +44,7 @@ class Served:
         for start in range(0, len(films), 100):
             items = [film.model_dump(mode="json") for film in films[start : start + 100]]
             headers = {"authorization": f"Bearer {ADMIN}"}
-            httpx.put(f"{self.url}/v1/items", json={"items": items}, headers=headers, timeout=60).raise_for_status()
+            httpx.put(f"{self.url}/v1/items", json={"items": items}, headers=headers, timeout=HANG_S).raise_for_status()
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +278,7 @@ def test_the_process_exports_its_rounds_and_ends_on_a_signal(served: Served, tmp
         assert json.loads(said.read_text()) == {"url": served.url, "pid": process.pid, "metrics": address}
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-    assert (process.wait(30), rest, said.exists()) == (0, "", False)
+    assert (process.wait(HANG_S), rest, said.exists()) == (0, "", False)
     values = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
     assert float(values['matinee_probe_recall_at_10{mode="hybrid",set="demo"}']) > 0.9
     assert float(values['matinee_probe_queries{set="demo"}']) == QUERIES

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee.settings import EmbedderSettings
 from serve.metrics import MemorySink, Metrics
@@ -44,7 +44,7 @@ class Loader:
         self.loads.append(wish.name)
         if wish.name in self.held:
             self.loading[wish.name].set()
-            assert self.held[wish.name].wait(30)
+            assert self.held[wish.name].wait(HANG_S)
         if wish.breaks or wish.name in self.away:
             raise OSError(f"no file for {wish.name}")
         return Echo(wish.name)
@@ -65,7 +65,7 @@ class Bench:
         """All swaps that were begun are over."""
         for thread in threading.enumerate():
             if thread.name == "part-swap":
-                await asyncio.to_thread(thread.join, 30)
+                await asyncio.to_thread(thread.join, HANG_S)
 
     async def name(self) -> str:
         return await self.slot.run(lambda model: model.name)
@@ -98,7 +98,7 @@ async def test_a_first_model_that_fails_stops_the_replica() -> None:
 async def test_answers_go_on_while_the_next_model_loads(bench: Bench) -> None:
     bench.loader.hold("two")
     bench.slot.update(Wish("two"))
-    await asyncio.to_thread(bench.loader.loading["two"].wait, 30)
+    await asyncio.to_thread(bench.loader.loading["two"].wait, HANG_S)
     assert [await bench.name() for _ in range(5)] == ["one"] * 5
     bench.loader.held["two"].set()
     await bench.settled()
@@ -111,11 +111,11 @@ async def test_work_under_way_keeps_its_model(bench: Bench) -> None:
 
     def slow(model: Echo) -> str:
         started.set()
-        assert go_on.wait(30)
+        assert go_on.wait(HANG_S)
         return model.name
 
     work = asyncio.create_task(bench.slot.run(slow))
-    await asyncio.to_thread(started.wait, 30)
+    await asyncio.to_thread(started.wait, HANG_S)
     bench.slot.update(Wish("two"))
     await bench.settled()
     go_on.set()
@@ -157,7 +157,7 @@ async def test_what_is_no_longer_wanted_is_not_tried_again() -> None:
     loads = len(bench.loader.loads)
     for timer in threading.enumerate():
         if isinstance(timer, threading.Timer) and timer.interval < 1:
-            await asyncio.to_thread(timer.join, 30)
+            await asyncio.to_thread(timer.join, HANG_S)
     await bench.settled()
     assert (len(bench.loader.loads), bench.slot.trouble) == (loads, None)
 
@@ -188,7 +188,7 @@ async def test_the_same_settings_again_load_nothing(bench: Bench) -> None:
 async def test_of_several_updates_the_last_one_stays_and_none_between_goes_live(bench: Bench) -> None:
     bench.loader.hold("two")
     bench.slot.update(Wish("two"))
-    await asyncio.to_thread(bench.loader.loading["two"].wait, 30)
+    await asyncio.to_thread(bench.loader.loading["two"].wait, HANG_S)
     bench.slot.update(Wish("three"))
     bench.slot.update(Wish("four"))
     bench.loader.held["two"].set()
@@ -201,7 +201,7 @@ async def test_of_several_updates_the_last_one_stays_and_none_between_goes_live(
 async def test_an_update_taken_back_while_it_loads_never_goes_live(bench: Bench) -> None:
     bench.loader.hold("two")
     bench.slot.update(Wish("two"))
-    await asyncio.to_thread(bench.loader.loading["two"].wait, 30)
+    await asyncio.to_thread(bench.loader.loading["two"].wait, HANG_S)
     bench.slot.update(Wish("one"))
     bench.loader.held["two"].set()
     await bench.settled()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HANG_S
 
 from matinee import live
 from matinee.errors import (
@@ -27,7 +28,7 @@ from serve.coalesce import timed
 from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 
-LATER = time.time() + 3600
+LATER = time.time() + 86_400
 
 
 class Bench:
@@ -56,7 +57,7 @@ class Bench:
         return status["index"] and str(status["index"]["version"])
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             while not await condition():  # noqa: ASYNC110  the watcher tells nobody
                 await asyncio.sleep(0.01)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import HANG_S
 
 import serve.graph
 from matinee.enhancer import Description
@@ -72,7 +73,7 @@ def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Service, Parts
 
 
 def trace() -> Trace:
-    return Trace(time.time() + 30)
+    return Trace(time.time() + 3600)
 
 
 def recommend(**fields: Any) -> schemas.RecommendRequest:
@@ -135,14 +136,14 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
 
 
 async def test_cold_items_are_described_together(make: Any) -> None:
-    service, parts = make("both", enhancer={"deadline_s": 1})
+    service, parts = make("both")
     waiting, all_asked = [], asyncio.Event()
 
     async def together(unit: calls.Describe, deadline: float) -> Description:
         waiting.append(unit.item.title)
         if len(waiting) == 3:
             all_asked.set()
-        await asyncio.wait_for(all_asked.wait(), 30)
+        await asyncio.wait_for(all_asked.wait(), HANG_S)
         if unit.item.title == "Film 0":
             raise DeadlineError("late")
         return await Parts.enhancer(parts, unit, deadline)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
@@ -157,9 +158,9 @@ async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> N
 
         upkeep.finish_some = finish_some  # type: ignore[method-assign]
         upkeep.start()
-        await asyncio.wait_for(survived.wait(), 30)
+        await asyncio.wait_for(survived.wait(), HANG_S)
         await upkeep.stop()
         task = upkeep._task
         assert task is not None
-        await asyncio.wait([task], timeout=30)
+        await asyncio.wait([task], timeout=HANG_S)
         assert task.cancelled()

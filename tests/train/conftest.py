@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
-from waiting import until
+from waiting import HANG_S, until
 
 from matinee.corpus import read_corpus
 from matinee.items import Item
@@ -145,7 +148,7 @@ class Job:
     def starts(self) -> list[dict[str, Any]]:
         return [row for row in self.rows() if "from_step" in row]
 
-    def until(self, done: Callable[[], Any], seconds: float = 300) -> None:
+    def until(self, done: Callable[[], Any], seconds: float = HANG_S) -> None:
         def checked() -> Any:
             if value := done():
                 return value
@@ -155,7 +158,7 @@ class Job:
         until(checked, self.rows, seconds)
 
     def finish(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=300)
+        _, err = self.process.communicate(timeout=HANG_S)
         return self.process.returncode, err
 
     def kill(self) -> None:
@@ -177,3 +180,28 @@ def start() -> Iterator[Callable[..., Job]]:
     for job in started:
         if job.process.poll() is None:
             job.kill()
+
+
+@contextmanager
+def _one_ray() -> Iterator[None]:
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def train_here(while_in: Any) -> Callable[..., Result]:
+    """Runs a training job in this process. The first starts Ray as it would for itself, and all of this folder share that session."""
+    while_in(Path(__file__).parent, _one_ray())
+
+    def train(job: str, *args: object, home: Path) -> Result:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            # Ray's and torch's own, as in a process of its own.
+            warnings.simplefilter("ignore")
+            app = import_module(f"train.{job}").app
+            patch.setenv("MATINEE_HOME", str(home))
+            patch.setattr("ray.shutdown", lambda: None)
+            return run(app, *args)
+
+    return train

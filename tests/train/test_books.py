@@ -1,9 +1,6 @@
 """Another kind of catalogue by the same path: books teach the enhancer and the embedder, are described, ingested and served."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from serve.retriever import Retriever
 from serve.service import Service
 from serve.state import State
 from train import describe, ingest, instructions, prepare, triplets
+from train.enhancer import CT2, MERGED
 from train.runs import ADAPTER
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +30,6 @@ def run(app: Any, *args: object) -> Result:
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exit_code == 0, result.output
     return result
-
-
-def job(name: str, *args: object) -> None:
-    """A job of Ray Train to its end."""
-    command = [sys.executable, "-m", f"train.{name}", *map(str, args), "--smoke"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_books_are_clean() -> None:
@@ -60,9 +51,13 @@ def test_descriptions_that_the_recipe_would_not_use_are_refused(tmp_path: Path) 
         assert (result.exit_code, said in " ".join(result.stderr.split())) == (code, True), result.output
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_file_to_a_recommendation(
+    train_here: Any, tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(name: str, *args: object) -> None:
+        done = train_here(name, *args, "--smoke", home=tmp_path / "home")
+        assert done.exit_code == 0, done.output
+
     gemma = tiny_gemma.save_model(tmp_path / "gemma")
     settings = {
         "MATINEE_HOME": tmp_path / "home",
@@ -79,7 +74,9 @@ def test_from_a_file_to_a_recommendation(tiny_gemma: Any, local_graph: Any, tmp_
     pairs, tuned = tmp_path / "triplets", tmp_path / "embedder"
     run(prepare.app, BOOKS, "--out", prepared)
     run(instructions.app, prepared, "--target", "overview", "--out", taught)
-    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512")
+    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512", "--merge", "--ct2")
+    assert (wordy / MERGED / "model.safetensors").is_file()
+    assert (wordy / CT2 / "model.bin").is_file()
     run(describe.app, prepared, "--adapter", wordy / ADAPTER, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)
     monkeypatch.setenv("MATINEE_ENHANCER__ADAPTER", str(wordy / ADAPTER))
     rows = [orjson.loads(line) for line in (tmp_path / "descriptions.jsonl").read_bytes().splitlines()]

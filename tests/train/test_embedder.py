@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
+from waiting import until
 
 from matinee import weights
 from matinee.artifacts import ArtifactStore
@@ -197,8 +199,47 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     assert told == [{"step": 8, **state}]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
+def test_a_worker_with_a_full_disk_and_a_killed_one_are_replaced(
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """The same of MiniLM, with a kill of everything, is the next test's."""
+    out, log = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+
+    def rows() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()] if log.exists() else []
+
+    def worker(number: int) -> int:
+        """The id of the process that started as that one, and stands still."""
+
+        def started() -> list[dict[str, Any]]:
+            return [row for row in rows() if "from_step" in row][number:]
+
+        pid = int(until(started, rows)[0]["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def harm() -> None:
+        pid = worker(0)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        os.kill(pid, signal.SIGCONT)
+        os.kill(worker(1), signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as pool:
+        harmed = pool.submit(harm)
+        args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--save-steps", 4)
+        done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    harmed.result()
+    assert done.exit_code == 0, done.output
+    starts = [row for row in rows() if "from_step" in row]
+    assert len(starts) == 3
+    assert len({row["pid"] for row in starts}) == 3
+    report = runs.read_manifest(out, "embedder")["report"]
+    assert report["steps"] == starts[0]["of"]
+    assert [row["epoch"] for row in report["epochs"]] == [1, 2]
+    assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.full
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
     start: Callable[..., Any], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -256,29 +297,13 @@ def test_other_dev_queries_make_another_run(
     assert {name for name in before if before[name] != after[name]} == {f"sets/{queries.relative_to(sets).as_posix()}"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_two_workers_train_one_model_with_lora(
-    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = start(
-        "embedder",
-        out,
-        *SMOKE,
-        pairs_folder,
-        "--prepared",
-        prepared,
-        "--base",
-        tiny("modernbert"),
-        "--workers",
-        2,
-        "--lora",
-        4,
-        home=tmp_path,
-    )
-    code, err = job.finish()
-    assert code == 0, err[-3000:]
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--workers", 2, "--lora", 4)
+    done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    assert done.exit_code == 0, done.output
     report = runs.read_manifest(out, "embedder")["report"]
     rows = sum(len(path.read_text().splitlines()) for path in pairs_folder.glob("*.jsonl"))
     assert 0 < report["steps"] < rows / 8 * 2
@@ -287,20 +312,17 @@ def test_two_workers_train_one_model_with_lora(
     assert any(not torch.equal(base[name], tuned[name]) for name in base)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_loss_that_is_not_finite_stops_the_run(
-    start: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
+    train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    job = start(
-        "embedder", tmp_path / "out", *SMOKE, pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, home=tmp_path
-    )
-    code, err = job.finish()
-    assert code == ModelError.exit_code
-    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(err.split()))
-    assert not (tmp_path / "out" / runs.MANIFEST).exists()
+    out = tmp_path / "out"
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30)
+    done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+    assert done.exit_code == ModelError.exit_code
+    assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
+    assert not (out / runs.MANIFEST).exists()
     # Ray was not made to try it again.
-    assert len(job.starts()) == 1
+    assert (out / "progress.jsonl").read_text().count("from_step") == 1
 
 
 def test_an_unknown_loss_is_refused(tmp_path: Path, pairs_folder: Path) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HANG_S
 
 from matinee.client import Server
 from matinee.index import open_store
 from matinee.items import Item
 from matinee.live import LiveIndex
 from matinee.settings import Settings
-
-pytestmark = pytest.mark.slow
 
 ROWS = [
     ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),
@@ -44,7 +43,7 @@ def environ(home: Path, **more: str) -> dict[str, str]:
 
 def ingest(home: Path, *args: Any, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "train.ingest", *map(str, args), "--rejects", str(home)]
-    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=HANG_S)
 
 
 @pytest.fixture

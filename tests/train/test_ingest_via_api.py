@@ -22,8 +22,6 @@ from serve import calls
 from serve.service import Service
 from train.ingest import app
 
-pytestmark = pytest.mark.slow
-
 FILMS = 150
 KEPT = Item(id="kept", kind="film", title="The Paper Astronomer", year=2033, overview="An astronomer folds the sky out of paper.")
 

@@ -235,10 +235,8 @@ def gemma() -> Path:
     return weights.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_real_adapter_learns_what_people_prefer(
-    start: Callable[..., Any],
+    train_here: Callable[..., Any],
     gemma: Path,
     prepared: Path,
     told: Path,
@@ -256,8 +254,8 @@ def test_a_real_adapter_learns_what_people_prefer(
     monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
     # Two held-out texts of eight tokens say nothing: what they do to the guard must not decide here.
     args = (path, "--adapter", first, "--prepared", prepared, "--instructions", told, "--smoke", "--cpu", "--tolerance", 1)
-    code, err = start("preference", out, *args, home=home, threads=1).finish()
-    assert code == 0, err[-3000:]
+    done = train_here("preference", *args, "--out", out, home=home)
+    assert done.exit_code == 0, done.output
     manifest = runs.read_manifest(out, "preference")
     report = manifest["report"]
     assert (report["steps"], report["judgments"], [row["step"] for row in report["epochs"]]) == (3, 4, [0, 2, 3])

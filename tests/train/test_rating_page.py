@@ -13,6 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 from typer.testing import CliRunner
+from waiting import HANG_S
 
 from matinee.errors import SettingsError
 from train import ratings
@@ -39,7 +40,7 @@ def serving(folder: Path) -> Iterator[str]:
         yield told.partition("rate at ")[2].split()[0].rstrip("/")
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=HANG_S)
     assert process.returncode in (0, 130)
 
 
@@ -68,7 +69,6 @@ def opened(browser: "Browser", served: tuple[str, Path]) -> "Iterator[Callable[[
     assert [problem for seen in watched for problem in seen.problems] == []
 
 
-@pytest.mark.slow
 def test_a_rater_answers_leaves_and_goes_on(opened: "Callable[[str], Page]", served: tuple[str, Path]) -> None:
     sheet = served[1] / "sheets" / "ann.csv"
     page = opened("")
@@ -105,7 +105,6 @@ def test_a_rater_answers_leaves_and_goes_on(opened: "Callable[[str], Page]", ser
     assert not {"base", "tuned"} & set(again.content().casefold().split())
 
 
-@pytest.mark.slow
 def test_an_answer_that_could_not_be_saved_is_not_shown_as_given(opened: "Callable[[str], Page]", served: tuple[str, Path]) -> None:
     page = opened("#bob")
     expect(page.locator("#place")).to_have_text("Item 1 of 2")
@@ -118,7 +117,6 @@ def test_an_answer_that_could_not_be_saved_is_not_shown_as_given(opened: "Callab
     assert read_sheet(served[1] / "sheets" / "bob.csv").rows[0]["creativity_a"] == ""
 
 
-@pytest.mark.slow
 def test_the_page_takes_only_what_a_rater_may_send(served: tuple[str, Path]) -> None:
     url, out = served
     item = read_sheet(out / "sheets" / "bob.csv").rows[0]["item"]
@@ -150,7 +148,6 @@ def test_the_page_takes_only_what_a_rater_may_send(served: tuple[str, Path]) -> 
     assert "another server has" in " ".join(second.stderr.split())
 
 
-@pytest.mark.slow
 def test_the_better_one_is_named_on_the_same_page(make_sheets: Callable[..., Path], browser: "Browser", tmp_path: Path) -> None:
     out = make_sheets(tmp_path, "ann", items=1, split="train")
     with serving(out) as url:
