@@ -17,6 +17,7 @@ from typing import Any
 
 METRICS = "RAY_enable_metrics_collection"
 """Ray's own spelling."""
+MORE_METRICS_PORTS = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")
 
 
 def is_local() -> bool:
@@ -39,7 +40,8 @@ def secure(*, metrics: bool = False) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     if not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_new_token())
-    # Ray's metrics port knows no token.
+    # Ray's metrics ports know no token. Those of two more processes have no switch: where the port can't be bound, Ray logs it and goes on.
+    os.environ |= dict.fromkeys(MORE_METRICS_PORTS, "-1")
     os.environ[METRICS] = str(int(metrics))
 
 

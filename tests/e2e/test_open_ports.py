@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,7 @@ import grpc
 import httpx
 import psutil
 import pytest
-from waiting import until
-
-pytestmark = pytest.mark.slow
+from waiting import HANG_S, until
 
 JOBS = ("/api/job_agent/jobs/", "/api/jobs/")
 PAGES = (
@@ -36,8 +35,12 @@ PAGES = (
     "/nodes?view=summary",
     "/-/routes",
 )
-TASK = "import os, ray, sys; ray.init(sys.argv[1], logging_level='error'); ray.get(ray.remote(lambda: os.mkdir(sys.argv[2])).remote())"
-START_S, ANSWER_S, RAY_S = 2400, 20, 600
+TASK = """
+import os, ray, sys
+ray.init(sys.argv[1], logging_level="error")
+ray.get(ray.remote(lambda path: os.mkdir(path)).remote(sys.argv[2]))
+"""
+ANSWER_S = 20
 
 
 @dataclass
@@ -50,8 +53,9 @@ class Demo:
     listening: set[tuple[str, int]]
 
     def targets(self) -> list[tuple[str, int]]:
-        """Every port but the API's, at every address of this machine."""
-        return [(address, port) for port in sorted({port for _, port in self.listening} - {self.api}) for address in addresses()]
+        """Every port but the API's, at every address of this machine where it takes connections."""
+        ports = sorted({port for _, port in self.listening} - {self.api})
+        return [(address, port) for port in ports for address in addresses() if connects(address, port)]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +75,11 @@ def demo(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]
         return (home / "server.json").exists()
 
     try:
-        until(announced, lambda: f"the demo serves: {said()}", START_S)
+        until(announced, lambda: f"the demo serves: {said()}")
         yield _seen(process.pid, json.loads((home / "server.json").read_text(encoding="utf-8")))
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(START_S)
+        process.wait(HANG_S)
 
 
 def _seen(pid: int, announced: dict[str, Any]) -> Demo:
@@ -97,6 +101,14 @@ def addresses() -> list[str]:
     found = {a.address for nic in psutil.net_if_addrs().values() for a in nic if a.family in families}
     assert "127.0.0.1" in found
     return sorted(f"[{address}]" if ":" in address else address for address in found if not address.startswith("fe80"))
+
+
+def connects(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address.strip("[]"), port), timeout=ANSWER_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_only_calls_between_deployments_listen_beyond_loopback(demo: Demo) -> None:
@@ -133,11 +145,13 @@ def test_no_job_runs_with_another_token(demo: Demo, tmp_path: Path) -> None:
 def test_the_same_job_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
     statuses = [_submit(demo, target, JOBS[0], tmp_path / "ran", demo.token) for target in demo.targets() if target[0] == "127.0.0.1"]
     assert 200 in statuses
-    until((tmp_path / "ran").exists, "the job runs", RAY_S)
+    until((tmp_path / "ran").exists, "the job runs")
 
 
 def test_no_task_runs_without_the_token(demo: Demo, tmp_path: Path) -> None:
-    for number, address in enumerate(addresses()):
+    gates = [address for address, port in demo.targets() if port == demo.gcs]
+    assert "127.0.0.1" in gates
+    for number, address in enumerate(gates):
         for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
             ran = tmp_path / f"ran-{number}"
             assert _task(f"{address}:{demo.gcs}", ran, mode) != 0, (address, mode)
@@ -168,8 +182,11 @@ class _Touch:
 
 def _grpc_codes(demo: Demo, ran: Path | None) -> dict[int, grpc.StatusCode]:
     """Port -> what it says to a call that makes `ran` when it is unpickled; of the ports that know such calls at all."""
-    from ray.serve.generated.serve_pb2 import ASGIRequest
-    from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
+    with warnings.catch_warnings():
+        # Of pydantic, about Ray's own models.
+        warnings.simplefilter("ignore")
+        from ray.serve.generated.serve_pb2 import ASGIRequest
+        from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
     codes = {}
     request = ASGIRequest(pickled_request_metadata=pickle.dumps(_Touch(ran) if ran else None))
@@ -200,4 +217,4 @@ def _task(address: str, ran: Path, more: dict[str, str]) -> int:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env = kept | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"} | more
     command = [sys.executable, "-c", TASK, address.strip("[]"), str(ran)]
-    return subprocess.run(command, env=env, capture_output=True, timeout=RAY_S, check=False).returncode
+    return subprocess.run(command, env=env, capture_output=True, timeout=HANG_S, check=False).returncode

@@ -17,6 +17,7 @@ RAY = (
     "RAY_AUTH_TOKEN_PATH",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     local_ray.METRICS,
+    *local_ray.MORE_METRICS_PORTS,
 )
 PRINT = """
 import os
@@ -45,6 +46,7 @@ def test_a_start_gets_a_token_that_only_its_user_can_read() -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert os.environ[local_ray.METRICS] == "0"
+    assert [os.environ[name] for name in local_ray.MORE_METRICS_PORTS] == ["-1", "-1"]
 
 
 def test_every_start_has_another_one_which_goes_with_it() -> None:
