@@ -25,7 +25,7 @@ from matinee.corpus import read_corpus
 from matinee.enhancer import Enhancer
 from matinee.generation import CTranslate2Backend, Writing
 from matinee.items import Item
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 
 BATCH = 8
 WAYS = {"batch_1": "batch 1", "batch_8": f"batch {BATCH}", "batch_8_sorted": f"batch {BATCH} of like length"}

@@ -21,7 +21,7 @@ from matinee.embedder import Embedder
 from matinee.index import open_store
 from matinee.indexing import BATCH, Build, PointMaker
 from matinee.items import Item
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from matinee.sources import read_items
 
 

@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from matinee import prompts
 from matinee.enhancer import Enhancer
 from matinee.items import Item
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 
 
 class Text(BaseModel):

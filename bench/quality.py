@@ -31,8 +31,8 @@ from matinee.evalsets import QuerySet
 from matinee.index import open_store
 from matinee.items import item_uid
 from matinee.live import LiveIndex
-from matinee.loading import load_settings
 from matinee.recommender import Recommender, SearchCall
+from matinee.settings.load import load_settings
 
 MODES = ("sparse", "dense", "hybrid")
 

@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 
 from matinee.client import read_server_file
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 
 CLIENTS = (1, 8, 32)
 TARGETS = {

@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.serve import load, matinee_server, requests_of
 from matinee import demo
-from matinee.settings_serving import ProbeSettings
+from matinee.settings.serving import ProbeSettings
 
 BARE, METRICS, PROBED = "no metrics", "metrics", "metrics, probe"
 CASES = ("similar", "hybrid")

@@ -4,7 +4,7 @@
     python helm/generate.py --check   # exits 1 where they differ from what it would write
 
 A comment above a key is `(TYPE) meaning`: section, settings, string, bool, int, number, quantity, map, object, list, `list string`,
-`enum a|b`; numbers may carry bounds (`int >=1 <=9`). Below `settings` the types of `matinee.settings` hold. Does not read templates.
+`enum a|b`; numbers may carry bounds (`int >=1 <=9`). Below `settings` the types of `matinee.settings.tree` hold. Does not read templates.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 CHART = Path(__file__).parent / "matinee"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"

@@ -21,9 +21,9 @@ from matinee.cli_models import models_app
 from matinee.client import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
-from matinee.loading import load_settings
 from matinee.local import Local
-from matinee.settings import Mode, Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Mode, Settings
 
 P = ParamSpec("P")
 

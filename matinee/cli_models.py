@@ -12,8 +12,8 @@ from rich.table import Table
 
 from matinee.artifacts import ArtifactStore, ModelManifest
 from matinee.errors import MatineeError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Trained models, named by the digest of their files: list, show, fetch, promote them.")
 err = Console(stderr=True)

@@ -15,7 +15,7 @@ import httpx
 
 from matinee.errors import MatineeError
 from matinee.items import Item
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 if TYPE_CHECKING:
     from matinee.indexing import ApiItem

@@ -16,7 +16,7 @@ from matinee import prompts
 from matinee.enhancer import Enhancer
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 
 class Describer(Protocol):

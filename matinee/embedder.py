@@ -19,7 +19,7 @@ from matinee import prompts
 from matinee.conversion import load_whole, quiet
 from matinee.errors import ModelError
 from matinee.onnx import OnnxEncoder
-from matinee.settings import EmbedderSettings
+from matinee.settings.tree import EmbedderSettings
 from matinee.sparse import Bm25Encoder
 from matinee.weights import digest, resolve
 

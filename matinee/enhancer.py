@@ -16,7 +16,7 @@ from matinee import generation, grounding, prompts, prose, weights
 from matinee.errors import DeadlineError
 from matinee.generation import Answer, Backend, Writing
 from matinee.items import Item
-from matinee.settings import EnhancerSettings
+from matinee.settings.tree import EnhancerSettings
 
 RETRY_TEMPERATURE = 0.7
 

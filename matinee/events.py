@@ -19,7 +19,7 @@ import fsspec
 import orjson
 
 from matinee.errors import SettingsError, SourceError
-from matinee.settings_serving import EventSettings
+from matinee.settings.serving import EventSettings
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from matinee.items import Item, ItemFilter
-from matinee.settings import FactWeights, Recipe, Settings
+from matinee.settings.tree import FactWeights, Recipe, Settings
 
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
 """Names of the vectors: dense of the embedded text, the same with facts beside it (`likeness`), sparse BM25, sparse title trigrams."""

@@ -23,7 +23,7 @@ from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
 from matinee.likeness import completed
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 _BATCH = 1000
 _KEPT = 20_000

@@ -16,7 +16,7 @@ from matinee import index_edge_graph
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
 from matinee.index import Manifest
 from matinee.index_edge import EdgeIndex
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 

@@ -21,7 +21,7 @@ from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
 from matinee.likeness import completed
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 _MANIFEST = "matinee_manifest"
 _PATIENCE_S = 60.0

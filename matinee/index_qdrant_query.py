@@ -33,7 +33,7 @@ from matinee.index import (
     Vector,
 )
 from matinee.items import ItemFilter, Range
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_POINTS, _MAX_BYTES = 256, 5_000_000

@@ -33,7 +33,7 @@ from matinee.item_texts import ItemTexts
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import new_revision
-from matinee.settings import FactWeights, Recipe
+from matinee.settings.tree import FactWeights, Recipe
 from matinee.sparse import Bm25Encoder, title_trigrams
 
 BATCH = 256

@@ -11,7 +11,7 @@ import numpy as np
 from matinee import prompts
 from matinee.embedder import Matrix
 from matinee.items import Item
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 
 WEIGHT = 0.3
 """Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `prompts.TEXT_VERSION`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from matinee.index import ITEM, TEXT, Manifest, Point, Vector
-from matinee.settings import FactWeights
+from matinee.settings.tree import FactWeights
 
 _YEARS = np.arange(1880, 2045, 5.0)
 _YEARS_APART = 8.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index import Hit, Index, IndexStore, Manifest, Point, tombstone
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from matinee.index import Manifest, open_store
 from matinee.items import Item, ItemFilter
 from matinee.live import LiveIndex
 from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall
-from matinee.settings import Mode, Settings
+from matinee.settings.tree import Mode, Settings
 
 
 class Local:

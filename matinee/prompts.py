@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from matinee.items import Item
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 
 TEXT_VERSION = "3"
 

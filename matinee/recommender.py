@@ -18,7 +18,7 @@ from matinee.items import ItemFilter
 from matinee.likeness import item_vector
 from matinee.prompts import reason_sentence
 from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
-from matinee.settings import FactWeights, Mode, SearchSettings
+from matinee.settings.tree import FactWeights, Mode, SearchSettings
 from matinee.sparse import Bm25Encoder
 
 

@@ -19,7 +19,7 @@ from matinee.embedder import Kind
 from matinee.errors import FingerprintError, ModelError
 from matinee.items import Item
 from matinee.journal import Matrix, VectorJournal
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 log = logging.getLogger(__name__)
 

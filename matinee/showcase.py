@@ -18,7 +18,7 @@ from matinee import demo, weights
 from matinee.client import Server, read_server_file
 from matinee.errors import MatineeError
 from matinee.index import open_store
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 _READY_S = 300
 

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from matinee.client import probe_file, read_living
 from matinee.errors import MatineeError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from observability.__main__ import PLAIN
 from observability.prometheus import PrometheusError, running
 from observability.queries import FOLDER

@@ -25,15 +25,16 @@ import httpx
 import typer
 from rich.console import Console
 
-from matinee import local_ray, weights
+from matinee import weights
 from matinee.client import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
 from matinee.index import open_store
 from matinee.live import LiveIndex
-from matinee.loading import load_settings
-from matinee.settings import Settings
-from matinee.settings_serving import SCOPES
+from matinee.settings import local_ray
+from matinee.settings.load import load_settings
+from matinee.settings.serving import SCOPES
+from matinee.settings.tree import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)

@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import secrets
 
-from matinee.settings_serving import KeySettings, Scope, ServingSettings
+from matinee.settings.serving import KeySettings, Scope, ServingSettings
 from serve.errors import RequestError
 
 

@@ -6,7 +6,7 @@ import orjson
 from fastapi import Request
 from starlette.responses import Response
 
-from matinee.settings_serving import Scope
+from matinee.settings.serving import Scope
 from serve import schemas
 from serve.access import Access
 

@@ -8,9 +8,9 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
-from matinee.loading import load_settings
-from matinee.settings import Settings
-from matinee.settings_base import Deployment
+from matinee.settings.base import Deployment
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from serve import deployments
 
 

@@ -9,7 +9,7 @@ from matinee.embedder import Kind
 from matinee.index import Point
 from matinee.items import Item, ItemFilter
 from matinee.recommender import RecommendCall, SearchCall
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 from serve import logs
 from serve.access import Access
 from serve.api import create_app

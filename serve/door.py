@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, StatusCode
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from matinee.settings_serving import ServingSettings
+from matinee.settings.serving import ServingSettings
 from serve import logs
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of

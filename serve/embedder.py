@@ -5,7 +5,7 @@ from typing import Any
 
 from matinee.embedder import Embedder
 from matinee.errors import DeadlineError, MatineeError
-from matinee.settings import EmbedderSettings, Settings
+from matinee.settings.tree import EmbedderSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, still_wanted
 from serve.handling import Handling

@@ -7,7 +7,7 @@ from typing import Any
 from matinee.enhancer import Enhancer
 from matinee.errors import DeadlineError
 from matinee.items import Item
-from matinee.settings import EnhancerSettings, Settings
+from matinee.settings.tree import EnhancerSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
 from serve.handling import Handling

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from matinee.settings_serving import TracingSettings
+from matinee.settings.serving import TracingSettings
 from serve.coalesce import Timed
 from serve.metrics import Metrics
 from serve.tracing import Tracing

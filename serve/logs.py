@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from matinee.settings_serving import ServingSettings
+from matinee.settings.serving import ServingSettings
 
 OURS = ("serve", "matinee")
 THEIRS = ("opentelemetry", "s3fs")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from serve.access import Access
 from serve.api import create_app
 from serve.graph import Graph

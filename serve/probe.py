@@ -26,8 +26,8 @@ from rich.table import Table
 
 from matinee.client import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from serve import logs
 from serve.probe_client import ProbeClient
 from serve.probe_metrics import ProbeMetrics

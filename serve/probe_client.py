@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from matinee.errors import MatineeError, SettingsError
-from matinee.settings_serving import ProbeSettings
+from matinee.settings.serving import ProbeSettings
 from serve.errors import STATUS
 
 Observe = Callable[[str, float], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 from matinee import demo, evalsets
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
-from matinee.settings_serving import ProbeSettings
+from matinee.settings.serving import ProbeSettings
 from serve.ids import as_uid
 
 SHIPPED = "demo"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from matinee import evaluation
 from matinee.evalsets import QuerySet
-from matinee.settings_serving import ProbeSettings
+from matinee.settings.serving import ProbeSettings
 from serve import probe_queries
 from serve.probe_client import AskError, ProbeClient
 

@@ -17,7 +17,7 @@ from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, In
 from matinee.index import Index, open_store
 from matinee.live import LiveIndex
 from matinee.recommender import Answer, Recommender
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 from serve import calls
 from serve.coalesce import Timed, still_wanted
 from serve.handling import Handling

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
 from matinee.remote import MAX_TEXT_CHARS, MAX_TEXTS
-from matinee.settings import Mode
+from matinee.settings.tree import Mode
 from serve.schemas_debug import Debug
 
 MAX_EXAMPLES = 50

@@ -19,7 +19,7 @@ from matinee.index import Vector
 from matinee.item_texts import ItemTexts
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
-from matinee.settings import Recipe, Settings
+from matinee.settings.tree import Recipe, Settings
 from serve import calls, schemas
 from serve.errors import RequestError, UnavailableError
 from serve.graph import Graph, Trace

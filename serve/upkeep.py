@@ -15,7 +15,7 @@ from matinee.index import Point, Vector, item_payload
 from matinee.indexing import item_point
 from matinee.items import Item
 from matinee.live import new_revision
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 from matinee.sparse import Bm25Encoder
 from serve import calls
 from serve.errors import RequestError

@@ -29,8 +29,8 @@ from matinee.errors import DeadlineError, MatineeError
 from matinee.index import open_store
 from matinee.indexing import Build, PointMaker
 from matinee.items import Item
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from matinee.sources import read_items
 from serve import calls
 from serve.access import Access

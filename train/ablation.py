@@ -20,7 +20,7 @@ from matinee.evalsets import QuerySet
 from matinee.item_texts import WEIGHT
 from matinee.items import Item
 from matinee.retrieval import Matrix, Scores
-from matinee.settings import Recipe, SearchSettings
+from matinee.settings.tree import Recipe, SearchSettings
 from train import measure
 from train.measure import Corpus, Encoder, PerQuery, System
 

@@ -31,7 +31,7 @@ from matinee.enhancer import Enhancer
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import read_set, set_names
 from matinee.items import Item
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from matinee.sparse import normalised
 from train import runs
 

@@ -21,8 +21,8 @@ import typer
 from matinee import weights
 from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.errors import SettingsError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from train import launch, runs
 from train.contrastive import Loss, Recipe, finalise
 

@@ -25,8 +25,8 @@ from matinee import conversion, weights
 from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.conversion import write_atomically
 from matinee.errors import ModelError, SettingsError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from train import curves, launch, lora, runs
 from train.instructions import read_pairs
 from train.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers

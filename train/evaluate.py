@@ -24,7 +24,7 @@ from matinee.corpus import SPLITS, read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from train import ablation, measure, report, runs, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")

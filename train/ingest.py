@@ -37,9 +37,9 @@ from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.index import open_store
 from matinee.indexing import Build, Outcome, PointMaker
 from matinee.items import Item
-from matinee.loading import load_settings
 from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 from train.live_writes import Live, LiveWrites
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matinee import local_ray
 from matinee.errors import ModelError
+from matinee.settings import local_ray
 from train import runs
 
 RETRIES = 3

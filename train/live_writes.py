@@ -11,7 +11,7 @@ from matinee.errors import IndexLockedError
 from matinee.index import IndexStore
 from matinee.indexing import ApiItem, IndexWrites
 from matinee.remote import Patience, connect
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 _LOCKED_S = 60
 """For a server that starts while a build is under way: it holds the index before it answers."""

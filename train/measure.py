@@ -19,7 +19,7 @@ from matinee.evalsets import QuerySet
 from matinee.evaluation import Measure
 from matinee.likeness import item_vector
 from matinee.retrieval import Matrix, Scores
-from matinee.settings import FactWeights
+from matinee.settings.tree import FactWeights
 
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
 K = 10

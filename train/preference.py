@@ -24,8 +24,8 @@ from matinee.artifacts import ArtifactStore, Origin
 from matinee.conversion import sha256
 from matinee.corpus import read_corpus
 from matinee.errors import ModelError, SourceError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from train import curves, judgments, launch, lora, runs
 from train.dpo import Recipe, fit
 from train.instructions import GUARD

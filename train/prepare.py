@@ -5,7 +5,8 @@
     python -m train.prepare shared/data/eval --out work/prepared     # a BEIR folder: its own split column wins
     python -m train.prepare --smoke --out work/prepared              # the bundled films, a few seconds
 
-Writes `items.jsonl` (`matinee.corpus`), `statistics.json` and `manifest.json`. The same input, seed and settings give the same bytes, in
+Writes `items.jsonl` (`matinee.corpus`), `statistics.json` and `manifest.json`. The same input, seed and settings give
+the same bytes, in
 whatever order the rows stand; what is finished is not made again. A sequel never lies on the other side of its original: items are split
 by franchise, unless a column `split` (train, dev, test) says otherwise.
 """

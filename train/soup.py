@@ -20,7 +20,7 @@ from matinee import weights
 from matinee.artifacts import ArtifactStore, Origin
 from matinee.conversion import quiet
 from matinee.errors import ModelError
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from train import runs
 from train.contrastive import load_base
 from train.embedder import metrics_of

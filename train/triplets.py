@@ -7,7 +7,8 @@
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
-evaluation sets (`matinee.evalsets`), of which only the training side trains; what their dev and test queries ask is kept out of keywords.
+evaluation sets (`matinee.evalsets`), of which only the training side trains; what their dev and test
+queries ask is kept out of keywords.
 No item of the dev or test split is in any role: not as anchor, as positive or as negative, whatever the qrels say. What is finished is not
 made again; an unfinished folder is made anew.
 """
@@ -24,7 +25,7 @@ from matinee.corpus import read_corpus
 from matinee.descriptions import read_descriptions
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from train import negatives, pairs, runs
 
 SMOKE = 200

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from matinee.demo import DESCRIPTIONS, FILMS, MANIFEST
 from matinee.enhancer import Enhancer
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from matinee.sources import read_items
 
 

@@ -38,7 +38,7 @@ def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in JOBS if path.stem != "base"], ids=lambda path: path.stem)
 def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matinee.loading import load_settings
+    from matinee.settings.load import load_settings
 
     [job] = objects(path)
     check_command(shlex.split(job["spec"]["entrypoint"]))

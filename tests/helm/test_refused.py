@@ -7,7 +7,7 @@ import yaml
 from chart import CHART, EMBEDDED, RenderError, template
 
 from matinee.errors import SettingsError
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 
 KEY = {"name": "a", "sha256": "0" * 64, "scopes": ["read"]}
 OUTSIDE: dict[str, Any] = {

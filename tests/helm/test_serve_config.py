@@ -9,8 +9,8 @@ import yaml
 from chart import CHART, EMBEDDED, VALUES, application, one, rendered, serve_config, template
 from ray_serve import ServeDeploySchema, build
 
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.

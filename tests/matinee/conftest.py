@@ -17,7 +17,7 @@ from matinee.index_qdrant import QdrantStore
 from matinee.indexing import PointMaker
 from matinee.items import Item
 from matinee.live import LiveIndex
-from matinee.settings import IndexSettings, Settings
+from matinee.settings.tree import IndexSettings, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 

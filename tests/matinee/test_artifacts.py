@@ -19,8 +19,8 @@ from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.cli import app
 from matinee.embedder import Embedder
 from matinee.errors import ModelError
-from matinee.loading import load_settings
-from matinee.settings import EmbedderSettings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import EmbedderSettings
 
 CHART = Path(__file__).parents[2] / "helm" / "matinee"
 ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})

@@ -15,8 +15,8 @@ import pytest
 
 from matinee.client import Server, ServerError, announced, read_living, read_server_file, read_writes
 from matinee.items import Item
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 
 @pytest.fixture

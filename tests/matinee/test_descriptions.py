@@ -10,8 +10,8 @@ import pytest
 from matinee import descriptions
 from matinee.descriptions import Descriptions
 from matinee.items import Item
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 FILMS = [Item(id=f"film-{i}", kind="film", title=f"Film {i}", year=2000 + i, overview=f"Overview {i}.") for i in range(20)]
 

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from matinee.conversion import quiet
 from matinee.embedder import MIN_COSINE, Embedder
 from matinee.errors import ModelError
-from matinee.settings import EmbedderSettings
+from matinee.settings.tree import EmbedderSettings
 
 GOLDEN = {
     "a quiet drama about two brothers": [-0.00711, 0.00031, -0.07609, -0.00608],

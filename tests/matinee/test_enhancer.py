@@ -12,7 +12,7 @@ from matinee.enhancer import Enhancer
 from matinee.errors import DeadlineError, ModelError
 from matinee.generation import Answer, Writing
 from matinee.items import Item
-from matinee.settings import EnhancerSettings, Settings
+from matinee.settings.tree import EnhancerSettings, Settings
 
 FILM = Item(
     kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."

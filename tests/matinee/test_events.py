@@ -15,7 +15,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import read_set
 from matinee.events import EventLog, read_events, with_impressions
 from matinee.items import Item
-from matinee.settings_serving import EventSettings
+from matinee.settings.serving import EventSettings
 
 HOUR = 3600.0
 

@@ -11,7 +11,7 @@ from matinee.forensics import failed
 from matinee.index import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
 from matinee.items import Item, ItemFilter, Range
 from matinee.recommender import Answer, Example, RecommendCall, Recommender, SearchCall
-from matinee.settings import SearchSettings
+from matinee.settings.tree import SearchSettings
 from matinee.sparse import Bm25Encoder
 
 WORDS = ("castle", "castle night", "night", "sea", "sea castle", "train", "train night", "island")

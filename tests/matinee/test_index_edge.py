@@ -19,7 +19,7 @@ from matinee.index import TEXT, Manifest, Nearest, Point, Search, open_store
 from matinee.index_edge import EdgeIndex
 from matinee.index_edge_store import EdgeStore
 from matinee.index_qdrant import QdrantStore
-from matinee.settings import IndexSettings, Settings
+from matinee.settings.tree import IndexSettings, Settings
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
 OTHER = """

@@ -14,7 +14,7 @@ from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import BM25, TEXT, Index, Manifest, Nearest, Point, Search, Sparse, tombstone
 from matinee.index_edge_store import EdgeStore
 from matinee.items import ItemFilter
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 COUNT, SIZE, K = 1500, 64, 10
 VECTORS = np.random.default_rng(0).standard_normal((COUNT, SIZE)).astype(np.float32)

@@ -16,7 +16,7 @@ from matinee import index_qdrant_query
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import TEXT, Manifest, Nearest, Point, Search
 from matinee.index_qdrant import QdrantIndex, QdrantStore
-from matinee.settings import IndexSettings
+from matinee.settings.tree import IndexSettings
 
 MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
 SEARCH = [Search(Nearest(np.ones(4, dtype=np.float32)), 3)]

@@ -16,7 +16,7 @@ from matinee.indexing import ApiItem, ApiWrites, Build, IndexWrites, Outcome, Po
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import LiveIndex, new_revision
-from matinee.settings import FactWeights, Settings
+from matinee.settings.tree import FactWeights, Settings
 
 
 @pytest.fixture(scope="module")

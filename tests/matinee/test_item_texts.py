@@ -5,7 +5,7 @@ import pytest
 
 from matinee.item_texts import WEIGHT, ItemTexts
 from matinee.items import Item
-from matinee.settings import Recipe
+from matinee.settings.tree import Recipe
 
 HEAT, ALIEN = Item(kind="film", title="Heat", overview="A thief."), Item(kind="film", title="Alien", overview="A ship.")
 AXES = np.eye(4, dtype=np.float32)

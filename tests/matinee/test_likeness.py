@@ -5,7 +5,7 @@ import pytest
 
 from matinee.index import ITEM, TEXT, Manifest, Point, tombstone
 from matinee.likeness import FACTS_DIMENSION, completed, dimensions, item_vector
-from matinee.settings import FactWeights
+from matinee.settings.tree import FactWeights
 
 TEXT_VECTOR = np.array([0.6, 0.8], np.float32)
 WEIGHTS = FactWeights(year=0.1, votes=0.1, genres=0.2, language=0.2)

@@ -12,7 +12,7 @@ from matinee.index import IndexStore, open_store
 from matinee.indexing import PointMaker
 from matinee.items import Item
 from matinee.live import LiveIndex, new_revision
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 
 async def test_before_the_first_build_there_is_no_index(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:

@@ -10,7 +10,7 @@ from matinee.index import IndexStore, open_store
 from matinee.indexing import PointMaker
 from matinee.items import Item
 from matinee.live import LiveIndex
-from matinee.settings import FactWeights, Settings
+from matinee.settings.tree import FactWeights, Settings
 from matinee.titles import resolve
 
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)

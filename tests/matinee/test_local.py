@@ -15,7 +15,7 @@ from matinee.indexing import PointMaker
 from matinee.items import Item, ItemFilter, Range
 from matinee.live import LiveIndex, new_revision
 from matinee.local import Local
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}
 

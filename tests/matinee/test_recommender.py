@@ -16,7 +16,7 @@ from matinee.likeness import item_vector
 from matinee.live import LiveIndex
 from matinee.ranking import shared_facts
 from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
-from matinee.settings import FactWeights, SearchSettings
+from matinee.settings.tree import FactWeights, SearchSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

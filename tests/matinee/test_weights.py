@@ -264,6 +264,6 @@ def test_a_bundled_gemma_becomes_a_folder_of_safetensors(gemma_models: Path) -> 
 @pytest.fixture(scope="module")
 def gemma_models() -> Path:
     # The user's own store: a conversion takes half a minute, and its result is the same.
-    from matinee.settings import Settings
+    from matinee.settings.tree import Settings
 
     return Settings().models_dir

@@ -32,7 +32,7 @@ from matinee.embedder import Embedder
 from matinee.index import IndexStore, open_store
 from matinee.indexing import Build, PointMaker
 from matinee.items import Item
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from observability.prometheus import Prometheus, Series, running
 
 _spec = importlib.util.spec_from_file_location("e2e_tools", ROOT / "tests" / "e2e" / "conftest.py")

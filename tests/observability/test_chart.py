@@ -8,7 +8,7 @@ import yaml
 from chart import ROOT, RenderError, application, one, template
 from live import CHART_VALUES
 
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from observability.__main__ import BOARDS
 from observability.objectives import defaults, fill
 from observability.queries import FOLDER, read

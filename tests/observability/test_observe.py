@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.console import Console
 from waiting import HANG_S, until
 
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from observability import observe, prometheus
 from observability.prometheus import Prometheus, PrometheusError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from matinee.settings_serving import KeySettings, ServingSettings
+from matinee.settings.serving import KeySettings, ServingSettings
 from serve.access import Access, hash_key, is_loopback, new_key
 from serve.errors import RequestError
 

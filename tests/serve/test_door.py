@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError
-from matinee.settings_serving import ServingSettings, TracingSettings
+from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.door import Door
 from serve.metrics import MemorySink, Metrics
 from serve.tracing import Tracing

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from matinee.settings_serving import ServingSettings
+from matinee.settings.serving import ServingSettings
 from serve import logs
 from serve.access import hash_key
 

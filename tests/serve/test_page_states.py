@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Request, Route, expect
 
-from matinee.settings_serving import KeySettings
+from matinee.settings.serving import KeySettings
 from serve.access import hash_key
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from prometheus_client import generate_latest
 
 from matinee.errors import SettingsError, SourceError
 from matinee.items import item_uid
-from matinee.loading import load_settings
-from matinee.settings_serving import ProbeSettings
+from matinee.settings.load import load_settings
+from matinee.settings.serving import ProbeSettings
 from serve import probe_queries
 from serve.probe_client import AskError
 from serve.probe_metrics import METRICS, ProbeMetrics, table

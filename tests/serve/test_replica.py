@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from waiting import HANG_S, until
 
-from matinee.settings import EmbedderSettings
+from matinee.settings.tree import EmbedderSettings
 from serve.metrics import MemorySink, Metrics
 from serve.replica import ModelSlot, announce, describe_update
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from matinee.settings_serving import TracingSettings
+from matinee.settings.serving import TracingSettings
 from serve.tracing import Tracing, traceparent
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -14,7 +14,7 @@ from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
 from matinee.item_texts import ItemTexts
 from matinee.items import Item
-from matinee.settings import SearchSettings
+from matinee.settings.tree import SearchSettings
 from train import ablation, report
 from train.ablation import BOTH, Written
 from train.measure import Corpus

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee.loading import load_settings
+from matinee.settings.load import load_settings
 from matinee.sources import read_items
 from serve import schemas
 from serve.embedder import EmbedderReplica

@@ -27,8 +27,8 @@ from matinee.conversion import quiet
 from matinee.corpus import read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import ModelError, SettingsError
-from matinee.loading import load_settings
-from matinee.settings import EmbedderSettings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import EmbedderSettings
 from train import embedder, fitting, runs
 from train.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
 from train.devset import dev_set

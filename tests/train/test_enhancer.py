@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from matinee import weights
 from matinee.artifacts import ArtifactStore
 from matinee.errors import ModelError, SettingsError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from train import curves, enhancer, launch, lora, runs
 from train.sft import Recipe
 

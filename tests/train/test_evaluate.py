@@ -20,7 +20,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet
 from matinee.index import Hybrid, Search
 from matinee.items import Item
-from matinee.settings import SearchSettings
+from matinee.settings.tree import SearchSettings
 from matinee.sparse import Bm25Encoder
 from train import evaluate, measure, prepare, report, runs, tables
 

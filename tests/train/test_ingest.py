@@ -19,7 +19,7 @@ from matinee.client import Server
 from matinee.index import open_store
 from matinee.items import Item
 from matinee.live import LiveIndex
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 ROWS = [
     ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),

@@ -17,7 +17,7 @@ from matinee.index import Hit, open_store
 from matinee.items import Item
 from matinee.journal import VectorJournal
 from matinee.remote import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 from serve import calls
 from serve.service import Service
 from train.ingest import app

@@ -16,7 +16,7 @@ from matinee.corpus import read_corpus
 from matinee.enhancer import Enhancer
 from matinee.errors import SettingsError, SourceError
 from matinee.items import Item
-from matinee.settings import EnhancerSettings
+from matinee.settings.tree import EnhancerSettings
 from train import completions, instructions, runs
 from train.instructions import Pair, read_pairs
 

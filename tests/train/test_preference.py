@@ -17,8 +17,8 @@ from matinee import weights
 from matinee.artifacts import ArtifactStore
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SourceError
-from matinee.loading import load_settings
-from matinee.settings import Settings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from train import dpo, instructions, judgments, launch, preference, runs, sft
 from train.completions import IGNORED
 from train.dpo import Recipe

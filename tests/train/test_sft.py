@@ -12,7 +12,7 @@ from trl import SFTTrainer
 from matinee import generation, weights
 from matinee.enhancer import Enhancer
 from matinee.generation import Writing
-from matinee.settings import EnhancerSettings
+from matinee.settings.tree import EnhancerSettings
 from train import bleu, lora, sft
 from train.instructions import Pair, read_pairs
 from train.sft import Recipe

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from matinee import weights
 from matinee.artifacts import ArtifactStore
 from matinee.embedder import Embedder
-from matinee.loading import load_settings
-from matinee.settings import EmbedderSettings
+from matinee.settings.load import load_settings
+from matinee.settings.tree import EmbedderSettings
 from train import runs, soup
 from train.contrastive import load_base
 

@@ -1,5 +1,5 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
-{{- define "matinee.settings" -}}
+{{- define "matinee.settings.tree" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
 {{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
@@ -25,7 +25,7 @@ The application's arguments: a change of them restarts every replica, so what ca
 limits against each other: those that `deployments` overrides stand here at a value that contradicts none.
 */}}
 {{- define "matinee.args" -}}
-{{- $s := omit (fromYaml (include "matinee.settings" .)) "probe" -}}
+{{- $s := omit (fromYaml (include "matinee.settings.tree" .)) "probe" -}}
 {{- range $part := list "enhancer" "embedder" "index" "serving" -}}
 {{- $tree := index $s $part -}}
 {{- $limits := pick $tree.deployment "max_ongoing_requests" "max_queued_requests" -}}
@@ -69,7 +69,7 @@ limits against each other: those that `deployments` overrides stand here at a va
 {{- end -}}
 
 {{- define "matinee.serveConfig" -}}
-{{- $s := fromYaml (include "matinee.settings" .) -}}
+{{- $s := fromYaml (include "matinee.settings.tree" .) -}}
 {{- $surge := int .Values.rollout.maxSurgePercent -}}
 proxy_location: EveryNode
 http_options:

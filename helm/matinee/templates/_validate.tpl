@@ -20,7 +20,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of matinee/settings.py, on what the chart takes apart before the application can see it whole. */}}
+{{/* The rules of matinee/settings/tree.py, on what the chart takes apart before the application can see it whole. */}}
 {{- define "matinee.validateSettings" -}}
 {{- $s := .Values.settings -}}
 {{- if hasKey $s "config" -}}{{- fail "settings.config names a file in the pods: put what it says into settings" -}}{{- end -}}

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from matinee.settings_base import Deployment, Part, Positive, Seconds, Share
-from matinee.settings_serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
+from matinee.settings.base import Deployment, Part, Positive, Seconds, Share
+from matinee.settings.serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
 
 Recipe = Literal["raw", "enhanced", "both"]
 Mode = Literal["dense", "sparse", "hybrid"]
@@ -158,7 +158,7 @@ class SearchSettings(Part):
 
 
 class Settings(BaseSettings):
-    """The whole tree. Load it with `matinee.loading`; see the README for what each setting does."""
+    """The whole tree. Load it with `matinee.settings.load`; see the README for what each setting does."""
 
     model_config = SettingsConfigDict(
         frozen=True,

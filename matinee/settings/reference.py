@@ -1,4 +1,4 @@
-"""The settings' reference page, from the settings themselves: `python -m matinee.reference > docs/settings.md`."""
+"""The settings' reference page, from the settings themselves: `python -m matinee.settings.reference > docs/settings.md`."""
 
 import inspect
 import sys
@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from matinee.settings import Settings
+from matinee.settings.tree import Settings
 
 _HEAD = """# Settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from matinee import local_ray
+from matinee.settings import local_ray
 
 RAY = (
     "RAY_ADDRESS",

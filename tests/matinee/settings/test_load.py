@@ -1,4 +1,4 @@
-"""`matinee.settings`: strict keys, contradictions with both values named, the order of sources, no secret in sight."""
+"""`matinee.settings.tree`: strict keys, contradictions with both values named, the order of sources, no secret in sight."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from matinee.errors import SettingsError
-from matinee.loading import PROFILES, load_settings
-from matinee.settings import LANGUAGES, EnhancerSettings, Settings
-from matinee.settings_serving import SCOPES
+from matinee.settings.load import PROFILES, load_settings
+from matinee.settings.serving import SCOPES
+from matinee.settings.tree import LANGUAGES, EnhancerSettings, Settings
 from matinee.sparse import Bm25Encoder
 
 HASH = "0" * 64

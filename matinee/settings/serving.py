@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, model_validator
 
-from matinee.settings_base import Deployment, Part, Seconds
+from matinee.settings.base import Deployment, Part, Seconds
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -18,7 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError
-from matinee.settings import PREFIX, Settings
+from matinee.settings.tree import PREFIX, Settings
 
 PROFILES = Path(__file__).parent / "profiles"
 
