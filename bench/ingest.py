@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from matinee import prompts
+from matinee.catalogue.reader import read_items
 from matinee.embedder import Embedder
 from matinee.index import open_store
 from matinee.indexing import BATCH, Build, PointMaker
 from matinee.items import Item
 from matinee.settings.load import load_settings
-from matinee.sources import read_items
 
 
 def batches(items: Sequence[Item]) -> Iterator[list[Item]]:

@@ -23,6 +23,7 @@ import uvicorn
 from waiting import HANG_S
 
 from matinee import demo
+from matinee.catalogue.reader import read_items
 from matinee.embedder import Embedder
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, MatineeError
@@ -31,7 +32,6 @@ from matinee.indexing import Build, PointMaker
 from matinee.items import Item
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from matinee.sources import read_items
 from serve import calls
 from serve.access import Access
 from serve.api import create_app

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from matinee import demo
+from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
 from matinee.client import Server, ServerError
 from matinee.descriptions import Descriptions, read_descriptions
 from matinee.embedder import Embedder
@@ -40,7 +41,6 @@ from matinee.items import Item
 from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from matinee.sources import ItemReader, ReadOptions, read_items, write_rejects
 from train.live_writes import Live, LiveWrites
 
 console = Console(stderr=True)

@@ -9,10 +9,10 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from matinee.catalogue.reader import read_items
 from matinee.demo import DESCRIPTIONS, FILMS, MANIFEST
 from matinee.enhancer import Enhancer
 from matinee.settings.load import load_settings
-from matinee.sources import read_items
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from matinee import demo
+from matinee.catalogue.reader import ItemReader, read_items
 from matinee.items import Item
-from matinee.sources import ItemReader, read_items
 
 GENRES = {"Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family", "Fantasy", "History", "Horror"}
 GENRES |= {"Music", "Mystery", "Romance", "Science Fiction", "Thriller", "War", "Western"}

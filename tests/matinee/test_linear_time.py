@@ -13,10 +13,10 @@ from product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_pattern
 from pydantic import Field, TypeAdapter
 
 from matinee import grounding, prose
+from matinee.catalogue import cells, columns, dates, numerals
 from matinee.corpus import franchise
 from matinee.items import Item
 from matinee.prompts import join_sentences
-from matinee.sources import cells, columns, dates, numerals
 from matinee.sparse import normalised, title_trigrams
 
 PATTERNS = product_patterns()
@@ -35,7 +35,7 @@ def test_the_expressions_are_found() -> None:
     # Compiled and used elsewhere, in a tuple, in a mapping, inline, put together when it runs.
     assert {
         ("matinee/prose.py", "finditer"),
-        ("matinee/sources/numerals.py", "fullmatch"),
+        ("matinee/catalogue/numerals.py", "fullmatch"),
         ("matinee/grounding.py", "search"),
         ("matinee/corpus.py", "split"),
         ("train/pairs.py", "sub"),

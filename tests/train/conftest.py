@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 from waiting import HANG_S, until
 
+from matinee.catalogue.reader import read_items
 from matinee.corpus import read_corpus
 from matinee.items import Item
-from matinee.sources import read_items
 from train import instructions, prepare, ratings, triplets
 
 ROOT = Path(__file__).parents[2]

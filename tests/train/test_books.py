@@ -8,8 +8,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
+from matinee.catalogue.reader import read_items
 from matinee.settings.load import load_settings
-from matinee.sources import read_items
 from serve import schemas
 from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica

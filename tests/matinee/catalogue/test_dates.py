@@ -2,10 +2,10 @@ from datetime import date, datetime
 
 import pytest
 
+from matinee.catalogue.cells import CellError
+from matinee.catalogue.dates import DateColumn, Dates
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
-from matinee.sources.cells import CellError
-from matinee.sources.dates import DateColumn, Dates
-from matinee.sources.rows import ReadOptions
 
 PIVOT = (date.today().year + 1) % 100
 

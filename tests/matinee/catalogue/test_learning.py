@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from matinee.catalogue.learning import ListColumn
+from matinee.catalogue.reader import Report, read_items
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sources import Report, read_items
-from matinee.sources.learning import ListColumn
-from matinee.sources.rows import ReadOptions
 
 
 def read(tmp_path: Path, text: str, decimal: str | None = None) -> tuple[list[Item], Report]:

@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from matinee.catalogue.reader import read_items
 from matinee.errors import SourceError
-from matinee.sources import read_items
 
 
 @pytest.fixture

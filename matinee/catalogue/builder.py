@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from matinee.catalogue.cells import CellError, as_names, as_text, is_nothing, repair
+from matinee.catalogue.columns import key
+from matinee.catalogue.dates import Dates
+from matinee.catalogue.numerals import number
+from matinee.catalogue.rows import Row
 from matinee.items import MAX_LIST, Item
-from matinee.sources.cells import CellError, as_names, as_text, is_nothing, repair
-from matinee.sources.columns import key
-from matinee.sources.dates import Dates
-from matinee.sources.numerals import number
-from matinee.sources.rows import Row
 
 MAX_FACT = 2000
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import orjson
 
+from matinee.catalogue.cells import CellError
+from matinee.catalogue.columns import recognised
+from matinee.catalogue.learning import Learner
+from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.catalogue.tables import open_table
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sources.cells import CellError
-from matinee.sources.columns import recognised
-from matinee.sources.learning import Learner
-from matinee.sources.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
-from matinee.sources.tables import open_table
 
 __all__ = ["ItemReader", "ReadOptions", "Reject", "Report", "read_items", "write_rejects"]
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject
 from matinee.errors import SourceError
-from matinee.sources.rows import MAX_RAW, ReadOptions, Reject
 
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}

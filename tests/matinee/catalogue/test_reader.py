@@ -7,10 +7,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from matinee.catalogue.cells import repair
+from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, source_name, write_rejects
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sources import ItemReader, ReadOptions, read_items, source_name, write_rejects
-from matinee.sources.cells import repair
 
 DATA = Path(os.environ.get("MATINEE_DATA") or Path(__file__).parents[4] / "shared" / "data")
 FILMS = DATA / "mymoviedb.csv"
@@ -192,7 +192,7 @@ def test_an_overlong_title_is_a_reject(tmp_path: Path) -> None:
 
 
 def test_more_rejects_than_memory_should_hold_stop_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matinee.sources.MAX_REJECTS", 2)
+    monkeypatch.setattr("matinee.catalogue.reader.MAX_REJECTS", 2)
     with pytest.raises(SourceError, match="more than 2 broken rows; the last, on line 5"):
         read(tmp_path, "title,year\nA,1999\nB\nC\nD\n")
 

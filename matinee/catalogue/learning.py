@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from matinee.catalogue.builder import Builder
+from matinee.catalogue.cells import CellError
+from matinee.catalogue.columns import assign, key
+from matinee.catalogue.dates import DateColumn
+from matinee.catalogue.numerals import NumberColumn
+from matinee.catalogue.rows import ReadOptions, Row, Table, no_progress
 from matinee.errors import SourceError
-from matinee.sources.builder import Builder
-from matinee.sources.cells import CellError
-from matinee.sources.columns import assign, key
-from matinee.sources.dates import DateColumn
-from matinee.sources.numerals import NumberColumn
-from matinee.sources.rows import ReadOptions, Row, Table, no_progress
 
 MAX_COLUMNS = 500
 MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}

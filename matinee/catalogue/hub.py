@@ -11,8 +11,8 @@ import datasets
 import httpx
 from datasets.exceptions import DatasetsError
 
+from matinee.catalogue.rows import Reject, Row
 from matinee.errors import SourceError
-from matinee.sources.rows import Reject, Row
 
 _ADDRESS = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>\w+))?")
 

@@ -18,10 +18,10 @@ import orjson
 import pyarrow
 import pyarrow.parquet
 
+from matinee.catalogue.dialects import Record, is_hint, records, sniff, trim
+from matinee.catalogue.encodings import ByteStream, Encoding, find_encoding, head, open_text
+from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
 from matinee.errors import SourceError
-from matinee.sources.dialects import Record, is_hint, records, sniff, trim
-from matinee.sources.encodings import ByteStream, Encoding, find_encoding, head, open_text
-from matinee.sources.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
 
 Progress = Callable[[int], None]
 Known = Callable[[list[str]], int]
@@ -35,7 +35,7 @@ _LINE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parq
 def open_table(source: str, known: Known, options: ReadOptions) -> Table:
     """The table behind a path or `hub:owner/name[@revision][:split]`. Raises `SourceError` where there is none."""
     if source.startswith("hub:"):
-        from matinee.sources.hub import HubTable  # its library takes seconds to import
+        from matinee.catalogue.hub import HubTable  # its library takes seconds to import
 
         return HubTable(source.removeprefix("hub:"))
     path = Path(source).expanduser()

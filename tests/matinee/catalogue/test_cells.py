@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from matinee.sources.cells import CellError, as_names, as_text, is_nothing, repair
+from matinee.catalogue.cells import CellError, as_names, as_text, is_nothing, repair
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "NaN", "null", "N/A", "\\N", "None", "-", float("nan"), [], {}, ()])

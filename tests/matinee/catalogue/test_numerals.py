@@ -2,9 +2,9 @@ from decimal import Decimal
 
 import pytest
 
+from matinee.catalogue.cells import CellError
+from matinee.catalogue.numerals import NumberColumn, number
 from matinee.errors import SourceError
-from matinee.sources.cells import CellError
-from matinee.sources.numerals import NumberColumn, number
 
 
 def column(*cells: object) -> NumberColumn:

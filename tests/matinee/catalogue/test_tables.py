@@ -8,9 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from matinee.catalogue.reader import ItemReader, read_items
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sources import ItemReader, read_items
 
 
 def read(tmp_path: Path, content: str | bytes, name: str, **options: Any) -> tuple[list[Item], ItemReader]:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from matinee.catalogue.reader import read_items
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
-from matinee.sources import read_items
-from matinee.sources.rows import ReadOptions
 
 FRENCH = "title,overview\nAmélie,Une serveuse à Paris – déçue\nÉté,Ça va\n"
 RUSSIAN = "title,overview\nВойна и мир,История нескольких семей в начале века\nИдиот,Князь возвращается в Петербург из Швейцарии\n"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from matinee.catalogue.cells import CellError, is_nothing
 from matinee.errors import SourceError
-from matinee.sources.cells import CellError, is_nothing
 
 Shape = Literal["integer", "point", "comma", "either point", "either comma", "other"]
 

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
-from matinee.sources.rows import ReadOptions
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"))
 _BOMS16 = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))

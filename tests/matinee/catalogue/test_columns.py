@@ -1,7 +1,7 @@
 import pytest
 
+from matinee.catalogue.columns import assign, key, recognised, squash
 from matinee.errors import SourceError
-from matinee.sources.columns import assign, key, recognised, squash
 
 PAPER = ("Release_Date", "Title", "Overview", "Popularity", "Vote_Count", "Vote_Average", "Original_Language", "Genre", "Poster_Url")
 

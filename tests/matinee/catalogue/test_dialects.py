@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from matinee.catalogue.cells import repair
+from matinee.catalogue.reader import ItemReader, read_items
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sources import ItemReader, read_items
-from matinee.sources.cells import repair
-from matinee.sources.rows import ReadOptions
 
 
 def read(tmp_path: Path, content: str | bytes, **options: Any) -> tuple[list[Item], ItemReader]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
 
+from matinee.catalogue.cells import CellError, as_text, is_nothing
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
-from matinee.sources.cells import CellError, as_text, is_nothing
-from matinee.sources.rows import ReadOptions
 
 Position = Literal["first", "last"]
 
