@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from matinee import generation, prompts, weights
+from matinee import generation, weights
 from matinee.corpus import read_corpus
 from matinee.enhancer import Enhancer
 from matinee.generation import CTranslate2Backend, Writing
 from matinee.items import Item
 from matinee.settings.load import load_settings
+from matinee.text import templates
 
 BATCH = 8
 WAYS = {"batch_1": "batch 1", "batch_8": f"batch {BATCH}", "batch_8_sorted": f"batch {BATCH} of like length"}
@@ -46,8 +47,8 @@ def perplexity(backend: Any, items: Sequence[Item]) -> float:
     """Of the overviews, each given the item's other facts."""
     total, count = 0.0, 0
     for item in items:
-        head = backend.tokenizer(f"{prompts.facts_text(item.model_copy(update={'overview': ''}))}\nOverview:").input_ids
-        ids = [*head, *backend.tokenizer(f" {prompts.one_line(item.overview)}", add_special_tokens=False).input_ids]
+        head = backend.tokenizer(f"{templates.facts_text(item.model_copy(update={'overview': ''}))}\nOverview:").input_ids
+        ids = [*head, *backend.tokenizer(f" {templates.one_line(item.overview)}", add_special_tokens=False).input_ids]
         total -= sum(_log_probabilities(backend, ids)[len(head) - 1 :])
         count += len(ids) - len(head)
     return math.exp(total / count)

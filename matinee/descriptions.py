@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import orjson
 from rich.console import Console
 
-from matinee import prompts
 from matinee.enhancer import Enhancer
 from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.settings.tree import Settings
+from matinee.text import templates
 
 
 class Describer(Protocol):
@@ -59,7 +59,7 @@ class Descriptions:
         path = self._settings.home_dir / "descriptions" / f"{name}.jsonl"
         if self._known is None:
             self._known = _read(path) if path.exists() else {}
-        keys = [hashlib.sha256(prompts.facts_text(item).encode()).hexdigest() for item in items]
+        keys = [hashlib.sha256(templates.facts_text(item).encode()).hexdigest() for item in items]
         path.parent.mkdir(parents=True, exist_ok=True)
         size = self._settings.enhancer.batch_size
         todo = [(key, item) for key, item in dict(zip(keys, items, strict=True)).items() if key not in self._known]

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from matinee import prompts
 from matinee.conversion import load_whole, quiet
 from matinee.errors import ModelError
 from matinee.onnx import OnnxEncoder
 from matinee.settings.tree import EmbedderSettings
 from matinee.sparse import Bm25Encoder
+from matinee.text import templates
 from matinee.weights import digest, resolve
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], 
         "modules": modules,
         "prompts": prompt_texts,
         "max_tokens": max_tokens,
-        "text": prompts.TEXT_VERSION,
+        "text": templates.TEXT_VERSION,
         "sparse": Bm25Encoder(language).fingerprint(),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from matinee import generation, grounding, prompts, prose, weights
+from matinee import generation, weights
 from matinee.errors import DeadlineError
 from matinee.generation import Answer, Backend, Writing
 from matinee.items import Item
 from matinee.settings.tree import EnhancerSettings
+from matinee.text import cleaning, fact_checks, templates
 
 RETRY_TEMPERATURE = 0.7
 
@@ -129,7 +130,7 @@ class Enhancer:
             for place, item, answer in zip(places, batch, self._answers(batch, 0, None), strict=True):
                 told = self._told(item, answer)
                 # Keywords and taglines end without a full stop, and would pass for a sentence that was cut off.
-                texts[place] = prose.clean(told) or prose.clean(f"{told.strip()}.")
+                texts[place] = cleaning.clean(told) or cleaning.clean(f"{told.strip()}.")
         return [texts[place] for place in range(len(items))]
 
     def info(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class Enhancer:
             "device": self._backend.device,
             "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
             "prompt_digest": hashlib.sha256(self.prompt(_EVERY_FACT).encode()).hexdigest(),
-            "text_version": prompts.TEXT_VERSION,
+            "text_version": templates.TEXT_VERSION,
         }
 
     def prompt(self, item: Item) -> str:
@@ -157,14 +158,14 @@ class Enhancer:
                 if self._fits(text):
                     return text
         # Only facts of absurd length come here: a token is a quarter of a character at worst.
-        facts = prompts.facts_text(item)[: self._settings.max_input_tokens // 4]
+        facts = templates.facts_text(item)[: self._settings.max_input_tokens // 4]
         return self._prompt(item.model_copy(update={"title": item.title[:100], "overview": ""}), 0, facts)
 
     def _prompt(self, item: Item, examples: int, facts: str | None = None) -> str:
         if self._chat:
-            return prompts.enhancer_prompt(item, self._backend.tokenizer, facts=facts)
-        text = prompts.enhancer_prompt(item, examples=examples, facts=facts)
-        return f"{text} {prompts.lead(item)}" if self._guided else text
+            return templates.enhancer_prompt(item, self._backend.tokenizer, facts=facts)
+        text = templates.enhancer_prompt(item, examples=examples, facts=facts)
+        return f"{text} {templates.lead(item)}" if self._guided else text
 
     def _fits(self, text: str) -> bool:
         # A token is at least one character most of the time: short prompts need no count.
@@ -185,31 +186,31 @@ class Enhancer:
             repetition_penalty=settings.repetition_penalty,
             seed=settings.seed + attempt,
             one_line=not self._chat,
-            sentences=prose.MAX_SENTENCES,
+            sentences=cleaning.MAX_SENTENCES,
             deadline=deadline,
         )
         return self._backend.generate([self.prompt(item) for item in items], writing)
 
     def _told(self, item: Item, answer: Answer) -> str:
-        return f"{prompts.lead(item)}{answer.text}" if self._guided else answer.text
+        return f"{templates.lead(item)}{answer.text}" if self._guided else answer.text
 
     def _judge(self, item: Item, answer: Answer, elapsed: float) -> _Attempt:
-        text = prose.clean(self._told(item, answer))
-        return _Attempt(text, grounding.violations(text, item), 1, answer.tokens, elapsed)
+        text = cleaning.clean(self._told(item, answer))
+        return _Attempt(text, fact_checks.violations(text, item), 1, answer.tokens, elapsed)
 
     def _finish(self, item: Item, kept: _Attempt | None) -> Description:
         """The description of an item from its best attempt; without one (nothing to tell), from its facts."""
         if kept is None:
             kept = _Attempt(violations=("no overview",))
         invented = any(not problem.startswith("missing") for problem in kept.violations)
-        text = grounding.grounded_part(kept.text, item) if invented else kept.text
+        text = fact_checks.grounded_part(kept.text, item) if invented else kept.text
         source: Literal["model", "template"] = "model" if text else "template"
-        text = text or prompts.template_description(item)
+        text = text or templates.template_description(item)
         return Description(
             text=text,
             source=source,
             violations=kept.violations,
-            adherence=grounding.adherence(text, item).score,
+            adherence=fact_checks.adherence(text, item).score,
             attempts=kept.attempts,
             tokens=kept.tokens,
             model=self.name,

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from matinee import prompts
 from matinee.embedder import Kind, Matrix
 from matinee.errors import IndexUnavailableError
 from matinee.index import (
@@ -29,12 +28,13 @@ from matinee.index import (
     new_version,
     tombstone,
 )
-from matinee.item_texts import ItemTexts
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import new_revision
 from matinee.settings.tree import FactWeights, Recipe
 from matinee.sparse import Bm25Encoder, title_trigrams
+from matinee.text import templates
+from matinee.text.recipe import ItemTexts
 
 BATCH = 256
 """Points a write: a Qdrant server takes them well, and a kill loses little."""
@@ -119,7 +119,7 @@ class PointMaker:
 
 def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
     """A live item's point: its dense vector, the terms of its text and of the people in it, and its title's trigrams."""
-    text = prompts.embedded_text(item, payload.get("description"), recipe, template=prompts.SPARSE_TEMPLATE)
+    text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))
     return Point(id, payload, {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 

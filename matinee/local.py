@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from matinee import prompts, titles
+from matinee import titles
 from matinee.embedder import Embedder
 from matinee.enhancer import Enhancer
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
@@ -19,6 +19,7 @@ from matinee.items import Item, ItemFilter
 from matinee.live import LiveIndex
 from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import Mode, Settings
+from matinee.text import templates
 
 
 class Local:
@@ -29,7 +30,7 @@ class Local:
 
     def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> dict[str, Any]:
         wanted = mode or self._settings.search.mode
-        text = prompts.query_text(text)
+        text = templates.query_text(text)
         vector, fingerprint = None, None
         if wanted != "sparse":
             embedder = self._embedder()
@@ -44,7 +45,7 @@ class Local:
         vector, fingerprint = None, None
         if text:
             embedder = self._embedder()
-            [vector], fingerprint = embedder.encode([prompts.query_text(text)], kind="query"), embedder.fingerprint
+            [vector], fingerprint = embedder.encode([templates.query_text(text)], kind="query"), embedder.fingerprint
         call = RecommendCall(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
         return asyncio.run(self._answer(call, fingerprint))
 

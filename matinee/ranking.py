@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from matinee.index import Hit, Vector
-from matinee.prompts import Shared
+from matinee.text.templates import Shared
 
 MIN_POOL = 50
 """Diversity picks from at least this many candidates."""

@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 from cachetools import LRUCache, TTLCache
 
-from matinee import prompts, titles
+from matinee import titles
 from matinee.embedder import Kind
 from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.index import Vector
-from matinee.item_texts import ItemTexts
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings.tree import Recipe, Settings
+from matinee.text import templates
+from matinee.text.recipe import ItemTexts
 from serve import calls, schemas
 from serve.errors import RequestError, UnavailableError
 from serve.graph import Graph, Trace
@@ -54,7 +55,7 @@ class Service:
     async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
         titles.check_count(self._titles(request))
-        texts = [prompts.query_text(self._check_text(request.text))] if request.text else []
+        texts = [templates.query_text(self._check_text(request.text))] if request.text else []
         cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
@@ -87,7 +88,7 @@ class Service:
 
     async def search(self, request: schemas.SearchRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
-        text = prompts.query_text(self._check_text(request.text))
+        text = templates.query_text(self._check_text(request.text))
         mode = request.mode or self.settings.search.mode
         wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
 
@@ -210,7 +211,7 @@ class Service:
         """Raises `UnavailableError` where the enhancer is switched off."""
         if self.graph.enhancer is None:
             raise UnavailableError("the enhancer is switched off here (enhancer.enabled)")
-        key = prompts.facts_text(item)
+        key = templates.facts_text(item)
         cached = self._descriptions.get(key)
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
         if cached is not None:

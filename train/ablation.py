@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from matinee import evaluation, prompts, retrieval
+from matinee import evaluation, retrieval
 from matinee.conversion import sha256
 from matinee.descriptions import read_descriptions
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
-from matinee.item_texts import WEIGHT
 from matinee.items import Item
 from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import Recipe, SearchSettings
+from matinee.text import templates
+from matinee.text.recipe import WEIGHT
 from train import measure
 from train.measure import Corpus, Encoder, PerQuery, System
 
@@ -56,17 +57,17 @@ class Written:
 class Index:
     """Every text and vector of one corpus under one encoder, with the overviews or without; what arms are made of."""
 
-    def __init__(self, corpus: Corpus, encoder: Encoder, facts: Facts, template: prompts.Template) -> None:
+    def __init__(self, corpus: Corpus, encoder: Encoder, facts: Facts, template: templates.Template) -> None:
         self.corpus, self.encoder, self.template = corpus, encoder, template
         hidden = facts == "overview hidden"
         self.items: list[Item] = [e.item.model_copy(update={"overview": ""}) if hidden else e.item for e in corpus.entries]
-        self.words = [prompts.raw_text(item, prompts.SPARSE_TEMPLATE) for item in self.items]
-        self.raw = encoder([prompts.raw_text(item, template) for item in self.items])
+        self.words = [templates.raw_text(item, templates.SPARSE_TEMPLATE) for item in self.items]
+        self.raw = encoder([templates.raw_text(item, template) for item in self.items])
 
-    def texts(self, written: Written, recipe: Recipe, template: prompts.Template) -> list[str]:
+    def texts(self, written: Written, recipe: Recipe, template: templates.Template) -> list[str]:
         """Raw where there is no description."""
         told = [written.texts.get(id) for id in self.corpus.ids]
-        return [prompts.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
+        return [templates.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
 
     def vectors(self, written: Written, recipe: Recipe) -> Matrix:
         """Of one text an item."""
@@ -89,7 +90,7 @@ class Index:
         """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
         if asked.of_items:
             return retrieval.cosine((documents if items is None else items)[self.rows(asked)], documents)
-        texts = [prompts.query_text(asked.texts[query]) for query in asked.relevant]
+        texts = [templates.query_text(asked.texts[query]) for query in asked.relevant]
         return retrieval.cosine(self.encoder(texts, "query"), documents)
 
     def bm25(self, documents: Sequence[str]) -> System:
@@ -115,7 +116,7 @@ def table(
     encoders: Mapping[str, Encoder],
     written: Sequence[Written],
     asked: Sequence[QuerySet],
-    template: prompts.Template = prompts.DENSE_TEMPLATE,
+    template: templates.Template = templates.DENSE_TEMPLATE,
     search: SearchSettings | None = None,
 ) -> dict[str, Any]:
     """Every arm on every set, with its paired difference to the raw arm of the same way; and how many items were described."""
@@ -164,7 +165,7 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings, colum
     for one in written:
         enhanced = index.vectors(one, "enhanced")
         alone, joined, blended = dense(enhanced), dense(index.vectors(one, "both")), dense(index.blended(enhanced))
-        expanded = index.bm25(index.texts(one, "both", prompts.SPARSE_TEMPLATE))
+        expanded = index.bm25(index.texts(one, "both", templates.SPARSE_TEMPLATE))
         yield Arm("dense", "enhanced", one.name, alone)
         yield Arm("dense", "both, one text", one.name, joined)
         yield Arm("dense", BOTH, one.name, blended)

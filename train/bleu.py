@@ -7,8 +7,9 @@ replaced. Does not choose the items and does not train.
 from collections.abc import Sequence
 from typing import Any
 
-from matinee import generation, grounding, prose
+from matinee import generation
 from matinee.generation import Writing
+from matinee.text import cleaning, fact_checks
 from train import completions
 from train.instructions import Pair
 
@@ -30,8 +31,8 @@ def measure(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: i
 
     texts = write(model, tokenizer, pairs, max_new_tokens, precision)
     bleu = sacrebleu.corpus_bleu(texts, [[pair.text for pair in pairs]]).score / 100
-    adherence = [grounding.adherence(text, pair.item).score for text, pair in zip(texts, pairs, strict=True)]
-    clean = [not grounding.violations(text, pair.item) for text, pair in zip(texts, pairs, strict=True)]
+    adherence = [fact_checks.adherence(text, pair.item).score for text, pair in zip(texts, pairs, strict=True)]
+    clean = [not fact_checks.violations(text, pair.item) for text, pair in zip(texts, pairs, strict=True)]
     return {"bleu": bleu, "adherence": sum(adherence) / len(pairs), "clean": sum(clean) / len(pairs)}, texts
 
 
@@ -44,7 +45,7 @@ def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int
     try:
         backend = LiveBackend(model, tokenizer, precision)
         chat = bool(getattr(tokenizer, "chat_template", None))
-        writing = Writing(max_new_tokens=max_new_tokens, one_line=not chat, sentences=prose.MAX_SENTENCES)
+        writing = Writing(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
         told = [completions.prompt(pair.item, tokenizer) for pair in pairs]
         # Of like length together: a batch is as slow as its longest row.
         order = sorted(range(len(told)), key=lambda place: len(told[place]))
@@ -53,7 +54,7 @@ def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int
             places = order[start : start + BATCH]
             for place, answer in zip(places, backend.generate([told[place] for place in places], writing), strict=True):
                 # Keywords and taglines may end without a full stop, and would pass for a sentence that was cut off.
-                texts[place] = prose.clean(answer.text) or prose.clean(f"{answer.text.strip()}.")
+                texts[place] = cleaning.clean(answer.text) or cleaning.clean(f"{answer.text.strip()}.")
         return texts
     finally:
         model.generation_config = settings

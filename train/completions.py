@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from matinee import prompts, prose
 from matinee.items import Item
+from matinee.text import cleaning, templates
 from train.instructions import Pair
 
 IGNORED = -100
@@ -26,7 +26,7 @@ class Row:
 
 def prompt(item: Item, tokenizer: Any) -> str:
     """What an enhancer with an adapter reads: a chat turn, or the form without examples."""
-    return prompts.enhancer_prompt(item, tokenizer) if _chats(tokenizer) else prompts.enhancer_prompt(item, examples=0)
+    return templates.enhancer_prompt(item, tokenizer) if _chats(tokenizer) else templates.enhancer_prompt(item, examples=0)
 
 
 def stop_token(tokenizer: Any) -> int:
@@ -43,7 +43,7 @@ def rows(pairs: Iterable[Pair], tokenizer: Any, max_tokens: int) -> tuple[list[R
 
 
 def row(pair: Pair, tokenizer: Any, max_tokens: int) -> Row | None:
-    words, sentences = pair.item.overview.split(), prose.whole_sentences(pair.text) or [pair.text]
+    words, sentences = pair.item.overview.split(), cleaning.whole_sentences(pair.text) or [pair.text]
     shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
@@ -57,7 +57,7 @@ def row(pair: Pair, tokenizer: Any, max_tokens: int) -> Row | None:
 
 def _completion(pair: Pair, sentences: list[str], *, whole: bool, tokenizer: Any) -> list[int]:
     told = pair.text if whole else " ".join(sentences)
-    text = prompts.one_line(told) if _chats(tokenizer) else prompts.training_completion(told)
+    text = templates.one_line(told) if _chats(tokenizer) else templates.training_completion(told)
     ids = list(tokenizer(text, add_special_tokens=False).input_ids)
     # A text that was cut, or of which a part is unknown, is no example of where to stop.
     return [*ids, stop_token(tokenizer)] if whole and pair.ends else ids

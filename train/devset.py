@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matinee import evaluation, prompts, retrieval
+from matinee import evaluation, retrieval
 from matinee.corpus import Entry
 from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.text import templates
 from train.negatives import Encode
 from train.pairs import Trainable, from_catalogue
 
@@ -37,7 +38,7 @@ class DevSet:
             if queries.of_items:
                 vectors = documents[[rows[queries.items[query]] for query in asked]]
             else:
-                vectors = encode([prompts.query_text(queries.texts[query]) for query in asked], "query")
+                vectors = encode([templates.query_text(queries.texts[query]) for query in asked], "query")
             scores = retrieval.cosine(vectors, documents)
             if queries.of_items:
                 scores[range(len(asked)), [rows[queries.items[query]] for query in asked]] = -2
@@ -48,7 +49,7 @@ class DevSet:
 
 
 def dev_set(
-    entries: Sequence[Entry], folder: Path | None, template: prompts.Template, *, pool: int = POOL, queries: int = QUERIES
+    entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL, queries: int = QUERIES
 ) -> DevSet:
     """The dev side of every set of `folder`, thinned to `queries` each."""
     names = set_names(folder, "dev") if folder is not None else []
@@ -63,7 +64,7 @@ def dev_set(
     dev = [entry for entry in rest if entry.split == "dev"]
     others = random.Random(0).sample([e for e in rest if e.split != "dev"], k=sum(e.split != "dev" for e in rest))  # noqa: S311
     chosen += [*dev, *others][: max(0, pool - len(chosen))]
-    texts = tuple(prompts.raw_text(entry.item, template) for entry in chosen)
+    texts = tuple(templates.raw_text(entry.item, template) for entry in chosen)
     return DevSet(tuple(entry.id for entry in chosen), texts, tuple(asked for asked in sets if asked.relevant))
 
 
@@ -79,7 +80,7 @@ def _inside(asked: QuerySet, known: dict[str, Entry]) -> QuerySet:
     return QuerySet(asked.name, asked.texts, {query: asked.items[query] for query in kept if query in asked.items}, kept)
 
 
-def _own(entries: Sequence[Entry], template: prompts.Template, count: int) -> QuerySet:
+def _own(entries: Sequence[Entry], template: templates.Template, count: int) -> QuerySet:
     as_train = [replace(entry, split="train") for entry in entries if entry.split == "dev"]
     pairs = from_catalogue(Trainable(as_train, template), 0, ("sentence",)).get("sentence", []) if as_train else []
     kept = pairs[:count]

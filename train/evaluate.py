@@ -18,13 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee import prompts
 from matinee.conversion import write_atomically
 from matinee.corpus import SPLITS, read_corpus
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
 from matinee.settings.load import load_settings
+from matinee.text import templates
 from train import ablation, measure, report, runs, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
@@ -42,7 +42,7 @@ def main(
     descriptions: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
     ] = None,
-    template: Annotated[str, typer.Option(help="of the embedded text: plain, as it is served, or full")] = prompts.DENSE_TEMPLATE,
+    template: Annotated[str, typer.Option(help="of the embedded text: plain, as it is served, or full")] = templates.DENSE_TEMPLATE,
     fusion: Annotated[list[str] | None, typer.Option(help="linear:BM25_WEIGHT, dbsf, rrf:K:DENSE:SPARSE; repeatable; else a grid")] = None,
     recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
     precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto",

@@ -26,11 +26,11 @@ from typing import Annotated, Any, Literal, cast, get_args
 import orjson
 import typer
 
-from matinee import grounding, prompts
 from matinee.corpus import Entry, Split, read_corpus
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
 from matinee.items import Item
+from matinee.text import fact_checks, templates
 from train import runs
 from train.pairs import NEVER, Trainable
 
@@ -76,7 +76,7 @@ def main(
     _check(target, given, sets, teacher)
     limit = min(limit or SMOKE, SMOKE) if smoke else limit
     manifest = runs.read_manifest(prepared, "prepare")
-    options = {"target": target, "given": given, "limit": limit, "seed": seed, "text_version": prompts.TEXT_VERSION}
+    options = {"target": target, "given": given, "limit": limit, "seed": seed, "text_version": templates.TEXT_VERSION}
     inputs = dict(manifest["outputs"]) | _hashes(sets, teacher)
     if runs.finished(out, "instructions", options, inputs):
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
@@ -149,8 +149,8 @@ def _taught(items: Mapping[str, Item], path: Path) -> tuple[list[Pair], dict[str
         item = items.get(row["id"])
         if item is None or row.get("source") == "template":
             continue
-        text = prompts.one_line(row["description"])
-        problems = grounding.violations(text, item)
+        text = templates.one_line(row["description"])
+        problems = fact_checks.violations(text, item)
         refused.update({problem.partition(":")[0] for problem in problems})
         if not problems:
             pairs[row["id"]] = Pair(row["id"], item, text)
@@ -209,16 +209,16 @@ def _said(items: Mapping[str, Item], queries: QuerySet) -> dict[str, list[str]]:
 def _sentence(name: str, texts: Sequence[str]) -> str:
     """A kind of words as sentences; keywords and searches on one line, each once, those of a pair by themselves."""
     if name in WHOLE:
-        return prompts.join_sentences(texts[0])
+        return templates.join_sentences(texts[0])
     words = dict.fromkeys(word.strip() for text in sorted(texts) for word in text.split(",") if word.strip())
     line = ", ".join(words)
-    return prompts.join_sentences(line[:1].upper() + line[1:])
+    return templates.join_sentences(line[:1].upper() + line[1:])
 
 
 def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     with path.open("wb") as out:
         for pair in pairs:
-            row = {"id": pair.id, "item": pair.item.facts(), "text": prompts.one_line(pair.text), "ends": pair.ends}
+            row = {"id": pair.id, "item": pair.item.facts(), "text": templates.one_line(pair.text), "ends": pair.ends}
             out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import orjson
 
-from matinee import grounding
 from matinee.corpus import Entry
 from matinee.errors import SourceError
 from matinee.items import Item
+from matinee.text import fact_checks
 from train.sheets import PREFERENCE, Sheet, read_sheet
 
 
@@ -45,7 +45,7 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[J
     if not judgments:
         raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
     # They may prefer an invention. It is counted, and what it does to the model is the guard's business.
-    invented = sum(bool(grounding.violations(judgment.chosen, judgment.item)) for judgment in judgments)
+    invented = sum(bool(fact_checks.violations(judgment.chosen, judgment.item)) for judgment in judgments)
     return judgments, dict(counts) | {
         "judgments": len(judgments),
         "undecided": len(votes) - len(judgments),

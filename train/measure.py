@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from matinee import evaluation, prompts, retrieval
+from matinee import evaluation, retrieval
 from matinee.corpus import Entry
 from matinee.embedder import Embedder
 from matinee.evalsets import QuerySet
@@ -20,6 +20,7 @@ from matinee.evaluation import Measure
 from matinee.likeness import item_vector
 from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import FactWeights
+from matinee.text import templates
 
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
 K = 10
@@ -33,7 +34,7 @@ _RANDOM_PAIRS = 50
 class Texts:
     """Which text an item is embedded as."""
 
-    template: prompts.Template = prompts.DENSE_TEMPLATE
+    template: templates.Template = templates.DENSE_TEMPLATE
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Corpus:
         self.rows = {id: row for row, id in enumerate(self.ids)}
 
     def texts(self, kind: Texts) -> list[str]:
-        return [prompts.raw_text(entry.item, kind.template) for entry in self.entries]
+        return [templates.raw_text(entry.item, kind.template) for entry in self.entries]
 
     def pool(self, name: str | None) -> np.ndarray[Any, Any] | None:
         """The columns that were judged for a kind of label; None where all were."""
@@ -89,7 +90,7 @@ def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
     def score(asked: QuerySet) -> Scores:
         if asked.of_items:
             return retrieval.cosine(documents[[corpus.rows[asked.items[query]] for query in asked.relevant]], documents)
-        return retrieval.cosine(encoder([prompts.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
+        return retrieval.cosine(encoder([templates.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
 
     return score
 
@@ -103,7 +104,7 @@ def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeigh
 
 def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
     """By the words of the text that is indexed for them."""
-    texts = corpus.texts(Texts(prompts.SPARSE_TEMPLATE))
+    texts = corpus.texts(Texts(templates.SPARSE_TEMPLATE))
     ready = scorer(texts)
 
     def score(asked: QuerySet) -> Scores:

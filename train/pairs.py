@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from matinee import prompts, retrieval
+from matinee import retrieval
 from matinee.corpus import Entry
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.text import templates
 
 NEVER = ("text_tag",)
 """Sets that are there to be judged by only."""
@@ -46,12 +47,12 @@ class Pair:
 class Trainable:
     """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here."""
 
-    def __init__(self, entries: Sequence[Entry], template: prompts.Template = prompts.DENSE_TEMPLATE) -> None:
+    def __init__(self, entries: Sequence[Entry], template: templates.Template = templates.DENSE_TEMPLATE) -> None:
         self.template = template
         self.entries = [entry for entry in entries if entry.split == "train"]
         if not self.entries:
             raise SourceError("no item of the split train: nothing to train on")
-        self.texts = [prompts.raw_text(entry.item, template) for entry in self.entries]
+        self.texts = [templates.raw_text(entry.item, template) for entry in self.entries]
         self.rows = {entry.id: row for row, entry in enumerate(self.entries)}
 
     def text(self, id: str) -> str:
@@ -72,7 +73,7 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
         named = queries.items.get(query)
         if named is not None and named not in items.rows:
             continue
-        anchor = items.text(asked) if asked is not None else prompts.query_text(queries.texts[query])
+        anchor = items.text(asked) if asked is not None else templates.query_text(queries.texts[query])
         pairs += [
             Pair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), asked, id)
             for id in sorted(relevant)
@@ -83,7 +84,7 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
 
 def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[Pair]]:
     """What a model says of an item -> the item: queries that nobody has to write (Bonifacio et al. 2022, "InPars")."""
-    told = {id: prompts.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
+    told = {id: templates.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
     pairs = [Pair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in told.items()]
     return {"description": pairs} if pairs else {}
 
@@ -106,7 +107,7 @@ def _sentences(items: Trainable, random: random.Random) -> Iterator[Pair]:
         rest = entry.item.model_copy(update={"overview": entry.item.overview.replace(chosen, " ")})
         # Whole words: "It" stands in every second one.
         anchor = re.sub(rf"(?<!\w){re.escape(entry.item.title)}(?!\w)", entry.item.kind, chosen, flags=re.IGNORECASE)
-        yield Pair("sentence", f"sentence/{entry.id}", anchor, prompts.raw_text(rest, items.template), entry.id, entry.id)
+        yield Pair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
 def _titles(items: Trainable, random: random.Random) -> Iterator[Pair]:
@@ -129,7 +130,7 @@ def _genres(items: Trainable, random: random.Random) -> Iterator[Pair]:
         genres = " ".join(genre.casefold() for genre in random.sample(item.genres, min(len(item.genres), random.choice((1, 2)))))
         about = " and ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
         form = random.choice(("{era} {genres} {kind} about {about}", "{genres} {kind} with {about}", "{about} {genres}"))
-        text = prompts.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
+        text = templates.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
         yield Pair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
 
@@ -140,7 +141,7 @@ def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[Pair]:
     for entry, words in zip(items.entries, carried, strict=True):
         for word in words:
             if spread[word] <= most:
-                yield Pair("keyword", f"keyword/{word}", prompts.query_text(word), items.text(entry.id), None, entry.id)
+                yield Pair("keyword", f"keyword/{word}", templates.query_text(word), items.text(entry.id), None, entry.id)
 
 
 def unasked(found: Mapping[str, list[Pair]], folder: Path) -> dict[str, list[Pair]]:

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from matinee import prompts
 from matinee.conversion import write_atomically
 from matinee.corpus import Entry
 from matinee.errors import SettingsError, SourceError
+from matinee.text import templates
 
 Model = Literal["base", "tuned"]
 Row = dict[str, str]
@@ -129,9 +129,9 @@ def blinded(
     for entry in sorted(entries, key=lambda entry: _order(seed, rater, entry.id)):
         a: Model = "base" if _order(seed, rater, entry.id, "side")[0] % 2 else "tuned"
         b: Model = "tuned" if a == "base" else "base"
-        facts = BETWEEN_FACTS.join(prompts.facts_text(entry.item).split("\n"))
+        facts = BETWEEN_FACTS.join(templates.facts_text(entry.item).split("\n"))
         shown = (entry.id, entry.item.title, facts, texts[a][entry.id], texts[b][entry.id])
-        rows.append(dict(zip(SHOWN, map(prompts.one_line, shown), strict=True)) | dict.fromkeys(form.asks, ""))
+        rows.append(dict(zip(SHOWN, map(templates.one_line, shown), strict=True)) | dict.fromkeys(form.asks, ""))
         first[entry.id] = a
     return rows, first
 

@@ -20,12 +20,12 @@ from typing import Annotated, Any, Literal, cast, get_args
 import orjson
 import typer
 
-from matinee import prompts
 from matinee.corpus import read_corpus
 from matinee.descriptions import read_descriptions
 from matinee.embedder import Embedder
 from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
+from matinee.text import templates
 from train import negatives, pairs, runs
 
 SMOKE = 200
@@ -54,13 +54,13 @@ def main(
     ] = 0.95,
     template: Annotated[
         str, typer.Option(help="plain: 'Title. Overview', as served; full: 'Title (year). Genres. Overview'")
-    ] = prompts.DENSE_TEMPLATE,
+    ] = templates.DENSE_TEMPLATE,
     model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} rows")] = False,
 ) -> None:
     """Write triplets and pairs for train.embedder."""
-    if miner not in get_args(negatives.Miner) or template not in get_args(prompts.Template):
+    if miner not in get_args(negatives.Miner) or template not in get_args(templates.Template):
         raise SettingsError(f"--negatives {miner}, --template {template}: use none, bm25, encoder or both, and full or plain")
     manifest = runs.read_manifest(prepared, "prepare")
     given = _weights(weight or [])
@@ -72,7 +72,7 @@ def main(
     if runs.finished(out, "triplets", options, inputs):
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
-    items = pairs.Trainable(read_corpus(prepared), cast("prompts.Template", template))
+    items = pairs.Trainable(read_corpus(prepared), cast("templates.Template", template))
     found = pairs.from_catalogue(items, seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
     if sets is not None:
         found = pairs.unasked(found, sets) | pairs.from_sets(items, sets)

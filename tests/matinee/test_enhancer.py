@@ -137,7 +137,7 @@ def test_another_wording_of_the_prompt_has_another_digest(monkeypatch: pytest.Mo
         return Enhancer(Fake(GOOD), EnhancerSettings(), model_digest="d", adapter_digest=adapter).info()["prompt_digest"]
 
     as_it_is, bare = digest(), digest("a")
-    monkeypatch.setattr("matinee.prompts.ANSWER", "In short:")
+    monkeypatch.setattr("matinee.text.templates.ANSWER", "In short:")
     assert len({as_it_is, bare, digest(), digest("a")}) == 4
 
 

@@ -12,12 +12,12 @@ from linear_time import LENGTH, Shape, is_linear
 from product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_patterns
 from pydantic import Field, TypeAdapter
 
-from matinee import grounding, prose
 from matinee.catalogue import cells, columns, dates, numerals
 from matinee.corpus import franchise
 from matinee.items import Item
-from matinee.prompts import join_sentences
 from matinee.sparse import normalised, title_trigrams
+from matinee.text import cleaning, fact_checks
+from matinee.text.templates import join_sentences
 
 PATTERNS = product_patterns()
 
@@ -34,9 +34,9 @@ def test_the_expressions_are_found() -> None:
     found = {(pattern.where.partition(":")[0], method) for pattern in PATTERNS for method in pattern.methods}
     # Compiled and used elsewhere, in a tuple, in a mapping, inline, put together when it runs.
     assert {
-        ("matinee/prose.py", "finditer"),
+        ("matinee/text/cleaning.py", "finditer"),
         ("matinee/catalogue/numerals.py", "fullmatch"),
-        ("matinee/grounding.py", "search"),
+        ("matinee/text/fact_checks.py", "search"),
         ("matinee/corpus.py", "split"),
         ("train/pairs.py", "sub"),
     } <= found
@@ -91,15 +91,15 @@ def _item(overview: str) -> Item:
 
 SENTENCE = "Written and directed by Xavier Young, it stars Zoe Quill, a comedy film of 1999."
 FUNCTIONS: dict[str, Callable[[str], Any]] = {
-    "whole_sentences": prose.whole_sentences,
-    "clean": prose.clean,
-    "words": prose.words,
-    "loops": prose.loops,
-    "violations": lambda text: grounding.violations(text, _item("A thief and a detective.")),
-    "violations of an overview": lambda text: grounding.violations(f"{SENTENCE} {SENTENCE}", _item(text)),
-    "violations of both": lambda text: grounding.violations(text, _item(text)),
-    "grounded_part": lambda text: grounding.grounded_part(text, _item(text)),
-    "adherence": lambda text: grounding.adherence(text, _item(text)),
+    "whole_sentences": cleaning.whole_sentences,
+    "clean": cleaning.clean,
+    "words": cleaning.words,
+    "loops": cleaning.loops,
+    "violations": lambda text: fact_checks.violations(text, _item("A thief and a detective.")),
+    "violations of an overview": lambda text: fact_checks.violations(f"{SENTENCE} {SENTENCE}", _item(text)),
+    "violations of both": lambda text: fact_checks.violations(text, _item(text)),
+    "grounded_part": lambda text: fact_checks.grounded_part(text, _item(text)),
+    "adherence": lambda text: fact_checks.adherence(text, _item(text)),
     "franchise": franchise,
     "normalised": normalised,
     "title_trigrams": title_trigrams,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from matinee.index import Hit, Vector
 from matinee.items import Item
-from matinee.prompts import Shared
 from matinee.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
+from matinee.text.templates import Shared
 
 FILM = Item(
     kind="film",

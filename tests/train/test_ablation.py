@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matinee import prompts
 from matinee.corpus import Entry
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
-from matinee.item_texts import ItemTexts
 from matinee.items import Item
 from matinee.settings.tree import SearchSettings
+from matinee.text import templates
+from matinee.text.recipe import ItemTexts
 from train import ablation, report
 from train.ablation import BOTH, Written
 from train.measure import Corpus
@@ -95,7 +95,7 @@ def test_two_vectors_are_the_larger_or_the_sum_of_two_cosines() -> None:
 
 def test_the_recipe_both_is_what_the_index_would_hold() -> None:
     encoder = WordEncoder()
-    index = ablation.Index(corpus(), encoder, "all metadata", prompts.DENSE_TEMPLATE)  # type: ignore[arg-type]
+    index = ablation.Index(corpus(), encoder, "all metadata", templates.DENSE_TEMPLATE)  # type: ignore[arg-type]
     [scores] = [
         arm.score(ASKED) for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings(), EVERY) if (arm.way, arm.name) == ("dense", BOTH)
     ]

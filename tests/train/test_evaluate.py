@@ -13,7 +13,7 @@ import pytest
 import qdrant_edge as edge
 from typer.testing import CliRunner, Result
 
-from matinee import evalsets, index_edge_query, prompts, retrieval
+from matinee import evalsets, index_edge_query, retrieval
 from matinee.cli import app as cli
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
@@ -22,6 +22,7 @@ from matinee.index import Hybrid, Search
 from matinee.items import Item
 from matinee.settings.tree import SearchSettings
 from matinee.sparse import Bm25Encoder
+from matinee.text import templates
 from train import evaluate, measure, prepare, report, runs, tables
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def corpus(count: int = 6) -> measure.Corpus:
 
 
 def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) -> None:
-    texts = [prompts.raw_text(entry.item, "full") for entry in read_corpus(prepared)]
+    texts = [templates.raw_text(entry.item, "full") for entry in read_corpus(prepared)]
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(texts) + 1, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

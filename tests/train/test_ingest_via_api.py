@@ -125,7 +125,7 @@ def test_the_index_is_the_one_that_local_models_build(run: Any, settings: Settin
     kept = found[KEPT.uid("demo")]
     assert (kept.payload["origin"], {hit.payload["origin"] for hit in found.values()}) == ("api", {"file", "api"})
     embedder = local_graph.embedder_replica().slot.model
-    from matinee.prompts import embedded_text
+    from matinee.text.templates import embedded_text
 
     for hit in list(found.values())[:5]:
         [vector] = embedder.encode([embedded_text(Item.model_validate(hit.payload["item"]), None, "raw")], kind="document")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee import prompts
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.evalsets import QuerySet, write_set
 from matinee.items import Item
+from matinee.text import templates
 from train import negatives, pairs, prepare, runs, triplets
 
 
@@ -54,7 +54,7 @@ def test_sets_that_judge_only_are_never_trained_on(pairs_folder: Path) -> None:
 
 
 def test_ids_and_texts_belong_together(prepared: Path, pairs_folder: Path) -> None:
-    texts = {entry.id: prompts.raw_text(entry.item) for entry in read_corpus(prepared)}
+    texts = {entry.id: templates.raw_text(entry.item) for entry in read_corpus(prepared)}
     for path in sorted(pairs_folder.glob("*.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             assert row["negative"] == texts[row["ids"]["negative"]]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from matinee import prompts
 from matinee.items import Item
-from matinee.prose import MIN_WORDS, WORD, loops, runs, usable, whole_sentences, words
+from matinee.text import templates
+from matinee.text.cleaning import MIN_WORDS, WORD, loops, runs, usable, whole_sentences, words
 
 # Chosen on some 60 answers of the 270M base model: below it every plot was made up, above it most were a summary.
 MIN_SUPPORT = 0.3
@@ -234,7 +234,7 @@ def _genre_words(genre: str) -> tuple[str, ...]:
 
 
 def _facts(item: Item) -> str:
-    return f"{prompts.facts_text(item)} {item.language or ''}"
+    return f"{templates.facts_text(item)} {item.language or ''}"
 
 
 def _stem(word: str) -> str:
@@ -252,5 +252,8 @@ def _surname(name: str) -> str:
 
 # What the worked examples told: said of another item, it is an echo.
 _LENT = {
-    run for example, answer in prompts.EXAMPLES for text in (example.overview, whole_sentences(answer)[-1]) for run in runs(words(text), 5)
+    run
+    for example, answer in templates.EXAMPLES
+    for text in (example.overview, whole_sentences(answer)[-1])
+    for run in runs(words(text), 5)
 }

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from matinee.item_texts import WEIGHT, ItemTexts
 from matinee.items import Item
 from matinee.settings.tree import Recipe
+from matinee.text.recipe import WEIGHT, ItemTexts
 
 HEAT, ALIEN = Item(kind="film", title="Heat", overview="A thief."), Item(kind="film", title="Alien", overview="A ship.")
 AXES = np.eye(4, dtype=np.float32)

@@ -1,12 +1,12 @@
-"""`matinee.prompts`: texts without holes, prompts of a bounded size, reasons that name only what is shared."""
+"""`matinee.text.templates`: texts without holes, prompts of a bounded size, reasons that name only what is shared."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee import prompts
 from matinee.items import Item
-from matinee.prompts import Shared
+from matinee.text import templates
+from matinee.text.templates import Shared
 
 FILM = Item(
     kind="film",
@@ -32,8 +32,8 @@ items = st.builds(
 
 
 def test_raw_text_has_the_two_templates() -> None:
-    assert prompts.raw_text(FILM, "full") == "Mad Max: Fury Road (2015). Action, Science Fiction. Max runs across the desert."
-    assert prompts.raw_text(FILM, "plain") == "Mad Max: Fury Road. Max runs across the desert."
+    assert templates.raw_text(FILM, "full") == "Mad Max: Fury Road (2015). Action, Science Fiction. Max runs across the desert."
+    assert templates.raw_text(FILM, "plain") == "Mad Max: Fury Road. Max runs across the desert."
 
 
 @pytest.mark.parametrize(
@@ -47,45 +47,50 @@ def test_raw_text_has_the_two_templates() -> None:
     ],
 )
 def test_raw_text_ends_each_sentence_once(title: str, overview: str, expected: str) -> None:
-    assert prompts.raw_text(Item(title=title, overview=overview)) == expected
+    assert templates.raw_text(Item(title=title, overview=overview)) == expected
 
 
 @given(items)
 def test_texts_have_no_holes(item: Item) -> None:
-    texts = [prompts.raw_text(item, "full"), prompts.raw_text(item, "plain"), prompts.facts_text(item), prompts.template_description(item)]
-    for text in [*texts, prompts.lead(item)]:
+    texts = [
+        templates.raw_text(item, "full"),
+        templates.raw_text(item, "plain"),
+        templates.facts_text(item),
+        templates.template_description(item),
+    ]
+    for text in [*texts, templates.lead(item)]:
         assert "None" not in text
         assert "()" not in text
         assert text == text.strip()
-    assert all(line.split(":", 1)[1].strip() for line in prompts.facts_text(item).splitlines())
+    assert all(line.split(":", 1)[1].strip() for line in templates.facts_text(item).splitlines())
 
 
 def test_recipes_say_which_text_is_embedded() -> None:
-    raw = prompts.raw_text(FILM)
+    raw = templates.raw_text(FILM)
     told = "Mad Max: Fury Road is a chase."
-    assert prompts.embedded_text(FILM, told, "raw") == raw
-    assert prompts.embedded_text(FILM, told, "enhanced") == told
-    assert prompts.embedded_text(FILM, told, "both") == f"{raw} {told}"
-    assert prompts.embedded_text(FILM, "A chase.", "enhanced") == "Mad Max: Fury Road. A chase."
+    assert templates.embedded_text(FILM, told, "raw") == raw
+    assert templates.embedded_text(FILM, told, "enhanced") == told
+    assert templates.embedded_text(FILM, told, "both") == f"{raw} {told}"
+    assert templates.embedded_text(FILM, "A chase.", "enhanced") == "Mad Max: Fury Road. A chase."
 
 
 @pytest.mark.parametrize("recipe", ["raw", "enhanced", "both"])
 @pytest.mark.parametrize("description", [None, "", " \n"])
-def test_an_item_without_description_has_its_raw_text(recipe: prompts.Recipe, description: str | None) -> None:
-    assert prompts.embedded_text(FILM, description, recipe) == prompts.raw_text(FILM)
+def test_an_item_without_description_has_its_raw_text(recipe: templates.Recipe, description: str | None) -> None:
+    assert templates.embedded_text(FILM, description, recipe) == templates.raw_text(FILM)
 
 
 def test_words_are_found_that_vectors_leave_out() -> None:
-    assert "2015" not in prompts.embedded_text(FILM, None, "raw")
-    assert "2015" in prompts.embedded_text(FILM, None, "raw", template=prompts.SPARSE_TEMPLATE)
+    assert "2015" not in templates.embedded_text(FILM, None, "raw")
+    assert "2015" in templates.embedded_text(FILM, None, "raw", template=templates.SPARSE_TEMPLATE)
 
 
 def test_a_query_is_only_put_in_order() -> None:
-    assert prompts.query_text("  a film\n about  trust ") == "a film about trust"
+    assert templates.query_text("  a film\n about  trust ") == "a film about trust"
 
 
 def test_the_facts_hold_everything_there_is() -> None:
-    assert prompts.facts_text(FILM).splitlines() == [
+    assert templates.facts_text(FILM).splitlines() == [
         "Title: Mad Max: Fury Road",
         "Kind: film",
         "Year: 2015",
@@ -99,10 +104,10 @@ def test_the_facts_hold_everything_there_is() -> None:
 
 
 def test_a_form_prompt_shows_examples_and_ends_where_the_answer_begins() -> None:
-    text = prompts.enhancer_prompt(FILM)
-    assert text.count(prompts.ANSWER) == 3
-    assert text.endswith(f"Overview: Max runs across the desert.\n{prompts.ANSWER}")
-    assert prompts.enhancer_prompt(FILM, examples=0).startswith("Title: Mad Max")
+    text = templates.enhancer_prompt(FILM)
+    assert text.count(templates.ANSWER) == 3
+    assert text.endswith(f"Overview: Max runs across the desert.\n{templates.ANSWER}")
+    assert templates.enhancer_prompt(FILM, examples=0).startswith("Title: Mad Max")
 
 
 class Chat:
@@ -114,7 +119,7 @@ class Chat:
 
 
 def test_a_chat_prompt_asks_and_gives_the_facts() -> None:
-    text = prompts.enhancer_prompt(FILM, Chat())
+    text = templates.enhancer_prompt(FILM, Chat())
     assert text.startswith("<turn>Write two or three sentences that describe this film")
     assert "Director: George Miller" in text
     assert "Salt Road" not in text
@@ -133,7 +138,7 @@ def test_a_chat_prompt_asks_and_gives_the_facts() -> None:
     ],
 )
 def test_the_lead_is_made_of_facts(item: Item, expected: str) -> None:
-    assert prompts.lead(item) == expected
+    assert templates.lead(item) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,12 +157,12 @@ def test_the_lead_is_made_of_facts(item: Item, expected: str) -> None:
     ],
 )
 def test_a_reason_names_only_what_is_shared(shared: Shared, expected: str) -> None:
-    assert prompts.reason_sentence("One", "Two", shared) == f"If you enjoyed One, you might love Two {expected}"
+    assert templates.reason_sentence("One", "Two", shared) == f"If you enjoyed One, you might love Two {expected}"
 
 
 def test_the_template_description_states_the_facts() -> None:
-    text = prompts.template_description(FILM)
+    text = templates.template_description(FILM)
     assert text.startswith(
         "Mad Max: Fury Road (2015), film: action and science fiction, directed by George Miller, with Tom Hardy and Charlize"
     )
-    assert prompts.template_description(BARE) == "E.T."
+    assert templates.template_description(BARE) == "E.T."

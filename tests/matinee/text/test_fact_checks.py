@@ -1,4 +1,4 @@
-"""`matinee.grounding` and `matinee.prose`: what a text may say, and how an answer becomes plain prose."""
+"""`matinee.text.fact_checks` and `matinee.text.cleaning`: what a text may say, and how an answer becomes plain prose."""
 
 import unicodedata
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee import grounding, prompts, prose
-from matinee.grounding import Adherence
 from matinee.items import Item
+from matinee.text import cleaning, fact_checks, templates
+from matinee.text.fact_checks import Adherence
 
 FILM = Item(
     kind="film",
@@ -22,7 +22,7 @@ GOOD = "Inception (2010) is an action film directed by Christopher Nolan about C
 
 
 def test_a_grounded_text_has_no_violations() -> None:
-    assert grounding.violations(GOOD, FILM) == ()
+    assert fact_checks.violations(GOOD, FILM) == ()
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_a_grounded_text_has_no_violations() -> None:
 )
 def test_inventions_are_found_and_only_their_sentence_is_removed(addition: str, violation: str) -> None:
     text = f"{GOOD} {addition}"
-    assert violation in grounding.violations(text, FILM)
-    assert grounding.grounded_part(text, FILM) == GOOD
+    assert violation in fact_checks.violations(text, FILM)
+    assert fact_checks.grounded_part(text, FILM) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -56,37 +56,37 @@ def test_inventions_are_found_and_only_their_sentence_is_removed(addition: str, 
     ],
 )
 def test_what_the_facts_bear_out_may_be_said(addition: str) -> None:
-    assert grounding.violations(f"{GOOD} {addition}", FILM) == ()
+    assert fact_checks.violations(f"{GOOD} {addition}", FILM) == ()
 
 
 def test_a_made_up_plot_is_found() -> None:
     text = "Inception is an action film about a young family that must survive the winter after an oil spill near their village."
-    assert grounding.violations(text, FILM) == ("unsupported",)
-    assert grounding.grounded_part(text, FILM) == ""
+    assert fact_checks.violations(text, FILM) == ("unsupported",)
+    assert fact_checks.grounded_part(text, FILM) == ""
 
 
 def test_a_missing_genre_counts_but_its_text_stays() -> None:
     text = "Inception is about a thief who steals secrets from dreams."
-    assert grounding.violations(text, FILM) == ("missing: genre",)
-    assert grounding.grounded_part(text, FILM) == text
+    assert fact_checks.violations(text, FILM) == ("missing: genre",)
+    assert fact_checks.grounded_part(text, FILM) == text
 
 
 @pytest.mark.parametrize("text", ["", "A film.", "...", "\u200b"])
 def test_an_empty_answer_is_a_violation(text: str) -> None:
-    assert grounding.violations(text, FILM) == ("empty",)
+    assert fact_checks.violations(text, FILM) == ("empty",)
 
 
 def test_going_round_is_a_violation() -> None:
     text = "A thief steals the dreams and " + "a thief steals the dreams and " * 3 + "goes home in this action film."
-    assert "loop" in grounding.violations(text, FILM)
-    assert grounding.grounded_part(text, FILM) == ""
+    assert "loop" in fact_checks.violations(text, FILM)
+    assert fact_checks.grounded_part(text, FILM) == ""
 
 
 def test_adherence_is_the_share_of_required_facts() -> None:
-    assert grounding.adherence(GOOD, FILM) == Adherence(genre=True, person=True, year=True)
-    assert grounding.adherence("A sci-fi thief.", FILM) == Adherence(genre=True, person=False, year=False)
-    assert grounding.adherence("A sci-fi thief.", FILM).score == pytest.approx(1 / 3)
-    assert grounding.adherence("Anything.", Item(title="X")).score == 1
+    assert fact_checks.adherence(GOOD, FILM) == Adherence(genre=True, person=True, year=True)
+    assert fact_checks.adherence("A sci-fi thief.", FILM) == Adherence(genre=True, person=False, year=False)
+    assert fact_checks.adherence("A sci-fi thief.", FILM).score == pytest.approx(1 / 3)
+    assert fact_checks.adherence("Anything.", Item(title="X")).score == 1
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_adherence_is_the_share_of_required_facts() -> None:
     ],
 )
 def test_answers_become_plain_prose(answer: str, expected: str) -> None:
-    assert prose.clean(answer) == expected
+    assert cleaning.clean(answer) == expected
 
 
 @given(st.text(max_size=200))
 def test_cleaning_never_fails_and_leaves_no_control_characters(answer: str) -> None:
-    text = prose.clean(answer)
+    text = cleaning.clean(answer)
     assert not any(unicodedata.category(c)[0] == "C" for c in text)
-    grounding.violations(text, FILM)
+    fact_checks.violations(text, FILM)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_cleaning_never_fails_and_leaves_no_control_characters(answer: str) -> N
     ],
 )
 def test_sentences_end_where_they_end(text: str, sentences: list[str]) -> None:
-    assert prose.whole_sentences(text) == sentences
+    assert cleaning.whole_sentences(text) == sentences
 
 
 def test_the_worked_examples_pass_their_own_checks_and_echo_nowhere_else() -> None:
-    for example, answer in prompts.EXAMPLES:
-        assert [problem for problem in grounding.violations(answer, example) if problem != "echo of an example"] == []
-        assert grounding.adherence(answer, example).score == 1
+    for example, answer in templates.EXAMPLES:
+        assert [problem for problem in fact_checks.violations(answer, example) if problem != "echo of an example"] == []
+        assert fact_checks.adherence(answer, example).score == 1

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from matinee import prompts
 from matinee.embedder import Matrix
 from matinee.items import Item
 from matinee.settings.tree import Recipe
+from matinee.text import templates
 
 WEIGHT = 0.3
 """Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `prompts.TEXT_VERSION`."""
@@ -22,10 +22,10 @@ class ItemTexts:
 
     def __init__(self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe) -> None:
         first: Recipe = "raw" if recipe == "both" else recipe
-        texts = [prompts.embedded_text(item, told, first) for item, told in zip(items, descriptions, strict=True)]
+        texts = [templates.embedded_text(item, told, first) for item, told in zip(items, descriptions, strict=True)]
         self._count = len(texts)
         self._rows = [row for row, told in enumerate(descriptions) if recipe == "both" and (told or "").strip()]
-        self.flat = (*texts, *(prompts.embedded_text(items[row], descriptions[row], "enhanced") for row in self._rows))
+        self.flat = (*texts, *(templates.embedded_text(items[row], descriptions[row], "enhanced") for row in self._rows))
 
     def join(self, vectors: Matrix) -> Matrix:
         """float32[len(flat), d] of unit length -> float32[items, d] of unit length."""
