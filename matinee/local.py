@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from matinee import titles
-from matinee.embedder import Embedder
-from matinee.enhancer import Enhancer
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
 from matinee.index import Manifest, open_store
 from matinee.items import Item, ItemFilter
 from matinee.live import LiveIndex
+from matinee.models.embedder import Embedder
+from matinee.models.enhancer import Enhancer
 from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import Mode, Settings
 from matinee.text import templates

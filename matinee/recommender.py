@@ -16,9 +16,9 @@ from matinee.forensics import examine
 from matinee.index import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
 from matinee.items import ItemFilter
 from matinee.likeness import item_vector
+from matinee.models.bm25 import Bm25Encoder
 from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
-from matinee.sparse import Bm25Encoder
 from matinee.text.templates import reason_sentence
 
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from matinee.client import Server, ServerError
-from matinee.embedder import Kind
 from matinee.errors import FingerprintError, ModelError
 from matinee.items import Item
 from matinee.journal import Matrix, VectorJournal
+from matinee.models.embedder import Kind
 from matinee.settings.tree import Settings
 
 log = logging.getLogger(__name__)

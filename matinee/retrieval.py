@@ -12,7 +12,7 @@ from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from matinee.index import Sparse
-from matinee.sparse import Bm25Encoder
+from matinee.models.bm25 import Bm25Encoder
 
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]

@@ -14,10 +14,11 @@ import threading
 
 from rich.console import Console
 
-from matinee import demo, weights
+from matinee import demo
 from matinee.client import Server, read_server_file
 from matinee.errors import MatineeError
 from matinee.index import open_store
+from matinee.models import weights
 from matinee.settings.tree import Settings
 
 _READY_S = 300

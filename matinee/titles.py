@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.index import TITLE, Hit, Index, Lexical, Search
 from matinee.items import ItemFilter
-from matinee.sparse import normalised, title_trigrams
+from matinee.models.bm25 import normalised, title_trigrams
 
 MAX_TITLES = 20
 """How many titles one request may bring: each costs a search and a comparison with its candidates."""

@@ -25,12 +25,12 @@ import httpx
 import typer
 from rich.console import Console
 
-from matinee import weights
 from matinee.client import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
 from matinee.index import open_store
 from matinee.live import LiveIndex
+from matinee.models import weights
 from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from matinee.embedder import Kind
 from matinee.index import Point
 from matinee.items import Item, ItemFilter
+from matinee.models.embedder import Kind
 from matinee.recommender import RecommendCall, SearchCall
 from matinee.settings.tree import Recipe
 
@@ -30,7 +30,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """An item to describe; the result is a `matinee.enhancer.Description`."""
+    """An item to describe; the result is a `matinee.models.enhancer.Description`."""
 
     item: Item
 

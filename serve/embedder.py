@@ -1,10 +1,10 @@
-"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers. A shell around `matinee.embedder`."""
+"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers. A shell around `matinee.models.embedder`."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from matinee.embedder import Embedder
 from matinee.errors import DeadlineError, MatineeError
+from matinee.models.embedder import Embedder
 from matinee.settings.tree import EmbedderSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, still_wanted

@@ -1,12 +1,12 @@
-"""The Enhancer deployment: items -> checked descriptions, batched across callers. A shell around `matinee.enhancer`."""
+"""The Enhancer deployment: items -> checked descriptions, batched across callers. A shell around `matinee.models.enhancer`."""
 
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from matinee.enhancer import Enhancer
 from matinee.errors import DeadlineError
 from matinee.items import Item
+from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted

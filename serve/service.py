@@ -12,11 +12,11 @@ import numpy as np
 from cachetools import LRUCache, TTLCache
 
 from matinee import titles
-from matinee.embedder import Kind
-from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.index import Vector
 from matinee.items import MAX_OVERVIEW, Item
+from matinee.models.embedder import Kind
+from matinee.models.enhancer import Description
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates

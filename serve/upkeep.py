@@ -15,8 +15,8 @@ from matinee.index import Point, Vector, item_payload
 from matinee.indexing import item_point
 from matinee.items import Item
 from matinee.live import new_revision
+from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
-from matinee.sparse import Bm25Encoder
 from serve import calls
 from serve.errors import RequestError
 from serve.graph import Trace

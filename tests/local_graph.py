@@ -24,12 +24,12 @@ from waiting import HANG_S
 
 from matinee import demo
 from matinee.catalogue.reader import read_items
-from matinee.embedder import Embedder
-from matinee.enhancer import Description
 from matinee.errors import DeadlineError, MatineeError
 from matinee.index import open_store
 from matinee.indexing import Build, PointMaker
 from matinee.items import Item
+from matinee.models.embedder import Embedder
+from matinee.models.enhancer import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve import calls

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from matinee.conversion import quiet
+from matinee.models.convert import quiet
 
 NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = [

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from matinee import evaluation, retrieval
-from matinee.conversion import sha256
-from matinee.descriptions import read_descriptions
 from matinee.errors import SourceError
 from matinee.evalsets import QuerySet
 from matinee.items import Item
+from matinee.models.convert import sha256
+from matinee.models.descriptions import read_descriptions
 from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates

@@ -7,8 +7,8 @@ replaced. Does not choose the items and does not train.
 from collections.abc import Sequence
 from typing import Any
 
-from matinee import generation
-from matinee.generation import Writing
+from matinee.models import backends
+from matinee.models.backends import Writing
 from matinee.text import cleaning, fact_checks
 from train import completions
 from train.instructions import Pair
@@ -16,12 +16,12 @@ from train.instructions import Pair
 BATCH = 8
 
 
-class LiveBackend(generation.TransformersBackend):
+class LiveBackend(backends.TransformersBackend):
     """`generation`'s engine around a model that is in memory already."""
 
     def __init__(self, model: Any, tokenizer: Any, precision: str) -> None:
         self.precision, self.device, self.tokenizer = precision, str(model.device), tokenizer
-        self._stops = generation._Stops(tokenizer)
+        self._stops = backends._Stops(tokenizer)
         self._model = model
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import orjson
 import torch
 
-from matinee.conversion import quiet
-from matinee.embedder import load_model
 from matinee.errors import SettingsError, SourceError
+from matinee.models.convert import quiet
+from matinee.models.embedder import load_model
 
 Loss = Literal["triplet", "mnr", "cached", "guided"]
 

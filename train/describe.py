@@ -25,14 +25,14 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from matinee.conversion import write_atomically
 from matinee.corpus import SPLITS, Entry, read_corpus
-from matinee.enhancer import Enhancer
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import read_set, set_names
 from matinee.items import Item
+from matinee.models.bm25 import normalised
+from matinee.models.convert import write_atomically
+from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
-from matinee.sparse import normalised
 from train import runs
 
 Row = dict[str, Any]

@@ -18,9 +18,9 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.errors import SettingsError
+from matinee.models import weights
+from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import launch, runs

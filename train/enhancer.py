@@ -21,10 +21,10 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee import conversion, weights
-from matinee.artifacts import ArtifactStore, ModelManifest, Origin
-from matinee.conversion import write_atomically
 from matinee.errors import ModelError, SettingsError
+from matinee.models import convert, weights
+from matinee.models.convert import write_atomically
+from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import curves, launch, lora, runs
@@ -95,7 +95,7 @@ def main(
     if merge:
         _explained(_merge, settings, plan, out)
     if ct2:
-        _explained(conversion.to_ctranslate2, Path(plan["base"]), out / ADAPTER, out / CT2)
+        _explained(convert.to_ctranslate2, Path(plan["base"]), out / ADAPTER, out / CT2)
 
 
 def _plan(
@@ -196,7 +196,7 @@ def _samples(plan: dict[str, Any], result: dict[str, Any], path: Path) -> None:
 
 
 def _merge(settings: Settings, plan: dict[str, Any], out: Path) -> None:
-    conversion.merge(Path(plan["base"]), out / ADAPTER, out / MERGED)
+    convert.merge(Path(plan["base"]), out / ADAPTER, out / MERGED)
     report = runs.read_manifest(out, "enhancer")["report"]
     figures = {name: value for name, value in report["epochs"][-1].items() if name in ("bleu", "adherence", "clean")}
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / MERGED, _origin(settings, plan, figures))

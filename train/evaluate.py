@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee.conversion import write_atomically
 from matinee.corpus import SPLITS, read_corpus
-from matinee.embedder import Embedder
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.models.convert import write_atomically
+from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
 from train import ablation, measure, report, runs, tables

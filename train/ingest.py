@@ -32,12 +32,12 @@ from rich.table import Table
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
 from matinee.client import Server, ServerError
-from matinee.descriptions import Descriptions, read_descriptions
-from matinee.embedder import Embedder
 from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.index import open_store
 from matinee.indexing import Build, Outcome, PointMaker
 from matinee.items import Item
+from matinee.models.descriptions import Descriptions, read_descriptions
+from matinee.models.embedder import Embedder
 from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings

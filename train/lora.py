@@ -1,7 +1,7 @@
 """LoRA on a Gemma: the base as it is trained (NF4, 8 bit, bf16 or fp32), its adapter, and the adapter's form on disk.
 
-Knows PEFT and bitsandbytes, not Ray, data or trainers. How a model is loaded to serve is `matinee.generation`'s business, and how an
-adapter is merged `matinee.conversion`'s.
+Knows PEFT and bitsandbytes, not Ray, data or trainers. How a model is loaded to serve is `matinee.models.backends`'s business, and how an
+adapter is merged `matinee.models.convert`'s.
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from matinee import conversion, weights
-from matinee.conversion import write_atomically
 from matinee.errors import ModelError, SettingsError
+from matinee.models import convert, weights
+from matinee.models.convert import write_atomically
 
 # Named, since PEFT's own choice for Gemma is q and v alone.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -33,9 +33,9 @@ def load_base(folder: Path, precision: str, device: str) -> Any:
     """The base model, frozen and ready to be adapted. Raises `ModelError`."""
     check_precision(precision)
     try:
-        with conversion.quiet():
-            model = conversion.load_whole(
-                conversion.model_class(folder),
+        with convert.quiet():
+            model = convert.load_whole(
+                convert.model_class(folder),
                 folder,
                 dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
                 quantization_config=_quantization(precision),

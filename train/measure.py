@@ -14,10 +14,10 @@ import numpy as np
 
 from matinee import evaluation, retrieval
 from matinee.corpus import Entry
-from matinee.embedder import Embedder
 from matinee.evalsets import QuerySet
 from matinee.evaluation import Measure
 from matinee.likeness import item_vector
+from matinee.models.embedder import Embedder
 from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import FactWeights
 from matinee.text import templates

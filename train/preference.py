@@ -19,11 +19,11 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore, Origin
-from matinee.conversion import sha256
 from matinee.corpus import read_corpus
 from matinee.errors import ModelError, SourceError
+from matinee.models import weights
+from matinee.models.convert import sha256
+from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import curves, judgments, launch, lora, runs

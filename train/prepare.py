@@ -20,10 +20,10 @@ import typer
 
 from matinee import demo
 from matinee.catalogue.reader import ReadOptions, Report, read_items, write_rejects
-from matinee.conversion import sha256, write_atomically
 from matinee.corpus import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.errors import SourceError
 from matinee.items import Item
+from matinee.models.convert import sha256, write_atomically
 from train import runs
 
 

@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from matinee.conversion import sha256, write_atomically
 from matinee.errors import MatineeError, SourceError
+from matinee.models.convert import sha256, write_atomically
 
 P = ParamSpec("P")
 

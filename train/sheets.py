@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from matinee.conversion import write_atomically
 from matinee.corpus import Entry
 from matinee.errors import SettingsError, SourceError
+from matinee.models.convert import write_atomically
 from matinee.text import templates
 
 Model = Literal["base", "tuned"]

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore, Origin
-from matinee.conversion import quiet
 from matinee.errors import ModelError
+from matinee.models import weights
+from matinee.models.convert import quiet
+from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from train import runs
 from train.contrastive import load_base

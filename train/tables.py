@@ -13,8 +13,8 @@ import numpy as np
 from matinee import evaluation, retrieval
 from matinee.errors import SettingsError
 from matinee.evalsets import QuerySet
+from matinee.models.bm25 import normalised
 from matinee.settings.tree import FactWeights, SearchSettings
-from matinee.sparse import normalised
 from train import measure
 from train.measure import Corpus, Encoder, PerQuery, System, Texts
 

@@ -21,9 +21,9 @@ import orjson
 import typer
 
 from matinee.corpus import read_corpus
-from matinee.descriptions import read_descriptions
-from matinee.embedder import Embedder
 from matinee.errors import SettingsError
+from matinee.models.descriptions import read_descriptions
+from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
 from train import negatives, pairs, runs

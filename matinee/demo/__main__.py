@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from matinee.catalogue.reader import read_items
 from matinee.demo import DESCRIPTIONS, FILMS, MANIFEST
-from matinee.enhancer import Enhancer
+from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 
 

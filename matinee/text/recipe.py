@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from matinee.embedder import Matrix
 from matinee.items import Item
+from matinee.models.embedder import Matrix
 from matinee.settings.tree import Recipe
 from matinee.text import templates
 

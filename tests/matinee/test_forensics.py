@@ -10,9 +10,9 @@ from matinee.errors import IndexUnavailableError
 from matinee.forensics import failed
 from matinee.index import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
 from matinee.items import Item, ItemFilter, Range
+from matinee.models.bm25 import Bm25Encoder
 from matinee.recommender import Answer, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import SearchSettings
-from matinee.sparse import Bm25Encoder
 
 WORDS = ("castle", "castle night", "night", "sea", "sea castle", "train", "train night", "island")
 ITEMS = [Item(id=str(i), title=words, year=1990 + i, genres=("Drama",) if i % 2 else ("Horror",)) for i, words in enumerate(WORDS)]

@@ -32,7 +32,7 @@ from matinee.index import (
 )
 from matinee.index_edge_store import EdgeStore
 from matinee.items import Item, ItemFilter, Range
-from matinee.sparse import Bm25Encoder, title_trigrams
+from matinee.models.bm25 import Bm25Encoder, title_trigrams
 
 N, D = 200, 16
 GENRES = ["Drama", "Comedy", "Horror", "Science Fiction"]

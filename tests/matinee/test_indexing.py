@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from matinee import indexing
-from matinee.embedder import Embedder
 from matinee.errors import IndexUnavailableError
 from matinee.index import TEXT, Index, IndexStore, Point, open_store
 from matinee.indexing import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
 from matinee.items import Item
 from matinee.likeness import dimensions
 from matinee.live import LiveIndex, new_revision
+from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights, Settings
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from matinee.catalogue import cells, columns, dates, numerals
 from matinee.corpus import franchise
 from matinee.items import Item
-from matinee.sparse import normalised, title_trigrams
+from matinee.models.bm25 import normalised, title_trigrams
 from matinee.text import cleaning, fact_checks
 from matinee.text.templates import join_sentences
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from matinee.client import Server
-from matinee.embedder import Embedder
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
 from matinee.index import open_store
 from matinee.indexing import PointMaker
 from matinee.items import Item, ItemFilter, Range
 from matinee.live import LiveIndex, new_revision
 from matinee.local import Local
+from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
 
 NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}

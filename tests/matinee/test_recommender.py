@@ -8,12 +8,12 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from matinee.embedder import Embedder
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
 from matinee.index import Index, Vector, open_store
 from matinee.items import Item, ItemFilter, Range
 from matinee.likeness import item_vector
 from matinee.live import LiveIndex
+from matinee.models.embedder import Embedder
 from matinee.ranking import shared_facts
 from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import FactWeights, SearchSettings

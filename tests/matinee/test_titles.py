@@ -14,7 +14,7 @@ from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, To
 from matinee.index import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
 from matinee.index_edge_store import EdgeStore
 from matinee.items import Item
-from matinee.sparse import title_trigrams
+from matinee.models.bm25 import title_trigrams
 from matinee.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
 
 FILMS = [

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from waiting import HANG_S
 
-from matinee.artifacts import ArtifactStore, Origin
 from matinee.errors import MatineeError
 from matinee.items import Item
+from matinee.models.registry import ArtifactStore, Origin
 from serve import calls
 from serve.coalesce import timed
 from serve.enhancer import EnhancerReplica

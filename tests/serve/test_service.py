@@ -14,9 +14,9 @@ import pytest
 from waiting import HANG_S
 
 import serve.graph
-from matinee.enhancer import Description
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
+from matinee.models.enhancer import Description
 from matinee.recommender import Answer, RecommendCall, SearchCall
 from serve import calls, schemas
 from serve.errors import RequestError

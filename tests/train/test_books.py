@@ -86,7 +86,7 @@ def test_from_a_file_to_a_recommendation(
     job("embedder", pairs, "--prepared", prepared, "--out", tuned, "--fp32", "--epochs", "1")
     monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tuned / "model"))
     # Who loaded an enhancer now would fail: all descriptions are written.
-    monkeypatch.setattr("matinee.descriptions.Enhancer", None)
+    monkeypatch.setattr("matinee.models.descriptions.Enhancer", None)
     run(ingest.app, BOOKS, "--recipe", "both", "--descriptions", tmp_path / "descriptions.jsonl", "--rejects", tmp_path)
     asyncio.run(recommended(local_graph))
 

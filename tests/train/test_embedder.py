@@ -21,12 +21,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
 from waiting import until
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore
-from matinee.conversion import quiet
 from matinee.corpus import read_corpus
-from matinee.embedder import Embedder
 from matinee.errors import ModelError, SettingsError
+from matinee.models import weights
+from matinee.models.convert import quiet
+from matinee.models.embedder import Embedder
+from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 from train import embedder, fitting, runs

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore
 from matinee.errors import ModelError, SettingsError
+from matinee.models import weights
+from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import curves, enhancer, launch, lora, runs

@@ -20,8 +20,8 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet
 from matinee.index import Hybrid, Search
 from matinee.items import Item
+from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import SearchSettings
-from matinee.sparse import Bm25Encoder
 from matinee.text import templates
 from train import evaluate, measure, prepare, report, runs, tables
 

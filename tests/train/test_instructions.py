@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from matinee import evalsets
 from matinee.corpus import read_corpus
-from matinee.enhancer import Enhancer
 from matinee.errors import SettingsError, SourceError
 from matinee.items import Item
+from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
 from train import completions, instructions, runs
 from train.instructions import Pair, read_pairs

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SourceError
+from matinee.models import weights
+from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import dpo, instructions, judgments, launch, preference, runs, sft

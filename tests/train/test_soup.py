@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore
-from matinee.embedder import Embedder
+from matinee.models import weights
+from matinee.models.embedder import Embedder
+from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 from train import runs, soup

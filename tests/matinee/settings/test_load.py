@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from matinee.errors import SettingsError
+from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.load import PROFILES, load_settings
 from matinee.settings.serving import SCOPES
 from matinee.settings.tree import LANGUAGES, EnhancerSettings, Settings
-from matinee.sparse import Bm25Encoder
 
 HASH = "0" * 64
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
-from matinee import conversion, weights
 from matinee.errors import ModelError
+from matinee.models import convert, weights
 
 PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2")
 
@@ -160,9 +160,9 @@ class TransformersBackend:
         self.tokenizer = _tokenizer(model_dir)
         self._stops = _Stops(self.tokenizer)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        with conversion.quiet():
-            model = conversion.load_whole(
-                conversion.model_class(model_dir),
+        with convert.quiet():
+            model = convert.load_whole(
+                convert.model_class(model_dir),
                 model_dir,
                 dtype=dtype,
                 quantization_config=_quantization(precision),

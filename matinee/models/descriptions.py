@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import orjson
 from rich.console import Console
 
-from matinee.enhancer import Enhancer
 from matinee.errors import SourceError
 from matinee.items import Item
+from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import Settings
 from matinee.text import templates
 

@@ -1,4 +1,4 @@
-"""`matinee.artifacts` and `matinee models`: publishing, finding, verifying, on a folder and on a remote file system."""
+"""`matinee.models.registry` and `matinee models`: publishing, finding, verifying, on a folder and on a remote file system."""
 
 import json
 import shutil
@@ -14,15 +14,15 @@ import yaml
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from matinee import weights
-from matinee.artifacts import ArtifactStore, ModelManifest, Origin
 from matinee.cli import app
-from matinee.embedder import Embedder
 from matinee.errors import ModelError
+from matinee.models import weights
+from matinee.models.embedder import Embedder
+from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 
-CHART = Path(__file__).parents[2] / "helm" / "matinee"
+CHART = Path(__file__).parents[3] / "helm" / "matinee"
 ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
 
 

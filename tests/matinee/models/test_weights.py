@@ -1,4 +1,4 @@
-"""`matinee.weights` and `matinee.conversion`: names to folders, refusals, digests, building once."""
+"""`matinee.models.weights` and `matinee.models.convert`: names to folders, refusals, digests, building once."""
 
 import importlib.metadata
 import json
@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 from waiting import HANG_S
 
-from matinee import conversion, weights
 from matinee.errors import ModelError
+from matinee.models import convert, weights
 
 
 def make_model(folder: Path, *, width: int = 8) -> Path:
@@ -167,7 +167,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_contents_alone(tmp_path: Path) -> None:
     one, two = make_model(tmp_path / "one"), make_model(tmp_path / "two")
     (two / "README.md").write_text("other words")
-    (two / conversion.MANIFEST).write_text("{}")
+    (two / convert.MANIFEST).write_text("{}")
     assert weights.digest(one) == weights.digest(two)
     (two / "tokenizer.json").write_text('{"other": 1}')
     assert weights.digest(one) != weights.digest(two)
@@ -180,7 +180,7 @@ def test_the_digest_of_a_large_model_is_remembered_until_a_file_changes(tmp_path
     monkeypatch.setattr(weights, "_SIDECAR_FROM", 0)
     first = weights.digest(model)
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "sha256", lambda path: pytest.fail("hashed again"))
+        patch.setattr(convert, "sha256", lambda path: pytest.fail("hashed again"))
         assert weights.digest(model) == first
     (model / "config.json").write_text('{"model_type": "other"}')
     assert weights.digest(model) != first
@@ -193,21 +193,21 @@ def build(into: Path) -> dict[str, Any]:
 
 
 def test_once_builds_once_and_lists_its_files(tmp_path: Path) -> None:
-    target = conversion.once(tmp_path / "models" / "m", build)
-    manifest = json.loads((target / conversion.MANIFEST).read_text())
+    target = convert.once(tmp_path / "models" / "m", build)
+    manifest = json.loads((target / convert.MANIFEST).read_text())
     assert manifest["files"]["part"]["size"] == 7
-    assert sorted(path.name for path in target.iterdir()) == [conversion.MANIFEST, "part"]
-    assert conversion.once(target, lambda into: pytest.fail("built again")) == target
+    assert sorted(path.name for path in target.iterdir()) == [convert.MANIFEST, "part"]
+    assert convert.once(target, lambda into: pytest.fail("built again")) == target
 
 
 def test_once_clears_what_a_killed_build_left_and_repairs_what_is_broken(tmp_path: Path) -> None:
     left = tmp_path / ".m.partial" / "model"
     left.mkdir(parents=True)
     (left / "half").write_text("x")
-    target = conversion.once(tmp_path / "m", build)
+    target = convert.once(tmp_path / "m", build)
     assert not left.exists()
     (target / "part").write_text("cut")
-    conversion.once(target, build)
+    convert.once(target, build)
     assert (target / "part").read_text() == "content"
 
 
@@ -217,7 +217,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(ModelError, match=r"cannot write the converted model .*No space left"):
-        conversion.once(tmp_path / "m", fail)
+        convert.once(tmp_path / "m", fail)
     assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
 
 

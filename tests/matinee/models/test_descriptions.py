@@ -1,4 +1,4 @@
-"""`matinee.descriptions`: written once, kept on disk, gone on with after a stop; on a fake enhancer that counts what it is asked."""
+"""`matinee.models.descriptions`: written once, kept on disk, gone on with after a stop; on a fake enhancer that counts what it is asked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from matinee import descriptions
-from matinee.descriptions import Descriptions
 from matinee.items import Item
+from matinee.models import descriptions
+from matinee.models.descriptions import Descriptions
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from matinee.conversion import load_whole, quiet
 from matinee.errors import ModelError
-from matinee.onnx import OnnxEncoder
+from matinee.models.bm25 import Bm25Encoder
+from matinee.models.convert import load_whole, quiet
+from matinee.models.onnx import OnnxEncoder
+from matinee.models.weights import digest, resolve
 from matinee.settings.tree import EmbedderSettings
-from matinee.sparse import Bm25Encoder
 from matinee.text import templates
-from matinee.weights import digest, resolve
 
 log = logging.getLogger(__name__)
 

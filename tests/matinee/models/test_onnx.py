@@ -1,4 +1,4 @@
-"""`matinee.onnx`: the exported graph gives the model's own vectors at any batch size and length, is made once, and never half."""
+"""`matinee.models.onnx`: the exported graph gives the model's own vectors at any batch size and length, is made once, and never half."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from matinee import onnx
-from matinee.embedder import load_model
-from matinee.onnx import OnnxEncoder
-from matinee.weights import resolve
+from matinee.models import onnx
+from matinee.models.embedder import load_model
+from matinee.models.onnx import OnnxEncoder
+from matinee.models.weights import resolve
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import fsspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from matinee import conversion, weights
 from matinee.errors import ModelError
+from matinee.models import convert, weights
 
 SHORTEST = 8
 """Characters of a digest that name a model, where they name only one."""
@@ -97,7 +97,7 @@ class ArtifactStore:
             raise ModelError(
                 f"{folder} holds {', '.join(odd)}, which artifacts don't carry: remove it, or save the model in safetensors form"
             )
-        files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=conversion.sha256(p)) for p in paths}
+        files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=convert.sha256(p)) for p in paths}
         kind: Literal["model", "adapter"] = "adapter" if weights.is_adapter(folder) else "model"
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = ModelManifest(digest=digest, kind=kind, created=created, origin=origin, files=files)
@@ -152,7 +152,7 @@ class ArtifactStore:
             self._download(manifest, into)
             return {"artifact": manifest.digest}
 
-        return conversion.once(models_dir / f"artifact-{manifest.digest}", build)
+        return convert.once(models_dir / f"artifact-{manifest.digest}", build)
 
     def _download(self, manifest: ModelManifest, into: Path) -> None:
         for name, entry in manifest.files.items():
@@ -162,7 +162,7 @@ class ArtifactStore:
                 self._fs.get_file(f"{self._root}/{manifest.digest}/files/{name}", str(target))
             except OSError as error:
                 raise ModelError(f"cannot fetch {name} of {manifest.digest} from {self.uri}: {error}") from error
-            if target.stat().st_size != entry.size or conversion.sha256(target) != entry.sha256:
+            if target.stat().st_size != entry.size or convert.sha256(target) != entry.sha256:
                 raise ModelError(f"{name} of {manifest.digest} under {self.uri} is not what its manifest says: it was changed or cut off")
         # The manifest could have been changed with the files; the digest that was asked for could not.
         if weights.digest(into) != manifest.digest:
@@ -195,12 +195,12 @@ def resolve(digest: str, *, models_dir: Path, uri: str | None) -> Path:
 def _local(digest: str, models_dir: Path) -> Path | None:
     wanted = digest.removeprefix("artifact:").lower()
     folder = models_dir / f"artifact-{wanted}"
-    if not _DIGEST.fullmatch(wanted) or not (folder / conversion.MANIFEST).is_file():
+    if not _DIGEST.fullmatch(wanted) or not (folder / convert.MANIFEST).is_file():
         return None
-    held = json.loads((folder / conversion.MANIFEST).read_text(encoding="utf-8"))
+    held = json.loads((folder / convert.MANIFEST).read_text(encoding="utf-8"))
     whole = all((folder / name).is_file() and (folder / name).stat().st_size == entry["size"] for name, entry in held["files"].items())
     return folder if whole else None
 
 
 def _ours(path: Path) -> bool:
-    return path.name == conversion.MANIFEST or path.name.startswith(".")
+    return path.name == convert.MANIFEST or path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""`matinee.enhancer`: the policy on a fake model and on a tiny Gemma 3, and the real one."""
+"""`matinee.models.enhancer`: the policy on a fake model and on a tiny Gemma 3, and the real one."""
 
 import time
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from matinee.enhancer import Enhancer
 from matinee.errors import DeadlineError, ModelError
-from matinee.generation import Answer, Writing
 from matinee.items import Item
+from matinee.models.backends import Answer, Writing
+from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
 
 FILM = Item(
@@ -97,7 +97,7 @@ def test_batches_have_the_set_size_and_answers_keep_their_order() -> None:
 
 def test_a_passed_deadline_is_an_error_and_a_late_batch_gets_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("matinee.enhancer.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr("matinee.models.enhancer.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
 
     class Slow(Fake):
         def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:

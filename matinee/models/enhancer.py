@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from matinee import generation, weights
 from matinee.errors import DeadlineError
-from matinee.generation import Answer, Backend, Writing
 from matinee.items import Item
+from matinee.models import backends, weights
+from matinee.models.backends import Answer, Backend, Writing
 from matinee.settings.tree import EnhancerSettings
 from matinee.text import cleaning, fact_checks, templates
 
@@ -94,9 +94,7 @@ class Enhancer:
         if settings.adapter is not None:
             adapter = weights.resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
             weights.check_adapter(adapter, model_dir, settings.model)
-        backend = generation.load(
-            model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress
-        )
+        backend = backends.load(model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress)
         return cls(backend, settings, model_digest=weights.digest(model_dir), adapter_digest=weights.digest(adapter) if adapter else None)
 
     def describe(self, items: Sequence[Item], *, deadline: float | None = None) -> list[Description]:

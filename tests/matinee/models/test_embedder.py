@@ -1,4 +1,4 @@
-"""`matinee.embedder`: MiniLM's golden vectors, and on tiny random encoders pooling, prompts, precisions, fingerprints, broken files."""
+"""The embedder: MiniLM's golden vectors, and on tiny random encoders pooling, prompts, precisions, fingerprints, broken files."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from matinee.conversion import quiet
-from matinee.embedder import MIN_COSINE, Embedder
 from matinee.errors import ModelError
+from matinee.models.convert import quiet
+from matinee.models.embedder import MIN_COSINE, Embedder
 from matinee.settings.tree import EmbedderSettings
 
 GOLDEN = {
@@ -165,7 +165,7 @@ def test_an_unfaithful_precision_is_never_chosen_and_refused_by_name(
     tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_encoder.save(tmp_path / "model")
-    monkeypatch.setattr("matinee.embedder.MIN_COSINE", 1.1)
+    monkeypatch.setattr("matinee.models.embedder.MIN_COSINE", 1.1)
     assert load(folder, precision="auto").precision == "fp32"
     for precision in ("bf16", "onnx"):
         with pytest.raises(ModelError, match=f"at {precision} differs from fp32"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee.sparse import Bm25Encoder, normalised, title_trigrams
+from matinee.models.bm25 import Bm25Encoder, normalised, title_trigrams
 
 
 def test_bm25_stems_drops_stop_words_and_folds_accents() -> None:

