@@ -27,9 +27,9 @@ from bench.serve import matinee_server
 from matinee import evalsets, evaluation
 from matinee.errors import MatineeError
 from matinee.evalsets import QuerySet
-from matinee.index import open_store
+from matinee.index.active import LiveIndex
+from matinee.index.types import open_store
 from matinee.items import item_uid
-from matinee.live import LiveIndex
 from matinee.models.embedder import Embedder
 from matinee.recommender import Recommender, SearchCall
 from matinee.settings.load import load_settings

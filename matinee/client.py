@@ -18,7 +18,7 @@ from matinee.items import Item
 from matinee.settings.tree import Settings
 
 if TYPE_CHECKING:
-    from matinee.indexing import ApiItem
+    from matinee.index.build import ApiItem
 
 _PAGE = 1000
 
@@ -107,7 +107,7 @@ def read_writes(server: Server, since: int) -> "list[ApiItem]":
     Raises `ServerError` where it has one that it can't read now.
     """
     # Brings the embedder's libraries along, 180 MB that whoever only asks (the probe) does without.
-    from matinee.indexing import ApiItem
+    from matinee.index.build import ApiItem
 
     try:
         found = list(server.items(since=since, origin="api", deleted=True))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from matinee.index import Hit, Hybrid, Index, Lexical, Nearest, Popular, Search, Taste
+from matinee.index.types import Hit, Hybrid, Index, Lexical, Nearest, Popular, Search, Taste
 from matinee.items import ItemFilter
 
 MAX_CANDIDATES = 100

@@ -12,9 +12,9 @@ import orjson
 
 from matinee import titles
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
-from matinee.index import Manifest, open_store
+from matinee.index.active import LiveIndex
+from matinee.index.types import Manifest, open_store
 from matinee.items import Item, ItemFilter
-from matinee.live import LiveIndex
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall

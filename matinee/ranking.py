@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index import Hit, Vector
+from matinee.index.types import Hit, Vector
 from matinee.text.templates import Shared
 
 MIN_POOL = 50

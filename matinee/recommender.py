@@ -13,9 +13,9 @@ import orjson
 from matinee import titles
 from matinee.errors import MatineeError, NotFoundError
 from matinee.forensics import examine
-from matinee.index import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
+from matinee.index.item_vector import item_vector
+from matinee.index.types import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
 from matinee.items import ItemFilter
-from matinee.likeness import item_vector
 from matinee.models.bm25 import Bm25Encoder
 from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.settings.tree import FactWeights, Mode, SearchSettings

@@ -16,8 +16,8 @@ import numpy as np
 
 from matinee.client import Server, ServerError
 from matinee.errors import FingerprintError, ModelError
+from matinee.index.vector_cache import Matrix, VectorJournal
 from matinee.items import Item
-from matinee.journal import Matrix, VectorJournal
 from matinee.models.embedder import Kind
 from matinee.settings.tree import Settings
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from matinee.index import Sparse
+from matinee.index.types import Sparse
 from matinee.models.bm25 import Bm25Encoder
 
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]

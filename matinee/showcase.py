@@ -17,7 +17,7 @@ from rich.console import Console
 from matinee import demo
 from matinee.client import Server, read_server_file
 from matinee.errors import MatineeError
-from matinee.index import open_store
+from matinee.index.types import open_store
 from matinee.models import weights
 from matinee.settings.tree import Settings
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz
 
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
-from matinee.index import TITLE, Hit, Index, Lexical, Search
+from matinee.index.types import TITLE, Hit, Index, Lexical, Search
 from matinee.items import ItemFilter
 from matinee.models.bm25 import normalised, title_trigrams
 

@@ -28,8 +28,8 @@ from rich.console import Console
 from matinee.client import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
-from matinee.index import open_store
-from matinee.live import LiveIndex
+from matinee.index.active import LiveIndex
+from matinee.index.types import open_store
 from matinee.models import weights
 from matinee.settings import local_ray
 from matinee.settings.load import load_settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index import Point
+from matinee.index.types import Point
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Kind
 from matinee.recommender import RecommendCall, SearchCall

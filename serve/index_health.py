@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
-from matinee.index import Manifest
+from matinee.index.types import Manifest
 from serve.metrics import Metrics
 
 _DOWN = (IndexUnavailableError, IndexLockedError)

@@ -1,6 +1,6 @@
 """The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.live`. It is healthy without an index, and while another
+A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.index.active`. It is healthy without an index, and while another
 replica still holds the embedded one.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from matinee import titles
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
-from matinee.index import Index, open_store
-from matinee.live import LiveIndex
+from matinee.index.active import LiveIndex
+from matinee.index.types import Index, open_store
 from matinee.recommender import Answer, Recommender
 from matinee.settings.tree import Settings
 from serve import calls

@@ -13,7 +13,7 @@ from cachetools import LRUCache, TTLCache
 
 from matinee import titles
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
-from matinee.index import Vector
+from matinee.index.types import Vector
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.models.embedder import Kind
 from matinee.models.enhancer import Description

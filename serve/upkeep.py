@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from matinee.errors import FingerprintError, MatineeError
-from matinee.index import Point, Vector, item_payload
-from matinee.indexing import item_point
+from matinee.index.active import new_revision
+from matinee.index.build import item_point
+from matinee.index.types import Point, Vector, item_payload
 from matinee.items import Item
-from matinee.live import new_revision
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
 from serve import calls

@@ -25,8 +25,8 @@ from waiting import HANG_S
 from matinee import demo
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
-from matinee.index import open_store
-from matinee.indexing import Build, PointMaker
+from matinee.index.build import Build, PointMaker
+from matinee.index.types import open_store
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Description

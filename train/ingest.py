@@ -33,8 +33,8 @@ from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
 from matinee.client import Server, ServerError
 from matinee.errors import MatineeError, SettingsError, SourceError
-from matinee.index import open_store
-from matinee.indexing import Build, Outcome, PointMaker
+from matinee.index.build import Build, Outcome, PointMaker
+from matinee.index.types import open_store
 from matinee.items import Item
 from matinee.models.descriptions import Descriptions, read_descriptions
 from matinee.models.embedder import Embedder

@@ -1,4 +1,4 @@
-"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.indexing.ApiWrites`).
+"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.ApiWrites`).
 
 Does not write, and does not know what is built.
 """
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from matinee.client import Server, read_writes
 from matinee.errors import IndexLockedError
-from matinee.index import IndexStore
-from matinee.indexing import ApiItem, IndexWrites
+from matinee.index.build import ApiItem, IndexWrites
+from matinee.index.types import IndexStore
 from matinee.remote import Patience, connect
 from matinee.settings.tree import Settings
 

@@ -16,7 +16,7 @@ from matinee import evaluation, retrieval
 from matinee.corpus import Entry
 from matinee.evalsets import QuerySet
 from matinee.evaluation import Measure
-from matinee.likeness import item_vector
+from matinee.index.item_vector import item_vector
 from matinee.models.embedder import Embedder
 from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import FactWeights
@@ -96,7 +96,7 @@ def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
 
 
 def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeights) -> System:
-    """As the API compares items with items (`matinee.likeness`); texts have no facts, so text sets are not its business."""
+    """As the API compares items with items (`matinee.index.item_vector`); texts have no facts, so text sets are not its business."""
     documents = encoder(corpus.texts(kind))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
     return lambda asked: retrieval.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from matinee.index import TEXT, Index, Manifest
-from matinee.index_edge_store import EdgeStore
+from matinee.index.edge.store import EdgeStore
+from matinee.index.types import TEXT, Index, Manifest
 
 
 def refused(tools: Any, home: Path, *arguments: str, **environment: str) -> tuple[int, str]:

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from matinee.index import IndexStore, open_store
-from matinee.index_edge_store import EdgeStore
-from matinee.index_qdrant import QdrantStore
-from matinee.indexing import PointMaker
+from matinee.index.active import LiveIndex
+from matinee.index.build import PointMaker
+from matinee.index.edge.store import EdgeStore
+from matinee.index.qdrant.index import QdrantStore
+from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
-from matinee.live import LiveIndex
 from matinee.settings.tree import IndexSettings, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index import IndexStore, Manifest, Nearest, Search
-from matinee.indexing import Build, IndexWrites, PointMaker
+from matinee.index.active import LiveIndex, new_revision
+from matinee.index.build import Build, IndexWrites, PointMaker
+from matinee.index.types import IndexStore, Manifest, Nearest, Search
 from matinee.items import Item
-from matinee.live import LiveIndex, new_revision
 from matinee.models.embedder import Embedder
 
 

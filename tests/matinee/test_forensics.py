@@ -8,7 +8,7 @@ import pytest
 
 from matinee.errors import IndexUnavailableError
 from matinee.forensics import failed
-from matinee.index import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
+from matinee.index.types import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommender import Answer, Example, RecommendCall, Recommender, SearchCall

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from matinee.index import item_payload
+from matinee.index.types import item_payload
 from matinee.items import MAX_LIST, MAX_TITLE, Item, ItemFilter, Range, item_uid
 
 FILM = Item(

@@ -9,10 +9,10 @@ import pytest
 
 from matinee.client import Server
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
-from matinee.index import open_store
-from matinee.indexing import PointMaker
+from matinee.index.active import LiveIndex, new_revision
+from matinee.index.build import PointMaker
+from matinee.index.types import open_store
 from matinee.items import Item, ItemFilter, Range
-from matinee.live import LiveIndex, new_revision
 from matinee.local import Local
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings

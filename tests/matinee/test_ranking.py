@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee.index import Hit, Vector
+from matinee.index.types import Hit, Vector
 from matinee.items import Item
 from matinee.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
 from matinee.text.templates import Shared

@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
-from matinee.index import Index, Vector, open_store
+from matinee.index.active import LiveIndex
+from matinee.index.item_vector import item_vector
+from matinee.index.types import Index, Vector, open_store
 from matinee.items import Item, ItemFilter, Range
-from matinee.likeness import item_vector
-from matinee.live import LiveIndex
 from matinee.models.embedder import Embedder
 from matinee.ranking import shared_facts
 from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall

@@ -11,8 +11,8 @@ from linear_time import LENGTH, Shape, is_linear
 
 from matinee import titles
 from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, TooManyTitlesError
-from matinee.index import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
-from matinee.index_edge_store import EdgeStore
+from matinee.index.edge.store import EdgeStore
+from matinee.index.types import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
 from matinee.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest

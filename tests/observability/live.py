@@ -28,8 +28,8 @@ from chart import ROOT, Object, one, template
 from pod_monitors import scrape_config
 from waiting import HANG_S, until
 
-from matinee.index import IndexStore, open_store
-from matinee.indexing import Build, PointMaker
+from matinee.index.build import Build, PointMaker
+from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import FingerprintError, IndexUnavailableError, NotFoundError
-from matinee.index import Manifest
+from matinee.index.types import Manifest
 from serve.index_health import IndexHealth
 from serve.metrics import METRICS, MemorySink, Metrics, NullSink, Recorder, RepeatedGauge
 

@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner
 from waiting import HANG_S
 
-from matinee.index import Hit, Nearest
-from matinee.index_edge import EdgeIndex
+from matinee.index.edge.index import EdgeIndex
+from matinee.index.types import Hit, Nearest
 from serve import probe_queries
 from serve.access import new_key
 from serve.probe import app

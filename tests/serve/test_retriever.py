@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from waiting import HANG_S
 
-from matinee import live
 from matinee.errors import (
     AmbiguousTitleError,
     DeadlineError,
@@ -20,7 +19,8 @@ from matinee.errors import (
     MatineeError,
     NotFoundError,
 )
-from matinee.index import open_store
+from matinee.index import active
+from matinee.index.types import open_store
 from matinee.items import item_uid
 from matinee.recommender import Answer, Example, RecommendCall, SearchCall
 from serve import calls, retriever
@@ -137,8 +137,8 @@ async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
         return await bench.version() == first
 
     await bench.until(back)
-    live = {dict(tags)["version"]: value for (name, tags), value in bench.sink.values.items() if name == "matinee_index_info"}
-    assert live == {first: 1, status["index"]["version"]: 0}
+    active = {dict(tags)["version"]: value for (name, tags), value in bench.sink.values.items() if name == "matinee_index_info"}
+    assert active == {first: 1, status["index"]["version"]: 0}
 
 
 async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
@@ -231,14 +231,14 @@ async def test_a_switch_that_fails_half_way_is_tried_again(bench: Bench, monkeyp
     await bench.build(2)
     retriever = await bench.start()
     first, failures = await bench.version(), [IndexUnavailableError("the disk is full")]
-    real = live._carry_over
+    real = active._carry_over
 
     async def carry_over(old: Any, fresh: Any) -> None:
         if failures:
             raise failures.pop()
         await real(old, fresh)
 
-    monkeypatch.setattr(live, "_carry_over", carry_over)
+    monkeypatch.setattr(active, "_carry_over", carry_over)
     await bench.build(3)
 
     async def moved() -> bool:

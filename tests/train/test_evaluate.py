@@ -13,12 +13,12 @@ import pytest
 import qdrant_edge as edge
 from typer.testing import CliRunner, Result
 
-from matinee import evalsets, index_edge_query, retrieval
+from matinee import evalsets, retrieval
 from matinee.cli import app as cli
 from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
 from matinee.evalsets import QuerySet
-from matinee.index import Hybrid, Search
+from matinee.index.types import Hybrid, Search
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import SearchSettings
@@ -78,7 +78,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
     agrees(retrieval.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
     for weight in (0.001, 0.1):
         summed = Search(Hybrid(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
-        asked_for = index_edge_query.request(summed)
+        asked_for = query.request(summed)
         agrees(retrieval.linear([dense, lexical], (1.0, weight), prefetch=40), asked_for.query, asked_for.prefetches)
 
 

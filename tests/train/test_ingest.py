@@ -16,9 +16,9 @@ import pytest
 from waiting import HANG_S
 
 from matinee.client import Server
-from matinee.index import open_store
+from matinee.index.active import LiveIndex
+from matinee.index.types import open_store
 from matinee.items import Item
-from matinee.live import LiveIndex
 from matinee.settings.tree import Settings
 
 ROWS = [

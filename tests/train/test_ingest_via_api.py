@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from matinee.client import Server, ServerError
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
-from matinee.index import Hit, open_store
+from matinee.index.types import Hit, open_store
+from matinee.index.vector_cache import VectorJournal
 from matinee.items import Item
-from matinee.journal import VectorJournal
 from matinee.remote import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings.tree import Settings
 from serve import calls

@@ -1,4 +1,4 @@
-"""`matinee.live`: a switch to a version of another encoder, another recipe, or other facts."""
+"""`matinee.index.active`: a switch to a version of another encoder, another recipe, or other facts."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import pytest
 from live_versions import build, film, get, nearest, put
 
 from matinee.errors import FingerprintError, IndexUnavailableError
-from matinee.index import IndexStore, open_store
-from matinee.indexing import PointMaker
+from matinee.index.active import LiveIndex
+from matinee.index.build import PointMaker
+from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
-from matinee.live import LiveIndex
 from matinee.settings.tree import FactWeights, Settings
 from matinee.titles import resolve
 

@@ -16,13 +16,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 import qdrant_edge as edge
 from cachetools import LRUCache
 
-from matinee import index_edge_files as files
-from matinee import index_edge_graph
-from matinee import index_edge_query as translate
 from matinee.errors import IndexUnavailableError
-from matinee.index import TEXT, Hit, Manifest, Point, Search
+from matinee.index.edge import files as files
+from matinee.index.edge import hnsw
+from matinee.index.edge import query as translate
+from matinee.index.item_vector import completed
+from matinee.index.types import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
-from matinee.likeness import completed
 from matinee.settings.tree import IndexSettings
 
 _BATCH = 1000
@@ -47,7 +47,7 @@ class EdgeIndex:
 
     @property
     def approximate(self) -> bool:
-        return index_edge_graph.built(self._path)
+        return hnsw.built(self._path)
 
     @classmethod
     async def start(cls, path: Path, manifest: Manifest, settings: IndexSettings, *, create: bool = False) -> Self:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import qdrant_edge as edge
 
-from matinee import index_edge_files as files
 from matinee.errors import IndexUnavailableError
-from matinee.index import Manifest
-from matinee.index_edge_query import shard_config
+from matinee.index.edge import files as files
+from matinee.index.edge.query import shard_config
+from matinee.index.types import Manifest
 
 _MARK = "graph"
 

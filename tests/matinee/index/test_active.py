@@ -1,4 +1,4 @@
-"""`matinee.live`: a switch while it is searched and written to; nothing that was written is lost."""
+"""`matinee.index.active`: a switch while it is searched and written to; nothing that was written is lost."""
 
 import asyncio
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from live_versions import build, film, get, nearest, put
 
-from matinee import live as live_module
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index import IndexStore, open_store
-from matinee.indexing import PointMaker
+from matinee.index import active as live_module
+from matinee.index.active import LiveIndex, new_revision
+from matinee.index.build import PointMaker
+from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
-from matinee.live import LiveIndex, new_revision
 from matinee.settings.tree import Settings
 
 

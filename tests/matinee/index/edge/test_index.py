@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from matinee import index_edge_files
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
-from matinee.index import TEXT, Manifest, Nearest, Point, Search, open_store
-from matinee.index_edge import EdgeIndex
-from matinee.index_edge_store import EdgeStore
-from matinee.index_qdrant import QdrantStore
+from matinee.index.edge import files
+from matinee.index.edge.index import EdgeIndex
+from matinee.index.edge.store import EdgeStore
+from matinee.index.qdrant.index import QdrantStore
+from matinee.index.types import TEXT, Manifest, Nearest, Point, Search, open_store
 from matinee.settings.tree import IndexSettings, Settings
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
@@ -26,8 +26,8 @@ OTHER = """
 import asyncio, sys, uuid
 from pathlib import Path
 import numpy as np
-from matinee.index import Manifest, Point
-from matinee.index_edge_store import EdgeStore
+from matinee.index.types import Manifest, Point
+from matinee.index.edge.store import EdgeStore
 
 async def main():
     store = EdgeStore(Path(sys.argv[1]), "test")
@@ -194,7 +194,7 @@ async def test_a_nearly_full_disk_refuses_writes_and_still_answers(store: EdgeSt
     ],
 )
 def test_the_engine_speaks_in_texts(text: str, error: type[Exception]) -> None:
-    with pytest.raises(error), index_edge_files.explain(Path("index")):
+    with pytest.raises(error), files.explain(Path("index")):
         raise Exception(text)
 
 

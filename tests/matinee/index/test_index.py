@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matinee.index import (
+from matinee.index.edge.store import EdgeStore
+from matinee.index.types import (
     BM25,
     ITEM,
     TEXT,
@@ -30,7 +31,6 @@ from matinee.index import (
     item_payload,
     tombstone,
 )
-from matinee.index_edge_store import EdgeStore
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
 

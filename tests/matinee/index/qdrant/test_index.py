@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient, models
 
-from matinee import index_qdrant_query
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index import TEXT, Manifest, Nearest, Point, Search
-from matinee.index_qdrant import QdrantIndex, QdrantStore
+from matinee.index.qdrant import query
+from matinee.index.qdrant.index import QdrantIndex, QdrantStore
+from matinee.index.types import TEXT, Manifest, Nearest, Point, Search
 from matinee.settings.tree import IndexSettings
 
 MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
@@ -101,14 +101,14 @@ def test_a_key_is_sent_and_not_shown() -> None:
 
 
 def test_batches_stay_below_the_limits_of_a_server() -> None:
-    points = [index_qdrant_query.point(Point(f"00000000-0000-0000-0000-{i:012x}", {})) for i in range(600)]
-    assert [len(batch) for batch in index_qdrant_query.batches(points, {TEXT: 384})] == [256, 256, 88]
-    assert max(len(batch) for batch in index_qdrant_query.batches(points, {TEXT: 3072})) < 80
-    assert index_qdrant_query.batches([], {TEXT: 4}) == []
+    points = [query.point(Point(f"00000000-0000-0000-0000-{i:012x}", {})) for i in range(600)]
+    assert [len(batch) for batch in query.batches(points, {TEXT: 384})] == [256, 256, 88]
+    assert max(len(batch) for batch in query.batches(points, {TEXT: 3072})) < 80
+    assert query.batches([], {TEXT: 4}) == []
 
 
 def test_a_collection_is_made_as_the_settings_say() -> None:
-    made = index_qdrant_query.collection(MANIFEST, settings("http://x:1", shards=3, replication_factor=2, on_disk=True))
+    made = query.collection(MANIFEST, settings("http://x:1", shards=3, replication_factor=2, on_disk=True))
     assert (made["shard_number"], made["replication_factor"], made["on_disk_payload"]) == (3, 2, True)
     assert made["vectors_config"] == {TEXT: models.VectorParams(size=4, distance=models.Distance.COSINE, on_disk=True)}
     assert {vector.modifier for vector in made["sparse_vectors_config"].values()} == {models.Modifier.IDF}

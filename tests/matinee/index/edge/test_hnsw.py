@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index import BM25, TEXT, Index, Manifest, Nearest, Point, Search, Sparse, tombstone
-from matinee.index_edge_store import EdgeStore
+from matinee.index.edge.store import EdgeStore
+from matinee.index.types import BM25, TEXT, Index, Manifest, Nearest, Point, Search, Sparse, tombstone
 from matinee.items import ItemFilter
 from matinee.settings.tree import IndexSettings
 

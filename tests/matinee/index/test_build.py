@@ -1,4 +1,4 @@
-"""`matinee.indexing`: builds on the real encoder and the embedded engine: what is kept, what is refused, and doing it twice is once."""
+"""`matinee.index.build`: builds on the real encoder and the embedded engine: what is kept, what is refused, and doing it twice is once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matinee import indexing
 from matinee.errors import IndexUnavailableError
-from matinee.index import TEXT, Index, IndexStore, Point, open_store
-from matinee.indexing import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
+from matinee.index import build
+from matinee.index.active import LiveIndex, new_revision
+from matinee.index.build import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
+from matinee.index.item_vector import dimensions
+from matinee.index.types import TEXT, Index, IndexStore, Point, open_store
 from matinee.items import Item
-from matinee.likeness import dimensions
-from matinee.live import LiveIndex, new_revision
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights, Settings
 
@@ -46,7 +46,7 @@ def maker(embedder: Embedder) -> PointMaker:
     return PointMaker(embedder, "raw")
 
 
-async def build(store: IndexStore, maker: Any, items: Any, api: ApiWrites | None = None, **options: Any) -> Outcome:
+async def run_build(store: IndexStore, maker: Any, items: Any, api: ApiWrites | None = None, **options: Any) -> Outcome:
     return await Build(store, maker, "demo", "test", api, **options).run(items)
 
 
@@ -84,7 +84,7 @@ class Writes:
 
 
 async def test_a_build_is_complete_verified_and_current(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
-    outcome = await build(store, maker, films)
+    outcome = await run_build(store, maker, films)
     assert outcome.manifest == await store.current()
     assert outcome.previous is None
     assert outcome.counts == {"file": 12, "api": 0, "tombstones": 0, "shadowed": 0, "discarded": 0}
@@ -97,10 +97,10 @@ async def test_a_build_is_complete_verified_and_current(store: IndexStore, maker
 async def test_a_second_build_of_the_same_file_is_the_same_index(
     store: IndexStore, maker: PointMaker, films: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await build(store, maker, films)
+    first = await run_build(store, maker, films)
     before = await stored(store)
-    monkeypatch.setattr(indexing, "BATCH", 5)
-    second = await build(store, maker, reversed(films))
+    monkeypatch.setattr(build, "BATCH", 5)
+    second = await run_build(store, maker, reversed(films))
     after = await stored(store)
     assert second.previous == first.manifest
     assert second.counts == first.counts
@@ -112,14 +112,14 @@ async def test_a_second_build_of_the_same_file_is_the_same_index(
 async def test_what_the_api_wrote_survives_and_wins_over_the_file(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     changed = films[1].model_copy(update={"title": "Changed by hand"})
     api = Writes([entry(film("new"), 10), entry(changed, 20), entry(films[2], 30, deleted=True), entry(film("never"), 40, deleted=True)])
-    outcome = await build(store, maker, films, api)
+    outcome = await run_build(store, maker, films, api)
     assert outcome.counts == {"file": 10, "api": 2, "tombstones": 2, "shadowed": 2, "discarded": 0}
     assert outcome.manifest.count == 12
     found = await stored(store)
     payload, vector = found[changed.uid("demo")]
     assert (payload["title"], payload["origin"], payload["revision"], vector is not None) == ("Changed by hand", "api", 20, True)
     assert found[films[2].uid("demo")] == ({"origin": "api", "revision": 30, "deleted": True}, None)
-    again = await build(store, maker, films, await current_writes(store))
+    again = await run_build(store, maker, films, await current_writes(store))
     assert again.counts == outcome.counts
     assert (await stored(store)).keys() == found.keys()
 
@@ -137,9 +137,9 @@ async def current_writes(store: IndexStore) -> ApiWrites:
 
 async def test_replace_discards_what_the_api_wrote_and_counts_it(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     written = [entry(film("a"), 10), entry(film("b"), 20), entry(films[0], 30, deleted=True)]
-    await build(store, maker, films, Writes(written))
+    await run_build(store, maker, films, Writes(written))
     start = new_revision()
-    outcome = await build(store, maker, films, Writes(written, [entry(film("late"), start)]), replace=True)
+    outcome = await run_build(store, maker, films, Writes(written, [entry(film("late"), start)]), replace=True)
     assert outcome.counts == {"file": 12, "api": 0, "tombstones": 0, "shadowed": 0, "discarded": 2}
     assert set(await stored(store)) == {item.uid("demo") for item in films}
     assert outcome.manifest.revision >= start
@@ -148,7 +148,7 @@ async def test_replace_discards_what_the_api_wrote_and_counts_it(store: IndexSto
 async def test_writes_that_come_during_the_build_are_in_it(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     now = new_revision()
     late = [entry(film("late"), now), entry(films[3], now + 1, deleted=True), entry(films[4].model_copy(update={"title": "New"}), now + 2)]
-    outcome = await build(store, maker, films, Writes([entry(film("early"), 5)], late, [entry(film("later"), now + 3)]))
+    outcome = await run_build(store, maker, films, Writes([entry(film("early"), 5)], late, [entry(film("later"), now + 3)]))
     found = await stored(store)
     assert film("early").uid("demo") in found
     assert found[film("late").uid("demo")][1] is not None
@@ -161,7 +161,7 @@ async def test_writes_that_come_during_the_build_are_in_it(store: IndexStore, ma
 
 async def test_an_older_revision_that_arrives_late_is_not_lost(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     now = new_revision()
-    outcome = await build(store, maker, films, Writes([entry(film("fast"), now)], [entry(film("slow"), now - 1000)]))
+    outcome = await run_build(store, maker, films, Writes([entry(film("fast"), now)], [entry(film("slow"), now - 1000)]))
     assert film("slow").uid("demo") in await stored(store)
     assert outcome.manifest.revision < now - 1000
 
@@ -181,9 +181,9 @@ class Broken(PointMaker):
 async def test_a_version_with_broken_vectors_is_never_switched_to(
     store: IndexStore, maker: PointMaker, films: list[Item], dense: dict[str, Any]
 ) -> None:
-    before = (await build(store, maker, films)).manifest
+    before = (await run_build(store, maker, films)).manifest
     with pytest.raises(IndexUnavailableError, match="it was not made current"):
-        await build(store, Broken(maker, dense), films)
+        await run_build(store, Broken(maker, dense), films)
     assert await store.current() == before
     assert await store.versions() == [before]
 
@@ -194,16 +194,16 @@ async def test_a_source_that_breaks_leaves_everything_as_it_was(store: IndexStor
         raise RuntimeError("the file is cut off")
 
     with pytest.raises(RuntimeError, match="cut off"):
-        await build(store, maker, broken())
+        await run_build(store, maker, broken())
     assert await store.current() is None
-    await build(store, maker, films)
+    await run_build(store, maker, films)
     await store.prune(2)
     assert len(await store.versions()) == 1
 
 
 async def test_progress_tells_every_item(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     told: list[tuple[str, int]] = []
-    await build(store, maker, films, Writes([entry(film("a"), 1)]), progress=lambda *step: told.append(step))
+    await run_build(store, maker, films, Writes([entry(film("a"), 1)]), progress=lambda *step: told.append(step))
     assert told == [("items", 12), ("api items", 1), ("finishing", 0)]
 
 
@@ -215,7 +215,7 @@ async def test_recipes_embed_the_description_and_store_it(store: IndexStore, emb
         asked.extend(item.title for item in items)
         return [None if i == 0 else f"{item.title} is about an octopus." for i, item in enumerate(items)]
 
-    await build(store, PointMaker(embedder, recipe, describe=describe), films)
+    await run_build(store, PointMaker(embedder, recipe, describe=describe), films)
     found = await stored(store)
     assert asked == [item.title for item in films]
     [octopus] = embedder.encode(["an octopus"])
@@ -229,11 +229,11 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
     store: IndexStore, maker: PointMaker, films: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = [entry(film(str(i)), 10 + i, deleted=i % 3 == 0) for i in range(9)]
-    await build(store, maker, films, Writes(written))
+    await run_build(store, maker, films, Writes(written))
     live = LiveIndex(store)
     await live.refresh()
     index: Index = live.get()
-    monkeypatch.setattr(indexing, "BATCH", 2)
+    monkeypatch.setattr(build, "BATCH", 2)
     assert sorted(await IndexWrites(index).read(0), key=lambda e: e.revision) == written
     assert sorted(await IndexWrites(index).read(14), key=lambda e: e.revision) == written[5:]
     await live.close()

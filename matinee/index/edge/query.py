@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from matinee.index import (
+from matinee.index.types import (
     BM25,
     BOOL_FIELDS,
     FLOAT_FIELDS,

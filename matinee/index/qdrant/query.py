@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from matinee.index import (
+from matinee.index.types import (
     BM25,
     BOOL_FIELDS,
     FLOAT_FIELDS,

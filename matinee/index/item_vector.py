@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index import ITEM, TEXT, Manifest, Point, Vector
+from matinee.index.types import ITEM, TEXT, Manifest, Point, Vector
 from matinee.settings.tree import FactWeights
 
 _YEARS = np.arange(1880, 2045, 5.0)

@@ -11,7 +11,9 @@ from itertools import islice
 from typing import Any, Literal, Protocol
 
 from matinee.errors import IndexUnavailableError
-from matinee.index import (
+from matinee.index.active import new_revision
+from matinee.index.item_vector import dimensions
+from matinee.index.types import (
     BM25,
     TEXT,
     TITLE,
@@ -28,8 +30,6 @@ from matinee.index import (
     tombstone,
 )
 from matinee.items import Item
-from matinee.likeness import dimensions
-from matinee.live import new_revision
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
 from matinee.models.embedder import Kind, Matrix
 from matinee.settings.tree import FactWeights, Recipe

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from matinee import index_qdrant_query as translate
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index import TEXT, Hit, Manifest, Point, Search
+from matinee.index.item_vector import completed
+from matinee.index.qdrant import query as translate
+from matinee.index.types import TEXT, Hit, Manifest, Point, Search
 from matinee.items import ItemFilter
-from matinee.likeness import completed
 from matinee.settings.tree import IndexSettings
 
 _MANIFEST = "matinee_manifest"

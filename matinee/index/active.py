@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from matinee.errors import FingerprintError, IndexAbsentError
-from matinee.index import Hit, Index, IndexStore, Manifest, Point, tombstone
+from matinee.index.types import Hit, Index, IndexStore, Manifest, Point, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)

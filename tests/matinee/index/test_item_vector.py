@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from matinee.index import ITEM, TEXT, Manifest, Point, tombstone
-from matinee.likeness import FACTS_DIMENSION, completed, dimensions, item_vector
+from matinee.index.item_vector import FACTS_DIMENSION, completed, dimensions, item_vector
+from matinee.index.types import ITEM, TEXT, Manifest, Point, tombstone
 from matinee.settings.tree import FactWeights
 
 TEXT_VECTOR = np.array([0.6, 0.8], np.float32)

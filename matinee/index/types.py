@@ -243,10 +243,10 @@ class IndexStore(Protocol):
 def open_store(settings: Settings, *, client: Any = None) -> IndexStore:
     """The store of the configured engine. `client` replaces the Qdrant client (tests: `AsyncQdrantClient(":memory:")`)."""
     if settings.index.engine == "edge" and client is None:
-        from matinee.index_edge_store import EdgeStore
+        from matinee.index.edge.store import EdgeStore
 
         return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
-    from matinee.index_qdrant import QdrantStore
+    from matinee.index.qdrant.index import QdrantStore
 
     return QdrantStore(settings.index, settings.catalogue, client=client)
 
@@ -259,7 +259,7 @@ def new_version(fingerprint: str, recipe: Recipe) -> str:
 def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> dict[str, Any]:
     """The payload of a live item: the raw item whole, and beside it the fields that filters, facets and orders use.
 
-    `pending` (`matinee.live`) marks what a background job has yet to describe or embed.
+    `pending` (`matinee.index.active`) marks what a background job has yet to describe or embed.
     """
     payload: dict[str, Any] = {
         "item": item.facts(),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from matinee import index_edge_files as files
-from matinee import index_edge_graph
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
-from matinee.index import Manifest
-from matinee.index_edge import EdgeIndex
+from matinee.index.edge import files as files
+from matinee.index.edge import hnsw
+from matinee.index.edge.index import EdgeIndex
+from matinee.index.types import Manifest
 from matinee.settings.tree import IndexSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -57,7 +57,7 @@ class EdgeStore:
             raise IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
         with files.explain(path), files.locked(path):
             if self._settings.graph_from and manifest.count >= self._settings.graph_from:
-                index_edge_graph.build(path, manifest, self._settings.graph_from)
+                hnsw.build(path, manifest, self._settings.graph_from)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
 
     async def open(self, version: str) -> EdgeIndex:

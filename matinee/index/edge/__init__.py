@@ -1,0 +1,1 @@
+"""The embedded engine: `qdrant-edge` inside this process, one folder a version."""
