@@ -31,7 +31,7 @@ from matinee.index.active import LiveIndex
 from matinee.index.types import open_store
 from matinee.items import item_uid
 from matinee.models.embedder import Embedder
-from matinee.recommender import Recommender, SearchCall
+from matinee.recommend.recommender import Recommender, SearchCall
 from matinee.settings.load import load_settings
 
 MODES = ("sparse", "dense", "hybrid")

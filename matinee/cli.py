@@ -21,7 +21,7 @@ from matinee.cli_models import models_app
 from matinee.client import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
-from matinee.local import Local
+from matinee.recommend.offline import Local
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from matinee.items import MAX_LIST, Item, ItemFilter, Name
-from matinee.recommender import Answer
+from matinee.recommend.recommender import Answer
 from serve import calls, feedback, schemas
 from serve.access import Access
 from serve.answers import ERRORS, allow, answer
@@ -273,7 +273,7 @@ def _state(state: State, access: Access) -> APIRouter:
 
 
 def _timed(case: dict[str, Any], trace: Trace) -> dict[str, Any]:
-    """A case (`matinee.forensics`) with the times of the request's stages."""
+    """A case (`matinee.recommend.explain`) with the times of the request's stages."""
     times = trace.stages | {"forensics": case["forensics_ms"]}
     return {name: value for name, value in case.items() if name != "forensics_ms"} | {
         "times_ms": {k: round(v, 3) for k, v in times.items()}

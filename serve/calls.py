@@ -8,7 +8,7 @@ import numpy as np
 from matinee.index.types import Point
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Kind
-from matinee.recommender import RecommendCall, SearchCall
+from matinee.recommend.recommender import RecommendCall, SearchCall
 from matinee.settings.tree import Recipe
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
-from matinee.recommender import Answer
+from matinee.recommend.recommender import Answer
 from matinee.settings.tree import Settings
 from serve.access import Access
 from serve.answers import ERRORS, allow, answer

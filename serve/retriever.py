@@ -1,6 +1,6 @@
 """The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommender`, versions and writes are `matinee.index.active`. It is healthy without an index, and while another
+A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`. It is healthy without an index, and while another
 replica still holds the embedded one.
 """
 
@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from matinee import titles
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import LiveIndex
 from matinee.index.types import Index, open_store
-from matinee.recommender import Answer, Recommender
+from matinee.recommend import titles
+from matinee.recommend.recommender import Answer, Recommender
 from matinee.settings.tree import Settings
 from serve import calls
 from serve.coalesce import Timed, still_wanted

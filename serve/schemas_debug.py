@@ -1,4 +1,4 @@
-"""What `debug: true` adds to an answer, as OpenAPI documents it. Made by `matinee.forensics`; times are the gateway's."""
+"""What `debug: true` adds to an answer, as OpenAPI documents it. Made by `matinee.recommend.explain`; times are the gateway's."""
 
 from typing import Any
 

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 from cachetools import LRUCache, TTLCache
 
-from matinee import titles
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.index.types import Vector
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.models.embedder import Kind
 from matinee.models.enhancer import Description
-from matinee.recommender import Answer, Example, RecommendCall, SearchCall
+from matinee.recommend import titles
+from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts

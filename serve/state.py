@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
-from matinee import titles
 from matinee.errors import MatineeError
 from matinee.items import MAX_TITLE
+from matinee.recommend import titles
 from serve import calls
 from serve.graph import Trace
 from serve.service import Service

@@ -98,7 +98,7 @@ async def test_recommendations_name_their_stage(api: Api, body: dict[str, Any], 
 
 
 async def test_candidates_are_bounded_and_counted_in_full(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matinee.forensics.MAX_CANDIDATES", 5)
+    monkeypatch.setattr("matinee.recommend.explain.MAX_CANDIDATES", 5)
     words = "a vampire in a castle, a soldier in the war, a heist"
     found = (await debug(api, "search", text=words, k=2))["debug"]
     assert len(found["candidates"]) == 5 < found["candidates_found"]
@@ -110,5 +110,5 @@ async def test_an_index_that_fails_under_the_report_is_an_error_of_the_envelope(
     async def gone(*_: Any) -> Any:
         raise IndexUnavailableError("the store is gone")
 
-    monkeypatch.setattr("matinee.recommender.examine", gone)
+    monkeypatch.setattr("matinee.recommend.recommender.examine", gone)
     assert error(await api.post("/v1/search", {"text": "a castle", "debug": True})) == (503, "index_unavailable")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from serve_helpers import Api, error
 
-from matinee import titles
+from matinee.recommend import titles
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -22,7 +22,7 @@ from matinee.errors import (
 from matinee.index import active
 from matinee.index.types import open_store
 from matinee.items import item_uid
-from matinee.recommender import Answer, Example, RecommendCall, SearchCall
+from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
 from serve import calls, retriever
 from serve.coalesce import timed
 from serve.metrics import MemorySink, Metrics

@@ -17,7 +17,7 @@ import serve.graph
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.models.enhancer import Description
-from matinee.recommender import Answer, RecommendCall, SearchCall
+from matinee.recommend.recommender import Answer, RecommendCall, SearchCall
 from serve import calls, schemas
 from serve.errors import RequestError
 from serve.graph import Graph, Trace

@@ -10,8 +10,8 @@ from matinee.index.active import LiveIndex
 from matinee.index.build import PointMaker
 from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
+from matinee.recommend.titles import resolve
 from matinee.settings.tree import FactWeights, Settings
-from matinee.titles import resolve
 
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)
 

@@ -1,4 +1,4 @@
-"""`matinee.ranking`: properties of the diversified list, and facts that are really shared."""
+"""`matinee.recommend.ranking`: properties of the diversified list, and facts that are really shared."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from matinee.index.types import Hit, Vector
 from matinee.items import Item
-from matinee.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
+from matinee.recommend.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
 from matinee.text.templates import Shared
 
 FILM = Item(

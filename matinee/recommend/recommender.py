@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import orjson
 
-from matinee import titles
 from matinee.errors import MatineeError, NotFoundError
-from matinee.forensics import examine
 from matinee.index.item_vector import item_vector
 from matinee.index.types import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
 from matinee.items import ItemFilter
 from matinee.models.bm25 import Bm25Encoder
-from matinee.ranking import diversify, nearest_like, pool_size, shared_facts
+from matinee.recommend import titles
+from matinee.recommend.explain import examine
+from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
 from matinee.text.templates import reason_sentence
 
@@ -74,7 +74,7 @@ Call = RecommendCall | SearchCall
 class Answer:
     """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
 
-    `debug` says how the list came about (`matinee.forensics`), where the call asked for it.
+    `debug` says how the list came about (`matinee.recommend.explain`), where the call asked for it.
     """
 
     items: bytes

@@ -1,4 +1,4 @@
-"""`matinee.recommender`: what likes, dislikes and text mean, on the real encoder and the embedded engine over the bundled films."""
+"""The recommender: what likes, dislikes and text mean, on the real encoder and the embedded engine over the bundled films."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,8 +14,8 @@ from matinee.index.item_vector import item_vector
 from matinee.index.types import Index, Vector, open_store
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.embedder import Embedder
-from matinee.ranking import shared_facts
-from matinee.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend.ranking import shared_facts
+from matinee.recommend.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import FactWeights, SearchSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,14 +10,14 @@ from typing import Any
 
 import orjson
 
-from matinee import titles
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
 from matinee.index.active import LiveIndex
 from matinee.index.types import Manifest, open_store
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
-from matinee.recommender import Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend import titles
+from matinee.recommend.recommender import Call, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import Mode, Settings
 from matinee.text import templates
 

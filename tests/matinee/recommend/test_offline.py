@@ -1,4 +1,4 @@
-"""`matinee.local`: the same requests and answers as the HTTP API, without a server; and a rollback that loses nothing."""
+"""`matinee.recommend.offline`: the same requests and answers as the HTTP API, without a server; and a rollback that loses nothing."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,8 +13,8 @@ from matinee.index.active import LiveIndex, new_revision
 from matinee.index.build import PointMaker
 from matinee.index.types import open_store
 from matinee.items import Item, ItemFilter, Range
-from matinee.local import Local
 from matinee.models.embedder import Embedder
+from matinee.recommend.offline import Local
 from matinee.settings.tree import Settings
 
 NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}

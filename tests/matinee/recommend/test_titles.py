@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 from linear_time import LENGTH, Shape, is_linear
 
-from matinee import titles
 from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, TooManyTitlesError
 from matinee.index.edge.store import EdgeStore
 from matinee.index.types import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
-from matinee.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
+from matinee.recommend import titles
+from matinee.recommend.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
 
 FILMS = [
     ("Dune", 1984, 60),

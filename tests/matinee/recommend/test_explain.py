@@ -1,4 +1,4 @@
-"""`matinee.forensics` on each engine, with vectors made by hand; through the API it is `tests/serve/test_api_debug.py`."""
+"""`matinee.recommend.explain` on each engine, with vectors made by hand; through the API it is `tests/serve/test_api_debug.py`."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from matinee.forensics import failed
 from matinee.index.types import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder
-from matinee.recommender import Answer, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend.explain import failed
+from matinee.recommend.recommender import Answer, Example, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import SearchSettings
 
 WORDS = ("castle", "castle night", "night", "sea", "sea castle", "train", "train night", "island")
@@ -67,7 +67,7 @@ async def test_dense_candidates_with_their_fate(index: Index) -> None:
 
 
 async def test_hybrid_scores_of_an_item_that_only_a_filter_brings_up(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matinee.forensics.MAX_CANDIDATES", 2)
+    monkeypatch.setattr("matinee.recommend.explain.MAX_CANDIDATES", 2)
     filter = ItemFilter(year=Range(gte=1996))
     found = await case(index, SearchCall("train", at(0), "hybrid", k=1, filter=filter, debug=True))
     assert found["stages"] == ["dense", "sparse", "fused"]
@@ -102,7 +102,7 @@ async def test_a_report_that_fails_fails_its_own_call_alone(index: Index, monkey
     async def gone(*_: Any) -> Any:
         raise IndexUnavailableError("the store is gone")
 
-    monkeypatch.setattr("matinee.recommender.examine", gone)
+    monkeypatch.setattr("matinee.recommend.recommender.examine", gone)
     calls = [SearchCall("castle", None, "sparse", debug=True), SearchCall("castle", None, "sparse")]
     bad, good = await Recommender(index, SearchSettings()).answer(calls)
     assert isinstance(bad, IndexUnavailableError)

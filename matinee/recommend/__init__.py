@@ -1,0 +1,1 @@
+"""Recommendations: from examples and texts to ranked items with their reasons."""
