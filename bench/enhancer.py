@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from matinee.corpus import read_corpus
+from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models import backends, weights
 from matinee.models.backends import CTranslate2Backend, Writing

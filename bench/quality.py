@@ -24,9 +24,9 @@ import httpx
 from rich.progress import track
 
 from bench.serve import matinee_server
-from matinee import evalsets, evaluation
 from matinee.errors import MatineeError
-from matinee.evalsets import QuerySet
+from matinee.evaluation import metrics, query_sets
+from matinee.evaluation.query_sets import QuerySet
 from matinee.index.active import LiveIndex
 from matinee.index.types import open_store
 from matinee.items import item_uid
@@ -39,8 +39,8 @@ MODES = ("sparse", "dense", "hybrid")
 
 def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
     """The folder's sets, by index id."""
-    for name in evalsets.set_names(folder, split):
-        read = evalsets.read_set(folder, name, split)
+    for name in query_sets.set_names(folder, split):
+        read = query_sets.read_set(folder, name, split)
         items = {query: item_uid(catalogue, item) for query, item in read.items.items()}
         relevant = {query: {item_uid(catalogue, item) for item in found} for query, found in read.relevant.items()}
         yield replace(read, items=items, relevant=relevant)
@@ -74,7 +74,7 @@ def through_api(url: str, queries: QuerySet, mode: str) -> dict[str, list[str]]:
 
 
 def row(name: str, queries: QuerySet, runs: dict[str, list[str]]) -> dict[str, Any]:
-    measured = {m: evaluation.interval(evaluation.per_query(runs, queries.relevant, m).values()) for m in ("recall", "ndcg")}
+    measured = {m: metrics.interval(metrics.per_query(runs, queries.relevant, m).values()) for m in ("recall", "ndcg")}
     return {"set": queries.name, "system": name, "queries": len(queries.relevant), **{m: str(value) for m, value in measured.items()}}
 
 

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from matinee import evalsets
-from matinee.corpus import Entry, Split, read_corpus
 from matinee.errors import MatineeError, SettingsError, SourceError
+from matinee.evaluation import query_sets
+from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.events import with_impressions
 
 evalset_app = typer.Typer(no_args_is_help=True, help="Evaluation sets of your own: from events, or from a field.")
@@ -62,16 +62,16 @@ def _make(
         raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
     entries = read_corpus(prepared)
     if likes is not None:
-        sets = evalsets.from_colikes(entries, _events(likes, entries, _USER, _LIKED), least=least or 5)
+        sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED), least=least or 5)
     elif clicks is not None:
-        sets = evalsets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN), least=least or 2)
+        sets = query_sets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN), least=least or 2)
     else:
-        sets = evalsets.from_field(entries, field or "")
+        sets = query_sets.from_field(entries, field or "")
     counts = {split: len(queries.relevant) for split, queries in sets.items()}
     if not any(counts.values()):
         raise SourceError("nothing to make a set of: too few events about items of this catalogue, or too few items that share a value")
     name = next(iter(sets.values())).name
-    evalsets.write_set(out, name, sets)
+    query_sets.write_set(out, name, sets)
     return name, counts
 
 

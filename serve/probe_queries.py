@@ -8,9 +8,10 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from matinee import demo, evalsets
+from matinee import demo
 from matinee.errors import SourceError
-from matinee.evalsets import QuerySet
+from matinee.evaluation import query_sets
+from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.serving import ProbeSettings
 from serve.ids import as_uid
 
@@ -24,10 +25,10 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
         return None
     folder = settings.queries.expanduser().absolute()
     if (folder / "qrels" / f"{settings.split}.tsv").is_file():
-        found = [evalsets.read_set(folder.parent, folder.name, settings.split)]
+        found = [query_sets.read_set(folder.parent, folder.name, settings.split)]
     else:
-        names = evalsets.set_names(folder, settings.split) if folder.is_dir() else []
-        found = [evalsets.read_set(folder, name, settings.split) for name in names]
+        names = query_sets.set_names(folder, settings.split) if folder.is_dir() else []
+        found = [query_sets.read_set(folder, name, settings.split) for name in names]
     found = [queries for queries in found if queries.relevant]
     if not found:
         raise SourceError(
@@ -48,7 +49,7 @@ def _other_splits(folder: Path) -> str:
 def for_catalogue(given: list[QuerySet] | None, catalogue: str, most: int) -> list[QuerySet]:
     """The sets to ask of this catalogue, by index ids, at most `most` queries of each: always the same ones, in an order of their own."""
     if given is None:
-        given = [replace(evalsets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
+        given = [replace(query_sets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
     return [_asked(queries, catalogue, most) for queries in given]
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from matinee import evaluation
-from matinee.evalsets import QuerySet
+from matinee.evaluation import metrics
+from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.serving import ProbeSettings
 from serve import probe_queries
 from serve.probe_client import AskError, ProbeClient
@@ -139,7 +139,7 @@ class Prober:
             if len(answered) < (1 - MOST_FAILED) * len(relevant):
                 trouble.append(f"set {queries.name}, {mode}: {len(answered)} of {len(relevant)} queries were answered")
                 continue
-            recall, ndcg = (evaluation.per_query(run, answered, measure, K).values() for measure in ("recall", "ndcg"))
+            recall, ndcg = (metrics.per_query(run, answered, measure, K).values() for measure in ("recall", "ndcg"))
             qualities.append(Quality(queries.name, mode, len(answered), _mean(recall), _mean(ndcg)))
         return qualities, len(unknown)
 
@@ -194,7 +194,7 @@ class Prober:
             async def overlap(text: str, filter: Mapping[str, Any] = filter) -> float | None:
                 body = {"text": text, "mode": "dense", "k": K, "filter": filter}
                 exact = _ids(await client.post("exact", "/v1/search", body | {"exact": True}))
-                return evaluation.recall_at(_ids(await client.post("search", "/v1/search", body)), exact, K) if exact else None
+                return metrics.recall_at(_ids(await client.post("search", "/v1/search", body)), exact, K) if exact else None
 
             try:
                 # One alone first: without the scope, all the others would fail alike.

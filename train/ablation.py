@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from matinee import evaluation, retrieval
 from matinee.errors import SourceError
-from matinee.evalsets import QuerySet
+from matinee.evaluation import metrics, scoring
+from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.scoring import Matrix, Scores
 from matinee.items import Item
 from matinee.models.convert import sha256
 from matinee.models.descriptions import read_descriptions
-from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
@@ -89,12 +89,12 @@ class Index:
     def cosine(self, asked: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
         """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
         if asked.of_items:
-            return retrieval.cosine((documents if items is None else items)[self.rows(asked)], documents)
+            return scoring.cosine((documents if items is None else items)[self.rows(asked)], documents)
         texts = [templates.query_text(asked.texts[query]) for query in asked.relevant]
-        return retrieval.cosine(self.encoder(texts, "query"), documents)
+        return scoring.cosine(self.encoder(texts, "query"), documents)
 
     def bm25(self, documents: Sequence[str]) -> System:
-        ready = retrieval.Bm25Scorer(documents)
+        ready = scoring.Bm25Scorer(documents)
         # A query item asks with its own words, not with a model's.
         return lambda asked: ready(
             [self.words[r] for r in self.rows(asked)] if asked.of_items else [asked.texts[q] for q in asked.relevant]
@@ -150,7 +150,7 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings, colum
             # The candidates are the best of the ranked items: of all items' best, few may be among them.
             lists = [found[:, columns] for found in (dense(asked), sparse(asked))]
             scores = np.full((len(asked.relevant), len(index.corpus.ids)), -np.inf, np.float32)
-            scores[:, columns] = retrieval.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
+            scores[:, columns] = scoring.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
             return scores
 
         return score
@@ -195,11 +195,11 @@ def _judged(given: Sequence[Arm], corpus: Corpus, asked: Sequence[QuerySet], col
             # A copy: whoever judges strikes the query item out.
             found = measure.judge(corpus, known, arm.score(known).copy(), pool=columns)
             row: Row = {"set": known.name, "queries": len(found["ndcg"]), "way": arm.way, "arm": arm.name, "model": arm.model}
-            row |= {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
+            row |= {kind: asdict(metrics.interval(values.values())) for kind, values in found.items()}
             if arm.name == "raw":
                 raw[arm.way] = found
             else:
-                row["minus_raw"] = {kind: asdict(evaluation.paired_difference(found[kind], raw[arm.way][kind])) for kind in found}
+                row["minus_raw"] = {kind: asdict(metrics.paired_difference(found[kind], raw[arm.way][kind])) for kind in found}
             yield row
 
 

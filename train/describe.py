@@ -25,9 +25,9 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from matinee.corpus import SPLITS, Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
-from matinee.evalsets import read_set, set_names
+from matinee.evaluation.query_sets import read_set, set_names
+from matinee.evaluation.splits import SPLITS, Entry, read_corpus
 from matinee.items import Item
 from matinee.models.bm25 import normalised
 from matinee.models.convert import write_atomically

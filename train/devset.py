@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matinee import evaluation, retrieval
-from matinee.corpus import Entry
-from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.evaluation import metrics, scoring
+from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.splits import Entry
 from matinee.text import templates
 from train.negatives import Encode
 from train.pairs import Trainable, from_catalogue
@@ -39,11 +39,11 @@ class DevSet:
                 vectors = documents[[rows[queries.items[query]] for query in asked]]
             else:
                 vectors = encode([templates.query_text(queries.texts[query]) for query in asked], "query")
-            scores = retrieval.cosine(vectors, documents)
+            scores = scoring.cosine(vectors, documents)
             if queries.of_items:
                 scores[range(len(asked)), [rows[queries.items[query]] for query in asked]] = -2
-            runs = {query: [self.ids[column] for column in best] for query, best in zip(asked, retrieval.top(scores, 10), strict=True)}
-            values = evaluation.per_query(runs, queries.relevant, "ndcg")
+            runs = {query: [self.ids[column] for column in best] for query, best in zip(asked, scoring.top(scores, 10), strict=True)}
+            values = metrics.per_query(runs, queries.relevant, "ndcg")
             found[queries.name] = sum(values.values()) / len(values)
         return found
 

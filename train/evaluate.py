@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee.corpus import SPLITS, read_corpus
 from matinee.errors import SettingsError, SourceError
-from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.splits import SPLITS, read_corpus
 from matinee.models.convert import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

@@ -12,7 +12,7 @@ import torch
 from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
 
-from matinee.corpus import read_corpus
+from matinee.evaluation.splits import read_corpus
 from train.checkpoints import FiniteLoss, Reporter, ranks, restore
 from train.contrastive import Recipe, arguments, data_sets, loss_for, steps_per_epoch, trainable
 from train.devset import DevSet, dev_set

@@ -26,9 +26,9 @@ from typing import Annotated, Any, Literal, cast, get_args
 import orjson
 import typer
 
-from matinee.corpus import Entry, Split, read_corpus
 from matinee.errors import SettingsError, SourceError
-from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.items import Item
 from matinee.text import fact_checks, templates
 from train import runs

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import orjson
 
-from matinee.corpus import Entry
 from matinee.errors import SourceError
+from matinee.evaluation.splits import Entry
 from matinee.items import Item
 from matinee.text import fact_checks
 from train.sheets import PREFERENCE, Sheet, read_sheet

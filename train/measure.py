@@ -1,7 +1,7 @@
 """Measures retrieval systems on labelled sets: every system is a function from queries to a matrix of scores over the same items.
 
 Systems: random, vote count, BM25 and TF-IDF of the embedded text, an encoder's cosine, and Qdrant's fusions of cosine and BM25 by the
-engine's own formulas (`matinee.retrieval`). An item that asks is never its own answer. Does not write reports (`train.report`).
+engine's own formulas (`matinee.evaluation.scoring`). An item that asks is never its own answer. Does not write reports (`train.report`).
 """
 
 import hashlib
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from matinee import evaluation, retrieval
-from matinee.corpus import Entry
-from matinee.evalsets import QuerySet
-from matinee.evaluation import Measure
+from matinee.evaluation import metrics, scoring
+from matinee.evaluation.metrics import Measure
+from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.scoring import Matrix, Scores
+from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.models.embedder import Embedder
-from matinee.retrieval import Matrix, Scores
 from matinee.settings.tree import FactWeights
 from matinee.text import templates
 
@@ -89,8 +89,8 @@ def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
 
     def score(asked: QuerySet) -> Scores:
         if asked.of_items:
-            return retrieval.cosine(documents[[corpus.rows[asked.items[query]] for query in asked.relevant]], documents)
-        return retrieval.cosine(encoder([templates.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
+            return scoring.cosine(documents[[corpus.rows[asked.items[query]] for query in asked.relevant]], documents)
+        return scoring.cosine(encoder([templates.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
 
     return score
 
@@ -99,7 +99,7 @@ def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeigh
     """As the API compares items with items (`matinee.index.item_vector`); texts have no facts, so text sets are not its business."""
     documents = encoder(corpus.texts(kind))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
-    return lambda asked: retrieval.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)
+    return lambda asked: scoring.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)
 
 
 def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
@@ -124,7 +124,7 @@ def votes(corpus: Corpus) -> System:
 
 def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
     def score(asked: QuerySet) -> Scores:
-        return retrieval.fused([first(asked), second(asked)], fusion, k=k, weights=weights)
+        return scoring.fused([first(asked), second(asked)], fusion, k=k, weights=weights)
 
     return score
 
@@ -156,9 +156,9 @@ def judge(corpus: Corpus, asked: QuerySet, scores: Scores, *, pool: np.ndarray[A
         scores, ids = scores[:, pool], [ids[row] for row in pool]
         inside = set(ids)
         relevant = {query: found for query, given in asked.relevant.items() if (found := given & inside)}
-    best = zip(queries, scores, retrieval.top(scores, K), strict=True)
+    best = zip(queries, scores, scoring.top(scores, K), strict=True)
     runs = {query: [ids[column] for column in columns if row[column] > -np.inf] for query, row, columns in best}
-    return {measure: evaluation.per_query(runs, relevant, measure, K) for measure in MEASURES}
+    return {measure: metrics.per_query(runs, relevant, measure, K) for measure in MEASURES}
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,13 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
     if not asked:
         return QuerySet(CIRCULAR, {}, {}, {})
     genres = [set(entry.item.genres) for entry in corpus.entries]
-    tfidf = retrieval.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
+    tfidf = scoring.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
     scores = tfidf([entry.item.overview or entry.item.title for entry in asked])
     for row, entry in enumerate(asked):
         own = set(entry.item.genres)
         scores[row] += np.array([len(own & other) / max(1, len(own | other)) for other in genres], np.float32)
         scores[row, corpus.rows[entry.id]] = -1
-    best = retrieval.top(scores, relevant)
+    best = scoring.top(scores, relevant)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(asked)}
     return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in asked}, {id: id for id in labels}, labels)
 

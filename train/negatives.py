@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from matinee import retrieval
+from matinee.evaluation import scoring
 from train.pairs import Pair, Trainable
 
 Miner = Literal["none", "bm25", "encoder", "both"]
-Encode = Callable[[Sequence[str], Literal["query", "document"]], retrieval.Matrix]
+Encode = Callable[[Sequence[str], Literal["query", "document"]], scoring.Matrix]
 
 _DEPTH = 50
 _HARDEST = 10
@@ -43,7 +43,7 @@ def mine(
     positives: dict[str, set[str]] = defaultdict(set)
     for pair in (*known, *pairs):
         positives[pair.group].add(pair.positive_id)
-    bm25 = retrieval.Bm25Scorer(items.texts) if miner in ("bm25", "both") else None
+    bm25 = scoring.Bm25Scorer(items.texts) if miner in ("bm25", "both") else None
     documents = encode(items.texts, "document") if encode is not None else None
     chosen: list[tuple[str, ...]] = []
     for start in range(0, len(pairs), _CHUNK):
@@ -51,9 +51,9 @@ def mine(
         anchors = [pair.anchor for pair in chunk]
         near = None
         if encode is not None and documents is not None:
-            near = retrieval.cosine(encode(anchors, "query"), documents)
+            near = scoring.cosine(encode(anchors, "query"), documents)
         lists = [
-            retrieval.top(scores, _DEPTH)
+            scoring.top(scores, _DEPTH)
             for scores in (bm25(anchors) if bm25 else None, near if miner != "bm25" else None)
             if scores is not None
         ]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from matinee import retrieval
-from matinee.corpus import Entry
 from matinee.errors import SourceError
-from matinee.evalsets import QuerySet, read_set, set_names
+from matinee.evaluation import scoring
+from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.splits import Entry
 from matinee.text import templates
 
 NEVER = ("text_tag",)
@@ -161,11 +161,11 @@ def _plain(text: str) -> str:
 
 def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
     """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
-    tfidf = retrieval.TfidfScorer(items.texts)
+    tfidf = scoring.TfidfScorer(items.texts)
     facets = [_facets(entry) for entry in items.entries]
     for start in range(0, len(items.entries), 500):
         scores = tfidf(items.texts[start : start + 500])
-        for offset, best in enumerate(retrieval.top(scores, 30)):
+        for offset, best in enumerate(scoring.top(scores, 30)):
             row = start + offset
             likeness = {int(column): _jaccard(facets[row], facets[column]) + scores[offset, column] for column in best if column != row}
             if not likeness:

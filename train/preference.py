@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import typer
 
-from matinee.corpus import read_corpus
 from matinee.errors import ModelError, SourceError
+from matinee.evaluation.splits import read_corpus
 from matinee.models import weights
 from matinee.models.convert import sha256
 from matinee.models.registry import ArtifactStore, Origin

@@ -5,7 +5,7 @@
     python -m train.prepare shared/data/eval --out work/prepared     # a BEIR folder: its own split column wins
     python -m train.prepare --smoke --out work/prepared              # the bundled films, a few seconds
 
-Writes `items.jsonl` (`matinee.corpus`), `statistics.json` and `manifest.json`. The same input, seed and settings give
+Writes `items.jsonl` (`matinee.evaluation.splits`), `statistics.json` and `manifest.json`. The same input, seed and settings give
 the same bytes, in
 whatever order the rows stand; what is finished is not made again. A sequel never lies on the other side of its original: items are split
 by franchise, unless a column `split` (train, dev, test) says otherwise.
@@ -20,8 +20,8 @@ import typer
 
 from matinee import demo
 from matinee.catalogue.reader import ReadOptions, Report, read_items, write_rejects
-from matinee.corpus import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.errors import SourceError
+from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.items import Item
 from matinee.models.convert import sha256, write_atomically
 from train import runs

@@ -17,8 +17,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from matinee.corpus import read_corpus
 from matinee.errors import SettingsError, SourceError
+from matinee.evaluation.splits import read_corpus
 from matinee.models.convert import sha256, write_atomically
 from train import ratings_report, runs, sheets
 from train.sheets import KEY, Draw, Form, Key, Model, form_of

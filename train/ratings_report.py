@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_args
 
-from matinee import evaluation
 from matinee.errors import SourceError
+from matinee.evaluation import metrics
 from train.agreement import agreement
 from train.report import interval
 from train.sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
@@ -110,7 +110,7 @@ def _table3(answers: Sequence[Answer]) -> list[dict[str, Any]]:
             groups = groupby(sorted(given), key=lambda pair: pair[0])
             by_item[model] = {item: fmean(value for _, value in group) for item, group in groups}
         # Over items: raters of one item say much the same, so their ratings are no independent draws.
-        row["difference"] = asdict(evaluation.paired_difference(by_item["tuned"], by_item["base"]))
+        row["difference"] = asdict(metrics.paired_difference(by_item["tuned"], by_item["base"]))
         rows.append(row)
     return rows
 
@@ -120,7 +120,7 @@ def _preferred(answers: Sequence[Answer]) -> dict[str, Any]:
     groups = groupby(sorted(answers, key=lambda a: a.item), key=lambda a: a.item)
     by_item = {item: fmean(worth[answer.value] for answer in group) for item, group in groups}
     counts = {name: sum(answer.value == name for answer in answers) for name in worth}
-    return counts | {"share_tuned": asdict(evaluation.interval(by_item.values()))}
+    return counts | {"share_tuned": asdict(metrics.interval(by_item.values()))}
 
 
 def markdown(found: Mapping[str, Any]) -> str:

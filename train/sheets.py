@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from matinee.corpus import Entry
 from matinee.errors import SettingsError, SourceError
+from matinee.evaluation.splits import Entry
 from matinee.models.convert import write_atomically
 from matinee.text import templates
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from matinee import evaluation, retrieval
 from matinee.errors import SettingsError
-from matinee.evalsets import QuerySet
+from matinee.evaluation import metrics, scoring
+from matinee.evaluation.query_sets import QuerySet
 from matinee.models.bm25 import normalised
 from matinee.settings.tree import FactWeights, SearchSettings
 from train import measure
@@ -75,8 +75,8 @@ def systems(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, facts:
     found: dict[str, System] = {
         "random": measure.chance(corpus),
         "vote count": measure.votes(corpus),
-        "BM25": measure.lexical(corpus, retrieval.Bm25Scorer),
-        "TF-IDF": measure.lexical(corpus, retrieval.TfidfScorer),
+        "BM25": measure.lexical(corpus, scoring.Bm25Scorer),
+        "TF-IDF": measure.lexical(corpus, scoring.TfidfScorer),
     }
     found |= {name: measure.dense(corpus, encoder, kind) for name, encoder in encoders.items()}
     if facts.any():
@@ -104,11 +104,11 @@ def table1(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[
 
 
 def _intervals(found: PerQuery) -> dict[str, Any]:
-    return {kind: asdict(evaluation.interval(values.values())) for kind, values in found.items()}
+    return {kind: asdict(metrics.interval(values.values())) for kind, values in found.items()}
 
 
 def _difference(found: PerQuery, before: PerQuery) -> dict[str, Any]:
-    return {kind: asdict(evaluation.paired_difference(found[kind], before[kind])) for kind in found}
+    return {kind: asdict(metrics.paired_difference(found[kind], before[kind])) for kind in found}
 
 
 def closeness(corpus: Corpus, systems: Systems, asked: Sequence[QuerySet]) -> list[dict[str, Any]]:
@@ -168,9 +168,9 @@ def table2(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, titles:
                 found[name] = None
                 continue
             documents = encoder(corpus.texts(kind))
-            scores = retrieval.cosine(documents[[asked]], documents)
+            scores = scoring.cosine(documents[[asked]], documents)
             scores[0, asked] = -2
-            best = retrieval.top(scores, 3)[0]
+            best = scoring.top(scores, 3)[0]
             found[name] = [{"title": corpus.entries[column].item.title, "cosine": float(scores[0, column])} for column in best]
         rows.append(found)
     return rows

@@ -7,7 +7,7 @@
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
-evaluation sets (`matinee.evalsets`), of which only the training side trains; what their dev and test
+evaluation sets (`matinee.evaluation.query_sets`), of which only the training side trains; what their dev and test
 queries ask is kept out of keywords.
 No item of the dev or test split is in any role: not as anchor, as positive or as negative, whatever the qrels say. What is finished is not
 made again; an unfinished folder is made anew.
@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 import orjson
 import typer
 
-from matinee.corpus import read_corpus
 from matinee.errors import SettingsError
+from matinee.evaluation.splits import read_corpus
 from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from waiting import HANG_S, until
 
 from matinee.cli import app as cli
-from matinee.corpus import Entry, write_corpus
 from matinee.errors import SettingsError, SourceError
-from matinee.evalsets import read_set
+from matinee.evaluation.query_sets import read_set
+from matinee.evaluation.splits import Entry, write_corpus
 from matinee.events import EventLog, read_events, with_impressions
 from matinee.items import Item
 from matinee.settings.serving import EventSettings

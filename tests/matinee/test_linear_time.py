@@ -13,7 +13,7 @@ from product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_pattern
 from pydantic import Field, TypeAdapter
 
 from matinee.catalogue import cells, columns, dates, numerals
-from matinee.corpus import franchise
+from matinee.evaluation.splits import franchise
 from matinee.items import Item
 from matinee.models.bm25 import normalised, title_trigrams
 from matinee.text import cleaning, fact_checks
@@ -37,7 +37,7 @@ def test_the_expressions_are_found() -> None:
         ("matinee/text/cleaning.py", "finditer"),
         ("matinee/catalogue/numerals.py", "fullmatch"),
         ("matinee/text/fact_checks.py", "search"),
-        ("matinee/corpus.py", "split"),
+        ("matinee/evaluation/splits.py", "split"),
         ("train/pairs.py", "sub"),
     } <= found
     written = sum(len(re.findall(r"\bre\.compile\(", path.read_text())) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

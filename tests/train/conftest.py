@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from waiting import HANG_S, until
 
 from matinee.catalogue.reader import read_items
-from matinee.corpus import read_corpus
+from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from train import instructions, prepare, ratings, triplets
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matinee.corpus import Entry
 from matinee.errors import SourceError
-from matinee.evalsets import QuerySet
+from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.splits import Entry
 from matinee.items import Item
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates

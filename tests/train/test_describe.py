@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee.corpus import read_corpus
 from matinee.errors import SettingsError
-from matinee.evalsets import read_set, set_names
+from matinee.evaluation.query_sets import read_set, set_names
+from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from train import describe
 

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
 from waiting import until
 
-from matinee.corpus import read_corpus
 from matinee.errors import ModelError, SettingsError
+from matinee.evaluation.splits import read_corpus
 from matinee.models import weights
 from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder

@@ -1,4 +1,4 @@
-"""`train.evaluate`, `matinee.retrieval` and `matinee evalset make`: figures that are right, a report that stands alone, honest sets."""
+"""`train.evaluate`, exact scoring and `matinee evalset make`: figures that are right, a report that stands alone, honest sets."""
 
 import json
 import math
@@ -13,11 +13,11 @@ import pytest
 import qdrant_edge as edge
 from typer.testing import CliRunner, Result
 
-from matinee import evalsets, retrieval
 from matinee.cli import app as cli
-from matinee.corpus import Entry, read_corpus
 from matinee.errors import SettingsError, SourceError
-from matinee.evalsets import QuerySet
+from matinee.evaluation import query_sets, scoring
+from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.splits import Entry, read_corpus
 from matinee.index.types import Hybrid, Search
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -60,7 +60,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
     words = edge.Query.Nearest(edge.SparseVector(terms.indices, terms.values), "bm25")
     prefetches = [edge.Prefetch(40, query=near), edge.Prefetch(40, query=words)]
 
-    def agrees(ours: retrieval.Scores, given: Any, prefetches: Any = None) -> None:
+    def agrees(ours: scoring.Scores, given: Any, prefetches: Any = None) -> None:
         hits = shard.query(edge.QueryRequest(limit=20, query=given, prefetches=prefetches))
         assert len(hits) == 20
         # Texts with the very same BM25 score take their ranks in any order.
@@ -68,18 +68,18 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
         assert len(told) > 10
         assert [float(ours[0, row]) for row, _ in told] == pytest.approx([score for _, score in told], abs=1e-5)
 
-    lexical, dense = retrieval.Bm25Scorer(texts)([asked]), retrieval.cosine(query[None], vectors[:-1])
+    lexical, dense = scoring.Bm25Scorer(texts)([asked]), scoring.cosine(query[None], vectors[:-1])
     counts = Counter(lexical[0].round(4).tolist())
     tied = {row for row, score in enumerate(lexical[0].round(4).tolist()) if score and counts[score] > 1}
     agrees(lexical, words)
     agrees(dense, near)
     for k, weights in ((10, (1.0, 2.0)), (2, (3.0, 1.0)), (60, (1.0, 1.0))):
-        agrees(retrieval.rrf([dense, lexical], weights, k=k, prefetch=40), edge.Fusion.Rrf(k, list(weights)), prefetches)
-    agrees(retrieval.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
+        agrees(scoring.rrf([dense, lexical], weights, k=k, prefetch=40), edge.Fusion.Rrf(k, list(weights)), prefetches)
+    agrees(scoring.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
     for weight in (0.001, 0.1):
         summed = Search(Hybrid(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
         asked_for = query.request(summed)
-        agrees(retrieval.linear([dense, lexical], (1.0, weight), prefetch=40), asked_for.query, asked_for.prefetches)
+        agrees(scoring.linear([dense, lexical], (1.0, weight), prefetch=40), asked_for.query, asked_for.prefetches)
 
 
 def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> None:
@@ -244,7 +244,7 @@ def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:
     likes = [(f"u{n}", item) for n in range(8) for item in (a, b)]
     likes += [(f"u{n}", popular) for n in range(100)] + [("u1", "unknown item")]
     likes += [(f"v{n}", id) for n in range(200) for id in (entries[10].id, popular)]
-    found = evalsets.from_colikes(entries, likes)
+    found = query_sets.from_colikes(entries, likes)
     related = {query: ids for queries in found.values() for query, ids in queries.relevant.items()}
     assert related == {a: {b}, b: {a}}
     splits = {entry.id: entry.split for entry in entries}
@@ -254,7 +254,7 @@ def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:
 def test_a_training_text_keeps_training_items_only(prepared: Path) -> None:
     entries = read_corpus(prepared)
     clicks = [("Lost  Brothers", entry.id) for entry in entries for _ in range(2)] + [("once only", entries[0].id)]
-    sets = evalsets.from_clicks(entries, clicks)
+    sets = query_sets.from_clicks(entries, clicks)
     splits = {entry.id: entry.split for entry in entries}
     found = {(split, query): ids for split, queries in sets.items() for query, ids in queries.relevant.items()}
     assert [query for _, query in found] == ["lost brothers"]
@@ -272,21 +272,21 @@ def test_evalset_make_writes_a_set_that_reads_back(tmp_path: Path, prepared: Pat
     likes.write_text("\n".join(json.dumps(event) for event in events))
     result = CliRunner().invoke(cli, ["evalset", "make", str(prepared), "--likes", str(likes), "--out", str(tmp_path / "sets")])
     assert result.exit_code == 0, result.output
-    counted = {split: len(evalsets.read_set(tmp_path / "sets", "item_colike", split).relevant) for split in ("train", "dev", "test")}
+    counted = {split: len(query_sets.read_set(tmp_path / "sets", "item_colike", split).relevant) for split in ("train", "dev", "test")}
     assert sum(counted.values()) == 60
-    dev = evalsets.read_set(tmp_path / "sets", "item_colike", "dev")
+    dev = query_sets.read_set(tmp_path / "sets", "item_colike", "dev")
     assert all(dev.items[query] == query for query in dev.relevant)
 
 
 def test_evalset_from_a_field_that_is_not_embedded(tmp_path: Path) -> None:
     items = [Item(id=str(n), title=f"F{n}", extra={"keywords": f"all,only {n // 2}"}) for n in range(20)]
     entries = [Entry(str(n), item, "dev" if n < 4 else "train", str(n)) for n, item in enumerate(items)]
-    found = evalsets.from_field(entries, "keywords")
+    found = query_sets.from_field(entries, "keywords")
     # What all carry says nothing; what two carry does.
     assert found["dev"].relevant == {"only 0": {"0", "1"}, "only 1": {"2", "3"}}
     assert len(found["train"].relevant) == 8
     with pytest.raises(SourceError, match="no item has a field"):
-        evalsets.from_field(entries, "mood")
+        query_sets.from_field(entries, "mood")
 
 
 @pytest.mark.parametrize(

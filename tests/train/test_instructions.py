@@ -11,9 +11,9 @@ import pytest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from matinee import evalsets
-from matinee.corpus import read_corpus
 from matinee.errors import SettingsError, SourceError
+from matinee.evaluation import query_sets
+from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
@@ -59,10 +59,10 @@ def test_words_are_those_of_training_items_alone(eval_folder: Path, prepared: Pa
 
 def test_what_people_searched_for_are_words_too(eval_folder: Path, prepared: Path, tmp_path: Path) -> None:
     """A user's own set, as `matinee evalset make --clicks` makes it: without descriptions the searches are the whole text."""
-    names = evalsets.set_names(eval_folder, "train")
-    sets = {split: replace(evalsets.read_set(eval_folder, "text_keyword", split), name="text_click") for split in ("train", "dev")}
+    names = query_sets.set_names(eval_folder, "train")
+    sets = {split: replace(query_sets.read_set(eval_folder, "text_keyword", split), name="text_click") for split in ("train", "dev")}
     assert "text_tag" in names
-    evalsets.write_set(tmp_path / "sets", "text_click", sets)
+    query_sets.write_set(tmp_path / "sets", "text_click", sets)
     shutil.copytree(eval_folder / "text_tag", tmp_path / "sets" / "text_tag")
     found = made(tmp_path / "out", prepared, "--target", "words", "--sets", tmp_path / "sets")
     assert splits(prepared, found["train"]) == {"train"}

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from matinee.corpus import Entry, read_corpus
 from matinee.errors import SourceError
+from matinee.evaluation.splits import Entry, read_corpus
 from matinee.models import weights
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings

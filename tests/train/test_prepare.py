@@ -1,4 +1,4 @@
-"""`train.prepare` and `matinee.corpus`: clean items, a split by franchise that never changes, hashes, resuming."""
+"""`train.prepare` and `matinee.evaluation.splits`: clean items, a split by franchise that never changes, hashes, resuming."""
 
 import json
 import random
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee.corpus import Entry, assign_splits, franchise, read_corpus
 from matinee.errors import SourceError
+from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
 from matinee.items import Item
 from train import prepare, runs
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee.corpus import read_corpus
 from matinee.errors import SettingsError, SourceError
+from matinee.evaluation.splits import read_corpus
 from train import ratings, runs
 from train.describe import chosen
 from train.sheets import read_sheet, write_sheet

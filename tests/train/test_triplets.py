@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from matinee.corpus import Entry, read_corpus
 from matinee.errors import MatineeError, SettingsError, SourceError
-from matinee.evalsets import QuerySet, write_set
+from matinee.evaluation.query_sets import QuerySet, write_set
+from matinee.evaluation.splits import Entry, read_corpus
 from matinee.items import Item
 from matinee.text import templates
 from train import negatives, pairs, prepare, runs, triplets

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from matinee.corpus import Entry, Split
 from matinee.errors import SourceError
+from matinee.evaluation.splits import Entry, Split
 
 
 @dataclass(frozen=True)

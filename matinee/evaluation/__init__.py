@@ -1,0 +1,1 @@
+"""Evaluation: query sets, splits, exact scoring in memory, and ranking metrics."""
