@@ -18,7 +18,7 @@ from rich.table import Table
 
 from matinee.cli_evalset import evalset_app
 from matinee.cli_models import models_app
-from matinee.client import Server
+from matinee.client.http import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
 from matinee.recommend.offline import Local

@@ -15,7 +15,7 @@ import threading
 from rich.console import Console
 
 from matinee import demo
-from matinee.client import Server, read_server_file
+from matinee.client.http import Server, read_server_file
 from matinee.errors import MatineeError
 from matinee.index.types import open_store
 from matinee.models import weights

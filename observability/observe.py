@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from matinee.client import probe_file, read_living
+from matinee.client.http import probe_file, read_living
 from matinee.errors import MatineeError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings

@@ -25,7 +25,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from matinee.client import announced
+from matinee.client.http import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
 from matinee.index.active import LiveIndex

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.client import announced, probe_file, read_server_file
+from matinee.client.http import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings

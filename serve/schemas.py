@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from matinee.client.models import MAX_TEXT_CHARS, MAX_TEXTS
 from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
-from matinee.remote import MAX_TEXT_CHARS, MAX_TEXTS
 from matinee.settings.tree import Mode
 from serve.schemas_debug import Debug
 

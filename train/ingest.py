@@ -31,14 +31,14 @@ from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
-from matinee.client import Server, ServerError
+from matinee.client.http import Server, ServerError
+from matinee.client.models import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.index.build import Build, Outcome, PointMaker
 from matinee.index.types import open_store
 from matinee.items import Item
 from matinee.models.descriptions import Descriptions, read_descriptions
 from matinee.models.embedder import Embedder
-from matinee.remote import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.live_writes import Live, LiveWrites

@@ -6,11 +6,11 @@ Does not write, and does not know what is built.
 import asyncio
 from dataclasses import dataclass
 
-from matinee.client import Server, read_writes
+from matinee.client.http import Server, read_writes
+from matinee.client.models import Patience, connect
 from matinee.errors import IndexLockedError
 from matinee.index.build import ApiItem, IndexWrites
 from matinee.index.types import IndexStore
-from matinee.remote import Patience, connect
 from matinee.settings.tree import Settings
 
 _LOCKED_S = 60

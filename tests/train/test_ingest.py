@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from waiting import HANG_S
 
-from matinee.client import Server
+from matinee.client.http import Server
 from matinee.index.active import LiveIndex
 from matinee.index.types import open_store
 from matinee.items import Item

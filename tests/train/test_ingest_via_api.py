@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from matinee.client import Server, ServerError
+from matinee.client.http import Server, ServerError
+from matinee.client.models import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
 from matinee.index.types import Hit, open_store
 from matinee.index.vector_cache import VectorJournal
 from matinee.items import Item
-from matinee.remote import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.settings.tree import Settings
 from serve import calls
 from serve.service import Service

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from matinee.client import Server
+from matinee.client.http import Server
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
 from matinee.index.active import LiveIndex, new_revision
 from matinee.index.build import PointMaker

@@ -1,4 +1,4 @@
-"""`matinee.client`: a live server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
+"""`matinee.client.http`: a live server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from matinee.client import Server, ServerError, announced, read_living, read_server_file, read_writes
+from matinee.client.http import Server, ServerError, announced, read_living, read_server_file, read_writes
 from matinee.items import Item
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -180,7 +180,7 @@ def test_an_error_without_an_envelope_still_has_a_message(other_server: Any) -> 
 
 
 def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matinee.client._PAGE", 10)
+    monkeypatch.setattr("matinee.client.http._PAGE", 10)
     titles = sorted(entry["item"]["title"] for entry in Server(local_app_url).items())
     assert titles == sorted(film.title for film in films)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.client import Server, ServerError
+from matinee.client.http import Server, ServerError
 from matinee.errors import FingerprintError, ModelError
 from matinee.index.vector_cache import Matrix, VectorJournal
 from matinee.items import Item
