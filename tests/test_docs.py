@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from matinee.cli import app
+from matinee.cli.main import app
 from matinee.settings.reference import page
 from serve.metrics import table
 

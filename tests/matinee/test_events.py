@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 from waiting import HANG_S, until
 
-from matinee.cli import app as cli
+from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set
 from matinee.evaluation.splits import Entry, write_corpus

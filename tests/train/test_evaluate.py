@@ -13,7 +13,7 @@ import pytest
 import qdrant_edge as edge
 from typer.testing import CliRunner, Result
 
-from matinee.cli import app as cli
+from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets, scoring
 from matinee.evaluation.query_sets import QuerySet

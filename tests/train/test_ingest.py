@@ -119,7 +119,7 @@ def test_what_can_not_be_ingested_is_explained_by_an_exit_code(tmp_path: Path, a
 
 
 def test_the_help_has_examples_and_every_option(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from matinee.cli import app; app()", "ingest", "--help"]
+    command = [sys.executable, "-c", "from matinee.cli.main import app; app()", "ingest", "--help"]
     done = subprocess.run(command, env=environ(tmp_path), capture_output=True, text=True, check=True)
     assert "matinee ingest films.csv" in done.stdout
     assert "--map" in done.stdout

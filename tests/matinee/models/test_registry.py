@@ -14,7 +14,7 @@ import yaml
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from matinee.cli import app
+from matinee.cli.main import app
 from matinee.errors import ModelError
 from matinee.models import weights
 from matinee.models.embedder import Embedder

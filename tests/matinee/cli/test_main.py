@@ -1,4 +1,4 @@
-"""`matinee.cli`: help that teaches, JSON that parses, errors in one line with an exit code; through HTTP and without a server."""
+"""`matinee.cli.main`: help that teaches, JSON that parses, errors in one line with an exit code; through HTTP and without a server."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from matinee.cli import app
+from matinee.cli.main import app
 from matinee.items import Item
 
 Run = Callable[..., Result]

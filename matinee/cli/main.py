@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.cli_evalset import evalset_app
-from matinee.cli_models import models_app
+from matinee.cli.evalset import evalset_app
+from matinee.cli.models import models_app
 from matinee.client.http import Server
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
@@ -222,7 +222,7 @@ def demo(
 
     [dim]matinee demo --port 9000[/]
     """
-    from matinee.showcase import run
+    from matinee.cli.demo import run
 
     run(load_settings(flags={"catalogue": "demo"}), port, err, metrics=metrics)
 

@@ -1,0 +1,1 @@
+"""The command line `matinee`: one module for each group of commands."""
