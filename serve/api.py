@@ -29,10 +29,10 @@ from serve.errors import RequestError, explain, outcome
 from serve.feedback import Events
 from serve.graph import Trace
 from serve.ids import as_uid
-from serve.metrics import Metrics
 from serve.service import Service
 from serve.state import State
-from serve.tracing import Tracing
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import Tracing
 from serve.upkeep import Upkeep
 
 STATIC = Path(__file__).parent / "static"

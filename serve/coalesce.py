@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
-from serve.tracing import traceparent
+from serve.telemetry.tracing import traceparent
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")

@@ -11,7 +11,6 @@ from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.tree import Settings
-from serve import logs
 from serve.access import Access
 from serve.api import create_app
 from serve.coalesce import Coalescer, Timed
@@ -19,10 +18,11 @@ from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica
 from serve.errors import UnavailableError
 from serve.graph import Graph
-from serve.metrics import Metrics, NullSink, RaySink
 from serve.replica import describe_update
 from serve.retriever import Retriever as RetrieverReplica
 from serve.service import Service
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics, NullSink, RaySink
 
 MAX_HOP_BATCH = 64
 HOPS_IN_FLIGHT = 2

@@ -16,12 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings.serving import ServingSettings
-from serve import logs
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of
 from serve.graph import Trace
-from serve.metrics import Metrics
-from serve.tracing import Tracing, trace_id
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import Tracing, trace_id
 
 log = logging.getLogger(__name__)
 

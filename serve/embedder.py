@@ -8,9 +8,9 @@ from matinee.models.embedder import Embedder
 from matinee.settings.tree import EmbedderSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, still_wanted
-from serve.handling import Handling
-from serve.metrics import Metrics
 from serve.replica import ModelSlot, announce, describe_update
+from serve.telemetry.batches import Handling
+from serve.telemetry.metrics import Metrics
 
 
 class EmbedderReplica:

@@ -10,9 +10,9 @@ from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
 from serve import calls
 from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
-from serve.handling import Handling
-from serve.metrics import Metrics
 from serve.replica import ModelSlot, announce, describe_update
+from serve.telemetry.batches import Handling
+from serve.telemetry.metrics import Metrics
 
 _WARM_UP = Item(kind="film", title="Warm up", year=2000, genres=("Drama",))
 

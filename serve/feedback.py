@@ -19,8 +19,8 @@ from serve.access import Access
 from serve.answers import ERRORS, allow, answer
 from serve.graph import Trace
 from serve.ids import as_uid
-from serve.metrics import Metrics
 from serve.schemas_feedback import FeedbackRequest, FeedbackResponse
+from serve.telemetry.metrics import Metrics
 
 
 class Events:

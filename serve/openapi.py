@@ -7,8 +7,8 @@ from matinee.settings.load import load_settings
 from serve.access import Access
 from serve.api import create_app
 from serve.graph import Graph
-from serve.metrics import MemorySink, Metrics
 from serve.service import Service
+from serve.telemetry.metrics import MemorySink, Metrics
 
 
 def document() -> str:

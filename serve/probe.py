@@ -28,10 +28,10 @@ from matinee.client.http import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve import logs
 from serve.probe_client import ProbeClient
 from serve.probe_metrics import ProbeMetrics
 from serve.probe_round import SIMILAR, Prober, Quality, Report
+from serve.telemetry import logs
 
 FINE, BELOW, UNUSABLE = 0, 1, 2
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from matinee.errors import MatineeError
-from serve.metrics import Metrics
+from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

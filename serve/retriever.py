@@ -20,9 +20,9 @@ from matinee.recommend.recommender import Answer, Recommender
 from matinee.settings.tree import Settings
 from serve import calls
 from serve.coalesce import Timed, still_wanted
-from serve.handling import Handling
-from serve.index_health import IndexHealth
-from serve.metrics import Metrics
+from serve.telemetry.batches import Handling
+from serve.telemetry.index_health import IndexHealth
+from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from serve import calls, schemas
 from serve.errors import RequestError, UnavailableError
 from serve.graph import Graph, Trace
 from serve.ids import as_uid
-from serve.metrics import Metrics
+from serve.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 

@@ -38,9 +38,9 @@ from serve.api import create_app
 from serve.coalesce import Timed, timed
 from serve.embedder import EmbedderReplica
 from serve.graph import Graph, Part
-from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 from serve.service import Service
+from serve.telemetry.metrics import MemorySink, Metrics
 
 
 @cache

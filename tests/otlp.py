@@ -1,4 +1,4 @@
-"""A collector that speaks OTLP over HTTP: what `serve.tracing` sends, as a real one would take it. Does not know pytest."""
+"""A collector that speaks OTLP over HTTP: what `serve.telemetry.tracing` sends, as a real one would take it. Does not know pytest."""
 
 import threading
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from matinee.cli.main import app
 from matinee.settings.reference import page
-from serve.metrics import table
+from serve.telemetry.metrics import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_settings_page_is_current() -> None:
 
 
 def test_the_readme_lists_every_metric() -> None:
-    assert table() in README, "put the output of serve.metrics.table() into the README"
+    assert table() in README, "put the output of serve.telemetry.metrics.table() into the README"
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"(?:^|`)matinee ([a-z]+)", README, re.MULTILINE))))

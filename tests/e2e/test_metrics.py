@@ -6,9 +6,9 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import HANG_S, until
 
-from serve.metrics import METRICS
+from serve.telemetry.metrics import METRICS
 
-# Not produced by a server that is well and not overloaded; `tests/serve/test_metrics.py` records each of them.
+# Not produced by a server that is well and not overloaded; `tests/serve/telemetry/test_metrics.py` records each of them.
 UNSEEN = {
     "degraded": "the enhancer answered in time",
     "refused": "the door was never full",

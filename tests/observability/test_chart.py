@@ -13,7 +13,7 @@ from observability.__main__ import BOARDS
 from observability.objectives import defaults, fill
 from observability.queries import FOLDER, read
 from observability.rules import groups
-from serve.metrics import METRICS
+from serve.telemetry.metrics import METRICS
 
 
 def given(**alerts: Any) -> dict[str, Any]:

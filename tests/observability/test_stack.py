@@ -19,8 +19,8 @@ from observability.__main__ import BOARDS
 from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts
-from serve.metrics import METRICS
 from serve.probe_metrics import METRICS as PROBE_METRICS
+from serve.telemetry.metrics import METRICS
 
 pytestmark = [
     needs("prometheus"),

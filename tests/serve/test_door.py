@@ -9,8 +9,8 @@ import pytest
 from matinee.errors import DeadlineError
 from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.door import Door
-from serve.metrics import MemorySink, Metrics
-from serve.tracing import Tracing
+from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.tracing import Tracing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

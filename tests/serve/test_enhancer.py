@@ -18,7 +18,7 @@ from matinee.models.registry import ArtifactStore, Origin
 from serve import calls
 from serve.coalesce import timed
 from serve.enhancer import EnhancerReplica
-from serve.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import MemorySink, Metrics
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
 

@@ -9,8 +9,8 @@ import pytest
 from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
-from serve.metrics import MemorySink, Metrics
 from serve.replica import ModelSlot, announce, describe_update
+from serve.telemetry.metrics import MemorySink, Metrics
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from matinee.items import item_uid
 from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
 from serve import calls, retriever
 from serve.coalesce import timed
-from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
+from serve.telemetry.metrics import MemorySink, Metrics
 
 LATER = time.time() + 86_400
 

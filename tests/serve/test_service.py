@@ -22,8 +22,8 @@ from serve import calls, schemas
 from serve.errors import RequestError
 from serve.graph import Graph, Trace
 from serve.ids import as_uid
-from serve.metrics import MemorySink, Metrics
 from serve.service import Service
+from serve.telemetry.metrics import MemorySink, Metrics
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = Answer(b"[]", 0, "cosine")

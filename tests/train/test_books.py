@@ -14,10 +14,10 @@ from serve import schemas
 from serve.embedder import EmbedderReplica
 from serve.enhancer import EnhancerReplica
 from serve.graph import Graph
-from serve.metrics import MemorySink, Metrics
 from serve.retriever import Retriever
 from serve.service import Service
 from serve.state import State
+from serve.telemetry.metrics import MemorySink, Metrics
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
 from train.runs import ADAPTER

@@ -9,7 +9,7 @@ from typing import Any
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.types import Manifest
-from serve.metrics import Metrics
+from serve.telemetry.metrics import Metrics
 
 _DOWN = (IndexUnavailableError, IndexLockedError)
 # Any other error of ours is an answer: no such item, an ambiguous title.

@@ -8,10 +8,10 @@ import pytest
 
 from matinee.errors import FingerprintError, IndexUnavailableError, NotFoundError
 from matinee.index.types import Manifest
-from serve.index_health import IndexHealth
-from serve.metrics import METRICS, MemorySink, Metrics, NullSink, Recorder, RepeatedGauge
+from serve.telemetry.index_health import IndexHealth
+from serve.telemetry.metrics import METRICS, MemorySink, Metrics, NullSink, Recorder, RepeatedGauge
 
-SERVE = Path(__file__).parents[2] / "serve"
+SERVE = Path(__file__).parents[3] / "serve"
 
 
 def recordings() -> list[tuple[str, frozenset[str] | None]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from matinee.settings.serving import TracingSettings
 from serve.coalesce import Timed
-from serve.metrics import Metrics
-from serve.tracing import Tracing
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import Tracing
 
 
 class Handling:

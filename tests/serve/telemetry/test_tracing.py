@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from matinee.settings.serving import TracingSettings
-from serve.tracing import Tracing, traceparent
+from serve.telemetry.tracing import Tracing, traceparent
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "zanzibar lighthouse keeper"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from matinee.settings.serving import ServingSettings
-from serve import logs
 from serve.access import hash_key
+from serve.telemetry import logs
 
 
 @pytest.fixture

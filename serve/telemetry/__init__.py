@@ -1,0 +1,1 @@
+"""Telemetry of the deployments: metrics, logs and traces."""
