@@ -21,19 +21,20 @@ from starlette.staticfiles import StaticFiles
 
 from matinee.items import MAX_LIST, Item, ItemFilter, Name
 from matinee.recommend.recommender import Answer
-from serve import calls, feedback, schemas
+from serve import feedback, schemas
 from serve.access import Access
 from serve.answers import ERRORS, allow, answer
 from serve.door import Door
 from serve.errors import RequestError, explain, outcome
 from serve.feedback import Events
-from serve.graph import Trace
-from serve.ids import as_uid
-from serve.service import Service
-from serve.state import State
+from serve.graph import messages
+from serve.graph.gateway import Service
+from serve.graph.health import State
+from serve.graph.ids import as_uid
+from serve.graph.item_writes import Upkeep
+from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
-from serve.upkeep import Upkeep
 
 STATIC = Path(__file__).parent / "static"
 
@@ -201,7 +202,7 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
         if q is not None:
             found = await service.suggest(q, min(limit, 20), trace)
             return answer(request, items=[_stored(id, payload) for id, payload in found], cursor=None)
-        page, after = await service.ask(calls.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
+        page, after = await service.ask(messages.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
         return answer(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @routes.get("/items/{id}", response_model=schemas.StoredItem, name="get_item")
@@ -234,7 +235,7 @@ def _catalogue(service: Service, access: Access, upkeep: Upkeep) -> APIRouter:
         """Values and counts for filters, among the items that pass the given ones."""
         allow(access, request, "read")
         filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
-        found, count = await service.ask(calls.Facets(filter, limit), request.state.trace)
+        found, count = await service.ask(messages.Facets(filter, limit), request.state.trace)
         values = {key: [{"value": value, "count": n} for value, n in pairs] for key, pairs in found.items()}
         return answer(request, count=count, **values)
 

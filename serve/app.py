@@ -11,7 +11,7 @@ from ray.serve.config import AutoscalingConfig
 from matinee.settings.base import Deployment
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve import deployments
+from serve.graph import deployments
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from matinee.settings.serving import ServingSettings
 from serve.errors import envelope, explain
 from serve.errors import outcome as name_of
-from serve.graph import Trace
+from serve.graph.parts import Trace
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing, trace_id

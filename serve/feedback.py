@@ -17,8 +17,8 @@ from matinee.recommend.recommender import Answer
 from matinee.settings.tree import Settings
 from serve.access import Access
 from serve.answers import ERRORS, allow, answer
-from serve.graph import Trace
-from serve.ids import as_uid
+from serve.graph.ids import as_uid
+from serve.graph.parts import Trace
 from serve.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.telemetry.metrics import Metrics
 

@@ -6,8 +6,8 @@ from typing import Any
 from matinee.settings.load import load_settings
 from serve.access import Access
 from serve.api import create_app
-from serve.graph import Graph
-from serve.service import Service
+from serve.graph.gateway import Service
+from serve.graph.parts import Graph
 from serve.telemetry.metrics import MemorySink, Metrics
 
 

@@ -13,7 +13,7 @@ from matinee.errors import SourceError
 from matinee.evaluation import query_sets
 from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.serving import ProbeSettings
-from serve.ids import as_uid
+from serve.graph.ids import as_uid
 
 SHIPPED = "demo"
 """The name of the shipped set, and of the catalogue that it is about."""

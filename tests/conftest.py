@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from serve.service import Service
+    from serve.graph.gateway import Service
 
 
 def _load(name: str, folder: str = ".") -> Any:

@@ -32,14 +32,14 @@ from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve import calls
 from serve.access import Access
 from serve.api import create_app
-from serve.coalesce import Timed, timed
-from serve.embedder import EmbedderReplica
-from serve.graph import Graph, Part
-from serve.retriever import Retriever
-from serve.service import Service
+from serve.graph import messages
+from serve.graph.embedder import EmbedderReplica
+from serve.graph.gateway import Service
+from serve.graph.microbatch import Timed, timed
+from serve.graph.parts import Graph, Part
+from serve.graph.retriever import Retriever
 from serve.telemetry.metrics import MemorySink, Metrics
 
 
@@ -140,7 +140,7 @@ class FakeEnhancer:
     late: frozenset[str] = frozenset()
     fails: MatineeError | None = None
 
-    async def __call__(self, unit: calls.Describe, deadline: float) -> Description:
+    async def __call__(self, unit: messages.Describe, deadline: float) -> Description:
         if self.fails is not None:
             raise self.fails
         if unit.item.title in self.late:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from matinee.settings.serving import TracingSettings
-from serve.coalesce import Timed
+from serve.graph.microbatch import Timed
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 

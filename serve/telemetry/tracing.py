@@ -19,7 +19,7 @@ from matinee.settings.serving import TracingSettings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from serve.coalesce import Timed
+    from serve.graph.microbatch import Timed
 
 _W3C = TraceContextTextMapPropagator()
 _CARRIED = (b"traceparent", b"tracestate")

@@ -13,8 +13,8 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.access import new_key
-from serve.coalesce import Coalescer
 from serve.errors import UnavailableError
+from serve.graph.microbatch import Coalescer
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
 

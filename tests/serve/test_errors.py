@@ -7,7 +7,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-import serve.service
+import serve.graph.gateway
 from matinee import errors
 from matinee.errors import AmbiguousTitleError, MatineeError
 from serve.errors import STATUS, RequestError, UnavailableError, envelope, explain, outcome
@@ -53,7 +53,7 @@ def test_what_clients_are_told(kind: type[MatineeError]) -> None:
 
 def test_statuses_are_of_codes_that_exist() -> None:
     assert set(STATUS) <= {kind.code for kind in classes()}
-    assert (errors.DeadlineError, errors.OverloadedError, UnavailableError) == serve.service.LATE
+    assert (errors.DeadlineError, errors.OverloadedError, UnavailableError) == serve.graph.gateway.LATE
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), ValueError("x"), RecursionError()])

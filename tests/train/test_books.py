@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 from matinee.catalogue.reader import read_items
 from matinee.settings.load import load_settings
 from serve import schemas
-from serve.embedder import EmbedderReplica
-from serve.enhancer import EnhancerReplica
-from serve.graph import Graph
-from serve.retriever import Retriever
-from serve.service import Service
-from serve.state import State
+from serve.graph.embedder import EmbedderReplica
+from serve.graph.enhancer import EnhancerReplica
+from serve.graph.gateway import Service
+from serve.graph.health import State
+from serve.graph.parts import Graph
+from serve.graph.retriever import Retriever
 from serve.telemetry.metrics import MemorySink, Metrics
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED

@@ -18,8 +18,8 @@ from matinee.index.types import Hit, open_store
 from matinee.index.vector_cache import VectorJournal
 from matinee.items import Item
 from matinee.settings.tree import Settings
-from serve import calls
-from serve.service import Service
+from serve.graph import messages
+from serve.graph.gateway import Service
 from train.ingest import app
 
 FILMS = 150
@@ -167,7 +167,7 @@ def test_what_the_api_wrote_is_not_lost_where_the_servers_index_is_out_of_reach(
 
 def test_an_index_that_comes_back_is_waited_for(run: Any, settings: Settings, outage: Outage) -> None:
     left = [True]
-    outage.hits = lambda unit: isinstance(unit, calls.Page) and bool(left and left.pop())
+    outage.hits = lambda unit: isinstance(unit, messages.Page) and bool(left and left.pop())
     done = run("--patience", "60")
     assert done.exit_code == 0, done.output
     assert left == []

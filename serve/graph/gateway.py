@@ -21,10 +21,11 @@ from matinee.recommend.recommender import Answer, Example, RecommendCall, Search
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
-from serve import calls, schemas
+from serve import schemas
 from serve.errors import RequestError, UnavailableError
-from serve.graph import Graph, Trace
-from serve.ids import as_uid
+from serve.graph import messages
+from serve.graph.ids import as_uid
+from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -77,14 +78,14 @@ class Service:
                 request.explain,
                 request.debug,
             )
-            return await self._rank(calls.Rank(call, fingerprint), trace)
+            return await self._rank(messages.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)
 
     async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> Answer:
         self._check_k(k)
         call = RecommendCall((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
-        return await self._rank(calls.Rank(call), trace)
+        return await self._rank(messages.Rank(call), trace)
 
     async def search(self, request: schemas.SearchRequest, trace: Trace) -> Answer:
         self._check_k(request.k)
@@ -97,7 +98,7 @@ class Service:
             if mode != "sparse":
                 fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
             call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
-            return await self._rank(calls.Rank(call, fingerprint), trace)
+            return await self._rank(messages.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)
 
@@ -139,11 +140,11 @@ class Service:
 
     # the parts
 
-    async def _retrieve(self, unit: calls.RetrieverUnit, trace: Trace) -> Any:
+    async def _retrieve(self, unit: messages.RetrieverUnit, trace: Trace) -> Any:
         with trace.stage("retrieve"):
             return await self.graph.retriever(unit, trace.deadline)
 
-    async def _rank(self, unit: calls.Rank, trace: Trace) -> Answer:
+    async def _rank(self, unit: messages.Rank, trace: Trace) -> Answer:
         answer: Answer = await self._retrieve(unit, trace)
         return answer
 
@@ -161,7 +162,7 @@ class Service:
                 group = tuple(text for k, text in missing if k == kind)
                 if not group:
                     continue
-                made: calls.Embedded = await self.graph.embedder(calls.Embed(group, kind), trace.deadline)
+                made: messages.Embedded = await self.graph.embedder(messages.Embed(group, kind), trace.deadline)
                 known |= {(kind, text): (made.fingerprint, vector) for text, vector in zip(group, made.vectors, strict=True)}
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
         if len(fingerprints) > 1:
@@ -184,7 +185,7 @@ class Service:
         return ItemTexts(items, [None if one is None else one.text for one in described], recipe)
 
     async def recipe(self, trace: Trace) -> Recipe:
-        status = await self._retrieve(calls.Status(), trace)
+        status = await self._retrieve(messages.Status(), trace)
         if status["index"] is None:
             if status["trouble"]:
                 raise IndexUnavailableError(status["trouble"])
@@ -218,7 +219,7 @@ class Service:
             return cached
         with trace.stage("enhance"):
             deadline = min(trace.deadline, time.time() + self.settings.enhancer.deadline_s)
-            description: Description = await self.graph.enhancer(calls.Describe(item), deadline)
+            description: Description = await self.graph.enhancer(messages.Describe(item), deadline)
         if description.model != self._described_by:
             self._descriptions.clear()
             self._described_by = description.model
@@ -234,24 +235,24 @@ class Service:
         made = await self.embed(texts.flat, "document", trace)
         return made.fingerprint, texts.join(made.vectors)
 
-    async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> calls.Embedded:
+    async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
         """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once."""
         with trace.stage("embed"):
-            made: calls.Embedded = await self.graph.embedder(calls.Embed(tuple(texts), kind), trace.deadline)
+            made: messages.Embedded = await self.graph.embedder(messages.Embed(tuple(texts), kind), trace.deadline)
         return made
 
     async def stored(self, id: str, trace: Trace) -> tuple[str, dict[str, Any]]:
         """Id and payload of an item; raises a 404 where there is none."""
         uid = as_uid(id, self.settings.catalogue)
-        [payload] = await self._retrieve(calls.Fetch((uid,)), trace)
+        [payload] = await self._retrieve(messages.Fetch((uid,)), trace)
         if payload is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid, payload
 
-    async def ask(self, unit: calls.RetrieverUnit, trace: Trace) -> Any:
+    async def ask(self, unit: messages.RetrieverUnit, trace: Trace) -> Any:
         return await self._retrieve(unit, trace)
 
     async def suggest(self, prefix: str, limit: int, trace: Trace) -> list[tuple[str, dict[str, Any]]]:
         """Id and payload of items whose titles begin, or nearly begin, like `prefix`."""
-        found: list[tuple[str, dict[str, Any]]] = await self._retrieve(calls.Suggest(prefix, limit), trace)
+        found: list[tuple[str, dict[str, Any]]] = await self._retrieve(messages.Suggest(prefix, limit), trace)
         return found

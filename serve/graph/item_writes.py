@@ -17,11 +17,11 @@ from matinee.index.types import Point, Vector, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
-from serve import calls
 from serve.errors import RequestError
-from serve.graph import Trace
-from serve.ids import as_uid
-from serve.service import Service
+from serve.graph import messages
+from serve.graph.gateway import Service
+from serve.graph.ids import as_uid
+from serve.graph.parts import Trace
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +60,12 @@ class Upkeep:
             self._point(uid, item, vector, item_payload(item, origin="api", revision=revision), "raw")
             for uid, item, vector in zip(uids, items, vectors, strict=True)
         )
-        await self._service.ask(calls.Write(points, fingerprint, "raw"), trace)
+        await self._service.ask(messages.Write(points, fingerprint, "raw"), trace)
         return [{"id": uid, "revision": revision, "searchable": True, "enriched": False} for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
         uid = as_uid(id, self._service.settings.catalogue)
-        if await self._service.ask(calls.Delete(uid), trace) is None:
+        if await self._service.ask(messages.Delete(uid), trace) is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 
@@ -95,7 +95,7 @@ class Upkeep:
         From a random one on: gateways don't do the same work twice, and what can't be described keeps nothing else waiting.
         """
         trace = self._service.trace()
-        pending = await self._service.ask(calls.Pending(self._at_once, after=str(uuid.uuid4())), trace)
+        pending = await self._service.ask(messages.Pending(self._at_once, after=str(uuid.uuid4())), trace)
         if not pending:
             return 0
         recipe = await self._service.recipe(trace)
@@ -109,7 +109,7 @@ class Upkeep:
             payload = item_payload(items[i], origin="api", revision=revision, description=descriptions[i])
             points.append(self._point(uid, items[i], vector, payload, recipe))
             revisions[uid] = revision
-        written: int = await self._service.ask(calls.Write(tuple(points), fingerprint, recipe, revisions), trace)
+        written: int = await self._service.ask(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
         return written
 
     async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from waiting import HANG_S
 
-import serve.graph
+import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.models.enhancer import Description
 from matinee.recommend.recommender import Answer, RecommendCall, SearchCall
-from serve import calls, schemas
+from serve import schemas
 from serve.errors import RequestError
-from serve.graph import Graph, Trace
-from serve.ids import as_uid
-from serve.service import Service
+from serve.graph import messages
+from serve.graph.gateway import Service
+from serve.graph.ids import as_uid
+from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import MemorySink, Metrics
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
@@ -35,25 +36,25 @@ class Parts:
     def __init__(self, recipe: str = "raw") -> None:
         self.recipe = recipe
         self.model = 0
-        self.embedded: list[calls.Embed] = []
+        self.embedded: list[messages.Embed] = []
         self.described: list[str] = []
-        self.ranked: list[calls.Rank] = []
+        self.ranked: list[messages.Rank] = []
         self.refusals: list[Exception] = []
 
-    async def embedder(self, unit: calls.Embed, deadline: float) -> calls.Embedded:
+    async def embedder(self, unit: messages.Embed, deadline: float) -> messages.Embedded:
         self.embedded.append(unit)
         vectors = np.array([[len(text), self.model] for text in unit.texts], dtype=np.float32)
-        return calls.Embedded(f"model-{self.model}", vectors)
+        return messages.Embedded(f"model-{self.model}", vectors)
 
     async def retriever(self, unit: Any, deadline: float) -> Any:
-        if isinstance(unit, calls.Status):
+        if isinstance(unit, messages.Status):
             return {"index": None if self.recipe == "none" else {"recipe": self.recipe}, "previous": None, "trouble": None}
         self.ranked.append(unit)
         if self.refusals:
             raise self.refusals.pop()
         return ANSWER
 
-    async def enhancer(self, unit: calls.Describe, deadline: float) -> Description:
+    async def enhancer(self, unit: messages.Describe, deadline: float) -> Description:
         self.described.append(unit.item.title)
         self.deadline = deadline
         text = f"About {unit.item.title}."
@@ -139,7 +140,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
     service, parts = make("both")
     waiting, all_asked = [], asyncio.Event()
 
-    async def together(unit: calls.Describe, deadline: float) -> Description:
+    async def together(unit: messages.Describe, deadline: float) -> Description:
         waiting.append(unit.item.title)
         if len(waiting) == 3:
             all_asked.set()
@@ -159,7 +160,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
 
 def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now, ticks = trace(), itertools.count()
-    monkeypatch.setattr(serve.graph, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(serve.graph.parts, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     with now.stage("enhance"), now.stage("enhance"):
         pass
     assert now.stages == {"enhance": 2000}
@@ -178,7 +179,7 @@ async def test_vectors_are_kept_by_kind_and_text(make: Any) -> None:
     service, parts = make()
     for _ in range(3):
         await service.search(search(text="robots"), trace())
-    assert parts.embedded == [calls.Embed(("robots",), "query")]
+    assert parts.embedded == [messages.Embed(("robots",), "query")]
     counts = service.metrics._sink.values
     assert counts["matinee_cache", (("cache", "vectors"), ("result", "hit"))] == 2
     assert counts["matinee_cache", (("cache", "vectors"), ("result", "miss"))] == 1

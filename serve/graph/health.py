@@ -9,9 +9,9 @@ from typing import Any
 from matinee.errors import MatineeError
 from matinee.items import MAX_TITLE
 from matinee.recommend import titles
-from serve import calls
-from serve.graph import Trace
-from serve.service import Service
+from serve.graph import messages
+from serve.graph.gateway import Service
+from serve.graph.parts import Trace
 
 OUTAGE_S = 60.0
 """How long the index store may be out of reach before gateways call themselves unready."""
@@ -62,7 +62,7 @@ class State:
     async def _index_info(self, trace: Trace) -> dict[str, Any]:
         """What the Retriever says; with the index out of reach, what the other parts say is wanted most of all."""
         try:
-            return dict(await self._service.ask(calls.Status(), trace))
+            return dict(await self._service.ask(messages.Status(), trace))
         except MatineeError as error:
             return {"index": None, "previous": None, "trouble": str(error)}
 
@@ -72,7 +72,7 @@ class State:
         A short outage of the index store makes answers 503, not every gateway unready at once.
         """
         try:
-            status = await self._service.ask(calls.Status(), trace)
+            status = await self._service.ask(messages.Status(), trace)
         except MatineeError as error:
             return [str(error)] if time.monotonic() - self._reached_at > OUTAGE_S else []
         self._reached_at = time.monotonic()

@@ -8,9 +8,9 @@ from matinee.errors import DeadlineError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
-from serve import calls
-from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted
-from serve.replica import ModelSlot, announce, describe_update
+from serve.graph import messages
+from serve.graph.microbatch import Coalescer, Timed, gather_errors, still_wanted
+from serve.graph.model_slot import ModelSlot, announce, describe_update
 from serve.telemetry.batches import Handling
 from serve.telemetry.metrics import Metrics
 
@@ -27,7 +27,7 @@ class EnhancerReplica:
         self._named: dict[str, str] | None = None
         self._handling = Handling("enhancer", settings.tracing, metrics)
         self.slot: ModelSlot[Enhancer, EnhancerSettings] = ModelSlot("enhancer", settings.enhancer, self._load, self._announce, metrics)
-        self._batcher: Coalescer[Timed[calls.Describe], Any] = Coalescer(
+        self._batcher: Coalescer[Timed[messages.Describe], Any] = Coalescer(
             "enhancer",
             self._send,
             max_batch=settings.enhancer.batch_size,
@@ -51,17 +51,17 @@ class EnhancerReplica:
         self._batcher.max_batch = settings.batch_size
         self.slot.update(settings)
 
-    async def call(self, batch: Sequence[Timed[calls.Describe]]) -> list[Any]:
+    async def call(self, batch: Sequence[Timed[messages.Describe]]) -> list[Any]:
         """One `Description` or `MatineeError` for each unit."""
         return await gather_errors([self._batcher(timed, timed.deadline) for timed in batch])
 
-    async def _send(self, waiting: list[Timed[Timed[calls.Describe]]]) -> list[Any]:
+    async def _send(self, waiting: list[Timed[Timed[messages.Describe]]]) -> list[Any]:
         batch = [outer.unit for outer in waiting]
         with self._handling(batch) as results:
             results += await self._described(batch)
         return results
 
-    async def _described(self, batch: list[Timed[calls.Describe]]) -> list[Any]:
+    async def _described(self, batch: list[Timed[messages.Describe]]) -> list[Any]:
         results: list[Any] = [DeadlineError("enhancer: the deadline had passed before the work began")] * len(batch)
         wanted = [i for i, is_wanted in enumerate(still_wanted(batch)) if is_wanted]
         items = [batch[i].unit.item for i in wanted]

@@ -9,7 +9,7 @@ import pytest
 from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
-from serve.replica import ModelSlot, announce, describe_update
+from serve.graph.model_slot import ModelSlot, announce, describe_update
 from serve.telemetry.metrics import MemorySink, Metrics
 
 

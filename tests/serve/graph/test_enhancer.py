@@ -15,9 +15,9 @@ from waiting import HANG_S
 from matinee.errors import MatineeError
 from matinee.items import Item
 from matinee.models.registry import ArtifactStore, Origin
-from serve import calls
-from serve.coalesce import timed
-from serve.enhancer import EnhancerReplica
+from serve.graph import messages
+from serve.graph.enhancer import EnhancerReplica
+from serve.graph.microbatch import timed
 from serve.telemetry.metrics import MemorySink, Metrics
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
@@ -39,7 +39,7 @@ async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncItera
 
 async def described(replica: EnhancerReplica) -> str:
     """The name of the model that a description is by."""
-    [told] = await replica.call([timed(calls.Describe(FILM), time.time() + 60)])
+    [told] = await replica.call([timed(messages.Describe(FILM), time.time() + 60)])
     assert not isinstance(told, MatineeError), told
     return str(told.model)
 
@@ -121,7 +121,7 @@ async def test_a_gateway_forgets_what_a_replaced_model_described(local_service: 
     fake = local_graph.FakeEnhancer()
     by = ["base"]
 
-    async def part(unit: calls.Describe, deadline: float) -> Any:
+    async def part(unit: messages.Describe, deadline: float) -> Any:
         return replace(await fake(unit, deadline), model=by[0])
 
     local_service.graph = replace(local_service.graph, enhancer=part)

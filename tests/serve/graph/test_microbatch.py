@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.coalesce import Coalescer, Timed, gather_errors, still_wanted, timed
+from serve.graph.microbatch import Coalescer, Timed, gather_errors, still_wanted, timed
 
 LATER = time.time() + 86_400
 

@@ -23,9 +23,9 @@ from matinee.index import active
 from matinee.index.types import open_store
 from matinee.items import item_uid
 from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
-from serve import calls, retriever
-from serve.coalesce import timed
-from serve.retriever import Retriever
+from serve.graph import messages, retriever
+from serve.graph.microbatch import timed
+from serve.graph.retriever import Retriever
 from serve.telemetry.metrics import MemorySink, Metrics
 
 LATER = time.time() + 86_400
@@ -53,7 +53,7 @@ class Bench:
         return await self.retriever.call([timed(unit, LATER) for unit in units])
 
     async def version(self) -> str | None:
-        [status] = await self.ask(calls.Status())
+        [status] = await self.ask(messages.Status())
         return status["index"] and str(status["index"]["version"])
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -70,16 +70,16 @@ async def bench(local_graph: Any, tmp_path: Path) -> AsyncIterator[Bench]:
         await bench.retriever.close()
 
 
-def like(title: str, **more: Any) -> calls.Rank:
-    return calls.Rank(RecommendCall((Example(title=title),), **more))
+def like(title: str, **more: Any) -> messages.Rank:
+    return messages.Rank(RecommendCall((Example(title=title),), **more))
 
 
 async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) -> None:
     await bench.build(6)
     await bench.start()
-    words = calls.Rank(SearchCall("dream", None, "sparse", 2))
+    words = messages.Rank(SearchCall("dream", None, "sparse", 2))
     answers = await bench.ask(
-        like("Nosferatu", k=2), like("No Such Film"), calls.Fetch(("x",)), words, calls.Delete("x"), like("The Kid", k=1)
+        like("Nosferatu", k=2), like("No Such Film"), messages.Fetch(("x",)), words, messages.Delete("x"), like("The Kid", k=1)
     )
     assert isinstance(answers[0], Answer)
     assert answers[0].count == 2
@@ -93,7 +93,7 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
 async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
     await bench.build(3)
     retriever = await bench.start()
-    batch = [timed(like("The Kid"), time.time() - 1), timed(calls.Status(), LATER), timed(calls.Delete("x"), time.time() - 1)]
+    batch = [timed(like("The Kid"), time.time() - 1), timed(messages.Status(), LATER), timed(messages.Delete("x"), time.time() - 1)]
     late, status, also_late = await retriever.call(batch)
     assert isinstance(late, DeadlineError)
     assert isinstance(also_late, DeadlineError)
@@ -103,14 +103,14 @@ async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
 async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
     await bench.start()
     status, *others = await bench.ask(
-        calls.Status(),
+        messages.Status(),
         like("x"),
-        calls.Fetch(("x",)),
-        calls.Page(1),
-        calls.Suggest("x", 1),
-        calls.Facets(),
-        calls.Pending(1, after=item_uid("films", "x")),
-        calls.Delete("x"),
+        messages.Fetch(("x",)),
+        messages.Page(1),
+        messages.Suggest("x", 1),
+        messages.Facets(),
+        messages.Pending(1, after=item_uid("films", "x")),
+        messages.Delete("x"),
     )
     assert status == {"index": None, "previous": None, "trouble": None}
     assert all(isinstance(answer, IndexAbsentError) for answer in others)
@@ -127,7 +127,7 @@ async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
         return await bench.version() != first
 
     await bench.until(moved)
-    [status] = await bench.ask(calls.Status())
+    [status] = await bench.ask(messages.Status())
     assert (status["index"]["items"], status["previous"]) == (4, first)
     store = open_store(bench.settings)
     await store.rollback()
@@ -148,7 +148,7 @@ async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
 
     async def client() -> None:
         while not stop.is_set():
-            answers.extend(await bench.ask(like("The Kid", k=1), calls.Page(2), calls.Status()))
+            answers.extend(await bench.ask(like("The Kid", k=1), messages.Page(2), messages.Status()))
 
     clients = [asyncio.create_task(client()) for _ in range(3)]
     first = await bench.version()
@@ -170,10 +170,10 @@ async def test_vectors_of_another_encoder_are_refused_alone(bench: Bench) -> Non
     await bench.build(3)
     await bench.start()
     call = RecommendCall((Example(title="The Kid"),), k=1)
-    good, bad = await bench.ask(calls.Rank(call), calls.Rank(call, "f" * 64))
+    good, bad = await bench.ask(messages.Rank(call), messages.Rank(call, "f" * 64))
     assert isinstance(good, Answer)
     assert isinstance(bad, FingerprintError)
-    [write] = await bench.ask(calls.Write((), "f" * 64, "raw"))
+    [write] = await bench.ask(messages.Write((), "f" * 64, "raw"))
     assert isinstance(write, FingerprintError)
 
 
@@ -218,9 +218,9 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> 
     store: Any = FailingStore(open_store(bench.settings))
     store.error = IndexUnavailableError("the server is not up yet")
     await bench.start(store=store)
-    [status] = await bench.ask(calls.Status())
+    [status] = await bench.ask(messages.Status())
     assert (status["index"], status["trouble"]) == (None, "the server is not up yet")
-    for answer in await bench.ask(calls.Facets(), like("The Matrix")):
+    for answer in await bench.ask(messages.Facets(), like("The Matrix")):
         assert isinstance(answer, IndexUnavailableError), "there may be an index, for all that is known"
         assert str(answer) == "the server is not up yet"
     store.error = None
@@ -253,7 +253,7 @@ async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: 
     await bench.build(2)
     before = await bench.start()
     await bench.start()
-    asked = asyncio.create_task(bench.ask(calls.Status(), calls.Facets(), like(bench.graph.demo_films()[0].title)))
+    asked = asyncio.create_task(bench.ask(messages.Status(), messages.Facets(), like(bench.graph.demo_films()[0].title)))
     for _ in range(100):
         await asyncio.sleep(0)
     assert not asked.done()
@@ -268,7 +268,7 @@ async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, mo
     await bench.build(2)
     before = await bench.start()
     await bench.start()
-    [status, *answers] = await bench.ask(calls.Status(), calls.Facets(), calls.Delete("x"), like("The Matrix"))
+    [status, *answers] = await bench.ask(messages.Status(), messages.Facets(), messages.Delete("x"), like("The Matrix"))
     assert status["index"] is None
     assert "another process" in status["trouble"]
     assert [type(answer) for answer in answers] == [IndexLockedError] * 3

@@ -10,9 +10,9 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
-from serve import calls
 from serve.errors import RequestError, UnavailableError
-from serve.upkeep import Upkeep
+from serve.graph import messages
+from serve.graph.item_writes import Upkeep
 
 A = Item(id="a", kind="film", title="The Brass Cartographer", year=2030, overview="A cartographer maps a sea of brass.")
 B = Item(id="b", kind="film", title="The Salt Clock", year=2031)
@@ -99,7 +99,7 @@ async def test_a_write_that_comes_meanwhile_wins(kept: Any) -> None:
         ask = service.graph.retriever
 
         async def slow(unit: Any, deadline: float) -> Any:
-            if isinstance(unit, calls.Write) and unit.if_revision is not None:
+            if isinstance(unit, messages.Write) and unit.if_revision is not None:
                 service.graph = type(service.graph)(service.graph.embedder, ask, enhancer, service.graph.infos)
                 await upkeep.put([A.model_copy(update={"title": "Renamed"})], service.trace())
                 await upkeep.delete("b", service.trace())
@@ -119,7 +119,7 @@ async def test_an_index_that_is_switched_meanwhile_costs_one_more_try(kept: Any)
         ask, refusals = service.graph.retriever, [FingerprintError("switched")]
 
         async def retriever(unit: Any, deadline: float) -> Any:
-            if isinstance(unit, calls.Write) and refusals:
+            if isinstance(unit, messages.Write) and refusals:
                 raise refusals.pop()
             return await ask(unit, deadline)
 

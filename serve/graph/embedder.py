@@ -1,4 +1,6 @@
-"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers. A shell around `matinee.models.embedder`."""
+"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers.
+
+A shell around `matinee.models.embedder`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +8,9 @@ from typing import Any
 from matinee.errors import DeadlineError, MatineeError
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import EmbedderSettings, Settings
-from serve import calls
-from serve.coalesce import Coalescer, Timed, still_wanted
-from serve.replica import ModelSlot, announce, describe_update
+from serve.graph import messages
+from serve.graph.microbatch import Coalescer, Timed, still_wanted
+from serve.graph.model_slot import ModelSlot, announce, describe_update
 from serve.telemetry.batches import Handling
 from serve.telemetry.metrics import Metrics
 
@@ -24,7 +26,7 @@ class EmbedderReplica:
         self._handling = Handling("embedder", settings.tracing, metrics)
         self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
         limit = settings.embedder.deployment.max_ongoing_requests
-        self._batcher: Coalescer[list[Timed[calls.Embed]], list[Any]] = Coalescer(
+        self._batcher: Coalescer[list[Timed[messages.Embed]], list[Any]] = Coalescer(
             "embedder", self._send, max_batch=limit, max_in_flight=1, max_waiting=limit * 2
         )
 
@@ -43,25 +45,25 @@ class EmbedderReplica:
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.slot.update(describe_update(self._base, user_config))
 
-    async def call(self, batch: Sequence[Timed[calls.Embed]]) -> list[Any]:
+    async def call(self, batch: Sequence[Timed[messages.Embed]]) -> list[Any]:
         """One `Embedded` or `MatineeError` for each unit; batches of several gateways join while the model is busy."""
         if not batch:
             return []
         return await self._batcher(list(batch), max(timed.deadline for timed in batch))
 
-    async def _send(self, batches: list[Timed[list[Timed[calls.Embed]]]]) -> list[Any]:
+    async def _send(self, batches: list[Timed[list[Timed[messages.Embed]]]]) -> list[Any]:
         units = [timed for batch in batches for timed in batch.unit]
         results = iter(await self.slot.run(lambda embedder: self._encode(embedder, units)))
         return [[next(results) for _ in batch.unit] for batch in batches]
 
-    def _encode(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
+    def _encode(self, embedder: Embedder, units: list[Timed[messages.Embed]]) -> list[Any]:
         before = embedder.tokens_read
         with self._handling(units) as results:
             results += self._encoded(embedder, units)
         self._metrics.encoded_tokens(embedder.tokens_read - before)
         return results
 
-    def _encoded(self, embedder: Embedder, units: list[Timed[calls.Embed]]) -> list[Any]:
+    def _encoded(self, embedder: Embedder, units: list[Timed[messages.Embed]]) -> list[Any]:
         results: list[Any] = [DeadlineError("embedder: the deadline had passed before the work began")] * len(units)
         wanted = [i for i, is_wanted in enumerate(still_wanted(units)) if is_wanted]
         for kind in ("query", "document"):
@@ -79,7 +81,7 @@ class EmbedderReplica:
             start = 0
             for i in rows:
                 end = start + len(units[i].unit.texts)
-                results[i] = calls.Embedded(embedder.fingerprint, vectors[start:end])
+                results[i] = messages.Embedded(embedder.fingerprint, vectors[start:end])
                 start = end
         return results
 

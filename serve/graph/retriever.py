@@ -1,6 +1,7 @@
 """The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`. It is healthy without an index, and while another
+A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`.
+It is healthy without an index, and while another
 replica still holds the embedded one.
 """
 
@@ -18,8 +19,8 @@ from matinee.index.types import Index, open_store
 from matinee.recommend import titles
 from matinee.recommend.recommender import Answer, Recommender
 from matinee.settings.tree import Settings
-from serve import calls
-from serve.coalesce import Timed, still_wanted
+from serve.graph import messages
+from serve.graph.microbatch import Timed, still_wanted
 from serve.telemetry.batches import Handling
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
@@ -107,22 +108,22 @@ class Retriever:
             raise self._failure.with_traceback(None)
         return self._live.get(fingerprint)
 
-    async def call(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
+    async def call(self, batch: Sequence[Timed[messages.RetrieverUnit]]) -> list[Any]:
         """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
         with self._handling(batch) as results:
             await self._handed_over()
             results += await self._results(batch)
         # Its own state it knows without the store.
-        self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, calls.Status))
+        self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, messages.Status))
         return results
 
-    async def _results(self, batch: Sequence[Timed[calls.RetrieverUnit]]) -> list[Any]:
+    async def _results(self, batch: Sequence[Timed[messages.RetrieverUnit]]) -> list[Any]:
         results: list[Any] = [DeadlineError("retriever: the deadline had passed before the work began")] * len(batch)
         ranks: list[int] = []
         others: list[int] = []
         for i, (timed, wanted) in enumerate(zip(batch, still_wanted(batch), strict=True)):
             if wanted:
-                (ranks if isinstance(timed.unit, calls.Rank) else others).append(i)
+                (ranks if isinstance(timed.unit, messages.Rank) else others).append(i)
         ranked, done = await asyncio.gather(
             self._rank([batch[i].unit for i in ranks]), asyncio.gather(*(self._one(batch[i].unit) for i in others))
         )
@@ -168,33 +169,33 @@ class Retriever:
             return error
 
     async def _answer(self, unit: Any) -> Any:
-        if isinstance(unit, calls.Status):
+        if isinstance(unit, messages.Status):
             return await self._status()
         index = self._index()
         match unit:
-            case calls.Write():
+            case messages.Write():
                 return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, recipe=unit.recipe, if_revision=unit.if_revision)
-            case calls.Delete():
+            case messages.Delete():
                 hit = await self._live.delete(unit.id)
                 return None if hit is None else hit.payload
-            case calls.Fetch():
+            case messages.Fetch():
                 hits = await index.retrieve(unit.ids)
                 return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]
-            case calls.Page():
+            case messages.Page():
                 page, after = await index.scroll(
                     limit=unit.limit, after=unit.after, since=unit.since, filter=unit.filter, origin=unit.origin, deleted=unit.deleted
                 )
                 return [(hit.id, hit.payload) for hit in page], after
-            case calls.Suggest():
+            case messages.Suggest():
                 return [(hit.id, hit.payload) for hit in await titles.suggest(index, unit.prefix, unit.limit)]
-            case calls.Facets():
+            case messages.Facets():
                 found = await asyncio.gather(*(index.facets(key, filter=unit.filter, limit=unit.limit) for key in _FACETS))
                 return dict(zip(_FACETS, found, strict=True)), await index.count(unit.filter)
-            case calls.Pending():
+            case messages.Pending():
                 return await self._pending(index, unit)
         raise TypeError(f"not a unit of the Retriever: {type(unit).__name__}")
 
-    async def _pending(self, index: Index, unit: calls.Pending) -> list[tuple[str, dict[str, Any]]]:
+    async def _pending(self, index: Index, unit: messages.Pending) -> list[tuple[str, dict[str, Any]]]:
         page, _ = await index.scroll(limit=unit.limit, after=unit.after, pending=True)
         if len(page) < unit.limit:
             first, _ = await index.scroll(limit=unit.limit - len(page), pending=True)

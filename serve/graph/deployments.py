@@ -13,14 +13,14 @@ from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.tree import Settings
 from serve.access import Access
 from serve.api import create_app
-from serve.coalesce import Coalescer, Timed
-from serve.embedder import EmbedderReplica
-from serve.enhancer import EnhancerReplica
 from serve.errors import UnavailableError
-from serve.graph import Graph
-from serve.replica import describe_update
-from serve.retriever import Retriever as RetrieverReplica
-from serve.service import Service
+from serve.graph.embedder import EmbedderReplica
+from serve.graph.enhancer import EnhancerReplica
+from serve.graph.gateway import Service
+from serve.graph.microbatch import Coalescer, Timed
+from serve.graph.model_slot import describe_update
+from serve.graph.parts import Graph
+from serve.graph.retriever import Retriever as RetrieverReplica
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics, NullSink, RaySink
 
