@@ -65,7 +65,7 @@ def start(
 @app.command()
 def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {', '.join(SCOPES)}")] = ["read"]) -> None:  # noqa: B006
     """Print a new API key, once, and the entry for `serving.keys` that admits it."""
-    from serve.access import new_key
+    from serve.api.auth import new_key
 
     unknown = set(scope) - set(SCOPES)
     if unknown:
@@ -90,7 +90,7 @@ def check() -> None:
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP API."""
-    from serve.openapi import document
+    from serve.api.openapi import document
 
     sys.stdout.write(document())
 

@@ -32,8 +32,8 @@ from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve.access import Access
-from serve.api import create_app
+from serve.api.app import create_app
+from serve.api.auth import Access
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Service

@@ -11,9 +11,9 @@ from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.tree import Settings
-from serve.access import Access
-from serve.api import create_app
-from serve.errors import UnavailableError
+from serve.api.app import create_app
+from serve.api.auth import Access
+from serve.api.errors import UnavailableError
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.gateway import Service

@@ -21,8 +21,8 @@ from matinee.recommend.recommender import Answer, Example, RecommendCall, Search
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
-from serve import schemas
-from serve.errors import RequestError, UnavailableError
+from serve.api import schemas
+from serve.api.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace

@@ -17,7 +17,7 @@ from matinee.index.types import Point, Vector, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
-from serve.errors import RequestError
+from serve.api.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Service
 from serve.graph.ids import as_uid

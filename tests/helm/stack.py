@@ -17,7 +17,7 @@ from ray_cluster import Cluster, free_ports, ray_cluster
 from waiting import HANG_S
 
 from matinee import demo
-from serve.access import new_key
+from serve.api.auth import new_key
 
 ONE = {"min_replicas": 1, "max_replicas": 1, "num_gpus": 0, "num_cpus": 0.1}
 HAPROXY = os.environ.get("MATINEE_TEST_HAPROXY") == "1"

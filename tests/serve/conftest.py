@@ -65,8 +65,8 @@ def error(response: httpx.Response) -> tuple[int, str]:
 @asynccontextmanager
 async def connected(service: Any, enhancer: Any = None) -> AsyncIterator[Api]:
     """An `Api` of `service`; what the app raises comes through, so that no bug hides behind a 500."""
-    from serve.access import Access
-    from serve.api import create_app
+    from serve.api.app import create_app
+    from serve.api.auth import Access
 
     app = create_app(service, Access(service.settings.serving), service.metrics)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import Request, Route, expect
 
 from matinee.settings.serving import KeySettings
-from serve.access import hash_key
+from serve.api.auth import hash_key
 
 if TYPE_CHECKING:
     from page_support import Web

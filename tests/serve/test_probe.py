@@ -22,7 +22,7 @@ from waiting import HANG_S
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.types import Hit, Nearest
 from serve import probe_queries
-from serve.access import new_key
+from serve.api.auth import new_key
 from serve.probe import app
 
 ROOT = Path(__file__).parents[2]

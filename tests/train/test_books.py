@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from matinee.catalogue.reader import read_items
 from matinee.settings.load import load_settings
-from serve import schemas
+from serve.api import schemas
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.gateway import Service

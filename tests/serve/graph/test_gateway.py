@@ -18,8 +18,8 @@ from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.models.enhancer import Description
 from matinee.recommend.recommender import Answer, RecommendCall, SearchCall
-from serve import schemas
-from serve.errors import RequestError
+from serve.api import schemas
+from serve.api.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Service
 from serve.graph.ids import as_uid

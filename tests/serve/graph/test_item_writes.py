@@ -10,7 +10,7 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
-from serve.errors import RequestError, UnavailableError
+from serve.api.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.item_writes import Upkeep
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from matinee.settings.serving import ServingSettings
-from serve.access import hash_key
+from serve.api.auth import hash_key
 from serve.telemetry import logs
 
 
@@ -114,12 +114,14 @@ async def test_a_bug_is_told_by_its_frames_and_request_and_not_by_what_the_user_
 
 def test_text_values_stay_on_one_line(lines: Any) -> None:
     lines(log_format="text", log_level="INFO")
-    logs.request(logging.getLogger("serve.door"), 200, {"endpoint": "search", "outcome": "ok", "text": "two\nlines", "degraded": []})
+    logs.request(
+        logging.getLogger("serve.api.middleware"), 200, {"endpoint": "search", "outcome": "ok", "text": "two\nlines", "degraded": []}
+    )
     [line] = lines()
     assert line.endswith(r'request endpoint=search outcome=ok text="two\nlines"')
 
 
 def test_a_full_server_does_not_flood_the_log(lines: Any) -> None:
     lines(log_format="text", log_level="WARNING")
-    logs.request(logging.getLogger("serve.door"), 503, {"endpoint": "none", "outcome": "overloaded"})
+    logs.request(logging.getLogger("serve.api.middleware"), 503, {"endpoint": "none", "outcome": "overloaded"})
     assert lines() == []

@@ -85,8 +85,8 @@ def test_a_metric_is_made_once() -> None:
 async def test_what_a_search_and_its_errors_record(local_service: Any) -> None:
     import httpx
 
-    from serve.access import Access
-    from serve.api import create_app
+    from serve.api.app import create_app
+    from serve.api.auth import Access
 
     app = create_app(local_service, Access(local_service.settings.serving), local_service.metrics)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:

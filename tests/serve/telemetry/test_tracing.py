@@ -24,8 +24,8 @@ def collector(otlp: Any) -> Iterator[Any]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def traced(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, collector: Any) -> AsyncIterator[Any]:
     """Answers of one traced app, as (response, spans of its trace); all spans are sent by the time of the first look."""
-    from serve.access import Access
-    from serve.api import create_app
+    from serve.api.app import create_app
+    from serve.api.auth import Access
 
     home = tmp_path_factory.mktemp("traced")
     settings = local_graph.local_settings(home, tracing={"endpoint": collector.url})

@@ -15,11 +15,11 @@ from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
 from matinee.recommend.recommender import Answer
 from matinee.settings.tree import Settings
-from serve.access import Access
-from serve.answers import ERRORS, allow, answer
+from serve.api.auth import Access
+from serve.api.responses import ERRORS, allow, answer
+from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
-from serve.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.telemetry.metrics import Metrics
 
 

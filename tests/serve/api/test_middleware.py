@@ -8,7 +8,7 @@ import pytest
 
 from matinee.errors import DeadlineError
 from matinee.settings.serving import ServingSettings, TracingSettings
-from serve.door import Door
+from serve.api.middleware import Door
 from serve.telemetry.metrics import MemorySink, Metrics
 from serve.telemetry.tracing import Tracing
 

@@ -21,12 +21,12 @@ from starlette.staticfiles import StaticFiles
 
 from matinee.items import MAX_LIST, Item, ItemFilter, Name
 from matinee.recommend.recommender import Answer
-from serve import feedback, schemas
-from serve.access import Access
-from serve.answers import ERRORS, allow, answer
-from serve.door import Door
-from serve.errors import RequestError, explain, outcome
-from serve.feedback import Events
+from serve.api import feedback, schemas
+from serve.api.auth import Access
+from serve.api.errors import RequestError, explain, outcome
+from serve.api.feedback import Events
+from serve.api.middleware import Door
+from serve.api.responses import ERRORS, allow, answer
 from serve.graph import messages
 from serve.graph.gateway import Service
 from serve.graph.health import State
@@ -36,7 +36,7 @@ from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 
 _PAGE_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
 

@@ -3,8 +3,8 @@
 import pytest
 
 from matinee.settings.serving import KeySettings, ServingSettings
-from serve.access import Access, hash_key, is_loopback, new_key
-from serve.errors import RequestError
+from serve.api.auth import Access, hash_key, is_loopback, new_key
+from serve.api.errors import RequestError
 
 READER, READER_ENTRY = new_key("reader", ("read",))
 WRITER, WRITER_ENTRY = new_key("writer", ("read", "write"))

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings.serving import ServingSettings
-from serve.errors import envelope, explain
-from serve.errors import outcome as name_of
+from serve.api.errors import envelope, explain
+from serve.api.errors import outcome as name_of
 from serve.graph.parts import Trace
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from matinee.settings.load import load_settings
-from serve.access import Access
-from serve.api import create_app
+from serve.api.app import create_app
+from serve.api.auth import Access
 from serve.graph.gateway import Service
 from serve.graph.parts import Graph
 from serve.telemetry.metrics import MemorySink, Metrics

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from matinee.client.models import MAX_TEXT_CHARS, MAX_TEXTS
 from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
 from matinee.settings.tree import Mode
-from serve.schemas_debug import Debug
+from serve.api.schemas_debug import Debug
 
 MAX_EXAMPLES = 50
 MAX_EXCLUDE = 1000

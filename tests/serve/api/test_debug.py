@@ -8,7 +8,7 @@ from serve_helpers import Api, error
 
 from matinee.errors import IndexUnavailableError
 from matinee.items import ItemFilter
-from serve.schemas import RankedResponse
+from serve.api.schemas import RankedResponse
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

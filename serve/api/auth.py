@@ -10,7 +10,7 @@ import ipaddress
 import secrets
 
 from matinee.settings.serving import KeySettings, Scope, ServingSettings
-from serve.errors import RequestError
+from serve.api.errors import RequestError
 
 
 class Access:

@@ -7,8 +7,8 @@ from fastapi import Request
 from starlette.responses import Response
 
 from matinee.settings.serving import Scope
-from serve import schemas
-from serve.access import Access
+from serve.api import schemas
+from serve.api.auth import Access
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse, "description": text}

@@ -12,8 +12,8 @@ from serve_helpers import Api, error
 from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
-from serve.access import new_key
-from serve.errors import UnavailableError
+from serve.api.auth import new_key
+from serve.api.errors import UnavailableError
 from serve.graph.microbatch import Coalescer
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
