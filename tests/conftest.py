@@ -53,7 +53,7 @@ _GROUPS = {
     "observability": ("observability/test_stack.py",),
     "helm": ("helm/test_graph.py", "helm/test_updates.py"),
     # Each opens the pages of all films, whose index is built once a process.
-    "page": ("serve/test_page.py", "serve/test_page_states.py"),
+    "page": ("serve/static/test_page.py", "serve/static/test_page_states.py"),
     "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
 }
 _GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
@@ -164,13 +164,13 @@ def local_app_url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A headless Chromium; skips where there is none."""
-    with _load("page_support", "serve").chromium() as browser:
+    with _load("page_support", "serve/static").chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def web(browser: "Browser", local_app_url: str) -> Iterator[Any]:
     """Opens pages of the app, and checks at the end that none did what no page may do."""
-    web = _load("page_support", "serve").Web(browser, local_app_url)
+    web = _load("page_support", "serve/static").Web(browser, local_app_url)
     yield web
     web.check()

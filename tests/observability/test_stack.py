@@ -19,7 +19,7 @@ from observability.__main__ import BOARDS
 from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts
-from serve.probe_metrics import METRICS as PROBE_METRICS
+from serve.probe.metrics import METRICS as PROBE_METRICS
 from serve.telemetry.metrics import METRICS
 
 pytestmark = [

@@ -21,11 +21,11 @@ from waiting import HANG_S
 
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.types import Hit, Nearest
-from serve import probe_queries
 from serve.api.auth import new_key
-from serve.probe import app
+from serve.probe import queries
+from serve.probe.__main__ import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ADMIN, ADMIN_ENTRY = new_key("admin", ("admin",))
 READER, READER_ENTRY = new_key("reader", ("read",))
 Run = Callable[..., Any]
@@ -49,7 +49,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    everything, asked = (set().union(*probe_queries.for_catalogue(None, "demo", most)[0].relevant.values()) for most in (1000, QUERIES))
+    everything, asked = (set().union(*queries.for_catalogue(None, "demo", most)[0].relevant.values()) for most in (1000, QUERIES))
     bundled = local_graph.demo_films()
     films = [film for i, film in enumerate(bundled) if film.uid("demo") in everything or i % 10 == 0]
     keys = [entry.model_dump() for entry in (ADMIN_ENTRY, READER_ENTRY)]

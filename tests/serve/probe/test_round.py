@@ -1,4 +1,4 @@
-"""`serve.probe_round`, `probe_queries`, `probe_metrics`: which figures a round makes of which answers. The server is a script here."""
+"""`serve.probe.round`, `probe_queries`, `probe_metrics`: which figures a round makes of which answers. The server is a script here."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from matinee.errors import SettingsError, SourceError
 from matinee.items import item_uid
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ProbeSettings
-from serve import probe_queries
-from serve.probe_client import AskError
-from serve.probe_metrics import METRICS, ProbeMetrics, table
-from serve.probe_round import Prober, Quality, Report
+from serve.probe import queries
+from serve.probe.client import AskError
+from serve.probe.metrics import METRICS, ProbeMetrics, table
+from serve.probe.round import Prober, Quality, Report
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
 
 
@@ -229,19 +229,19 @@ async def test_no_index_and_no_matinee() -> None:
 
 
 def test_the_shipped_set_is_for_the_demo_alone_and_all_its_films_are_bundled(local_graph: Any) -> None:
-    [shipped] = probe_queries.for_catalogue(None, "demo", 200)
+    [shipped] = queries.for_catalogue(None, "demo", 200)
     assert shipped.name == "demo"
     assert len(shipped.texts) >= 40
     assert set().union(*shipped.relevant.values()) <= {film.uid("demo") for film in local_graph.demo_films()}
-    assert probe_queries.for_catalogue(None, "films", 200) == []
+    assert queries.for_catalogue(None, "films", 200) == []
 
 
 def test_a_folder_of_sets_and_a_bounded_choice_that_stays(tmp_path: Path) -> None:
     labels = {f"q{i}": ["a"] for i in range(30)}
     for name in ("b", "a"):
         write_set(tmp_path / name, labels)
-    read = probe_queries.read(ProbeSettings(queries=tmp_path))
-    first, second = probe_queries.for_catalogue(read, "films", 7)
+    read = queries.read(ProbeSettings(queries=tmp_path))
+    first, second = queries.for_catalogue(read, "films", 7)
     assert (first.name, second.name) == ("a", "b")
     assert len(first.texts) == 7
     assert first.texts == second.texts
@@ -249,8 +249,8 @@ def test_a_folder_of_sets_and_a_bounded_choice_that_stays(tmp_path: Path) -> Non
 
 
 def test_ids_of_the_index_are_taken_as_they_are(tmp_path: Path) -> None:
-    read = probe_queries.read(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [uid("a"), "b"]})))
-    [asked] = probe_queries.for_catalogue(read, "films", 9)
+    read = queries.read(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [uid("a"), "b"]})))
+    [asked] = queries.for_catalogue(read, "films", 9)
     assert asked.relevant["q"] == {uid("a"), uid("b")}
 
 
@@ -269,12 +269,12 @@ def test_sets_that_can_not_be_used(tmp_path: Path, name: str, damage: str | None
     if damage:
         (folder / "queries.jsonl").write_text(damage)
     with pytest.raises(SourceError, match=message):
-        probe_queries.read(ProbeSettings(queries=tmp_path / name))
+        queries.read(ProbeSettings(queries=tmp_path / name))
 
 
 def test_a_set_of_items_that_names_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"metadata\.item"):
-        probe_queries.read(ProbeSettings(queries=write_set(tmp_path / "item_x")))
+        queries.read(ProbeSettings(queries=write_set(tmp_path / "item_x")))
 
 
 def test_settings_of_the_probe() -> None:
@@ -333,7 +333,7 @@ def test_the_table_in_the_readme_has_every_metric_with_its_labels() -> None:
     families = {family.name: family for family in ProbeMetrics().registry.collect()}
     assert {spec.name.removesuffix("_total") for spec in METRICS} == families.keys()
     assert {spec.name.removesuffix("_total"): spec.kind for spec in METRICS} == {name: family.type for name, family in families.items()}
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), "put the output of serve.probe_metrics.table() into the README"
+    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), "put the output of serve.probe.metrics.table() into the README"
 
 
 def test_unknown_codes_of_a_server_become_one_label() -> None:

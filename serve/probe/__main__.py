@@ -28,16 +28,16 @@ from matinee.client.http import announced, probe_file, read_server_file
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve.probe_client import ProbeClient
-from serve.probe_metrics import ProbeMetrics
-from serve.probe_round import SIMILAR, Prober, Quality, Report
+from serve.probe.client import ProbeClient
+from serve.probe.metrics import ProbeMetrics
+from serve.probe.round import SIMILAR, Prober, Quality, Report
 from serve.telemetry import logs
 
 FINE, BELOW, UNUSABLE = 0, 1, 2
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
-log = logging.getLogger("serve.probe")
+log = logging.getLogger("serve.probe.__main__")
 
 Share = Annotated[float | None, typer.Option(min=0, max=1, help="with --once: the least Recall@10 of each set")]
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from matinee.evaluation import metrics
 from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.serving import ProbeSettings
-from serve import probe_queries
-from serve.probe_client import AskError, ProbeClient
+from serve.probe import queries
+from serve.probe.client import AskError, ProbeClient
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Prober:
 
     def __init__(self, settings: ProbeSettings) -> None:
         self._settings = settings
-        self._given = probe_queries.read(settings)
+        self._given = queries.read(settings)
         self._up = False
         self._index: tuple[str, int] | None = None
         self._present: dict[str, bool] = {}
@@ -100,7 +100,7 @@ class Prober:
         if self._index != (index["version"], index["items"]):
             self._index, self._present = (index["version"], index["items"]), {}
         trouble: list[str] = []
-        sets = probe_queries.for_catalogue(self._given, info["catalogue"], self._settings.max_queries)
+        sets = queries.for_catalogue(self._given, info["catalogue"], self._settings.max_queries)
         measured = [await self._measure(client, queries, trouble) for queries in sets]
         ann, not_compared = (
             await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
