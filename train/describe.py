@@ -33,7 +33,7 @@ from matinee.models.bm25 import normalised
 from matinee.models.convert import write_atomically
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
-from train import runs
+from train.jobs import runs
 
 Row = dict[str, Any]
 

@@ -23,8 +23,8 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import launch, runs
 from train.contrastive import Loss, Recipe, finalise
+from train.jobs import launch, runs
 
 
 def main(

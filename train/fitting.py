@@ -1,6 +1,6 @@
 """What one worker of `train.embedder` does: train, measure each epoch, keep the best, go on where it stopped.
 
-How a checkpoint travels and what ends a run is `train.checkpoints`' business; a checkpoint holds the best model so far, too.
+How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business; a checkpoint holds the best model so far, too.
 """
 
 import shutil
@@ -13,9 +13,9 @@ from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
 
 from matinee.evaluation.splits import read_corpus
-from train.checkpoints import FiniteLoss, Reporter, ranks, restore
 from train.contrastive import Recipe, arguments, data_sets, loss_for, steps_per_epoch, trainable
 from train.devset import DevSet, dev_set
+from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 
 def fit(config: dict[str, Any]) -> None:

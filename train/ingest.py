@@ -41,7 +41,7 @@ from matinee.models.descriptions import Descriptions, read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.live_writes import Live, LiveWrites
+from train.jobs.api_writes import Live, LiveWrites
 
 console = Console(stderr=True)
 

@@ -31,7 +31,7 @@ from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.items import Item
 from matinee.text import fact_checks, templates
-from train import runs
+from train.jobs import runs
 from train.pairs import NEVER, Trainable
 
 Target = Literal["overview", "teacher", "words"]

@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 from matinee.errors import SettingsError
-from train import runs
-from train.options import Gpu
+from train.jobs import runs
+from train.jobs.options import Gpu
 
 Step = list[str]
 

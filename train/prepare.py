@@ -24,7 +24,7 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.items import Item
 from matinee.models.convert import sha256, write_atomically
-from train import runs
+from train.jobs import runs
 
 
 def main(

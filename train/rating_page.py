@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from matinee.errors import MatineeError, NotFoundError, SettingsError, SourceError
-from train import runs
+from train.jobs import runs
 from train.sheets import BETWEEN_FACTS, SHOWN, Sheet, read_sheet, sheet_path, sheet_paths, write_sheet
 
 PAGE = Path(__file__).with_name("rating_page.html")

@@ -20,7 +20,8 @@ import typer
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from matinee.models.convert import sha256, write_atomically
-from train import ratings_report, runs, sheets
+from train import ratings_report, sheets
+from train.jobs import runs
 from train.sheets import KEY, Draw, Form, Key, Model, form_of
 
 

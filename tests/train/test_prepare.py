@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
 from matinee.items import Item
-from train import prepare, runs
+from train import prepare
+from train.jobs import runs
 
 
 def run(*args: object) -> Result:

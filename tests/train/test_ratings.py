@@ -10,8 +10,9 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
-from train import ratings, runs
+from train import ratings
 from train.describe import chosen
+from train.jobs import runs
 from train.sheets import read_sheet, write_sheet
 
 

@@ -13,8 +13,9 @@ from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
-from train import runs, soup
+from train import soup
 from train.contrastive import load_base
+from train.jobs import runs
 
 Member = Callable[..., Path]
 

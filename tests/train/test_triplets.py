@@ -14,7 +14,8 @@ from matinee.evaluation.query_sets import QuerySet, write_set
 from matinee.evaluation.splits import Entry, read_corpus
 from matinee.items import Item
 from matinee.text import templates
-from train import negatives, pairs, prepare, runs, triplets
+from train import negatives, pairs, prepare, triplets
+from train.jobs import runs
 
 
 def run(*args: object) -> Result:

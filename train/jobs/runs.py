@@ -33,7 +33,7 @@ console = Console(stderr=True)
 
 def git_commit() -> str | None:
     """The commit of the code that runs, with `-dirty` where files differ; None outside a checkout (an image names its own)."""
-    root = Path(__file__).parent
+    root = Path(__file__).parents[2]
 
     def ask(*args: str) -> str:
         found = subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True)  # noqa: S603, S607

@@ -12,7 +12,7 @@ from typing import Any
 
 from matinee.errors import ModelError
 from matinee.settings import local_ray
-from train import runs
+from train.jobs import runs
 
 RETRIES = 3
 

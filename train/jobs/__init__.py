@@ -1,0 +1,1 @@
+"""What the jobs share: output folders and manifests, Ray Train, checkpoints."""
