@@ -23,7 +23,7 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.contrastive import Loss, Recipe, finalise
+from train.embedding.contrastive import Loss, Recipe, finalise
 from train.jobs import launch, runs
 
 
@@ -77,7 +77,7 @@ def main(
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
     start = time.perf_counter()
-    from train.fitting import fit
+    from train.embedding.fitting import fit
 
     result = launch.run(fit, plan, "embedder", workers)
     model = publish(settings, recipe, plan, result, out, seconds=time.perf_counter() - start)

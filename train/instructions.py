@@ -31,8 +31,8 @@ from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.items import Item
 from matinee.text import fact_checks, templates
+from train.embedding.pairs import NEVER, Trainable
 from train.jobs import runs
-from train.pairs import NEVER, Trainable
 
 Target = Literal["overview", "teacher", "words"]
 Given = Literal["facts", "title"]
@@ -118,7 +118,7 @@ def _hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:
 
 
 def side(entries: Sequence[Entry], split: Split) -> dict[str, Item]:
-    """The items of one split; which ones may be trained on is `train.pairs`' decision."""
+    """The items of one split; which ones may be trained on is `train.embedding.pairs`' decision."""
     chosen = Trainable(entries).entries if split == "train" else [entry for entry in entries if entry.split == split]
     return {entry.id: entry.item for entry in chosen}
 

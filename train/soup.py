@@ -21,8 +21,8 @@ from matinee.models import weights
 from matinee.models.convert import quiet
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
-from train.contrastive import load_base
 from train.embedder import metrics_of
+from train.embedding.contrastive import load_base
 from train.jobs import runs
 
 

@@ -26,7 +26,7 @@ from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
-from train import negatives, pairs
+from train.embedding import negatives, pairs
 from train.jobs import runs
 
 SMOKE = 200

@@ -29,10 +29,11 @@ from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
-from train import embedder, fitting
-from train.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
-from train.devset import dev_set
-from train.fitting import FiniteTrainer
+from train import embedder
+from train.embedding import fitting
+from train.embedding.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
+from train.embedding.dev_set import dev_set
+from train.embedding.fitting import FiniteTrainer
 from train.jobs import runs
 
 SMOKE = ("--smoke", "--fp32")

@@ -14,7 +14,7 @@ from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 from train import soup
-from train.contrastive import load_base
+from train.embedding.contrastive import load_base
 from train.jobs import runs
 
 Member = Callable[..., Path]

@@ -1,4 +1,4 @@
-"""`train.triplets`, `train.pairs`, `train.negatives`: what is trained on, and above all what is not."""
+"""`train.triplets`, `train.embedding.pairs`, `train.embedding.negatives`: what is trained on, and above all what is not."""
 
 import json
 from collections import Counter
@@ -14,7 +14,8 @@ from matinee.evaluation.query_sets import QuerySet, write_set
 from matinee.evaluation.splits import Entry, read_corpus
 from matinee.items import Item
 from matinee.text import templates
-from train import negatives, pairs, prepare, triplets
+from train import prepare, triplets
+from train.embedding import negatives, pairs
 from train.jobs import runs
 
 

@@ -4,7 +4,7 @@ Sources: `<set>` (the training side of an evaluation set: text -> item, item -> 
 the catalogue's own columns `sentence` (a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the
 item), `keyword` (a value of `extra.keywords`, where there are any -> the item) and `related` (an item -> the item that shares most genres,
 keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of them, and a keyword that a dev
-or test query asks has none either. Does not choose negatives (`train.negatives`).
+or test query asks has none either. Does not choose negatives (`train.embedding.negatives`).
 """
 
 import random

@@ -2,7 +2,7 @@
 
 A candidate is refused when it is a known positive of the same query, of the anchor's or the positive's franchise, not an item that may be
 trained on, or when the encoder finds it nearly as near as the positive (`margin`, as in NV-Retriever: such a one is probably right). Does
-not make pairs (`train.pairs`).
+not make pairs (`train.embedding.pairs`).
 """
 
 import random
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from matinee.evaluation import scoring
-from train.pairs import Pair, Trainable
+from train.embedding.pairs import Pair, Trainable
 
 Miner = Literal["none", "bm25", "encoder", "both"]
 Encode = Callable[[Sequence[str], Literal["query", "document"]], scoring.Matrix]

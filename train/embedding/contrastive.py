@@ -1,6 +1,6 @@
 """Contrastive training's parts: the model to tune, the data sets, the losses, the arguments. Pure set-up, the same on every worker.
 
-Knows sentence-transformers, not Ray (`train.fitting` runs these parts) and not where pairs come from (`train.triplets`).
+Knows sentence-transformers, not Ray (`train.embedding.fitting` runs these parts) and not where pairs come from (`train.triplets`).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""`train.fitting`: the best epoch is kept, and training ends when epochs bring nothing. No model, and no Ray."""
+"""`train.embedding.fitting`: the best epoch is kept, and training ends when epochs bring nothing. No model, and no Ray."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from train import fitting
-from train.contrastive import Recipe
-from train.fitting import DevReporter
+from train.embedding import fitting
+from train.embedding.contrastive import Recipe
+from train.embedding.fitting import DevReporter
 
 Figures = dict[str, float]
 

@@ -13,8 +13,8 @@ from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
-from train.negatives import Encode
-from train.pairs import Trainable, from_catalogue
+from train.embedding.negatives import Encode
+from train.embedding.pairs import Trainable, from_catalogue
 
 POOL = 2000
 QUERIES = 120

@@ -13,8 +13,8 @@ from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
 
 from matinee.evaluation.splits import read_corpus
-from train.contrastive import Recipe, arguments, data_sets, loss_for, steps_per_epoch, trainable
-from train.devset import DevSet, dev_set
+from train.embedding.contrastive import Recipe, arguments, data_sets, loss_for, steps_per_epoch, trainable
+from train.embedding.dev_set import DevSet, dev_set
 from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 

@@ -1,0 +1,1 @@
+"""What fine-tunes the embedder: pairs, hard negatives, the dev set, the training loop."""
