@@ -1,7 +1,7 @@
 """What people prefer, as pairs that may train: filled-in preference sheets -> item, the better description, the worse one.
 
 Only of items of the train split; anything else is refused with its file and line. Raters of the same two descriptions vote. Does not ask
-(`train.sheets`), does not need the key (which model wrote a text is of no importance here), and does not train (`train.dpo`).
+(`train.sheets`), does not need the key (which model wrote a text is of no importance here), and does not train (`train.generation.dpo`).
 """
 
 from collections import Counter

@@ -26,8 +26,9 @@ from matinee.models.convert import sha256
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves, judgments, lora
-from train.dpo import Recipe, fit
+from train import curves, judgments
+from train.generation import lora
+from train.generation.dpo import Recipe, fit
 from train.instructions import GUARD
 from train.jobs import launch, runs
 from train.jobs.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers

@@ -1,4 +1,4 @@
-"""`train.instructions` and `train.completions`: whose words are learnt, by which items, in the prompt that serving uses."""
+"""`train.instructions` and `train.generation.completions`: whose words are learnt, by which items, in the prompt that serving uses."""
 
 import json
 import shutil
@@ -17,7 +17,8 @@ from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
-from train import completions, instructions
+from train import instructions
+from train.generation import completions
 from train.instructions import Pair, read_pairs
 from train.jobs import runs
 

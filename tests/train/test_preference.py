@@ -19,9 +19,10 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import dpo, instructions, judgments, preference, sft
-from train.completions import IGNORED
-from train.dpo import Recipe
+from train import instructions, judgments, preference
+from train.generation import dpo, sft
+from train.generation.completions import IGNORED
+from train.generation.dpo import Recipe
 from train.jobs import launch, runs
 from train.judgments import Judgment
 from train.sheets import PREFERENCE, RATINGS, write_sheet

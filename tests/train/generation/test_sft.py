@@ -1,4 +1,4 @@
-"""`train.sft` and `train.lora` on a tiny Gemma, without Ray: every precision, resuming, the loss, and that what was trained serves."""
+"""Supervised fine-tuning and LoRA on a tiny Gemma, without Ray: every precision, resuming, the loss, and that what was trained serves."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from matinee.models import backends, weights
 from matinee.models.backends import Writing
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
-from train import bleu, lora, sft
+from train.generation import bleu, lora, sft
+from train.generation.sft import Recipe
 from train.instructions import Pair, read_pairs
-from train.sft import Recipe
 
 TINY = {"batch": 2, "effective": 4, "max_steps": 3, "limit": 8, "rank": 4, "lr": 1e-2, "max_tokens": 512}
 

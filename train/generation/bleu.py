@@ -10,7 +10,7 @@ from typing import Any
 from matinee.models import backends
 from matinee.models.backends import Writing
 from matinee.text import cleaning, fact_checks
-from train import completions
+from train.generation import completions
 from train.instructions import Pair
 
 BATCH = 8

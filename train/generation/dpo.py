@@ -1,6 +1,7 @@
 """What one worker of `train.preference` does: direct preference optimisation of an adapter, by TRL's DPOTrainer.
 
-The reference is the adapter as it came, a frozen copy beside the one that is trained. Measured and resumed as in `train.sft`; whether the
+The reference is the adapter as it came, a frozen copy beside the one that is trained. Measured and resumed as in
+`train.generation.sft`; whether the
 result may be published is decided by `train.preference`.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 from trl import DPOConfig, DPOTrainer
 
 from matinee.errors import ModelError
-from train import completions, sft
+from train.generation import completions, sft
 from train.instructions import Pair
 from train.jobs.checkpoints import FiniteLoss
 from train.judgments import Judgment, read_judgments
@@ -107,7 +108,7 @@ def _split(row: completions.Row) -> tuple[list[int], list[int]]:
 
 
 class MarginReporter(sft.BleuReporter):
-    """How far the model tells the better descriptions from the worse ones, beside what `train.sft` reports."""
+    """How far the model tells the better descriptions from the worse ones, beside what `train.generation.sft` reports."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
         if logs and "rewards/margins" in logs:

@@ -1,6 +1,6 @@
 """What one worker of `train.enhancer` does: train an adapter with TRL's SFTTrainer, measure BLEU each epoch, go on where it stopped.
 
-How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business, the model and its adapter are `train.lora`'s.
+How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business, the model and its adapter are `train.generation.lora`'s.
 """
 
 import resource
@@ -15,7 +15,7 @@ from ray import train as ray_train
 from trl import SFTConfig, SFTTrainer
 
 from matinee.errors import ModelError, SettingsError
-from train import bleu, completions, lora
+from train.generation import bleu, completions, lora
 from train.instructions import Pair, read_pairs
 from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 

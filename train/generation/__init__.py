@@ -1,0 +1,1 @@
+"""What fine-tunes the enhancer: training texts, LoRA, supervised and preference training."""
