@@ -26,9 +26,10 @@ from matinee.models.convert import sha256
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves, judgments
+from train import curves
 from train.generation import lora
 from train.generation.dpo import Recipe, fit
+from train.human import judgments
 from train.instructions import GUARD
 from train.jobs import launch, runs
 from train.jobs.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers

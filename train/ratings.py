@@ -20,9 +20,9 @@ import typer
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from matinee.models.convert import sha256, write_atomically
-from train import ratings_report, sheets
+from train.human import rating_sheets, ratings_report
+from train.human.rating_sheets import KEY, Draw, Form, Key, Model, form_of
 from train.jobs import runs
-from train.sheets import KEY, Draw, Form, Key, Model, form_of
 
 
 def make(
@@ -41,15 +41,15 @@ def make(
     inputs = {f"prepared/{name}": digest for name, digest in runs.read_manifest(prepared, "prepare")["outputs"].items()}
     texts: dict[Model, dict[str, str]] = {"base": _descriptions(base), "tuned": _descriptions(tuned)}
     inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
-    entries = sheets.drawn(read_corpus(prepared), draw, [*texts.values()])
+    entries = rating_sheets.drawn(read_corpus(prepared), draw, [*texts.values()])
     known: dict[str, dict[str, Model]] = {}
     if (out / KEY).exists():
-        key = sheets.read_key(out)
+        key = rating_sheets.read_key(out)
         if (key.draw, key.inputs) != (draw, inputs):
             raise SettingsError(f"{out} holds the sheets of another draw or of other descriptions ({key.draw}): give another --out")
         known = key.raters
     (out / "sheets").mkdir(parents=True, exist_ok=True)
-    rows = {name: sheets.blinded(form, entries, texts, sheets.rater_name(name), seed) for name in dict.fromkeys(rater)}
+    rows = {name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(rater)}
     # First the key: a sheet without one could never be read.
     key = Key(draw=draw, inputs=inputs, raters=known | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))
@@ -57,14 +57,14 @@ def make(
     runs.console.print(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files", highlight=False, soft_wrap=True)
 
 
-def _write_new(out: Path, form: Form, rows: dict[str, tuple[list[sheets.Row], dict[str, Model]]]) -> None:
+def _write_new(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.Row], dict[str, Model]]]) -> None:
     for name, (empty, _) in rows.items():
-        path = sheets.sheet_path(out, name)
+        path = rating_sheets.sheet_path(out, name)
         # What somebody has filled in is never written over.
         if path.exists():
             runs.console.print(f"{path} is there already: left as it is", highlight=False, soft_wrap=True)
         else:
-            sheets.write_sheet(path, form, empty)
+            rating_sheets.write_sheet(path, form, empty)
             runs.console.print(f"{path}: {len(empty)} items", highlight=False, soft_wrap=True)
 
 
@@ -73,7 +73,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 8010,
 ) -> None:
     """Serve the page where raters answer, on this machine only; each answer is saved at once in the rater's sheet."""
-    from train.rating_page import run
+    from train.human.rating_page import run
 
     run(folder, port)
 
@@ -94,8 +94,8 @@ def report(
     write_atomically(out / "report.json", json.dumps(found, indent=1))
     write_atomically(out / "report.md", text)
     write_atomically(out / "report.html", ratings_report.html(found, figure))
-    inputs = runs.hashes([folder / KEY, *sheets.sheet_paths(folder)], folder)
-    runs.write_manifest(out, "ratings", sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
+    inputs = runs.hashes([folder / KEY, *rating_sheets.sheet_paths(folder)], folder)
+    runs.write_manifest(out, "ratings", rating_sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
     print(text)
     left = f"; not done yet, and left out: {', '.join(waiting)}" if waiting else ""
     runs.console.print(f"report: {out / 'report.html'}{left}", highlight=False, soft_wrap=True)

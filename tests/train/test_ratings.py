@@ -12,8 +12,8 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from train import ratings
 from train.describe import chosen
+from train.human.rating_sheets import read_sheet, write_sheet
 from train.jobs import runs
-from train.sheets import read_sheet, write_sheet
 
 
 def run(*args: object) -> Result:

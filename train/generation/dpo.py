@@ -14,9 +14,9 @@ from trl import DPOConfig, DPOTrainer
 
 from matinee.errors import ModelError
 from train.generation import completions, sft
+from train.human.judgments import Judgment, read_judgments
 from train.instructions import Pair
 from train.jobs.checkpoints import FiniteLoss
-from train.judgments import Judgment, read_judgments
 
 CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
 

@@ -1,7 +1,8 @@
 """What people's answers say: the paper's Table 3 and Figure 5, or how often which description was preferred, and how far raters agree.
 
 Opens the key, so it is for the time after the last answer. An answer that is missing, doubled or out of range is refused with its file
-and line; no figure is made of a part of a sheet. Does not draw items and does not ask (`train.sheets`, `train.rating_page`).
+and line; no figure is made of a part of a sheet. Does not draw items (`train.human.rating_sheets`) and does not
+ask (`train.human.rating_page`).
 """
 
 import io
@@ -15,9 +16,9 @@ from typing import Any, get_args
 
 from matinee.errors import SourceError
 from matinee.evaluation import metrics
-from train.agreement import agreement
+from train.human.agreement import agreement
+from train.human.rating_sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
 from train.report import interval
-from train.sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
 
 MODELS: tuple[Model, ...] = get_args(Model)
 NAMES = {"base": "base", "tuned": "fine-tuned"}

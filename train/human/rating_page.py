@@ -24,8 +24,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from matinee.errors import MatineeError, NotFoundError, SettingsError, SourceError
+from train.human.rating_sheets import BETWEEN_FACTS, SHOWN, Sheet, read_sheet, sheet_path, sheet_paths, write_sheet
 from train.jobs import runs
-from train.sheets import BETWEEN_FACTS, SHOWN, Sheet, read_sheet, sheet_path, sheet_paths, write_sheet
 
 PAGE = Path(__file__).with_name("rating_page.html")
 LOOPBACK = "127.0.0.1"

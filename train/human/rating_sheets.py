@@ -1,10 +1,10 @@
 """Blinded sheets for people: two descriptions of an item side by side as A and B, one row an item, one CSV file a rater.
 
-    FOLDER/sheets/NAME.csv   what a rater sees and fills in, in a spreadsheet or on the page (`train.rating_page`)
+    FOLDER/sheets/NAME.csv   what a rater sees and fills in, in a spreadsheet or on the page (`train.human.rating_page`)
     FOLDER/key.json          which model A is, in each row of each rater; never shown, read only when all is answered
 
 Items of the test split are rated (creativity, relevance, utility, 1-5); of the train split, the better description is named, which may
-train (`train.preference`). Does not compute anything from answers (`train.ratings_report`), and invents none.
+train (`train.preference`). Does not compute anything from answers (`train.human.ratings_report`), and invents none.
 """
 
 import csv

@@ -1,7 +1,8 @@
 """What people prefer, as pairs that may train: filled-in preference sheets -> item, the better description, the worse one.
 
 Only of items of the train split; anything else is refused with its file and line. Raters of the same two descriptions vote. Does not ask
-(`train.sheets`), does not need the key (which model wrote a text is of no importance here), and does not train (`train.generation.dpo`).
+(`train.human.rating_sheets`), does not need the key (which model wrote a text is of no importance here), and does not
+train (`train.generation.dpo`).
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
 from matinee.items import Item
 from matinee.text import fact_checks
-from train.sheets import PREFERENCE, Sheet, read_sheet
+from train.human.rating_sheets import PREFERENCE, Sheet, read_sheet
 
 
 @dataclass(frozen=True, slots=True)

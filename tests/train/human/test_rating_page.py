@@ -17,12 +17,12 @@ from waiting import HANG_S
 
 from matinee.errors import SettingsError
 from train import ratings
-from train.sheets import PREFERENCE, RATINGS, read_sheet
+from train.human.rating_sheets import PREFERENCE, RATINGS, read_sheet
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

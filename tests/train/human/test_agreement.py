@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.agreement import agreement, cohen, fleiss
+from train.human.agreement import agreement, cohen, fleiss
 
 # Fleiss (1971), table 1: 30 patients, 6 psychiatrists; depression, personality disorder, schizophrenia, neurosis, other.
 FLEISS_1971 = """00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031

@@ -1,0 +1,1 @@
+"""Human ratings: blinded sheets, the page to fill them in, agreement, and the report."""
