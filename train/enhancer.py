@@ -27,13 +27,13 @@ from matinee.models.convert import write_atomically
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves
 from train.generation import lora
 from train.generation.sft import SAMPLES, Recipe, fit
 from train.instructions import read_pairs
 from train.jobs import launch, runs
 from train.jobs.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
 from train.jobs.runs import ADAPTER
+from train.reporting import curves
 
 MERGED, CT2 = "merged", "ct2-int8"
 

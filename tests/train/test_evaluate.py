@@ -23,8 +23,9 @@ from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
-from train import evaluate, measure, prepare, report, tables
+from train import evaluate, prepare
 from train.jobs import runs
+from train.reporting import measure, report, tables
 
 ROOT = Path(__file__).parents[2]
 

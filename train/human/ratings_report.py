@@ -18,7 +18,7 @@ from matinee.errors import SourceError
 from matinee.evaluation import metrics
 from train.human.agreement import agreement
 from train.human.rating_sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
-from train.report import interval
+from train.reporting.report import interval
 
 MODELS: tuple[Model, ...] = get_args(Model)
 NAMES = {"base": "base", "tuned": "fine-tuned"}

@@ -1,4 +1,4 @@
-"""`train.ablation`: every arm ranks by what it says it does, the same items in all of them, and a difference is to raw."""
+"""`train.reporting.ablation`: every arm ranks by what it says it does, the same items in all of them, and a difference is to raw."""
 
 import json
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from matinee.items import Item
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
-from train import ablation, report
-from train.ablation import BOTH, Written
-from train.measure import Corpus
+from train.reporting import ablation, report
+from train.reporting.ablation import BOTH, Written
+from train.reporting.measure import Corpus
 
 WORDS = ("gold", "iron", "salt", "moon", "river", "stone", "glass", "paper", "storm", "ember")
 

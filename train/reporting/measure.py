@@ -1,7 +1,8 @@
 """Measures retrieval systems on labelled sets: every system is a function from queries to a matrix of scores over the same items.
 
 Systems: random, vote count, BM25 and TF-IDF of the embedded text, an encoder's cosine, and Qdrant's fusions of cosine and BM25 by the
-engine's own formulas (`matinee.evaluation.scoring`). An item that asks is never its own answer. Does not write reports (`train.report`).
+engine's own formulas (`matinee.evaluation.scoring`). An item that asks is never its own answer. Does not write
+reports (`train.reporting.report`).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """The tables of the evaluation report, as plain rows: Table 1 and 2 of the paper, closeness, hybrids with their weights, text recipes.
 
-Does not decide what is measured (`train.evaluate`) and does not draw (`train.report`).
+Does not decide what is measured (`train.evaluate`) and does not draw (`train.reporting.report`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.models.bm25 import normalised
 from matinee.settings.tree import FactWeights, SearchSettings
-from train import measure
-from train.measure import Corpus, Encoder, PerQuery, System, Texts
+from train.reporting import measure
+from train.reporting.measure import Corpus, Encoder, PerQuery, System, Texts
 
 Systems = Mapping[str, System]
 

@@ -22,8 +22,8 @@ from matinee.models.descriptions import read_descriptions
 from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
-from train import measure
-from train.measure import Corpus, Encoder, PerQuery, System
+from train.reporting import measure
+from train.reporting.measure import Corpus, Encoder, PerQuery, System
 
 Facts = Literal["all metadata", "overview hidden"]
 Row = dict[str, Any]

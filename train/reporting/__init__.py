@@ -1,0 +1,1 @@
+"""What the evaluation reports: measurements, tables, curves, HTML and Markdown."""
