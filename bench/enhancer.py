@@ -22,7 +22,7 @@ import torch
 
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
-from matinee.models import backends, weights
+from matinee.models import backends, resolve
 from matinee.models.backends import CTranslate2Backend, Writing
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
@@ -93,9 +93,9 @@ def measured(precision: str, adapter: str | None, items: Sequence[Item], threads
     converted = None
     if isinstance(backend, CTranslate2Backend):
         models, store = settings.models_dir, settings.artifacts_uri
-        model = weights.resolve(alone.model, alone.revision, models_dir=models, artifacts=store)
-        folder = weights.resolve(alone.adapter, models_dir=models, artifacts=store) if alone.adapter else None
-        converted = weights.ctranslate2_dir(model, folder, models_dir=settings.models_dir)
+        model = resolve.resolve(alone.model, alone.revision, models_dir=models, artifacts=store)
+        folder = resolve.resolve(alone.adapter, models_dir=models, artifacts=store) if alone.adapter else None
+        converted = resolve.ctranslate2_dir(model, folder, models_dir=settings.models_dir)
     told = enhancer.describe(items)
     return row | {
         "size_mb": size_mb(backend, converted),

@@ -30,7 +30,7 @@ from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
 from matinee.index.active import LiveIndex
 from matinee.index.types import open_store
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES
@@ -130,11 +130,11 @@ def _check(settings: Settings, *, index: bool = True) -> None:
     def say(step: str) -> None:
         console.print(f"  {step}", highlight=False)
 
-    weights.resolve(
+    resolve.resolve(
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
     )
     if settings.enhancer.enabled:
-        base = weights.resolve(
+        base = resolve.resolve(
             settings.enhancer.model,
             settings.enhancer.revision,
             models_dir=settings.models_dir,
@@ -142,10 +142,10 @@ def _check(settings: Settings, *, index: bool = True) -> None:
             progress=say,
         )
         if settings.enhancer.adapter:
-            adapter = weights.resolve(
+            adapter = resolve.resolve(
                 settings.enhancer.adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
             )
-            weights.check_adapter(adapter, base, settings.enhancer.model)
+            saved_model.check_adapter(adapter, base, settings.enhancer.model)
     if settings.events.uri is not None:
         check_uri(settings.events.uri)
     if index and settings.index.engine == "edge":

@@ -28,9 +28,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import SPLITS, Entry, read_corpus
+from matinee.files import write_atomically
 from matinee.items import Item
 from matinee.models.bm25 import normalised
-from matinee.models.convert import write_atomically
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 from train.jobs import runs

@@ -19,7 +19,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from matinee.errors import SettingsError
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -96,10 +96,10 @@ def _plan(
     # They train nothing, but they choose the epoch.
     asked = [] if sets is None else [*sets.glob("*/qrels/dev.tsv"), *sets.glob("*/queries.jsonl")]
     inputs |= {f"sets/{name}": digest for name, digest in runs.hashes(asked, sets or Path()).items()}
-    folder = weights.resolve(
+    folder = resolve.resolve(
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri
     )
-    described = recipe.as_dict() | {"base": settings.embedder.model, "base_digest": weights.digest(folder), "pool": pool}
+    described = recipe.as_dict() | {"base": settings.embedder.model, "base_digest": saved_model.digest(folder), "pool": pool}
     return launch.folders(out) | {
         "recipe": recipe.as_dict(),
         "settings": described,

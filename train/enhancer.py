@@ -22,8 +22,8 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import ModelError, SettingsError
-from matinee.models import convert, weights
-from matinee.models.convert import write_atomically
+from matinee.files import write_atomically
+from matinee.models import convert, resolve, saved_model
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -106,16 +106,21 @@ def _plan(
     """All that a worker needs, as plain values: it may run on another machine that shares these folders."""
     data = runs.read_manifest(instructions, "instructions")
     chosen = settings.enhancer
-    folder = weights.resolve(chosen.model, chosen.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    if weights.is_adapter(folder):
+    folder = resolve.resolve(chosen.model, chosen.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    if saved_model.is_adapter(folder):
         raise ModelError(f"{chosen.model} is an adapter: name its base model with --base, and the adapter with --adapter")
     first, first_digest = None, None
     if adapter is not None:
-        first = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-        weights.check_adapter(first, folder, chosen.model)
-        first_digest = weights.digest(first)
+        first = resolve.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+        saved_model.check_adapter(first, folder, chosen.model)
+        first_digest = saved_model.digest(first)
         recipe = _of_adapter(recipe, first)
-    described = {"base": chosen.model, "base_digest": weights.digest(folder), "adapter": first_digest, "new_tokens": chosen.max_new_tokens}
+    described = {
+        "base": chosen.model,
+        "base_digest": saved_model.digest(folder),
+        "adapter": first_digest,
+        "new_tokens": chosen.max_new_tokens,
+    }
     return launch.folders(out) | {
         "recipe": recipe.as_dict(),
         "settings": recipe.as_dict() | described | {"target": data["settings"]["target"]},

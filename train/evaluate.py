@@ -21,7 +21,7 @@ import typer
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import SPLITS, read_corpus
-from matinee.models.convert import write_atomically
+from matinee.files import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates

@@ -21,8 +21,8 @@ import typer
 
 from matinee.errors import ModelError, SourceError
 from matinee.evaluation.splits import read_corpus
-from matinee.models import weights
-from matinee.models.convert import sha256
+from matinee.files import sha256
+from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -104,9 +104,9 @@ def main(
 def _plan(settings: Settings, recipe: Recipe, adapter: str, instructions: Path, out: Path, *, gpu: bool, threads: int) -> dict[str, Any]:
     """All that a worker needs, as plain values: it may run on another machine that shares these folders."""
     chosen = settings.enhancer
-    folder = weights.resolve(chosen.model, chosen.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    first = weights.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    weights.check_adapter(first, folder, chosen.model)
+    folder = resolve.resolve(chosen.model, chosen.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    first = resolve.resolve(adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    saved_model.check_adapter(first, folder, chosen.model)
     recipe = replace(recipe, **lora.shape(first))
     data = runs.read_manifest(instructions, "instructions")
     if not data["counts"]["dev"]["pairs"]:
@@ -114,7 +114,7 @@ def _plan(settings: Settings, recipe: Recipe, adapter: str, instructions: Path, 
             f"{instructions} has no pair of the dev split for the guard: prepare with a larger --dev, describe its items too "
             "(target teacher), and make the instructions again"
         )
-    described = {"base": chosen.model, "base_digest": weights.digest(folder), "adapter": weights.digest(first)}
+    described = {"base": chosen.model, "base_digest": saved_model.digest(folder), "adapter": saved_model.digest(first)}
     return launch.folders(out) | {
         "recipe": recipe.as_dict(),
         "settings": recipe.as_dict() | described | {"new_tokens": chosen.max_new_tokens, "target": data["settings"]["target"]},

@@ -22,8 +22,8 @@ from matinee import demo
 from matinee.catalogue.reader import ReadOptions, Report, read_items, write_rejects
 from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
+from matinee.files import sha256, write_atomically
 from matinee.items import Item
-from matinee.models.convert import sha256, write_atomically
 from train.jobs import runs
 
 

@@ -19,7 +19,7 @@ import typer
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
-from matinee.models.convert import sha256, write_atomically
+from matinee.files import sha256, write_atomically
 from train.human import rating_sheets, ratings_report
 from train.human.rating_sheets import KEY, Draw, Form, Key, Model, form_of
 from train.jobs import runs

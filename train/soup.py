@@ -17,7 +17,7 @@ import torch
 import typer
 
 from matinee.errors import ModelError
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.convert import quiet
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
@@ -51,8 +51,8 @@ def main(
         runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
         return
     revision = made[0].get("base_revision")
-    base = weights.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    if weights.digest(base) != first["base_digest"]:
+    base = resolve.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    if saved_model.digest(base) != first["base_digest"]:
         raise ModelError(f"{first['base']} is not the model any more that {members[0]} was tuned from (sha256 {first['base_digest'][:12]})")
     (out / runs.MANIFEST).unlink(missing_ok=True)
     with quiet():

@@ -18,7 +18,7 @@ from matinee import demo
 from matinee.client.http import Server, read_server_file
 from matinee.errors import MatineeError
 from matinee.index.types import open_store
-from matinee.models import weights
+from matinee.models import resolve
 from matinee.settings.tree import Settings
 
 _READY_S = 300
@@ -48,7 +48,7 @@ def _fetch_models(settings: Settings, console: Console) -> None:
             status.update(f"models: {step}")
             console.print(f"  {step}", highlight=False)
 
-        weights.resolve(
+        resolve.resolve(
             settings.embedder.model,
             settings.embedder.revision,
             models_dir=settings.models_dir,
@@ -56,7 +56,7 @@ def _fetch_models(settings: Settings, console: Console) -> None:
             progress=progress,
         )
         if settings.enhancer.enabled:
-            folder = weights.resolve(
+            folder = resolve.resolve(
                 settings.enhancer.model,
                 settings.enhancer.revision,
                 models_dir=settings.models_dir,
@@ -64,7 +64,7 @@ def _fetch_models(settings: Settings, console: Console) -> None:
                 progress=progress,
             )
             if settings.enhancer.precision in ("auto", "ct2-int8"):
-                weights.ctranslate2_dir(folder, models_dir=settings.models_dir, progress=progress)
+                resolve.ctranslate2_dir(folder, models_dir=settings.models_dir, progress=progress)
     console.print("models are ready")
 
 

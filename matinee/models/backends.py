@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from safetensors import SafetensorError
 
 from matinee.errors import ModelError
-from matinee.models import convert, weights
+from matinee.models import convert, resolve
 
 PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2")
 
@@ -65,7 +65,7 @@ def pick_precision(precision: str, *, cuda: bool) -> str:
 
 
 def load(
-    model_dir: Path, adapter: Path | None, precision: str, *, models_dir: Path, threads: int = 0, progress: weights.Progress | None = None
+    model_dir: Path, adapter: Path | None, precision: str, *, models_dir: Path, threads: int = 0, progress: resolve.Progress | None = None
 ) -> Backend:
     """The model with its adapter, ready to write. Raises `ModelError` where its files can't be loaded."""
     import torch
@@ -78,7 +78,7 @@ def load(
         torch.set_num_threads(threads)
     try:
         if chosen == "ct2-int8":
-            converted = weights.ctranslate2_dir(model_dir, adapter, models_dir=models_dir, progress=progress)
+            converted = resolve.ctranslate2_dir(model_dir, adapter, models_dir=models_dir, progress=progress)
             return CTranslate2Backend(model_dir, converted, threads or torch.get_num_threads())
         return TransformersBackend(model_dir, adapter, chosen, "cuda" if cuda else "cpu")
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:

@@ -4,9 +4,7 @@
 convert at the same time. Does not know where weights come from or which are wanted: that is `weights`.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from matinee.errors import ModelError
+from matinee.files import sha256, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -168,14 +167,3 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -19,7 +19,8 @@ from matinee.errors import ModelError
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import load_whole, quiet
 from matinee.models.onnx import OnnxEncoder
-from matinee.models.weights import digest, resolve
+from matinee.models.resolve import resolve
+from matinee.models.saved_model import digest
 from matinee.settings.tree import EmbedderSettings
 from matinee.text import templates
 

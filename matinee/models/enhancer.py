@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from matinee.errors import DeadlineError
 from matinee.items import Item
-from matinee.models import backends, weights
+from matinee.models import backends, resolve, saved_model
 from matinee.models.backends import Answer, Backend, Writing
 from matinee.settings.tree import EnhancerSettings
 from matinee.text import cleaning, fact_checks, templates
@@ -86,16 +86,18 @@ class Enhancer:
 
     @classmethod
     def load(
-        cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: weights.Progress | None = None
+        cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: resolve.Progress | None = None
     ) -> Self:
         """Fetch or convert what is needed, then load. Raises `ModelError`."""
-        model_dir = weights.resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts, progress=progress)
+        model_dir = resolve.resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts, progress=progress)
         adapter = None
         if settings.adapter is not None:
-            adapter = weights.resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
-            weights.check_adapter(adapter, model_dir, settings.model)
+            adapter = resolve.resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
+            saved_model.check_adapter(adapter, model_dir, settings.model)
         backend = backends.load(model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress)
-        return cls(backend, settings, model_digest=weights.digest(model_dir), adapter_digest=weights.digest(adapter) if adapter else None)
+        return cls(
+            backend, settings, model_digest=saved_model.digest(model_dir), adapter_digest=saved_model.digest(adapter) if adapter else None
+        )
 
     def describe(self, items: Sequence[Item], *, deadline: float | None = None) -> list[Description]:
         """One description for each item, in order.

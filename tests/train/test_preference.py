@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, read_corpus
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -214,13 +214,13 @@ def test_what_got_worse_is_not_published(
         assert "not published: on dev items bleu fell from 0.300 to 0.200 (tolerance 0.02)" in " ".join(again.stderr.split())
     assert store.models() == []
     assert not (out / "enhancer-lora").exists()
-    weights.check_folder(out / "refused-lora")
+    saved_model.check_folder(out / "refused-lora")
 
 
 def lora_for(base: Path, folder: Path) -> Path:
     """A small adapter of a model that is too large to be loaded just for that."""
     torch.manual_seed(0)
-    shapes = {name: shape for path in base.glob("*.safetensors") for name, shape in weights.tensor_shapes(path).items()}
+    shapes = {name: shape for path in base.glob("*.safetensors") for name, shape in saved_model.tensor_shapes(path).items()}
     tensors = {}
     for name, (rows, columns) in ((name, shape) for name, shape in shapes.items() if name.endswith("v_proj.weight")):
         stem = f"base_model.model.{name.removesuffix('.weight')}"
@@ -235,7 +235,7 @@ def lora_for(base: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def gemma() -> Path:
     """The real model from the user's own store: converted there once."""
-    return weights.resolve(GEMMA, models_dir=Settings().models_dir)
+    return resolve.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
 def test_a_real_adapter_learns_what_people_prefer(
@@ -267,7 +267,7 @@ def test_a_real_adapter_learns_what_people_prefer(
     assert not (out / "checkpoints").exists()
     found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
     assert (found.kind, found.origin.settings["beta"]) == ("adapter", 0.1)
-    weights.check_adapter(out / "enhancer-lora", gemma, GEMMA)
+    saved_model.check_adapter(out / "enhancer-lora", gemma, GEMMA)
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, out / "enhancer-lora"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)

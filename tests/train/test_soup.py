@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from matinee.models import weights
+from matinee.models import saved_model
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
@@ -36,7 +36,7 @@ def member(tiny_encoder: Any) -> Member:
 
     def made(folder: Path, base: Path, seed: int, kind: str = "modernbert", name: str = "known_desc") -> Path:
         tiny_encoder.save(folder / "model", kind, seed=seed)
-        settings = {"base": str(base), "base_digest": weights.digest(base)}
+        settings = {"base": str(base), "base_digest": saved_model.digest(base)}
         best = {"epoch": 1, "step": 4, "score": 1 + seed / 10, "dev": {name: seed / 10}}
         more = {"digest": f"{seed}" * 64, "base_revision": "pinned", "report": {"best": best}}
         runs.write_manifest(folder, "embedder", settings, {f"triplets/{name}.jsonl": "0" * 64}, **more)

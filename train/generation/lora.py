@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from matinee.errors import ModelError, SettingsError
-from matinee.models import convert, weights
-from matinee.models.convert import write_atomically
+from matinee.files import write_atomically
+from matinee.models import convert, saved_model
 
 # Named, since PEFT's own choice for Gemma is q and v alone.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -117,8 +117,8 @@ def export(checkpoint: Path, into: Path, base: str) -> None:
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
     shutil.copyfile(checkpoint / "adapter_model.safetensors", into / "adapter_model.safetensors")
-    config = weights.read_json(checkpoint / "adapter_config.json")
+    config = saved_model.read_json(checkpoint / "adapter_config.json")
     # PEFT writes a set, in an order of the day: the same adapter would have another digest.
     config |= {"base_model_name_or_path": base, "target_modules": sorted(config["target_modules"])}
     write_atomically(into / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True))
-    weights.check_folder(into)
+    saved_model.check_folder(into)

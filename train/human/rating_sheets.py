@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import Entry
-from matinee.models.convert import write_atomically
+from matinee.files import write_atomically
 from matinee.text import templates
 
 Model = Literal["base", "tuned"]

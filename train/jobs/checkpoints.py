@@ -16,7 +16,7 @@ import torch
 from ray import train as ray_train
 from transformers import TrainerCallback
 
-from matinee.models.convert import write_atomically
+from matinee.files import write_atomically
 
 PROGRESS = "progress.json"
 

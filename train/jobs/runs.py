@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from matinee.errors import MatineeError, SourceError
-from matinee.models.convert import sha256, write_atomically
+from matinee.files import sha256, write_atomically
 
 P = ParamSpec("P")
 

@@ -16,8 +16,8 @@ from matinee.errors import SourceError
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.evaluation.scoring import Matrix, Scores
+from matinee.files import sha256
 from matinee.items import Item
-from matinee.models.convert import sha256
 from matinee.models.descriptions import read_descriptions
 from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates

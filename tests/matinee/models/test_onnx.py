@@ -10,7 +10,7 @@ import torch
 from matinee.models import onnx
 from matinee.models.embedder import load_model
 from matinee.models.onnx import OnnxEncoder
-from matinee.models.weights import resolve
+from matinee.models.resolve import resolve
 
 
 @pytest.fixture(scope="module")

