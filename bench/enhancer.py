@@ -23,7 +23,7 @@ import torch
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models import backends, resolve
-from matinee.models.backends import CTranslate2Backend, Writing
+from matinee.models.backends import CTranslate2Backend, GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 from matinee.text import templates
@@ -35,8 +35,8 @@ NEW_TOKENS = 32
 
 def speed(backend: Any, texts: Sequence[str], batch: int) -> dict[str, float]:
     """Tokens a second, and tokens a CPU second, of `texts` in batches, in the order given."""
-    writing = Writing(NEW_TOKENS)
-    backend.generate(texts[:batch], Writing(4))
+    writing = GenerationOptions(NEW_TOKENS)
+    backend.generate(texts[:batch], GenerationOptions(4))
     clock, cpu, tokens = time.perf_counter(), time.process_time(), 0
     for start in range(0, len(texts), batch):
         tokens += sum(answer.tokens for answer in backend.generate(texts[start : start + batch], writing))

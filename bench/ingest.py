@@ -18,7 +18,7 @@ from typing import Any
 
 from matinee.catalogue.reader import read_items
 from matinee.index.build import BATCH, Build, PointMaker
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

@@ -27,8 +27,8 @@ from bench.serve import matinee_server
 from matinee.errors import MatineeError
 from matinee.evaluation import metrics, query_sets
 from matinee.evaluation.query_sets import QuerySet
-from matinee.index.active import LiveIndex
-from matinee.index.types import open_store
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
 from matinee.items import item_uid
 from matinee.models.embedder import Embedder
 from matinee.recommend.recommender import Recommender, SearchCall
@@ -86,7 +86,7 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
 
     async def run() -> list[dict[str, Any]]:
         embedder = Embedder.load(settings.embedder, settings.models_dir)
-        live = LiveIndex(open_store(settings))
+        live = ActiveIndex(open_store(settings))
         await live.refresh()
         rows = []
         for queries in (queries for queries in sets if not queries.of_items):

@@ -28,8 +28,8 @@ from rich.console import Console
 from matinee.client.http import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
-from matinee.index.active import LiveIndex
-from matinee.index.types import open_store
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
 from matinee.models import resolve, saved_model
 from matinee.settings import local_ray
 from matinee.settings.load import load_settings
@@ -153,7 +153,7 @@ def _check(settings: Settings, *, index: bool = True) -> None:
 
 
 async def _try_index(settings: Settings) -> None:
-    live = LiveIndex(open_store(settings))
+    live = ActiveIndex(open_store(settings))
     try:
         await live.refresh()
         if live.manifest is None:

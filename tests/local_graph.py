@@ -26,7 +26,7 @@ from matinee import demo
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
 from matinee.index.build import Build, PointMaker
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Description

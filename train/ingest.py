@@ -31,11 +31,11 @@ from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
-from matinee.client.http import Server, ServerError
+from matinee.client.http import Client, ServerError
 from matinee.client.models import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.index.build import Build, Outcome, PointMaker
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.items import Item
 from matinee.models.descriptions import Descriptions, read_descriptions
 from matinee.models.embedder import Embedder
@@ -93,9 +93,9 @@ def main(
         reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
         given = _given(settings, descriptions, demo_films)
         start = time.perf_counter()
-        server = Server(url, key=key) if url else None
+        server = Client(url, key=key) if url else None
         if via == "api":
-            live = Live(server or Server.running(settings, key=key), key, Patience(patience))
+            live = Live(server or Client.running(settings, key=key), key, Patience(patience))
             outcome = ingest_via_api(settings, reader, live, replace=replace, bundled=demo_films, given=given)
         else:
             live = Live(server, key, Patience(patience))

@@ -15,9 +15,9 @@ import threading
 from rich.console import Console
 
 from matinee import demo
-from matinee.client.http import Server, read_server_file
+from matinee.client.http import Client, read_server_file
 from matinee.errors import MatineeError
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.models import resolve
 from matinee.settings.tree import Settings
 
@@ -29,7 +29,7 @@ def run(settings: Settings, port: int | None, console: Console, *, metrics: bool
 
     Raises `MatineeError` with the step that failed.
     """
-    running = Server.running(settings)
+    running = Client.running(settings)
     if running is not None:
         console.print(f"a server is running already: open {running.url}/ (stop it first to start the demo anew)", highlight=False)
         return

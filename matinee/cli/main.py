@@ -18,10 +18,10 @@ from rich.table import Table
 
 from matinee.cli.evalset import evalset_app
 from matinee.cli.models import models_app
-from matinee.client.http import Server
+from matinee.client.http import Client
 from matinee.errors import MatineeError
 from matinee.items import ItemFilter, Range
-from matinee.recommend.offline import Local
+from matinee.recommend.offline import OfflineCatalogue
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
 
@@ -71,8 +71,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _server(settings: Settings, url: str | None, key: str | None) -> Server | None:
-    server = Server(url, key=key) if url else Server.running(settings, key=key)
+def _server(settings: Settings, url: str | None, key: str | None) -> Client | None:
+    server = Client(url, key=key) if url else Client.running(settings, key=key)
     return server if url or (server is not None and server.serves(settings.catalogue)) else None
 
 
@@ -115,7 +115,7 @@ def search(
     _given(text, "TEXT")
     server = _server(settings, url, key)
     if server is None:
-        answer = Local(settings).search(text, mode=wanted, k=k, filter=filter, diversity=diversity)
+        answer = OfflineCatalogue(settings).search(text, mode=wanted, k=k, filter=filter, diversity=diversity)
     else:
         body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
         answer = server.post("/v1/search", body | ({"mode": wanted} if wanted else {}))
@@ -147,7 +147,7 @@ def recommend(
         _given(given, "a title")
     server = _server(settings, url, key)
     if server is None:
-        answer = Local(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
+        answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
         body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
         answer = server.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json"), "text": text})
@@ -170,7 +170,7 @@ def describe(
     server = _server(settings, url, key)
     if server is None:
         with err.status("loading the enhancer"):
-            answer = Local(settings).describe(title)
+            answer = OfflineCatalogue(settings).describe(title)
     else:
         found = server.post("/v1/recommend", {"likes": [title], "k": 1, "explain": False})["likes"][0]
         answer = server.post("/v1/describe", {"id": found["id"]})
@@ -191,7 +191,7 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
     """
     settings = load_settings()
     server = _server(settings, url, key)
-    answer = Local(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
+    answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
     if as_json:
         _print_json(answer)
         return
@@ -234,7 +234,7 @@ def index_list(as_json: Json = False) -> None:
 
     [dim]matinee index list[/]
     """
-    answer = Local(load_settings()).versions()
+    answer = OfflineCatalogue(load_settings()).versions()
     if as_json:
         _print_json(answer)
         return
@@ -252,7 +252,7 @@ def index_rollback(as_json: Json = False) -> None:
 
     [dim]matinee index rollback[/]
     """
-    answer = Local(load_settings()).rollback()
+    answer = OfflineCatalogue(load_settings()).rollback()
     if as_json:
         _print_json(answer)
     else:

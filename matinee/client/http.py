@@ -33,7 +33,7 @@ class ServerError(MatineeError):
         self.exit_code = {"not_found": 6, "ambiguous_title": 6, "invalid": 2, "overloaded": 7, "deadline": 7}.get(code, 5)
 
 
-class Server:
+class Client:
     """A server at `url`; `key` goes into the Authorization header and nowhere else."""
 
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60) -> None:
@@ -49,7 +49,7 @@ class Server:
         weakref.finalize(self, self._client.close)
 
     @classmethod
-    def running(cls, settings: Settings, *, key: str | None = None) -> "Server | None":
+    def running(cls, settings: Settings, *, key: str | None = None) -> "Client | None":
         """The server that `server.json` names, None where there is none or it has died."""
         named = read_living(settings.server_file)
         if named is None:
@@ -101,7 +101,7 @@ class Server:
                 return
 
 
-def read_writes(server: Server, since: int) -> "list[ApiItem]":
+def read_writes(server: Client, since: int) -> "list[ApiItem]":
     """The API's writes of the live index, from the server that holds it; none where it has no index yet.
 
     Raises `ServerError` where it has one that it can't read now.

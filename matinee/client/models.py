@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.client.http import Server, ServerError
+from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
-from matinee.index.vector_cache import Matrix, VectorJournal
+from matinee.index.vector_cache import Matrix, VectorCache
 from matinee.items import Item
 from matinee.models.embedder import Kind
 from matinee.settings.tree import Settings
@@ -61,7 +61,7 @@ class Patience:
                 pause = min(pause * 2, _PAUSE_S[1])
 
 
-def connect(server: Server, settings: Settings, patience: Patience) -> dict[str, Any]:
+def connect(server: Client, settings: Settings, patience: Patience) -> dict[str, Any]:
     """What the server says of itself. Raises `ServerError` where it serves another catalogue, or is out of reach for good."""
     info = patience(f"reaching {server.url}", lambda: server.get("/v1/info"))
     if info["catalogue"] != settings.catalogue:
@@ -74,7 +74,7 @@ def connect(server: Server, settings: Settings, patience: Patience) -> dict[str,
 class RemoteEmbedder:
     """The server's embedder; what it made is kept in `journal` until the build is done."""
 
-    def __init__(self, server: Server, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
+    def __init__(self, server: Client, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
         told = info["embedder"]
         if "fingerprint" not in told:
             raise ServerError(f"{server.url}: its embedder can't be asked now ({told.get('trouble')})", "unavailable")
@@ -89,7 +89,7 @@ class RemoteEmbedder:
         self.model_id: str = told["model"]
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
-        self.journal = VectorJournal(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.vectors", self.dimension)
+        self.journal = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.vectors", self.dimension)
         if len(self.journal):
             log.warning("going on where a stopped run was: %s texts are embedded already", len(self.journal))
 
@@ -130,7 +130,7 @@ class RemoteDescription:
 class RemoteEnhancer:
     """The server's enhancer."""
 
-    def __init__(self, server: Server, info: dict[str, Any], patience: Patience) -> None:
+    def __init__(self, server: Client, info: dict[str, Any], patience: Patience) -> None:
         if not (info["enhancer"] or {}).get("digest"):
             why = (info["enhancer"] or {}).get("trouble") or "it is switched off there (enhancer.enabled)"
             raise ServerError(f"{server.url}: the recipe wants descriptions, but its enhancer can't be asked: {why}", "unavailable")

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from matinee.index.types import Sparse
 from matinee.models.bm25 import Bm25Encoder
+from matinee.vectors import Sparse
 
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]

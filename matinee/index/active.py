@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 
 from matinee.errors import FingerprintError, IndexAbsentError
-from matinee.index.types import Hit, Index, IndexStore, Manifest, Point, tombstone
+from matinee.index.protocols import Index, IndexStore
+from matinee.index.types import Hit, Manifest, Point, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def new_revision() -> int:
     return time.time_ns() // 1000
 
 
-class LiveIndex:
+class ActiveIndex:
     """The open current version, and the one before it for as long as queries made by its encoder are still coming in.
 
     While the two were made by different encoders (a roll-over), both are kept up: what is written or deleted through either encoder is

@@ -13,28 +13,15 @@ from typing import Any, Literal, Protocol
 from matinee.errors import IndexUnavailableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
-from matinee.index.types import (
-    BM25,
-    TEXT,
-    TITLE,
-    Hit,
-    Index,
-    IndexStore,
-    Manifest,
-    Nearest,
-    Point,
-    Search,
-    Vector,
-    item_payload,
-    new_version,
-    tombstone,
-)
+from matinee.index.protocols import Index, IndexStore
+from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Search, item_payload, new_version, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
-from matinee.models.embedder import Kind, Matrix
+from matinee.models.embedder import Kind
 from matinee.settings.tree import FactWeights, Recipe
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
+from matinee.vectors import Matrix, Vector
 
 BATCH = 256
 """Points a write: a Qdrant server takes them well, and a kill loses little."""
@@ -218,7 +205,7 @@ async def _verify(index: Index) -> None:
     probes = [hit for hit in sample if hit.vector is not None]
     if len(probes) < len(sample):
         raise IndexUnavailableError(f"version {index.manifest.version} has items without vectors; it was not made current")
-    found = await index.search([Search(Nearest(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
+    found = await index.search([Search(DenseQuery(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
     lost = [hit.payload["title"] for hit, best in zip(probes, found, strict=True) if not best or not best[0].score >= _SELF]
     if lost:
         raise IndexUnavailableError(

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index.types import ITEM, TEXT, Manifest, Point, Vector
+from matinee.index.types import ITEM, TEXT, Manifest, Point
 from matinee.settings.tree import FactWeights
+from matinee.vectors import Vector
 
 _YEARS = np.arange(1880, 2045, 5.0)
 _YEARS_APART = 8.0

@@ -7,13 +7,13 @@ knows which is current. Does not know models: vectors come in ready, with the fi
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from matinee.items import Item, ItemFilter
-from matinee.settings.tree import FactWeights, Recipe, Settings
+from matinee.settings.tree import FactWeights, Recipe
+from matinee.vectors import Sparse, Vector
 
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
 """Names of the vectors: dense of the embedded text, the same with facts beside it (`likeness`), sparse BM25, sparse title trigrams."""
@@ -21,20 +21,11 @@ TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
 SCORES = ("$score[0]", "$score[1]")
 """What a formula of Qdrant's calls the scores of its first and second list."""
 
-Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
 ScoreType = Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity", "title"]
 KEYWORD_FIELDS = ("kind", "genres", "language", "origin")
 INTEGER_FIELDS = ("year", "revision")
 FLOAT_FIELDS = ("rating", "votes", "popularity")
 BOOL_FIELDS = ("deleted", "pending")
-
-
-@dataclass(frozen=True, slots=True)
-class Sparse:
-    """A sparse vector: `values[i]` at dimension `indices[i]`; indices are unique."""
-
-    indices: list[int]
-    values: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +39,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Nearest:
+class DenseQuery:
     """Dense search: cosine to `vector` under the dense vector `using`."""
 
     vector: Vector
@@ -56,7 +47,7 @@ class Nearest:
 
 
 @dataclass(frozen=True, slots=True)
-class Lexical:
+class SparseQuery:
     """Sparse search: BM25 (`using="bm25"`) or title trigrams (`using="title"`), IDF applied by the engine."""
 
     sparse: Sparse
@@ -64,7 +55,7 @@ class Lexical:
 
 
 @dataclass(frozen=True, slots=True)
-class Hybrid:
+class HybridQuery:
     """Dense and sparse candidates (`prefetch` of each), fused by a weighted sum of cosine and BM25, by weighted reciprocal ranks (both with
     `weights`), or by scores that are normalised within the two lists.
 
@@ -82,7 +73,7 @@ class Hybrid:
 
 
 @dataclass(frozen=True, slots=True)
-class Taste:
+class RecommendationQuery:
     """Recommend from examples (Qdrant's recommendation API): `average` searches with 2*mean(positive) - mean(negative), `best` scores each
     candidate by its nearest example, positive or negative."""
 
@@ -93,7 +84,7 @@ class Taste:
 
 
 @dataclass(frozen=True, slots=True)
-class Popular:
+class PopularQuery:
     """No example at all: by the payload's `popularity`, highest first."""
 
 
@@ -101,7 +92,7 @@ class Popular:
 class Search:
     """One search: its query, who may be answered, and what comes back. `exact` scans instead of using the graph index."""
 
-    query: Nearest | Lexical | Hybrid | Taste | Popular
+    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
     limit: int
     filter: ItemFilter = ItemFilter()
     exclude: frozenset[str] = frozenset()
@@ -136,119 +127,6 @@ class Manifest(BaseModel):
     source: str = ""
     revision: int = Field(0, description="API writes up to this revision are in the version")
     models: dict[str, str] = {}
-
-
-class Index(Protocol):
-    """One open version. All calls are coroutines, so that neither engine blocks an event loop.
-
-    Raises `IndexUnavailableError` when the engine can't answer in time, `IndexLockedError` when another process holds the path.
-    """
-
-    manifest: Manifest
-
-    @property
-    def approximate(self) -> bool:
-        """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
-
-    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """The hits of each search, best first; deleted points never appear."""
-        ...
-
-    async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
-        """The stored points, tombstones included, in the order of `ids`; None where there is none."""
-        ...
-
-    async def scroll(
-        self,
-        *,
-        limit: int,
-        after: str | None = None,
-        filter: ItemFilter = ItemFilter(),
-        since: int = 0,
-        origin: str | None = None,
-        deleted: bool = False,
-        pending: bool = False,
-        vectors: bool = False,
-    ) -> tuple[list[Hit], str | None]:
-        """A page of points by id, and the cursor of the next page (None at the end).
-
-        `since` keeps revisions above it, `origin` file or api ones; tombstones only where `deleted` is true (then beside the others);
-        `pending` keeps those whose background work is not done.
-        """
-        ...
-
-    async def points(self, ids: Sequence[str]) -> list[Point]:
-        """Whole points with all their vectors, to be copied into another version; unknown ids are left out."""
-        ...
-
-    async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points, replacing those of the same id; durable when it returns."""
-        ...
-
-    async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        """How many live (not deleted) points pass the filter, exactly."""
-        ...
-
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        """The most frequent values of a keyword field (`kind`, `genres`, `language`) with their counts, deleted points left out."""
-        ...
-
-    async def max_revision(self) -> int:
-        """The highest revision of any point, 0 when empty."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class IndexStore(Protocol):
-    """The versions of one catalogue."""
-
-    async def versions(self) -> list[Manifest]:
-        """All finished versions, newest first."""
-        ...
-
-    async def current(self) -> Manifest | None: ...
-
-    async def previous(self) -> Manifest | None:
-        """The version that `rollback` would go back to."""
-        ...
-
-    async def create(self, manifest: Manifest) -> Index:
-        """A new, empty, writable version aside; the leftovers of an earlier unfinished build of that name are removed."""
-        ...
-
-    async def finish(self, manifest: Manifest) -> None:
-        """Mark a build as complete. The index must have been closed (embedded engine)."""
-        ...
-
-    async def open(self, version: str) -> Index:
-        """Raises `IndexAbsentError` for a version that does not exist or is unfinished."""
-        ...
-
-    async def switch(self, version: str) -> None:
-        """Make a finished version current in one step; the one before is kept for rollback."""
-        ...
-
-    async def rollback(self) -> Manifest:
-        """Make the previous version current again; raises `IndexAbsentError` when there is none."""
-        ...
-
-    async def prune(self, keep: int) -> list[str]:
-        """Delete unfinished builds and all but the newest `keep` versions; the current and the previous one always stay."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-def open_store(settings: Settings, *, client: Any = None) -> IndexStore:
-    """The store of the configured engine. `client` replaces the Qdrant client (tests: `AsyncQdrantClient(":memory:")`)."""
-    if settings.index.engine == "edge" and client is None:
-        from matinee.index.edge.store import EdgeStore
-
-        return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
-    from matinee.index.qdrant.index import QdrantStore
-
-    return QdrantStore(settings.index, settings.catalogue, client=client)
 
 
 def new_version(fingerprint: str, recipe: Recipe) -> str:

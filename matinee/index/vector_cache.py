@@ -17,7 +17,7 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 _KEY_BYTES = 16
 
 
-class VectorJournal:
+class VectorCache:
     """Text -> vector, for one encoder of `dimension`; to be entered with `with`. Not for two processes at once."""
 
     def __init__(self, path: Path, dimension: int) -> None:

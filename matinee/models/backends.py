@@ -23,7 +23,7 @@ _HQQ_GROUP = {4: 64, 3: 32, 2: 16}
 
 
 @dataclass(frozen=True)
-class Writing:
+class GenerationOptions:
     """How to write: `one_line` stops at a line's end, `sentences` after that many ends of sentences, `deadline` at that monotonic time."""
 
     max_new_tokens: int
@@ -36,7 +36,7 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     text: str
     tokens: int
 
@@ -48,7 +48,7 @@ class Backend(Protocol):
     device: str
     tokenizer: Any
 
-    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]: ...
+    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]: ...
 
 
 def pick_precision(precision: str, *, cuda: bool) -> str:
@@ -95,10 +95,10 @@ class _Stops:
         self.lines = [i for token, i in vocabulary.items() if token and not token.strip("\n")]
         self.sentences = frozenset(i for token, i in vocabulary.items() if token[-1:] in (".", "!", "?", "…"))
 
-    def ids(self, writing: Writing) -> list[int]:
+    def ids(self, writing: GenerationOptions) -> list[int]:
         return sorted({*self.ends, *(self.lines if writing.one_line else ())})
 
-    def watcher(self, writing: Writing) -> Callable[[int, int], bool]:
+    def watcher(self, writing: GenerationOptions) -> Callable[[int, int], bool]:
         """`(row, token) -> stop`, fed with every token as it is written."""
         ended: dict[int, int] = {}
 
@@ -128,7 +128,7 @@ class CTranslate2Backend:
         self._seed: Callable[[int], None] = ctranslate2.set_random_seed
         self._generator = ctranslate2.Generator(str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1)
 
-    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         if not prompts:
             return []
         ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
@@ -146,7 +146,7 @@ class CTranslate2Backend:
             callback=lambda step: stop(step.batch_id, step.token_id),
         )
         written = [result.sequences_ids[0] for result in results]
-        return [Answer(self.tokenizer.decode(row, skip_special_tokens=True), len(row)) for row in written]
+        return [Completion(self.tokenizer.decode(row, skip_special_tokens=True), len(row)) for row in written]
 
 
 class TransformersBackend:
@@ -172,10 +172,10 @@ class TransformersBackend:
         if precision.startswith("hqq"):
             _to_hqq(self._model, int(precision[-1]), device)
         self._model.eval()
-        # What a model's own file says about sampling would compete with `Writing`, and warn about it.
+        # What a model's own file says about sampling would compete with `GenerationOptions`, and warn about it.
         self._model.generation_config = type(self._model.generation_config)()
 
-    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         import torch
         from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, StoppingCriteriaList
 
@@ -204,10 +204,10 @@ class TransformersBackend:
             )
         return [self._answer(row.tolist(), writing) for row in output[:, length:].cpu()]
 
-    def _answer(self, row: list[int], writing: Writing) -> Answer:
+    def _answer(self, row: list[int], writing: GenerationOptions) -> Completion:
         stops = {*self._stops.ids(writing), self.tokenizer.pad_token_id}
         end = next((position for position, token in enumerate(row) if token in stops), len(row))
-        return Answer(self.tokenizer.decode(row[:end], skip_special_tokens=True), end)
+        return Completion(self.tokenizer.decode(row[:end], skip_special_tokens=True), end)
 
 
 class _Watch:

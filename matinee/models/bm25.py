@@ -13,7 +13,7 @@ from collections import Counter
 
 import qdrant_edge as edge
 
-from matinee.index.types import Sparse
+from matinee.vectors import Sparse
 
 # Written out, though most are the encoder's defaults: they enter the fingerprint, and a new release must not change them unseen. Its
 # `avg_len` of 256 is for web pages: an item's text has about 48 terms, and what is longer is to count as long (RESULTS.md).

@@ -23,10 +23,10 @@ from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
 from matinee.settings.tree import EmbedderSettings
 from matinee.text import templates
+from matinee.vectors import Matrix
 
 log = logging.getLogger(__name__)
 
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Workload = Literal["queries", "corpus"]
 Kind = Literal["query", "document"]
 

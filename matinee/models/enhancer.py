@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from matinee.errors import DeadlineError
 from matinee.items import Item
 from matinee.models import backends, resolve, saved_model
-from matinee.models.backends import Answer, Backend, Writing
+from matinee.models.backends import Backend, Completion, GenerationOptions
 from matinee.settings.tree import EnhancerSettings
 from matinee.text import cleaning, fact_checks, templates
 
@@ -178,9 +178,9 @@ class Enhancer:
         elapsed = time.perf_counter() - began
         return [self._judge(item, answer, elapsed) for item, answer in zip(items, answers, strict=True)]
 
-    def _answers(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[Answer]:
+    def _answers(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[Completion]:
         settings = self._settings
-        writing = Writing(
+        writing = GenerationOptions(
             max_new_tokens=settings.max_new_tokens,
             temperature=max(settings.temperature, RETRY_TEMPERATURE) if attempt else settings.temperature,
             repetition_penalty=settings.repetition_penalty,
@@ -191,10 +191,10 @@ class Enhancer:
         )
         return self._backend.generate([self.prompt(item) for item in items], writing)
 
-    def _told(self, item: Item, answer: Answer) -> str:
+    def _told(self, item: Item, answer: Completion) -> str:
         return f"{templates.lead(item)}{answer.text}" if self._guided else answer.text
 
-    def _judge(self, item: Item, answer: Answer, elapsed: float) -> _Attempt:
+    def _judge(self, item: Item, answer: Completion, elapsed: float) -> _Attempt:
         text = cleaning.clean(self._told(item, answer))
         return _Attempt(text, fact_checks.violations(text, item), 1, answer.tokens, elapsed)
 

@@ -9,10 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+from matinee.vectors import Matrix
 
 
 class OnnxEncoder:

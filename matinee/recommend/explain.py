@@ -9,14 +9,21 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from matinee.index.types import Hit, Hybrid, Index, Lexical, Nearest, Popular, Search, Taste
+from matinee.index.protocols import Index
+from matinee.index.types import DenseQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
 from matinee.items import ItemFilter
 
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
 
-Query = Nearest | Lexical | Hybrid | Taste | Popular
-_NAMES: dict[type, str] = {Nearest: "dense", Lexical: "sparse", Hybrid: "fused", Taste: "taste", Popular: "popularity"}
+Query = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
+_NAMES: dict[type, str] = {
+    DenseQuery: "dense",
+    SparseQuery: "sparse",
+    HybridQuery: "fused",
+    RecommendationQuery: "taste",
+    PopularQuery: "popularity",
+}
 
 
 async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> dict[str, Any]:
@@ -58,9 +65,9 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
 
 def _stages(query: Query) -> Iterator[Query]:
     """What a query is made of, itself last."""
-    if isinstance(query, Hybrid):
-        yield Nearest(query.vector, query.using)
-        yield Lexical(query.sparse)
+    if isinstance(query, HybridQuery):
+        yield DenseQuery(query.vector, query.using)
+        yield SparseQuery(query.sparse)
     yield query
 
 
@@ -69,7 +76,7 @@ def _free(search: Search, query: Query) -> Search:
 
 
 def _bound(search: Search, query: Query) -> Search:
-    limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, Hybrid) else search.limit
+    limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, HybridQuery) else search.limit
     return replace(search, query=query, limit=limit, with_payload=False, with_vectors=False)
 
 

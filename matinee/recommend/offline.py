@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
-from matinee.index.active import LiveIndex
-from matinee.index.types import Manifest, open_store
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
+from matinee.index.types import Manifest
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
@@ -22,7 +23,7 @@ from matinee.settings.tree import Mode, Settings
 from matinee.text import templates
 
 
-class Local:
+class OfflineCatalogue:
     """This machine's index and models, loaded when a command first needs them."""
 
     def __init__(self, settings: Settings) -> None:
@@ -89,7 +90,7 @@ class Local:
 
     async def _rollback(self) -> Manifest:
         store = open_store(self._settings)
-        live = LiveIndex(store)
+        live = ActiveIndex(store)
         try:
             if await store.previous() is not None:
                 await _refresh_unless_served(live)
@@ -107,7 +108,7 @@ class Local:
             await store.close()
 
     async def _find(self, title: str) -> Item:
-        live = LiveIndex(open_store(self._settings))
+        live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
             found = await titles.resolve(live.get(), title)
@@ -119,7 +120,7 @@ class Local:
             await live.close()
 
     async def _answer(self, call: Call, fingerprint: str | None) -> dict[str, Any]:
-        live = LiveIndex(open_store(self._settings))
+        live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
             recommender = Recommender(live.get(fingerprint), self._settings.search, language=self._settings.embedder.language)
@@ -144,7 +145,7 @@ def _example(text: str) -> Example:
         return Example(title=text)
 
 
-async def _refresh_unless_served(live: LiveIndex) -> None:
+async def _refresh_unless_served(live: ActiveIndex) -> None:
     try:
         await live.refresh()
     except IndexLockedError:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index.types import Hit, Vector
+from matinee.index.types import Hit
 from matinee.text.templates import Shared
+from matinee.vectors import Vector
 
 MIN_POOL = 50
 """Diversity picks from at least this many candidates."""

@@ -12,7 +12,20 @@ import orjson
 
 from matinee.errors import MatineeError, NotFoundError
 from matinee.index.item_vector import item_vector
-from matinee.index.types import BM25, ITEM, TEXT, Hit, Hybrid, Index, Lexical, Nearest, Popular, ScoreType, Search, Taste, Vector
+from matinee.index.protocols import Index
+from matinee.index.types import (
+    BM25,
+    ITEM,
+    TEXT,
+    DenseQuery,
+    Hit,
+    HybridQuery,
+    PopularQuery,
+    RecommendationQuery,
+    ScoreType,
+    Search,
+    SparseQuery,
+)
 from matinee.items import ItemFilter
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
@@ -20,6 +33,7 @@ from matinee.recommend.explain import examine
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
 from matinee.text.templates import reason_sentence
+from matinee.vectors import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +50,9 @@ class Example:
 class RecommendCall:
     """What one `recommend` asks.
 
-    Liked examples and the text are positive, each with the same weight; dislikes are negative (see `Taste` for the strategies). One
-    positive and no negative is plain similarity. Dislikes alone use the `best` strategy; nothing at all gets the most popular items.
-    No example is ever recommended. The reason names the liked item that is nearest to the recommended one.
+    Liked examples and the text are positive, each with the same weight. Dislikes are negative (see `RecommendationQuery` for the
+    strategies). One positive and no negative is plain similarity. Dislikes alone use the `best` strategy; nothing at all gets the most
+    popular items. No example is ever recommended. The reason names the liked item that is nearest to the recommended one.
     """
 
     likes: tuple[Example, ...] = ()
@@ -71,7 +85,7 @@ Call = RecommendCall | SearchCall
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RankedItems:
     """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
 
     `debug` says how the list came about (`matinee.recommend.explain`), where the call asked for it.
@@ -101,7 +115,7 @@ class _Plan:
     likes: tuple[_Known, ...] = ()
 
 
-Offload = Callable[[Callable[[], list[Answer]]], Awaitable[list[Answer]]]
+Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems]]]
 
 
 class Recommender:
@@ -120,7 +134,7 @@ class Recommender:
         self._settings = settings
         self._offload = offload or _inline
 
-    async def answer(self, calls: Sequence[Call]) -> list[Answer | MatineeError]:
+    async def answer(self, calls: Sequence[Call]) -> list[RankedItems | MatineeError]:
         """One answer or one explained error for each call; the engine is asked once for all of them."""
         examples = await self._look_up([call for call in calls if isinstance(call, RecommendCall)])
         plans: list[_Plan | MatineeError] = []
@@ -133,7 +147,7 @@ class Recommender:
         answers = iter([await self._examined(*case) if case[0].call.debug else case[2] for case in zip(ready, hits, done, strict=True)])
         return [plan if isinstance(plan, MatineeError) else next(answers) for plan in plans]
 
-    async def _examined(self, plan: _Plan, pool: Sequence[Hit], answer: Answer) -> Answer | MatineeError:
+    async def _examined(self, plan: _Plan, pool: Sequence[Hit], answer: RankedItems) -> RankedItems | MatineeError:
         """The answer with its case; an index that fails now fails this call alone, not those that came with it."""
         start = time.perf_counter()
         answered = [card["id"] for card in orjson.loads(answer.items)]
@@ -177,7 +191,13 @@ class Recommender:
         exclude = call.exclude | {known.id for known in (*likes, *dislikes) if known.id is not None}
         return _Plan(call, self._search(call, query, exclude, exact=False), score_type, likes)
 
-    def _search(self, call: Call, query: Nearest | Lexical | Hybrid | Taste | Popular, exclude: frozenset[str], exact: bool) -> Search:
+    def _search(
+        self,
+        call: Call,
+        query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+        exclude: frozenset[str],
+        exact: bool,
+    ) -> Search:
         explains = isinstance(call, RecommendCall) and call.explain and len(call.likes) > 1
         return Search(
             query,
@@ -188,21 +208,21 @@ class Recommender:
             with_vectors=call.diversity > 0 or explains,
         )
 
-    def _text_query(self, call: SearchCall) -> tuple[Nearest | Lexical | Hybrid, ScoreType]:
+    def _text_query(self, call: SearchCall) -> tuple[DenseQuery | SparseQuery | HybridQuery, ScoreType]:
         if call.mode == "sparse" or call.vector is None:
-            return Lexical(self._bm25.query(call.text), BM25), "bm25"
+            return SparseQuery(self._bm25.query(call.text), BM25), "bm25"
         if call.mode == "dense":
-            return Nearest(call.vector), "cosine"
+            return DenseQuery(call.vector), "cosine"
         terms = self._bm25.query(call.text)
         if not terms.indices:
             # Nothing but stop words or signs: the sparse side has no say, and fusing with an empty list would only hide the cosine.
-            return Nearest(call.vector), "cosine"
+            return DenseQuery(call.vector), "cosine"
         s = self._settings
         prefetch = max(s.prefetch, pool_size(call.k, call.diversity))
-        return Hybrid(call.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
+        return HybridQuery(call.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
 
 
-async def _inline(work: Callable[[], "list[Answer]"]) -> "list[Answer]":
+async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":
     return work()
 
 
@@ -224,7 +244,7 @@ def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored:
 
 def _taste(
     call: RecommendCall, likes: Sequence[_Known], dislikes: Sequence[_Known], facts: FactWeights | None
-) -> tuple[Nearest | Taste | Popular, ScoreType]:
+) -> tuple[DenseQuery | RecommendationQuery | PopularQuery, ScoreType]:
     using = TEXT
     if facts is not None and call.text is None:
         # Items against items: their facts count too. A text has none, so with one all are compared as texts.
@@ -235,15 +255,15 @@ def _taste(
     positive = [known.vector for known in likes] + ([] if call.text is None else [call.text])
     negative = [known.vector for known in dislikes]
     if not positive and not negative:
-        return Popular(), "popularity"
+        return PopularQuery(), "popularity"
     if len(positive) == 1 and not negative:
-        return Nearest(positive[0], using), "cosine"
+        return DenseQuery(positive[0], using), "cosine"
     if call.strategy == "best" or not positive:
-        return Taste(positive, negative, "best", using), "best_score"
-    return Taste(positive, negative, "average", using), "cosine"
+        return RecommendationQuery(positive, negative, "best", using), "best_score"
+    return RecommendationQuery(positive, negative, "average", using), "cosine"
 
 
-def _finish(plan: _Plan, hits: Sequence[Hit]) -> Answer:
+def _finish(plan: _Plan, hits: Sequence[Hit]) -> RankedItems:
     chosen = diversify(hits, plan.call.k, plan.call.diversity)
     explain = isinstance(plan.call, RecommendCall) and plan.call.explain
     vectors = [known.vector for known in plan.likes]
@@ -257,4 +277,4 @@ def _finish(plan: _Plan, hits: Sequence[Hit]) -> Answer:
             card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
         cards.append(card)
     likes = tuple({"id": known.id, "title": known.facts.get("title"), "year": known.facts.get("year")} for known in plan.likes)
-    return Answer(orjson.dumps(cards), len(cards), plan.score_type, likes)
+    return RankedItems(orjson.dumps(cards), len(cards), plan.score_type, likes)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz
 
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
-from matinee.index.types import TITLE, Hit, Index, Lexical, Search
+from matinee.index.protocols import Index
+from matinee.index.types import TITLE, Hit, Search, SparseQuery
 from matinee.items import ItemFilter
 from matinee.models.bm25 import normalised, title_trigrams
 
@@ -160,7 +161,7 @@ async def suggest(index: Index, prefix: str, limit: int = 10, *, kind: str | Non
     if not prefix.strip():
         return []
     filter = ItemFilter(kind=(kind,)) if kind else ItemFilter()
-    search = Search(Lexical(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50), filter)
+    search = Search(SparseQuery(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50), filter)
     typed = normalised(prefix)
     [hits] = await index.search([search])
 
@@ -184,7 +185,7 @@ def _closeness(typed: str, hit: Hit) -> int:
 def _readings(title: str, filter: ItemFilter, limit: int) -> list[_Reading]:
     """What may be meant: the whole text as a title, and the text without the year at its end ("Blade Runner 2049" is both)."""
     readings = [(title, None), *_dated(title)]
-    return [_Reading(_text(name), year, Search(Lexical(title_trigrams(name), TITLE), limit, filter)) for name, year in readings]
+    return [_Reading(_text(name), year, Search(SparseQuery(title_trigrams(name), TITLE), limit, filter)) for name, year in readings]
 
 
 def _dated(title: str) -> list[tuple[str, int | None]]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from matinee.items import Item
-from matinee.models.embedder import Matrix
 from matinee.settings.tree import Recipe
 from matinee.text import templates
+from matinee.vectors import Matrix
 
 WEIGHT = 0.3
 """Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `prompts.TEXT_VERSION`."""

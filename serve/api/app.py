@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from matinee.items import MAX_LIST, Item, ItemFilter, Name
-from matinee.recommend.recommender import Answer
+from matinee.recommend.recommender import RankedItems
 from serve.api import feedback, schemas
 from serve.api.auth import Access
 from serve.api.errors import RequestError, explain, outcome
@@ -115,7 +115,7 @@ def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
 def _ranking(service: Service, access: Access, metrics: Metrics, events: Events) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    def ranked(request: Request, found: Answer, endpoint: str, user_id: str | None = None) -> Response:
+    def ranked(request: Request, found: RankedItems, endpoint: str, user_id: str | None = None) -> Response:
         metrics.results(found.count, endpoint=endpoint)
         trace: Trace = request.state.trace
         events.answered(found, endpoint, request.state.request_id, trace, user_id, getattr(request.state, "text", None))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
-from matinee.recommend.recommender import Answer
+from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
 from serve.api.auth import Access
 from serve.api.responses import ERRORS, allow, answer
@@ -35,7 +35,7 @@ class Events:
     def _dropped(self, count: int, reason: str) -> None:
         self._metrics.events_dropped(count, reason=reason)
 
-    def answered(self, found: Answer, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
+    def answered(self, found: RankedItems, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
         """An impression of a ranked answer. One that is lost is counted, and the answer goes out all the same."""
         if self._log is None:
             return

@@ -12,15 +12,15 @@ import numpy as np
 from cachetools import LRUCache, TTLCache
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
-from matinee.index.types import Vector
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.models.embedder import Kind
 from matinee.models.enhancer import Description
 from matinee.recommend import titles
-from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
+from matinee.recommend.recommender import Example, RankedItems, RecommendCall, SearchCall
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
+from matinee.vectors import Vector
 from serve.api import schemas
 from serve.api.errors import RequestError, UnavailableError
 from serve.graph import messages
@@ -53,14 +53,14 @@ class Service:
 
     # recommend and search
 
-    async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> Answer:
+    async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
         titles.check_count(self._titles(request))
         texts = [templates.query_text(self._check_text(request.text))] if request.text else []
         cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
-        async def ask() -> Answer:
+        async def ask() -> RankedItems:
             fingerprint, vectors = await self._embed({"query": texts, "document": cold_texts.flat}, trace)
             text_vector = vectors[0] if texts else None
             known = iter(cold_texts.join(np.array(vectors[len(texts) :])))
@@ -82,18 +82,18 @@ class Service:
 
         return await self._with_fresh_vectors(ask)
 
-    async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> Answer:
+    async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
         self._check_k(k)
         call = RecommendCall((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
         return await self._rank(messages.Rank(call), trace)
 
-    async def search(self, request: schemas.SearchRequest, trace: Trace) -> Answer:
+    async def search(self, request: schemas.SearchRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
         text = templates.query_text(self._check_text(request.text))
         mode = request.mode or self.settings.search.mode
         wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
 
-        async def ask() -> Answer:
+        async def ask() -> RankedItems:
             fingerprint, vector = None, None
             if mode != "sparse":
                 fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
@@ -144,8 +144,8 @@ class Service:
         with trace.stage("retrieve"):
             return await self.graph.retriever(unit, trace.deadline)
 
-    async def _rank(self, unit: messages.Rank, trace: Trace) -> Answer:
-        answer: Answer = await self._retrieve(unit, trace)
+    async def _rank(self, unit: messages.Rank, trace: Trace) -> RankedItems:
+        answer: RankedItems = await self._retrieve(unit, trace)
         return answer
 
     async def _embed(self, texts: dict[Kind, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:

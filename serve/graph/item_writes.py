@@ -13,10 +13,11 @@ from typing import Any
 from matinee.errors import FingerprintError, MatineeError
 from matinee.index.active import new_revision
 from matinee.index.build import item_point
-from matinee.index.types import Point, Vector, item_payload
+from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
+from matinee.vectors import Vector
 from serve.api.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Service

@@ -14,10 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
-from matinee.index.active import LiveIndex
-from matinee.index.types import Index, open_store
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
+from matinee.index.protocols import Index
 from matinee.recommend import titles
-from matinee.recommend.recommender import Answer, Recommender
+from matinee.recommend.recommender import RankedItems, Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.microbatch import Timed, still_wanted
@@ -42,7 +43,7 @@ class Retriever:
         self._health = IndexHealth(metrics)
         self._handling = Handling("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
-        self._live = LiveIndex(self._store)
+        self._live = ActiveIndex(self._store)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
@@ -131,8 +132,8 @@ class Retriever:
             results[i] = result
         return results
 
-    async def _rank(self, units: Sequence[Any]) -> list[Answer | MatineeError]:
-        results: list[Answer | MatineeError | None] = [None] * len(units)
+    async def _rank(self, units: Sequence[Any]) -> list[RankedItems | MatineeError]:
+        results: list[RankedItems | MatineeError | None] = [None] * len(units)
         groups: dict[str, tuple[Recommender, list[int]]] = {}
         for i, unit in enumerate(units):
             try:

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.index.edge.store import EdgeStore
-from matinee.index.types import TEXT, Index, Manifest
+from matinee.index.protocols import Index
+from matinee.index.types import TEXT, Manifest
 
 
 def refused(tools: Any, home: Path, *arguments: str, **environment: str) -> tuple[int, str]:

@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from matinee.index.active import LiveIndex
+from matinee.index.active import ActiveIndex
 from matinee.index.build import PointMaker
 from matinee.index.edge.store import EdgeStore
+from matinee.index.factory import open_store
+from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.index import QdrantStore
-from matinee.index.types import IndexStore, open_store
 from matinee.items import Item
 from matinee.settings.tree import IndexSettings, Settings
 
@@ -79,10 +80,10 @@ def store(settings: Settings) -> IndexStore:
 
 
 @pytest_asyncio.fixture
-async def live(store: IndexStore, maker: PointMaker, films: list[Item]) -> AsyncIterator[LiveIndex]:
+async def live(store: IndexStore, maker: PointMaker, films: list[Item]) -> AsyncIterator[ActiveIndex]:
     """The live index of a first version."""
     await build(store, maker, films)
-    index = LiveIndex(store)
+    index = ActiveIndex(store)
     await index.refresh()
     yield index
     await index.close()

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from matinee.index.active import LiveIndex, new_revision
+from matinee.index.active import ActiveIndex, new_revision
 from matinee.index.build import Build, IndexWrites, PointMaker
-from matinee.index.types import IndexStore, Manifest, Nearest, Search
+from matinee.index.protocols import IndexStore
+from matinee.index.types import DenseQuery, Manifest, Search
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 
@@ -25,7 +26,7 @@ class OtherEncoder:
         return np.roll(self._embedder.encode(texts, **options), 7, axis=1)
 
 
-async def build(store: IndexStore, maker: PointMaker, films: Sequence[Item], live: LiveIndex | None = None) -> Manifest:
+async def build(store: IndexStore, maker: PointMaker, films: Sequence[Item], live: ActiveIndex | None = None) -> Manifest:
     api = None if live is None else IndexWrites(live.get())
     return (await Build(store, maker, "demo", "test", api).run(films)).manifest
 
@@ -34,18 +35,18 @@ def film(name: str) -> Item:
     return Item(id=name, kind="film", title=f"Film {name}", overview=f"What happened to {name}.")
 
 
-async def put(live: LiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
+async def put(live: ActiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
     points = maker([item], [item.uid("demo")], origin="api", revisions=[new_revision()])
     return await live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)
 
 
-async def get(live: LiveIndex, item: Item) -> Any:
+async def get(live: ActiveIndex, item: Item) -> Any:
     [hit] = await live.get().retrieve([item.uid("demo")], vectors=True)
     return hit
 
 
-async def nearest(live: LiveIndex, maker: PointMaker, text: str) -> str:
+async def nearest(live: ActiveIndex, maker: PointMaker, text: str) -> str:
     [vector] = maker.embedder.encode([text])
-    [[hit]] = await live.get(maker.embedder.fingerprint).search([Search(Nearest(vector), 1)])
+    [[hit]] = await live.get(maker.embedder.fingerprint).search([Search(DenseQuery(vector), 1)])
     title: str = hit.payload["title"]
     return title

@@ -29,7 +29,8 @@ from pod_monitors import scrape_config
 from waiting import HANG_S, until
 
 from matinee.index.build import Build, PointMaker
-from matinee.index.types import IndexStore, open_store
+from matinee.index.factory import open_store
+from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

@@ -18,7 +18,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.evaluation.splits import Entry, read_corpus
-from matinee.index.types import Hybrid, Search
+from matinee.index.types import HybridQuery, Search
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import SearchSettings
@@ -79,7 +79,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
         agrees(scoring.rrf([dense, lexical], weights, k=k, prefetch=40), edge.Fusion.Rrf(k, list(weights)), prefetches)
     agrees(scoring.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
     for weight in (0.001, 0.1):
-        summed = Search(Hybrid(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
+        summed = Search(HybridQuery(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
         asked_for = query.request(summed)
         agrees(scoring.linear([dense, lexical], (1.0, weight), prefetch=40), asked_for.query, asked_for.prefetches)
 

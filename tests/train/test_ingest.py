@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from waiting import HANG_S
 
-from matinee.client.http import Server
-from matinee.index.active import LiveIndex
-from matinee.index.types import open_store
+from matinee.client.http import Client
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
 from matinee.items import Item
 from matinee.settings.tree import Settings
 
@@ -52,11 +52,11 @@ def settings(local_graph: Any, tmp_path: Path) -> Settings:
     return made
 
 
-def held(settings: Settings, work: Callable[[LiveIndex], Any] | None = None) -> Any:
+def held(settings: Settings, work: Callable[[ActiveIndex], Any] | None = None) -> Any:
     """Payloads by id of the current version; `work` is done while this process holds it."""
 
     async def run() -> Any:
-        live = LiveIndex(open_store(settings))
+        live = ActiveIndex(open_store(settings))
         try:
             await live.refresh()
             if work is not None:
@@ -139,7 +139,7 @@ def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_gra
     mine = Item(id="mine", kind="film", title="Mine")
     with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path, films=before)) as url:
         settings.server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-        server = Server(url)
+        server = Client(url)
         server._send("PUT", "/v1/items", json={"items": [mine.facts()]})
         server._send("DELETE", f"/v1/items/{before[1].uid('demo')}")
         kept = ingest(tmp_path, path, "--kind", "film", "--json")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from matinee.client.http import Server, ServerError
+from matinee.client.http import Client, ServerError
 from matinee.client.models import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
-from matinee.index.types import Hit, open_store
-from matinee.index.vector_cache import VectorJournal
+from matinee.index.factory import open_store
+from matinee.index.types import Hit
+from matinee.index.vector_cache import VectorCache
 from matinee.items import Item
 from matinee.settings.tree import Settings
 from serve.graph import messages
@@ -74,7 +75,7 @@ def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, lasting: Out
     with local_graph.serve_app(
         lambda: lasting.around(local_graph.build_local_graph(home, films=films, enhancer=local_graph.FakeEnhancer()))
     ) as url:
-        put = Server(url)._send("PUT", "/v1/items", json={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
+        put = Client(url)._send("PUT", "/v1/items", json={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
         assert put["items"]
         yield url
 
@@ -135,15 +136,15 @@ def test_the_index_is_the_one_that_local_models_build(run: Any, settings: Settin
 
 def test_a_stopped_run_goes_on_where_it_was(run: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    post, broken = Server.post, True
+    post, broken = Client.post, True
 
-    def flaky(self: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def flaky(self: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if broken and asked:
             raise ServerError("the queue is full", "overloaded")
         asked.append(len(body["texts"]))
         return post(self, path, body)
 
-    monkeypatch.setattr(Server, "post", flaky)
+    monkeypatch.setattr(Client, "post", flaky)
     stopped = run()
     assert stopped.exit_code == 7
     assert "embedding" in stopped.output
@@ -175,7 +176,7 @@ def test_an_index_that_comes_back_is_waited_for(run: Any, settings: Settings, ou
 
 
 def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
-    server = Server(url)
+    server = Client(url)
     embedder = RemoteEmbedder(server, connect(server, settings, Patience(0)), settings, Patience(0))
     embedder.fingerprint = "another"
     with embedder.journal, pytest.raises(FingerprintError, match="was replaced"):
@@ -183,7 +184,7 @@ def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
 
 
 def test_another_language_or_catalogue_is_refused(url: str, settings: Settings) -> None:
-    server = Server(url)
+    server = Client(url)
     info = connect(server, settings, Patience(0))
     french = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"language": "french"})})
     with pytest.raises(ModelError, match="set it alike"):
@@ -202,7 +203,7 @@ def test_without_a_server_it_says_how_to_name_one(run: Any) -> None:
 
 
 def test_descriptions_come_from_the_server_too(url: str, settings: Settings) -> None:
-    server = Server(url)
+    server = Client(url)
     info = connect(server, settings, Patience(0))
     with pytest.raises(ServerError, match="its enhancer can't be asked"):
         RemoteEnhancer(server, info | {"enhancer": None}, Patience(0))
@@ -214,7 +215,7 @@ def test_descriptions_come_from_the_server_too(url: str, settings: Settings) -> 
 
 
 def test_embedding_is_bounded(url: str) -> None:
-    server = Server(url)
+    server = Client(url)
     for body in ({"texts": []}, {"texts": ["a"] * (MAX_TEXTS + 1)}, {"texts": [""]}, {"texts": ["a"], "kind": "other"}):
         with pytest.raises(ServerError) as refused:
             server.post("/v1/embed", body)
@@ -258,12 +259,12 @@ def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCap
 def test_the_journal_survives_a_cut_off_row_and_is_removed_at_a_good_end(tmp_path: Path) -> None:
     path = tmp_path / "v"
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    stopped = VectorJournal(path, 4).__enter__()
+    stopped = VectorCache(path, 4).__enter__()
     stopped.add(["a", "b"], vectors)
     stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     with path.open("ab") as file:
         file.write(b"half a row")
-    with VectorJournal(path, 4) as journal:
+    with VectorCache(path, 4) as journal:
         assert ("b" in journal, "c" in journal, len(journal)) == (True, False, 2)
         journal.add(["c"], vectors[:1] + 10)
         assert journal.get(["b", "c"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]

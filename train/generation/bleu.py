@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matinee.models import backends
-from matinee.models.backends import Writing
+from matinee.models.backends import GenerationOptions
 from matinee.text import cleaning, fact_checks
 from train.generation import completions
 from train.instructions import Pair
@@ -40,12 +40,12 @@ def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int
     """A text for each pair's item, in order."""
     training, settings = model.training, model.generation_config
     model.eval()
-    # What a model's own file says about sampling would compete with `Writing`, and warn about it.
+    # What a model's own file says about sampling would compete with `GenerationOptions`, and warn about it.
     model.generation_config = type(settings)()
     try:
         backend = LiveBackend(model, tokenizer, precision)
         chat = bool(getattr(tokenizer, "chat_template", None))
-        writing = Writing(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
+        writing = GenerationOptions(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
         told = [completions.prompt(pair.item, tokenizer) for pair in pairs]
         # Of like length together: a batch is as slow as its longest row.
         order = sorted(range(len(told)), key=lambda place: len(told[place]))

@@ -6,11 +6,11 @@ Does not write, and does not know what is built.
 import asyncio
 from dataclasses import dataclass
 
-from matinee.client.http import Server, read_writes
+from matinee.client.http import Client, read_writes
 from matinee.client.models import Patience, connect
 from matinee.errors import IndexLockedError
 from matinee.index.build import ApiItem, IndexWrites
-from matinee.index.types import IndexStore
+from matinee.index.protocols import IndexStore
 from matinee.settings.tree import Settings
 
 _LOCKED_S = 60
@@ -21,7 +21,7 @@ _LOCKED_S = 60
 class Live:
     """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
 
-    server: Server | None
+    server: Client | None
     key: str | None
     patience: Patience
 
@@ -56,10 +56,10 @@ class LiveWrites:
         finally:
             await index.close()
 
-    def _holder(self) -> Server | None:
+    def _holder(self) -> Client | None:
         """The server that answers from this catalogue's index."""
         if self._live.server is not None:
             connect(self._live.server, self._settings, self._live.patience)
             return self._live.server
-        server = Server.running(self._settings, key=self._live.key)
+        server = Client.running(self._settings, key=self._live.key)
         return server if server is not None and server.serves(self._settings.catalogue) else None

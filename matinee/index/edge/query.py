@@ -22,19 +22,18 @@ from matinee.index.types import (
     SCORES,
     TEXT,
     TITLE,
+    DenseQuery,
     Hit,
-    Hybrid,
-    Lexical,
+    HybridQuery,
     Manifest,
-    Nearest,
     Point,
-    Popular,
+    PopularQuery,
+    RecommendationQuery,
     Search,
-    Sparse,
-    Taste,
-    Vector,
+    SparseQuery,
 )
 from matinee.items import ItemFilter, Range
+from matinee.vectors import Sparse, Vector
 
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_DROPPED = 100
@@ -119,13 +118,13 @@ def stored(
 def request(search: Search, ef: int | None = None) -> edge.QueryRequest:
     """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
     must, must_not = conditions(search.filter)
-    fused = isinstance(search.query, Hybrid)
+    fused = isinstance(search.query, HybridQuery)
     # Asking for more and dropping the excluded is the same answer as a filter on ids, for 0.2 ms less at 10,000 points; not where
     # lists are fused, since there an excluded item takes up a rank.
     dropped = 0 if fused or len(search.exclude) > _MAX_DROPPED else len(search.exclude)
     if search.exclude and not dropped:
         must_not.append(edge.HasIdCondition(set(known_ids(search.exclude))))
-    if isinstance(search.query, Popular):
+    if isinstance(search.query, PopularQuery):
         must_not.append(_DELETED)
     filter = edge.Filter(must=must, must_not=must_not) if must or must_not else None
     params = edge.SearchParams(hnsw_ef=ef, exact=search.exact)
@@ -145,7 +144,7 @@ def request(search: Search, ef: int | None = None) -> edge.QueryRequest:
 
 def hits(search: Search, answer: Sequence[edge.ScoredPoint]) -> list[Hit]:
     allowed = [hit for hit in map(_hit, answer) if hit.id not in search.exclude]
-    if isinstance(search.query, Hybrid):
+    if isinstance(search.query, HybridQuery):
         allowed.sort(key=lambda hit: (-hit.score, hit.id))
     return allowed[: search.limit]
 
@@ -172,21 +171,23 @@ def whole(found: edge.Record) -> Point:
 
 
 def _query(
-    query: Nearest | Lexical | Hybrid | Taste | Popular, filter: edge.Filter | None, params: edge.SearchParams
+    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+    filter: edge.Filter | None,
+    params: edge.SearchParams,
 ) -> tuple[edge.ScoringQueryType, list[edge.Prefetch] | None]:
     match query:
-        case Nearest():
+        case DenseQuery():
             return edge.Query.Nearest(query.vector.tolist(), query.using), None
-        case Lexical():
+        case SparseQuery():
             return edge.Query.Nearest(_sparse(query.sparse), query.using), None
-        case Taste():
+        case RecommendationQuery():
             return _taste(query), None
-        case Popular():
+        case PopularQuery():
             return edge.OrderBy("popularity", edge.Direction.Desc), None
     return _fused(query, filter, params)
 
 
-def _fused(query: Hybrid, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
+def _fused(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
     dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)
@@ -201,7 +202,7 @@ def _fused(query: Hybrid, filter: edge.Filter | None, params: edge.SearchParams)
     return edge.Formula(edge.Expression.Sum(weighted), dict.fromkeys(SCORES, 0.0)), [candidates, sparse]
 
 
-def _taste(query: Taste) -> edge.Query:
+def _taste(query: RecommendationQuery) -> edge.Query:
     if not len(query.positive) and (query.strategy == "average" or not len(query.negative)):
         raise ValueError(f"a Taste of strategy {query.strategy!r} has no example to start from")
     if query.strategy == "best":

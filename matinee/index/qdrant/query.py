@@ -20,20 +20,19 @@ from matinee.index.types import (
     SCORES,
     TEXT,
     TITLE,
+    DenseQuery,
     Hit,
-    Hybrid,
-    Lexical,
+    HybridQuery,
     Manifest,
-    Nearest,
     Point,
-    Popular,
+    PopularQuery,
+    RecommendationQuery,
     Search,
-    Sparse,
-    Taste,
-    Vector,
+    SparseQuery,
 )
 from matinee.items import ItemFilter, Range
 from matinee.settings.tree import IndexSettings
+from matinee.vectors import Sparse, Vector
 
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_POINTS, _MAX_BYTES = 256, 5_000_000
@@ -119,32 +118,32 @@ def request(search: Search, *, exact: bool, ef: int | None = None) -> models.Que
     must, must_not = conditions(search.filter)
     if excluded := known_ids(search.exclude):
         must_not.append(models.HasIdCondition(has_id=excluded))
-    if isinstance(search.query, Popular):
+    if isinstance(search.query, PopularQuery):
         must_not.append(_DELETED)
     filter = models.Filter(must=must, must_not=must_not) if must or must_not else None
     params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=ef) if ef else None
-    fused = isinstance(search.query, Hybrid)
+    fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
         **_query(search.query, filter, params),
         filter=None if fused else filter,
         params=None if fused else params,
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
         limit=search.limit + fused,
-        with_payload=search.with_payload or (["popularity"] if isinstance(search.query, Popular) else False),
+        with_payload=search.with_payload or (["popularity"] if isinstance(search.query, PopularQuery) else False),
         with_vector=[TEXT] if search.with_vectors else False,
     )
 
 
 def hits(search: Search, answer: Iterable[models.ScoredPoint]) -> list[Hit]:
     found = [_hit(search, point) for point in answer]
-    if isinstance(search.query, Hybrid):
+    if isinstance(search.query, HybridQuery):
         found.sort(key=lambda hit: (-hit.score, hit.id))
     return found[: search.limit]
 
 
 def _hit(search: Search, found: models.ScoredPoint) -> Hit:
     payload = found.payload or {}
-    score = float(payload["popularity"]) if isinstance(search.query, Popular) else found.score
+    score = float(payload["popularity"]) if isinstance(search.query, PopularQuery) else found.score
     return Hit(str(found.id), score, payload if search.with_payload else {}, _text_vector(found.vector))
 
 
@@ -165,21 +164,23 @@ def whole(found: models.Record) -> Point:
 
 
 def _query(
-    query: Nearest | Lexical | Hybrid | Taste | Popular, filter: models.Filter | None, params: models.SearchParams | None
+    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+    filter: models.Filter | None,
+    params: models.SearchParams | None,
 ) -> dict[str, Any]:
     match query:
-        case Nearest():
+        case DenseQuery():
             return {"query": models.NearestQuery(nearest=query.vector.tolist()), "using": query.using}
-        case Lexical():
+        case SparseQuery():
             return {"query": models.NearestQuery(nearest=_sparse(query.sparse)), "using": query.using}
-        case Taste():
+        case RecommendationQuery():
             return {"query": _taste(query), "using": query.using}
-        case Popular():
+        case PopularQuery():
             return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
     return _fused(query, filter, params)
 
 
-def _fused(query: Hybrid, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
+def _fused(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
     near = models.NearestQuery(nearest=query.vector.tolist())
     limits: dict[str, Any] = {"limit": query.prefetch, "filter": filter, "params": params}
     dense = models.Prefetch(query=near, using=query.using, **limits)
@@ -196,7 +197,7 @@ def _fused(query: Hybrid, filter: models.Filter | None, params: models.SearchPar
     return {"query": formula, "prefetch": [candidates, sparse]}
 
 
-def _taste(query: Taste) -> models.RecommendQuery:
+def _taste(query: RecommendationQuery) -> models.RecommendQuery:
     if not len(query.positive) and (query.strategy == "average" or not len(query.negative)):
         raise ValueError(f"a Taste of strategy {query.strategy!r} has no example to start from")
     strategies = {"average": models.RecommendStrategy.AVERAGE_VECTOR, "best": models.RecommendStrategy.BEST_SCORE}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from matinee.client.http import Server, ServerError, announced, read_living, read_server_file, read_writes
+from matinee.client.http import Client, ServerError, announced, read_living, read_server_file, read_writes
 from matinee.items import Item
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -80,7 +80,7 @@ def dead_pid() -> int:
 def test_a_damaged_server_file_names_no_server(settings: Settings, text: str) -> None:
     settings.server_file.write_text(text, encoding="utf-8")
     assert read_server_file(settings.server_file) is None
-    assert Server.running(settings) is None
+    assert Client.running(settings) is None
 
 
 def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(settings: Settings) -> None:
@@ -95,28 +95,28 @@ def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(s
 
 
 def test_without_a_server_file_none_runs(settings: Settings) -> None:
-    assert Server.running(settings) is None
+    assert Client.running(settings) is None
 
 
 @pytest.mark.parametrize("pid", [10**12, 10**30])
 def test_a_pid_that_can_not_be_is_a_dead_server(settings: Settings, local_app_url: str, pid: int) -> None:
     announce(settings, local_app_url, pid)
-    assert Server.running(settings) is None
+    assert Client.running(settings) is None
 
 
 def test_a_server_whose_process_died_does_not_run(settings: Settings, local_app_url: str) -> None:
     announce(settings, local_app_url, dead_pid())
-    assert Server.running(settings) is None
+    assert Client.running(settings) is None
 
 
 def test_a_process_that_listens_nowhere_is_no_server(settings: Settings, free_port: int) -> None:
     announce(settings, f"http://127.0.0.1:{free_port}")
-    assert Server.running(settings) is None
+    assert Client.running(settings) is None
 
 
 def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Settings, local_app_url: str) -> None:
     announce(settings, local_app_url)
-    server = Server.running(settings)
+    server = Client.running(settings)
     assert server is not None
     assert server.url == local_app_url
     assert server.serves("demo")
@@ -124,7 +124,7 @@ def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Set
 
 
 def test_answers_come_as_they_are(local_app_url: str) -> None:
-    server = Server(f"{local_app_url}/")
+    server = Client(f"{local_app_url}/")
     assert server.post("/v1/recommend", {"likes": ["Inception"], "k": 2})["likes"][0]["title"] == "Inception"
     assert len(server.get("/v1/items", q="the", limit=3, cursor=None)["items"]) == 3
 
@@ -140,7 +140,7 @@ def test_answers_come_as_they_are(local_app_url: str) -> None:
 )
 def test_a_refusal_has_the_servers_code_and_message(local_app_url: str, path: str, body: Any, code: str, exit_code: int) -> None:
     with pytest.raises(ServerError) as refusal:
-        Server(local_app_url).post(path, body)
+        Client(local_app_url).post(path, body)
     assert (refusal.value.code, refusal.value.exit_code) == (code, exit_code)
     assert bool(refusal.value.candidates) is (code == "ambiguous_title")
     assert str(refusal.value)
@@ -148,21 +148,21 @@ def test_a_refusal_has_the_servers_code_and_message(local_app_url: str, path: st
 
 def test_a_server_that_does_not_answer_is_explained(free_port: int) -> None:
     with pytest.raises(ServerError, match=r"does not answer \(ConnectError\)") as refusal:
-        Server(f"http://127.0.0.1:{free_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{free_port}").get("/v1/info")
     assert refusal.value.exit_code == 5
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "ftp://x", "http://[::1", "http://a:b", "127.0.0.1:8000"])
 def test_what_is_no_url_is_explained(url: str) -> None:
     with pytest.raises(ServerError, match="is not the URL of a server") as refusal:
-        Server(url).get("/v1/info")
+        Client(url).get("/v1/info")
     assert refusal.value.exit_code == 2
 
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines"])
 def test_a_key_that_can_not_be_sent_is_explained_without_being_shown(local_app_url: str, key: str) -> None:
     with pytest.raises(ServerError, match="API key") as refusal:
-        Server(local_app_url, key=key).get("/v1/info")
+        Client(local_app_url, key=key).get("/v1/info")
     assert key not in str(refusal.value)
 
 
@@ -170,23 +170,23 @@ def test_a_key_that_can_not_be_sent_is_explained_without_being_shown(local_app_u
 def test_a_server_that_is_not_matinee_is_explained(other_server: Any, status: int, body: bytes) -> None:
     other_server.status, other_server.body = status, body
     with pytest.raises(ServerError, match=f"answered {status}, but not as a Matinee server does"):
-        Server(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
 
 
 def test_an_error_without_an_envelope_still_has_a_message(other_server: Any) -> None:
     other_server.status, other_server.body = 500, b'{"detail": "oops"}'
     with pytest.raises(ServerError, match="oops"):
-        Server(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
 
 
 def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matinee.client.http._PAGE", 10)
-    titles = sorted(entry["item"]["title"] for entry in Server(local_app_url).items())
+    titles = sorted(entry["item"]["title"] for entry in Client(local_app_url).items())
     assert titles == sorted(film.title for film in films)
 
 
 async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_url: str) -> None:
-    server = Server(local_app_url)
+    server = Client(local_app_url)
     assert read_writes(server, 0) == []
     film = Item(id="mine", kind="film", title="My Film", year=2024)
     [written] = server._send("PUT", "/v1/items", json={"items": [film.facts()]})["items"]

@@ -8,15 +8,16 @@ from live_versions import build, film, get, nearest, put
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import active as live_module
-from matinee.index.active import LiveIndex, new_revision
+from matinee.index.active import ActiveIndex, new_revision
 from matinee.index.build import PointMaker
-from matinee.index.types import IndexStore, open_store
+from matinee.index.factory import open_store
+from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.settings.tree import Settings
 
 
 async def test_before_the_first_build_there_is_no_index(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
-    live = LiveIndex(store)
+    live = ActiveIndex(store)
     assert await live.refresh() is False
     assert live.manifest is None
     for ask in (live.get, lambda: live.get("f")):
@@ -30,7 +31,7 @@ async def test_before_the_first_build_there_is_no_index(store: IndexStore, maker
     await live.close()
 
 
-async def test_nothing_changes_until_the_store_switches(live: LiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
+async def test_nothing_changes_until_the_store_switches(live: ActiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     first = live.manifest
     assert await live.refresh() is False
     second = await build(store, maker, films, live)
@@ -40,7 +41,7 @@ async def test_nothing_changes_until_the_store_switches(live: LiveIndex, store: 
     assert await live.refresh() is False
 
 
-async def test_searches_go_on_through_a_switch(live: LiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
+async def test_searches_go_on_through_a_switch(live: ActiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     await build(store, maker, films, live)
     switching = asyncio.create_task(live.refresh())
     found = 0
@@ -52,7 +53,7 @@ async def test_searches_go_on_through_a_switch(live: LiveIndex, store: IndexStor
 
 
 async def test_writes_between_build_and_switch_are_carried_over(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]
 ) -> None:
     await build(store, maker, films, live)
     await put(live, maker, film("late"))
@@ -67,7 +68,7 @@ async def test_writes_between_build_and_switch_are_carried_over(
     assert await live.get().count() == 6
 
 
-async def test_a_rollback_keeps_what_was_written_since(live: LiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
+async def test_a_rollback_keeps_what_was_written_since(live: ActiveIndex, store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
     first = live.manifest
     await build(store, maker, films, live)
     await live.refresh()
@@ -81,7 +82,7 @@ async def test_a_rollback_keeps_what_was_written_since(live: LiveIndex, store: I
 
 
 async def test_a_switch_that_fails_is_tried_again(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, films: list[Item], monkeypatch: pytest.MonkeyPatch
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, films: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = live.manifest
     second = await build(store, maker, films, live)
@@ -99,7 +100,7 @@ async def test_a_switch_that_fails_is_tried_again(
     assert live.manifest == second
 
 
-async def test_a_background_job_never_overwrites_a_newer_write(live: LiveIndex, maker: PointMaker) -> None:
+async def test_a_background_job_never_overwrites_a_newer_write(live: ActiveIndex, maker: PointMaker) -> None:
     await put(live, maker, film("a"))
     seen = (await get(live, film("a"))).payload["revision"]
     uid = film("a").uid("demo")
@@ -113,7 +114,7 @@ async def test_a_background_job_never_overwrites_a_newer_write(live: LiveIndex, 
     assert (await get(live, film("a"))).payload["deleted"] is True
 
 
-async def test_a_delete_says_what_was_there_once(live: LiveIndex, films: list[Item]) -> None:
+async def test_a_delete_says_what_was_there_once(live: ActiveIndex, films: list[Item]) -> None:
     uid = films[0].uid("demo")
     hit = await live.delete(uid)
     assert hit is not None
@@ -123,25 +124,25 @@ async def test_a_delete_says_what_was_there_once(live: LiveIndex, films: list[It
     assert await live.get().count() == 5
 
 
-async def test_a_deleted_item_can_be_written_again(live: LiveIndex, maker: PointMaker, films: list[Item]) -> None:
+async def test_a_deleted_item_can_be_written_again(live: ActiveIndex, maker: PointMaker, films: list[Item]) -> None:
     await live.delete(films[0].uid("demo"))
     await put(live, maker, films[0])
     assert (await get(live, films[0])).payload["deleted"] is False
 
 
 async def test_a_server_that_died_before_it_followed_a_switch_loses_nothing(
-    live: LiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, films: list[Item]
 ) -> None:
     await build(store, maker, films, live)
     await put(live, maker, film("late"))
     await live.close()
-    again = LiveIndex(open_store(settings))
+    again = ActiveIndex(open_store(settings))
     await again.refresh(recover=True)
     assert (await get(again, film("late"))).payload["title"] == "Film late"
     await again.close()
 
 
-async def test_after_close_the_path_is_free(live: LiveIndex, store: IndexStore) -> None:
+async def test_after_close_the_path_is_free(live: ActiveIndex, store: IndexStore) -> None:
     assert live.manifest is not None
     version = live.manifest.version
     await live.close()

@@ -10,10 +10,12 @@ import pytest
 
 from matinee.errors import IndexUnavailableError
 from matinee.index import build
-from matinee.index.active import LiveIndex, new_revision
+from matinee.index.active import ActiveIndex, new_revision
 from matinee.index.build import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
+from matinee.index.factory import open_store
 from matinee.index.item_vector import dimensions
-from matinee.index.types import TEXT, Index, IndexStore, Point, open_store
+from matinee.index.protocols import Index, IndexStore
+from matinee.index.types import TEXT, Point
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights, Settings
@@ -230,7 +232,7 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
 ) -> None:
     written = [entry(film(str(i)), 10 + i, deleted=i % 3 == 0) for i in range(9)]
     await run_build(store, maker, films, Writes(written))
-    live = LiveIndex(store)
+    live = ActiveIndex(store)
     await live.refresh()
     index: Index = live.get()
     monkeypatch.setattr(build, "BATCH", 2)

@@ -11,28 +11,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matinee.index.edge.store import EdgeStore
+from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import (
     BM25,
     ITEM,
     TEXT,
     TITLE,
+    DenseQuery,
     Hit,
-    Hybrid,
-    Index,
-    IndexStore,
-    Lexical,
+    HybridQuery,
     Manifest,
-    Nearest,
     Point,
-    Popular,
+    PopularQuery,
+    RecommendationQuery,
     Search,
-    Sparse,
-    Taste,
+    SparseQuery,
     item_payload,
     tombstone,
 )
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
+from matinee.vectors import Sparse
 
 N, D = 200, 16
 GENRES = ["Drama", "Comedy", "Horror", "Science Fiction"]
@@ -104,7 +103,7 @@ def brute(vector: np.ndarray, passes: ItemFilter = ItemFilter(), exclude: frozen
 
 
 async def test_nearest_is_exact_and_carries_payload_and_vector(index: Index) -> None:
-    hits = (await index.search([Search(Nearest(QUERY), 10, with_vectors=True)]))[0]
+    hits = (await index.search([Search(DenseQuery(QUERY), 10, with_vectors=True)]))[0]
     expected = brute(QUERY)[:10]
     assert [hit.id for hit in hits] == [id for id, _ in expected]
     np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-5)
@@ -117,13 +116,13 @@ async def test_nearest_is_exact_and_carries_payload_and_vector(index: Index) -> 
 
 async def test_a_list_of_searches_answers_like_each_alone(index: Index) -> None:
     searches = [
-        Search(Nearest(QUERY), 5, with_payload=False),
-        Search(Nearest(unit(8), using=ITEM), 5, exact=True),
-        Search(Lexical(WORD_QUERY), 5),
-        Search(Hybrid(QUERY, WORD_QUERY), 5),
-        Search(Taste([DENSE[0], DENSE[1]], [DENSE[2]]), 5),
-        Search(Taste([DENSE[0]], [DENSE[2]], strategy="best"), 5, exclude=frozenset(IDS[:3])),
-        Search(Popular(), 5),
+        Search(DenseQuery(QUERY), 5, with_payload=False),
+        Search(DenseQuery(unit(8), using=ITEM), 5, exact=True),
+        Search(SparseQuery(WORD_QUERY), 5),
+        Search(HybridQuery(QUERY, WORD_QUERY), 5),
+        Search(RecommendationQuery([DENSE[0], DENSE[1]], [DENSE[2]]), 5),
+        Search(RecommendationQuery([DENSE[0]], [DENSE[2]], strategy="best"), 5, exclude=frozenset(IDS[:3])),
+        Search(PopularQuery(), 5),
     ]
     together = await index.search(searches)
     apart = [(await index.search([search]))[0] for search in searches]
@@ -138,7 +137,7 @@ async def test_exclude_and_filter_hold_together(index: Index) -> None:
     few = frozenset([*(id for id, _ in brute(QUERY)[:5]), "not-an-id"])
     many = frozenset(id for id, _ in brute(QUERY)[:150])
     for exclude in (few, many):
-        found = await ids(index, Search(Nearest(QUERY), 8, filter=wanted, exclude=exclude))
+        found = await ids(index, Search(DenseQuery(QUERY), 8, filter=wanted, exclude=exclude))
         assert found == [id for id, _ in brute(QUERY, wanted, exclude)[:8]]
 
 
@@ -163,21 +162,27 @@ FILTERS = st.builds(
 async def test_filters_mean_what_item_filter_says(index: Index, wanted: ItemFilter) -> None:
     expected = {id for id, payload in PAYLOADS.items() if wanted.matches(payload)}
     assert await index.count(wanted) == len(expected)
-    assert set(await ids(index, Search(Nearest(QUERY), N, filter=wanted, with_payload=False))) == expected
+    assert set(await ids(index, Search(DenseQuery(QUERY), N, filter=wanted, with_payload=False))) == expected
 
 
 async def test_popular_is_by_popularity_with_its_value_as_score(index: Index) -> None:
-    hits = (await index.search([Search(Popular(), 3, filter=ItemFilter(kind=("film",)), exclude=frozenset([IDS[199]]))]))[0]
+    hits = (await index.search([Search(PopularQuery(), 3, filter=ItemFilter(kind=("film",)), exclude=frozenset([IDS[199]]))]))[0]
     assert [hit.id for hit in hits] == [IDS[198], IDS[197], IDS[195]]
     assert [hit.score for hit in hits] == [1000 + 7 * i for i in (198, 197, 195)]
-    bare = (await index.search([Search(Popular(), 3, with_payload=False)]))[0]
+    bare = (await index.search([Search(PopularQuery(), 3, with_payload=False)]))[0]
     assert [(hit.score, hit.payload) for hit in bare] == [(1000.0 + 7 * i, {}) for i in (199, 198, 197)]
 
 
 async def test_a_tombstone_is_stored_and_never_answered(index: Index) -> None:
     best = brute(QUERY)[0][0]
     await index.upsert([tombstone(best, revision=900), tombstone(IDS[199], revision=901)])
-    for query in (Nearest(QUERY), Hybrid(QUERY, WORD_QUERY), Taste([QUERY], strategy="best"), Lexical(WORD_QUERY), Popular()):
+    for query in (
+        DenseQuery(QUERY),
+        HybridQuery(QUERY, WORD_QUERY),
+        RecommendationQuery([QUERY], strategy="best"),
+        SparseQuery(WORD_QUERY),
+        PopularQuery(),
+    ):
         found = await ids(index, Search(query, N))
         assert found
         assert not {best, IDS[199]} & set(found)
@@ -214,8 +219,8 @@ async def test_scroll_finds_what_waits_for_its_vectors(index: Index) -> None:
     assert [hit.id for hit in (await index.scroll(limit=N, pending=True))[0]] == [IDS[4]]
     assert (await index.scroll(limit=N, pending=True, since=4))[0] == []
     assert await index.count() == N
-    assert IDS[4] in await ids(index, Search(Lexical(title_trigrams(ITEMS[4].title), using=TITLE), 3))
-    assert IDS[4] not in await ids(index, Search(Nearest(QUERY), N))
+    assert IDS[4] in await ids(index, Search(SparseQuery(title_trigrams(ITEMS[4].title), using=TITLE), 3))
+    assert IDS[4] not in await ids(index, Search(DenseQuery(QUERY), N))
 
 
 async def test_retrieve_keeps_the_order_and_says_none(index: Index) -> None:
@@ -245,7 +250,7 @@ async def test_points_can_be_written_again_as_they_are(index: Index, any_store: 
 async def test_an_upsert_replaces_vectors_and_payload(index: Index) -> None:
     changed = replace(POINTS[0], payload={**POINTS[0].payload, "title": "new"}, dense={TEXT: QUERY})
     await index.upsert([changed])
-    hit = (await index.search([Search(Nearest(QUERY), 1)]))[0][0]
+    hit = (await index.search([Search(DenseQuery(QUERY), 1)]))[0][0]
     assert (hit.id, hit.payload["title"], round(hit.score, 5)) == (IDS[0], "new", 1.0)
     assert set((await index.points([IDS[0]]))[0].dense) == {TEXT}
     await index.upsert([])
@@ -259,31 +264,31 @@ async def test_facets_count_exactly(index: Index) -> None:
 
 async def test_mistakes_of_the_caller_are_value_errors(index: Index) -> None:
     with pytest.raises(ValueError, match="no example"):
-        await index.search([Search(Taste([], [DENSE[0]]), 3)])
+        await index.search([Search(RecommendationQuery([], [DENSE[0]]), 3)])
     with pytest.raises(ValueError, match="no example"):
-        await index.search([Search(Taste([], strategy="best"), 3)])
+        await index.search([Search(RecommendationQuery([], strategy="best"), 3)])
 
 
 async def test_an_empty_query_finds_nothing_and_an_empty_half_does_not_hurt(index: Index) -> None:
-    assert await index.search([Search(Lexical(Sparse([], [])), 3)]) == [[]]
-    assert await ids(index, Search(Hybrid(QUERY, Sparse([], [])), 3)) == [id for id, _ in brute(QUERY)[:3]]
+    assert await index.search([Search(SparseQuery(Sparse([], [])), 3)]) == [[]]
+    assert await ids(index, Search(HybridQuery(QUERY, Sparse([], [])), 3)) == [id for id, _ in brute(QUERY)[:3]]
 
 
 @pytest.mark.parametrize(
     "query",
     [
-        Lexical(WORD_QUERY),
-        Lexical(title_trigrams("winter king"), using=TITLE),
-        Hybrid(QUERY, WORD_QUERY, weights=(1.0, 2.0), prefetch=30),
-        Hybrid(QUERY, WORD_QUERY, fusion="dbsf", prefetch=30),
-        Hybrid(QUERY, WORD_QUERY, fusion="linear", weights=(1.0, 0.1), prefetch=30),
-        Taste(DENSE[:3], DENSE[3:5]),
-        Taste(DENSE[:3], DENSE[3:5], strategy="best"),
-        Taste([], DENSE[3:5], strategy="best"),
+        SparseQuery(WORD_QUERY),
+        SparseQuery(title_trigrams("winter king"), using=TITLE),
+        HybridQuery(QUERY, WORD_QUERY, weights=(1.0, 2.0), prefetch=30),
+        HybridQuery(QUERY, WORD_QUERY, fusion="dbsf", prefetch=30),
+        HybridQuery(QUERY, WORD_QUERY, fusion="linear", weights=(1.0, 0.1), prefetch=30),
+        RecommendationQuery(DENSE[:3], DENSE[3:5]),
+        RecommendationQuery(DENSE[:3], DENSE[3:5], strategy="best"),
+        RecommendationQuery([], DENSE[3:5], strategy="best"),
     ],
     ids=lambda query: f"{type(query).__name__}-{getattr(query, 'fusion', getattr(query, 'strategy', ''))}",
 )
-async def test_the_engines_agree(query: Lexical | Hybrid | Taste, tmp_path: Path, index: Index) -> None:
+async def test_the_engines_agree(query: SparseQuery | HybridQuery | RecommendationQuery, tmp_path: Path, index: Index) -> None:
     reference = await EdgeStore(tmp_path / "reference", "test").create(manifest())
     await reference.upsert(POINTS)
     search = Search(query, 20, filter=ItemFilter(kind=("film",)), exclude=frozenset(IDS[:6]))

@@ -6,9 +6,10 @@ import pytest
 from live_versions import build, film, get, nearest, put
 
 from matinee.errors import FingerprintError, IndexUnavailableError
-from matinee.index.active import LiveIndex
+from matinee.index.active import ActiveIndex
 from matinee.index.build import PointMaker
-from matinee.index.types import IndexStore, open_store
+from matinee.index.factory import open_store
+from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.recommend.titles import resolve
 from matinee.settings.tree import FactWeights, Settings
@@ -24,12 +25,12 @@ def described(maker: PointMaker) -> PointMaker:
     return PointMaker(maker.embedder, "both", describe=describe)
 
 
-async def pending(live: LiveIndex) -> set[str]:
+async def pending(live: ActiveIndex) -> set[str]:
     return {hit.id for hit in (await live.get().scroll(limit=10, pending=True))[0]}
 
 
 async def test_under_another_recipe_they_wait_for_it(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, described: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, described: PointMaker, films: list[Item]
 ) -> None:
     raw = film("raw")
     await put(live, maker, raw)
@@ -53,7 +54,7 @@ async def test_a_rollback_between_facts_and_none(
 ) -> None:
     makers = [PointMaker(maker.embedder, "raw", facts=facts) for facts in weights]
     await build(any_store, makers[0], films)
-    live = LiveIndex(any_store)
+    live = ActiveIndex(any_store)
     await live.refresh()
     await build(any_store, makers[1], films, live)
     await put(live, makers[0], film("between"))
@@ -69,7 +70,7 @@ async def test_a_rollback_between_facts_and_none(
 
 
 async def test_the_draining_version_answers_for_its_encoder(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
     await build(store, other, films, live)
     await live.refresh()
@@ -89,7 +90,7 @@ async def test_the_draining_version_answers_for_its_encoder(
 
 
 async def test_under_another_encoder_they_are_found_by_title_and_wait_for_their_vector(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
     await put(live, maker, film("early"))
     await build(store, other, films, live)
@@ -108,7 +109,7 @@ async def test_under_another_encoder_they_are_found_by_title_and_wait_for_their_
 
 
 async def test_a_rollback_to_another_encoder_keeps_the_vectors_that_are_there(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
     await put(live, maker, film("before"))
     await build(store, other, films, live)
@@ -121,14 +122,14 @@ async def test_a_rollback_to_another_encoder_keeps_the_vectors_that_are_there(
     assert (since.vector, since.payload["pending"]) == (None, True)
 
 
-async def test_a_write_needs_the_encoder_of_the_index(live: LiveIndex, other: PointMaker) -> None:
+async def test_a_write_needs_the_encoder_of_the_index(live: ActiveIndex, other: PointMaker) -> None:
     with pytest.raises(FingerprintError, match="send them again"):
         await put(live, other, film("a"))
     assert await get(live, film("a")) is None
 
 
 async def test_during_a_roll_over_writes_reach_the_queries_of_both_encoders(
-    live: LiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
     await build(store, other, films, live)
     await live.refresh()
@@ -154,11 +155,11 @@ async def test_during_a_roll_over_writes_reach_the_queries_of_both_encoders(
 
 
 async def test_a_server_that_restarts_in_a_roll_over_still_answers_the_encoder_before(
-    live: LiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
+    live: ActiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
     await build(store, other, films, live)
     await live.close()
-    again = LiveIndex(open_store(settings))
+    again = ActiveIndex(open_store(settings))
     await again.refresh(recover=True)
     for maker_of in (maker, other):
         assert await nearest(again, maker_of, films[0].overview) == films[0].title

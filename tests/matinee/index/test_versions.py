@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index.types import TEXT, IndexStore, Manifest, Point
+from matinee.index.protocols import IndexStore
+from matinee.index.types import TEXT, Manifest, Point
 
 POINTS = [Point(str(uuid.UUID(int=i)), {"revision": i}, {TEXT: np.eye(4, dtype=np.float32)[i]}) for i in range(2)]
 

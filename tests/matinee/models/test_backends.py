@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from matinee.errors import ModelError
 from matinee.models import backends, convert
-from matinee.models.backends import Writing
+from matinee.models.backends import GenerationOptions
 
 
 @pytest.mark.parametrize(("cuda", "expected"), [(True, "bf16"), (False, "ct2-int8")])
@@ -31,7 +31,7 @@ def test_a_package_that_few_need_is_named_where_it_is_not_installed(tmp_path: Pa
         backends.load(tmp_path, None, "hqq4", models_dir=tmp_path)
 
 
-WRITING = Writing(max_new_tokens=12)
+WRITING = GenerationOptions(max_new_tokens=12)
 PROMPTS = ["a b c", "d e f g h i", "j"]
 
 
@@ -41,7 +41,7 @@ def test_each_precision_of_transformers_writes_and_repeats_itself(tiny_base: Pat
     answers = backend.generate(PROMPTS, WRITING)
     assert answers == backend.generate(PROMPTS, WRITING)
     assert all(0 < answer.tokens <= 12 for answer in answers)
-    sampled = Writing(max_new_tokens=12, temperature=0.7, seed=3, repetition_penalty=1.2)
+    sampled = GenerationOptions(max_new_tokens=12, temperature=0.7, seed=3, repetition_penalty=1.2)
     state = torch.random.get_rng_state()
     assert backend.generate(PROMPTS, sampled) == backend.generate(PROMPTS, sampled)
     assert torch.equal(state, torch.random.get_rng_state())

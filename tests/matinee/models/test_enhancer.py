@@ -10,7 +10,7 @@ import pytest
 
 from matinee.errors import DeadlineError, ModelError
 from matinee.items import Item
-from matinee.models.backends import Answer, Writing
+from matinee.models.backends import Completion, GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
 
@@ -29,13 +29,13 @@ class Fake:
 
     def __init__(self, *rounds: str) -> None:
         self.rounds = rounds
-        self.calls: list[tuple[list[str], Writing]] = []
+        self.calls: list[tuple[list[str], GenerationOptions]] = []
         self.tokenizer = WordTokenizer()
 
-    def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         self.calls.append((list(prompts), writing))
         text = self.rounds[min(len(self.calls), len(self.rounds)) - 1]
-        return [Answer(text, 7) for _ in prompts]
+        return [Completion(text, 7) for _ in prompts]
 
 
 class WordTokenizer:
@@ -100,7 +100,7 @@ def test_a_passed_deadline_is_an_error_and_a_late_batch_gets_the_facts(monkeypat
     monkeypatch.setattr("matinee.models.enhancer.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
 
     class Slow(Fake):
-        def generate(self, prompts: Sequence[str], writing: Writing) -> list[Answer]:
+        def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
             now[0] += 5
             return super().generate(prompts, writing)
 
@@ -186,5 +186,7 @@ def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: 
 
 
 def test_the_real_model_stops_at_a_deadline(gemma: Enhancer) -> None:
-    answers = gemma._backend.generate([gemma.prompt(film) for film in FILMS], Writing(max_new_tokens=64, deadline=time.monotonic()))
+    answers = gemma._backend.generate(
+        [gemma.prompt(film) for film in FILMS], GenerationOptions(max_new_tokens=64, deadline=time.monotonic())
+    )
     assert all(answer.tokens <= 1 for answer in answers)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from matinee.index.types import BM25, TEXT, Index, IndexStore, Manifest, Point, Vector, item_payload
+from matinee.index.protocols import Index, IndexStore
+from matinee.index.types import BM25, TEXT, Manifest, Point, item_payload
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend.explain import failed
-from matinee.recommend.recommender import Answer, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend.recommender import Example, RankedItems, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import SearchSettings
+from matinee.vectors import Vector
 
 WORDS = ("castle", "castle night", "night", "sea", "sea castle", "train", "train night", "island")
 ITEMS = [Item(id=str(i), title=words, year=1990 + i, genres=("Drama",) if i % 2 else ("Horror",)) for i, words in enumerate(WORDS)]
@@ -42,7 +44,7 @@ async def index(any_store: IndexStore) -> AsyncIterator[Index]:
 
 async def case(index: Index, call: Any) -> dict[str, Any]:
     [answer] = await Recommender(index, SearchSettings()).answer([call])
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, RankedItems)
     assert answer.debug is not None
     assert answer.debug["index"] == {"version": "v1", "fingerprint": "f" * 64, "recipe": "raw", "models": {"embedder": "hand"}}
     return answer.debug
@@ -106,4 +108,4 @@ async def test_a_report_that_fails_fails_its_own_call_alone(index: Index, monkey
     calls = [SearchCall("castle", None, "sparse", debug=True), SearchCall("castle", None, "sparse")]
     bad, good = await Recommender(index, SearchSettings()).answer(calls)
     assert isinstance(bad, IndexUnavailableError)
-    assert isinstance(good, Answer)
+    assert isinstance(good, RankedItems)

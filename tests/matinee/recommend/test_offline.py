@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from matinee.client.http import Server
+from matinee.client.http import Client
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
-from matinee.index.active import LiveIndex, new_revision
+from matinee.index.active import ActiveIndex, new_revision
 from matinee.index.build import PointMaker
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.embedder import Embedder
-from matinee.recommend.offline import Local
+from matinee.recommend.offline import OfflineCatalogue
 from matinee.settings.tree import Settings
 
 NONE: dict[str, Any] = {"k": 5, "filter": ItemFilter(), "diversity": 0.0}
@@ -37,7 +37,7 @@ def settings(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempP
 def served(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Any:
     home = tmp_path_factory.mktemp("served")
     with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=films)) as url:
-        yield Server(url)
+        yield Client(url)
 
 
 def same(local: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -48,14 +48,14 @@ def same(local: dict[str, Any], answer: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid", None])
-def test_a_search_answers_as_the_api_does(settings: Settings, served: Server, mode: Any) -> None:
-    local = Local(settings).search(" a dream\nwithin a dream ", mode=mode, **NONE)
+def test_a_search_answers_as_the_api_does(settings: Settings, served: Client, mode: Any) -> None:
+    local = OfflineCatalogue(settings).search(" a dream\nwithin a dream ", mode=mode, **NONE)
     same(local, served.post("/v1/search", {"text": " a dream\nwithin a dream ", "mode": mode, "k": 5}))
 
 
-def test_a_recommendation_answers_as_the_api_does(settings: Settings, served: Server) -> None:
+def test_a_recommendation_answers_as_the_api_does(settings: Settings, served: Client) -> None:
     filter = ItemFilter(year=Range(gte=1950))
-    local = Local(settings).recommend(["inceptoin"], ["Titanic"], text="a heist", k=5, filter=filter, diversity=0.3)
+    local = OfflineCatalogue(settings).recommend(["inceptoin"], ["Titanic"], text="a heist", k=5, filter=filter, diversity=0.3)
     body = {"likes": ["inceptoin"], "dislikes": ["Titanic"], "text": "a heist", "k": 5, "diversity": 0.3}
     same(local, served.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json")}))
 
@@ -63,21 +63,21 @@ def test_a_recommendation_answers_as_the_api_does(settings: Settings, served: Se
 def test_likes_may_be_ids(settings: Settings, films: list[Item]) -> None:
     [heat] = [film for film in films if film.title == "Heat"]
     for id in (heat.uid("demo"), heat.uid("demo").upper()):
-        assert Local(settings).recommend([id], [], text=None, **NONE)["likes"][0]["title"] == "Heat"
+        assert OfflineCatalogue(settings).recommend([id], [], text=None, **NONE)["likes"][0]["title"] == "Heat"
     with pytest.raises(NotFoundError, match="no item has the id"):
-        Local(settings).recommend(["00000000-0000-0000-0000-000000000000"], [], text=None, **NONE)
+        OfflineCatalogue(settings).recommend(["00000000-0000-0000-0000-000000000000"], [], text=None, **NONE)
 
 
 def test_titles_that_stand_for_none_or_several_are_explained(settings: Settings) -> None:
     with pytest.raises(NotFoundError, match="no item is titled"):
-        Local(settings).recommend(["Zzyzx Qqqq"], [], text=None, **NONE)
+        OfflineCatalogue(settings).recommend(["Zzyzx Qqqq"], [], text=None, **NONE)
     with pytest.raises(AmbiguousTitleError) as several:
-        Local(settings).recommend(["Beauty and the Beast"], [], text=None, **NONE)
+        OfflineCatalogue(settings).recommend(["Beauty and the Beast"], [], text=None, **NONE)
     assert len(several.value.candidates) == 2
 
 
 def test_nothing_at_all_is_answered_with_the_popular(settings: Settings) -> None:
-    assert Local(settings).recommend([], [], text=None, **NONE)["score_type"] == "popularity"
+    assert OfflineCatalogue(settings).recommend([], [], text=None, **NONE)["score_type"] == "popularity"
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_nothing_at_all_is_answered_with_the_popular(settings: Settings) -> None
     ],
     ids=["search", "recommend", "describe", "rollback"],
 )
-def test_without_an_index_the_next_step_is_named(local_graph: Any, tmp_path: Path, ask: Callable[[Local], Any]) -> None:
+def test_without_an_index_the_next_step_is_named(local_graph: Any, tmp_path: Path, ask: Callable[[OfflineCatalogue], Any]) -> None:
     with pytest.raises(IndexAbsentError):
-        ask(Local(local_graph.local_settings(tmp_path)))
+        ask(OfflineCatalogue(local_graph.local_settings(tmp_path)))
 
 
 def test_info_and_versions_without_an_index_are_empty(local_graph: Any, tmp_path: Path) -> None:
-    local = Local(local_graph.local_settings(tmp_path))
+    local = OfflineCatalogue(local_graph.local_settings(tmp_path))
     assert local.info() == {"server": None, "home": str(tmp_path), "catalogue": "demo", "index": None}
     assert local.versions() == {"current": None, "previous": None, "versions": []}
 
 
 def test_info_and_versions_say_what_is_there(settings: Settings, films: list[Item]) -> None:
-    info, versions = Local(settings).info(), Local(settings).versions()
+    info, versions = OfflineCatalogue(settings).info(), OfflineCatalogue(settings).versions()
     assert (info["index"]["count"], info["index"]["previous"]) == (len(films), None)
     assert versions["current"] == info["index"]["version"] == versions["versions"][0]["version"]
 
@@ -110,22 +110,22 @@ def test_info_and_versions_say_what_is_there(settings: Settings, films: list[Ite
 def test_an_index_of_another_encoder_is_refused_for_texts_and_used_for_titles(settings: Settings) -> None:
     other = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"max_tokens": 64})})
     with pytest.raises(FingerprintError, match="matinee ingest"):
-        Local(other).search("x", mode="dense", **NONE)
-    assert Local(other).recommend(["Heat"], [], text=None, **NONE)["items"]
+        OfflineCatalogue(other).search("x", mode="dense", **NONE)
+    assert OfflineCatalogue(other).recommend(["Heat"], [], text=None, **NONE)["items"]
 
 
 def test_an_index_that_a_process_holds_is_locked_and_then_free(settings: Settings) -> None:
     async def hold() -> None:
-        live = LiveIndex(open_store(settings))
+        live = ActiveIndex(open_store(settings))
         await live.refresh()
         try:
             with pytest.raises(IndexLockedError, match="another process"):
-                await asyncio.to_thread(Local(settings).search, "x", mode="sparse", **NONE)
+                await asyncio.to_thread(OfflineCatalogue(settings).search, "x", mode="sparse", **NONE)
         finally:
             await live.close()
 
     asyncio.run(hold())
-    assert Local(settings).search("love", mode="sparse", **NONE)["items"]
+    assert OfflineCatalogue(settings).search("love", mode="sparse", **NONE)["items"]
 
 
 @pytest.fixture
@@ -137,9 +137,9 @@ def twice(local_graph: Any, films: list[Item], tmp_path: Path) -> Settings:
     return settings
 
 
-def with_live(settings: Settings, work: Callable[[LiveIndex], Coroutine[Any, Any, Any]]) -> Any:
+def with_live(settings: Settings, work: Callable[[ActiveIndex], Coroutine[Any, Any, Any]]) -> Any:
     async def run() -> Any:
-        live = LiveIndex(open_store(settings))
+        live = ActiveIndex(open_store(settings))
         try:
             await live.refresh()
             return await work(live)
@@ -150,7 +150,7 @@ def with_live(settings: Settings, work: Callable[[LiveIndex], Coroutine[Any, Any
 
 
 def test_a_rollback_goes_back_and_forth(twice: Settings) -> None:
-    local = Local(twice)
+    local = OfflineCatalogue(twice)
     before = local.versions()
     assert local.rollback()["version"] == before["previous"]
     assert local.versions() == before | {"current": before["previous"], "previous": before["current"]}
@@ -161,26 +161,26 @@ def test_a_rollback_without_a_server_keeps_what_the_api_wrote(twice: Settings, l
     embedder: Embedder = local_graph.embedder_replica().slot.model
     mine = Item(id="mine", kind="film", title="Written By Hand", overview="A film that only the API knows.")
 
-    async def write(live: LiveIndex) -> None:
+    async def write(live: ActiveIndex) -> None:
         points = PointMaker(embedder, "raw")([mine], [mine.uid("demo")], origin="api", revisions=[new_revision()])
         await live.upsert(points, fingerprint=embedder.fingerprint, recipe="raw")
         await live.delete(films[0].uid("demo"))
 
-    async def read(live: LiveIndex) -> list[Any]:
+    async def read(live: ActiveIndex) -> list[Any]:
         return await live.get().retrieve([mine.uid("demo"), films[0].uid("demo")], vectors=True)
 
     with_live(twice, write)
-    Local(twice).rollback()
+    OfflineCatalogue(twice).rollback()
     written, deleted = with_live(twice, read)
     assert written.vector is not None
     assert deleted.payload["deleted"] is True
 
 
 def test_a_rollback_beside_a_process_that_holds_the_index_is_left_to_it(twice: Settings) -> None:
-    before = Local(twice).versions()
+    before = OfflineCatalogue(twice).versions()
 
-    async def roll(live: LiveIndex) -> None:
-        await asyncio.to_thread(Local(twice).rollback)
+    async def roll(live: ActiveIndex) -> None:
+        await asyncio.to_thread(OfflineCatalogue(twice).rollback)
         assert live.manifest is not None
         assert live.manifest.version == before["current"]
         assert await live.refresh() is True

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee.index.types import Hit, Vector
+from matinee.index.types import Hit
 from matinee.items import Item
 from matinee.recommend.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
 from matinee.text.templates import Shared
+from matinee.vectors import Vector
 
 FILM = Item(
     kind="film",

@@ -9,14 +9,16 @@ import pytest
 import pytest_asyncio
 
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
-from matinee.index.active import LiveIndex
+from matinee.index.active import ActiveIndex
+from matinee.index.factory import open_store
 from matinee.index.item_vector import item_vector
-from matinee.index.types import Index, Vector, open_store
+from matinee.index.protocols import Index
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.embedder import Embedder
 from matinee.recommend.ranking import shared_facts
-from matinee.recommend.recommender import Answer, Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend.recommender import Call, Example, RankedItems, RecommendCall, Recommender, SearchCall
 from matinee.settings.tree import FactWeights, SearchSettings
+from matinee.vectors import Vector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,7 +51,7 @@ def films(local_graph: Any) -> dict[str, Item]:
 async def index(local_graph: Any, films: dict[str, Item], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Index]:
     settings = local_graph.local_settings(tmp_path_factory.mktemp("home"))
     await local_graph.build_index(settings, [*films.values(), *EXTRA])
-    live = LiveIndex(open_store(settings))
+    live = ActiveIndex(open_store(settings))
     await live.refresh()
     await live.delete(EXTRA[2].uid("demo"))
     yield live.get()
@@ -63,7 +65,7 @@ def recommender(index: Index) -> Recommender:
 
 @pytest.fixture(scope="module")
 def ask(recommender: Recommender) -> Any:
-    async def one(call: Call) -> Answer:
+    async def one(call: Call) -> RankedItems:
         [answer] = await recommender.answer([call])
         if isinstance(answer, MatineeError):
             raise answer
@@ -76,13 +78,13 @@ def liked(*names: str, **options: Any) -> RecommendCall:
     return RecommendCall(tuple(Example(title=name) for name in names), **options)
 
 
-def cards(answer: Answer) -> list[dict[str, Any]]:
+def cards(answer: RankedItems) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = orjson.loads(answer.items)
     assert len(found) == answer.count
     return found
 
 
-def titles(answer: Answer) -> list[str]:
+def titles(answer: RankedItems) -> list[str]:
     return [card["item"]["title"] for card in cards(answer)]
 
 
@@ -301,7 +303,7 @@ async def test_a_mixed_batch_equals_the_single_calls_and_a_bad_one_spoils_nothin
     answers = await recommender.answer(mixed)
     assert [isinstance(answer, MatineeError) for answer in answers] == [index in (0, 5, 6) for index in range(len(mixed))]
     singles = [await ask(call) for call in [*good, good[0]]]
-    assert [answer for answer in answers if isinstance(answer, Answer)] == singles
+    assert [answer for answer in answers if isinstance(answer, RankedItems)] == singles
 
 
 async def test_no_calls_get_no_answers(recommender: Recommender) -> None:
@@ -311,10 +313,10 @@ async def test_no_calls_get_no_answers(recommender: Recommender) -> None:
 async def test_ranking_is_offloaded_once_a_batch(index: Index) -> None:
     offloaded = 0
 
-    async def offload(work: Any) -> list[Answer]:
+    async def offload(work: Any) -> list[RankedItems]:
         nonlocal offloaded
         offloaded += 1
-        done: list[Answer] = work()
+        done: list[RankedItems] = work()
         return done
 
     recommender = Recommender(index, SearchSettings(), offload=offload)

@@ -11,7 +11,8 @@ from linear_time import LENGTH, Shape, is_linear
 
 from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, TooManyTitlesError
 from matinee.index.edge.store import EdgeStore
-from matinee.index.types import TEXT, TITLE, Index, Manifest, Point, item_payload, tombstone
+from matinee.index.protocols import Index
+from matinee.index.types import TEXT, TITLE, Manifest, Point, item_payload, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
 from matinee.recommend import titles

@@ -17,7 +17,7 @@ import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.models.enhancer import Description
-from matinee.recommend.recommender import Answer, RecommendCall, SearchCall
+from matinee.recommend.recommender import RankedItems, RecommendCall, SearchCall
 from serve.api import schemas
 from serve.api.errors import RequestError
 from serve.graph import messages
@@ -27,7 +27,7 @@ from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import MemorySink, Metrics
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
-ANSWER = Answer(b"[]", 0, "cosine")
+ANSWER = RankedItems(b"[]", 0, "cosine")
 
 
 class Parts:

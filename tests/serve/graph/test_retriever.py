@@ -20,9 +20,9 @@ from matinee.errors import (
     NotFoundError,
 )
 from matinee.index import active
-from matinee.index.types import open_store
+from matinee.index.factory import open_store
 from matinee.items import item_uid
-from matinee.recommend.recommender import Answer, Example, RecommendCall, SearchCall
+from matinee.recommend.recommender import Example, RankedItems, RecommendCall, SearchCall
 from serve.graph import messages, retriever
 from serve.graph.microbatch import timed
 from serve.graph.retriever import Retriever
@@ -81,11 +81,11 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
     answers = await bench.ask(
         like("Nosferatu", k=2), like("No Such Film"), messages.Fetch(("x",)), words, messages.Delete("x"), like("The Kid", k=1)
     )
-    assert isinstance(answers[0], Answer)
+    assert isinstance(answers[0], RankedItems)
     assert answers[0].count == 2
     assert isinstance(answers[1], NotFoundError)
     assert answers[2] == [None]
-    assert isinstance(answers[3], Answer)
+    assert isinstance(answers[3], RankedItems)
     assert answers[4] is None
     assert answers[5].likes[0]["title"] == "The Kid"
 
@@ -171,7 +171,7 @@ async def test_vectors_of_another_encoder_are_refused_alone(bench: Bench) -> Non
     await bench.start()
     call = RecommendCall((Example(title="The Kid"),), k=1)
     good, bad = await bench.ask(messages.Rank(call), messages.Rank(call, "f" * 64))
-    assert isinstance(good, Answer)
+    assert isinstance(good, RankedItems)
     assert isinstance(bad, FingerprintError)
     [write] = await bench.ask(messages.Write((), "f" * 64, "raw"))
     assert isinstance(write, FingerprintError)
@@ -204,7 +204,7 @@ async def test_a_store_that_fails_is_trouble_and_answers_go_on(bench: Bench, err
 
     await bench.until(in_trouble)
     [answer] = await bench.ask(like("The Kid", k=1))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, RankedItems)
     store.error = None
 
     async def well() -> bool:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from waiting import HANG_S
 
 from matinee.index.edge.index import EdgeIndex
-from matinee.index.types import Hit, Nearest
+from matinee.index.types import DenseQuery, Hit
 from serve.api.auth import new_key
 from serve.probe import queries
 from serve.probe.__main__ import app
@@ -146,7 +146,7 @@ def test_an_index_that_answers_approximately_is_held_against_exact_search(
     exactly = EdgeIndex._search
 
     def lossy(self: EdgeIndex, searches: Any) -> list[list[Hit]]:
-        lost = [isinstance(search.query, Nearest) and not search.exact for search in searches]
+        lost = [isinstance(search.query, DenseQuery) and not search.exact for search in searches]
         return [hits[::2] if less else hits for hits, less in zip(exactly(self, searches), lost, strict=True)]
 
     monkeypatch.setattr(EdgeIndex, "_search", lossy)

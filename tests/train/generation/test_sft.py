@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from matinee.models import backends, saved_model
-from matinee.models.backends import Writing
+from matinee.models.backends import GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
 from train.generation import bleu, lora, sft
@@ -45,7 +45,9 @@ def test_each_precision_trains_an_adapter_that_serves(tiny_base: Path, pairs_of_
     written = bleu.write(trainer.model, tokenizer, pairs[:2], 8, precision)
     backend = backends.load(tiny_base, tmp_path / "adapter", precision, models_dir=tmp_path)
     loaded = Enhancer(backend, EnhancerSettings(), model_digest="a", adapter_digest="b")
-    answers = backend.generate([loaded.prompt(pair.item) for pair in pairs[:2]], Writing(max_new_tokens=8, one_line=True, sentences=4))
+    answers = backend.generate(
+        [loaded.prompt(pair.item) for pair in pairs[:2]], GenerationOptions(max_new_tokens=8, one_line=True, sentences=4)
+    )
     # Letters are the whole of this model's prose.
     assert [answer.text.rstrip(". ") for answer in answers] == [text.rstrip(". ") for text in written]
 
@@ -59,7 +61,7 @@ def test_the_sizes_that_see_learn_with_their_eyes_shut(tiny_that_sees: Path, pai
     lora.export(tmp_path / "run" / "checkpoint-3", tmp_path / "adapter", str(tiny_that_sees))
     saved_model.check_adapter(tmp_path / "adapter", tiny_that_sees, str(tiny_that_sees))
     base, adapted = (
-        backends.load(tiny_that_sees, adapter, "bf16", models_dir=tmp_path).generate(["a b c"], Writing(max_new_tokens=12))
+        backends.load(tiny_that_sees, adapter, "bf16", models_dir=tmp_path).generate(["a b c"], GenerationOptions(max_new_tokens=12))
         for adapter in (None, tmp_path / "adapter")
     )
     assert base != adapted

@@ -12,9 +12,11 @@ from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.edge.store import EdgeStore
-from matinee.index.types import BM25, TEXT, Index, Manifest, Nearest, Point, Search, Sparse, tombstone
+from matinee.index.protocols import Index
+from matinee.index.types import BM25, TEXT, DenseQuery, Manifest, Point, Search, tombstone
 from matinee.items import ItemFilter
 from matinee.settings.tree import IndexSettings
+from matinee.vectors import Sparse
 
 COUNT, SIZE, K = 1500, 64, 10
 VECTORS = np.random.default_rng(0).standard_normal((COUNT, SIZE)).astype(np.float32)
@@ -49,7 +51,7 @@ async def built(path: Path, **settings: Any) -> Index:
 
 
 async def found(index: Index, *, exact: bool = False, filter: ItemFilter = ItemFilter()) -> list[list[str]]:
-    answers = await index.search([Search(Nearest(query), K, filter, exact=exact) for query in QUERIES])
+    answers = await index.search([Search(DenseQuery(query), K, filter, exact=exact) for query in QUERIES])
     return [[hit.id for hit in answer] for answer in answers]
 
 
@@ -91,10 +93,10 @@ async def test_writes_and_deletions_after_the_build(tmp_path: Path) -> None:
     index = await built(tmp_path, graph_from=1000)
     query = VECTORS[7]
     await index.upsert([point(COUNT, query) if number == COUNT else point(number) for number in (COUNT, 20)])
-    [hits] = await index.search([Search(Nearest(query), 2)])
+    [hits] = await index.search([Search(DenseQuery(query), 2)])
     assert {hit.id for hit in hits} == {uid(7), uid(COUNT)}
     await index.upsert([tombstone(uid(7), revision=COUNT + 1), point(COUNT, -query)])
-    [hits] = await index.search([Search(Nearest(query), COUNT)])
+    [hits] = await index.search([Search(DenseQuery(query), COUNT)])
     assert uid(7) not in {hit.id for hit in hits}
     assert hits[0].id != uid(COUNT)
     assert await index.count() == COUNT

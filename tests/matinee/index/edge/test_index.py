@@ -17,8 +17,9 @@ from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableE
 from matinee.index.edge import files
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.edge.store import EdgeStore
+from matinee.index.factory import open_store
 from matinee.index.qdrant.index import QdrantStore
-from matinee.index.types import TEXT, Manifest, Nearest, Point, Search, open_store
+from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
 from matinee.settings.tree import IndexSettings, Settings
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
@@ -203,7 +204,7 @@ async def test_the_engine_still_speaks_so(store: EdgeStore, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="dimension"):
         await index.upsert([Point(points(1)[0].id, {}, {TEXT: np.ones(3, dtype=np.float32)})])
     with pytest.raises(ValueError, match="dimension"):
-        await index.search([Search(Nearest(np.ones(3, dtype=np.float32)), 1)])
+        await index.search([Search(DenseQuery(np.ones(3, dtype=np.float32)), 1)])
     # Past the version's own lock, the engine's: what a foreign program with the shard open would meet.
     (tmp_path / "index/v1/LOCK").unlink()
     with pytest.raises(IndexLockedError):
@@ -214,7 +215,7 @@ async def test_the_engine_still_speaks_so(store: EdgeStore, tmp_path: Path) -> N
 async def test_close_lets_running_calls_end_and_refuses_later_ones(store: EdgeStore) -> None:
     index = await store.create(manifest())
     await index.upsert(points(500))
-    running = [asyncio.create_task(index.search([Search(Nearest(np.ones(4, dtype=np.float32)), 5)])) for _ in range(8)]
+    running = [asyncio.create_task(index.search([Search(DenseQuery(np.ones(4, dtype=np.float32)), 5)])) for _ in range(8)]
     await asyncio.sleep(0)
     await index.close()
     assert [len(hits[0]) for hits in await asyncio.gather(*running)] == [5] * 8

@@ -15,11 +15,11 @@ from qdrant_client import AsyncQdrantClient, models
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.qdrant import query
 from matinee.index.qdrant.index import QdrantIndex, QdrantStore
-from matinee.index.types import TEXT, Manifest, Nearest, Point, Search
+from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
 from matinee.settings.tree import IndexSettings
 
 MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
-SEARCH = [Search(Nearest(np.ones(4, dtype=np.float32)), 3)]
+SEARCH = [Search(DenseQuery(np.ones(4, dtype=np.float32)), 3)]
 
 
 def settings(url: str, **given: object) -> IndexSettings:

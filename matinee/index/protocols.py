@@ -1,0 +1,112 @@
+"""What an engine offers: an open index version (`Index`) and the versions of one catalogue (`IndexStore`).
+
+Two engines implement both: `edge` and `qdrant`.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from matinee.index.types import Hit, Manifest, Point, Search
+from matinee.items import ItemFilter
+
+
+class Index(Protocol):
+    """One open version. All calls are coroutines, so that neither engine blocks an event loop.
+
+    Raises `IndexUnavailableError` when the engine can't answer in time, `IndexLockedError` when another process holds the path.
+    """
+
+    manifest: Manifest
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """The hits of each search, best first; deleted points never appear."""
+        ...
+
+    async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
+        """The stored points, tombstones included, in the order of `ids`; None where there is none."""
+        ...
+
+    async def scroll(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        filter: ItemFilter = ItemFilter(),
+        since: int = 0,
+        origin: str | None = None,
+        deleted: bool = False,
+        pending: bool = False,
+        vectors: bool = False,
+    ) -> tuple[list[Hit], str | None]:
+        """A page of points by id, and the cursor of the next page (None at the end).
+
+        `since` keeps revisions above it, `origin` file or api ones; tombstones only where `deleted` is true (then beside the others);
+        `pending` keeps those whose background work is not done.
+        """
+        ...
+
+    async def points(self, ids: Sequence[str]) -> list[Point]:
+        """Whole points with all their vectors, to be copied into another version; unknown ids are left out."""
+        ...
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, replacing those of the same id; durable when it returns."""
+        ...
+
+    async def count(self, filter: ItemFilter = ItemFilter()) -> int:
+        """How many live (not deleted) points pass the filter, exactly."""
+        ...
+
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
+        """The most frequent values of a keyword field (`kind`, `genres`, `language`) with their counts, deleted points left out."""
+        ...
+
+    async def max_revision(self) -> int:
+        """The highest revision of any point, 0 when empty."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class IndexStore(Protocol):
+    """The versions of one catalogue."""
+
+    async def versions(self) -> list[Manifest]:
+        """All finished versions, newest first."""
+        ...
+
+    async def current(self) -> Manifest | None: ...
+
+    async def previous(self) -> Manifest | None:
+        """The version that `rollback` would go back to."""
+        ...
+
+    async def create(self, manifest: Manifest) -> Index:
+        """A new, empty, writable version aside; the leftovers of an earlier unfinished build of that name are removed."""
+        ...
+
+    async def finish(self, manifest: Manifest) -> None:
+        """Mark a build as complete. The index must have been closed (embedded engine)."""
+        ...
+
+    async def open(self, version: str) -> Index:
+        """Raises `IndexAbsentError` for a version that does not exist or is unfinished."""
+        ...
+
+    async def switch(self, version: str) -> None:
+        """Make a finished version current in one step; the one before is kept for rollback."""
+        ...
+
+    async def rollback(self) -> Manifest:
+        """Make the previous version current again; raises `IndexAbsentError` when there is none."""
+        ...
+
+    async def prune(self, keep: int) -> list[str]:
+        """Delete unfinished builds and all but the newest `keep` versions; the current and the previous one always stay."""
+        ...
+
+    async def close(self) -> None: ...
