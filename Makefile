@@ -3,12 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
-# Where an image sets it, each of the many processes would compile torch anew.
-unexport PYTHONDONTWRITEBYTECODE
-
-PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
-
-.PHONY: demo test test-all check observe bench format lock clean
+.PHONY: demo test test-all check observe bench format generate lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
@@ -35,6 +30,9 @@ bench: $(VENV)/.ready-dev  ## beside a peer: make bench CATALOGUE=films.csv QUER
 format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+generate: $(VENV)/.ready-dev  ## write every committed file that is made from code
+	$(VENV)/bin/python generate.py
 
 lock: $(VENV)/.ready-dev  ## write down what is installed
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > requirements.lock

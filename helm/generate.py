@@ -1,26 +1,36 @@
-"""Make `values.schema.json` and the README's table from the comments in `values.yaml` and from the settings tree.
-
-    python helm/generate.py           # writes both
-    python helm/generate.py --check   # exits 1 where they differ from what it would write
+"""The chart's generated files: `values.schema.json`, the README's table, the comments below `settings` in `values.yaml`.
 
 A comment above a key is `(TYPE) meaning`: section, settings, string, bool, int, number, quantity, map, object, list, `list string`,
-`enum a|b`; numbers may carry bounds (`int >=1 <=9`). Below `settings` the types of `matinee.settings.tree` hold. Does not read templates.
+`enum a|b`; numbers may carry bounds (`int >=1 <=9`). Below `settings` types and meanings come from `matinee.settings.tree`, with what is
+only true of the chart (`NOTES`) behind them. Does not read templates.
 """
 
+import inspect
 import json
 import re
-import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from matinee.settings.tree import Settings
 
 CHART = Path(__file__).parent / "matinee"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
+
+NOTES = {
+    "profile": "every setting below is passed as well, so it changes nothing here",
+    "home": "here the mount path of the models' volume",
+    "index.url": "null is the bundled one",
+    "tracing.endpoint": "networkPolicy.egress must let it be reached",
+}
+"""Setting -> what is true of it in the chart alone."""
+_WIDTH = 138
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][\w]*):")
 _COMMENT = re.compile(r"^ *# (?P<text>.*)$")
@@ -62,6 +72,55 @@ def _at(tree: Any, path: list[str]) -> Any:
     for key in path:
         tree = tree[key]
     return tree
+
+
+def with_setting_comments(text: str) -> str:
+    """`values.yaml` with the comments below `settings` made from the settings tree."""
+    lines: list[str] = []
+    path: list[str] = []
+    for line in text.splitlines():
+        match = _KEY.match(line)
+        if match is not None:
+            path = [*path[: len(match["indent"]) // 2], match["key"]]
+            if path[0] == "settings" and len(path) > 1:
+                while lines and _COMMENT.match(lines[-1]):
+                    lines.pop()
+                lines += textwrap.wrap(
+                    _setting_comment(path[1:]), _WIDTH, initial_indent=f"{match['indent']}# ", subsequent_indent=f"{match['indent']}# "
+                )
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _setting_comment(path: list[str]) -> str:
+    model: type[BaseModel] = Settings
+    for key in path[:-1]:
+        model = _section_of(model.model_fields[key]) or model
+    field = model.model_fields[path[-1]]
+    section = _section_of(field)
+    meaning = _first_line(section) if section else field.description
+    note = NOTES.get(".".join(path))
+    return f"({'section' if section else _kind(field.annotation)}) {meaning}" + (f"; {note}" if note else "")
+
+
+def _first_line(section: type[BaseModel]) -> str:
+    line = inspect.cleandoc(section.__doc__ or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _kind(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"enum {'|'.join(map(str, get_args(annotation)))}"
+    if isinstance(annotation, type):
+        return {bool: "bool", int: "int", float: "number"}.get(annotation, "string")
+    if get_origin(annotation) is tuple:
+        return "list"
+    return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
 
 
 def schema(values: list[Value]) -> dict[str, Any]:
@@ -114,7 +173,7 @@ def _plain(node: Any) -> Any:
         return node
     kept = {}
     for key, value in node.items():
-        if key in ("default", "title", "format", "writeOnly", "description") and not isinstance(value, dict):
+        if key in ("default", "title", "format", "writeOnly") and not isinstance(value, dict):
             continue
         if key == "default" or (key == "title" and isinstance(value, str)):
             continue
@@ -134,25 +193,13 @@ def table(values: list[Value]) -> str:
 
 def files() -> dict[Path, str]:
     """What the generated files should hold."""
-    values = list(read_values((CHART / "values.yaml").read_text(encoding="utf-8")))
+    text = with_setting_comments((CHART / "values.yaml").read_text(encoding="utf-8"))
+    values = list(read_values(text))
     readme = CHART / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     return {
+        CHART / "values.yaml": text,
         CHART / "values.schema.json": json.dumps(schema(values), indent=1) + "\n",
         readme: f"{before}{BEGIN}\n{table(values)}\n{END}{after}",
     }
-
-
-def main() -> None:
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit(f"stale: {', '.join(map(str, stale))}: run python helm/generate.py")
-        return
-    for path, text in files().items():
-        path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

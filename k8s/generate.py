@@ -1,11 +1,5 @@
-"""Write the RayJobs of `k8s/jobs`: one manifest, whose jobs differ in a line or two. They are committed, so nobody needs this to run one.
+"""The RayJobs of `k8s/jobs`: one manifest, whose jobs differ in a line or two. `k8s/jobs/base.yaml` is written by hand."""
 
-    python k8s/generate.py [--check]        # --check: say what is not as it would be written, with exit code 1
-
-`k8s/jobs/base.yaml` is written by hand.
-"""
-
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -247,17 +241,6 @@ def manifest(job: Job) -> str:
     )
 
 
-def main() -> int:
-    wanted = {JOBS / f"{job.name}.yaml": manifest(job) for job in ALL}
-    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    if "--check" not in sys.argv:
-        for path in stale:
-            path.write_text(wanted[path], encoding="utf-8")
-        return 0
-    for path in stale:
-        sys.stderr.write(f"{path.relative_to(JOBS.parents[1])} is not what `python k8s/generate.py` writes\n")
-    return 1 if stale else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def files() -> dict[Path, str]:
+    """What the generated files should hold."""
+    return {JOBS / f"{job.name}.yaml": manifest(job) for job in ALL}

@@ -21,7 +21,7 @@ from matinee.client.http import probe_file, read_living
 from matinee.errors import MatineeError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from observability.__main__ import PLAIN
+from observability.files import PLAIN
 from observability.prometheus import PrometheusError, running
 from observability.queries import FOLDER
 

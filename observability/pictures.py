@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from rich.console import Console
 
-from observability.__main__ import BOARDS
+from observability.files import BOARDS
 from observability.panels import COLUMNS
 from observability.prometheus import Prometheus, PrometheusError, Series
 from observability.queries import RATE_INTERVAL, Panel, named, panels

@@ -10,16 +10,10 @@ import pytest
 from typer.main import get_command
 
 from matinee.cli.main import app
-from matinee.settings.reference import page
 from serve.telemetry.metrics import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_settings_page_is_current() -> None:
-    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert written == page(), "run `python -m matinee.settings.reference > docs/settings.md`"
 
 
 def test_the_readme_lists_every_metric() -> None:

@@ -14,17 +14,19 @@ class Part(BaseModel):
 
 
 class Deployment(Part):
-    """How many replicas of one deployment run, what each takes, and how much may wait for it."""
+    """Replicas and limits of one deployment."""
 
-    min_replicas: Annotated[int, Field(ge=1)] = 1
-    max_replicas: Positive = 1
-    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
-    max_ongoing_requests: Positive = 64
-    max_queued_requests: Positive = 256
-    num_cpus: Share = 0.1
-    num_gpus: Share = 0
-    upscale_delay_s: Annotated[float, Field(ge=0)] = 10
-    downscale_delay_s: Annotated[float, Field(ge=0)] = 300
+    min_replicas: Positive = Field(1, description="replicas that always run")
+    max_replicas: Positive = Field(1, description="most replicas that autoscaling starts; 1 for the index on the engine edge")
+    target_ongoing_requests: float = Field(16, gt=0, description="requests under way in each replica that autoscaling aims at")
+    max_ongoing_requests: Positive = Field(64, description="most requests that a replica takes at once")
+    max_queued_requests: Positive = Field(
+        256, description="most requests that wait for a replica at each caller; further ones get 503 with Retry-After"
+    )
+    num_cpus: Share = Field(0.1, description="CPUs that Ray reserves for a replica")
+    num_gpus: Share = Field(0, description="GPUs, or the share of one, that Ray reserves for a replica")
+    upscale_delay_s: float = Field(10, ge=0, description="seconds of load before a replica is added")
+    downscale_delay_s: float = Field(300, ge=0, description="seconds of low load before a replica is removed")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

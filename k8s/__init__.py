@@ -1,0 +1,1 @@
+"""Prerequisites, RayJobs and runbooks for a cluster, and what generates the jobs."""

@@ -1,0 +1,33 @@
+"""Committed files that are made from code are as `make generate` writes them, and every setting says what it does."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from generate import files
+from matinee.settings.tree import Settings
+
+ROOT = Path(__file__).parents[1]
+GENERATED = files()
+
+
+@pytest.mark.parametrize("path", sorted(GENERATED), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_generated_file_is_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == GENERATED[path], "run `make generate`"
+
+
+def undescribed(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Settings without a description, sections without a docstring."""
+    missing = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            missing += undescribed(kind, f"{prefix}{name}.") + ([] if kind.__doc__ else [f"{prefix}{name}"])
+        elif not field.description:
+            missing.append(f"{prefix}{name}")
+    return missing
+
+
+def test_every_setting_has_a_description() -> None:
+    assert undescribed(Settings) == []
