@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,3 +38,47 @@ def test_the_readmes_jobs_take_what_it_gives_them(line: str) -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_the_readme_links_to_files_that_exist(target: str) -> None:
     assert "://" in target or (ROOT / target).exists()
+
+
+TEXTS = sorted(path for pattern in ("*.md", "docs/*.md", "k8s/**/*.md", "helm/matinee/*.md") for path in ROOT.glob(pattern))
+CODE = sorted(
+    path for folder in ("matinee", "serve", "train", "bench", "observability", "helm", "k8s") for path in (ROOT / folder).rglob("*.py")
+)
+# `matinee.models.convert` or `matinee.models.convert.once`, with or without `python -m` in front.
+_MODULE = re.compile(
+    r"`(?:python -m )?((?:matinee|serve|train|bench|observability)(?:\.[a-z]\w*)+)(?!\w|\.[A-Za-z])(?<!\.jsonl)[^`\n]{0,200}`"
+)
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def resolves(dotted: str) -> bool:
+    """Whether it names a module, or an attribute (of an attribute) of one."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        if not (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):
+            continue
+        with warnings.catch_warnings():
+            # Ray's own, at its first import.
+            warnings.simplefilter("ignore")
+            found: Any = import_module(".".join(parts[:length]))
+        for name in parts[length:]:
+            found = getattr(found, name, None)
+            if found is None:
+                return False
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_that_a_text_names_exists(path: Path) -> None:
+    named = set(_MODULE.findall(path.read_text(encoding="utf-8")))
+    assert not sorted(dotted for dotted in named if not resolves(dotted))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    targets = {
+        target for target in _LINK.findall(path.read_text(encoding="utf-8")) if "://" not in target and not target.startswith("mailto:")
+    }
+    assert not sorted(target for target in targets if not (path.parent / target).exists())
