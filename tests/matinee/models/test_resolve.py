@@ -1,4 +1,4 @@
-"""`matinee.models.weights` and `matinee.models.convert`: names to folders, refusals, digests, building once."""
+"""Models by name, saved models and conversions: names to folders, refusals, digests, building once."""
 
 import importlib.metadata
 import json
@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from waiting import HANG_S
 
 from matinee.errors import ModelError
-from matinee.models import convert, resolve, saved_model, weights
+from matinee.models import convert, resolve, saved_model
 
 
 def make_model(folder: Path, *, width: int = 8) -> Path:
@@ -177,7 +177,7 @@ def test_the_digest_is_of_the_contents_alone(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_large_model_is_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(tmp_path / "model")
-    monkeypatch.setattr(weights, "_SIDECAR_FROM", 0)
+    monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
     first = saved_model.digest(model)
     with monkeypatch.context() as patch:
         patch.setattr(convert, "sha256", lambda path: pytest.fail("hashed again"))
