@@ -98,12 +98,12 @@ class ArtifactStore:
             raise ModelError(
                 f"{folder} holds {', '.join(odd)}, which artifacts don't carry: remove it, or save the model in safetensors form"
             )
-        files = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=files.sha256(p)) for p in paths}
+        entries = {p.relative_to(folder).as_posix(): FileEntry(size=p.stat().st_size, sha256=files.sha256(p)) for p in paths}
         kind: Literal["model", "adapter"] = "adapter" if saved_model.is_adapter(folder) else "model"
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = ModelManifest(digest=digest, kind=kind, created=created, origin=origin, files=files)
+        manifest = ModelManifest(digest=digest, kind=kind, created=created, origin=origin, files=entries)
         try:
-            for name in files:
+            for name in entries:
                 target = f"{self._root}/{digest}/files/{name}"
                 self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._fs.put_file(str(folder / name), target)
