@@ -1,6 +1,6 @@
 """The errors that Matinee explains to its users, each with the code of the API's envelope and the exit code of the CLI.
 
-Does not know HTTP or the terminal: `serve.api.errors` and `matinee.cli.main` map these once each.
+Does not know HTTP or the terminal: `serve.api.errors` and `matinee.cli.errors` map these once each.
 """
 
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
+from matinee.cli.errors import explain_errors
 from matinee.client.http import probe_file, read_living
-from matinee.errors import MatineeError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from observability.files import PLAIN
@@ -38,11 +38,8 @@ def main(port: Annotated[int, typer.Option(min=1, max=65_535, help="of Prometheu
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    try:
+    with explain_errors(PrometheusError):
         observe(load_settings(), port, stop)
-    except (MatineeError, PrometheusError) as error:
-        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 def observe(settings: Settings, port: int, stop: threading.Event) -> None:

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from rich.console import Console
 
+from matinee.cli.errors import explain_errors
 from observability.files import BOARDS
 from observability.panels import COLUMNS
 from observability.prometheus import Prometheus, PrometheusError, Series
@@ -40,14 +41,11 @@ def main(
     minutes: Annotated[float, typer.Option(min=1, help="how far back")] = 10,
 ) -> None:
     source = Prometheus(prometheus)
-    try:
+    with explain_errors(PrometheusError, OSError):
         for board in BOARDS:
             path = folder / file_name(board.UID)
             draw(board.UID, board.TITLE, source, minutes * 60, path)
             console.print(f"{path}", highlight=False)
-    except (PrometheusError, OSError) as error:
-        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 def file_name(uid: str) -> str:

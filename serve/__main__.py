@@ -25,6 +25,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from matinee.cli.errors import explain_errors
 from matinee.client.http import announced
 from matinee.errors import MatineeError, SettingsError
 from matinee.events import check_uri
@@ -54,23 +55,20 @@ def start(
     """Start the graph and wait until it is stopped."""
     if context.invoked_subcommand is not None:
         return
-    try:
+    with explain_errors():
         flags = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
         run(load_settings(flags={"serving": flags}), metrics_port=metrics_port)
-    except MatineeError as error:
-        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
 
 
 @app.command()
+@explain_errors()
 def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {', '.join(SCOPES)}")] = ["read"]) -> None:  # noqa: B006
     """Print a new API key, once, and the entry for `serving.keys` that admits it."""
     from serve.api.auth import new_key
 
     unknown = set(scope) - set(SCOPES)
     if unknown:
-        console.print(f"[red]error[/]: unknown scope {', '.join(sorted(unknown))}: use {', '.join(SCOPES)}")
-        raise typer.Exit(2)
+        raise SettingsError(f"unknown scope {', '.join(sorted(unknown))}: use {', '.join(SCOPES)}")
     secret, entry = new_key(name, tuple(s for s in SCOPES if s in scope))
     sys.stdout.write(f"key (shown once): {secret}\nserving.keys entry: {entry.model_dump_json()}\n")
 
@@ -78,12 +76,9 @@ def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {
 @app.command()
 def check() -> None:
     """Check the settings, and fetch and verify the models they name: what a pod does before it serves. Prints what it did."""
-    try:
+    with explain_errors():
         settings = load_settings()
         _check(settings, index=False)
-    except MatineeError as error:
-        console.print(f"[red]error[/]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
     console.print(f"settings and models are complete: catalogue {settings.catalogue}", highlight=False)
 
 

@@ -31,9 +31,10 @@ from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
+from matinee.cli.errors import explain_errors
 from matinee.client.http import Client, ServerError
 from matinee.client.models import Patience, RemoteEmbedder, RemoteEnhancer, connect
-from matinee.errors import MatineeError, SettingsError, SourceError
+from matinee.errors import SettingsError, SourceError
 from matinee.index.build import Build, Outcome, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item
@@ -88,22 +89,20 @@ def main(
     Items written through the API are kept. Rows that can't be used go to NAME.rejects.jsonl, with line and reason.
     """
     try:
-        flags = {"catalogue": catalogue} if catalogue else {}
-        settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
-        reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
-        given = _given(settings, descriptions, demo_films)
-        start = time.perf_counter()
-        server = Client(url, key=key) if url else None
-        if via == "api":
-            live = Live(server or Client.running(settings, key=key), key, Patience(patience))
-            outcome = ingest_via_api(settings, reader, live, replace=replace, bundled=demo_films, given=given)
-        else:
-            live = Live(server, key, Patience(patience))
-            outcome = asyncio.run(ingest(settings, reader, live, replace=replace, bundled=demo_films, given=given))
-        _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
-    except MatineeError as error:
-        console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
+        with explain_errors():
+            flags = {"catalogue": catalogue} if catalogue else {}
+            settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
+            reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
+            given = _given(settings, descriptions, demo_films)
+            start = time.perf_counter()
+            server = Client(url, key=key) if url else None
+            if via == "api":
+                live = Live(server or Client.running(settings, key=key), key, Patience(patience))
+                outcome = ingest_via_api(settings, reader, live, replace=replace, bundled=demo_films, given=given)
+            else:
+                live = Live(server, key, Patience(patience))
+                outcome = asyncio.run(ingest(settings, reader, live, replace=replace, bundled=demo_films, given=given))
+            _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
     except KeyboardInterrupt:
         console.print("interrupted: the old index goes on serving; run the same command again to complete")
         raise typer.Exit(130) from None

@@ -11,17 +11,34 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
-from matinee import demo
+from matinee import demo as films
+from matinee.cli.errors import explain_errors
+from matinee.cli.output import err
 from matinee.client.http import Client, read_server_file
 from matinee.errors import MatineeError
 from matinee.index.factory import open_store
 from matinee.models import resolve
+from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 
 _READY_S = 300
+
+
+@explain_errors()
+def demo(
+    port: Annotated[int | None, typer.Option(help="port of the page and the API; by default 8000, or a free one")] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="also export metrics on loopback ports and run the recall probe")] = False,
+) -> None:
+    """Everything at once: fetch the models, ingest the bundled films, serve them, and say where to look. Ctrl-C stops it.
+
+    [dim]matinee demo --port 9000[/]
+    """
+    run(load_settings(flags={"catalogue": "demo"}), port, err, metrics=metrics)
 
 
 def run(settings: Settings, port: int | None, console: Console, *, metrics: bool = False) -> None:
@@ -75,7 +92,7 @@ async def _has_films(settings: Settings) -> bool:
         current = await store.current()
     finally:
         await store.close()
-    return current is not None and current.source == demo.source() and current.recipe == settings.index.recipe
+    return current is not None and current.source == films.source() and current.recipe == settings.index.recipe
 
 
 def _free_port(host: str, wanted: int) -> int:

@@ -1,6 +1,7 @@
 """`matinee evalset make`: an evaluation set out of a user's own events, or of a field that is kept out of the embedded text.
 
-Labels that come from the embedded text reward a model for finding its own text again, so this makes none of those. Logic is in `evalsets`.
+Labels that come from the embedded text reward a model for finding its own text again, so this makes none of those.
+The sets are made in `evaluation.query_sets`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from matinee.errors import MatineeError, SettingsError, SourceError
+from matinee.cli.errors import explain_errors
+from matinee.cli.output import err
+from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.events import with_impressions
 
 evalset_app = typer.Typer(no_args_is_help=True, help="Evaluation sets of your own: from events, or from a field.")
-err = Console(stderr=True)
 
 _USER, _ITEM, _TEXT = ("user", "user_id"), ("item", "item_id", "id"), ("text", "query")
 _LIKED = (None, "like", "liked")
@@ -30,6 +31,7 @@ def evalset() -> None:
 
 
 @evalset_app.command("make")
+@explain_errors()
 def make(
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare: items and their split")],
     out: Annotated[Path, typer.Option(help="folder of sets; the new one is a folder in it")] = Path("work/sets"),
@@ -45,14 +47,10 @@ def make(
 
     [dim]matinee evalset make work/prepared --likes likes.jsonl --out work/sets[/]
     """
-    try:
-        name, counts = _make(prepared, out, likes, clicks, field, least)
-    except MatineeError as error:
-        err.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    told = ", ".join(f"{count} {split}" for split, count in counts.items())
+    name, counts = _make(prepared, out, likes, clicks, field, least)
+    sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
     after = f"python -m train.evaluate {prepared} --sets {out}"
-    err.print(f"{escape(str(out / name))}: {told} queries; next: [bold]{escape(after)}[/]", soft_wrap=True)
+    err.print(f"{escape(str(out / name))}: {sizes} queries; next: [bold]{escape(after)}[/]", soft_wrap=True)
 
 
 def _make(
@@ -85,7 +83,7 @@ def _events(uri: str, entries: Sequence[Entry], who: tuple[str, ...], wanted: tu
         if catalogue is not None and all(event.get(name) is None for name in who):
             continue
         try:
-            asked, item = _cell(event, who), _cell(event, _ITEM)
+            key, item = _cell(event, who), _cell(event, _ITEM)
         except KeyError as error:
             raise SourceError(f"{where}: {error}: each line is a JSON object with {who[0]} and item") from None
         if catalogue is not None:
@@ -93,7 +91,7 @@ def _events(uri: str, entries: Sequence[Entry], who: tuple[str, ...], wanted: tu
             if catalogue not in ids:
                 ids[catalogue] = {entry.item.uid(catalogue): entry.id for entry in entries}
             item = ids[catalogue].get(item, item)
-        yield asked, item
+        yield key, item
 
 
 def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from matinee.cli.errors import explain_errors
 from matinee.client.http import announced, probe_file, read_server_file
-from matinee.errors import MatineeError, SettingsError
+from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.probe.client import ProbeClient
@@ -51,7 +52,7 @@ def main(
     queries: Annotated[Path | None, typer.Option(help="a BEIR folder, or a folder of them (probe.queries)")] = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65_535, help="0 takes a free one (probe.metrics_port)")] = None,
 ) -> None:
-    try:
+    with explain_errors(exit_code=UNUSABLE):
         if min_recall is not None and not once:
             raise SettingsError("--min-recall judges one round: add --once")
         flags = {"url": url, "queries": queries, "metrics_port": metrics_port}
@@ -60,9 +61,6 @@ def main(
             code = judge(*asyncio.run(_once(settings)), min_recall=min_recall, max_unknown=max_unknown)
             raise typer.Exit(code)
         _serve(settings)
-    except MatineeError as error:
-        console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(UNUSABLE) from None
 
 
 def target(settings: Settings) -> str:

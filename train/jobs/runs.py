@@ -16,9 +16,9 @@ from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from matinee.errors import MatineeError, SourceError
+from matinee.cli.errors import explain_errors
+from matinee.errors import SourceError
 from matinee.files import sha256, write_atomically
 
 P = ParamSpec("P")
@@ -129,10 +129,8 @@ def explained(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
-        except MatineeError as error:
-            console.print(f"[red]error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
+            with explain_errors():
+                command(*args, **kwargs)
         except KeyboardInterrupt:
             console.print("interrupted: run the same command again to go on")
             raise typer.Exit(130) from None

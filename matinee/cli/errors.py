@@ -1,0 +1,36 @@
+"""How a command ends on an error: the message on stderr, and an exit code. One place for `matinee`, `serve`, `train` and `observability`.
+
+Does not catch bugs: an error that nobody explains keeps its traceback.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from matinee.errors import MatineeError
+
+
+@contextmanager
+def explain_errors(*others: type[Exception], exit_code: int | None = None) -> Iterator[None]:
+    """Print a `MatineeError`, or one of `others`, and exit with its own code or `exit_code`. Also a decorator of a command."""
+    explained: tuple[type[Exception], ...] = (MatineeError, *others)
+    try:
+        yield
+    except explained as error:
+        print_error(error)
+        raise typer.Exit(getattr(error, "exit_code", 1) if exit_code is None else exit_code) from None
+
+
+def print_error(error: Exception) -> None:
+    """The message, and below it the items that an ambiguous title may mean."""
+    # A message may hold brackets (a title, a path, an IPv6 address), which rich would take for markup.
+    lines = [f"[red]error[/]: {escape(str(error))}"]
+    for candidate in getattr(error, "candidates", ()):
+        year = f" ({candidate['year']})" if candidate.get("year") else ""
+        lines.append(escape(f"  {candidate['title']}{year}  {candidate['id']}"))
+    console = Console(stderr=True)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,190 @@
+"""`matinee search`, `recommend`, `describe` and `info`: a live server answers them, or the index of this machine does.
+
+Does not rank: that is `matinee.recommend`.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from matinee.cli.errors import explain_errors
+from matinee.cli.output import Json, err, out, print_json
+from matinee.client.http import Client
+from matinee.items import ItemFilter, Range
+from matinee.recommend.offline import OfflineCatalogue
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Mode, Settings
+
+K = Annotated[int, typer.Option("-k", min=1, max=1000, help="how many items")]
+Genres = Annotated[list[str] | None, typer.Option("--genre", help="only items of this genre; repeatable: any of them")]
+Since = Annotated[int | None, typer.Option("--from", metavar="YEAR", help="only from this year on")]
+Until = Annotated[int | None, typer.Option("--to", metavar="YEAR", help="only up to this year")]
+Language = Annotated[list[str] | None, typer.Option("--language", help="only this language, e.g. fr; repeatable")]
+Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
+Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
+Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="its API key", show_envvar=True)]
+
+
+@explain_errors()
+def search(
+    text: Annotated[str, typer.Argument(help="what you look for, in your own words")],
+    mode: Annotated[str | None, typer.Option(help="dense (meaning), sparse (words) or hybrid (both)")] = None,
+    k: K = 10,
+    genre: Genres = None,
+    since: Since = None,
+    until: Until = None,
+    language: Language = None,
+    diversity: Diversity = 0.0,
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Find items by words or meaning.
+
+    [dim]matinee search "a heist inside dreams" --from 2000[/]
+    """
+    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language), _mode(mode)
+    _require(text, "TEXT")
+    server = _server(settings, url, key)
+    if server is None:
+        answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
+    else:
+        body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
+        answer = server.post("/v1/search", body | ({"mode": search_mode} if search_mode else {}))
+    _show(answer, as_json)
+
+
+@explain_errors()
+def recommend(
+    likes: Annotated[list[str] | None, typer.Argument(help="titles or ids that you like; typos are forgiven")] = None,
+    dislike: Annotated[list[str] | None, typer.Option("--dislike", help="a title you don't like; repeatable")] = None,
+    text: Annotated[str | None, typer.Option(help="what you are in the mood for")] = None,
+    k: K = 10,
+    genre: Genres = None,
+    since: Since = None,
+    until: Until = None,
+    language: Language = None,
+    diversity: Diversity = 0.0,
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Recommend items to someone who likes these.
+
+    [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
+    """
+    settings, filter = load_settings(), _filter(genre, since, until, language)
+    for title in (*(likes or []), *(dislike or [])):
+        _require(title, "a title")
+    server = _server(settings, url, key)
+    if server is None:
+        answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
+    else:
+        body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
+        answer = server.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json"), "text": text})
+    _show(answer, as_json)
+
+
+@explain_errors()
+def describe(
+    title: Annotated[str, typer.Argument(help="an item of the catalogue, by title")],
+    as_json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Let the enhancer write a description of an item, checked against its metadata.
+
+    [dim]matinee describe Inception[/]
+    """
+    settings = load_settings()
+    server = _server(settings, url, key)
+    if server is None:
+        with err.status("loading the enhancer"):
+            answer = OfflineCatalogue(settings).describe(title)
+    else:
+        item = server.post("/v1/recommend", {"likes": [title], "k": 1, "explain": False})["likes"][0]
+        answer = server.post("/v1/describe", {"id": item["id"]})
+    if as_json:
+        print_json(answer)
+        return
+    out.print(escape(answer["description"]), highlight=False)
+    if answer["marked"]:
+        err.print(escape(f"marked: {'; '.join(answer['violations'])}"), highlight=False)
+
+
+@explain_errors()
+def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
+    """What runs or lies here: server, index version, models, limits, what is degraded.
+
+    [dim]matinee info --json[/]
+    """
+    settings = load_settings()
+    server = _server(settings, url, key)
+    answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
+    if as_json:
+        print_json(answer)
+        return
+    table = Table(show_header=False)
+    for name, value in _flat(answer):
+        table.add_row(name, escape(value))
+    out.print(table)
+    if answer["index"] is None and not answer.get("index_trouble"):
+        err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
+
+
+def _server(settings: Settings, url: str | None, key: str | None) -> Client | None:
+    server = Client(url, key=key) if url else Client.running(settings, key=key)
+    return server if url or (server is not None and server.serves(settings.catalogue)) else None
+
+
+def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
+    try:
+        year = Range(gte=since, lte=until) if since is not None or until is not None else None
+        return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = {"genres": "--genre: ", "language": "--language: "}.get(str(next(iter(problem["loc"]), "")), "")
+        raise typer.BadParameter(where + problem["msg"].removeprefix("Value error, ")) from None
+
+
+def _require(text: str, name: str) -> None:
+    if not text.strip():
+        raise typer.BadParameter(f"{name} is empty")
+
+
+def _mode(mode: str | None) -> Mode | None:
+    match mode:
+        case None | "dense" | "sparse" | "hybrid":
+            return mode
+    raise typer.BadParameter(f"{mode!r}: use dense, sparse or hybrid")
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    if not answer["items"]:
+        err.print("nothing found: relax the filters, or ask for something else")
+        return
+    table = Table("", "title", "year", "genres", answer["score_type"], show_lines=any("reason" in card for card in answer["items"]))
+    for rank, card in enumerate(answer["items"], 1):
+        item = card["item"]
+        title, genres = escape(item["title"]), escape(", ".join(item.get("genres", [])))
+        if "reason" in card:
+            title += f"\n[dim]{escape(card['reason'])}[/]"
+        table.add_row(str(rank), title, str(item.get("year", "")), genres, f"{card['score']:.3f}")
+    out.print(table)
+    if answer.get("degraded"):
+        err.print(f"[yellow]degraded[/]: made without {', '.join(answer['degraded'])}")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

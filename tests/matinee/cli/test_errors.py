@@ -1,0 +1,72 @@
+"""`matinee.cli.errors`: every entry point prints an error whole, brackets included, and exits with the error's code."""
+
+import importlib
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from matinee.cli.errors import explain_errors
+from matinee.client.http import ServerError
+from matinee.errors import AmbiguousTitleError, SettingsError
+from train.jobs.runs import job_app
+
+MESSAGE = "no [bold]such[/x] thing as [/tmp/a b] or [red]"
+
+ENTRIES = {
+    "matinee info": ("matinee.cli.main", "matinee.cli.search.load_settings", ["info"], 2),
+    "matinee index list": ("matinee.cli.main", "matinee.cli.index.load_settings", ["index", "list"], 2),
+    "matinee models list": ("matinee.cli.main", "matinee.cli.models.load_settings", ["models", "list"], 2),
+    "matinee evalset make": ("matinee.cli.main", "matinee.cli.evalset.read_corpus", ["evalset", "make", "x", "--field", "y"], 2),
+    "matinee demo": ("matinee.cli.main", "matinee.cli.demo.load_settings", ["demo"], 2),
+    "serve": ("serve.__main__", "serve.__main__.load_settings", [], 2),
+    "serve check": ("serve.__main__", "serve.__main__.load_settings", ["check"], 2),
+    "serve.probe": ("serve.probe.__main__", "serve.probe.__main__.load_settings", ["--once"], 2),
+    "train.ingest": ("train.ingest", "train.ingest.load_settings", ["x.csv"], 2),
+    "observability.observe": ("observability.observe", "observability.observe.load_settings", [], 2),
+    "observability.pictures": ("observability.pictures", "observability.pictures.draw", ["x"], 2),
+}
+
+
+def fail(*_: object, **__: object) -> NoReturn:
+    raise SettingsError(MESSAGE)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_each_entry_point_prints_brackets_as_they_are(entry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module, failing, args, exit_code = ENTRIES[entry]
+    app = importlib.import_module(module).app
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(failing, fail)
+    result = CliRunner().invoke(app, args)
+    assert (result.exit_code, result.stderr) == (exit_code, f"error: {MESSAGE}\n")
+
+
+def test_a_job_prints_brackets_as_they_are() -> None:
+    result = CliRunner().invoke(job_app(lambda: fail()), [])
+    assert (result.exit_code, result.stderr) == (2, f"error: {MESSAGE}\n")
+
+
+def test_an_unknown_scope_is_printed_as_it_is() -> None:
+    result = CliRunner().invoke(importlib.import_module("serve.__main__").app, ["key", "x", "--scope", "[red]"])
+    assert result.exit_code == 2
+    assert "unknown scope [red]: use " in result.stderr
+
+
+@pytest.mark.parametrize("kind", [AmbiguousTitleError, ServerError])
+def test_the_candidates_of_a_title_stand_below_the_message(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    candidates = [{"title": "[Heat]", "year": 1995, "id": "a"}, {"title": "Heat", "id": "b"}]
+    error = ServerError("which?", candidates=candidates) if kind is ServerError else AmbiguousTitleError("which?", list(candidates))
+    with pytest.raises(typer.Exit), explain_errors():
+        raise error
+    assert capsys.readouterr().err == "error: which?\n  [Heat] (1995)  a\n  Heat  b\n"
+
+
+def test_other_errors_are_named_and_bugs_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as exit, explain_errors(OSError, exit_code=4):
+        raise OSError("[disk]")
+    assert (exit.value.exit_code, capsys.readouterr().err) == (4, "error: [disk]\n")
+    with pytest.raises(ZeroDivisionError), explain_errors(OSError):
+        _ = 1 / 0
