@@ -31,7 +31,7 @@ from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.items import item_uid
 from matinee.models.embedder import Embedder
-from matinee.recommend.recommender import Recommender, SearchCall
+from matinee.recommend.recommender import Recommender, TextQuery
 from matinee.settings.load import load_settings
 
 MODES = ("sparse", "dense", "hybrid")
@@ -96,7 +96,7 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
                 weights = {"bm25_weight": weight} if fusion == "linear" else {"dense_weight": 1.0, "sparse_weight": weight}
                 search = settings.search.model_copy(update={"fusion": fusion, "rrf_k": k, **weights})
                 recommender = Recommender(live.get(embedder.fingerprint), search)
-                answers = await recommender.answer([SearchCall(queries.texts[i], v, "hybrid") for i, v in zip(ids, vectors, strict=True)])
+                answers = await recommender.answer([TextQuery(queries.texts[i], v, "hybrid") for i, v in zip(ids, vectors, strict=True)])
                 runs = {id: _ids(answer) for id, answer in zip(ids, answers, strict=True)}
                 rows.append(row(f"{fusion} k={k} 1:{weight:g}" if fusion != "dbsf" else fusion, queries, runs))
         await live.close()

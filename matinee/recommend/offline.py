@@ -18,7 +18,7 @@ from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommend import titles
-from matinee.recommend.recommender import Call, Example, RecommendCall, Recommender, SearchCall
+from matinee.recommend.recommender import Example, ExampleQuery, Query, Recommender, TextQuery
 from matinee.settings.tree import Mode, Settings
 from matinee.text import templates
 
@@ -36,7 +36,7 @@ class OfflineCatalogue:
         if wanted != "sparse":
             embedder = self._embedder()
             [vector], fingerprint = embedder.encode([text], kind="query"), embedder.fingerprint
-        return asyncio.run(self._answer(SearchCall(text, vector, wanted, k, filter, diversity), fingerprint))
+        return asyncio.run(self._answer(TextQuery(text, vector, wanted, k, filter, diversity), fingerprint))
 
     def recommend(
         self, likes: Sequence[str], dislikes: Sequence[str], *, text: str | None, k: int, filter: ItemFilter, diversity: float
@@ -47,7 +47,7 @@ class OfflineCatalogue:
         if text:
             embedder = self._embedder()
             [vector], fingerprint = embedder.encode([templates.query_text(text)], kind="query"), embedder.fingerprint
-        call = RecommendCall(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
+        call = ExampleQuery(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
         return asyncio.run(self._answer(call, fingerprint))
 
     def describe(self, title: str) -> dict[str, Any]:
@@ -119,12 +119,12 @@ class OfflineCatalogue:
         finally:
             await live.close()
 
-    async def _answer(self, call: Call, fingerprint: str | None) -> dict[str, Any]:
+    async def _answer(self, query: Query, fingerprint: str | None) -> dict[str, Any]:
         live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
             recommender = Recommender(live.get(fingerprint), self._settings.search, language=self._settings.embedder.language)
-            [answer] = await recommender.answer([call])
+            [answer] = await recommender.answer([query])
         finally:
             await live.close()
         if isinstance(answer, MatineeError):

@@ -47,8 +47,8 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class RecommendCall:
-    """What one `recommend` asks.
+class ExampleQuery:
+    """What one recommendation starts from.
 
     Liked examples and the text are positive, each with the same weight. Dislikes are negative (see `RecommendationQuery` for the
     strategies). One positive and no negative is plain similarity. Dislikes alone use the `best` strategy; nothing at all gets the most
@@ -68,8 +68,8 @@ class RecommendCall:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchCall:
-    """What one text search asks; `vector` is None in sparse mode."""
+class TextQuery:
+    """One search by text; `vector` is None in sparse mode."""
 
     text: str
     vector: Vector | None
@@ -81,14 +81,14 @@ class SearchCall:
     debug: bool = False
 
 
-Call = RecommendCall | SearchCall
+Query = ExampleQuery | TextQuery
 
 
 @dataclass(frozen=True, slots=True)
 class RankedItems:
     """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
 
-    `debug` says how the list came about (`matinee.recommend.explain`), where the call asked for it.
+    `debug` says how the list came about (`matinee.recommend.explain`), where the query has `debug`.
     """
 
     items: bytes
@@ -100,26 +100,35 @@ class RankedItems:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An example after look-up."""
+    """An example that was looked up: it has a vector."""
 
     id: str | None
     facts: Mapping[str, Any]
     vector: Vector
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    call: Call
-    search: Search
-    score_type: ScoreType
-    likes: tuple[_Known, ...] = ()
+@dataclass(slots=True)
+class _Pending:
+    """One query on its way to its answer. An error ends it, and only it."""
+
+    query: Query
+    likes: list[_Known] = field(default_factory=list)
+    dislikes: list[_Known] = field(default_factory=list)
+    search: Search = field(init=False)
+    score_type: ScoreType = field(init=False)
+    hits: list[Hit] = field(default_factory=list)
+    answer: RankedItems | MatineeError | None = None
+
+    @property
+    def failed(self) -> bool:
+        return isinstance(self.answer, MatineeError)
 
 
 Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems]]]
 
 
 class Recommender:
-    """Answers calls from one index version. `offload` runs a CPU-bound function where it blocks no event loop."""
+    """Answers queries from one index version. `offload` runs a CPU-bound function where it blocks no event loop."""
 
     def __init__(
         self,
@@ -134,92 +143,99 @@ class Recommender:
         self._settings = settings
         self._offload = offload or _inline
 
-    async def answer(self, calls: Sequence[Call]) -> list[RankedItems | MatineeError]:
-        """One answer or one explained error for each call; the engine is asked once for all of them."""
-        examples = await self._look_up([call for call in calls if isinstance(call, RecommendCall)])
-        plans: list[_Plan | MatineeError] = []
-        for call in calls:
-            known = examples.get(id(call))
-            plans.append(known if isinstance(known, MatineeError) else self._plan(call, known))
-        ready = [plan for plan in plans if isinstance(plan, _Plan)]
-        hits = await self._index.search([plan.search for plan in ready]) if ready else []
-        done = await self._offload(lambda: [_finish(plan, found) for plan, found in zip(ready, hits, strict=True)])
-        answers = iter([await self._examined(*case) if case[0].call.debug else case[2] for case in zip(ready, hits, done, strict=True)])
-        return [plan if isinstance(plan, MatineeError) else next(answers) for plan in plans]
+    async def answer(self, queries: Sequence[Query]) -> list[RankedItems | MatineeError]:
+        """One answer or one explained error for each query; the engine is asked once for all of them."""
+        pending = [_Pending(query) for query in queries]
+        await self._look_up(pending)
+        pending_searches = [one for one in pending if not one.failed]
+        for one in pending_searches:
+            one.search, one.score_type = self._plan(one)
+        if pending_searches:
+            all_hits = await self._index.search([one.search for one in pending_searches])
+            for one, hits in zip(pending_searches, all_hits, strict=True):
+                one.hits = hits
+        answers = await self._offload(lambda: [_rank(one) for one in pending_searches])
+        for one, answer in zip(pending_searches, answers, strict=True):
+            one.answer = await self._debugged(one, answer) if one.query.debug else answer
+        return [one.answer for one in pending if one.answer is not None]
 
-    async def _examined(self, plan: _Plan, pool: Sequence[Hit], answer: RankedItems) -> RankedItems | MatineeError:
-        """The answer with its case; an index that fails now fails this call alone, not those that came with it."""
+    async def _debugged(self, pending: _Pending, answer: RankedItems) -> RankedItems | MatineeError:
+        """The answer and how it came about. If the index fails now, this query alone fails, not those that came with it."""
         start = time.perf_counter()
         answered = [card["id"] for card in orjson.loads(answer.items)]
-        chosen = plan.call.exclude if isinstance(plan.call, RecommendCall) else frozenset()
+        examples = frozenset(known.id for known in (*pending.likes, *pending.dislikes) if known.id is not None)
         try:
-            case = await examine(self._index, plan.search, pool, answered, plan.search.exclude - chosen)
+            case = await examine(self._index, pending.search, pending.hits, answered, examples - _excluded(pending.query))
         except MatineeError as error:
             return error
         return replace(answer, debug=case | {"forensics_ms": (time.perf_counter() - start) * 1000})
 
-    async def _look_up(self, calls: Sequence[RecommendCall]) -> dict[int, "tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError"]:
-        """The examples of each call (by the call's identity), fetched in one read."""
-        by_title = await self._resolve_titles(calls)
-        wanted = {e.id for call in calls for e in (*call.likes, *call.dislikes) if e.id} | {
-            found for found in by_title.values() if isinstance(found, str)
-        }
-        ids = sorted(wanted)
-        stored = dict(zip(ids, await self._index.retrieve(ids, vectors=True), strict=True)) if ids else {}
-        looked_up: dict[int, tuple[tuple[_Known, ...], tuple[_Known, ...]] | MatineeError] = {}
-        for call in calls:
-            try:
-                likes, dislikes = ([_known(e, by_title, stored) for e in group] for group in (call.likes, call.dislikes))
-                looked_up[id(call)] = tuple(likes), tuple(dislikes)
-            except MatineeError as error:
-                looked_up[id(call)] = error
-        return looked_up
+    async def _look_up(self, pending: Sequence[_Pending]) -> None:
+        """Set the examples of each query, or the error that ends it. All examples are fetched in one read."""
+        queries = [one.query for one in pending if isinstance(one.query, ExampleQuery)]
+        by_title = await self._resolve_titles(queries)
+        ids = {example.id for query in queries for example in (*query.likes, *query.dislikes) if example.id}
+        ids |= {id for id in by_title.values() if isinstance(id, str)}
+        in_order = sorted(ids)
+        stored = dict(zip(in_order, await self._index.retrieve(in_order, vectors=True), strict=True)) if ids else {}
+        for one in pending:
+            if isinstance(one.query, ExampleQuery):
+                try:
+                    one.likes, one.dislikes = (
+                        [_known(example, by_title, stored) for example in group] for group in (one.query.likes, one.query.dislikes)
+                    )
+                except MatineeError as error:
+                    one.answer = error
 
-    async def _resolve_titles(self, calls: Sequence[RecommendCall]) -> dict[str, str | MatineeError]:
-        wanted = [[e.title for e in (*call.likes, *call.dislikes) if e.title and not e.id] for call in calls]
-        # The titles of all calls share one time budget. Those of a call with many long titles come last, and are late alone.
-        wanted.sort(key=lambda group: sum(map(len, group)))
-        found = await titles.resolve_all(self._index, [title for group in wanted for title in group])
-        return {title: one if isinstance(one, MatineeError) else one.id for title, one in found.items()}
+    async def _resolve_titles(self, queries: Sequence[ExampleQuery]) -> dict[str, str | MatineeError]:
+        groups = [[example.title for example in (*q.likes, *q.dislikes) if example.title and not example.id] for q in queries]
+        # The titles of all queries share one time budget. Those of a query with many long titles come last, and are late alone.
+        groups.sort(key=lambda group: sum(map(len, group)))
+        resolutions = await titles.resolve_all(self._index, [title for group in groups for title in group])
+        return {title: one if isinstance(one, MatineeError) else one.id for title, one in resolutions.items()}
 
-    def _plan(self, call: Call, examples: tuple[tuple[_Known, ...], tuple[_Known, ...]] | None) -> _Plan:
-        if isinstance(call, SearchCall):
-            text_query, score_type = self._text_query(call)
-            return _Plan(call, self._search(call, text_query, frozenset(), call.exact), score_type)
-        likes, dislikes = examples or ((), ())
-        query, score_type = _taste(call, likes, dislikes, self._index.manifest.facts)
-        exclude = call.exclude | {known.id for known in (*likes, *dislikes) if known.id is not None}
-        return _Plan(call, self._search(call, query, exclude, exact=False), score_type, likes)
+    def _plan(self, pending: _Pending) -> tuple[Search, ScoreType]:
+        query = pending.query
+        if isinstance(query, TextQuery):
+            text_query, score_type = self._text_query(query)
+            return self._search(query, text_query, frozenset(), query.exact), score_type
+        example_query, score_type = _example_query(query, pending.likes, pending.dislikes, self._index.manifest.facts)
+        exclude = query.exclude | {known.id for known in (*pending.likes, *pending.dislikes) if known.id is not None}
+        return self._search(query, example_query, exclude, exact=False), score_type
 
     def _search(
         self,
-        call: Call,
+        request: Query,
         query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
         exclude: frozenset[str],
         exact: bool,
     ) -> Search:
-        explains = isinstance(call, RecommendCall) and call.explain and len(call.likes) > 1
+        explains = isinstance(request, ExampleQuery) and request.explain and len(request.likes) > 1
         return Search(
             query,
-            pool_size(call.k, call.diversity),
-            filter=call.filter,
+            pool_size(request.k, request.diversity),
+            filter=request.filter,
             exclude=exclude,
             exact=exact,
-            with_vectors=call.diversity > 0 or explains,
+            with_vectors=request.diversity > 0 or explains,
         )
 
-    def _text_query(self, call: SearchCall) -> tuple[DenseQuery | SparseQuery | HybridQuery, ScoreType]:
-        if call.mode == "sparse" or call.vector is None:
-            return SparseQuery(self._bm25.query(call.text), BM25), "bm25"
-        if call.mode == "dense":
-            return DenseQuery(call.vector), "cosine"
-        terms = self._bm25.query(call.text)
+    def _text_query(self, query: TextQuery) -> tuple[DenseQuery | SparseQuery | HybridQuery, ScoreType]:
+        if query.mode == "sparse" or query.vector is None:
+            return SparseQuery(self._bm25.query(query.text), BM25), "bm25"
+        if query.mode == "dense":
+            return DenseQuery(query.vector), "cosine"
+        terms = self._bm25.query(query.text)
         if not terms.indices:
             # Nothing but stop words or signs: the sparse side has no say, and fusing with an empty list would only hide the cosine.
-            return DenseQuery(call.vector), "cosine"
+            return DenseQuery(query.vector), "cosine"
         s = self._settings
-        prefetch = max(s.prefetch, pool_size(call.k, call.diversity))
-        return HybridQuery(call.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
+        prefetch = max(s.prefetch, pool_size(query.k, query.diversity))
+        return HybridQuery(query.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
+
+
+def _excluded(query: Query) -> frozenset[str]:
+    return query.exclude if isinstance(query, ExampleQuery) else frozenset()
 
 
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":
@@ -242,39 +258,40 @@ def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored:
     return _Known(id, hit.payload["item"], hit.vector)
 
 
-def _taste(
-    call: RecommendCall, likes: Sequence[_Known], dislikes: Sequence[_Known], facts: FactWeights | None
+def _example_query(
+    query: ExampleQuery, likes: Sequence[_Known], dislikes: Sequence[_Known], facts: FactWeights | None
 ) -> tuple[DenseQuery | RecommendationQuery | PopularQuery, ScoreType]:
     using = TEXT
-    if facts is not None and call.text is None:
+    if facts is not None and query.text is None:
         # Items against items: their facts count too. A text has none, so with one all are compared as texts.
         using = ITEM
         likes, dislikes = (
             [replace(known, vector=item_vector(known.vector, known.facts, facts)) for known in group] for group in (likes, dislikes)
         )
-    positive = [known.vector for known in likes] + ([] if call.text is None else [call.text])
+    positive = [known.vector for known in likes] + ([] if query.text is None else [query.text])
     negative = [known.vector for known in dislikes]
     if not positive and not negative:
         return PopularQuery(), "popularity"
     if len(positive) == 1 and not negative:
         return DenseQuery(positive[0], using), "cosine"
-    if call.strategy == "best" or not positive:
+    if query.strategy == "best" or not positive:
         return RecommendationQuery(positive, negative, "best", using), "best_score"
     return RecommendationQuery(positive, negative, "average", using), "cosine"
 
 
-def _finish(plan: _Plan, hits: Sequence[Hit]) -> RankedItems:
-    chosen = diversify(hits, plan.call.k, plan.call.diversity)
-    explain = isinstance(plan.call, RecommendCall) and plan.call.explain
-    vectors = [known.vector for known in plan.likes]
+def _rank(pending: _Pending) -> RankedItems:
+    query = pending.query
+    chosen = diversify(pending.hits, query.k, query.diversity)
+    explain = isinstance(query, ExampleQuery) and query.explain
+    vectors = [known.vector for known in pending.likes]
     cards = []
     for hit in chosen:
         facts = hit.payload["item"]
         card: dict[str, Any] = {"id": hit.id, "score": round(hit.score, 6), "item": facts}
-        if explain and plan.likes:
-            like = plan.likes[nearest_like(hit.vector, vectors)]
+        if explain and pending.likes:
+            like = pending.likes[nearest_like(hit.vector, vectors)]
             card["because"] = like.id
             card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
         cards.append(card)
-    likes = tuple({"id": known.id, "title": known.facts.get("title"), "year": known.facts.get("year")} for known in plan.likes)
-    return RankedItems(orjson.dumps(cards), len(cards), plan.score_type, likes)
+    likes = tuple({"id": known.id, "title": known.facts.get("title"), "year": known.facts.get("year")} for known in pending.likes)
+    return RankedItems(orjson.dumps(cards), len(cards), pending.score_type, likes)

@@ -16,7 +16,7 @@ from matinee.items import MAX_OVERVIEW, Item
 from matinee.models.embedder import Kind
 from matinee.models.enhancer import Description
 from matinee.recommend import titles
-from matinee.recommend.recommender import Example, RankedItems, RecommendCall, SearchCall
+from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
@@ -66,7 +66,7 @@ class Service:
             known = iter(cold_texts.join(np.array(vectors[len(texts) :])))
             likes = tuple(self._example(example, known) for example in request.likes)
             dislikes = tuple(self._example(example, known) for example in request.dislikes)
-            call = RecommendCall(
+            call = ExampleQuery(
                 likes,
                 dislikes,
                 text_vector,
@@ -84,7 +84,7 @@ class Service:
 
     async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
         self._check_k(k)
-        call = RecommendCall((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
+        call = ExampleQuery((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
         return await self._rank(messages.Rank(call), trace)
 
     async def search(self, request: schemas.SearchRequest, trace: Trace) -> RankedItems:
@@ -97,7 +97,7 @@ class Service:
             fingerprint, vector = None, None
             if mode != "sparse":
                 fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
-            call = SearchCall(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
+            call = TextQuery(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
             return await self._rank(messages.Rank(call, fingerprint), trace)
 
         return await self._with_fresh_vectors(ask)

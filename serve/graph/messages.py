@@ -8,7 +8,7 @@ import numpy as np
 from matinee.index.types import Point
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Kind
-from matinee.recommend.recommender import RecommendCall, SearchCall
+from matinee.recommend.recommender import ExampleQuery, TextQuery
 from matinee.settings.tree import Recipe
 
 
@@ -39,7 +39,7 @@ class Describe:
 class Rank:
     """A recommendation or a search over the version made by `fingerprint` (None: the request brings no vector). -> `Answer`"""
 
-    call: RecommendCall | SearchCall
+    call: ExampleQuery | TextQuery
     fingerprint: str | None = None
 
 

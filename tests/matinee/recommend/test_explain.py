@@ -12,7 +12,7 @@ from matinee.index.types import BM25, TEXT, Manifest, Point, item_payload
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend.explain import failed
-from matinee.recommend.recommender import Example, RankedItems, RecommendCall, Recommender, SearchCall
+from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, Recommender, TextQuery
 from matinee.settings.tree import SearchSettings
 from matinee.vectors import Vector
 
@@ -57,7 +57,7 @@ def outcomes(found: dict[str, Any]) -> dict[int, Any]:
 
 async def test_dense_candidates_with_their_fate(index: Index) -> None:
     filter = ItemFilter(genres=("Drama",), year=Range(lte=1995))
-    found = await case(index, SearchCall("x", at(0), "dense", k=2, filter=filter, debug=True))
+    found = await case(index, TextQuery("x", at(0), "dense", k=2, filter=filter, debug=True))
     both = ["filter.genres", "filter.year"]
     expected = {0: both[:1], 1: 1, 2: both[:1], 3: 2, 4: both[:1], 5: ["rank"], 6: both, 7: both[1:]}
     assert outcomes(found) == expected
@@ -71,7 +71,7 @@ async def test_dense_candidates_with_their_fate(index: Index) -> None:
 async def test_hybrid_scores_of_an_item_that_only_a_filter_brings_up(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matinee.recommend.explain.MAX_CANDIDATES", 2)
     filter = ItemFilter(year=Range(gte=1996))
-    found = await case(index, SearchCall("train", at(0), "hybrid", k=1, filter=filter, debug=True))
+    found = await case(index, TextQuery("train", at(0), "hybrid", k=1, filter=filter, debug=True))
     assert found["stages"] == ["dense", "sparse", "fused"]
     best = next(row for row in found["candidates"] if row.get("rank") == 1)
     assert best["id"] == IDS[6]
@@ -80,7 +80,7 @@ async def test_hybrid_scores_of_an_item_that_only_a_filter_brings_up(index: Inde
 
 
 async def test_an_exclusion_and_an_example(index: Index) -> None:
-    call = RecommendCall((Example(id=IDS[0]),), k=2, exclude=frozenset({IDS[1]}), debug=True)
+    call = ExampleQuery((Example(id=IDS[0]),), k=2, exclude=frozenset({IDS[1]}), debug=True)
     found = outcomes(await case(index, call))
     assert {i: found[i] for i in range(4)} == {0: ["example"], 1: ["exclude"], 2: 1, 3: 2}
 
@@ -105,7 +105,7 @@ async def test_a_report_that_fails_fails_its_own_call_alone(index: Index, monkey
         raise IndexUnavailableError("the store is gone")
 
     monkeypatch.setattr("matinee.recommend.recommender.examine", gone)
-    calls = [SearchCall("castle", None, "sparse", debug=True), SearchCall("castle", None, "sparse")]
+    calls = [TextQuery("castle", None, "sparse", debug=True), TextQuery("castle", None, "sparse")]
     bad, good = await Recommender(index, SearchSettings()).answer(calls)
     assert isinstance(bad, IndexUnavailableError)
     assert isinstance(good, RankedItems)

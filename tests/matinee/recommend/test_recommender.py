@@ -16,7 +16,7 @@ from matinee.index.protocols import Index
 from matinee.items import Item, ItemFilter, Range
 from matinee.models.embedder import Embedder
 from matinee.recommend.ranking import shared_facts
-from matinee.recommend.recommender import Call, Example, RankedItems, RecommendCall, Recommender, SearchCall
+from matinee.recommend.recommender import Example, ExampleQuery, Query, RankedItems, Recommender, TextQuery
 from matinee.settings.tree import FactWeights, SearchSettings
 from matinee.vectors import Vector
 
@@ -65,8 +65,8 @@ def recommender(index: Index) -> Recommender:
 
 @pytest.fixture(scope="module")
 def ask(recommender: Recommender) -> Any:
-    async def one(call: Call) -> RankedItems:
-        [answer] = await recommender.answer([call])
+    async def one(query: Query) -> RankedItems:
+        [answer] = await recommender.answer([query])
         if isinstance(answer, MatineeError):
             raise answer
         return answer
@@ -74,8 +74,8 @@ def ask(recommender: Recommender) -> Any:
     return one
 
 
-def liked(*names: str, **options: Any) -> RecommendCall:
-    return RecommendCall(tuple(Example(title=name) for name in names), **options)
+def liked(*names: str, **options: Any) -> ExampleQuery:
+    return ExampleQuery(tuple(Example(title=name) for name in names), **options)
 
 
 def cards(answer: RankedItems) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ async def test_one_like_is_plain_similarity_of_text_and_facts(ask: Any, index: I
 async def test_a_cold_like_is_compared_by_its_facts_too(ask: Any, index: Index, films: dict[str, Item]) -> None:
     known, old = films["The Matrix"], films["The Matrix"].model_copy(update={"year": 1920, "language": "de", "id": None})
     vector = await vector_of(index, known)
-    found = [cards(await ask(RecommendCall((Example(facts=item.facts(), vector=vector),), k=1)))[0] for item in (known, old)]
+    found = [cards(await ask(ExampleQuery((Example(facts=item.facts(), vector=vector),), k=1)))[0] for item in (known, old)]
     assert [card["item"]["title"] for card in found] == ["The Matrix", "The Matrix"]
     assert found[0]["score"] == pytest.approx(1, abs=1e-4)
     expected = item_vector(vector, known.facts(), FactWeights()) @ item_vector(vector, old.facts(), FactWeights())
@@ -120,7 +120,7 @@ async def test_a_cold_like_is_compared_by_its_facts_too(ask: Any, index: Index, 
 
 
 async def test_the_scores_fall(ask: Any) -> None:
-    for call in (liked("Heat"), liked("Heat", "Psycho"), liked("Heat", "Psycho", strategy="best"), RecommendCall()):
+    for call in (liked("Heat"), liked("Heat", "Psycho"), liked("Heat", "Psycho", strategy="best"), ExampleQuery()):
         scores = [card["score"] for card in cards(await ask(call))]
         assert scores == sorted(scores, reverse=True)
 
@@ -136,19 +136,19 @@ async def test_text_and_likes_weigh_the_same(ask: Any, index: Index, films: dict
 
 async def test_a_text_alone_is_a_dense_search(ask: Any, embedder: Embedder) -> None:
     [text] = embedder.encode(["a heist in a casino"], kind="query")
-    assert titles(await ask(RecommendCall(text=text))) == titles(await ask(SearchCall("a heist in a casino", text, "dense")))
+    assert titles(await ask(ExampleQuery(text=text))) == titles(await ask(TextQuery("a heist in a casino", text, "dense")))
 
 
 async def test_a_dislike_pushes_its_like_down(ask: Any, films: dict[str, Item]) -> None:
     everything = len(films) + len(EXTRA)
     plain = titles(await ask(liked("Toy Story", k=everything)))
-    away = titles(await ask(RecommendCall((Example(title="Toy Story"),), (Example(title="The Godfather"),), k=everything)))
+    away = titles(await ask(ExampleQuery((Example(title="Toy Story"),), (Example(title="The Godfather"),), k=everything)))
     like_it = [title for title in titles(await ask(liked("The Godfather", k=20))) if title in away]
     assert sum(map(away.index, like_it)) > sum(map(plain.index, like_it))
 
 
 async def test_dislikes_alone_use_the_best_score_and_lead_away(ask: Any, index: Index, films: dict[str, Item]) -> None:
-    answer = await ask(RecommendCall(dislikes=(Example(title="Heat"),), k=20))
+    answer = await ask(ExampleQuery(dislikes=(Example(title="Heat"),), k=20))
     assert answer.score_type == "best_score"
     vector = await vector_of(index, films["Heat"])
     away = [float(vector @ await vector_of(index, films[title])) for title in titles(answer) if title in films]
@@ -164,7 +164,7 @@ async def test_the_best_strategy_keeps_both_sides_of_a_taste(ask: Any) -> None:
 
 
 async def test_an_empty_call_gets_the_most_popular(ask: Any) -> None:
-    answer = await ask(RecommendCall(k=3))
+    answer = await ask(ExampleQuery(k=3))
     assert (titles(answer), answer.score_type, answer.likes) == (POPULAR, "popularity", ())
     assert all("reason" not in card for card in cards(answer))
 
@@ -173,7 +173,7 @@ async def test_an_empty_call_gets_the_most_popular(ask: Any) -> None:
 @pytest.mark.parametrize("diversity", [0.0, 0.6])
 async def test_no_example_is_ever_recommended(ask: Any, films: dict[str, Item], strategy: Any, diversity: float) -> None:
     everything = len(films) + len(EXTRA)
-    call = RecommendCall(
+    call = ExampleQuery(
         (Example(title="Inception"), Example(id=films["Heat"].uid("demo"))),
         (Example(title="Titanic"),),
         strategy=strategy,
@@ -188,7 +188,7 @@ async def test_no_example_is_ever_recommended(ask: Any, films: dict[str, Item], 
 async def test_a_cold_item_is_an_example_and_is_not_recommended(ask: Any, embedder: Embedder, films: dict[str, Item]) -> None:
     cold = films["Interstellar"]
     [vector] = embedder.encode(["astronauts search a new home beyond a wormhole"])
-    call = RecommendCall((Example(cold.uid("demo"), facts={"title": "My Space Film", "year": 2014}, vector=vector),), k=3)
+    call = ExampleQuery((Example(cold.uid("demo"), facts={"title": "My Space Film", "year": 2014}, vector=vector),), k=3)
     answer = await ask(call)
     assert "Interstellar" not in titles(answer)
     assert cards(answer)[0]["reason"].startswith("If you enjoyed My Space Film, you might love")
@@ -205,9 +205,9 @@ async def test_excluded_ids_do_not_come_back(ask: Any) -> None:
 async def test_filters_hold_for_every_kind_of_call(ask: Any, embedder: Embedder) -> None:
     wanted = ItemFilter(genres=("Drama",), year=Range(gte=1960, lte=1999))
     [text] = embedder.encode(["family"], kind="query")
-    calls: list[Call] = [liked("Heat", filter=wanted), RecommendCall(filter=wanted), RecommendCall(text=text, filter=wanted)]
-    calls += [liked("Heat", "Psycho", filter=wanted, diversity=0.5), RecommendCall(dislikes=(Example(title="Heat"),), filter=wanted)]
-    calls += [SearchCall("family", text, mode, filter=wanted) for mode in ("dense", "sparse", "hybrid")]
+    calls: list[Query] = [liked("Heat", filter=wanted), ExampleQuery(filter=wanted), ExampleQuery(text=text, filter=wanted)]
+    calls += [liked("Heat", "Psycho", filter=wanted, diversity=0.5), ExampleQuery(dislikes=(Example(title="Heat"),), filter=wanted)]
+    calls += [TextQuery("family", text, mode, filter=wanted) for mode in ("dense", "sparse", "hybrid")]
     for call in calls:
         found = cards(await ask(call))
         assert found
@@ -269,7 +269,7 @@ async def test_likes_say_what_titles_were_taken_for(ask: Any, films: dict[str, I
     ],
 )
 async def test_an_example_that_stands_for_nothing_is_explained(ask: Any, example: Example, kind: type[Exception], said: str) -> None:
-    for call in (RecommendCall((example,)), RecommendCall(dislikes=(Example(title="Heat"), example))):
+    for call in (ExampleQuery((example,)), ExampleQuery(dislikes=(Example(title="Heat"), example))):
         with pytest.raises(kind, match=said):
             await ask(call)
 
@@ -280,10 +280,10 @@ async def test_a_year_tells_titles_apart(ask: Any) -> None:
 
 async def test_search_modes_have_their_own_scores(ask: Any, embedder: Embedder) -> None:
     [text] = embedder.encode(["a shark attacks"], kind="query")
-    types = {mode: (await ask(SearchCall("a shark attacks", text, mode))).score_type for mode in ("dense", "sparse", "hybrid")}
+    types = {mode: (await ask(TextQuery("a shark attacks", text, mode))).score_type for mode in ("dense", "sparse", "hybrid")}
     assert types == {"dense": "cosine", "sparse": "bm25", "hybrid": "linear"}
-    assert (await ask(SearchCall("the of and", text, "hybrid"))).score_type == "cosine"
-    assert (await ask(SearchCall("!!!", None, "sparse"))).count == 0
+    assert (await ask(TextQuery("the of and", text, "hybrid"))).score_type == "cosine"
+    assert (await ask(TextQuery("!!!", None, "sparse"))).count == 0
 
 
 async def test_a_mixed_batch_equals_the_single_calls_and_a_bad_one_spoils_nothing(
@@ -291,13 +291,13 @@ async def test_a_mixed_batch_equals_the_single_calls_and_a_bad_one_spoils_nothin
 ) -> None:
     [text] = embedder.encode(["a heist"], kind="query")
     bad = liked("Zzyzx Qqqq")
-    good: list[Call] = [
+    good: list[Query] = [
         liked("Heat"),
         liked("Heat", "Psycho", diversity=0.4),
-        RecommendCall(),
-        RecommendCall(dislikes=(Example(title="Titanic"),)),
-        RecommendCall(text=text, k=3),
-        *(SearchCall("a heist", text, mode) for mode in ("dense", "sparse", "hybrid")),
+        ExampleQuery(),
+        ExampleQuery(dislikes=(Example(title="Titanic"),)),
+        ExampleQuery(text=text, k=3),
+        *(TextQuery("a heist", text, mode) for mode in ("dense", "sparse", "hybrid")),
     ]
     mixed = [bad, *good[:4], bad, liked("The Long Night"), *good[4:], good[0]]
     answers = await recommender.answer(mixed)
@@ -320,5 +320,5 @@ async def test_ranking_is_offloaded_once_a_batch(index: Index) -> None:
         return done
 
     recommender = Recommender(index, SearchSettings(), offload=offload)
-    await recommender.answer([liked("Heat"), RecommendCall(), liked("Psycho")])
+    await recommender.answer([liked("Heat"), ExampleQuery(), liked("Psycho")])
     assert offloaded == 1

@@ -17,7 +17,7 @@ import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.items import Item
 from matinee.models.enhancer import Description
-from matinee.recommend.recommender import RankedItems, RecommendCall, SearchCall
+from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from serve.api import schemas
 from serve.api.errors import RequestError
 from serve.graph import messages
@@ -102,7 +102,7 @@ async def test_examples_become_ids_titles_and_vectors(make: Any) -> None:
         recommend(likes=likes, dislikes=[{"item": COLD.facts() | {"title": "Other!"}}], text="a  text", exclude=["own"]), trace()
     )
     call = parts.ranked[0].call
-    assert isinstance(call, RecommendCall)
+    assert isinstance(call, ExampleQuery)
     own = as_uid("own", service.settings.catalogue)
     assert [like.id for like in call.likes] == [uid, None, own, None, COLD.uid(service.settings.catalogue)]
     assert [like.title for like in call.likes] == [None, "Inception", None, "Heat", None]
@@ -225,7 +225,7 @@ async def test_sparse_search_embeds_nothing(make: Any) -> None:
     await service.search(search(text="robots", mode="sparse"), trace())
     assert parts.embedded == []
     call = parts.ranked[0].call
-    assert isinstance(call, SearchCall)
+    assert isinstance(call, TextQuery)
     assert (call.vector, call.text) == (None, "robots")
 
 

@@ -22,7 +22,7 @@ from matinee.errors import (
 from matinee.index import active
 from matinee.index.factory import open_store
 from matinee.items import item_uid
-from matinee.recommend.recommender import Example, RankedItems, RecommendCall, SearchCall
+from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from serve.graph import messages, retriever
 from serve.graph.microbatch import timed
 from serve.graph.retriever import Retriever
@@ -71,13 +71,13 @@ async def bench(local_graph: Any, tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def like(title: str, **more: Any) -> messages.Rank:
-    return messages.Rank(RecommendCall((Example(title=title),), **more))
+    return messages.Rank(ExampleQuery((Example(title=title),), **more))
 
 
 async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) -> None:
     await bench.build(6)
     await bench.start()
-    words = messages.Rank(SearchCall("dream", None, "sparse", 2))
+    words = messages.Rank(TextQuery("dream", None, "sparse", 2))
     answers = await bench.ask(
         like("Nosferatu", k=2), like("No Such Film"), messages.Fetch(("x",)), words, messages.Delete("x"), like("The Kid", k=1)
     )
@@ -169,7 +169,7 @@ async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
 async def test_vectors_of_another_encoder_are_refused_alone(bench: Bench) -> None:
     await bench.build(3)
     await bench.start()
-    call = RecommendCall((Example(title="The Kid"),), k=1)
+    call = ExampleQuery((Example(title="The Kid"),), k=1)
     good, bad = await bench.ask(messages.Rank(call), messages.Rank(call, "f" * 64))
     assert isinstance(good, RankedItems)
     assert isinstance(bad, FingerprintError)
