@@ -16,10 +16,11 @@ import numpy as np
 
 from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
-from matinee.index.vector_cache import Matrix, VectorCache
+from matinee.index.vector_cache import VectorCache
 from matinee.items import Item
 from matinee.models.embedder import Kind
 from matinee.settings.tree import Settings
+from matinee.vectors import Matrix
 
 log = logging.getLogger(__name__)
 
@@ -75,27 +76,26 @@ class RemoteEmbedder:
     """The server's embedder; what it made is kept in `journal` until the build is done."""
 
     def __init__(self, server: Client, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
-        told = info["embedder"]
-        if "fingerprint" not in told:
-            raise ServerError(f"{server.url}: its embedder can't be asked now ({told.get('trouble')})", "unavailable")
-        if told["language"] != settings.embedder.language:
+        remote = info["embedder"]
+        if "fingerprint" not in remote:
+            raise ServerError(f"{server.url}: its embedder can't be asked now ({remote.get('trouble')})", "unavailable")
+        if remote["language"] != settings.embedder.language:
             raise ModelError(
-                f"embedder.language is {settings.embedder.language!r} here and {told['language']!r} at {server.url}: "
+                f"embedder.language is {settings.embedder.language!r} here and {remote['language']!r} at {server.url}: "
                 "an index belongs to one; set it alike"
             )
         self._server, self._patience = server, patience
-        self.fingerprint: str = told["fingerprint"]
-        self.dimension: int = told["dimension"]
-        self.model_id: str = told["model"]
+        self.fingerprint: str = remote["fingerprint"]
+        self.dimension: int = remote["dimension"]
+        self.model_id: str = remote["model"]
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
-        self.journal = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.vectors", self.dimension)
+        self.journal = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.sqlite", self.dimension)
         if len(self.journal):
             log.warning("going on where a stopped run was: %s texts are embedded already", len(self.journal))
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
-        missing = [text for text in dict.fromkeys(texts) if text not in self.journal]
-        for batch in self._batches(missing):
+        for batch in self._batches(self.journal.missing(texts)):
             self.journal.add(batch, self._ask(batch, kind))
         return self.journal.get(texts)
 
@@ -134,11 +134,11 @@ class RemoteEnhancer:
         if not (info["enhancer"] or {}).get("digest"):
             why = (info["enhancer"] or {}).get("trouble") or "it is switched off there (enhancer.enabled)"
             raise ServerError(f"{server.url}: the recipe wants descriptions, but its enhancer can't be asked: {why}", "unavailable")
-        self._server, self._info, self._patience = server, info["enhancer"], patience
+        self._server, self._patience = server, patience
+        self._info: dict[str, Any] = info["enhancer"]
 
     def info(self) -> dict[str, Any]:
-        told: dict[str, Any] = self._info
-        return told
+        return self._info
 
     def describe(self, items: Sequence[Item]) -> list[RemoteDescription]:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="describe") as pool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from matinee.disk_cache import DiskCache
 from matinee.items import Item
 from matinee.models import descriptions
 from matinee.models.descriptions import Descriptions
@@ -76,7 +77,7 @@ def test_what_was_written_is_never_written_again(settings: Settings, enhancer: F
     assert first.write(FILMS[:10]) == first.write(FILMS[:10]) == texts(FILMS[:10])
     assert Descriptions(settings).write(FILMS[5:15]) == texts(FILMS[5:15])
     assert sorted(enhancer.asked) == sorted(film.title for film in FILMS[:15])
-    assert len(kept(settings).read_bytes().splitlines()) == 15
+    assert len(DiskCache(kept(settings))) == 15
 
 
 def test_items_go_to_the_model_in_its_batches(settings: Settings, enhancer: FakeEnhancer) -> None:
@@ -109,14 +110,3 @@ def test_a_stopped_run_goes_on_where_it_was(settings: Settings, enhancer: FakeEn
     enhancer.stop_at = None
     assert Descriptions(settings).write(FILMS) == texts(FILMS)
     assert sorted(enhancer.asked) == sorted(film.title for film in FILMS)
-
-
-@pytest.mark.parametrize("left", [1, 20, 60])
-def test_a_line_cut_off_by_a_kill_costs_only_itself(settings: Settings, enhancer: FakeEnhancer, left: int) -> None:
-    Descriptions(settings).write(FILMS[:8])
-    path = kept(settings)
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:left])
-    for _ in range(2):
-        assert Descriptions(settings).write(FILMS[:10]) == texts(FILMS[:10])
-    assert sorted(enhancer.asked) == sorted([film.title for film in FILMS[:10]] + ["Film 7"])

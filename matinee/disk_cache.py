@@ -1,0 +1,56 @@
+"""Computed values kept on disk by their key, so that a run that was stopped goes on where it was: one SQLite file.
+
+Each `put` is one transaction, so a kill loses the `put` under way and nothing before it. Several processes may use one file. Holds bytes
+and knows nothing of what they mean; never unpickles.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_BUSY_S = 60.0
+_MAX_PARAMETERS = 500
+
+
+class DiskCache:
+    """Key -> bytes. May be used from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError` where `path` can't be written or is no such file."""
+        self._path = path
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
+            self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        except sqlite3.Error as error:
+            raise OSError(f"cannot open the cache {path}: {error}; delete the file to start anew") from error
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The values of those keys that are there."""
+        wanted, values = list(dict.fromkeys(keys)), dict[str, bytes]()
+        with self._lock:
+            for start in range(0, len(wanted), _MAX_PARAMETERS):
+                part = wanted[start : start + _MAX_PARAMETERS]
+                marks = ", ".join("?" * len(part))
+                values.update(self._db.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", part))  # noqa: S608  marks only
+        return values
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """Write all of them, or none."""
+        with self._lock, self._db:
+            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", values.items())
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def remove(self) -> None:
+        """Close it and delete its file."""
+        self.close()
+        self._path.unlink(missing_ok=True)

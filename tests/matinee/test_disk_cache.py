@@ -1,0 +1,74 @@
+"""`matinee.disk_cache`: what was put stays, also after a kill, and for several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from matinee.disk_cache import DiskCache
+
+PUTS = """
+import sys
+from pathlib import Path
+from matinee.disk_cache import DiskCache
+
+cache = DiskCache(Path(sys.argv[1]))
+for batch in range(1_000_000):
+    cache.put({f"{batch}-{i}": bytes([i]) * 1000 for i in range(20)})
+    print(batch, flush=True)
+"""
+
+
+def test_values_come_back(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "new" / "cache.sqlite")
+    keys = [str(i) for i in range(1200)]
+    cache.put({key: key.encode() for key in keys})
+    cache.put({"7": b"replaced", "": b""})
+    assert cache.get([*keys, "", "absent", "3", "3"]) == {key: key.encode() for key in keys} | {"7": b"replaced", "": b""}
+    assert (len(cache), cache.get([])) == (1201, {})
+
+
+def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "c")
+    with pytest.raises(Exception, match="NOT NULL"):
+        cache.put({"a": b"1", "b": None})  # type: ignore[dict-item]
+    assert len(cache) == 0
+
+
+def test_after_a_kill_every_finished_put_is_there_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    with subprocess.Popen([sys.executable, "-c", PUTS, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == 20:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().split()
+    last = int(rest[-1]) if rest else 20
+    cache = DiskCache(path)
+    for batch in range(last + 1):
+        keys = [f"{batch}-{i}" for i in range(20)]
+        assert cache.get(keys) == {key: bytes([i]) * 1000 for i, key in enumerate(keys)}
+    assert len(cache) % 20 == 0, "half of a put"
+    cache.put({"next": b"run"})
+    assert cache.get(["next"])
+
+
+def test_two_open_caches_of_one_file_see_each_other(tmp_path: Path) -> None:
+    one, two = DiskCache(tmp_path / "c"), DiskCache(tmp_path / "c")
+    one.put({"a": b"1"})
+    two.put({"b": b"2"})
+    assert one.get(["a", "b"]) == two.get(["a", "b"]) == {"a": b"1", "b": b"2"}
+    one.close()
+    two.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    path.write_bytes(b"half a row" * 1000)
+    with pytest.raises(OSError, match="delete the file to start anew"):
+        DiskCache(path)
