@@ -54,12 +54,17 @@ def per_query(
 
 def interval(values: Collection[float], *, samples: int = 2000, seed: int = 0) -> Interval:
     """Percentile bootstrap of the mean. Raises `ValueError` when there is nothing to average."""
+    # scipy.stats takes a second to import, and the probe needs only the measures above.
+    from scipy.stats import bootstrap
+
     data = np.array(list(values), float)
     if not len(data):
         raise ValueError("no queries with relevant items: nothing to measure")
-    means = data[np.random.default_rng(seed).integers(0, len(data), (samples, len(data)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(data.mean()), float(low), float(high))
+    mean = float(data.mean())
+    if len(data) == 1:
+        return Interval(mean, mean, mean)
+    drawn = bootstrap((data,), np.mean, n_resamples=samples, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    return Interval(mean, float(drawn.low), float(drawn.high))
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, samples: int = 2000, seed: int = 0) -> Interval:
