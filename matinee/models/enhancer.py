@@ -17,11 +17,11 @@ from matinee.items import Item
 from matinee.models import backends, resolve, saved_model
 from matinee.models.backends import Backend, Completion, GenerationOptions
 from matinee.settings.tree import EnhancerSettings
-from matinee.text import cleaning, fact_checks, templates
+from matinee.text import cleaning, data, fact_checks, templates
 
 RETRY_TEMPERATURE = 0.7
 
-# The prompt made of it changes whenever the template does.
+# The prompts made of it, one for each kind of item that has data of its own, change whenever the template or its data do.
 _EVERY_FACT = Item(
     kind="film",
     title="Title",
@@ -128,9 +128,9 @@ class Enhancer:
             places = order[start : start + self._settings.batch_size]
             batch = [items[place] for place in places]
             for place, item, answer in zip(places, batch, self._answers(batch, 0, None), strict=True):
-                told = self._told(item, answer)
+                text = self._whole_answer(item, answer)
                 # Keywords and taglines end without a full stop, and would pass for a sentence that was cut off.
-                texts[place] = cleaning.clean(told) or cleaning.clean(f"{told.strip()}.")
+                texts[place] = cleaning.clean(text) or cleaning.clean(f"{text.strip()}.")
         return [texts[place] for place in range(len(items))]
 
     def info(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Enhancer:
             "precision": self._backend.precision,
             "device": self._backend.device,
             "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
-            "prompt_digest": hashlib.sha256(self.prompt(_EVERY_FACT).encode()).hexdigest(),
+            "prompt_digest": hashlib.sha256("".join(map(self.prompt, _every_kind())).encode()).hexdigest(),
             "text_version": templates.TEXT_VERSION,
         }
 
@@ -191,11 +191,11 @@ class Enhancer:
         )
         return self._backend.generate([self.prompt(item) for item in items], writing)
 
-    def _told(self, item: Item, answer: Completion) -> str:
+    def _whole_answer(self, item: Item, answer: Completion) -> str:
         return f"{templates.lead(item)}{answer.text}" if self._guided else answer.text
 
     def _judge(self, item: Item, answer: Completion, elapsed: float) -> _Attempt:
-        text = cleaning.clean(self._told(item, answer))
+        text = cleaning.clean(self._whole_answer(item, answer))
         return _Attempt(text, fact_checks.violations(text, item), 1, answer.tokens, elapsed)
 
     def _finish(self, item: Item, kept: _Attempt | None) -> Description:
@@ -217,6 +217,10 @@ class Enhancer:
             marked=bool(kept.violations),
             elapsed_s=round(kept.elapsed_s, 4),
         )
+
+
+def _every_kind() -> list[Item]:
+    return [_EVERY_FACT.model_copy(update={"kind": kind}) for kind in data.kinds()]
 
 
 def _tells(item: Item) -> bool:

@@ -1,6 +1,6 @@
 """A model's answer as plain prose: markup, echoes and control characters gone, whole sentences, no going round.
 
-Knows nothing of items or facts: that is `grounding`.
+Does not look at items or facts: that is `fact_checks`.
 """
 
 import html
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import ftfy
 
+from matinee.text.data import language
+
 MAX_SENTENCES = 4
 MIN_WORDS = 5
 
@@ -18,11 +20,11 @@ WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 # A sentence ends before white space and a capital, a digit or an opening mark, and not after an initial or a title.
 # It looks for the end from the first of several marks only: from each of them, a row of dots would take quadratic time.
 _ENDED = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)]*+(?=\s++[\"'“‘(]?[A-Z0-9À-Þ]|\s*+$)")
-_ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Mt|Prof|St|Sgt|Lt|Capt|Col|Gen|vs|Vol)\.$")
+_ABBREVIATED = re.compile(rf"\b(?:{'|'.join(map(re.escape, language().abbreviations))})\.$")
 _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
-# The longest of both patterns, and the character before it.
-_LAST_CHARS = 8
-_FIELD = re.compile(r"\n[^\S\n]*+(?:Title|Kind|Year|Genres?|Overview|Description|Director|Cast|Language):")
+# The longest of both patterns with a closing mark, and the character before it.
+_LAST_CHARS = max(map(len, language().abbreviations)) + 4
+_FIELD = re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, language().form_fields))}):")
 
 
 def clean(answer: str) -> str:
@@ -64,8 +66,10 @@ def usable(text: str) -> bool:
 
 def loops(text: str) -> bool:
     """Whether a text goes round: one run of four words three times, or hardly any new words."""
-    told = words(text)
-    return max(Counter(runs(told, 4)).values(), default=0) >= 3 or (len(told) >= 20 and len(set(told)) < len(told) * 0.35)
+    all_words = words(text)
+    return max(Counter(runs(all_words, 4)).values(), default=0) >= 3 or (
+        len(all_words) >= 20 and len(set(all_words)) < len(all_words) * 0.35
+    )
 
 
 def words(text: str) -> list[str]:
@@ -73,5 +77,5 @@ def words(text: str) -> list[str]:
     return [re.sub(r"['’]s?$", "", word) for word in WORD.findall(text.casefold())]
 
 
-def runs(told: list[str], length: int) -> Iterator[tuple[str, ...]]:
-    return zip(*(told[start:] for start in range(length)), strict=False)
+def runs(words: list[str], length: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(length)), strict=False)

@@ -1,8 +1,8 @@
 """What a generated text may say: checked against the item's facts.
 
 Finds years, names, credits and genres that the facts don't have, echoes of the worked examples, and facts that the text should carry
-and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. Does not generate and does
-not decide what happens then: that is `enhancer`.
+and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. The words are `data`. Does
+not generate and does not decide what happens then: that is `models.enhancer`.
 """
 
 import re
@@ -12,71 +12,14 @@ from functools import cache
 from itertools import pairwise
 
 from matinee.items import Item
-from matinee.text import templates
+from matinee.text import data, templates
 from matinee.text.cleaning import MIN_WORDS, WORD, loops, runs, usable, whole_sentences, words
 
 # Chosen on some 60 answers of the 270M base model: below it every plot was made up, above it most were a summary.
 MIN_SUPPORT = 0.3
 
 _YEAR = re.compile(r"(?<![\d.,:$£€#])(1[5-9]\d\d|20\d\d)(s?)\b(?![,:.]\d)")
-_CREDIT = re.compile(
-    r"\b(?P<how>directed|written|authored|penned|created|produced|developed|composed|starring|stars|played|portrayed|voiced|novel|book)"
-    r"(?: and \w+)?(?: by)? (?P<who>[A-ZÀ-Þ][\w'’.-]*(?:(?: (?:de|van|von|da|del|la|le|bin))* [A-ZÀ-Þ][\w'’.-]*)*)"
-)
-_ROLES = {
-    "directed": {"director", "directors", "creator"},
-    "produced": {"producer", "producers", "studio"},
-    "developed": {"developer", "developers", "studio"},
-    "composed": {"composer", "composers"},
-    "starring": {"cast", "actor", "actors"},
-    "stars": {"cast", "actor", "actors"},
-    "played": {"cast", "actor", "actors"},
-    "portrayed": {"cast", "actor", "actors"},
-    "voiced": {"cast", "actor", "actors", "narrator"},
-}
-_WRITERS = {"author", "authors", "writer", "writers", "creator", "director"}
-# Genres as a text may name them, each with what stands for it in a catalogue.
-# fmt: off
-_GENRES = {
-    "action": ("action",), "adventure": ("adventure",), "animation": ("animation", "anime", "animated"),
-    "biography": ("biography", "biographical", "biopic"), "crime": ("crime",), "comedy": ("comedy", "comic", "comedic"),
-    "documentary": ("documentary",), "drama": ("drama", "dramatic", "dramedy"), "family": ("family",), "fantasy": ("fantasy",),
-    "history": ("history", "historical"), "horror": ("horror",), "music": ("music", "musical"), "mystery": ("mystery",),
-    "romance": ("romance", "romantic"), "science fiction": ("science fiction", "sci-fi", "science-fiction", "scifi"),
-    "sport": ("sport", "sports"), "superhero": ("superhero",), "thriller": ("thriller",), "tv movie": ("tv movie", "television"),
-    "war": ("war",), "western": ("western",),
-}
-# fmt: on
-# Only these are a claim wherever they stand; "family" or "war" are one just before "film", "story" and their like.
-_ALWAYS_GENRE = {"comedy", "documentary", "horror", "thriller", "western", "science fiction"}
-_KIND_WORDS = r"(?:film|movie|picture|story|tale|series|show|novel|book|game|thriller|comedy|drama)"
-# A genre's name -> what names it in an item's facts, and what claims it in a text.
-_NAMED_AS = {name: re.compile(rf"\b{re.escape(name)}\b") for names in _GENRES.values() for name in names}
-_CLAIMED_AS = {
-    name: _NAMED_AS[name] if genre in _ALWAYS_GENRE else re.compile(rf"\b{re.escape(name)} {_KIND_WORDS}\b")
-    for genre, names in _GENRES.items()
-    for name in names
-}
-# Capitalised in any text, and no name that could be invented.
-# fmt: off
-_ORDINARY = frozenset({
-    "i", "i'm", "i'll", "i've", "god", "christmas", "halloween", "easter", "earth", "internet", "monday", "tuesday", "wednesday",
-    "thursday", "friday", "saturday", "sunday", "january", "february", "march", "april", "may", "june", "july", "august", "september",
-    "october", "november", "december", "american", "british", "english", "european", "asian", "african", "western", "eastern", "french",
-    "german", "italian", "spanish", "japanese", "chinese", "korean", "russian", "indian", "mexican", "irish", "scottish", "australian",
-    "canadian", "hollywood", "bollywood", "anime", "tv", "dvd", "ok", "mr", "mrs", "ms", "dr", "us", "uk", "usa", "it", "a", "an", "the",
-    "in", "on", "at", "of", "and", "or", "but", "as", "by", "for", "from", "to", "with", "when", "after", "before", "while", "his", "her",
-    "their", "its", "this", "that", "these", "those", "he", "she", "they", "we", "you", "who", "what", "where", "why", "how", "all",
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-})
-# fmt: on
-
-# fmt: off
-_EMPTY = frozenset({
-    "about", "after", "also", "been", "between", "film", "from", "have", "into", "must", "over", "story", "tale", "that", "their", "them",
-    "then", "there", "they", "this", "what", "when", "where", "which", "will", "with",
-})
-# fmt: on
+_ORDINARY, _EMPTY = data.language().ordinary_words, data.language().empty_words
 
 
 @dataclass(frozen=True)
@@ -99,14 +42,14 @@ def violations(text: str, item: Item) -> tuple[str, ...]:
     if not usable(text):
         return ("empty",)
     facts = _Facts(item)
-    found = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, facts)]
+    problems = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, facts)]
     if loops(text):
-        found.append("loop")
+        problems.append("loop")
     if _made_up(text, item):
-        found.append("unsupported")
+        problems.append("unsupported")
     if adherence(text, item).genre is False:
-        found.append("missing: genre")
-    return tuple(dict.fromkeys(found))
+        problems.append("missing: genre")
+    return tuple(dict.fromkeys(problems))
 
 
 def grounded_part(text: str, item: Item) -> str:
@@ -117,25 +60,67 @@ def grounded_part(text: str, item: Item) -> str:
 
 
 def adherence(text: str, item: Item) -> Adherence:
-    told = text.casefold()
-    said = set(words(text))
-    genres = [name for genre in item.genres for name in _genre_words(genre)]
+    folded = text.casefold()
+    text_words = set(words(text))
+    genres = [name for genre in item.genres for name in _patterns_for(item).genre_words(genre)]
     return Adherence(
-        genre=any(re.search(rf"\b{re.escape(name)}\b", told) for name in genres) if genres else None,
-        person=any(_surname(name) in said for name in item.names()) if item.names() else None,
-        year=str(item.year) in told if item.year is not None else None,
+        genre=any(re.search(rf"\b{re.escape(name)}\b", folded) for name in genres) if genres else None,
+        person=any(_surname(name) in text_words for name in item.names()) if item.names() else None,
+        year=str(item.year) in folded if item.year is not None else None,
     )
 
 
 def support(text: str, item: Item) -> float:
     """The share of a text's content words, title and genres apart, that the facts have too: low where the plot is made up."""
     facts = _content(_facts(item))
-    said = _content(text) - _content(f"{item.title} {item.kind} {' '.join(item.genres)}")
-    return len(said & facts) / len(said) if said else 1.0
+    own = _content(text) - _content(f"{item.title} {item.kind} {' '.join(item.genres)}")
+    return len(own & facts) / len(own) if own else 1.0
 
 
 def _made_up(text: str, item: Item) -> bool:
     return len(_content(item.overview)) >= MIN_WORDS and support(text, item) < MIN_SUPPORT
+
+
+class _Patterns:
+    """The data of a kind in the forms in which sentences are checked, made once for all items of that kind."""
+
+    def __init__(self, kind: data.Kind) -> None:
+        particles = "|".join(map(re.escape, data.language().name_particles))
+        how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns]))
+        self.credit = re.compile(
+            rf"\b(?P<how>{how})(?: and \w+)?(?: by)? "
+            rf"(?P<who>[A-ZÀ-Þ][\w'’.-]*(?:(?: (?:{particles}))* [A-ZÀ-Þ][\w'’.-]*)*)"
+        )
+        self.kind = kind
+        nouns = "|".join(map(re.escape, kind.kind_words))
+        # A genre's name -> what names it in an item's facts, and what claims it in a text.
+        self.named = {name: re.compile(rf"\b{re.escape(name)}\b") for names in kind.genres.values() for name in names}
+        self.claimed = {
+            name: self.named[name] if genre in kind.plain_genres else re.compile(rf"\b{re.escape(name)} (?:{nouns})\b")
+            for genre, names in kind.genres.items()
+            for name in names
+        }
+        # What the worked examples say: said of another item, it is an echo.
+        self.lent = {
+            run
+            for example in kind.examples
+            for text in (example.item.overview, whole_sentences(example.description)[-1])
+            for run in runs(words(text), 5)
+        }
+
+    def genre_words(self, genre: str) -> tuple[str, ...]:
+        """The words that name this genre of a catalogue."""
+        plain = genre.casefold().strip()
+        return next((names for names in self.kind.genres.values() if plain in names), (plain,))
+
+
+@cache
+def _patterns(kind_name: str) -> _Patterns:
+    return _Patterns(data.kind(kind_name))
+
+
+def _patterns_for(item: Item) -> _Patterns:
+    return _patterns(data.kind_name(item.kind))
 
 
 class _Facts:
@@ -143,16 +128,18 @@ class _Facts:
 
     def __init__(self, item: Item) -> None:
         text = _facts(item)
-        told = words(text)
-        self.item = item
-        self.words = frozenset(told)
-        self.runs = frozenset(runs(told, 5))
+        text_words = words(text)
+        patterns = _patterns_for(item)
+        self.item, self.patterns = item, patterns
+        self.words = frozenset(text_words)
+        self.runs = frozenset(runs(text_words, 5))
         self.years = frozenset(year for year, _ in _YEAR.findall(text))
         self.decades = frozenset(year[:3] for year in self.years)
         self.overview = item.overview.casefold()
-        own = {name for genre in item.genres for name in _genre_words(genre)}
+        own = {name for genre in item.genres for name in patterns.genre_words(genre)}
         folded = text.casefold()
-        self.foreign = [name for name, named in _NAMED_AS.items() if name not in own and not named.search(folded)] if item.genres else []
+        named = patterns.named.items() if item.genres else ()
+        self.foreign = [name for name, pattern in named if name not in own and not pattern.search(folded)]
         self.credits, self.tells = cache(self._credits), cache(self._tells)
 
     def know(self, word: str) -> bool:
@@ -161,7 +148,7 @@ class _Facts:
 
     def people(self, how: str) -> set[str]:
         """The words of the names of those who did this."""
-        roles = _ROLES.get(how, _WRITERS)
+        roles = self.patterns.kind.credits[how]
         return {word for role, names in self.item.people.items() if role in roles for name in names for word in words(name)}
 
     def _tells(self, how: str, name: str) -> bool:
@@ -185,23 +172,22 @@ def _inventions(sentence: str, facts: _Facts) -> Iterator[str]:
     for year, plural in _YEAR.findall(sentence):
         if year not in facts.years and not (plural and year[:3] in facts.decades):
             yield f"year: {year}{plural}"
-    for match in _CREDIT.finditer(sentence):
+    for match in facts.patterns.credit.finditer(sentence):
         if not _credited(match["how"].casefold(), match["who"], facts):
             yield f"credit: {match[0]}"
     for name in _names(sentence):
         if not all(facts.know(word) for word in words(name)):
             yield f"name: {name}"
-    if any(run in _LENT and run not in facts.runs for run in runs(words(sentence), 5)):
+    if any(run in facts.patterns.lent and run not in facts.runs for run in runs(words(sentence), 5)):
         yield "echo of an example"
     folded = sentence.casefold()
     for name in facts.foreign:
-        if _CLAIMED_AS[name].search(folded):
+        if facts.patterns.claimed[name].search(folded):
             yield f"genre: {name}"
 
 
 def _credited(how: str, who: str, facts: _Facts) -> bool:
-    if how in ("novel", "book"):
-        how = "written"
+    how = facts.patterns.kind.credit_nouns.get(how, how)
     # What the overview itself says about makers may be said again; a character's name there is no credit.
     if facts.tells(how, who.split()[0].casefold()):
         return True
@@ -225,14 +211,6 @@ def _names(sentence: str) -> Iterator[str]:
         yield " ".join(run)
 
 
-def _genre_words(genre: str) -> tuple[str, ...]:
-    plain = genre.casefold().strip()
-    for names in _GENRES.values():
-        if plain in names:
-            return names
-    return (plain,)
-
-
 def _facts(item: Item) -> str:
     return f"{templates.facts_text(item)} {item.language or ''}"
 
@@ -248,12 +226,3 @@ def _content(text: str) -> set[str]:
 
 def _surname(name: str) -> str:
     return next(iter(words(name)[-1:]), "")
-
-
-# What the worked examples told: said of another item, it is an echo.
-_LENT = {
-    run
-    for example, answer in templates.EXAMPLES
-    for text in (example.overview, whole_sentences(answer)[-1])
-    for run in runs(words(text), 5)
-}

@@ -14,7 +14,7 @@ from matinee.text import templates
 from matinee.vectors import Matrix
 
 WEIGHT = 0.3
-"""Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `prompts.TEXT_VERSION`."""
+"""Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `templates.TEXT_VERSION`."""
 
 
 class ItemTexts:

@@ -1,7 +1,8 @@
 """The one place where an item becomes text: the enhancer's prompt, the embedded text, a query's text, the sentence of a recommendation.
 
-Pure functions of an item's facts. Does not generate, tokenise or embed, and adds no fact that the item does not have. Any change to a
-template changes vectors, so it must change `TEXT_VERSION`, which is part of every fingerprint.
+Pure functions of an item's facts; the words of the language and the worked examples are `data`. Does not generate, tokenise or embed,
+and adds no fact that the item does not have. Any change to a template or to its data changes vectors, so it must change `TEXT_VERSION`,
+which is part of every fingerprint.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from matinee.items import Item
 from matinee.settings.tree import Recipe
+from matinee.text import data
 
 TEXT_VERSION = "3"
 
@@ -19,65 +21,9 @@ Template = Literal["full", "plain"]
 DENSE_TEMPLATE: Template = "plain"
 SPARSE_TEMPLATE: Template = "full"
 
-# What the base model is shown before the item: two made-up works, so that no real one leaks into an answer; short, because a CPU reads
-# every token again for every item; about particulars to the last sentence, because a general one ("a warm story") is copied into answers.
-EXAMPLES = (
-    (
-        Item(
-            kind="film",
-            title="The Salt Road",
-            year=1987,
-            genres=("Drama", "Adventure"),
-            people={"director": ("Ana Ruiz",)},
-            overview="A widowed carter takes one last load across the desert and finds a stowaway child.",
-        ),
-        "The Salt Road (1987) is a drama and adventure film directed by Ana Ruiz about a widowed carter who takes one last load across the "
-        "desert and finds a stowaway child. The carter and the child grow close on the way.",
-    ),
-    (
-        Item(
-            kind="film",
-            title="Night Shift",
-            year=2014,
-            genres=("Comedy",),
-            overview="Two clumsy guards must return forty penguins to the zoo before morning.",
-        ),
-        "Night Shift (2014) is a comedy film about two clumsy guards who must return forty penguins to the zoo before morning. The "
-        "penguins have other plans.",
-    ),
-)
-
-ASK = "Write two or three sentences that describe this {kind} to someone who looks for something to enjoy. Use only these facts."
-ANSWER = "Description:"
+ANSWER = data.language().answer
 # The field that follows in the template: where the base model starts a next example, the answer has ended.
 NEXT_FIELD = "Title:"
-
-# How a shared maker is named in a reason; a role that is not here is named as it is.
-ROLES = {
-    "director": "directed by",
-    "author": "written by",
-    "writer": "written by",
-    "creator": "created by",
-    "developer": "developed by",
-    "producer": "produced by",
-    "composer": "with music by",
-    "artist": "drawn by",
-    "publisher": "published by",
-    "studio": "made by",
-    "cast": "with",
-    "actor": "with",
-    "actors": "with",
-}
-# The commonest codes; any other language is written as the catalogue writes it.
-# fmt: off
-LANGUAGES = {
-    "ar": "Arabic", "bn": "Bengali", "cn": "Cantonese", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
-    "en": "English", "es": "Spanish", "fa": "Persian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
-    "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "ml": "Malayalam", "nl": "Dutch",
-    "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "ta": "Tamil",
-    "te": "Telugu", "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
-}
-# fmt: on
 
 _SENTENCE_END = ".!?…\"'”’)"
 
@@ -124,14 +70,15 @@ def enhancer_prompt(item: Item, tokenizer: ChatTokenizer | None = None, *, examp
 
     `examples` worked examples precede a form; `facts` replaces `facts_text(item)` (a caller that had to shorten it).
     """
-    told = facts_text(item) if facts is None else facts
+    text = facts_text(item) if facts is None else facts
     if tokenizer is not None:
-        content = f"{ASK.format(kind=one_line(item.kind))}\n\n{told}"
+        content = f"{data.language().ask.format(kind=one_line(item.kind))}\n\n{text}"
         turn = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
         # Gemma's template writes it, and so does the tokenizer when it reads the prompt: twice is not what the model was trained on.
         return turn.removeprefix(tokenizer.bos_token or "")
-    shown = [f"{facts_text(example)}\n{ANSWER} {answer}" for example, answer in EXAMPLES[:examples]]
-    return "\n\n".join([*shown, f"{told}\n{ANSWER}"])
+    worked = data.kind(item.kind).examples[:examples]
+    forms = [f"{facts_text(example.item)}\n{ANSWER} {example.description}" for example in worked]
+    return "\n\n".join([*forms, f"{text}\n{ANSWER}"])
 
 
 def lead(item: Item) -> str:
@@ -210,7 +157,7 @@ def template_description(item: Item) -> str:
 
 
 def language_name(language: str) -> str:
-    return LANGUAGES.get(language.casefold(), language)
+    return data.language().languages.get(language.casefold(), language)
 
 
 def one_line(text: str) -> str:
@@ -236,7 +183,7 @@ def _ends(text: str) -> bool:
 
 
 def _made(role: str, names: Sequence[str]) -> str:
-    return f"{ROLES.get(role, f'with {_label(role).lower()}')} {listed(names)}"
+    return f"{data.language().makers.get(role, f'with {_label(role).lower()}')} {listed(names)}"
 
 
 def _label(key: str) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matinee.items import Item
-from matinee.text import cleaning, fact_checks, templates
+from matinee.text import cleaning, data, fact_checks
 from matinee.text.fact_checks import Adherence
 
 FILM = Item(
@@ -132,6 +132,7 @@ def test_sentences_end_where_they_end(text: str, sentences: list[str]) -> None:
 
 
 def test_the_worked_examples_pass_their_own_checks_and_echo_nowhere_else() -> None:
-    for example, answer in templates.EXAMPLES:
-        assert [problem for problem in fact_checks.violations(answer, example) if problem != "echo of an example"] == []
-        assert fact_checks.adherence(answer, example).score == 1
+    for example in data.kind("film").examples:
+        problems = fact_checks.violations(example.description, example.item)
+        assert [problem for problem in problems if problem != "echo of an example"] == []
+        assert fact_checks.adherence(example.description, example.item).score == 1
