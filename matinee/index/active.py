@@ -1,6 +1,6 @@
 """The live index of one catalogue: the current version, kept open, followed when it is switched, and written to.
 
-Its one owner is the Retriever (or a command, while no server runs). Does not embed and does not build versions (`builder`).
+Its one owner is the Retriever (or a command, while no server runs). Does not embed and does not build versions (`index.build`).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import Hit, Manifest, Point, tombstone
+from matinee.index.types import Hit, Manifest, Point, Scroll, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,13 @@ class ActiveIndex:
         where another encoder made it, it stays open, in case that encoder still serves.
         """
         async with self._lock:
-            wanted = await self._store.current()
-            if wanted is None or (self._current is not None and wanted.version == self._current.manifest.version):
+            current = await self._store.current()
+            if current is None or (self._current is not None and current.version == self._current.manifest.version):
                 return False
             old, drained = self._current, self._draining
-            back = drained is not None and drained.manifest.version == wanted.version
+            back = drained is not None and drained.manifest.version == current.version
             # A rollback: the embedded engine could not open that path a second time.
-            fresh = drained if back and drained is not None else await self._store.open(wanted.version)
+            fresh = drained if back and drained is not None else await self._store.open(current.version)
             try:
                 if old is not None:
                     await _carry_over(old, fresh)
@@ -90,7 +90,7 @@ class ActiveIndex:
             if drained is not None:
                 await drained.close()
             self._current, self._draining = fresh, old
-            log.info("index version %s is live (%s items)", wanted.version, wanted.count)
+            log.info("index version %s is live (%s items)", current.version, current.count)
             return True
 
     async def _recover(self, fresh: Index) -> Index | None:
@@ -117,15 +117,15 @@ class ActiveIndex:
         """
         async with self._lock:
             current = self.get()
-            if fingerprint != current.manifest.fingerprint and (if_revision is not None or not self._rolling(fingerprint)):
+            if fingerprint != current.manifest.fingerprint and (if_revision is not None or not self._rolls_over(fingerprint)):
                 raise FingerprintError("the index was switched while these items were embedded: send them again")
             if if_revision is not None:
                 stored = await current.retrieve([point.id for point in points])
                 points = [p for p, hit in zip(points, stored, strict=True) if hit and hit.payload.get("revision") == if_revision[p.id]]
-            for index in self._kept_up():
+            for index in self._written_versions():
                 same = index.manifest.fingerprint == fingerprint
                 if same or if_revision is None:
-                    await index.upsert(_fitted(points, index.manifest, fingerprint, recipe))
+                    await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
             return len(points)
 
     async def delete(self, id: str) -> Hit | None:
@@ -135,20 +135,20 @@ class ActiveIndex:
             if hit is None or hit.payload.get("deleted"):
                 return None
             gone = tombstone(id, revision=new_revision())
-            for index in self._kept_up():
+            for index in self._written_versions():
                 await index.upsert([gone])
             return hit
 
-    def _rolling(self, fingerprint: str | None = None) -> bool:
+    def _rolls_over(self, fingerprint: str | None = None) -> bool:
         """Whether another encoder (that of `fingerprint`) made the version before."""
         current, before = self._current, self._draining
         if current is None or before is None or before.manifest.fingerprint == current.manifest.fingerprint:
             return False
         return fingerprint in (None, before.manifest.fingerprint)
 
-    def _kept_up(self) -> list[Index]:
+    def _written_versions(self) -> list[Index]:
         """The versions that a write goes to: last the current one, which is the one that counts."""
-        kept = [self._draining] if self._rolling() else []
+        kept = [self._draining] if self._rolls_over() else []
         return [index for index in (*kept, self._current) if index is not None]
 
     async def close(self) -> None:
@@ -166,17 +166,17 @@ async def _carry_over(old: Index, fresh: Index) -> None:
     """
     after: str | None = None
     while True:
-        page, after = await old.scroll(limit=_PAGE, after=after, since=fresh.manifest.revision, origin="api", deleted=True)
+        page, after = await old.scroll(Scroll(limit=_PAGE, after=after, since=fresh.manifest.revision, origin="api", deleted=True))
         there = await fresh.retrieve([hit.id for hit in page])
         newer = [a.id for a, b in zip(page, there, strict=True) if b is None or b.payload["revision"] < a.payload["revision"]]
-        points = _fitted(await old.points(newer), fresh.manifest, old.manifest.fingerprint, old.manifest.recipe)
+        points = _adapt(await old.points(newer), fresh.manifest, old.manifest.fingerprint, old.manifest.recipe)
         if points:
             await fresh.upsert(points)
         if after is None:
             return
 
 
-def _fitted(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:
+def _adapt(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:
     """Points made under `fingerprint` and `recipe`, for the version `into`.
 
     Dense vectors of another encoder would mean nothing: without them the item is found by title and terms at once. Where the encoder or

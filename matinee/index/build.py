@@ -1,7 +1,7 @@
 """Items -> points -> a new index version, verified and switched to. One set of stage functions for the in-process loop and for Ray Data.
 
 A build is the file's items plus the live API items, minus what was deleted through the API; an item that the API has written wins over
-the file's. Does not read files (`sources`) and does not parse arguments (`train.ingest`).
+the file's. Does not read files (`catalogue`) and does not parse arguments (`train.ingest`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from matinee.errors import IndexUnavailableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Search, item_payload, new_version, tombstone
+from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Scroll, Search, item_payload, new_version, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
 from matinee.models.embedder import Kind
@@ -201,12 +201,12 @@ def _news(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
 
 async def _verify(index: Index) -> None:
     """A sample of points must each find themselves: a version whose vectors went wrong is never switched to."""
-    sample, _ = await index.scroll(limit=_SAMPLE, vectors=True)
+    sample, _ = await index.scroll(Scroll(limit=_SAMPLE, vectors=True))
     probes = [hit for hit in sample if hit.vector is not None]
     if len(probes) < len(sample):
         raise IndexUnavailableError(f"version {index.manifest.version} has items without vectors; it was not made current")
-    found = await index.search([Search(DenseQuery(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
-    lost = [hit.payload["title"] for hit, best in zip(probes, found, strict=True) if not best or not best[0].score >= _SELF]
+    answers = await index.search([Search(DenseQuery(hit.vector), 1, exact=True) for hit in probes if hit.vector is not None])
+    lost = [hit.payload["title"] for hit, best in zip(probes, answers, strict=True) if not best or not best[0].score >= _SELF]
     if lost:
         raise IndexUnavailableError(
             f"version {index.manifest.version} does not find {lost[0]!r} by its own vector; it was not made current"
@@ -223,7 +223,7 @@ class IndexWrites:
         entries: list[ApiItem] = []
         after: str | None = None
         while True:
-            page, after = await self._index.scroll(limit=BATCH, after=after, since=since, origin="api", deleted=True)
+            page, after = await self._index.scroll(Scroll(limit=BATCH, after=after, since=since, origin="api", deleted=True))
             entries += [_api_item(hit) for hit in page]
             if after is None:
                 return entries

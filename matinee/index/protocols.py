@@ -6,7 +6,7 @@ Two engines implement both: `edge` and `qdrant`.
 from collections.abc import Sequence
 from typing import Protocol
 
-from matinee.index.types import Hit, Manifest, Point, Search
+from matinee.index.types import Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
 
 
@@ -30,23 +30,8 @@ class Index(Protocol):
         """The stored points, tombstones included, in the order of `ids`; None where there is none."""
         ...
 
-    async def scroll(
-        self,
-        *,
-        limit: int,
-        after: str | None = None,
-        filter: ItemFilter = ItemFilter(),
-        since: int = 0,
-        origin: str | None = None,
-        deleted: bool = False,
-        pending: bool = False,
-        vectors: bool = False,
-    ) -> tuple[list[Hit], str | None]:
-        """A page of points by id, and the cursor of the next page (None at the end).
-
-        `since` keeps revisions above it, `origin` file or api ones; tombstones only where `deleted` is true (then beside the others);
-        `pending` keeps those whose background work is not done.
-        """
+    async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
+        """A page of points by id, and the cursor of the next page (None at the end)."""
         ...
 
     async def points(self, ids: Sequence[str]) -> list[Point]:

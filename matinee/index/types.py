@@ -1,9 +1,10 @@
-"""The index as the rest of Matinee sees it: points, searches, versions. One interface, two engines (`index_edge`, `index_qdrant`).
+"""The index as the rest of Matinee sees it: points, searches, versions. One interface, two engines (`edge`, `qdrant`).
 
 A *version* is one immutable-by-name build of a catalogue under one fingerprint; a *store* holds the versions of one catalogue and
 knows which is current. Does not know models: vectors come in ready, with the fingerprint of the encoder that made them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from matinee.settings.tree import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
 
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"
-"""Names of the vectors: dense of the embedded text, the same with facts beside it (`likeness`), sparse BM25, sparse title trigrams."""
+"""Names of the vectors: dense of the embedded text, the same with facts beside it (`item_vector`), sparse BM25, sparse title trigrams."""
 
 SCORES = ("$score[0]", "$score[1]")
 """What a formula of Qdrant's calls the scores of its first and second list."""
@@ -26,6 +27,14 @@ KEYWORD_FIELDS = ("kind", "genres", "language", "origin")
 INTEGER_FIELDS = ("year", "revision")
 FLOAT_FIELDS = ("rating", "votes", "popularity")
 BOOL_FIELDS = ("deleted", "pending")
+
+
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_uid(id: str) -> bool:
+    """Whether a text can be the id of a point."""
+    return _UID.fullmatch(id) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,10 @@ class RecommendationQuery:
     strategy: Literal["average", "best"] = "average"
     using: str = TEXT
 
+    def __post_init__(self) -> None:
+        if not len(self.positive) and (self.strategy == "average" or not len(self.negative)):
+            raise ValueError(f"a recommendation by strategy {self.strategy!r} has no example to start from")
+
 
 @dataclass(frozen=True, slots=True)
 class PopularQuery:
@@ -99,6 +112,28 @@ class Search:
     exact: bool = False
     with_payload: bool = True
     with_vectors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scroll:
+    """One page of stored points, in the order of their ids, from the cursor `after` on.
+
+    `since` keeps revisions above it, `origin` file or api ones. Tombstones come only where `deleted` is true, then beside the others.
+    `pending` keeps those whose background work is not done. Raises `ValueError` for what was never a cursor.
+    """
+
+    limit: int
+    after: str | None = None
+    filter: ItemFilter = ItemFilter()
+    since: int = 0
+    origin: str | None = None
+    deleted: bool = False
+    pending: bool = False
+    vectors: bool = False
+
+    def __post_init__(self) -> None:
+        if self.after is not None and not is_uid(self.after):
+            raise ValueError(f"not a cursor of this index: {self.after!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, In
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.index.protocols import Index
+from matinee.index.types import Scroll
 from matinee.recommend import titles
 from matinee.recommend.recommender import RankedItems, Recommender
 from matinee.settings.tree import Settings
@@ -184,7 +185,9 @@ class Retriever:
                 return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]
             case messages.Page():
                 page, after = await index.scroll(
-                    limit=unit.limit, after=unit.after, since=unit.since, filter=unit.filter, origin=unit.origin, deleted=unit.deleted
+                    Scroll(
+                        limit=unit.limit, after=unit.after, since=unit.since, filter=unit.filter, origin=unit.origin, deleted=unit.deleted
+                    )
                 )
                 return [(hit.id, hit.payload) for hit in page], after
             case messages.Suggest():
@@ -197,9 +200,9 @@ class Retriever:
         raise TypeError(f"not a unit of the Retriever: {type(unit).__name__}")
 
     async def _pending(self, index: Index, unit: messages.Pending) -> list[tuple[str, dict[str, Any]]]:
-        page, _ = await index.scroll(limit=unit.limit, after=unit.after, pending=True)
+        page, _ = await index.scroll(Scroll(limit=unit.limit, after=unit.after, pending=True))
         if len(page) < unit.limit:
-            first, _ = await index.scroll(limit=unit.limit - len(page), pending=True)
+            first, _ = await index.scroll(Scroll(limit=unit.limit - len(page), pending=True))
             page += first
         return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
 

@@ -18,6 +18,7 @@ from waiting import HANG_S
 from matinee.client.http import Client
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
+from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
 
@@ -61,7 +62,7 @@ def held(settings: Settings, work: Callable[[ActiveIndex], Any] | None = None) -
             await live.refresh()
             if work is not None:
                 return await asyncio.to_thread(work, live)
-            page, _ = await live.get().scroll(limit=1000, deleted=True)
+            page, _ = await live.get().scroll(Scroll(limit=1000, deleted=True))
             return {hit.id: hit.payload for hit in page}
         finally:
             await live.close()

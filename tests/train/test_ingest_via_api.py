@@ -15,8 +15,7 @@ from matinee.client.http import Client, ServerError
 from matinee.client.models import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
 from matinee.index.factory import open_store
-from matinee.index.types import Hit
-from matinee.index.vector_cache import VectorCache
+from matinee.index.types import Hit, Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
 from serve.graph import messages
@@ -106,7 +105,7 @@ def points(settings: Settings) -> dict[str, Hit]:
         assert current is not None
         index = await store.open(current.version)
         try:
-            page, _ = await index.scroll(limit=1000, vectors=True)
+            page, _ = await index.scroll(Scroll(limit=1000, vectors=True))
             return {hit.id: hit for hit in page}
         finally:
             await index.close()
@@ -254,18 +253,3 @@ def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCap
         patience("asking", ask)
     assert "asking: full; again in" in caplog.messages[0]
     assert 30 <= clock.now <= 63
-
-
-def test_the_journal_survives_a_cut_off_row_and_is_removed_at_a_good_end(tmp_path: Path) -> None:
-    path = tmp_path / "v"
-    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    stopped = VectorCache(path, 4).__enter__()
-    stopped.add(["a", "b"], vectors)
-    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    with path.open("ab") as file:
-        file.write(b"half a row")
-    with VectorCache(path, 4) as journal:
-        assert ("b" in journal, "c" in journal, len(journal)) == (True, False, 2)
-        journal.add(["c"], vectors[:1] + 10)
-        assert journal.get(["b", "c"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]
-    assert not path.exists()

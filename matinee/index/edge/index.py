@@ -1,7 +1,7 @@
 """The embedded engine: each version of a catalogue is a folder with one `qdrant-edge` shard, opened inside this process.
 
 Every shard call runs in the one worker thread of its open index, so no event loop blocks and searches that come together are one hop.
-Searches scan, which loses nothing, unless the version's graphs were built (HNSW, `index_edge_graph`); what is written later is scanned too.
+Searches scan, which loses nothing, unless the version's graphs were built (HNSW, `hnsw`); what is written later is scanned too.
 Does not serve two processes: whoever opens a version holds its lock until `close`, others get `IndexLockedError`. Does not watch
 `CURRENT`: the Retriever does. Leaves the order of equal scores to the engine.
 """
@@ -17,11 +17,13 @@ import qdrant_edge as edge
 from cachetools import LRUCache
 
 from matinee.errors import IndexUnavailableError
+from matinee.index.conditions import live_conditions, valid_ids
 from matinee.index.edge import files as files
 from matinee.index.edge import hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
-from matinee.index.types import TEXT, Hit, Manifest, Point, Search
+from matinee.index.records import to_hit, to_point
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
 from matinee.settings.tree import IndexSettings
 
@@ -68,60 +70,40 @@ class EdgeIndex:
             answers = [self._open.query(requests[0])]
         else:
             answers = self._open.query_batch(edge.QueryBatchRequest(requests)) if requests else []
-        found = [translate.hits(search, answer) for search, answer in zip(searches, answers, strict=True)]
-        payloads = self._payloads_of({hit.id for search, hits in zip(searches, found, strict=True) if search.with_payload for hit in hits})
+        ranked = [translate.hits(search, answer) for search, answer in zip(searches, answers, strict=True)]
+        payloads = self._payloads_of({hit.id for search, hits in zip(searches, ranked, strict=True) if search.with_payload for hit in hits})
         return [
             [Hit(hit.id, hit.score, payloads[hit.id], hit.vector) for hit in hits] if search.with_payload else hits
-            for search, hits in zip(searches, found, strict=True)
+            for search, hits in zip(searches, ranked, strict=True)
         ]
 
     def _payloads_of(self, ids: set[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id. Reading and converting them costs as much as the search itself, so those of answered items are kept."""
-        found = {id: self._payloads[id] for id in ids if id in self._payloads}
-        missing: list[edge.PointId] = list(ids - found.keys())
+        payloads = {id: self._payloads[id] for id in ids if id in self._payloads}
+        missing: list[edge.PointId] = list(ids - payloads.keys())
         if missing:
             read = {str(record.id): record.payload or {} for record in self._open.retrieve(missing, True, False)}
             self._payloads.update(read)
-            found |= read
-        return found
+            payloads |= read
+        return payloads
 
     async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
         return await self._run(self._retrieve, ids, vectors)
 
     def _retrieve(self, ids: Sequence[str], vectors: bool) -> list[Hit | None]:
-        found = self._open.retrieve(translate.known_ids(ids), True, [TEXT] if vectors else False)
-        hits = {hit.id: hit for hit in map(translate.record, found)}
+        records = self._open.retrieve([*valid_ids(ids)], True, [TEXT] if vectors else False)
+        hits = {hit.id: hit for hit in map(to_hit, records)}
         return [hits.get(id) for id in ids]
 
-    async def scroll(
-        self,
-        *,
-        limit: int,
-        after: str | None = None,
-        filter: ItemFilter = ItemFilter(),
-        since: int = 0,
-        origin: str | None = None,
-        deleted: bool = False,
-        pending: bool = False,
-        vectors: bool = False,
-    ) -> tuple[list[Hit], str | None]:
-        if after is not None and not translate.known_ids([after]):
-            raise ValueError(f"not a cursor of this index: {after!r}")
-        request = edge.ScrollRequest(
-            offset=after,
-            limit=limit,
-            filter=translate.stored(filter, since=since, origin=origin, deleted=deleted, pending=pending),
-            with_payload=True,
-            with_vector=[TEXT] if vectors else False,
-        )
-        return await self._run(self._scroll, request)
+    async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
+        return await self._run(self._scroll, translate.page(scroll))
 
     def _scroll(self, request: edge.ScrollRequest) -> tuple[list[Hit], str | None]:
-        found, following = self._open.scroll(request)
-        return [translate.record(record) for record in found], None if following is None else str(following)
+        page, following = self._open.scroll(request)
+        return [to_hit(record) for record in page], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
-        return await self._run(lambda: [translate.whole(found) for found in self._open.retrieve(translate.known_ids(ids), True, True)])
+        return await self._run(lambda: [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)])
 
     async def upsert(self, points: Sequence[Point]) -> None:
         await self._run(self._upsert, points)
@@ -131,16 +113,16 @@ class EdgeIndex:
             self._payloads.pop(point.id, None)
         for start in range(0, len(points), _BATCH):
             files.require_space(self._path)
-            batch = [translate.point(point) for point in completed(points[start : start + _BATCH], self.manifest)]
+            batch = [translate.engine_point(point) for point in completed(points[start : start + _BATCH], self.manifest)]
             self._open.update(edge.UpdateOperation.upsert_points(batch))
         if points:
             self._open.flush()
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        return await self._run(lambda: self._open.count(edge.CountRequest(exact=True, filter=translate.stored(filter))))
+        return await self._run(lambda: self._open.count(edge.CountRequest(exact=True, filter=translate.filter_of(live_conditions(filter)))))
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        request = edge.FacetRequest(key, limit, exact=True, filter=translate.stored(filter))
+        request = edge.FacetRequest(key, limit, exact=True, filter=translate.filter_of(live_conditions(filter)))
         return await self._run(lambda: [(str(hit.value), hit.count) for hit in self._open.facet(request).hits])
 
     async def max_revision(self) -> int:
@@ -148,8 +130,8 @@ class EdgeIndex:
 
     def _max_revision(self) -> int:
         newest = edge.OrderBy("revision", edge.Direction.Desc)
-        found = self._open.query(edge.QueryRequest(limit=1, query=newest, with_payload=["revision"]))
-        return int((found[0].payload or {})["revision"]) if found else 0
+        points = self._open.query(edge.QueryRequest(limit=1, query=newest, with_payload=["revision"]))
+        return int((points[0].payload or {})["revision"]) if points else 0
 
     async def close(self) -> None:
         """Give the path back, after the calls that were already under way."""

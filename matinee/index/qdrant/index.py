@@ -17,9 +17,11 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.index.conditions import live_conditions, scroll_conditions, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.qdrant import query as translate
-from matinee.index.types import TEXT, Hit, Manifest, Point, Search
+from matinee.index.records import to_hit, to_point
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
 from matinee.settings.tree import IndexSettings
 
@@ -82,63 +84,54 @@ class QdrantIndex:
         return [translate.hits(search, answer.points) for search, answer in zip(searches, answers, strict=True)]
 
     async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
-        found = await self._fetch(ids, [TEXT] if vectors else False)
-        hits = {hit.id: hit for hit in map(translate.record, found)}
+        records = await self._fetch(ids, [TEXT] if vectors else False)
+        hits = {hit.id: hit for hit in map(to_hit, records)}
         return [hits.get(id) for id in ids]
 
-    async def scroll(
-        self,
-        *,
-        limit: int,
-        after: str | None = None,
-        filter: ItemFilter = ItemFilter(),
-        since: int = 0,
-        origin: str | None = None,
-        deleted: bool = False,
-        pending: bool = False,
-        vectors: bool = False,
-    ) -> tuple[list[Hit], str | None]:
-        if after is not None and not translate.known_ids([after]):
-            raise ValueError(f"not a cursor of this index: {after!r}")
-        found, following = await self._call(
+    async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
+        page, following = await self._call(
             self._client.scroll(
                 self._name,
-                scroll_filter=translate.stored(filter, since=since, origin=origin, deleted=deleted, pending=pending),
-                limit=limit,
-                offset=after,
+                scroll_filter=translate.filter_of(scroll_conditions(scroll)),
+                limit=scroll.limit,
+                offset=scroll.after,
                 with_payload=True,
-                with_vectors=[TEXT] if vectors else False,
+                with_vectors=[TEXT] if scroll.vectors else False,
                 timeout=self._seconds,
             )
         )
-        return [translate.record(record) for record in found], None if following is None else str(following)
+        return [to_hit(record) for record in page], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
-        return [translate.whole(found) for found in await self._fetch(ids, True)]
+        return [to_point(record) for record in await self._fetch(ids, True)]
 
     async def _fetch(self, ids: Sequence[str], vectors: bool | list[str]) -> list[models.Record]:
-        known = translate.known_ids(ids)
-        if not known:
+        valid = valid_ids(ids)
+        if not valid:
             return []
-        return await self._call(self._client.retrieve(self._name, known, with_payload=True, with_vectors=vectors, timeout=self._seconds))
+        return await self._call(self._client.retrieve(self._name, valid, with_payload=True, with_vectors=vectors, timeout=self._seconds))
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        for batch in translate.batches([translate.point(point) for point in completed(points, self.manifest)], self.manifest.dimensions):
+        for batch in translate.batches(
+            [translate.engine_point(point) for point in completed(points, self.manifest)], self.manifest.dimensions
+        ):
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        call = self._client.count(self._name, count_filter=translate.stored(filter), exact=True, timeout=self._seconds)
+        call = self._client.count(self._name, count_filter=translate.filter_of(live_conditions(filter)), exact=True, timeout=self._seconds)
         return (await self._call(call)).count
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        call = self._client.facet(self._name, key, facet_filter=translate.stored(filter), limit=limit, exact=True, timeout=self._seconds)
+        call = self._client.facet(
+            self._name, key, facet_filter=translate.filter_of(live_conditions(filter)), limit=limit, exact=True, timeout=self._seconds
+        )
         return [(str(hit.value), hit.count) for hit in (await self._call(call)).hits]
 
     async def max_revision(self) -> int:
         newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))
         call = self._client.query_points(self._name, query=newest, limit=1, with_payload=["revision"], timeout=self._seconds)
-        found = (await self._call(call)).points
-        return int((found[0].payload or {})["revision"]) if found else 0
+        points = (await self._call(call)).points
+        return int((points[0].payload or {})["revision"]) if points else 0
 
     async def close(self) -> None:
         """Nothing to give back: the connection is the store's."""
@@ -219,13 +212,13 @@ class QdrantStore:
         return f"{self._catalogue}.{version}"
 
     async def _collections(self) -> list[str]:
-        found = (await self._call(self._client.get_collections())).collections
-        return sorted(entry.name for entry in found if entry.name.startswith(f"{self._catalogue}."))
+        collections = (await self._call(self._client.get_collections())).collections
+        return sorted(entry.name for entry in collections if entry.name.startswith(f"{self._catalogue}."))
 
     async def _aliases(self) -> dict[str, str]:
-        found = (await self._call(self._client.get_aliases())).aliases
+        aliases = (await self._call(self._client.get_aliases())).aliases
         mine = {self._alias, self._alias_before}
-        return {entry.alias_name: entry.collection_name for entry in found if entry.alias_name in mine}
+        return {entry.alias_name: entry.collection_name for entry in aliases if entry.alias_name in mine}
 
     async def _aliased(self, alias: str) -> Manifest | None:
         name = (await self._aliases()).get(alias)

@@ -1,16 +1,15 @@
-"""What Matinee asks and stores, said in `qdrant_client`'s models: collections, points, filters, searches, and the answers back.
+"""Collections, points and searches in the types of `qdrant_client`, and its answers back.
 
 Pure translation: holds no client and does no I/O. Vector searches carry no condition against tombstones, which have no vectors.
 """
 
-import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from qdrant_client import models
 
+from matinee.index.conditions import AnyOf, Condition, Conditions, Equal, HasId, Within, search_conditions
+from matinee.index.records import text_vector
 from matinee.index.types import (
     BM25,
     BOOL_FIELDS,
@@ -30,13 +29,10 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
-from matinee.items import ItemFilter, Range
 from matinee.settings.tree import IndexSettings
-from matinee.vectors import Sparse, Vector
+from matinee.vectors import Sparse
 
-_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_POINTS, _MAX_BYTES = 256, 5_000_000
-_DELETED = models.FieldCondition(key="deleted", match=models.MatchValue(value=True))
 
 PAYLOAD_INDEXES = {
     **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
@@ -69,58 +65,35 @@ def batches(points: list[models.PointStruct], dimensions: Mapping[str, int]) -> 
     return [points[start : start + size] for start in range(0, len(points), size)]
 
 
-def known_ids(ids: Iterable[str]) -> list[models.ExtendedPointId]:
-    """Those that can be ids at all: the server refuses a whole call for one malformed id, where the answer is "no such item"."""
-    return [id for id in ids if _UID.fullmatch(id)]
+def engine_point(point: Point) -> models.PointStruct:
+    vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.dense.items()}
+    vectors |= {name: _sparse(sparse) for name, sparse in point.sparse.items() if sparse.indices}
+    return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
-def point(given: Point) -> models.PointStruct:
-    vectors: dict[str, Any] = {name: vector.tolist() for name, vector in given.dense.items()}
-    vectors |= {name: _sparse(sparse) for name, sparse in given.sparse.items() if sparse.indices}
-    return models.PointStruct(id=given.id, vector=vectors, payload=given.payload)
+def filter_of(conditions: Conditions) -> models.Filter | None:
+    return models.Filter(must=_all(conditions.must), must_not=_all(conditions.must_not)) if conditions else None
 
 
-def conditions(filter: ItemFilter) -> tuple[list[models.Condition], list[models.Condition]]:
-    """The filter as (must, must not)."""
-    must: list[models.Condition] = [
-        models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
-        for key, values in (("kind", filter.kind), ("genres", filter.genres), ("language", filter.language))
-        if values
-    ]
-    must += [models.FieldCondition(key="genres", match=models.MatchValue(value=genre)) for genre in filter.genres_all]
-    for key, limits in (("year", filter.year), ("rating", filter.rating), ("votes", filter.votes)):
-        if limits is not None and limits != Range():
-            must.append(models.FieldCondition(key=key, range=_range(limits, whole=key in INTEGER_FIELDS)))
-    must_not: list[models.Condition] = []
-    if filter.genres_none:
-        must_not.append(models.FieldCondition(key="genres", match=models.MatchAny(any=list(filter.genres_none))))
-    return must, must_not
+def _all(conditions: Iterable[Condition]) -> list[models.Condition]:
+    return [_condition(condition) for condition in conditions]
 
 
-def stored(
-    filter: ItemFilter, *, since: int = 0, origin: str | None = None, deleted: bool = False, pending: bool = False
-) -> models.Filter | None:
-    """The condition over stored points, where there is no vector query that leaves tombstones out by itself."""
-    must, must_not = conditions(filter)
-    if not deleted:
-        must_not.append(_DELETED)
-    if since:
-        must.append(models.FieldCondition(key="revision", range=models.Range(gt=since)))
-    if pending:
-        must.append(models.FieldCondition(key="pending", match=models.MatchValue(value=True)))
-    if origin is not None:
-        must.append(models.FieldCondition(key="origin", match=models.MatchValue(value=origin)))
-    return models.Filter(must=must, must_not=must_not) if must or must_not else None
+def _condition(condition: Condition) -> models.Condition:
+    match condition:
+        case Equal(key, value):
+            return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+        case AnyOf(key, values):
+            return models.FieldCondition(key=key, match=models.MatchAny(any=values))
+        case Within(key, gte, lte, gt):
+            return models.FieldCondition(key=key, range=models.Range(gte=gte, lte=lte, gt=gt))
+        case HasId(ids):
+            return models.HasIdCondition(has_id=[*ids])
 
 
 def request(search: Search, *, exact: bool, ef: int | None = None) -> models.QueryRequest:
     """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
-    must, must_not = conditions(search.filter)
-    if excluded := known_ids(search.exclude):
-        must_not.append(models.HasIdCondition(has_id=excluded))
-    if isinstance(search.query, PopularQuery):
-        must_not.append(_DELETED)
-    filter = models.Filter(must=must, must_not=must_not) if must or must_not else None
+    filter = filter_of(search_conditions(search))
     params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=ef) if ef else None
     fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
@@ -135,32 +108,16 @@ def request(search: Search, *, exact: bool, ef: int | None = None) -> models.Que
 
 
 def hits(search: Search, answer: Iterable[models.ScoredPoint]) -> list[Hit]:
-    found = [_hit(search, point) for point in answer]
+    ranked = [_hit(search, point) for point in answer]
     if isinstance(search.query, HybridQuery):
-        found.sort(key=lambda hit: (-hit.score, hit.id))
-    return found[: search.limit]
+        ranked.sort(key=lambda hit: (-hit.score, hit.id))
+    return ranked[: search.limit]
 
 
-def _hit(search: Search, found: models.ScoredPoint) -> Hit:
-    payload = found.payload or {}
-    score = float(payload["popularity"]) if isinstance(search.query, PopularQuery) else found.score
-    return Hit(str(found.id), score, payload if search.with_payload else {}, _text_vector(found.vector))
-
-
-def record(found: models.Record) -> Hit:
-    return Hit(str(found.id), 0.0, found.payload or {}, _text_vector(found.vector))
-
-
-def whole(found: models.Record) -> Point:
-    """A stored point with all its vectors, as it can be written again."""
-    dense: dict[str, Vector] = {}
-    sparse: dict[str, Sparse] = {}
-    for name, value in (found.vector if isinstance(found.vector, Mapping) else {}).items():
-        if isinstance(value, models.SparseVector):
-            sparse[name] = Sparse(list(value.indices), list(value.values))
-        else:
-            dense[name] = np.asarray(value, dtype=np.float32)
-    return Point(str(found.id), found.payload or {}, dense, sparse)
+def _hit(search: Search, record: models.ScoredPoint) -> Hit:
+    payload = record.payload or {}
+    score = float(payload["popularity"]) if isinstance(search.query, PopularQuery) else record.score
+    return Hit(str(record.id), score, payload if search.with_payload else {}, text_vector(record.vector))
 
 
 def _query(
@@ -174,7 +131,7 @@ def _query(
         case SparseQuery():
             return {"query": models.NearestQuery(nearest=_sparse(query.sparse)), "using": query.using}
         case RecommendationQuery():
-            return {"query": _taste(query), "using": query.using}
+            return {"query": _recommend(query), "using": query.using}
         case PopularQuery():
             return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
     return _fused(query, filter, params)
@@ -197,27 +154,12 @@ def _fused(query: HybridQuery, filter: models.Filter | None, params: models.Sear
     return {"query": formula, "prefetch": [candidates, sparse]}
 
 
-def _taste(query: RecommendationQuery) -> models.RecommendQuery:
-    if not len(query.positive) and (query.strategy == "average" or not len(query.negative)):
-        raise ValueError(f"a Taste of strategy {query.strategy!r} has no example to start from")
+def _recommend(query: RecommendationQuery) -> models.RecommendQuery:
     strategies = {"average": models.RecommendStrategy.AVERAGE_VECTOR, "best": models.RecommendStrategy.BEST_SCORE}
     positive: list[Any] = [vector.tolist() for vector in query.positive]
     negative: list[Any] = [vector.tolist() for vector in query.negative]
     return models.RecommendQuery(recommend=models.RecommendInput(positive=positive, negative=negative, strategy=strategies[query.strategy]))
 
 
-def _range(limits: Range, *, whole: bool) -> models.Range:
-    # An integer index cuts a fractional limit towards zero, which would let 1999 pass "at least 1999.5".
-    low, high = limits.gte, limits.lte
-    if whole:
-        low, high = None if low is None else math.ceil(low), None if high is None else math.floor(high)
-    return models.Range(gte=low, lte=high)
-
-
 def _sparse(sparse: Sparse) -> models.SparseVector:
     return models.SparseVector(indices=sparse.indices, values=sparse.values)
-
-
-def _text_vector(vector: object) -> Vector | None:
-    values = vector.get(TEXT) if isinstance(vector, Mapping) else None
-    return None if values is None else np.asarray(values, dtype=np.float32)

@@ -15,7 +15,7 @@ from matinee.index.build import ApiItem, ApiWrites, Build, IndexWrites, Outcome,
 from matinee.index.factory import open_store
 from matinee.index.item_vector import dimensions
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import TEXT, Point
+from matinee.index.types import TEXT, Point, Scroll
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights, Settings
@@ -58,7 +58,7 @@ async def stored(store: IndexStore) -> dict[str, Any]:
     assert current is not None
     index = await store.open(current.version)
     try:
-        page, _ = await index.scroll(limit=1000, deleted=True, vectors=True)
+        page, _ = await index.scroll(Scroll(limit=1000, deleted=True, vectors=True))
     finally:
         await index.close()
     return {hit.id: (hit.payload, hit.vector) for hit in page}

@@ -24,6 +24,7 @@ from matinee.index.types import (
     Point,
     PopularQuery,
     RecommendationQuery,
+    Scroll,
     Search,
     SparseQuery,
     item_payload,
@@ -192,32 +193,32 @@ async def test_a_tombstone_is_stored_and_never_answered(index: Index) -> None:
     gone = (await index.retrieve([best]))[0]
     assert gone == Hit(best, 0.0, {"origin": "api", "revision": 900, "deleted": True})
     assert await index.max_revision() == 901
-    assert len((await index.scroll(limit=N))[0]) == N - 2
-    assert len((await index.scroll(limit=N, deleted=True))[0]) == N
-    assert {hit.id for hit in (await index.scroll(limit=N, deleted=True, since=500))[0]} == {best, IDS[199]}
+    assert len((await index.scroll(Scroll(limit=N)))[0]) == N - 2
+    assert len((await index.scroll(Scroll(limit=N, deleted=True)))[0]) == N
+    assert {hit.id for hit in (await index.scroll(Scroll(limit=N, deleted=True, since=500)))[0]} == {best, IDS[199]}
 
 
 async def test_scroll_pages_through_everything_once_by_id(index: Index) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page, cursor = await index.scroll(limit=64, after=cursor, vectors=True)
+        page, cursor = await index.scroll(Scroll(limit=64, after=cursor, vectors=True))
         seen += [hit.id for hit in page]
         assert all(hit.vector is not None for hit in page)
         if cursor is None:
             break
     assert seen == sorted(IDS)
-    api, _ = await index.scroll(limit=N, origin="api", since=50, filter=ItemFilter(kind=("book",)))
+    api, _ = await index.scroll(Scroll(limit=N, origin="api", since=50, filter=ItemFilter(kind=("book",))))
     assert {hit.id for hit in api} == {IDS[i] for i in range(51, N) if i % 10 == 0 and i % 4 == 0}
     with pytest.raises(ValueError, match="cursor"):
-        await index.scroll(limit=1, after="nonsense")
+        await index.scroll(Scroll(limit=1, after="nonsense"))
 
 
 async def test_scroll_finds_what_waits_for_its_vectors(index: Index) -> None:
     waiting = Point(POINTS[4].id, POINTS[4].payload | {"pending": True}, {}, POINTS[4].sparse)
     await index.upsert([waiting])
-    assert [hit.id for hit in (await index.scroll(limit=N, pending=True))[0]] == [IDS[4]]
-    assert (await index.scroll(limit=N, pending=True, since=4))[0] == []
+    assert [hit.id for hit in (await index.scroll(Scroll(limit=N, pending=True)))[0]] == [IDS[4]]
+    assert (await index.scroll(Scroll(limit=N, pending=True, since=4)))[0] == []
     assert await index.count() == N
     assert IDS[4] in await ids(index, Search(SparseQuery(title_trigrams(ITEMS[4].title), using=TITLE), 3))
     assert IDS[4] not in await ids(index, Search(DenseQuery(QUERY), N))

@@ -10,6 +10,7 @@ from matinee.index.active import ActiveIndex
 from matinee.index.build import PointMaker
 from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
+from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.recommend.titles import resolve
 from matinee.settings.tree import FactWeights, Settings
@@ -26,7 +27,7 @@ def described(maker: PointMaker) -> PointMaker:
 
 
 async def pending(live: ActiveIndex) -> set[str]:
-    return {hit.id for hit in (await live.get().scroll(limit=10, pending=True))[0]}
+    return {hit.id for hit in (await live.get().scroll(Scroll(limit=10, pending=True)))[0]}
 
 
 async def test_under_another_recipe_they_wait_for_it(
@@ -104,7 +105,7 @@ async def test_under_another_encoder_they_are_found_by_title_and_wait_for_their_
     assert (early.vector is not None, early.payload["pending"]) == (True, False)
     gone = await get(live, films[0])
     assert (gone.payload["deleted"], gone.payload["pending"]) == (True, False)
-    page, _ = await live.get().scroll(limit=10, pending=True)
+    page, _ = await live.get().scroll(Scroll(limit=10, pending=True))
     assert [hit.id for hit in page] == [film("late").uid("demo")]
 
 

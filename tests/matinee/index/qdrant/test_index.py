@@ -101,7 +101,7 @@ def test_a_key_is_sent_and_not_shown() -> None:
 
 
 def test_batches_stay_below_the_limits_of_a_server() -> None:
-    points = [query.point(Point(f"00000000-0000-0000-0000-{i:012x}", {})) for i in range(600)]
+    points = [query.engine_point(Point(f"00000000-0000-0000-0000-{i:012x}", {})) for i in range(600)]
     assert [len(batch) for batch in query.batches(points, {TEXT: 384})] == [256, 256, 88]
     assert max(len(batch) for batch in query.batches(points, {TEXT: 3072})) < 80
     assert query.batches([], {TEXT: 4}) == []

@@ -1,0 +1,41 @@
+"""What both engines give back, as hits and points: their records have the same shape under different types."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from matinee.index.types import TEXT, Hit, Point
+from matinee.vectors import Sparse, Vector
+
+
+class Record(Protocol):
+    """A stored point of either engine."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def payload(self) -> Any: ...
+    @property
+    def vector(self) -> Any: ...
+
+
+def to_hit(record: Record, score: float = 0.0) -> Hit:
+    return Hit(str(record.id), score, record.payload or {}, text_vector(record.vector))
+
+
+def to_point(record: Record) -> Point:
+    """A stored point with all its vectors, as it can be written again."""
+    dense: dict[str, Vector] = {}
+    sparse: dict[str, Sparse] = {}
+    for name, value in (record.vector if isinstance(record.vector, Mapping) else {}).items():
+        if hasattr(value, "indices"):
+            sparse[name] = Sparse(list(value.indices), list(value.values))
+        else:
+            dense[name] = np.asarray(value, dtype=np.float32)
+    return Point(str(record.id), record.payload or {}, dense, sparse)
+
+
+def text_vector(vectors: object) -> Vector | None:
+    values = vectors.get(TEXT) if isinstance(vectors, Mapping) else None
+    return None if values is None else np.asarray(values, dtype=np.float32)
