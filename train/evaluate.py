@@ -13,6 +13,7 @@ use `--split dev` for that, and judge with fixed ones (`--fusion linear:0.015`) 
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,7 +135,7 @@ def _sets(corpus: measure.Corpus, folder: Path | None, split: str, only: list[st
     asked += [] if only else [measure.circular_set(corpus, split, 20 if smoke else 200)]
     known = [measure.known_only(queries, corpus) for queries in asked]
     if smoke:
-        known = [QuerySet(q.name, q.texts, q.items, dict(list(q.relevant.items())[:20])) for q in known]
+        known = [replace(queries, relevant=dict(list(queries.relevant.items())[:20])) for queries in known]
     if not any(queries.relevant for queries in known):
         raise SourceError(f"nothing to ask: no set has a {split} query about these items, and none of them is of that split: see --split")
     return [queries for queries in known if queries.relevant]

@@ -31,7 +31,7 @@ from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.items import Item
 from matinee.text import fact_checks, templates
-from train.embedding.pairs import NEVER, Trainable
+from train.embedding.pairs import Trainable
 from train.jobs import runs
 
 Target = Literal["overview", "teacher", "words"]
@@ -175,7 +175,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 def _kinds(folder: Path, split: Split) -> list[str]:
     """The sets of `words` that have this split, in the order in which an item's text tells them."""
     names = set_names(folder, split)
-    short = sorted(name for name in names if name.startswith("text_") and name not in NEVER)
+    short = sorted(name for name in names if name.startswith("text_") and read_set(folder, name, split).trainable)
     return [*short, *(name for name in WHOLE if name in names)]
 
 

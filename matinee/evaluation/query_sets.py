@@ -2,9 +2,14 @@
 
     <set>/queries.jsonl       {"_id", "text", "metadata": {"item"?: ID, "split"}}
     <set>/qrels/<split>.tsv   query-id, corpus-id, score
+    <set>/set.json            {"kind": "text" | "item", "pool": NAME | null, "trainable": true | false}
 
-A set named `item_*` asks with an item (`metadata.item`), any other one with its text. Made sets take their labels from something that is
-NOT embedded: a user's own events, or a field that was kept out of the text. Does not rank and does not measure (`evaluation`).
+`set.json` says what a set is (`SetInfo`). Without it a set asks with the text of its queries, or with their `metadata.item` where its
+folder's name begins with `item_`; all items are its pool, and it may be trained on. `metadata.item` alone makes no item set: a query
+text about one known item names that item too.
+
+Made sets take their labels from something that is NOT embedded: a user's own events, or a field that was kept out of the text. Does not
+rank and does not measure (`scoring`, `metrics`).
 """
 
 import math
@@ -13,31 +18,50 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split
 
 
+class SetInfo(BaseModel):
+    """What a set is: its `set.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["text", "item"] = Field("text", description="what a query asks with: its text, or its `metadata.item`")
+    pool: str | None = Field(None, description="the pool of the corpus whose items were judged for these labels; null: all items")
+    trainable: bool = Field(True, description="whether training may use the set's training side; false: it is there to be judged by")
+
+
 @dataclass(frozen=True)
 class QuerySet:
-    """The queries of one split, with their relevant items."""
+    """The queries of one split, with their relevant items. `declared` is the content of `set.json`, where there is one."""
 
     name: str
     texts: dict[str, str]
     items: dict[str, str]
     relevant: dict[str, set[str]]
+    declared: SetInfo | None = None
+
+    @property
+    def info(self) -> SetInfo:
+        return self.declared or SetInfo(kind="item" if self.name.startswith("item_") else "text")
 
     @property
     def of_items(self) -> bool:
-        return self.name.startswith("item_")
+        return self.info.kind == "item"
 
     @property
     def pool(self) -> str | None:
-        """Which items were judged for this kind of label."""
-        kind = self.name.partition("_")[2]
-        return {"keyword": "kw", "colike": "colike", "tag": "colike"}.get(kind)
+        return self.info.pool
+
+    @property
+    def trainable(self) -> bool:
+        return self.info.trainable
 
 
 def set_names(folder: Path, split: str) -> list[str]:
@@ -59,9 +83,9 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
             if float(cells[2]) > 0:
                 relevant[cells[0]].add(cells[1])
         rows = [orjson.loads(line) for line in (folder / name / "queries.jsonl").read_bytes().splitlines()]
-        wanted = [row for row in rows if row["_id"] in relevant]
-        items = {row["_id"]: str(row["metadata"]["item"]) for row in wanted if (row.get("metadata") or {}).get("item")}
-        texts = {row["_id"]: str(row["text"]) for row in wanted}
+        labelled = [row for row in rows if row["_id"] in relevant]
+        items = {row["_id"]: str(row["metadata"]["item"]) for row in labelled if (row.get("metadata") or {}).get("item")}
+        texts = {row["_id"]: str(row["text"]) for row in labelled}
     except OSError as error:
         raise SourceError(f"cannot read the set {name}: {error.strerror} ({error.filename})") from None
     except ValueError as error:
@@ -71,13 +95,32 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
     lost = relevant.keys() - texts.keys()
     if lost:
         raise SourceError(f"{path}: query {min(lost)} is not in queries.jsonl")
-    return QuerySet(name, texts, items, {query: relevant[query] for query in texts})
+    queries = QuerySet(name, texts, items, {query: relevant[query] for query in texts}, _read_info(folder / name / "set.json"))
+    nameless = [query for query in texts if query not in items] if queries.declared and queries.of_items else []
+    if nameless:
+        raise SourceError(f"the set {name} in {folder} asks with items (set.json), but its query {nameless[0]} names none (metadata.item)")
+    return queries
+
+
+def _read_info(path: Path) -> SetInfo | None:
+    try:
+        return SetInfo.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise SourceError(f"{path}: {where}: {problem['msg']}; it holds kind (text or item), pool (a name or null) and trainable") from None
 
 
 def write_set(folder: Path, name: str, sets: dict[Split, QuerySet]) -> None:
-    """The splits of one set; empty ones have no qrels file."""
+    """The splits of one set and its `set.json`; empty splits have no qrels file."""
     qrels = folder / name / "qrels"
     qrels.mkdir(parents=True, exist_ok=True)
+    info = next((queries.info for queries in sets.values()), SetInfo())
+    (folder / name / "set.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with (folder / name / "queries.jsonl").open("wb") as out:
         for split, queries in sets.items():
             for id, text in queries.texts.items():
@@ -128,8 +171,8 @@ def from_field(entries: Sequence[Entry], field: str, *, most: float = 0.02) -> d
     splits = {entry.id: entry.split for entry in entries}
     carriers: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
-        given = entry.item.extra.get(field) or entry.item.people.get(field) or ()
-        for value in given.split(",") if isinstance(given, str) else given:
+        values = entry.item.extra.get(field) or entry.item.people.get(field) or ()
+        for value in values.split(",") if isinstance(values, str) else values:
             if value.strip():
                 carriers[value.strip().casefold()].add(entry.id)
     if not carriers:
@@ -141,14 +184,14 @@ def from_field(entries: Sequence[Entry], field: str, *, most: float = 0.02) -> d
 def _by_split(name: str, entries: Sequence[Entry], related: dict[str, set[str]]) -> dict[Split, QuerySet]:
     sets: dict[Split, QuerySet] = {}
     for split in ("train", "dev", "test"):
-        asked = {entry.id: entry.item.title for entry in entries if entry.split == split and related.get(entry.id)}
-        sets[split] = QuerySet(name, asked, {id: id for id in asked}, {id: related[id] for id in asked})
+        titles = {entry.id: entry.item.title for entry in entries if entry.split == split and related.get(entry.id)}
+        sets[split] = QuerySet(name, titles, {id: id for id in titles}, {id: related[id] for id in titles}, SetInfo(kind="item"))
     return sets
 
 
 def _texts_by_split(name: str, relevant: dict[str, set[str]], splits: dict[str, Split]) -> dict[Split, QuerySet]:
     """A text belongs to the split of most of its items; the training side then keeps only the training items, the others all."""
-    sets: dict[Split, QuerySet] = {split: QuerySet(name, {}, {}, {}) for split in ("train", "dev", "test")}
+    sets: dict[Split, QuerySet] = {split: QuerySet(name, {}, {}, {}, SetInfo()) for split in ("train", "dev", "test")}
     for text, ids in sorted(relevant.items()):
         counts = Counter(splits[id] for id in ids)
         # Weighed by rarity: test items are few, and a text that only had to have most of its items there would never be a test text.

@@ -50,7 +50,7 @@ class TfidfScorer:
 
 
 def cosine(queries: Matrix, documents: Matrix) -> Scores:
-    """Of unit vectors."""
+    """The cosine of each query to each document; both are unit vectors."""
     return queries @ documents.T
 
 
@@ -70,8 +70,8 @@ def rrf(lists: Sequence[Scores], weights: Sequence[float], *, k: int = 10, prefe
         best = top(scores, prefetch)
         ranks = np.arange(best.shape[1], dtype=np.float32)
         gain = 1 / ((ranks + 1) / weight + k - 1)
-        found = np.take_along_axis(scores, best, axis=1) > _absent(scores)
-        fused[np.arange(len(best))[:, None], best] += np.where(found, gain, 0)
+        present = np.take_along_axis(scores, best, axis=1) > _absent(scores)
+        fused[np.arange(len(best))[:, None], best] += np.where(present, gain, 0)
     return fused
 
 
@@ -81,27 +81,27 @@ def dbsf(lists: Sequence[Scores], *, prefetch: int = PREFETCH) -> Scores:
     for scores in lists:
         best = top(scores, prefetch)
         values = np.take_along_axis(scores, best, axis=1)
-        for row, (columns, given) in enumerate(zip(best, values, strict=True)):
-            kept = given > _absent(scores)
-            if not kept.any():
+        for row, (columns, row_values) in enumerate(zip(best, values, strict=True)):
+            present = row_values > _absent(scores)
+            if not present.any():
                 continue
-            held = given[kept]
-            spread = float(held.std(ddof=1)) if len(held) > 1 else 0.0
-            low = float(held.mean()) - 3 * spread
-            fused[row, columns[kept]] += (held - low) / (6 * spread) if spread > 0 else 0.5
+            listed = row_values[present]
+            spread = float(listed.std(ddof=1)) if len(listed) > 1 else 0.0
+            low = float(listed.mean()) - 3 * spread
+            fused[row, columns[present]] += (listed - low) / (6 * spread) if spread > 0 else 0.5
     return fused
 
 
 def linear(lists: Sequence[Scores], weights: Sequence[float], *, prefetch: int = PREFETCH) -> Scores:
     """The engines' weighted sum of cosine and BM25, in this order, over the best `prefetch` of each; BM25 counts where it is among them."""
     cosine, words = lists
-    worded = _among_best(words, prefetch) & (words > 0)
-    fused = weights[0] * cosine + weights[1] * np.where(worded, words, 0)
-    candidates: Scores = np.where(worded | _among_best(cosine, prefetch), fused, -np.inf).astype(np.float32)
+    in_words = _among_best(words, prefetch) & (words > 0)
+    fused = weights[0] * cosine + weights[1] * np.where(in_words, words, 0)
+    candidates: Scores = np.where(in_words | _among_best(cosine, prefetch), fused, -np.inf).astype(np.float32)
     return candidates
 
 
-def fused(lists: Sequence[Scores], fusion: str, *, k: int, weights: Sequence[float], prefetch: int = PREFETCH) -> Scores:
+def fuse(lists: Sequence[Scores], fusion: str, *, k: int, weights: Sequence[float], prefetch: int = PREFETCH) -> Scores:
     """Cosine and BM25 as `search.fusion` has it; DBSF has no weights."""
     match fusion:
         case "linear":
@@ -112,9 +112,9 @@ def fused(lists: Sequence[Scores], fusion: str, *, k: int, weights: Sequence[flo
 
 
 def _among_best(scores: Scores, k: int) -> np.ndarray[Any, Any]:
-    found = np.zeros(scores.shape, bool)
-    np.put_along_axis(found, top(scores, k), True, axis=1)
-    return found
+    best = np.zeros(scores.shape, bool)
+    np.put_along_axis(best, top(scores, k), True, axis=1)
+    return best
 
 
 def _absent(scores: Scores) -> float:

@@ -3,8 +3,8 @@
     prepared folder   items.jsonl, one `{"id", "split", "franchise", "pools", "item"}` a line (what `train.prepare` writes)
     BEIR folder       corpus.jsonl with `_id`, `title`, `text`, `metadata`
 
-Splits are by franchise: a sequel never lies on the other side of its original. Does not read catalogue files (`sources`), and does not
-know queries (`evalsets`).
+Splits are by franchise: a sequel never lies on the other side of its original. Does not read catalogue files (`catalogue`), and does
+not know queries (`query_sets`).
 """
 
 import hashlib
@@ -61,13 +61,13 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
     groups: dict[str, list[int]] = defaultdict(list)
     for row, entry in enumerate(entries):
         groups[entry.franchise].append(row)
-    wanted = {"test": math.floor(test * len(entries)), "dev": math.floor(dev * len(entries))}
+    sizes = {"test": math.floor(test * len(entries)), "dev": math.floor(dev * len(entries))}
     chosen: list[Split] = ["train"] * len(entries)
     for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
         rows = groups[key]
         for split in ("test", "dev"):
-            if len(rows) <= wanted[split]:
-                wanted[split] -= len(rows)
+            if len(rows) <= sizes[split]:
+                sizes[split] -= len(rows)
                 for row in rows:
                     chosen[row] = "test" if split == "test" else "dev"
                 break

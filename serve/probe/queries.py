@@ -55,9 +55,9 @@ def for_catalogue(given: list[QuerySet] | None, catalogue: str, most: int) -> li
 
 def _asked(queries: QuerySet, catalogue: str, most: int) -> QuerySet:
     ids = sorted(queries.texts, key=lambda id: hashlib.sha256(id.encode()).digest())[:most]
-    return QuerySet(
-        queries.name,
-        {id: queries.texts[id] for id in ids},
-        {id: as_uid(queries.items[id], catalogue) for id in ids if id in queries.items},
-        {id: {as_uid(item, catalogue) for item in queries.relevant[id]} for id in ids},
+    return replace(
+        queries,
+        texts={id: queries.texts[id] for id in ids},
+        items={id: as_uid(queries.items[id], catalogue) for id in ids if id in queries.items},
+        relevant={id: {as_uid(item, catalogue) for item in queries.relevant[id]} for id in ids},
     )

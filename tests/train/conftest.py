@@ -53,6 +53,7 @@ def beir_folder(folder: Path, count: int = 120) -> Path:
         about = {f"k_{split}_{id}": [ids[0], ids[3], ids[row + 1]] for row, id in enumerate([*own[:8], ids[5]])}
         _write_set(folder, "item_keyword", split, about, {query: query.removeprefix(f"k_{split}_") for query in about})
     _write_set(folder, "text_tag", "train", {"g_x": [ids[1]]}, {})
+    (folder / "text_tag" / "set.json").write_text(json.dumps({"trainable": False}))
     return folder
 
 

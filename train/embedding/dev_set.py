@@ -77,7 +77,7 @@ def _thinned(asked: QuerySet, count: int) -> QuerySet:
 def _inside(asked: QuerySet, known: dict[str, Entry]) -> QuerySet:
     inside = {query: {id for id in ids if id in known} for query, ids in asked.relevant.items()}
     kept = {query: ids for query, ids in inside.items() if ids and (not asked.of_items or asked.items[query] in known)}
-    return QuerySet(asked.name, asked.texts, {query: asked.items[query] for query in kept if query in asked.items}, kept)
+    return replace(asked, items={query: asked.items[query] for query in kept if query in asked.items}, relevant=kept)
 
 
 def _own(entries: Sequence[Entry], template: templates.Template, count: int) -> QuerySet:

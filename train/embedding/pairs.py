@@ -22,9 +22,6 @@ from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
 
-NEVER = ("text_tag",)
-"""Sets that are there to be judged by only."""
-
 CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
 SHORTEST = 3
 """Words of a description that still tells one item from others."""
@@ -61,7 +58,8 @@ class Trainable:
 
 def from_sets(items: Trainable, folder: Path) -> dict[str, list[Pair]]:
     """The training side of every set under `folder`, without the items that may not be trained on."""
-    found = {name: _from_set(items, read_set(folder, name, "train")) for name in set_names(folder, "train") if name not in NEVER}
+    sets = [read_set(folder, name, "train") for name in set_names(folder, "train")]
+    found = {queries.name: _from_set(items, queries) for queries in sets if queries.trainable}
     return {name: pairs for name, pairs in found.items() if pairs}
 
 
@@ -69,7 +67,7 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
     pairs = []
     for query, relevant in queries.relevant.items():
         asked = queries.items.get(query) if queries.of_items else None
-        # The set `known_*` names its item too: a query about a test film is its words, so it stays out even if a qrel were wrong.
+        # A text set may name the item of its text: a query about a test film is its words, so it stays out even if a qrel were wrong.
         named = queries.items.get(query)
         if named is not None and named not in items.rows:
             continue

@@ -6,7 +6,7 @@ description keeps its raw text, and favours whatever was described. Knows what a
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +150,7 @@ def arms(index: Index, written: Sequence[Written], search: SearchSettings, colum
             # The candidates are the best of the ranked items: of all items' best, few may be among them.
             lists = [found[:, columns] for found in (dense(asked), sparse(asked))]
             scores = np.full((len(asked.relevant), len(index.corpus.ids)), -np.inf, np.float32)
-            scores[:, columns] = scoring.fused(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
+            scores[:, columns] = scoring.fuse(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
             return scores
 
         return score
@@ -194,7 +194,14 @@ def _judged(given: Sequence[Arm], corpus: Corpus, asked: Sequence[QuerySet], col
                 continue
             # A copy: whoever judges strikes the query item out.
             found = measure.judge(corpus, known, arm.score(known).copy(), pool=columns)
-            row: Row = {"set": known.name, "queries": len(found["ndcg"]), "way": arm.way, "arm": arm.name, "model": arm.model}
+            row: Row = {
+                "set": known.name,
+                "kind": known.info.kind,
+                "queries": len(found["ndcg"]),
+                "way": arm.way,
+                "arm": arm.name,
+                "model": arm.model,
+            }
             row |= {kind: asdict(metrics.interval(values.values())) for kind, values in found.items()}
             if arm.name == "raw":
                 raw[arm.way] = found
@@ -208,14 +215,14 @@ def _within(asked: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> Q
     ids = {corpus.ids[column] for column in columns}
     kept = {query: found & ids for query, found in asked.relevant.items()}
     kept = {query: found for query, found in kept.items() if found and (not asked.of_items or asked.items[query] in ids)}
-    return QuerySet(asked.name, asked.texts, asked.items, kept)
+    return replace(asked, relevant=kept)
 
 
 def mean_rows(rows: Sequence[Row]) -> list[Row]:
     """For each arm its mean NDCG@10 over the sets, text and item sets apart: what a default is chosen by."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        side = "item sets" if row["set"].startswith("item_") else "text sets"
+        side = f"{row['kind']} sets"
         if "circular" not in row["set"]:
             groups.setdefault((row["facts"], row["encoder"], row["items"], side, row["way"], row["arm"], row["model"]), []).append(row)
     names = ("facts", "encoder", "items", "sets", "way", "arm", "model")

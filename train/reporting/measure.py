@@ -7,7 +7,7 @@ reports (`train.reporting.report`).
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def votes(corpus: Corpus) -> System:
 
 def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
     def score(asked: QuerySet) -> Scores:
-        return scoring.fused([first(asked), second(asked)], fusion, k=k, weights=weights)
+        return scoring.fuse([first(asked), second(asked)], fusion, k=k, weights=weights)
 
     return score
 
@@ -208,4 +208,4 @@ def known_only(asked: QuerySet, corpus: Corpus) -> QuerySet:
     """Without what the corpus does not hold."""
     kept = {query: ids & corpus.rows.keys() for query, ids in asked.relevant.items()}
     kept = {query: ids for query, ids in kept.items() if ids and (not asked.of_items or asked.items[query] in corpus.rows)}
-    return QuerySet(asked.name, asked.texts, asked.items, kept)
+    return replace(asked, relevant=kept)

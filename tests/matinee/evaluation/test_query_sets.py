@@ -1,0 +1,51 @@
+"""`matinee.evaluation.query_sets`: a set says what it is in its `set.json`, and has a documented default without one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from matinee.errors import SourceError
+from matinee.evaluation.query_sets import QuerySet, SetInfo, read_set, write_set
+
+
+def make(folder: Path, name: str, info: object = None, metadata: object = None) -> QuerySet:
+    (folder / name / "qrels").mkdir(parents=True)
+    (folder / name / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq\tb\t1\n")
+    (folder / name / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "A film", "metadata": metadata}) + "\n")
+    if info is not None:
+        (folder / name / "set.json").write_text(info if isinstance(info, str) else json.dumps(info))
+    return read_set(folder, name, "dev")
+
+
+def test_set_json_says_what_a_set_is_whatever_its_name(tmp_path: Path) -> None:
+    taste = make(tmp_path, "taste", {"kind": "item", "pool": "liked", "trainable": False}, {"item": "a"})
+    assert (taste.of_items, taste.pool, taste.trainable, taste.items) == (True, "liked", False, {"q": "a"})
+    words = make(tmp_path, "item_words", {"kind": "text"}, {"item": "a"})
+    assert (words.of_items, words.pool, words.trainable) == (False, None, True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("item_colike", "item"), ("text_tag", "text"), ("known_desc", "text"), ("mine", "text")])
+def test_without_set_json_the_folders_name_decides(tmp_path: Path, name: str, kind: str) -> None:
+    assert make(tmp_path, name, metadata={"item": "a"}).info == SetInfo(kind=kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("info", "problem"),
+    [
+        ("not json", "Invalid JSON"),
+        ({"kind": "picture"}, "kind: Input should be 'text' or 'item'"),
+        ({"kinds": "text"}, "kinds: Extra inputs are not permitted"),
+        ({"kind": "item"}, "query q names none"),
+    ],
+)
+def test_a_wrong_set_json_is_explained(tmp_path: Path, info: object, problem: str) -> None:
+    with pytest.raises(SourceError, match=problem):
+        make(tmp_path, "mine", info)
+
+
+def test_a_written_set_reads_back_as_it_was(tmp_path: Path) -> None:
+    queries = QuerySet("mine", {"q": "A film"}, {"q": "a"}, {"q": {"b"}}, SetInfo(kind="item", pool="liked"))
+    write_set(tmp_path, "mine", {"dev": queries})
+    assert json.loads((tmp_path / "mine" / "set.json").read_text()) == {"kind": "item", "pool": "liked", "trainable": True}
+    assert read_set(tmp_path, "mine", "dev") == queries
