@@ -16,6 +16,9 @@ _NAMESPACE = uuid.UUID("6f0c1d0e-8a54-5d0b-9d7e-3c6a1b9e4f21")
 MAX_TITLE = 500
 MAX_OVERVIEW = 20_000
 MAX_LIST = 64
+MAX_TEXTS = 100
+MAX_TEXT_CHARS = 50_000
+"""Texts in one request to embed, and characters in each: no encoder reads further. Both sides of the API use these two."""
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")

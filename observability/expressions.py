@@ -1,7 +1,7 @@
 """The PromQL that the rules share: what counts as a request, a failure, a series of this release. Knows no rule and no panel."""
 
 from observability.objectives import SELECTOR
-from serve.api.errors import STATUS
+from serve.errors import STATUS
 
 GROUP = "namespace, matinee_release, application"
 FAILURES = "|".join([*sorted(code for code, status in STATUS.items() if status >= 500), "internal", "5.."])

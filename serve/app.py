@@ -1,17 +1,48 @@
-"""The graph as a Serve application: `serve run serve.app:build`, a Serve config file, or `python -m serve`.
+"""The Gateway deployment, and the whole graph as a Serve application: `serve run serve.app:build`, a Serve config file, `python -m serve`.
 
 `build` takes settings as arguments (`serve run serve.app:build catalogue=films`, or `args:` in a config file); the environment wins.
 """
 
 from typing import Any
 
+from fastapi import FastAPI
+from ray import serve as ray_serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
+from ray.serve.handle import DeploymentHandle
 
 from matinee.settings.base import Deployment
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+from serve.api.app import create_app
+from serve.api.auth import ApiKeys
 from serve.graph import deployments
+from serve.graph.gateway import Gateway
+from serve.graph.handles import graph_of_handles
+from serve.graph.model_slot import updated
+from serve.telemetry.start import start_telemetry
+
+
+@ray_serve.deployment(name="Gateway")
+@ray_serve.ingress()
+class GatewayDeployment:
+    """HTTP -> the graph."""
+
+    def __init__(
+        self, settings: Settings, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
+    ) -> None:
+        self._settings = settings
+        metrics = start_telemetry(settings.serving, "gateway")
+        self._gateway = Gateway(settings, graph_of_handles(settings, metrics, embedder, retriever, enhancer), metrics)
+        self._keys = ApiKeys(settings.serving)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        # Serve's own wrapper adds the request id to every response.
+        return create_app(self._gateway, self._keys, names_requests=False)
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        """An in-place update: other keys, without a restart. Without `keys` the settings' own hold."""
+        self._keys.use(updated(self._settings.serving, user_config))
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -22,21 +53,24 @@ def build(args: dict[str, Any]) -> Application:
 def graph(settings: Settings) -> Application:
     """The application of settings that are loaded already."""
     # The type checker does not see that Serve's decorator replaces the class.
-    parts: Any = deployments
-    embedder = parts.Embedder.options(**options(settings.embedder.deployment, settings), **_AS_SETTINGS).bind(settings)
-    retriever = parts.Retriever.options(**options(settings.index.deployment, settings)).bind(settings)
+    embedder = _bind(deployments.EmbedderDeployment, settings.embedder.deployment, settings, **_AS_SETTINGS)
+    retriever = _bind(deployments.RetrieverDeployment, settings.index.deployment, settings)
     enhancer = None
     if settings.enhancer.enabled:
-        enhancer = parts.Enhancer.options(**options(settings.enhancer.deployment, settings), **_AS_SETTINGS).bind(settings)
-    # The door refuses with the envelope at its limit; Serve's own refusals, which know no envelope, stand a little behind it.
-    door = settings.serving.deployment.max_ongoing_requests
-    gateway = parts.Gateway.options(**options(settings.serving.deployment, settings) | {"max_ongoing_requests": door + max(8, door // 4)})
-    app: Application = gateway.bind(settings, embedder, retriever, enhancer)
+        enhancer = _bind(deployments.EnhancerDeployment, settings.enhancer.deployment, settings, **_AS_SETTINGS)
+    # The middleware answers with the envelope at its limit; Serve's own refusals have no envelope, and come a little later.
+    limit = settings.serving.deployment.max_ongoing_requests
+    late = {"max_ongoing_requests": limit + max(8, limit // 4)}
+    return _bind(GatewayDeployment, settings.serving.deployment, settings, embedder, retriever, enhancer, **late)
+
+
+def _bind(deployment: Any, limits: Deployment, settings: Settings, *handles: Application | None, **more: Any) -> Application:
+    app: Application = deployment.options(**options(limits, settings) | more).bind(settings, *handles)
     return app
 
 
 def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
-    """Our settings in Serve's words. Serve's own queue limit stands behind the gateway's door, which answers with the envelope."""
+    """Our settings in Serve's words. Serve's own queue limit is above the middleware's, which answers with the envelope."""
     scaled: dict[str, Any] = {"num_replicas": deployment.min_replicas}
     if deployment.max_replicas > deployment.min_replicas:
         scaled = {

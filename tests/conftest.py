@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from serve.graph.gateway import Service
+    from serve.graph.gateway import Gateway
 
 
 def _load(name: str, folder: str = ".") -> Any:
@@ -146,8 +146,8 @@ def otlp() -> Any:
 
 
 @pytest.fixture
-async def local_service(local_graph: Any, tmp_path: Path) -> "AsyncIterator[Service]":
-    """A fresh `Service` over 60 of the bundled films, with a fake enhancer."""
+async def local_service(local_graph: Any, tmp_path: Path) -> "AsyncIterator[Gateway]":
+    """A fresh `Gateway` over 60 of the bundled films, with a fake enhancer."""
     async with local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:60], enhancer=local_graph.FakeEnhancer()) as service:
         yield service
 

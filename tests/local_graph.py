@@ -33,13 +33,13 @@ from matinee.models.enhancer import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.api.app import create_app
-from serve.api.auth import Access
+from serve.api.auth import ApiKeys
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
-from serve.graph.gateway import Service
-from serve.graph.microbatch import Timed, timed
-from serve.graph.parts import Graph, Part
-from serve.graph.retriever import Retriever
+from serve.graph.gateway import Gateway
+from serve.graph.microbatch import Queued, queued
+from serve.graph.parts import EnhancerPart, Graph
+from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import MemorySink, Metrics
 
 
@@ -52,7 +52,9 @@ def demo_films() -> tuple[Item, ...]:
 @cache
 def embedder_replica() -> EmbedderReplica:
     """The real embedder at fp32, which needs no conversion; loaded once a process."""
-    return EmbedderReplica(local_settings(Path("/nonexistent")), Metrics(MemorySink()))
+    replica = EmbedderReplica(local_settings(Path("/nonexistent")), Metrics(MemorySink()))
+    replica.reconfigure({})
+    return replica
 
 
 def local_settings(home: Path, **overrides: Any) -> Settings:
@@ -65,10 +67,10 @@ async def build_local_graph(
     home: Path,
     *,
     films: Iterable[Item] | None = None,
-    enhancer: Part | None = None,
+    enhancer: EnhancerPart | None = None,
     settings: Settings | None = None,
-) -> AsyncIterator[Service]:
-    """A `Service` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
+) -> AsyncIterator[Gateway]:
+    """A `Gateway` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
     settings = settings or local_settings(home)
     items = None if films is None else list(films)
     if items is None:
@@ -76,7 +78,7 @@ async def build_local_graph(
     elif items:
         await build_index(settings, items)
     metrics = Metrics(MemorySink())
-    retriever = Retriever(settings, metrics)
+    retriever = RetrieverReplica(settings, metrics)
     await retriever.start()
     replica = embedder_replica()
     parts: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"embedder": replica.info}
@@ -84,7 +86,7 @@ async def build_local_graph(
         parts["enhancer"] = _no_info
     graph = Graph(as_part(replica.call), as_part(retriever.call), enhancer, parts)
     try:
-        yield Service(settings, graph, metrics)
+        yield Gateway(settings, graph, metrics)
     finally:
         await retriever.close()
 
@@ -116,11 +118,11 @@ async def build_index(settings: Settings, items: Sequence[Item]) -> None:
         await store.close()
 
 
-def as_part(call: Callable[[Sequence[Timed[Any]]], Awaitable[list[Any]]]) -> Part:
-    """A replica's batch call as the gateway sees it through a handle: one unit in, its result or its error out."""
+def as_part(call: Callable[[Sequence[Queued[Any]]], Awaitable[list[Any]]]) -> Any:
+    """A replica's batch call as the gateway sees it through a handle: one message in, its result or its error out."""
 
-    async def part(unit: Any, deadline: float) -> Any:
-        [result] = await call([timed(unit, deadline)])
+    async def part(message: Any, deadline: float) -> Any:
+        [result] = await call([queued(message, deadline)])
         if isinstance(result, MatineeError):
             raise result
         return result
@@ -140,12 +142,12 @@ class FakeEnhancer:
     late: frozenset[str] = frozenset()
     fails: MatineeError | None = None
 
-    async def __call__(self, unit: messages.Describe, deadline: float) -> Description:
+    async def __call__(self, message: messages.Describe, deadline: float) -> Description:
         if self.fails is not None:
             raise self.fails
-        if unit.item.title in self.late:
+        if message.item.title in self.late:
             raise DeadlineError("late")
-        title, bad = unit.item.title, unit.item.title in self.marked
+        title, bad = message.item.title, message.item.title in self.marked
         return Description(
             text=f"{title}, in other words.",
             source="template" if bad else "model",
@@ -160,7 +162,7 @@ class FakeEnhancer:
 
 
 @contextmanager
-def serve_app(make: Callable[[], AbstractAsyncContextManager[Service]]) -> Iterator[str]:
+def serve_app(make: Callable[[], AbstractAsyncContextManager[Gateway]]) -> Iterator[str]:
     """The HTTP app of a local graph on a free port, in a thread; yields its URL."""
     started = threading.Event()
     running = _Running()
@@ -182,10 +184,10 @@ class _Running:
     error: BaseException | None = None
 
 
-async def _serve(make: Callable[[], AbstractAsyncContextManager[Service]], started: threading.Event, running: _Running) -> None:
+async def _serve(make: Callable[[], AbstractAsyncContextManager[Gateway]], started: threading.Event, running: _Running) -> None:
     try:
         async with make() as service:
-            app = create_app(service, Access(service.settings.serving), service.metrics)
+            app = create_app(service, ApiKeys(service.settings.serving))
             # It listens already, so whoever comes before the server is up waits a moment and is answered.
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 running.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

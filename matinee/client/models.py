@@ -17,7 +17,7 @@ import numpy as np
 from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
 from matinee.index.vector_cache import VectorCache
-from matinee.items import Item
+from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, Item
 from matinee.models.embedder import Kind
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
@@ -25,10 +25,6 @@ from matinee.vectors import Matrix
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-MAX_TEXTS = 100
-MAX_TEXT_CHARS = 50_000
-"""No encoder reads further; both sides of the API know these two."""
 
 _PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable", "index_locked"}
 _PAUSE_S = (0.5, 30.0)

@@ -1,4 +1,4 @@
-"""Who may do what: bearer keys with scopes, stored as sha256 and compared in constant time.
+"""API keys: bearer keys with scopes, stored as sha256 and compared in constant time.
 
 Without keys every reader is welcome, and writing is allowed on loopback addresses only. Does not issue keys: `python -m serve key NAME`
 prints one with its settings line.
@@ -10,10 +10,10 @@ import ipaddress
 import secrets
 
 from matinee.settings.serving import KeySettings, Scope, ServingSettings
-from serve.api.errors import RequestError
+from serve.errors import RequestError
 
 
-class Access:
+class ApiKeys:
     """Checks the `Authorization` header against the configured keys."""
 
     def __init__(self, settings: ServingSettings) -> None:
@@ -45,11 +45,11 @@ class Access:
         return found.name
 
     def _find(self, key: str) -> KeySettings | None:
-        given = hash_key(key)
+        digest = hash_key(key)
         found = None
         for known in self._keys:
             # No early exit: the time must not tell which key was near.
-            if hmac.compare_digest(known.sha256, given):
+            if hmac.compare_digest(known.sha256, digest):
                 found = known
         return found
 

@@ -1,4 +1,4 @@
-"""The one place where an error becomes an HTTP answer: status, `Retry-After`, and the envelope `{code, message, request_id}`."""
+"""The one place where an error becomes an HTTP response: status, `Retry-After`, and the envelope `{code, message, request_id}`."""
 
 from typing import Any
 
@@ -8,49 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from matinee.errors import AmbiguousTitleError, MatineeError
-
-STATUS: dict[str, int] = {
-    "invalid": 422,
-    "ambiguous_title": 409,
-    "not_found": 404,
-    "events_off": 404,
-    "index_absent": 503,
-    "index_locked": 503,
-    "index_unavailable": 503,
-    "fingerprint_mismatch": 503,
-    "overloaded": 503,
-    "deadline": 504,
-    "unavailable": 503,
-    "model": 503,
-}
-"""Codes of `MatineeError`s that can reach a client; any other is a 500."""
-
-_BY_STATUS = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "late_body",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "invalid",
-}
-
-
-class UnavailableError(MatineeError):
-    """A part of the graph can't be reached now: it starts, restarts or has died."""
-
-    code = "unavailable"
-
-
-class RequestError(MatineeError):
-    """A request that is refused before any work: the status says why."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = _BY_STATUS[status]
+from serve.errors import CODES, STATUS, RequestError
 
 
 def envelope(
@@ -84,18 +42,18 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
             return envelope(STATUS[error.code], error.code, str(error), request_id, retry_after_s=retry_after_s)
         case RequestValidationError():
             status, message = _validation(error)
-            return envelope(status, _BY_STATUS[status], message, request_id)
+            return envelope(status, CODES[status], message, request_id)
         case HTTPException():
             message = _unreadable(error) if error.status_code == 400 else str(error.detail)
             allow = (error.headers or {}).get("Allow")
-            return envelope(error.status_code, _BY_STATUS.get(error.status_code, "error"), message, request_id, allow=allow)
+            return envelope(error.status_code, CODES.get(error.status_code, "error"), message, request_id, allow=allow)
     return None
 
 
 def outcome(error: Exception, status: int) -> str:
     """An error as metrics count it: by the code that its envelope has."""
     named = isinstance(error, RequestError) or (isinstance(error, MatineeError) and error.code in STATUS)
-    code = getattr(error, "code", None) if named else _BY_STATUS.get(status)
+    code = getattr(error, "code", None) if named else CODES.get(status)
     return code or ("internal" if status == 500 else "error")
 
 

@@ -15,8 +15,8 @@ from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
 from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
-from serve.api.auth import Access
-from serve.api.responses import ERRORS, allow, answer
+from serve.api.auth import ApiKeys
+from serve.api.responses import ERRORS, KEY, allow, json_response
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
@@ -35,7 +35,7 @@ class Events:
     def _dropped(self, count: int, reason: str) -> None:
         self._metrics.events_dropped(count, reason=reason)
 
-    def answered(self, found: RankedItems, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
+    def impression(self, ranked: RankedItems, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
         """An impression of a ranked answer. One that is lost is counted, and the answer goes out all the same."""
         if self._log is None:
             return
@@ -45,8 +45,8 @@ class Events:
             "request_id": request_id,
             "endpoint": endpoint,
             "user_id": user_id,
-            "items": [item["id"] for item in orjson.loads(found.items)],
-            "score_type": found.score_type,
+            "items": [item["id"] for item in orjson.loads(ranked.items)],
+            "score_type": ranked.score_type,
             "degraded": trace.degraded,
         }
         if self._texts and text is not None:
@@ -54,7 +54,7 @@ class Events:
         if self._log.offer([event]):
             self._metrics.events(1, kind=IMPRESSION)
 
-    def take(self, feedback: FeedbackRequest) -> int:
+    def accept(self, feedback: FeedbackRequest) -> int:
         """Accept feedback as a whole; returns how many events it was. Raises where there is no log, or no room in its queue."""
         if self._log is None:
             raise EventsOffError("this server keeps no events: set events.uri")
@@ -81,13 +81,13 @@ class Events:
             self._log.close()
 
 
-def routes(events: Events, access: Access) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
+def routes(events: Events, keys: ApiKeys) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
 
     @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback")
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
         """What a user saw, chose, liked or disliked. Kept in the event log, where there is one; changes no answer by itself."""
-        allow(access, request, "read")
-        return answer(request, 202, accepted=events.take(body))
+        allow(keys, request, "read")
+        return json_response(request, 202, accepted=events.accept(body))
 
     return router

@@ -1,5 +1,4 @@
-"""What every request passes on its way in and out: a request id, admission, the body limit, errors as envelopes, timing, metrics, its span
-and its line in the log.
+"""The middleware of every request: its id, admission, the body limit, errors as envelopes, timing, metrics, its span and its log line.
 
 Pure ASGI, because a wrapped response body would cost more than the whole routing. Does not know routes or models.
 """
@@ -8,16 +7,17 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from opentelemetry.trace import Span, StatusCode
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings.serving import ServingSettings
-from serve.api.errors import envelope, explain
-from serve.api.errors import outcome as name_of
+from serve.api.errors import envelope, explain, outcome
 from serve.graph.parts import Trace
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
@@ -57,10 +57,10 @@ class _Visit:
         return getattr(self.scope.get("route"), "name", None) or _NO_ROUTE
 
 
-class Door:
+class RequestMiddleware:
     """Wraps the app. Sets `request_id` and `trace` in the request's state; refuses what is too much or too large.
 
-    `names_requests`: answers carry `X-Request-Id`; False where something in front of the app adds it already.
+    `names_requests`: responses carry `X-Request-Id`; False where something in front of the app adds it already.
     """
 
     def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics, tracing: Tracing, *, names_requests: bool = True) -> None:
@@ -80,14 +80,42 @@ class Door:
             self._metrics.refused()
             await self._refuse(scope, receive, send)
             return
-        self._admit(1)
+        with self._admitted(scope) as visit:
+
+            async def send_with_headers(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    visit.status = message["status"]
+                    if visit.status >= 400 and visit.outcome == "ok":
+                        visit.outcome = str(scope["state"].get("outcome", visit.status))
+                    message["headers"] = [*message["headers"], *self._headers(visit)]
+                await send(message)
+
+            try:
+                await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes, visit.trace.deadline), send_with_headers)
+            except Exception as error:
+                response = self._error_response(error, visit)
+                if visit.status:
+                    raise
+                await response(scope, receive, send_with_headers)
+
+    @contextmanager
+    def _admitted(self, scope: Scope) -> Iterator[_Visit]:
+        """Counts a request while it is under way, and records it at its end."""
+        self._count_ongoing(1)
         try:
             with self._tracing.request(scope["headers"]) as span:
-                await self._pass(scope, receive, send, span)
+                state = scope.setdefault("state", {})
+                trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
+                visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter())
+                state["request_id"], state["trace"] = visit.request_id, trace
+                try:
+                    yield visit
+                finally:
+                    self._record(visit)
         finally:
-            self._admit(-1)
+            self._count_ongoing(-1)
 
-    def _admit(self, change: int) -> None:
+    def _count_ongoing(self, change: int) -> None:
         self._ongoing += change
         self._metrics.in_flight(self._ongoing)
 
@@ -98,35 +126,16 @@ class Door:
         await response(scope, receive, send)
         logs.request(log, 503, {"request_id": request_id, "endpoint": _NO_ROUTE, "status": 503, "outcome": "overloaded"})
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        state = scope.setdefault("state", {})
-        trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
-        visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter())
-        state["request_id"], state["trace"] = visit.request_id, trace
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                visit.status = message["status"]
-                if visit.status >= 400 and visit.outcome == "ok":
-                    visit.outcome = str(state.get("outcome", visit.status))
-                message["headers"] = [*message["headers"], *self._headers(visit)]
-            await send(message)
-
-        try:
-            await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes, trace.deadline), send_with_headers)
-        except Exception as error:
-            response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
-            if response is None:
-                found = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
-                log.exception("request failed", extra={"fields": {key: value for key, value in found.items() if value}})
-                message = "something broke here; the server's log has it under this request id"
-                response = envelope(500, "internal", message, visit.request_id)
-            visit.outcome = name_of(error, response.status_code)
-            if visit.status:
-                raise
-            await response(scope, receive, send_with_headers)
-        finally:
-            self._record(visit)
+    def _error_response(self, error: Exception, visit: _Visit) -> Response:
+        """The response to what the app raised; a bug is logged."""
+        response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
+        if response is None:
+            fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
+            log.exception("request failed", extra={"fields": {key: value for key, value in fields.items() if value}})
+            message = "something broke here; the server's log has it under this request id"
+            response = envelope(500, "internal", message, visit.request_id)
+        visit.outcome = outcome(error, response.status_code)
+        return response
 
     def _headers(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
         headers = [*_HEADERS, _timing(visit.trace, visit.ms)]
@@ -145,7 +154,7 @@ class Door:
         for stage, spent in visit.trace.stages.items():
             self._metrics.stage(spent, stage=stage)
         if visit.span.is_recording():
-            _describe(visit)
+            _describe_span(visit)
         state = visit.scope["state"]
         fields = {
             "request_id": visit.request_id,
@@ -162,7 +171,7 @@ class Door:
         logs.request(log, visit.status, fields)
 
 
-def _describe(visit: _Visit) -> None:
+def _describe_span(visit: _Visit) -> None:
     """The span's name and attributes, once they are known. Never the path or the query as they came: they may hold what a user wrote."""
     path, method = getattr(visit.scope.get("route"), "path", None), visit.scope["method"]
     known = method if method in _METHODS else "_OTHER"
@@ -184,8 +193,8 @@ def _describe(visit: _Visit) -> None:
 
 def _request_id(scope: Scope) -> str:
     """The `X-Request-Id` that came (from the caller, or from Serve in front of this), else a new one."""
-    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+    name = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return name if 0 < len(name) <= 128 and name.isascii() and name.isprintable() else uuid.uuid4().hex
 
 
 def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
@@ -202,7 +211,7 @@ def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Rec
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
 
-        async def refuse() -> Any:
+        async def refuse() -> Message:
             raise HTTPException(413, message)
 
         return refuse
@@ -211,7 +220,7 @@ def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Rec
     async def counted() -> Message:
         nonlocal received, complete
         try:
-            # After the body it is the client's going away that is waited for, and that may take long.
+            # After the body, the app waits for the client's disconnect, and that may take long.
             async with asyncio.timeout(None if complete else max(0, deadline - time.time())):
                 event = await receive()
         except TimeoutError:

@@ -1,14 +1,16 @@
-"""What all routes share: who may ask, the form of an answer, and the errors that each may give. Does not know what is asked."""
+"""What all routes share: the check of the API key, the form of a response, and the errors that each may give. Knows no resource."""
 
 from typing import Any
 
 import orjson
-from fastapi import Request
+from fastapi import Request, Security
+from fastapi.params import Depends
+from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
 from matinee.settings.serving import Scope
 from serve.api import schemas
-from serve.api.auth import Access
+from serve.api.auth import ApiKeys
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse, "description": text}
@@ -27,13 +29,18 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+KEY: list[Depends] = [
+    Security(HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read"))
+]
+"""Documents the API key, so that `/docs` can send one. It checks nothing: `allow` does, and knows the scope that a route needs."""
 
-def allow(access: Access, request: Request, scope: Scope) -> None:
+
+def allow(keys: ApiKeys, request: Request, scope: Scope) -> None:
     """Raises where the request's key does not allow `scope`; leaves the key's name for the log."""
-    request.state.key = access.check(request.headers.get("authorization"), scope)
+    request.state.key = keys.check(request.headers.get("authorization"), scope)
 
 
-def answer(request: Request, status: int = 200, /, **content: Any) -> Response:
+def json_response(request: Request, status: int = 200, /, **content: object) -> Response:
     """JSON with the request's id."""
     body = orjson.dumps({**content, "request_id": request.state.request_id}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, media_type="application/json")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serve.api.schemas import Id, User
+from serve.graph.requests import Id, User
 
 MAX_SEEN = 1000
 

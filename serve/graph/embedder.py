@@ -1,92 +1,56 @@
-"""The Embedder deployment: texts -> unit vectors with their fingerprint, batched across callers.
+"""The Embedder's replica: texts -> unit vectors with their fingerprint, batched across gateways.
 
-A shell around `matinee.models.embedder`."""
+A shell around `matinee.models.embedder`.
+"""
 
 from collections.abc import Sequence
-from typing import Any
 
-from matinee.errors import DeadlineError, MatineeError
+from matinee.errors import MatineeError
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import EmbedderSettings, Settings
-from serve.graph import messages
-from serve.graph.microbatch import Coalescer, Timed, still_wanted
-from serve.graph.model_slot import ModelSlot, announce, describe_update
-from serve.telemetry.batches import Handling
+from serve.graph.messages import Embed, Embedded
+from serve.graph.microbatch import Queued
+from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
 
+MAX_BATCH = 4096
+"""Messages. The encoder cuts what it gets into batches of its own, so all that wait go to it at once."""
 
-class EmbedderReplica:
-    """Serves `calls.Embed` units."""
+
+class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded]):
+    """Answers `messages.Embed`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._models_dir, self._artifacts = settings.models_dir, settings.artifacts_uri
-        self._base = settings.embedder
-        self._named: dict[str, str] | None = None
-        self._handling = Handling("embedder", settings.tracing, metrics)
-        self.slot: ModelSlot[Embedder, EmbedderSettings] = ModelSlot("embedder", settings.embedder, self._load, self._announce, metrics)
-        limit = settings.embedder.deployment.max_ongoing_requests
-        self._batcher: Coalescer[list[Timed[messages.Embed]], list[Any]] = Coalescer(
-            "embedder", self._send, max_batch=limit, max_in_flight=1, max_waiting=limit * 2
-        )
+        super().__init__("embedder", settings.embedder, settings, metrics, max_batch=MAX_BATCH, max_waiting=2 * MAX_BATCH)
 
-    def _load(self, settings: EmbedderSettings) -> Embedder:
-        embedder = Embedder.load(settings, self._models_dir, artifacts=self._artifacts, workload="queries")
+    def load(self, settings: EmbedderSettings) -> Embedder:
+        embedder = Embedder.load(settings, self._settings.models_dir, artifacts=self._settings.artifacts_uri, workload="queries")
         embedder.encode(["warm up"] * 8, kind="query")
         return embedder
 
-    def _announce(self, embedder: Embedder) -> None:
-        self._named = announce(
-            self._metrics,
-            self._named,
-            {"part": "embedder", "model": embedder.model_id, "precision": embedder.precision, "fingerprint": embedder.fingerprint[:16]},
-        )
+    def labels(self, model: Embedder) -> tuple[str, str, str]:
+        return model.model_id, model.precision, model.fingerprint
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.slot.update(describe_update(self._base, user_config))
-
-    async def call(self, batch: Sequence[Timed[messages.Embed]]) -> list[Any]:
-        """One `Embedded` or `MatineeError` for each unit; batches of several gateways join while the model is busy."""
-        if not batch:
-            return []
-        return await self._batcher(list(batch), max(timed.deadline for timed in batch))
-
-    async def _send(self, batches: list[Timed[list[Timed[messages.Embed]]]]) -> list[Any]:
-        units = [timed for batch in batches for timed in batch.unit]
-        results = iter(await self.slot.run(lambda embedder: self._encode(embedder, units)))
-        return [[next(results) for _ in batch.unit] for batch in batches]
-
-    def _encode(self, embedder: Embedder, units: list[Timed[messages.Embed]]) -> list[Any]:
-        before = embedder.tokens_read
-        with self._handling(units) as results:
-            results += self._encoded(embedder, units)
-        self._metrics.encoded_tokens(embedder.tokens_read - before)
-        return results
-
-    def _encoded(self, embedder: Embedder, units: list[Timed[messages.Embed]]) -> list[Any]:
-        results: list[Any] = [DeadlineError("embedder: the deadline had passed before the work began")] * len(units)
-        wanted = [i for i, is_wanted in enumerate(still_wanted(units)) if is_wanted]
-        for kind in ("query", "document"):
-            rows = [i for i in wanted if units[i].unit.kind == kind]
-            texts = [text for i in rows for text in units[i].unit.texts]
-            if not texts:
-                continue
-            self._metrics.model_batch(len(texts), part="embedder")
-            try:
-                vectors = embedder.encode(texts, kind=kind)
-            except MatineeError as error:
+    def _answer(self, batch: Sequence[Queued[Embed]], model: Embedder) -> list[Embedded | MatineeError]:
+        tokens_before = model.tokens_read
+        results: dict[int, Embedded | MatineeError] = {}
+        with self._telemetry(batch) as handled:
+            for kind in ("query", "document"):
+                rows = [i for i, queued in enumerate(batch) if queued.message.kind == kind]
+                texts = [text for i in rows for text in batch[i].message.texts]
+                if not rows:
+                    continue
+                self._metrics.model_batch(len(texts), part="embedder")
+                try:
+                    vectors = model.encode(texts, kind=kind)
+                except MatineeError as error:
+                    results |= dict.fromkeys(rows, error)
+                    continue
+                start = 0
                 for i in rows:
-                    results[i] = error
-                continue
-            start = 0
-            for i in rows:
-                end = start + len(units[i].unit.texts)
-                results[i] = messages.Embedded(embedder.fingerprint, vectors[start:end])
-                start = end
-        return results
-
-    def close(self) -> None:
-        self._handling.close()
-
-    async def info(self) -> dict[str, Any]:
-        return self.slot.model.info() | {"trouble": self.slot.trouble}
+                    end = start + len(batch[i].message.texts)
+                    results[i] = Embedded(model.fingerprint, vectors[start:end])
+                    start = end
+            handled += (answers := [results[i] for i in range(len(batch))])
+        self._metrics.encoded_tokens(model.tokens_read - tokens_before)
+        return answers

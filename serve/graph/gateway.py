@@ -1,12 +1,12 @@
 """The gateway's logic: requests -> calls to embedder, enhancer and retriever -> answers. Keeps no state but caches of pure functions.
 
-Does not know HTTP (`api`) nor Ray (`gateway`): it is given one coroutine function for each part of the graph.
+Does not know HTTP (`serve.api`) nor Ray (`serve.graph.handles`): it gets one coroutine function for each part of the graph.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from cachetools import LRUCache, TTLCache
@@ -20,24 +20,24 @@ from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, Te
 from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
-from matinee.vectors import Vector
-from serve.api import schemas
-from serve.api.errors import RequestError, UnavailableError
+from matinee.vectors import Matrix, Vector
+from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace
+from serve.graph.requests import ExampleItem, RecommendRequest, SearchRequest
 from serve.telemetry.metrics import Metrics
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 DESCRIPTION_S = 60.0
-"""How long a gateway keeps a description: for so long may one of a model that was replaced still be told."""
+"""How long a gateway keeps a description: a replaced model's description may be served for that long."""
 
 LATE = (DeadlineError, OverloadedError, UnavailableError)
 """What makes an answer degraded instead of failed, where the part is optional."""
 
 
-class Service:
+class Gateway:
     """One gateway replica's answers."""
 
     def __init__(self, settings: Settings, graph: Graph, metrics: Metrics) -> None:
@@ -53,23 +53,19 @@ class Service:
 
     # recommend and search
 
-    async def recommend(self, request: schemas.RecommendRequest, trace: Trace) -> RankedItems:
+    async def recommend(self, request: RecommendRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
         titles.check_count(self._titles(request))
         texts = [templates.query_text(self._check_text(request.text))] if request.text else []
-        cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, schemas.ExampleItem) and e.item is not None]
+        cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
-        async def ask() -> RankedItems:
-            fingerprint, vectors = await self._embed({"query": texts, "document": cold_texts.flat}, trace)
-            text_vector = vectors[0] if texts else None
-            known = iter(cold_texts.join(np.array(vectors[len(texts) :])))
-            likes = tuple(self._example(example, known) for example in request.likes)
-            dislikes = tuple(self._example(example, known) for example in request.dislikes)
-            call = ExampleQuery(
-                likes,
-                dislikes,
-                text_vector,
+        def call(vectors: list[Vector]) -> ExampleQuery:
+            cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])))
+            return ExampleQuery(
+                tuple(self._example(example, cold_vectors) for example in request.likes),
+                tuple(self._example(example, cold_vectors) for example in request.dislikes),
+                vectors[0] if texts else None,
                 request.strategy,
                 request.k,
                 request.filter,
@@ -78,37 +74,39 @@ class Service:
                 request.explain,
                 request.debug,
             )
-            return await self._rank(messages.Rank(call, fingerprint), trace)
 
-        return await self._with_fresh_vectors(ask)
+        return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, call, trace)
 
     async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
         self._check_k(k)
         call = ExampleQuery((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
-        return await self._rank(messages.Rank(call), trace)
+        return await self.retrieve(messages.Rank(call), trace)
 
-    async def search(self, request: schemas.SearchRequest, trace: Trace) -> RankedItems:
+    async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
         text = templates.query_text(self._check_text(request.text))
         mode = request.mode or self.settings.search.mode
         wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
 
-        async def ask() -> RankedItems:
-            fingerprint, vector = None, None
-            if mode != "sparse":
-                fingerprint, [vector] = await self._embed({"query": [wider]}, trace)
-            call = TextQuery(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
-            return await self._rank(messages.Rank(call, fingerprint), trace)
+        def call(vectors: list[Vector]) -> TextQuery:
+            vector = vectors[0] if vectors else None
+            return TextQuery(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
 
-        return await self._with_fresh_vectors(ask)
+        return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, call, trace)
 
-    async def _with_fresh_vectors(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """`ask`, and once more with an empty cache where its vectors were made by a model that has been replaced since."""
-        try:
-            return await ask()
-        except FingerprintError:
-            self._vectors.clear()
-            return await ask()
+    async def _embed_and_rank(
+        self, texts: dict[Kind, Sequence[str]], call: Callable[[list[Vector]], ExampleQuery | TextQuery], trace: Trace
+    ) -> RankedItems:
+        """Embed `texts` and rank what `call` makes of their vectors; once more without the cache if the encoder was replaced meanwhile."""
+        for retry in (True, False):
+            try:
+                fingerprint, vectors = await self._embed(texts, trace)
+                return await self.retrieve(messages.Rank(call(vectors), fingerprint), trace)
+            except FingerprintError:
+                if not retry:
+                    raise
+                self._vectors.clear()
+        raise AssertionError("unreachable")
 
     def _check_k(self, k: int) -> None:
         limit = self.settings.search.max_k
@@ -121,55 +119,52 @@ class Service:
             raise RequestError(422, f"text: {len(text)} characters, at most {limit} are allowed (serving.max_text_chars)")
         return text
 
-    def _titles(self, request: schemas.RecommendRequest) -> set[str]:
+    def _titles(self, request: RecommendRequest) -> set[str]:
         """The examples that have to be looked up by their title."""
         examples = (*request.likes, *request.dislikes)
         texts = {e for e in examples if isinstance(e, str) and as_uid(e, self.settings.catalogue, strict=True) is None}
-        return texts | {e.title for e in examples if isinstance(e, schemas.ExampleItem) and e.title is not None}
+        return texts | {e.title for e in examples if isinstance(e, ExampleItem) and e.title is not None}
 
-    def _example(self, example: str | schemas.ExampleItem, cold: Any) -> Example:
+    def _example(self, example: str | ExampleItem, cold_vectors: Iterator[Vector]) -> Example:
         catalogue = self.settings.catalogue
         if isinstance(example, str):
             uid = as_uid(example, catalogue, strict=True)
             return Example(id=uid) if uid else Example(title=self._check_text(example))
         if example.item is not None:
-            return Example(example.item.uid(catalogue), facts=example.item.facts(), vector=next(cold))
+            return Example(example.item.uid(catalogue), facts=example.item.facts(), vector=next(cold_vectors))
         if example.id is not None:
             return Example(id=as_uid(example.id, catalogue))
         return Example(title=self._check_text(example.title or ""))
 
     # the parts
 
-    async def _retrieve(self, unit: messages.RetrieverUnit, trace: Trace) -> Any:
+    async def retrieve(self, message: messages.RetrieverMessage[Result], trace: Trace) -> Result:
+        """The Retriever's answer to `message`."""
         with trace.stage("retrieve"):
-            return await self.graph.retriever(unit, trace.deadline)
-
-    async def _rank(self, unit: messages.Rank, trace: Trace) -> RankedItems:
-        answer: RankedItems = await self._retrieve(unit, trace)
-        return answer
+            return await self.graph.retriever(message, trace.deadline)
 
     async def _embed(self, texts: dict[Kind, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:
         """Vectors of all texts, in the order of `texts`' kinds, and the one fingerprint that made them."""
-        wanted = [(kind, text) for kind, group in texts.items() for text in group]
-        if not wanted:
+        keys = [(kind, text) for kind, group in texts.items() for text in group]
+        if not keys:
             return None, []
-        known = {key: self._vectors[key] for key in wanted if key in self._vectors}
-        for key in wanted:
+        known = {key: self._vectors[key] for key in keys if key in self._vectors}
+        for key in keys:
             self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
-        missing = [key for key in dict.fromkeys(wanted) if key not in known]
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
         with trace.stage("embed"):
             for kind in texts:
                 group = tuple(text for k, text in missing if k == kind)
                 if not group:
                     continue
-                made: messages.Embedded = await self.graph.embedder(messages.Embed(group, kind), trace.deadline)
+                made = await self.graph.embedder(messages.Embed(group, kind), trace.deadline)
                 known |= {(kind, text): (made.fingerprint, vector) for text, vector in zip(group, made.vectors, strict=True)}
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
         if len(fingerprints) > 1:
             raise FingerprintError("the embedder was replaced while this request was under way: send it again")
         if self.settings.embedder.cache_entries:
             self._vectors.update({key: known[key] for key in missing})
-        return fingerprints.pop(), [known[key][1] for key in wanted]
+        return fingerprints.pop(), [known[key][1] for key in keys]
 
     async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> ItemTexts:
         """The texts of items that are not in the index, made as those of the indexed ones were (or as the caller asks)."""
@@ -181,17 +176,16 @@ class Service:
         if recipe == "raw":
             return ItemTexts(items, [None] * len(items), recipe)
         # Together: they share the enhancer's deadline, which leaves time to embed and to rank.
-        described = await asyncio.gather(*(self._describe_or_degrade(item, trace) for item in items))
-        return ItemTexts(items, [None if one is None else one.text for one in described], recipe)
+        descriptions = await asyncio.gather(*(self._describe_or_degrade(item, trace) for item in items))
+        return ItemTexts(items, [None if one is None else one.text for one in descriptions], recipe)
 
     async def recipe(self, trace: Trace) -> Recipe:
-        status = await self._retrieve(messages.Status(), trace)
-        if status["index"] is None:
-            if status["trouble"]:
-                raise IndexUnavailableError(status["trouble"])
+        status = await self.retrieve(messages.Status(), trace)
+        if status.manifest is None:
+            if status.trouble:
+                raise IndexUnavailableError(status.trouble)
             raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
-        recipe: Recipe = status["index"]["recipe"]
-        return recipe
+        return status.manifest.recipe
 
     async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
         try:
@@ -219,7 +213,7 @@ class Service:
             return cached
         with trace.stage("enhance"):
             deadline = min(trace.deadline, time.time() + self.settings.enhancer.deadline_s)
-            description: Description = await self.graph.enhancer(messages.Describe(item), deadline)
+            description = await self.graph.enhancer(messages.Describe(item), deadline)
         if description.model != self._described_by:
             self._descriptions.clear()
             self._described_by = description.model
@@ -229,7 +223,7 @@ class Service:
 
     async def embed_items(
         self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, trace: Trace
-    ) -> tuple[str, np.ndarray[Any, Any]]:
+    ) -> tuple[str, Matrix]:
         """Fingerprint and float32[n, d] of items under `recipe`."""
         texts = ItemTexts(items, descriptions, recipe)
         made = await self.embed(texts.flat, "document", trace)
@@ -238,21 +232,12 @@ class Service:
     async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
         """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once."""
         with trace.stage("embed"):
-            made: messages.Embedded = await self.graph.embedder(messages.Embed(tuple(texts), kind), trace.deadline)
-        return made
+            return await self.graph.embedder(messages.Embed(tuple(texts), kind), trace.deadline)
 
-    async def stored(self, id: str, trace: Trace) -> tuple[str, dict[str, Any]]:
+    async def stored(self, id: str, trace: Trace) -> tuple[str, messages.Payload]:
         """Id and payload of an item; raises a 404 where there is none."""
         uid = as_uid(id, self.settings.catalogue)
-        [payload] = await self._retrieve(messages.Fetch((uid,)), trace)
+        [payload] = await self.retrieve(messages.Fetch((uid,)), trace)
         if payload is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid, payload
-
-    async def ask(self, unit: messages.RetrieverUnit, trace: Trace) -> Any:
-        return await self._retrieve(unit, trace)
-
-    async def suggest(self, prefix: str, limit: int, trace: Trace) -> list[tuple[str, dict[str, Any]]]:
-        """Id and payload of items whose titles begin, or nearly begin, like `prefix`."""
-        found: list[tuple[str, dict[str, Any]]] = await self._retrieve(messages.Suggest(prefix, limit), trace)
-        return found

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from matinee.errors import FingerprintError, MatineeError
 from matinee.index.active import new_revision
@@ -18,30 +18,40 @@ from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
 from matinee.vectors import Vector
-from serve.api.errors import RequestError
+from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.gateway import Service
+from serve.graph.gateway import Gateway
 from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
 
 log = logging.getLogger(__name__)
 
-_MOST = 8
+_MAX_PENDING = 8
 
 
-class Upkeep:
+@dataclass(frozen=True, slots=True)
+class WrittenItem:
+    """The state of an item after a write: found at once, described later if the recipe wants a description."""
+
+    id: str
+    revision: int
+    searchable: bool = True
+    enriched: bool = False
+
+
+class ItemWrites:
     """Changes to the live index, on behalf of one gateway."""
 
-    def __init__(self, service: Service, *, idle_s: float = 5.0) -> None:
-        self._service = service
+    def __init__(self, gateway: Gateway, *, idle_s: float = 5.0) -> None:
+        self._gateway = gateway
         self._idle_s = idle_s
-        self._bm25 = Bm25Encoder(service.settings.embedder.language)
+        self._bm25 = Bm25Encoder(gateway.settings.embedder.language)
         self._task: asyncio.Task[None] | None = None
-        self._at_once = _MOST
+        self._pending_limit = _MAX_PENDING
 
-    async def put(self, items: Sequence[Item], trace: Trace) -> list[dict[str, Any]]:
+    async def put(self, items: Sequence[Item], trace: Trace) -> list[WrittenItem]:
         """Add or replace; returns id, revision and state of each item."""
-        catalogue = self._service.settings.catalogue
+        catalogue = self._gateway.settings.catalogue
         uids = [item.uid(catalogue) for item in items]
         if len(set(uids)) != len(uids):
             twice = next(item.title for i, item in enumerate(items) if uids[i] in uids[:i])
@@ -54,23 +64,23 @@ class Upkeep:
                     raise
         raise AssertionError("unreachable")
 
-    async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[dict[str, Any]]:
-        fingerprint, vectors = await self._service.embed_items(items, [None] * len(items), "raw", trace)
+    async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
+        fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
         revision = new_revision()
         points = tuple(
             self._point(uid, item, vector, item_payload(item, origin="api", revision=revision), "raw")
             for uid, item, vector in zip(uids, items, vectors, strict=True)
         )
-        await self._service.ask(messages.Write(points, fingerprint, "raw"), trace)
-        return [{"id": uid, "revision": revision, "searchable": True, "enriched": False} for uid in uids]
+        await self._gateway.retrieve(messages.Write(points, fingerprint, "raw"), trace)
+        return [WrittenItem(uid, revision) for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
-        uid = as_uid(id, self._service.settings.catalogue)
-        if await self._service.ask(messages.Delete(uid), trace) is None:
+        uid = as_uid(id, self._gateway.settings.catalogue)
+        if await self._gateway.retrieve(messages.Delete(uid), trace) is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 
-    def _point(self, uid: str, item: Item, vector: Vector, payload: dict[str, Any], recipe: Recipe) -> Point:
+    def _point(self, uid: str, item: Item, vector: Vector, payload: messages.Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
 
     def start(self) -> None:
@@ -95,35 +105,34 @@ class Upkeep:
 
         From a random one on: gateways don't do the same work twice, and what can't be described keeps nothing else waiting.
         """
-        trace = self._service.trace()
-        pending = await self._service.ask(messages.Pending(self._at_once, after=str(uuid.uuid4())), trace)
+        trace = self._gateway.trace()
+        pending = await self._gateway.retrieve(messages.Pending(self._pending_limit, after=str(uuid.uuid4())), trace)
         if not pending:
             return 0
-        recipe = await self._service.recipe(trace)
+        recipe = await self._gateway.recipe(trace)
         items = [Item.model_validate(payload["item"]) for _, payload in pending]
         descriptions = [None] * len(items) if recipe == "raw" else await self._describe(items, trace)
-        done = [i for i, description in enumerate(descriptions) if recipe == "raw" or description is not None]
-        fingerprint, vectors = await self._service.embed_items([items[i] for i in done], [descriptions[i] for i in done], recipe, trace)
+        ready = [i for i, description in enumerate(descriptions) if recipe == "raw" or description is not None]
+        fingerprint, vectors = await self._gateway.embed_items([items[i] for i in ready], [descriptions[i] for i in ready], recipe, trace)
         points, revisions = [], {}
-        for i, vector in zip(done, vectors, strict=True):
+        for i, vector in zip(ready, vectors, strict=True):
             uid, revision = pending[i][0], pending[i][1]["revision"]
             payload = item_payload(items[i], origin="api", revision=revision, description=descriptions[i])
             points.append(self._point(uid, items[i], vector, payload, recipe))
             revisions[uid] = revision
-        written: int = await self._service.ask(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
-        return written
+        return await self._gateway.retrieve(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
 
     async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:
         """None where the enhancer failed; raises where it failed for all. Then fewer at once: the batch alone may have been late."""
-        found = await asyncio.gather(*(self._service.describe(item, trace) for item in items), return_exceptions=True)
-        failed = [one for one in found if isinstance(one, BaseException)]
+        described = await asyncio.gather(*(self._gateway.describe(item, trace) for item in items), return_exceptions=True)
+        failed = [one for one in described if isinstance(one, BaseException)]
         for error in failed:
             if not isinstance(error, MatineeError):
                 raise error
-        self._at_once = max(1, self._at_once // 2) if failed else min(_MOST, self._at_once * 2)
+        self._pending_limit = max(1, self._pending_limit // 2) if failed else min(_MAX_PENDING, self._pending_limit * 2)
         if len(failed) == len(items):
             raise MatineeError(f"the enhancer is busy: {failed[0]}") from failed[0]
-        return [None if isinstance(one, BaseException) else one.text for one in found]
+        return [None if isinstance(one, BaseException) else one.text for one in described]
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -1,23 +1,33 @@
-"""What travels over the hops: the units of work of each deployment and their results. Plain data, no behaviour."""
+"""What travels between deployments: the messages that each takes, with the type of its result. Plain data, no behaviour."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from matinee.index.types import Point
+from matinee.index.types import Manifest, Point
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Kind
-from matinee.recommend.recommender import ExampleQuery, TextQuery
+from matinee.models.enhancer import Description
+from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe
 
+Result_co = TypeVar("Result_co", covariant=True)
 
-@dataclass(frozen=True, slots=True)
-class Embed:
-    """Texts to embed; the result is an `Embedded`."""
+Payload = dict[str, Any]
+"""What the index stores beside an item's vectors: JSON."""
 
-    texts: tuple[str, ...]
-    kind: Kind = "query"
+
+class Message(Generic[Result_co]):
+    """A message whose result has the type `Result_co`."""
+
+    __slots__ = ()
+
+
+class RetrieverMessage(Message[Result_co]):
+    """A message to the Retriever."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +39,38 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Describe:
-    """An item to describe; the result is a `matinee.models.enhancer.Description`."""
+class Embed(Message[Embedded]):
+    """Texts to embed."""
+
+    texts: tuple[str, ...]
+    kind: Kind = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Describe(Message[Description]):
+    """An item to describe."""
 
     item: Item
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
-    """A recommendation or a search over the version made by `fingerprint` (None: the request brings no vector). -> `Answer`"""
+class Rank(RetrieverMessage[RankedItems]):
+    """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector."""
 
     call: ExampleQuery | TextQuery
     fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
-    """Stored items by id -> list of payloads, None where there is none (or only a tombstone)."""
+class Fetch(RetrieverMessage[list[Payload | None]]):
+    """Stored items by id; None for an id that is not in the index, or deleted."""
 
     ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page of the catalogue in id order -> `(list of (id, payload), next cursor)`."""
+class Page(RetrieverMessage[tuple[list[tuple[str, Payload]], str | None]]):
+    """A page of the catalogue in id order: ids and payloads, and the cursor of the next page."""
 
     limit: int
     after: str | None = None
@@ -63,16 +81,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Suggest:
-    """Type-ahead -> list of {id, title, year}."""
+class Suggest(RetrieverMessage[list[tuple[str, Payload]]]):
+    """Type-ahead: ids and payloads of items whose titles begin, or nearly begin, like `prefix`."""
 
     prefix: str
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
-    """Points made under `fingerprint` and `recipe` -> how many were written (see `LiveIndex.upsert`)."""
+class Write(RetrieverMessage[int]):
+    """Points made under `fingerprint` and `recipe`; the result is how many were written (see `ActiveIndex.upsert`)."""
 
     points: tuple[Point, ...]
     fingerprint: str
@@ -81,33 +99,44 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """-> the payload that was deleted, or None."""
+class Delete(RetrieverMessage[Payload | None]):
+    """An item to delete; the result is the payload that it had, None if there was no such item."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Facets:
-    """-> {field: list of (value, count)} and the number of items."""
+class Facets(RetrieverMessage[tuple[dict[str, list[tuple[str, int]]], int]]):
+    """Values of each field with their counts, and the number of items, among those that pass `filter`."""
 
     filter: ItemFilter = ItemFilter()
     limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """Items whose background work is not done, from the id `after` on and then from the first -> list of (id, payload)."""
+class Pending(RetrieverMessage[list[tuple[str, Payload]]]):
+    """Ids and payloads of items whose background work is not done, from the id `after` on and then from the first."""
 
     limit: int
     after: str
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """-> the manifest of the current version as a dict, with `previous`; None before the first ingest."""
+class IndexStatus:
+    """The version that answers: `manifest` is None before the first ingest, or while the index is out of reach.
+
+    `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
+    vectors are still searched. `trouble` says why the current version can't be followed.
+    """
+
+    manifest: Manifest | None = None
+    items: int = 0
+    approximate: bool = False
+    previous: str | None = None
+    before: str | None = None
+    trouble: str | None = None
 
 
-RetrieverUnit = Rank | Fetch | Page | Suggest | Write | Delete | Facets | Pending | Status
-
-Json = dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class Status(RetrieverMessage[IndexStatus]):
+    """The state of the index."""

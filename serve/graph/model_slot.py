@@ -1,4 +1,4 @@
-"""What the two model deployments share: one worker thread, local batching, and model updates that never interrupt answers.
+"""The model of a replica: one worker thread, and model updates that never interrupt answers.
 
 A load or a swap runs in a thread of its own while the old model goes on answering; a failure keeps the old model, and is tried again
 while the new one is wanted. Knows neither model.
@@ -8,11 +8,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
+from pydantic import BaseModel
 
 from matinee.errors import MatineeError
 from serve.telemetry.metrics import Metrics
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
 Settings = TypeVar("Settings")
+UpdatedSettings = TypeVar("UpdatedSettings", bound=BaseModel)
 T = TypeVar("T")
 
 _RETRY_S = 60.0
@@ -60,11 +62,11 @@ class ModelSlot(Generic[Model, Settings]):
         self._weigh()
         return model
 
-    async def run(self, work: Callable[[Model], T]) -> T:
+    def run(self, work: Callable[[Model], T]) -> "asyncio.Future[T]":
         """`work(model)` in the worker thread; the model is the one that is live when the work starts."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: self._worked(work))
+        return asyncio.get_running_loop().run_in_executor(self._worker, self._work, work)
 
-    def _worked(self, work: Callable[[Model], T]) -> T:
+    def _work(self, work: Callable[[Model], T]) -> T:
         try:
             return work(self.model)
         finally:
@@ -127,6 +129,6 @@ def announce(metrics: Metrics, before: dict[str, str] | None, now: dict[str, str
     return now
 
 
-def describe_update(current: Any, user_config: dict[str, Any]) -> Any:
+def updated(current: UpdatedSettings, user_config: Mapping[str, object]) -> UpdatedSettings:
     """The settings that a Serve `user_config` asks for: a partial update of the deployment's part of the tree, checked like the whole."""
-    return type(current).model_validate(current.model_dump() | user_config)
+    return type(current).model_validate(current.model_dump() | dict(user_config))

@@ -1,29 +1,50 @@
-"""What a gateway stands on: one coroutine function for each part of the graph, and the trace that a request leaves on its way through them.
+"""The parts of the graph as a gateway sees them, each a typed coroutine function, and the trace of one request through them.
 
-Does not know how the parts are reached: over Ray handles (`deployments`), or in the same process (tests).
+Does not know how the parts are reached: over Ray handles (`handles`), or in the same process (tests).
 """
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from matinee.models.enhancer import Description
+from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
+
+Result = TypeVar("Result")
 
 
-class Part(Protocol):
-    """One part of the graph: a unit of work and its deadline -> its result."""
+class EmbedderPart(Protocol):
+    """Texts and a deadline -> vectors."""
 
-    async def __call__(self, unit: Any, deadline: float) -> Any: ...
+    async def __call__(self, message: Embed, deadline: float) -> Embedded: ...
+
+
+class EnhancerPart(Protocol):
+    """An item and a deadline -> its description."""
+
+    async def __call__(self, message: Describe, deadline: float) -> Description: ...
+
+
+class RetrieverPart(Protocol):
+    """A message and a deadline -> the message's result."""
+
+    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result: ...
+
+
+Info = Callable[[], Awaitable[dict[str, Any]]]
+"""What a part reports of itself for `/v1/info`: JSON."""
 
 
 @dataclass(frozen=True)
 class Graph:
     """The parts that a gateway talks to; `enhancer` is None where it is switched off."""
 
-    embedder: Part
-    retriever: Part
-    enhancer: Part | None
-    infos: dict[str, Callable[[], Awaitable[dict[str, Any]]]]
+    embedder: EmbedderPart
+    retriever: RetrieverPart
+    enhancer: EnhancerPart | None
+    infos: dict[str, Info]
 
 
 def no_span(name: str) -> AbstractContextManager[None]:

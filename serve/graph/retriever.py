@@ -1,33 +1,35 @@
-"""The Retriever deployment: the live index, asked in batches. CPU only; exactly one replica on the embedded engine.
+"""The Retriever's replica: the live index, searched in batches. CPU only; exactly one replica on the embedded engine.
 
 A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`.
-It is healthy without an index, and while another
-replica still holds the embedded one.
+It is healthy without an index, and while another replica still holds the embedded one.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
-from matinee.index.protocols import Index
+from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.recommend import titles
-from matinee.recommend.recommender import RankedItems, Recommender
+from matinee.recommend.recommender import Call, RankedItems, Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.microbatch import Timed, still_wanted
-from serve.telemetry.batches import Handling
+from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
+from serve.graph.microbatch import Queued, gather_errors, in_time
+from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HANDOVER_S = 10.0
 """How long calls wait for an embedded index that another replica holds: in a roll-over it stops once this one is up, in about 3 s."""
@@ -36,13 +38,13 @@ LOCKED_WATCH_S = 0.1
 _FACETS = ("kind", "genres", "language")
 
 
-class Retriever:
-    """Serves `calls.RetrieverUnit`s. Follows the store's current version every `watch_s` seconds."""
+class RetrieverReplica:
+    """Answers `messages.RetrieverMessage`s. Follows the store's current version every `watch_s` seconds."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, watch_s: float = 1.0, store: Any = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, *, watch_s: float = 1.0, store: IndexStore | None = None) -> None:
         self._settings = settings
         self._health = IndexHealth(metrics)
-        self._handling = Handling("retriever", settings.tracing, metrics)
+        self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
         self._live = ActiveIndex(self._store)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
@@ -110,47 +112,52 @@ class Retriever:
             raise self._failure.with_traceback(None)
         return self._live.get(fingerprint)
 
-    async def call(self, batch: Sequence[Timed[messages.RetrieverUnit]]) -> list[Any]:
-        """One result or `MatineeError` for each unit; all rankings of the batch go through the engine together."""
-        with self._handling(batch) as results:
+    async def call(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+        """One result or `MatineeError` for each message; all rankings of the batch go through the engine together."""
+        with self._telemetry(batch) as handled:
             await self._handed_over()
-            results += await self._results(batch)
-        # Its own state it knows without the store.
-        self._health.called(result for timed, result in zip(batch, results, strict=True) if not isinstance(timed.unit, messages.Status))
-        return results
-
-    async def _results(self, batch: Sequence[Timed[messages.RetrieverUnit]]) -> list[Any]:
-        results: list[Any] = [DeadlineError("retriever: the deadline had passed before the work began")] * len(batch)
-        ranks: list[int] = []
-        others: list[int] = []
-        for i, (timed, wanted) in enumerate(zip(batch, still_wanted(batch), strict=True)):
-            if wanted:
-                (ranks if isinstance(timed.unit, messages.Rank) else others).append(i)
-        ranked, done = await asyncio.gather(
-            self._rank([batch[i].unit for i in ranks]), asyncio.gather(*(self._one(batch[i].unit) for i in others))
+            handled += (results := await self._answer_all(batch))
+        # It knows its own state without the store.
+        self._health.called(
+            result for queued, result in zip(batch, results, strict=True) if not isinstance(queued.message, messages.Status)
         )
-        for i, result in zip([*ranks, *others], [*ranked, *done], strict=True):
-            results[i] = result
         return results
 
-    async def _rank(self, units: Sequence[Any]) -> list[RankedItems | MatineeError]:
-        results: list[RankedItems | MatineeError | None] = [None] * len(units)
-        groups: dict[str, tuple[Recommender, list[int]]] = {}
-        for i, unit in enumerate(units):
+    async def _answer_all(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+        results: dict[int, object] = {}
+        ranks: dict[int, messages.Rank] = {}
+        others: dict[int, RetrieverMessage[object]] = {}
+        for i, ((message, *_), answerable) in enumerate(zip(batch, in_time(batch), strict=True)):
+            if not answerable:
+                results[i] = DeadlineError("retriever: the deadline had passed before the work began")
+            elif isinstance(message, messages.Rank):
+                ranks[i] = message
+            else:
+                others[i] = message
+        ranked, answered = await asyncio.gather(
+            self._rank([*ranks.values()]), gather_errors([self._answer(message) for message in others.values()])
+        )
+        results |= zip([*ranks, *others], [*ranked, *answered], strict=True)
+        return [results[i] for i in range(len(batch))]
+
+    async def _rank(self, ranks: Sequence[messages.Rank]) -> list[RankedItems | MatineeError]:
+        results: dict[int, RankedItems | MatineeError] = {}
+        by_version: dict[str, tuple[Recommender, list[int]]] = {}
+        for i, rank in enumerate(ranks):
             try:
-                index = self._index(unit.fingerprint)
+                index = self._index(rank.fingerprint)
             except MatineeError as error:
                 results[i] = error
                 continue
-            groups.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
-        for recommender, rows in groups.values():
+            by_version.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
+        for recommender, rows in by_version.values():
+            calls: list[Call] = [ranks[i].call for i in rows]
             try:
-                answers = await recommender.answer([units[i].call for i in rows])
+                answers = await recommender.answer(calls)
             except MatineeError as error:
                 answers = [error] * len(rows)
-            for i, answer in zip(rows, answers, strict=True):
-                results[i] = answer
-        return [result for result in results if result is not None]
+            results |= zip(rows, answers, strict=True)
+        return [results[i] for i in range(len(ranks))]
 
     def _recommender(self, index: Index) -> Recommender:
         version = index.manifest.version
@@ -161,68 +168,62 @@ class Retriever:
             }
         return self._recommenders[version]
 
-    async def _offload(self, work: Any) -> Any:
+    async def _offload(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _one(self, unit: Any) -> Any:
-        try:
-            return await self._answer(unit)
-        except MatineeError as error:
-            return error
-
-    async def _answer(self, unit: Any) -> Any:
-        if isinstance(unit, messages.Status):
+    async def _answer(self, message: RetrieverMessage[object]) -> object:
+        if isinstance(message, messages.Status):
             return await self._status()
         index = self._index()
-        match unit:
-            case messages.Write():
-                return await self._live.upsert(unit.points, fingerprint=unit.fingerprint, recipe=unit.recipe, if_revision=unit.if_revision)
-            case messages.Delete():
-                hit = await self._live.delete(unit.id)
+        match message:
+            case messages.Write(points, fingerprint, recipe, if_revision):
+                return await self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
+            case messages.Delete(id):
+                hit = await self._live.delete(id)
                 return None if hit is None else hit.payload
-            case messages.Fetch():
-                hits = await index.retrieve(unit.ids)
+            case messages.Fetch(ids):
+                hits = await index.retrieve(ids)
                 return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]
-            case messages.Page():
-                page, after = await index.scroll(
-                    Scroll(
-                        limit=unit.limit, after=unit.after, since=unit.since, filter=unit.filter, origin=unit.origin, deleted=unit.deleted
-                    )
+            case messages.Page(limit, after, since, filter, origin, deleted):
+                page, cursor = await index.scroll(
+                    Scroll(limit=limit, after=after, since=since, filter=filter, origin=origin, deleted=deleted)
                 )
-                return [(hit.id, hit.payload) for hit in page], after
-            case messages.Suggest():
-                return [(hit.id, hit.payload) for hit in await titles.suggest(index, unit.prefix, unit.limit)]
-            case messages.Facets():
-                found = await asyncio.gather(*(index.facets(key, filter=unit.filter, limit=unit.limit) for key in _FACETS))
-                return dict(zip(_FACETS, found, strict=True)), await index.count(unit.filter)
-            case messages.Pending():
-                return await self._pending(index, unit)
-        raise TypeError(f"not a unit of the Retriever: {type(unit).__name__}")
+                return [(hit.id, hit.payload) for hit in page], cursor
+            case messages.Suggest(prefix, limit):
+                return [(hit.id, hit.payload) for hit in await titles.suggest(index, prefix, limit)]
+            case messages.Facets(filter, limit):
+                values = await asyncio.gather(*(index.facets(key, filter=filter, limit=limit) for key in _FACETS))
+                return dict(zip(_FACETS, values, strict=True)), await index.count(filter)
+            case messages.Pending(limit, after):
+                return await self._pending(index, limit, after)
+        raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
 
-    async def _pending(self, index: Index, unit: messages.Pending) -> list[tuple[str, dict[str, Any]]]:
-        page, _ = await index.scroll(Scroll(limit=unit.limit, after=unit.after, pending=True))
-        if len(page) < unit.limit:
-            first, _ = await index.scroll(Scroll(limit=unit.limit - len(page), pending=True))
+    async def _pending(self, index: Index, limit: int, after: str) -> list[tuple[str, Payload]]:
+        page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
+        if len(page) < limit:
+            first, _ = await index.scroll(Scroll(limit=limit - len(page), pending=True))
             page += first
         return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
 
-    async def _status(self) -> dict[str, Any]:
+    async def _status(self) -> IndexStatus:
         manifest = self._live.manifest
         if manifest is None:
-            return {"index": None, "previous": None, "trouble": self.trouble}
+            return IndexStatus(trouble=self.trouble)
         index = self._live.get()
         trouble = self.trouble
         try:
             previous = await self._store.previous()
         except MatineeError as error:
-            # The version that is open answers on, and has to be told.
+            # The version that is open goes on answering, and its state must be known.
             previous, trouble = None, trouble or str(error)
-        return {
-            "index": manifest.model_dump(mode="json") | {"items": await index.count(), "approximate": index.approximate},
-            "previous": None if previous is None else previous.version,
-            "before": self._live.before,
-            "trouble": trouble,
-        }
+        return IndexStatus(
+            manifest,
+            items=await index.count(),
+            approximate=index.approximate,
+            previous=None if previous is None else previous.version,
+            before=self._live.before,
+            trouble=trouble,
+        )
 
     def check_health(self) -> None:
         """Raises where the replica can't follow the index any more; an absent index or a store out of reach is no illness."""
@@ -234,4 +235,4 @@ class Retriever:
             self._watcher.cancel()
         await self._live.close()
         self._thread.shutdown()
-        await asyncio.to_thread(self._handling.close)
+        await asyncio.to_thread(self._telemetry.close)

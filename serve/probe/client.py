@@ -12,7 +12,7 @@ import httpx
 
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.serving import ProbeSettings
-from serve.api.errors import STATUS
+from serve.errors import STATUS
 
 Observe = Callable[[str, float], None]
 Count = Callable[[str], None]

@@ -2,16 +2,17 @@
 it can't follow.
 
 A span says what ran, how long, and how it ended, by codes and counts: never what a user wrote. Between processes the context travels with
-each unit of work (`coalesce.Timed`). Does not know Ray.
+each message (`serve.graph.microbatch.Queued`). Does not know Ray.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace as otel
+from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from matinee.settings.serving import TracingSettings
@@ -19,12 +20,21 @@ from matinee.settings.serving import TracingSettings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from serve.graph.microbatch import Timed
-
 _W3C = TraceContextTextMapPropagator()
 _CARRIED = (b"traceparent", b"tracestate")
 # A collector that does not answer must not hold up the end of a replica.
 _SEND_S = 3
+
+
+class Waited(Protocol):
+    """A message that waited in a queue, since a moment in seconds since 1970."""
+
+    @property
+    def message(self) -> object: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def traceparent(self) -> str | None: ...
 
 
 def traceparent() -> str | None:
@@ -66,37 +76,39 @@ class Tracing:
                 span.set_status(otel.StatusCode.ERROR, getattr(error, "code", "internal"))
                 raise
 
-    def units(self, part: str, batch: "Sequence[Timed[Any]]", results: Sequence[Any], start: float) -> None:
-        """Spans for the units of a batch that was handled from `start` until now, each below the one that asked for it.
+    def messages(self, part: str, batch: Sequence[Waited], results: Sequence[object], start: float) -> None:
+        """Spans for the messages of a batch that was handled from `start` until now, each below the span that sent it.
 
-        `results` holds a `MatineeError` for each unit that failed, and is shorter than the batch where the work itself broke.
+        `results` holds a `MatineeError` for each message that failed, and is shorter than the batch if the work itself broke.
         """
         if self._provider is None:
             return
         end = time.time_ns()
         broken = [RuntimeError()] * (len(batch) - len(results))
-        for timed, result in zip(batch, [*results, *broken], strict=True):
-            if timed.traceparent is None:
+        for queued, result in zip(batch, [*results, *broken], strict=True):
+            if queued.traceparent is None:
                 continue
             span = self._tracer.start_span(
                 part,
-                context=_W3C.extract({"traceparent": timed.traceparent}),
+                context=_W3C.extract({"traceparent": queued.traceparent}),
                 kind=otel.SpanKind.SERVER,
                 start_time=int(start * 1e9),
                 attributes={
-                    "matinee.unit": type(timed.unit).__name__,
+                    "matinee.unit": type(queued.message).__name__,
                     "matinee.batch": len(batch),
                     "matinee.outcome": (outcome := _outcome(result)),
-                    "matinee.waited_ms": round(max(0.0, start - timed.since) * 1000, 2),
+                    "matinee.waited_ms": round(max(0.0, start - queued.since) * 1000, 2),
                 },
             )
             if outcome != "ok":
                 span.set_status(otel.StatusCode.ERROR, outcome)
             span.end(end)
 
-    def _start(self, name: str, **options: Any) -> Any:
+    def _start(
+        self, name: str, context: Context | None = None, kind: otel.SpanKind = otel.SpanKind.INTERNAL
+    ) -> AbstractContextManager[otel.Span]:
         # An exception's message may hold what a user wrote.
-        return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False, **options)
+        return self._tracer.start_as_current_span(name, context, kind, record_exception=False, set_status_on_exception=False)
 
     def close(self) -> None:
         """Send what waits, within seconds."""
@@ -104,7 +116,7 @@ class Tracing:
             self._provider.shutdown()
 
 
-def _outcome(result: Any) -> str:
+def _outcome(result: object) -> str:
     return str(getattr(result, "code", "internal")) if isinstance(result, Exception) else "ok"
 
 

@@ -66,9 +66,9 @@ def error(response: httpx.Response) -> tuple[int, str]:
 async def connected(service: Any, enhancer: Any = None) -> AsyncIterator[Api]:
     """An `Api` of `service`; what the app raises comes through, so that no bug hides behind a 500."""
     from serve.api.app import create_app
-    from serve.api.auth import Access
+    from serve.api.auth import ApiKeys
 
-    app = create_app(service, Access(service.settings.serving), service.metrics)
+    app = create_app(service, ApiKeys(service.settings.serving))
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://matinee.test") as client:
         yield Api(client, service, enhancer)

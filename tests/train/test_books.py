@@ -10,13 +10,13 @@ from typer.testing import CliRunner, Result
 
 from matinee.catalogue.reader import read_items
 from matinee.settings.load import load_settings
-from serve.api import schemas
+from serve.graph import requests
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.gateway import Service
-from serve.graph.health import State
+from serve.graph.gateway import Gateway
+from serve.graph.health import Health
 from serve.graph.parts import Graph
-from serve.graph.retriever import Retriever
+from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import MemorySink, Metrics
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
@@ -94,12 +94,14 @@ def test_from_a_file_to_a_recommendation(
 async def recommended(local_graph: Any) -> None:
     """By the graph that serves, with the tuned encoder and the enhancer for a book that no index has."""
     settings, metrics = load_settings(), Metrics(MemorySink())
-    retriever, embedder, enhancer = Retriever(settings, metrics), EmbedderReplica(settings, metrics), EnhancerReplica(settings, metrics)
+    retriever, embedder, enhancer = (kind(settings, metrics) for kind in (RetrieverReplica, EmbedderReplica, EnhancerReplica))
+    embedder.reconfigure({})
+    enhancer.reconfigure({})
     await retriever.start()
     try:
         parts = [local_graph.as_part(part.call) for part in (embedder, retriever, enhancer)]
-        service = Service(settings, Graph(*parts, {"embedder": embedder.info, "enhancer": enhancer.info}), metrics)
-        info = await State(service).info(False, service.trace())
+        service = Gateway(settings, Graph(*parts, {"embedder": embedder.info, "enhancer": enhancer.info}), metrics)
+        info = await Health(service).info(False, service.trace())
         assert (info["index"]["count"], info["index"]["recipe"], info["degraded"]) == (50, "both", [])
         cold = {
             "kind": "book",
@@ -107,7 +109,7 @@ async def recommended(local_graph: Any) -> None:
             "genres": ["Mystery"],
             "overview": "A detective finds a dead man on a train in the snow.",
         }
-        request = schemas.RecommendRequest.model_validate({"likes": ["The Hobbit", {"item": cold}], "k": 5, "filter": {"kind": ["book"]}})
+        request = requests.RecommendRequest.model_validate({"likes": ["The Hobbit", {"item": cold}], "k": 5, "filter": {"kind": ["book"]}})
         cards = orjson.loads((await service.recommend(request, service.trace())).items)
         titles = [card["item"]["title"] for card in cards]
         assert {"The Fellowship of the Ring", "Murder on the Orient Express"} & set(titles)

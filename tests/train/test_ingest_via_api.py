@@ -19,7 +19,7 @@ from matinee.index.types import Hit, Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.gateway import Service
+from serve.graph.gateway import Gateway
 from train.ingest import app
 
 FILMS = 150
@@ -42,7 +42,7 @@ class Outage:
     hits: Callable[[Any], bool] = lambda _: False
 
     @asynccontextmanager
-    async def around(self, graph: Any) -> AsyncIterator[Service]:
+    async def around(self, graph: Any) -> AsyncIterator[Gateway]:
         async with graph as service:
             retriever = service.graph.retriever
 

@@ -3,16 +3,16 @@
 import pytest
 
 from matinee.settings.serving import KeySettings, ServingSettings
-from serve.api.auth import Access, hash_key, is_loopback, new_key
-from serve.api.errors import RequestError
+from serve.api.auth import ApiKeys, hash_key, is_loopback, new_key
+from serve.errors import RequestError
 
 READER, READER_ENTRY = new_key("reader", ("read",))
 WRITER, WRITER_ENTRY = new_key("writer", ("read", "write"))
 ADMIN, ADMIN_ENTRY = new_key("admin", ("admin",))
-KEYED = Access(ServingSettings(keys=(READER_ENTRY, WRITER_ENTRY, ADMIN_ENTRY)))
+KEYED = ApiKeys(ServingSettings(keys=(READER_ENTRY, WRITER_ENTRY, ADMIN_ENTRY)))
 
 
-def status(access: Access, authorization: str | None, scope: str) -> int:
+def status(access: ApiKeys, authorization: str | None, scope: str) -> int:
     try:
         access.check(authorization, scope)  # type: ignore[arg-type]
     except RequestError as error:
@@ -50,21 +50,21 @@ def test_a_refusal_names_the_key_and_never_shows_it() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_without_keys_loopback_takes_writes(host: str) -> None:
-    access = Access(ServingSettings(host=host))
+    access = ApiKeys(ServingSettings(host=host))
     assert access.writable
     assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 200, 200]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", "127.0.0.1.example.org", ""])
 def test_without_keys_other_hosts_read_only(host: str) -> None:
-    access = Access(ServingSettings(host=host))
+    access = ApiKeys(ServingSettings(host=host))
     assert not is_loopback(host)
     assert not access.writable
     assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 403, 403]
 
 
 def test_keys_hold_on_loopback_too() -> None:
-    access = Access(ServingSettings(host="127.0.0.1", keys=(READER_ENTRY,)))
+    access = ApiKeys(ServingSettings(host="127.0.0.1", keys=(READER_ENTRY,)))
     assert not access.writable
     assert status(access, None, "read") == 401
 

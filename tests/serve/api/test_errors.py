@@ -10,13 +10,14 @@ from starlette.exceptions import HTTPException
 import serve.graph.gateway
 from matinee import errors
 from matinee.errors import AmbiguousTitleError, MatineeError
-from serve.api.errors import STATUS, RequestError, UnavailableError, envelope, explain, outcome
+from serve.api.errors import envelope, explain, outcome
+from serve.errors import STATUS, RequestError, UnavailableError
 
 
 def classes() -> list[type[MatineeError]]:
     found = [MatineeError]
     for parent in found:
-        found += [child for child in parent.__subclasses__() if child.__module__.startswith(("matinee.errors", "serve.api.errors"))]
+        found += [child for child in parent.__subclasses__() if child.__module__.startswith(("matinee.errors", "serve.errors"))]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Upkeep through the API: what is put is found, what is deleted is gone, and pages, revisions and tombstones add up."""
+"""Writes through the API: what is put is found, what is deleted is gone, and pages, revisions and tombstones add up."""
 
 from collections.abc import AsyncIterator
 from typing import Any

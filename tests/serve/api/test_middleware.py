@@ -8,7 +8,7 @@ import pytest
 
 from matinee.errors import DeadlineError
 from matinee.settings.serving import ServingSettings, TracingSettings
-from serve.api.middleware import Door
+from serve.api.middleware import RequestMiddleware
 from serve.telemetry.metrics import MemorySink, Metrics
 from serve.telemetry.tracing import Tracing
 
@@ -23,7 +23,7 @@ class Visit:
         limits = {"deployment": {"max_ongoing_requests": 1, "target_ongoing_requests": 1}} | settings
         names = limits.pop("names_requests", True)
         tracing = Tracing(TracingSettings(), "gateway")
-        self.door = Door(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
+        self.door = RequestMiddleware(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 

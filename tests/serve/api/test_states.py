@@ -13,8 +13,8 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.api.auth import new_key
-from serve.api.errors import UnavailableError
-from serve.graph.microbatch import Coalescer
+from serve.errors import UnavailableError
+from serve.graph.microbatch import MicroBatcher
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
 
@@ -87,7 +87,7 @@ async def test_an_answer_that_does_not_come_in_time_is_a_504(bent: Bent) -> None
     async def never(batch: Any) -> Any:
         await asyncio.Event().wait()
 
-    stuck: Coalescer[Any, Any] = Coalescer("embedder", never, max_batch=1, max_in_flight=1, max_waiting=9)
+    stuck: MicroBatcher[Any, Any] = MicroBatcher("embedder", never, max_batch=1, max_in_flight=1, max_waiting=9)
     quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
     async with bent(films=3, parts={"embedder": stuck}, **quick) as api:
         assert error(await api.post("/v1/search", {"text": "x"})) == (504, "deadline")

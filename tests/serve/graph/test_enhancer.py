@@ -17,7 +17,7 @@ from matinee.items import Item
 from matinee.models.registry import ArtifactStore, Origin
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.microbatch import timed
+from serve.graph.microbatch import queued
 from serve.telemetry.metrics import MemorySink, Metrics
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
@@ -33,13 +33,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncIterator[EnhancerReplica]:
     enhancer = {"model": str(tiny_base), "max_new_tokens": 8, "retries": 0, "threads": 1}
     replica = EnhancerReplica(local_graph.local_settings(models, enhancer=enhancer), Metrics(MemorySink()))
+    replica.reconfigure({})
     yield replica
     replica.close()
 
 
 async def described(replica: EnhancerReplica) -> str:
     """The name of the model that a description is by."""
-    [told] = await replica.call([timed(messages.Describe(FILM), time.time() + 60)])
+    [told] = await replica.call([queued(messages.Describe(FILM), time.time() + 60)])
     assert not isinstance(told, MatineeError), told
     return str(told.model)
 

@@ -15,19 +15,23 @@ from waiting import HANG_S
 
 import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
+from matinee.index.types import Manifest
 from matinee.items import Item
 from matinee.models.enhancer import Description
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
-from serve.api import schemas
-from serve.api.errors import RequestError
-from serve.graph import messages
-from serve.graph.gateway import Service
+from serve.errors import RequestError
+from serve.graph import messages, requests
+from serve.graph.gateway import Gateway
 from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import MemorySink, Metrics
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = RankedItems(b"[]", 0, "cosine")
+
+
+def manifest(recipe: str) -> Manifest:
+    return Manifest.model_validate({"version": "v", "catalogue": "c", "fingerprint": "model-0", "recipe": recipe, "dimensions": {}})
 
 
 class Parts:
@@ -48,7 +52,7 @@ class Parts:
 
     async def retriever(self, unit: Any, deadline: float) -> Any:
         if isinstance(unit, messages.Status):
-            return {"index": None if self.recipe == "none" else {"recipe": self.recipe}, "previous": None, "trouble": None}
+            return messages.IndexStatus(None if self.recipe == "none" else manifest(self.recipe))
         self.ranked.append(unit)
         if self.refusals:
             raise self.refusals.pop()
@@ -64,11 +68,11 @@ class Parts:
 
 
 @pytest.fixture
-def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Service, Parts]]:
-    def build(recipe: str = "raw", **settings: Any) -> tuple[Service, Parts]:
+def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Gateway, Parts]]:
+    def build(recipe: str = "raw", **settings: Any) -> tuple[Gateway, Parts]:
         parts = Parts(recipe)
         graph = Graph(parts.embedder, parts.retriever, parts.enhancer, {})
-        return Service(local_graph.local_settings(tmp_path, **settings), graph, Metrics(MemorySink())), parts
+        return Gateway(local_graph.local_settings(tmp_path, **settings), graph, Metrics(MemorySink())), parts
 
     return build
 
@@ -77,12 +81,12 @@ def trace() -> Trace:
     return Trace(time.time() + 3600)
 
 
-def recommend(**fields: Any) -> schemas.RecommendRequest:
-    return schemas.RecommendRequest.model_validate(fields)
+def recommend(**fields: Any) -> requests.RecommendRequest:
+    return requests.RecommendRequest.model_validate(fields)
 
 
-def search(**fields: Any) -> schemas.SearchRequest:
-    return schemas.SearchRequest.model_validate(fields)
+def search(**fields: Any) -> requests.SearchRequest:
+    return requests.SearchRequest.model_validate(fields)
 
 
 async def test_an_item_of_the_index_costs_one_hop(make: Any) -> None:

@@ -10,9 +10,9 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
-from serve.api.errors import RequestError, UnavailableError
+from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
-from serve.graph.item_writes import Upkeep
+from serve.graph.item_writes import ItemWrites
 
 A = Item(id="a", kind="film", title="The Brass Cartographer", year=2030, overview="A cartographer maps a sea of brass.")
 B = Item(id="b", kind="film", title="The Salt Clock", year=2031)
@@ -20,14 +20,14 @@ B = Item(id="b", kind="film", title="The Salt Clock", year=2031)
 
 @pytest.fixture
 def kept(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
-    """A factory: an `Upkeep` on a graph of a few films, whose index has the given recipe."""
+    """A factory: an `ItemWrites` on a graph of a few films, whose index has the given recipe."""
 
     @asynccontextmanager
-    async def make(recipe: str = "both") -> AsyncIterator[tuple[Upkeep, Any, Any]]:
+    async def make(recipe: str = "both") -> AsyncIterator[tuple[ItemWrites, Any, Any]]:
         settings, enhancer = local_graph.local_settings(tmp_path, index={"recipe": recipe}), local_graph.FakeEnhancer()
         graph = local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:3], enhancer=enhancer, settings=settings)
         async with graph as service:
-            yield Upkeep(service), service, enhancer
+            yield ItemWrites(service), service, enhancer
 
     return make
 
@@ -40,7 +40,7 @@ async def stored(service: Any, id: str) -> dict[str, Any]:
 async def test_raw_items_are_done_when_they_are_put(kept: Any) -> None:
     async with kept("raw") as (upkeep, service, _):
         [state] = await upkeep.put([A], service.trace())
-        assert (state["searchable"], state["enriched"]) == (True, False)
+        assert (state.searchable, state.enriched) == (True, False)
         assert (await stored(service, "a"))["pending"] is False
         assert await upkeep.finish_some() == 0
 
@@ -54,7 +54,7 @@ async def test_where_descriptions_are_wanted_they_follow(kept: Any) -> None:
         after = await stored(service, "a")
         assert (after["pending"], after["enriched"]) == (False, True)
         assert after["description"] == "The Brass Cartographer, in other words."
-        assert after["revision"] == before["revision"] == states[0]["revision"]
+        assert after["revision"] == before["revision"] == states[0].revision
         assert await upkeep.finish_some() == 0
 
 
@@ -147,7 +147,7 @@ async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> N
     import asyncio
 
     async with kept() as (_, service, _):
-        upkeep = Upkeep(service, idle_s=0)
+        upkeep = ItemWrites(service, idle_s=0)
         errors, survived = [IndexUnavailableError("down"), RuntimeError("bug")], asyncio.Event()
 
         async def finish_some() -> int:

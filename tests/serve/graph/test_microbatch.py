@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.graph.microbatch import Coalescer, Timed, gather_errors, still_wanted, timed
+from serve.graph.microbatch import MicroBatcher, Queued, gather_errors, in_time, queued
 
 LATER = time.time() + 86_400
 
@@ -24,32 +24,32 @@ class Callee:
         if open_:
             self.gate.set()
 
-    async def __call__(self, batch: Sequence[Timed[Any]]) -> list[Any]:
-        self.batches.append([timed.unit for timed in batch])
+    async def __call__(self, batch: Sequence[Queued[Any]]) -> list[Any]:
+        self.batches.append([queued.message for queued in batch])
         self.running += 1
         self.most = max(self.most, self.running)
         await self.gate.wait()
         self.running -= 1
-        return [timed.unit for timed in batch]
+        return [queued.message for queued in batch]
 
     async def reached(self, batches: int) -> None:
         while len(self.batches) < batches:  # noqa: ASYNC110  nothing tells how many will come
             await asyncio.sleep(0)
 
 
-def coalescer(send: Any, *, max_batch: int = 8, max_in_flight: int = 1, max_waiting: int = 100, **more: Any) -> Coalescer[Any, Any]:
-    return Coalescer("part", send, max_batch=max_batch, max_in_flight=max_in_flight, max_waiting=max_waiting, **more)
+def batcher(send: Any, *, max_batch: int = 8, max_in_flight: int = 1, max_waiting: int = 100, **more: Any) -> MicroBatcher[Any, Any]:
+    return MicroBatcher("part", send, max_batch=max_batch, max_in_flight=max_in_flight, max_waiting=max_waiting, **more)
 
 
 async def test_a_lone_call_does_not_wait() -> None:
     callee = Callee()
-    assert await coalescer(callee)("a", LATER) == "a"
+    assert await batcher(callee)("a", LATER) == "a"
     assert callee.batches == [["a"]]
 
 
 async def test_calls_of_one_moment_travel_together_and_each_gets_its_own() -> None:
     callee, sizes = Callee(), []
-    call = coalescer(callee, observe_batch=sizes.append)
+    call = batcher(callee, observe_batch=sizes.append)
     assert await asyncio.gather(*(call(n, LATER) for n in range(20))) == list(range(20))
     assert callee.batches == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
     assert sizes == [8, 8, 4]
@@ -57,7 +57,7 @@ async def test_calls_of_one_moment_travel_together_and_each_gets_its_own() -> No
 
 async def test_who_comes_while_a_batch_is_under_way_joins_the_next() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee)
+    call = batcher(callee)
     first = asyncio.create_task(call(0, LATER))
     await callee.reached(1)
     others = [asyncio.create_task(call(n, LATER)) for n in range(1, 6)]
@@ -71,7 +71,7 @@ async def test_who_comes_while_a_batch_is_under_way_joins_the_next() -> None:
 @pytest.mark.parametrize("in_flight", [1, 2, 3])
 async def test_no_more_batches_at_once_than_allowed(in_flight: int) -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee, max_batch=1, max_in_flight=in_flight)
+    call = batcher(callee, max_batch=1, max_in_flight=in_flight)
     tasks = [asyncio.create_task(call(n, LATER)) for n in range(10)]
     await callee.reached(in_flight)
     callee.gate.set()
@@ -81,7 +81,7 @@ async def test_no_more_batches_at_once_than_allowed(in_flight: int) -> None:
 
 async def test_too_many_waiting_are_refused_at_once() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee, max_batch=1, max_waiting=2)
+    call = batcher(callee, max_batch=1, max_waiting=2)
     tasks = [asyncio.create_task(call(0, LATER))]
     await callee.reached(1)
     tasks += [asyncio.create_task(call(n, LATER)) for n in (1, 2)]
@@ -96,13 +96,13 @@ async def test_too_many_waiting_are_refused_at_once() -> None:
 async def test_a_deadline_that_has_passed_costs_nothing() -> None:
     callee = Callee()
     with pytest.raises(DeadlineError):
-        await coalescer(callee)("a", time.time() - 1)
+        await batcher(callee)("a", time.time() - 1)
     assert callee.batches == []
 
 
 async def test_an_answer_that_is_late_is_an_error_for_its_caller_only() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee)
+    call = batcher(callee)
     patient = asyncio.create_task(call("patient", LATER))
     with pytest.raises(DeadlineError, match="no answer within"):
         await call("hasty", time.time() + 0.02)
@@ -112,7 +112,7 @@ async def test_an_answer_that_is_late_is_an_error_for_its_caller_only() -> None:
 
 async def test_a_call_that_hangs_keeps_its_place_no_longer_than_somebody_waits() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee, max_batch=1)
+    call = batcher(callee, max_batch=1)
     with pytest.raises(DeadlineError):
         await call("hangs", time.time() + 0.3)
     other = asyncio.create_task(call("other", LATER))
@@ -123,7 +123,7 @@ async def test_a_call_that_hangs_keeps_its_place_no_longer_than_somebody_waits()
 
 async def test_who_gave_up_while_waiting_is_not_sent() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee)
+    call = batcher(callee)
     first = asyncio.create_task(call(0, LATER))
     await callee.reached(1)
     gone, stays = asyncio.create_task(call(1, LATER)), asyncio.create_task(call(2, LATER))
@@ -139,11 +139,11 @@ async def test_a_batch_belongs_to_no_request() -> None:
     request: ContextVar[str] = ContextVar("request")
     callee, seen = Callee(), []
 
-    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
         seen.append(request.get("none"))
         return await callee(batch)
 
-    call = coalescer(send, max_batch=2)
+    call = batcher(send, max_batch=2)
 
     async def ask(name: str) -> Any:
         request.set(name)
@@ -155,7 +155,7 @@ async def test_a_batch_belongs_to_no_request() -> None:
 
 async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
     callee = Callee(open_=False)
-    call = coalescer(callee)
+    call = batcher(callee)
     tasks = [asyncio.create_task(call(n, LATER)) for n in range(3)]
     await callee.reached(1)
     tasks[1].cancel()
@@ -164,43 +164,43 @@ async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
 
 
 async def test_an_error_among_the_results_is_that_callers_alone() -> None:
-    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
         return [NotFoundError(f"no {unit}") if unit == 1 else unit for unit, *_ in batch]
 
-    call = coalescer(send)
+    call = batcher(send)
     results = await asyncio.gather(*(call(n, LATER) for n in range(3)), return_exceptions=True)
     assert results[::2] == [0, 2]
     assert isinstance(results[1], NotFoundError)
 
 
 async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
-    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
-        if batch[0].unit == "bad":
+    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+        if batch[0].message == "bad":
             raise RuntimeError("broken")
         return [unit for unit, *_ in batch]
 
-    call = coalescer(send)
+    call = batcher(send)
     for result in await asyncio.gather(call("bad", LATER), call("with it", LATER), return_exceptions=True):
         assert isinstance(result, RuntimeError)
     assert await call("good", LATER) == "good"
 
 
 async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
-    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
-        return [batch[0].unit]
+    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+        return [batch[0].message]
 
-    call = coalescer(send)
+    call = batcher(send)
     results = await asyncio.gather(call(0, LATER), call(1, LATER), return_exceptions=True)
     assert results[0] == 0
     assert isinstance(results[1], ValueError)
 
 
 async def test_nothing_is_lost_under_load() -> None:
-    async def send(batch: Sequence[Timed[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
         await asyncio.sleep(0)
         return [unit * 2 for unit, *_ in batch]
 
-    call = coalescer(send, max_batch=7, max_in_flight=3, max_waiting=10_000)
+    call = batcher(send, max_batch=7, max_in_flight=3, max_waiting=10_000)
 
     async def client(start: int) -> list[int]:
         return [await call(n, LATER) for n in range(start, start + 50)]
@@ -209,8 +209,8 @@ async def test_nothing_is_lost_under_load() -> None:
     assert answers == [[2 * n for n in range(100 * c, 100 * c + 50)] for c in range(40)]
 
 
-def test_still_wanted() -> None:
-    assert still_wanted([timed("a", LATER), timed("b", time.time() - 1)]) == [True, False]
+def test_in_time() -> None:
+    assert in_time([queued("a", LATER), queued("b", time.time() - 1)]) == [True, False]
 
 
 async def test_gather_errors_keeps_ours_and_raises_bugs() -> None:

@@ -9,7 +9,7 @@ import pytest
 from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
-from serve.graph.model_slot import ModelSlot, announce, describe_update
+from serve.graph.model_slot import ModelSlot, announce, updated
 from serve.telemetry.metrics import MemorySink, Metrics
 
 
@@ -114,8 +114,8 @@ async def test_work_under_way_keeps_its_model(bench: Bench) -> None:
         assert go_on.wait(HANG_S)
         return model.name
 
-    work = asyncio.create_task(bench.slot.run(slow))
-    await asyncio.to_thread(started.wait, HANG_S)
+    work = bench.slot.run(slow)
+    await asyncio.to_thread(started.wait, 30)
     bench.slot.update(Wish("two"))
     await bench.settled()
     go_on.set()
@@ -217,11 +217,11 @@ async def test_work_that_fails_raises_for_its_caller_only(bench: Bench) -> None:
 
 def test_an_update_is_a_checked_part_of_the_settings() -> None:
     base = EmbedderSettings()
-    assert describe_update(base, {"precision": "fp32"}) == EmbedderSettings(precision="fp32")
-    assert describe_update(base, {}) == base
+    assert updated(base, {"precision": "fp32"}) == EmbedderSettings(precision="fp32")
+    assert updated(base, {}) == base
     for bad in ({"precision": "fp8"}, {"colour": "red"}):
         with pytest.raises(ValueError, match="validation error"):
-            describe_update(base, bad)
+            updated(base, bad)
 
 
 def test_only_the_live_model_counts_as_one() -> None:

@@ -24,8 +24,8 @@ from matinee.index.factory import open_store
 from matinee.items import item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from serve.graph import messages, retriever
-from serve.graph.microbatch import timed
-from serve.graph.retriever import Retriever
+from serve.graph.microbatch import queued
+from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import MemorySink, Metrics
 
 LATER = time.time() + 86_400
@@ -38,23 +38,23 @@ class Bench:
         self.graph = graph
         self.settings = graph.local_settings(home)
         self.sink = MemorySink()
-        self.retriever: Retriever | None = None
+        self.retriever: RetrieverReplica | None = None
 
     async def build(self, films: int) -> None:
         await self.graph.build_index(self.settings, self.graph.demo_films()[:films])
 
-    async def start(self, **more: Any) -> Retriever:
-        self.retriever = Retriever(self.settings, Metrics(self.sink), **({"watch_s": 0.01} | more))
+    async def start(self, **more: Any) -> RetrieverReplica:
+        self.retriever = RetrieverReplica(self.settings, Metrics(self.sink), **({"watch_s": 0.01} | more))
         await self.retriever.start()
         return self.retriever
 
     async def ask(self, *units: Any) -> list[Any]:
         assert self.retriever is not None
-        return await self.retriever.call([timed(unit, LATER) for unit in units])
+        return await self.retriever.call([queued(unit, LATER) for unit in units])
 
     async def version(self) -> str | None:
         [status] = await self.ask(messages.Status())
-        return status["index"] and str(status["index"]["version"])
+        return status.manifest and str(status.manifest.version)
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(HANG_S):
@@ -93,11 +93,11 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
 async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
     await bench.build(3)
     retriever = await bench.start()
-    batch = [timed(like("The Kid"), time.time() - 1), timed(messages.Status(), LATER), timed(messages.Delete("x"), time.time() - 1)]
+    batch = [queued(like("The Kid"), time.time() - 1), queued(messages.Status(), LATER), queued(messages.Delete("x"), time.time() - 1)]
     late, status, also_late = await retriever.call(batch)
     assert isinstance(late, DeadlineError)
     assert isinstance(also_late, DeadlineError)
-    assert status["index"]["items"] == 3
+    assert status.items == 3
 
 
 async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
@@ -112,7 +112,7 @@ async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
         messages.Pending(1, after=item_uid("films", "x")),
         messages.Delete("x"),
     )
-    assert status == {"index": None, "previous": None, "trouble": None}
+    assert status == messages.IndexStatus()
     assert all(isinstance(answer, IndexAbsentError) for answer in others)
 
 
@@ -128,7 +128,7 @@ async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
 
     await bench.until(moved)
     [status] = await bench.ask(messages.Status())
-    assert (status["index"]["items"], status["previous"]) == (4, first)
+    assert (status.items, status.previous) == (4, first)
     store = open_store(bench.settings)
     await store.rollback()
     await store.close()
@@ -138,7 +138,7 @@ async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
 
     await bench.until(back)
     active = {dict(tags)["version"]: value for (name, tags), value in bench.sink.values.items() if name == "matinee_index_info"}
-    assert active == {first: 1, status["index"]["version"]: 0}
+    assert active == {first: 1, status.manifest.version: 0}
 
 
 async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
@@ -219,7 +219,7 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> 
     store.error = IndexUnavailableError("the server is not up yet")
     await bench.start(store=store)
     [status] = await bench.ask(messages.Status())
-    assert (status["index"], status["trouble"]) == (None, "the server is not up yet")
+    assert (status.manifest, status.trouble) == (None, "the server is not up yet")
     for answer in await bench.ask(messages.Facets(), like("The Matrix")):
         assert isinstance(answer, IndexUnavailableError), "there may be an index, for all that is known"
         assert str(answer) == "the server is not up yet"
@@ -259,7 +259,7 @@ async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: 
     assert not asked.done()
     await before.close()
     [status, (_, count), answer] = await asked
-    assert (status["index"]["items"], count, status["trouble"]) == (2, 2, None)
+    assert (status.items, count, status.trouble) == (2, 2, None)
     assert answer.count == 1
 
 
@@ -269,8 +269,8 @@ async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, mo
     before = await bench.start()
     await bench.start()
     [status, *answers] = await bench.ask(messages.Status(), messages.Facets(), messages.Delete("x"), like("The Matrix"))
-    assert status["index"] is None
-    assert "another process" in status["trouble"]
+    assert status.manifest is None
+    assert "another process" in status.trouble
     assert [type(answer) for answer in answers] == [IndexLockedError] * 3
     await before.close()
 
@@ -300,5 +300,5 @@ async def test_after_close_the_path_is_free(bench: Bench) -> None:
 async def test_something_that_is_no_unit_is_a_bug(bench: Bench) -> None:
     await bench.build(2)
     await bench.start()
-    with pytest.raises(TypeError, match="not a unit"):
+    with pytest.raises(TypeError, match="not a message"):
         await bench.ask("nonsense")

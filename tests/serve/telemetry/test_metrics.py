@@ -86,9 +86,9 @@ async def test_what_a_search_and_its_errors_record(local_service: Any) -> None:
     import httpx
 
     from serve.api.app import create_app
-    from serve.api.auth import Access
+    from serve.api.auth import ApiKeys
 
-    app = create_app(local_service, Access(local_service.settings.serving), local_service.metrics)
+    app = create_app(local_service, ApiKeys(local_service.settings.serving))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
         for body in ({"text": "robots", "k": 3}, {"text": "robots", "k": 3}, {"text": ""}, {"text": "x", "k": 500}):
             await client.post("/v1/search", json=body)

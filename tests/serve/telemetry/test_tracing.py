@@ -25,12 +25,12 @@ def collector(otlp: Any) -> Iterator[Any]:
 async def traced(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, collector: Any) -> AsyncIterator[Any]:
     """Answers of one traced app, as (response, spans of its trace); all spans are sent by the time of the first look."""
     from serve.api.app import create_app
-    from serve.api.auth import Access
+    from serve.api.auth import ApiKeys
 
     home = tmp_path_factory.mktemp("traced")
     settings = local_graph.local_settings(home, tracing={"endpoint": collector.url})
     async with local_graph.build_local_graph(home, films=local_graph.demo_films()[:5], settings=settings) as service:
-        app = create_app(service, Access(settings.serving), service.metrics)
+        app = create_app(service, ApiKeys(settings.serving))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t")
         async with client, app.router.lifespan_context(app):
             answers = {

@@ -1,0 +1,96 @@
+"""The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from matinee.items import MAX_LIST, ItemFilter, Name
+from serve.api import schemas
+from serve.api.auth import ApiKeys
+from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.errors import RequestError
+from serve.graph import messages
+from serve.graph.gateway import Gateway
+from serve.graph.ids import as_uid
+from serve.graph.item_writes import ItemWrites
+from serve.graph.parts import Trace
+
+Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
+_ANY: list[str] = []
+
+
+def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS, dependencies=KEY)
+
+    @router.get("/items", response_model=schemas.ItemsResponse, name="list_items")
+    async def list_items(
+        request: Request,
+        q: Annotated[str | None, Query(min_length=1, max_length=500, description="the beginning of a title, typos forgiven")] = None,
+        since: Annotated[int, Query(ge=0, le=2**62, description="only items written after this revision")] = 0,
+        cursor: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+        origin: Annotated[str | None, Query(pattern="^(file|api)$")] = None,
+        deleted: bool = False,
+    ) -> Response:
+        """Suggestions for a beginning (`q`), or the whole catalogue page by page."""
+        allow(keys, request, "read")
+        trace: Trace = request.state.trace
+        if q is not None:
+            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20)), trace)
+            return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
+        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
+        return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
+
+    @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item")
+    async def get_item(id: str, request: Request) -> Response:
+        """One item as the index holds it."""
+        allow(keys, request, "read")
+        uid, payload = await gateway.stored(id, request.state.trace)
+        return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+
+    @router.put("/items", response_model=schemas.WriteResponse, name="put_items")
+    async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
+        """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
+        allow(keys, request, "write")
+        return json_response(request, items=await writes.put(body.items, request.state.trace))
+
+    @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item")
+    async def delete_item(id: str, request: Request) -> Response:
+        """Delete an item; a later ingest of the catalogue's file does not bring it back."""
+        allow(keys, request, "write")
+        return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
+
+    @router.get("/facets", response_model=schemas.FacetsResponse, name="facets")
+    async def facets(
+        request: Request,
+        kind: Values = _ANY,
+        genres: Values = _ANY,
+        language: Values = _ANY,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Response:
+        """Values and counts for filters, among the items that pass the given ones."""
+        allow(keys, request, "read")
+        filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
+        counts, total = await gateway.retrieve(messages.Facets(filter, limit), request.state.trace)
+        fields = {field: [{"value": value, "count": n} for value, n in pairs] for field, pairs in counts.items()}
+        return json_response(request, count=total, **fields)
+
+    return router
+
+
+def _cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    uid = as_uid(cursor, "", strict=True)
+    if uid is None:
+        raise RequestError(422, "cursor: not one that this API gave; start again without it")
+    return uid
+
+
+def _stored(id: str, payload: messages.Payload) -> dict[str, object]:
+    if payload.get("deleted"):
+        return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
+    keys = ("item", "origin", "revision", "enriched", "description")
+    return {"id": id, **{key: payload[key] for key in keys if key in payload}}

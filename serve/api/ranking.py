@@ -1,0 +1,72 @@
+"""Recommendations, similar items and text search: the routes whose response is a ranked list.
+
+Responses are put together as bytes, because the Retriever has already written the JSON of their items.
+"""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from matinee.recommend.recommender import RankedItems
+from serve.api import schemas
+from serve.api.auth import ApiKeys
+from serve.api.feedback import Events
+from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.graph.gateway import Gateway
+from serve.graph.parts import Trace
+from serve.graph.requests import RecommendRequest, SearchRequest
+
+
+def routes(gateway: Gateway, keys: ApiKeys, events: Events) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
+
+    def response(request: Request, ranked: RankedItems, endpoint: str, user_id: str | None = None) -> Response:
+        gateway.metrics.results(ranked.count, endpoint=endpoint)
+        trace: Trace = request.state.trace
+        events.impression(ranked, endpoint, request.state.request_id, trace, user_id, getattr(request.state, "text", None))
+        debug = {} if ranked.debug is None else {"debug": _with_times(ranked.debug, trace)}
+        return json_response(
+            request,
+            items=orjson.Fragment(ranked.items),
+            score_type=ranked.score_type,
+            likes=ranked.likes,
+            degraded=trace.degraded,
+            **debug,
+        )
+
+    @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend")
+    async def recommend(body: RecommendRequest, request: Request) -> Response:
+        """Items for someone who likes these, dislikes those, and asks for something."""
+        allow(keys, request, "admin" if body.debug else "read")
+        request.state.text = body.text
+        return response(request, await gateway.recommend(body, request.state.trace), "recommend", body.user_id)
+
+    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar")
+    async def similar(
+        id: str,
+        request: Request,
+        k: Annotated[int, Query(ge=1, le=1000)] = 10,
+        diversity: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
+    ) -> Response:
+        """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
+        allow(keys, request, "read")
+        return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar")
+
+    @router.post("/search", response_model=schemas.RankedResponse, name="search")
+    async def search(body: SearchRequest, request: Request) -> Response:
+        """Items for a text: by meaning, by words, or both."""
+        allow(keys, request, "admin" if body.exact or body.debug else "read")
+        request.state.text = body.text
+        return response(request, await gateway.search(body, request.state.trace), "search", body.user_id)
+
+    return router
+
+
+def _with_times(case: dict[str, Any], trace: Trace) -> dict[str, Any]:
+    """A case (`matinee.recommend.explain`) with the times of the request's stages."""
+    times = trace.stages | {"forensics": case["forensics_ms"]}
+    return {name: value for name, value in case.items() if name != "forensics_ms"} | {
+        "times_ms": {stage: round(ms, 3) for stage, ms in times.items()}
+    }

@@ -1,0 +1,36 @@
+"""The server's state: what runs (`/v1/info`), whether it lives (`/livez`), and whether traffic may come (`/readyz`)."""
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from serve.api import schemas
+from serve.api.auth import ApiKeys
+from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.graph.health import Health
+
+
+def routes(health: Health, keys: ApiKeys) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, dependencies=KEY, name="info")
+    async def info(request: Request) -> Response:
+        """Versions, models, limits, and what is degraded."""
+        allow(keys, request, "read")
+        return json_response(request, **await health.info(keys.writable, request.state.trace))
+
+    @router.get("/livez", tags=["state"], name="livez")
+    async def livez() -> Response:
+        """The process answers."""
+        return Response(b'{"alive":true}', media_type="application/json")
+
+    @router.get(
+        "/readyz", tags=["state"], response_model=schemas.ReadyResponse, responses={503: {"model": schemas.ReadyResponse}}, name="readyz"
+    )
+    async def readyz(request: Request) -> Response:
+        """Whether traffic may come: there is an index, and the parts that searches need answer."""
+        reasons = await health.unready(request.state.trace)
+        body = orjson.dumps({"ready": not reasons, "reasons": reasons})
+        return Response(body, 503 if reasons else 200, media_type="application/json")
+
+    return router

@@ -1,0 +1,47 @@
+"""The errors of the graph and of its API, and the HTTP status of each code. Does not know HTTP responses (`serve.api.errors`)."""
+
+from matinee.errors import MatineeError
+
+STATUS: dict[str, int] = {
+    "invalid": 422,
+    "ambiguous_title": 409,
+    "not_found": 404,
+    "events_off": 404,
+    "index_absent": 503,
+    "index_locked": 503,
+    "index_unavailable": 503,
+    "fingerprint_mismatch": 503,
+    "overloaded": 503,
+    "deadline": 504,
+    "unavailable": 503,
+    "model": 503,
+}
+"""Codes of `MatineeError`s that can reach a client; any other is a 500."""
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "late_body",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+}
+"""The code of a refused request, by its status."""
+
+
+class UnavailableError(MatineeError):
+    """A part of the graph can't be reached now: it starts, restarts or has died."""
+
+    code = "unavailable"
+
+
+class RequestError(MatineeError):
+    """A request that is refused before any work: the status says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = CODES[status]

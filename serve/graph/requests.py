@@ -1,0 +1,116 @@
+"""What a gateway is asked to rank: a recommendation or a text search, checked. The API takes these as its request bodies.
+
+Unknown fields are refused. Does not know HTTP (`serve.api`).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
+from matinee.settings.tree import Mode
+
+MAX_EXAMPLES = 50
+MAX_EXCLUDE = 1000
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
+Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE]
+
+
+def _short(title: str) -> str:
+    if len(title) > MAX_TITLE:
+        raise ValueError(f"{len(title)} characters, at most {MAX_TITLE} are allowed in a title: put a description into `text`")
+    return title
+
+
+Title = Annotated[
+    str,
+    StringConstraints(min_length=1, strip_whitespace=True),
+    AfterValidator(_short),
+    PRINTABLE,
+    Field(json_schema_extra={"maxLength": MAX_TITLE}),
+]
+Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
+
+class StrictModel(BaseModel):
+    """A request body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ExampleItem(StrictModel):
+    """A liked or disliked item: exactly one of the three."""
+
+    id: Id | None = Field(None, description="the index id, or the catalogue's own id")
+    title: Title | None = Field(None, description="a title; typos are forgiven, '(1984)' or '1984' at its end picks the year")
+    item: Item | None = Field(None, description="a whole item that need not be in the index")
+
+    @model_validator(mode="after")
+    def _one(self) -> "ExampleItem":
+        if sum(value is not None for value in (self.id, self.title, self.item)) != 1:
+            raise ValueError("give exactly one of id, title, item")
+        return self
+
+
+def _form(example: Any) -> Literal["text", "object"]:
+    return "text" if isinstance(example, str) else "object"
+
+
+# Told apart by their form, so that an error speaks of the one that was sent.
+ExampleIn = Annotated[
+    Annotated[Title, Tag("text")] | Annotated[ExampleItem, Tag("object")],
+    Discriminator(_form),
+    Field(description="an index id or a title as a string, or an object"),
+]
+Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
+
+
+User = Annotated[Id | None, Field(description="whoever it is for, by your own id: kept in the event log, where there is one")]
+
+
+class _Ranked(StrictModel):
+    k: Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")] = 10
+    filter: ItemFilter = ItemFilter()
+    diversity: Diversity = 0.0
+    user_id: User = None
+    debug: bool = Field(
+        False, strict=True, description="say how the answer came about: candidates, scores, what dropped them (scope admin)"
+    )
+
+
+class RecommendRequest(_Ranked):
+    """`likes` and `text` are positive examples of equal weight, `dislikes` negative ones. At most 20 of all may be titles.
+
+    One positive and no negative is similarity (score: cosine). `strategy` `average` searches with 2*mean(positive) - mean(negative)
+    (score: cosine to it); `best` scores each item by its nearest example (score: best_score), for tastes that have several sides. Dislikes
+    alone use `best`. Nothing at all answers with the most popular items (score: popularity).
+    """
+
+    likes: Examples = ()
+    dislikes: Examples = ()
+    text: Query | None = None
+    strategy: Literal["average", "best"] = "average"
+    exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE)] = ()
+    explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
+    enhance: bool | None = Field(
+        None, strict=True, description="let the enhancer describe cold items first; by default as the index was built"
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"likes": ["Inception"], "k": 3}, {"likes": ["Amélie"], "text": "a heist", "diversity": 0.3}]},
+    )
+
+
+class SearchRequest(_Ranked):
+    """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
+
+    text: Query
+    mode: Mode | None = None
+    exact: bool = Field(False, strict=True, description="scan everything instead of the graph index (scope admin)")
+    expand: bool = Field(False, strict=True, description="let the enhancer write a hypothetical description first, and search with it too")
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "a heist inside dreams", "k": 3, "filter": {"year": {"gte": 2000}}}]}
+    )
