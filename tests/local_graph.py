@@ -40,7 +40,8 @@ from serve.graph.gateway import Gateway
 from serve.graph.microbatch import Queued, queued
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 
 
 @cache

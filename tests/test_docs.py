@@ -11,14 +11,15 @@ import pytest
 from typer.main import get_command
 
 from matinee.cli.main import app
-from serve.telemetry.metrics import table
+from serve.telemetry.declare import table
+from serve.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_lists_every_metric() -> None:
-    assert table() in README, "put the output of serve.telemetry.metrics.table() into the README"
+    assert table(Metrics) in README, "put the output of serve.telemetry.declare.table(Metrics) into the README"
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"(?:^|`)matinee ([a-z]+)", README, re.MULTILINE))))

@@ -8,7 +8,8 @@ from serve.api.app import create_app
 from serve.api.auth import ApiKeys
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Graph
-from serve.telemetry.metrics import Metrics, NullSink
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import NullSink
 
 
 def document() -> str:

@@ -30,7 +30,7 @@ from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.probe.client import ProbeClient
-from serve.probe.metrics import ProbeMetrics
+from serve.probe.metrics import ProbeExporter
 from serve.probe.round import SIMILAR, Prober, Quality, Report
 from serve.telemetry import logs
 
@@ -70,19 +70,19 @@ def target(settings: Settings) -> str:
     return settings.probe.url or (named["url"] if named else f"http://{serving.host}:{serving.port}")
 
 
-async def _round(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> Report:
+async def _round(prober: Prober, metrics: ProbeExporter, settings: Settings) -> Report:
     async with ProbeClient(target(settings), settings.probe, metrics.observe, metrics.count) as client:
         report = await prober.round(client)
     metrics.show(report)
     return report
 
 
-async def _once(settings: Settings) -> tuple[Report, ProbeMetrics]:
-    metrics = ProbeMetrics()
+async def _once(settings: Settings) -> tuple[Report, ProbeExporter]:
+    metrics = ProbeExporter()
     return await _round(Prober(settings.probe), metrics, settings), metrics
 
 
-def judge(report: Report, metrics: ProbeMetrics, *, min_recall: float | None, max_unknown: float) -> int:
+def judge(report: Report, metrics: ProbeExporter, *, min_recall: float | None, max_unknown: float) -> int:
     """Print a round and return its exit code."""
     if report.catalogue:
         Console().print(_table(report, metrics))
@@ -110,7 +110,7 @@ def _judged(report: Report) -> Iterator[Quality]:
     return (found for found in report.qualities if found.mode in (report.default_mode, SIMILAR))
 
 
-def _table(report: Report, metrics: ProbeMetrics) -> Table:
+def _table(report: Report, metrics: ProbeExporter) -> Table:
     age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
     table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
     for found in report.qualities:
@@ -133,7 +133,7 @@ def _serve(settings: Settings) -> None:
     logs.configure(settings.serving, "probe")
     # A line each round: what it found.
     log.setLevel(logging.INFO)
-    prober, metrics = Prober(settings.probe), ProbeMetrics()
+    prober, metrics = Prober(settings.probe), ProbeExporter()
     with _exported(settings, metrics) as address, _announced(settings, address):
         console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]", highlight=False, soft_wrap=True)
         with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
@@ -141,7 +141,7 @@ def _serve(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _exported(settings: Settings, metrics: ProbeMetrics) -> Iterator[str]:
+def _exported(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
     host, port = settings.probe.metrics_host, settings.probe.metrics_port
     try:
         server, thread = start_http_server(port, host, metrics.registry)
@@ -167,7 +167,7 @@ def _announced(settings: Settings, address: str) -> Iterator[None]:
         yield
 
 
-async def _watch(prober: Prober, metrics: ProbeMetrics, settings: Settings) -> None:
+async def _watch(prober: Prober, metrics: ProbeExporter, settings: Settings) -> None:
     this = asyncio.current_task()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, lambda: this and this.cancel())

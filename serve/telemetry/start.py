@@ -2,7 +2,8 @@
 
 from matinee.settings.serving import ServingSettings
 from serve.telemetry import logs
-from serve.telemetry.metrics import Metrics, NullSink, RaySink
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import NullSink, RaySink
 
 
 def start_telemetry(settings: ServingSettings, part: str) -> Metrics:

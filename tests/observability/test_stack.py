@@ -19,8 +19,7 @@ from observability.files import BOARDS
 from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts
-from serve.probe.metrics import METRICS as PROBE_METRICS
-from serve.telemetry.metrics import METRICS
+from serve.telemetry.metrics import METRICS, PROBE_METRICS
 
 pytestmark = [
     needs("prometheus"),
@@ -127,7 +126,7 @@ def test_every_metric_is_exported_or_excused(live: Stack) -> None:
     asked = [q.expression for board in BOARDS for p in panels(board.UID) for q in p.queries]
     asked += [alert.expr.replace(SELECTOR, "") for alert in alerts()]
     names = {name for expression in asked for name in NAME.findall(expression)}
-    ours = {spec.exported for spec in METRICS.values()} | {spec.name for spec in PROBE_METRICS}
+    ours = {spec.exported for spec in METRICS.values()} | {spec.exported for spec in PROBE_METRICS.values()}
     for name in names:
         if name.startswith(("ray_matinee_", "matinee_probe_")):
             assert name in ours or re.sub(r"_(bucket|sum|count)$", "", name) in ours, name

@@ -17,7 +17,8 @@ from serve.graph.gateway import Gateway
 from serve.graph.health import Health
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
 from train.jobs.runs import ADAPTER

@@ -28,7 +28,7 @@ def kept(tmp_path: Path) -> Kept:
 
 
 def counted(api: Any, name: str) -> dict[str, float]:
-    values = api.service.metrics._sink.values
+    values = api.service.metrics.sink.values
     return {dict(tags).popitem()[1]: value for (found, tags), value in values.items() if found == name}
 
 

@@ -9,7 +9,8 @@ import pytest
 from matinee.errors import DeadlineError
 from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.api.middleware import RequestMiddleware
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 from serve.telemetry.tracing import Tracing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

@@ -18,7 +18,8 @@ from matinee.models.registry import ArtifactStore, Origin
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.microbatch import queued
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
 

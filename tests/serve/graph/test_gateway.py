@@ -24,7 +24,8 @@ from serve.graph import messages, requests
 from serve.graph.gateway import Gateway
 from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = RankedItems(b"[]", 0, "cosine")
@@ -158,7 +159,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
     await service.recommend(recommend(likes=[{"item": {"title": f"Film {n}"}} for n in range(3)]), now)
     assert sorted(parts.described) == ["Film 1", "Film 2"]
     assert now.degraded == ["enhancer"]
-    assert service.metrics._sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 1
+    assert service.metrics.sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 1
     assert now.stages.keys() == {"enhance", "embed", "retrieve"}
 
 
@@ -184,7 +185,7 @@ async def test_vectors_are_kept_by_kind_and_text(make: Any) -> None:
     for _ in range(3):
         await service.search(search(text="robots"), trace())
     assert parts.embedded == [messages.Embed(("robots",), "query")]
-    counts = service.metrics._sink.values
+    counts = service.metrics.sink.values
     assert counts["matinee_cache", (("cache", "vectors"), ("result", "hit"))] == 2
     assert counts["matinee_cache", (("cache", "vectors"), ("result", "miss"))] == 1
 

@@ -10,7 +10,8 @@ from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, updated
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ async def test_work_under_way_keeps_its_model(bench: Bench) -> None:
         return model.name
 
     work = bench.slot.run(slow)
-    await asyncio.to_thread(started.wait, 30)
+    await asyncio.to_thread(started.wait, HANG_S)
     bench.slot.update(Wish("two"))
     await bench.settled()
     go_on.set()

@@ -26,7 +26,8 @@ from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, Te
 from serve.graph import messages, retriever
 from serve.graph.microbatch import queued
 from serve.graph.retriever import RetrieverReplica
-from serve.telemetry.metrics import MemorySink, Metrics
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
 
 LATER = time.time() + 86_400
 

@@ -17,8 +17,10 @@ from matinee.settings.load import load_settings
 from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
 from serve.probe.client import AskError
-from serve.probe.metrics import METRICS, ProbeMetrics, table
+from serve.probe.metrics import ProbeExporter
 from serve.probe.round import Prober, Quality, Report
+from serve.telemetry.declare import table
+from serve.telemetry.metrics import PROBE_METRICS, ProbeMetrics
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
@@ -169,7 +171,7 @@ async def test_a_key_without_the_scope_leaves_the_comparison_out(tmp_path: Path)
     assert report.trouble == (), "recall is measured, and that is what the key is for"
     assert "a key with the scope admin: scripted" in report.not_compared
     assert len(report.qualities) == 3
-    shown = ProbeMetrics()
+    shown = ProbeExporter()
     shown.show(report)
     assert "matinee_probe_last_success_timestamp_seconds 1" in generate_latest(shown.registry).decode()
 
@@ -186,7 +188,7 @@ async def test_a_server_that_tells_its_state_is_up_whatever_else_is_wrong(tmp_pa
         async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
             raise AskError("unreachable", "gone")
 
-    shown = ProbeMetrics()
+    shown = ProbeExporter()
     assert "\nmatinee_probe_up " not in generate_latest(shown.registry).decode(), "no round yet"
     for server, up in ((Script({"one": ["a"]}), 1.0), (Gone({}), 0.0)):
         report = await look(server, queries=write_set(tmp_path / f"up {up}", {"one": ["gone"]}))
@@ -290,13 +292,13 @@ def test_settings_of_the_probe() -> None:
 # metrics
 
 
-def exported(metrics: ProbeMetrics) -> dict[str, float]:
+def exported(metrics: ProbeExporter) -> dict[str, float]:
     lines = generate_latest(metrics.registry).decode().splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
 
 
 def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
-    metrics = ProbeMetrics()
+    metrics = ProbeExporter()
     whole = Report(
         catalogue="films",
         qualities=(Quality("mine", "dense", 3, 0.5, 0.25),),
@@ -324,16 +326,18 @@ def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
 
 
 def test_without_a_query_set_a_metric_says_so() -> None:
-    metrics = ProbeMetrics()
+    metrics = ProbeExporter()
     metrics.show(Report(catalogue="films"))
     assert exported(metrics)['matinee_probe_queries{set="none"}'] == 0
 
 
 def test_the_table_in_the_readme_has_every_metric_with_its_labels() -> None:
-    families = {family.name: family for family in ProbeMetrics().registry.collect()}
-    assert {spec.name.removesuffix("_total") for spec in METRICS} == families.keys()
-    assert {spec.name.removesuffix("_total"): spec.kind for spec in METRICS} == {name: family.type for name, family in families.items()}
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), "put the output of serve.probe.metrics.table() into the README"
+    families = {family.name: family for family in ProbeExporter().registry.collect()}
+    assert {spec.name for spec in PROBE_METRICS.values()} == families.keys()
+    assert {spec.name: spec.kind for spec in PROBE_METRICS.values()} == {name: family.type for name, family in families.items()}
+    assert table(ProbeMetrics) in (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "put the output of serve.probe.metrics.table(ProbeMetrics) into the README"
+    )
 
 
 def test_unknown_codes_of_a_server_become_one_label() -> None:
