@@ -55,6 +55,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         page.routes(),
     ]
     for router in routers:
+        _document_optional_keys(router)
         app.include_router(router)
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
     methods = _methods(routers)
@@ -76,6 +77,13 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         RequestMiddleware, settings=settings.serving, metrics=gateway.metrics, tracing=tracing, names_requests=names_requests
     )
     return app
+
+
+def _document_optional_keys(router: APIRouter) -> None:
+    """The document names the API key of a route, and that a server without keys needs none."""
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.dependencies:
+            route.openapi_extra = {"security": [{}]}
 
 
 def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:

@@ -31,7 +31,7 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     def labels(self, model: Embedder) -> tuple[str, str, str]:
         return model.model_id, model.precision, model.fingerprint
 
-    def _answer(self, batch: Sequence[Queued[Embed]], model: Embedder) -> list[Embedded | MatineeError]:
+    def _answer(self, model: Embedder, batch: Sequence[Queued[Embed]]) -> list[Embedded | MatineeError]:
         tokens_before = model.tokens_read
         results: dict[int, Embedded | MatineeError] = {}
         with self._telemetry(batch) as handled:

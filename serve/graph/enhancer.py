@@ -35,10 +35,11 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
         return model.name, str(info["precision"]), str(info["digest"])
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        self._batcher.max_batch = updated(self._base, user_config).batch_size
         super().reconfigure(user_config)
+        if self._batcher is not None:
+            self._batcher.max_batch = updated(self._base, user_config).batch_size
 
-    def _answer(self, batch: Sequence[Queued[Describe]], model: Enhancer) -> list[Description | MatineeError]:
+    def _answer(self, model: Enhancer, batch: Sequence[Queued[Describe]]) -> list[Description | MatineeError]:
         self._metrics.model_batch(len(batch), part="enhancer")
         deadline = time.monotonic() + max(queued.deadline for queued in batch) - time.time()
         with self._telemetry(batch) as handled:

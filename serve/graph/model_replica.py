@@ -6,7 +6,6 @@ It holds the model slot, joins the batches of all gateways, and records what its
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -43,10 +42,9 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         self._metrics = metrics
         self._labels: dict[str, str] | None = None
         self._telemetry = BatchTelemetry(part, settings.tracing, metrics)
+        self._max_batch, self._max_waiting = max_batch, max_waiting
         self._slot: ModelSlot[Model, PartSettings] | None = None
-        self._batcher: MicroBatcher[Sent, Result] = MicroBatcher(
-            part, self._send, max_batch=max_batch, max_in_flight=1, max_waiting=max_waiting
-        )
+        self._batcher: MicroBatcher[Sent, Result] | None = None
 
     @property
     def slot(self) -> ModelSlot[Model, PartSettings]:
@@ -60,17 +58,23 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         """
         wanted = updated(self._base, user_config)
         if self._slot is None:
-            self._slot = ModelSlot(self._part, wanted, self.load, self._announce, self._metrics)
             self._base = wanted
+            slot = self._slot = ModelSlot(self._part, wanted, self.load, self._announce, self._metrics)
+            self._batcher = MicroBatcher(
+                self._part,
+                lambda batch: slot.run(self._answer, batch),
+                max_batch=self._max_batch,
+                max_in_flight=1,
+                max_waiting=self._max_waiting,
+            )
         else:
             self._slot.update(wanted)
 
     async def call(self, batch: Sequence[Queued[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message; batches of several gateways join while the model is busy."""
-        return errors_as_results(await asyncio.gather(*(self._batcher(*queued) for queued in batch), return_exceptions=True))
-
-    def _send(self, batch: list[Queued[Sent]]) -> "asyncio.Future[list[Result | MatineeError]]":
-        return self.slot.run(partial(self._answer, batch))
+        batcher = self._batcher
+        assert batcher is not None, "`reconfigure` comes first"  # noqa: S101
+        return errors_as_results(await asyncio.gather(*(batcher(*queued) for queued in batch), return_exceptions=True))
 
     @abstractmethod
     def load(self, settings: PartSettings) -> Model:
@@ -81,7 +85,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         """Name, precision and fingerprint of a model, as metrics show them."""
 
     @abstractmethod
-    def _answer(self, batch: Sequence[Queued[Sent]], model: Model) -> list[Result | MatineeError]:
+    def _answer(self, model: Model, batch: Sequence[Queued[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message. Runs in the model's thread."""
 
     def _announce(self, model: Model) -> None:

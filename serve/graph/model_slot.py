@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, TypeVarTuple
 
 import torch
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ Model = TypeVar("Model")
 Settings = TypeVar("Settings")
 UpdatedSettings = TypeVar("UpdatedSettings", bound=BaseModel)
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 _RETRY_S = 60.0
 _LONGEST_PAUSE_S = 600.0
@@ -62,13 +63,10 @@ class ModelSlot(Generic[Model, Settings]):
         self._weigh()
         return model
 
-    def run(self, work: Callable[[Model], T]) -> "asyncio.Future[T]":
-        """`work(model)` in the worker thread; the model is the one that is live when the work starts."""
-        return asyncio.get_running_loop().run_in_executor(self._worker, self._work, work)
-
-    def _work(self, work: Callable[[Model], T]) -> T:
+    async def run(self, work: Callable[[Model, *Args], T], *args: *Args) -> T:
+        """`work(model, *args)` in the worker thread, with the model that is live now; it keeps that model to its end."""
         try:
-            return work(self.model)
+            return await asyncio.get_running_loop().run_in_executor(self._worker, work, self.model, *args)
         finally:
             self._weigh()
 

@@ -115,7 +115,7 @@ async def test_work_under_way_keeps_its_model(bench: Bench) -> None:
         assert go_on.wait(HANG_S)
         return model.name
 
-    work = bench.slot.run(slow)
+    work = asyncio.create_task(bench.slot.run(slow))
     await asyncio.to_thread(started.wait, HANG_S)
     bench.slot.update(Wish("two"))
     await bench.settled()

@@ -1,0 +1,104 @@
+"""One text search, traced: the functions that it passes on its way to the encoder are those that `docs/architecture.md` lists."""
+
+import asyncio
+import dis
+import inspect
+import re
+import sys
+import threading
+import warnings
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+OWN = (f"{ROOT}/serve/", f"{ROOT}/matinee/")
+MAX_FUNCTIONS, MAX_FILES = 12, 15
+_YIELD = dis.opmap["YIELD_VALUE"]
+
+
+class Tracer:
+    """Our own functions from the start of a request to the end of `last`.
+
+    `path` has those that are under way when `last` begins: on its stack, or waiting for it.
+    Context managers are around the path, not on it.
+    """
+
+    def __init__(self, last: CodeType) -> None:
+        self._last = last
+        self._open: dict[int, FrameType] = {}
+        self._over = False
+        self.path: list[tuple[str, str]] = []
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if self._over or not code.co_filename.startswith(OWN):
+            return
+        if event == "call":
+            self._open.setdefault(id(frame), frame)
+            if code is self._last:
+                codes = [f.f_code for f in self._open.values() if not f.f_code.co_flags & inspect.CO_GENERATOR]
+                self.path = [(_file(c), c.co_qualname.replace(".<locals>", "")) for c in dict.fromkeys(codes)]
+        elif event == "return" and code.co_code[frame.f_lasti] != _YIELD:
+            self._open.pop(id(frame), None)
+            self._over = code is self._last
+
+
+def _file(code: CodeType) -> str:
+    return Path(code.co_filename).relative_to(ROOT).as_posix()
+
+
+async def search_traced(local_graph: Any, home: Path) -> Tracer:
+    """A search over an Embedder that is connected as over Ray, but in this process. The Retriever is none of ours here."""
+    from matinee.models.embedder import Embedder
+    from matinee.recommend.recommender import RankedItems
+    from serve.api.app import create_app
+    from serve.api.auth import ApiKeys
+    from serve.graph.embedder import EmbedderReplica
+    from serve.graph.gateway import Gateway
+    from serve.graph.parts import Graph
+    from serve.telemetry.metrics import Metrics
+    from serve.telemetry.sinks import MemorySink
+
+    with warnings.catch_warnings():
+        # Of Ray's own modules.
+        warnings.simplefilter("ignore")
+        from serve.graph.handles import batched
+
+    class Loaded(EmbedderReplica):
+        def load(self, settings: Any) -> Embedder:
+            model: Embedder = local_graph.embedder_replica().slot.model
+            return model
+
+    async def retriever(message: Any, deadline: float) -> Any:
+        return RankedItems(b"[]", 0, "cosine")
+
+    settings, metrics = local_graph.local_settings(home), Metrics(MemorySink())
+    replica = Loaded(settings, metrics)
+    replica.reconfigure({})
+    gateway = Gateway(settings, Graph(batched("embedder", replica.call, settings, metrics), retriever, None, {}), metrics)
+    tracer = Tracer(Embedder.encode.__code__)
+    transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://matinee.test") as client:
+        await client.get("/livez")
+        # The model's thread starts with its first work, and is traced as well.
+        threading.setprofile(tracer)
+        sys.setprofile(tracer)
+        try:
+            response = await client.post("/v1/search", json={"text": "robots in love"})
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    assert response.status_code == 200
+    return tracer
+
+
+def test_a_search_passes_the_functions_that_the_document_lists(local_graph: Any, tmp_path: Path) -> None:
+    tracer = asyncio.run(search_traced(local_graph, tmp_path))
+    written = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \d+ \| `([\w/.]+)` \| `([\w.]+)` \|", written, re.MULTILINE)
+    assert tracer.path == listed
+    assert len(listed) <= MAX_FUNCTIONS
+    assert len({file for file, _ in listed}) <= MAX_FILES
