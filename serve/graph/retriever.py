@@ -18,7 +18,7 @@ from matinee.index.factory import open_store
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.recommend import titles
-from matinee.recommend.recommender import Call, RankedItems, Recommender
+from matinee.recommend.recommender import Query, RankedItems, Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
@@ -151,7 +151,7 @@ class RetrieverReplica:
                 continue
             by_version.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
         for recommender, rows in by_version.values():
-            calls: list[Call] = [ranks[i].call for i in rows]
+            calls: list[Query] = [ranks[i].call for i in rows]
             try:
                 answers = await recommender.answer(calls)
             except MatineeError as error:
