@@ -3,7 +3,7 @@
     <uri>/<day>/<time>-<writer>-<number>.jsonl    one writer a replica; a part is written whole, under another name first
 
 An event that was taken waits in a bounded queue, at most `flush_s`; a crash loses what waits, a store that is down is tried again. Does not
-know who reads the events (`evalsets`, by `matinee evalset make`), nor what their items are.
+know who reads the events (`matinee evalset make` does), nor what their items are.
 """
 
 import logging
@@ -143,14 +143,14 @@ def read_events(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def with_impressions(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """`read_events`, where feedback also carries the user and the text of the answer that it names."""
     kept = ("user_id", "text")
-    asked = {
+    impressions = {
         event["request_id"]: {key: event[key] for key in kept if event.get(key) is not None}
         for _, event in read_events(uri)
         if event.get("event") == IMPRESSION and event.get("request_id")
     }
     for where, event in read_events(uri):
-        said = {key: value for key, value in event.items() if value is not None}
-        yield where, {**asked.get(event.get("request_id"), {}), **said}
+        fields = {key: value for key, value in event.items() if value is not None}
+        yield where, {**impressions.get(event.get("request_id"), {}), **fields}
 
 
 def _open(uri: str) -> tuple[Any, str]:

@@ -1,6 +1,6 @@
 """The item: one thing that can be recommended, its stable id, and the filter over items.
 
-Does not know where items come from (`sources`), how they are embedded (`prompts`, `embedder`) or where they are stored (`index`).
+Does not know where items come from (`catalogue`), how they are embedded (`text`, `models`) or where they are stored (`index`).
 """
 
 import re
@@ -40,7 +40,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e15, le=1
 
 
 class Item(BaseModel):
-    """One recommendable thing: a film, a book, a game. Facts only; derived texts live in `prompts`.
+    """One recommendable thing: a film, a book, a game. Facts only; derived texts live in `text.templates`.
 
     `people` maps a role to names (`{"director": [...], "cast": [...]}`), `numbers` holds `rating`, `votes`, `popularity` and whatever
     else a catalogue counts, `extra` the remaining facts as strings or lists of strings.

@@ -1,6 +1,6 @@
 """The builder: makes one row into one clean `Item`, by the rules that hold for its columns.
 
-Does not read files, does not find the rules (`learning`) and does not decide ids (`sources`).
+Does not read files, does not find the rules (`learning`) and does not decide ids (`reader`).
 """
 
 import json

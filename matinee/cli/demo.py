@@ -1,4 +1,4 @@
-"""`matinee demo`: models, bundled films, server, in one go, with every step said.
+"""`matinee demo`: the models, the bundled films and the server, in one go. Each step is printed.
 
 Starts the ingest and the server as processes and stops them with itself. Does nothing that the other commands can't do one by one.
 """
@@ -95,15 +95,15 @@ async def _has_films(settings: Settings) -> bool:
     return current is not None and current.source == films.source() and current.recipe == settings.index.recipe
 
 
-def _free_port(host: str, wanted: int) -> int:
+def _free_port(host: str, preferred: int) -> int:
     """`wanted`, or 0 (any) where it is taken."""
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, wanted))
+            probe.bind((host, preferred))
         except OSError:
             return 0
-        return wanted
+        return preferred
 
 
 def _environ(settings: Settings) -> dict[str, str]:
@@ -128,14 +128,14 @@ def _serve(settings: Settings, port: int, console: Console, metrics: bool) -> No
         signal.signal(name, lambda *_: stop.set())
     try:
         for _ in range(_READY_S * 4):
-            named = read_server_file(settings.server_file)
-            if stop.is_set() or server.poll() is not None or (named is not None and named["pid"] == server.pid):
+            announced = read_server_file(settings.server_file)
+            if stop.is_set() or server.poll() is not None or (announced is not None and announced["pid"] == server.pid):
                 break
             stop.wait(0.25)
-        named = read_server_file(settings.server_file)
-        if named is not None and server.poll() is None and not stop.is_set():
-            _welcome(named["url"], console)
-            probe = _probe(settings, named["url"]) if metrics else None
+        announced = read_server_file(settings.server_file)
+        if announced is not None and server.poll() is None and not stop.is_set():
+            _welcome(announced["url"], console)
+            probe = _probe(settings, announced["url"]) if metrics else None
         while server.poll() is None and not stop.is_set():
             stop.wait(0.5)
     finally:

@@ -73,19 +73,19 @@ def _make(
     return name, counts
 
 
-def _events(uri: str, entries: Sequence[Entry], who: tuple[str, ...], wanted: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
+def _events(uri: str, entries: Sequence[Entry], keys: tuple[str, ...], kinds: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
     """(user or text, item) of each event that counts. What our own event log holds without a user or a text says nothing here."""
     ids: dict[str, dict[str, str]] = {}
     for where, event in with_impressions(uri):
-        if event.get("event") not in wanted:
+        if event.get("event") not in kinds:
             continue
         catalogue = event.get("catalogue")
-        if catalogue is not None and all(event.get(name) is None for name in who):
+        if catalogue is not None and all(event.get(name) is None for name in keys):
             continue
         try:
-            key, item = _cell(event, who), _cell(event, _ITEM)
+            key, item = _cell(event, keys), _cell(event, _ITEM)
         except KeyError as error:
-            raise SourceError(f"{where}: {error}: each line is a JSON object with {who[0]} and item") from None
+            raise SourceError(f"{where}: {error}: each line is a JSON object with {keys[0]} and item") from None
         if catalogue is not None:
             # Our log names items by their ids in the index.
             if catalogue not in ids:

@@ -110,12 +110,12 @@ def read_writes(server: Client, since: int) -> "list[ApiItem]":
     from matinee.index.build import ApiItem
 
     try:
-        found = list(server.items(since=since, origin="api", deleted=True))
+        changed = list(server.items(since=since, origin="api", deleted=True))
     except ServerError as error:
         if error.code == "index_absent":
             return []
         raise
-    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in found]
+    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in changed]
 
 
 def read_server_file(path: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Texts as sparse vectors: BM25 for descriptions (Qdrant's own encoder, for both engines) and character trigrams for titles.
 
 The engine multiplies in the rarity of each dimension (IDF), so the vectors here hold term weights only. Knows no dense model, and
-does not decide which text is encoded: `prompts` does.
+does not decide which text is encoded: `text.templates` does.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ class Bm25Encoder:
 
     def fingerprint(self) -> str:
         """Changes whenever the sparse vectors of the same text would: a part of the encoder's fingerprint."""
-        given = json.dumps({"bm25": _BM25, "language": self.language, "titles": _TITLES}, sort_keys=True)
-        return hashlib.sha256(given.encode()).hexdigest()
+        described = json.dumps({"bm25": _BM25, "language": self.language, "titles": _TITLES}, sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
 
 
 def normalised(title: str) -> str:

@@ -1,7 +1,7 @@
 """Weights change their form once: GGUF to safetensors, base + adapter to one model, safetensors to CTranslate2 int8.
 
 `once` builds a folder aside under a file lock and renames it in one step, so a kill leaves nothing half made and two processes never
-convert at the same time. Does not know where weights come from or which are wanted: that is `weights`.
+convert at the same time. Does not know where weights come from or which are wanted: that is `resolve`.
 """
 
 import json
@@ -133,15 +133,15 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
         with quiet():
             Converter(str(source), low_cpu_mem_usage=True).convert(str(into), quantization="int8", force=True)
     except ValueError as error:
-        # An architecture that it has no loader for. Files that can't be read fail as in every precision, and are `generation`'s to explain.
+        # An architecture that it has no loader for. Files that can't be read fail as in every precision, and are `backends`' to explain.
         raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): {advice}") from error
 
 
 def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
     """`kind.from_pretrained(folder)`. Raises `ModelError` where weights are missing: transformers would draw them at random and go on."""
-    model, found = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     # BERT's and RoBERTa's own pooler is often left out of encoders, whose vectors it has no part in.
-    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name.split("."))
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name.split("."))
     if missing:
         raise ModelError(f"{folder} lacks {len(missing)} of its model's tensors, such as {missing[0]}: save it whole, or fetch it again")
     return model

@@ -1,7 +1,7 @@
 """The embedder: texts -> unit vectors, with the model's own pooling and prompts, at the fastest precision that stays faithful.
 
 Speaks sentence-transformers' model format (Granite: CLS pooling, MiniLM: mean). Batches by tokens, sorted by length. Does not know what
-the texts mean (`prompts`), nor where the vectors go (`index`); its **fingerprint** is what ties the two together.
+the texts mean (`text.templates`), nor where the vectors go (`index`); its **fingerprint** is what ties the two together.
 """
 
 import hashlib
@@ -80,9 +80,9 @@ class Embedder:
         reference = cls(model, settings, _torch_forward(model), "fp32", weights_digest)
         if settings.precision == "fp32":
             return reference
-        wanted = ["onnx", "bf16"] if settings.precision == "auto" else [settings.precision]
+        precisions = ["onnx", "bf16"] if settings.precision == "auto" else [settings.precision]
         candidates = [reference]
-        for precision in wanted:
+        for precision in precisions:
             candidate = cls._at(precision, folder, models_dir, settings, weights_digest)
             if candidate is not None and candidate._faithful(reference):
                 candidates.append(candidate)
@@ -97,9 +97,9 @@ class Embedder:
         if precision == "bf16":
             model = load_model(folder, torch.bfloat16)
             return cls(model, settings, _torch_forward(model), precision, weights_digest)
-        model = load_model(folder, torch.float32, attention="eager")
         if torch.cuda.is_available():
             return None
+        model = load_model(folder, torch.float32, attention="eager")
         try:
             encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=torch.get_num_threads())
         except Exception as error:  # noqa: BLE001
@@ -128,10 +128,6 @@ class Embedder:
             raise ModelError(f"{self.model_id} gave a vector that is zero or not finite: its weights are broken")
         unit: Matrix = out / norms
         return unit
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special ones included, at most `max_tokens`."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def info(self) -> dict[str, Any]:
         return {

@@ -127,16 +127,16 @@ class ArtifactStore:
             return []
         except OSError as error:
             raise ModelError(f"cannot read artifacts.uri {self.uri}: {error}") from error
-        found = [self._read(name) for name in names if _DIGEST.fullmatch(name)]
-        return sorted((model for model in found if model is not None), key=lambda model: model.created, reverse=True)
+        manifests = [self._read(name) for name in names if _DIGEST.fullmatch(name)]
+        return sorted((model for model in manifests if model is not None), key=lambda model: model.created, reverse=True)
 
     def find(self, digest: str) -> ModelManifest:
         """The model of a digest, or of its first characters where they name only one."""
-        wanted = digest.removeprefix("artifact:").lower()
-        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", wanted):
+        prefix = digest.removeprefix("artifact:").lower()
+        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", prefix):
             raise ModelError(f"{digest!r} is no digest: give its 64 hex characters, or the first {SHORTEST} or more")
-        found = self._read(wanted)
-        matches = [found] if found is not None else [model for model in self.models() if model.digest.startswith(wanted)]
+        exact = self._read(prefix)
+        matches = [exact] if exact is not None else [model for model in self.models() if model.digest.startswith(prefix)]
         if len(matches) != 1:
             why = f"{len(matches)} models begin with it" if matches else "no such model there"
             raise ModelError(f"{digest} under {self.uri}: {why}. `matinee models list` shows what is there")
@@ -194,9 +194,9 @@ def resolve(digest: str, *, models_dir: Path, uri: str | None) -> Path:
 
 
 def _local(digest: str, models_dir: Path) -> Path | None:
-    wanted = digest.removeprefix("artifact:").lower()
-    folder = models_dir / f"artifact-{wanted}"
-    if not _DIGEST.fullmatch(wanted) or not (folder / convert.MANIFEST).is_file():
+    full = digest.removeprefix("artifact:").lower()
+    folder = models_dir / f"artifact-{full}"
+    if not _DIGEST.fullmatch(full) or not (folder / convert.MANIFEST).is_file():
         return None
     held = json.loads((folder / convert.MANIFEST).read_text(encoding="utf-8"))
     whole = all((folder / name).is_file() and (folder / name).stat().st_size == entry["size"] for name, entry in held["files"].items())

@@ -94,24 +94,24 @@ def _from_hub(name: str, revision: str | None, report: Progress) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     repo, _, pinned = name.partition("@")
-    wanted = pinned or revision
+    ref = pinned or revision
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ModelError(f"hub:{name} is malformed: give hub:OWNER/NAME, or hub:OWNER/NAME@REVISION")
-    commit = re.fullmatch(r"[0-9a-f]{40}", wanted or "")
+    commit = re.fullmatch(r"[0-9a-f]{40}", ref or "")
     if not commit:
         _log.warning("%s is not pinned: set its revision to a commit, so that every replica loads the same weights", repo)
     try:
         if commit:
             # A pinned commit never changes: a complete copy on disk needs no network at all.
             try:
-                return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED), local_files_only=True))
+                return Path(snapshot_download(repo, revision=ref, allow_patterns=list(_ALLOWED), local_files_only=True))
             except LocalEntryNotFoundError:
-                report(f"downloading {repo} at {wanted}")
-        return Path(snapshot_download(repo, revision=wanted, allow_patterns=list(_ALLOWED)))
+                report(f"downloading {repo} at {ref}")
+        return Path(snapshot_download(repo, revision=ref, allow_patterns=list(_ALLOWED)))
     except (OSError, HFValidationError, httpx2.HTTPError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"cannot fetch {repo} at revision {wanted or 'main'} from {constants.ENDPOINT} ({first}). Check the network, the name and the "
+            f"cannot fetch {repo} at revision {ref or 'main'} from {constants.ENDPOINT} ({first}). Check the network, the name and the "
             "revision; a gated model such as Gemma needs its licence accepted and HF_TOKEN set. Without a network: copy the model's folder "
             "here and set the model to that folder, or use a pypi: model"
         ) from error

@@ -1,6 +1,6 @@
 """Why an answer is as it is: a search's candidates before filters and diversity, what each stage gave them, and what dropped them.
 
-Asks the index the same again, stage by stage and without conditions: some more searches, for `debug: true` alone. Ranks nothing itself.
+It asks the index again, stage by stage and without conditions: more searches, for `debug: true` only. Does not rank.
 """
 
 from collections import Counter
@@ -27,21 +27,21 @@ _NAMES: dict[type, str] = {
 
 
 async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> dict[str, Any]:
-    """The case of one answer: `pool` is what `search` found, `answered` what was chosen of it, `examples` the items it started from.
+    """How one answer came about. `pool` are the hits of `search`, `answered` the ids chosen of them, `examples` the ids it started from.
 
     `scores` are a stage's own, before any condition; `score` is that of the real search, absent where a condition dropped the item.
     """
     stages = list(_stages(search.query))
-    free = [_free(search, query) for query in stages]
+    unfiltered = [_unfiltered(search, query) for query in stages]
     # A filter may let through what is far down without it: its scores are those of the same stages under the filter.
-    bound = [_bound(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
-    found = await index.search([*free, *bound])
+    filtered = [_filtered(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
+    results = await index.search([*unfiltered, *filtered])
     names = [_NAMES[type(query)] for query in stages]
     scores: dict[str, dict[str, float]] = {}
-    for name, hits in zip([*names, *names[: len(bound)]], found, strict=True):
+    for name, hits in zip([*names, *names[: len(filtered)]], results, strict=True):
         for hit in hits:
             scores.setdefault(hit.id, {})[name] = round(hit.score, 6)
-    candidates = _in_order(found[len(stages) - 1], pool, *found[: len(stages) - 1])
+    candidates = _merge(results[len(stages) - 1], pool, *results[: len(stages) - 1])
     final = {hit.id: hit.score for hit in pool}
     rows: list[dict[str, Any]] = []
     for hit in candidates:
@@ -57,7 +57,7 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
         "items_passing_filter": await index.count(search.filter),
         "candidates_found": len(rows),
         "dropped": dict(dropped.most_common()),
-        # What was answered is always told, also where a filter brought it up from far down.
+        # An answered item is always listed, also where a filter brought it up from far down.
         "candidates": [*rows[:MAX_CANDIDATES], *(row for row in rows[MAX_CANDIDATES:] if "rank" in row)],
         "index": {"version": manifest.version, "fingerprint": manifest.fingerprint, "recipe": manifest.recipe, "models": manifest.models},
     }
@@ -71,16 +71,16 @@ def _stages(query: Query) -> Iterator[Query]:
     yield query
 
 
-def _free(search: Search, query: Query) -> Search:
+def _unfiltered(search: Search, query: Query) -> Search:
     return Search(query, max(MAX_CANDIDATES, search.limit), exact=search.exact)
 
 
-def _bound(search: Search, query: Query) -> Search:
+def _filtered(search: Search, query: Query) -> Search:
     limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, HybridQuery) else search.limit
     return replace(search, query=query, limit=limit, with_payload=False, with_vectors=False)
 
 
-def _in_order(*lists: Sequence[Hit]) -> list[Hit]:
+def _merge(*lists: Sequence[Hit]) -> list[Hit]:
     """Each item once, the first list's before the second's."""
     firsts: dict[str, Hit] = {}
     for hit in chain(*lists):

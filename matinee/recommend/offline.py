@@ -30,13 +30,13 @@ class OfflineCatalogue:
         self._settings = settings
 
     def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> dict[str, Any]:
-        wanted = mode or self._settings.search.mode
+        search_mode = mode or self._settings.search.mode
         text = templates.query_text(text)
         vector, fingerprint = None, None
-        if wanted != "sparse":
+        if search_mode != "sparse":
             embedder = self._embedder()
             [vector], fingerprint = embedder.encode([text], kind="query"), embedder.fingerprint
-        return asyncio.run(self._answer(TextQuery(text, vector, wanted, k, filter, diversity), fingerprint))
+        return asyncio.run(self._answer(TextQuery(text, vector, search_mode, k, filter, diversity), fingerprint))
 
     def recommend(
         self, likes: Sequence[str], dislikes: Sequence[str], *, text: str | None, k: int, filter: ItemFilter, diversity: float
@@ -75,13 +75,13 @@ class OfflineCatalogue:
         store = open_store(self._settings)
         try:
             current, previous = await store.current(), await store.previous()
-            found = await store.versions()
+            manifests = await store.versions()
         finally:
             await store.close()
         return {
             "current": current and current.version,
             "previous": previous and previous.version,
-            "versions": [manifest.model_dump(mode="json") for manifest in found],
+            "versions": [manifest.model_dump(mode="json") for manifest in manifests],
         }
 
     def rollback(self) -> dict[str, Any]:
@@ -111,8 +111,8 @@ class OfflineCatalogue:
         live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
-            found = await titles.resolve(live.get(), title)
-            [hit] = await live.get().retrieve([found.id])
+            resolution = await titles.resolve(live.get(), title)
+            [hit] = await live.get().retrieve([resolution.id])
             if hit is None:
                 raise IndexAbsentError(f"{title!r} was deleted meanwhile")
             return Item.model_validate(hit.payload["item"])

@@ -99,7 +99,7 @@ class RankedItems:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _ResolvedExample:
     """An example that was looked up: it has a vector."""
 
     id: str | None
@@ -112,8 +112,8 @@ class _Pending:
     """One query on its way to its answer. An error ends it, and only it."""
 
     query: Query
-    likes: list[_Known] = field(default_factory=list)
-    dislikes: list[_Known] = field(default_factory=list)
+    likes: list[_ResolvedExample] = field(default_factory=list)
+    dislikes: list[_ResolvedExample] = field(default_factory=list)
     search: Search = field(init=False)
     score_type: ScoreType = field(init=False)
     hits: list[Hit] = field(default_factory=list)
@@ -147,15 +147,15 @@ class Recommender:
         """One answer or one explained error for each query; the engine is asked once for all of them."""
         pending = [_Pending(query) for query in queries]
         await self._look_up(pending)
-        pending_searches = [one for one in pending if not one.failed]
-        for one in pending_searches:
+        valid = [one for one in pending if not one.failed]
+        for one in valid:
             one.search, one.score_type = self._plan(one)
-        if pending_searches:
-            all_hits = await self._index.search([one.search for one in pending_searches])
-            for one, hits in zip(pending_searches, all_hits, strict=True):
+        if valid:
+            all_hits = await self._index.search([one.search for one in valid])
+            for one, hits in zip(valid, all_hits, strict=True):
                 one.hits = hits
-        answers = await self._offload(lambda: [_rank(one) for one in pending_searches])
-        for one, answer in zip(pending_searches, answers, strict=True):
+        answers = await self._offload(lambda: [_rank(one) for one in valid])
+        for one, answer in zip(valid, answers, strict=True):
             one.answer = await self._debugged(one, answer) if one.query.debug else answer
         return [one.answer for one in pending if one.answer is not None]
 
@@ -163,7 +163,7 @@ class Recommender:
         """The answer and how it came about. If the index fails now, this query alone fails, not those that came with it."""
         start = time.perf_counter()
         answered = [card["id"] for card in orjson.loads(answer.items)]
-        examples = frozenset(known.id for known in (*pending.likes, *pending.dislikes) if known.id is not None)
+        examples = frozenset(example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None)
         try:
             case = await examine(self._index, pending.search, pending.hits, answered, examples - _excluded(pending.query))
         except MatineeError as error:
@@ -181,9 +181,8 @@ class Recommender:
         for one in pending:
             if isinstance(one.query, ExampleQuery):
                 try:
-                    one.likes, one.dislikes = (
-                        [_known(example, by_title, stored) for example in group] for group in (one.query.likes, one.query.dislikes)
-                    )
+                    one.likes = [_resolve_example(example, by_title, stored) for example in one.query.likes]
+                    one.dislikes = [_resolve_example(example, by_title, stored) for example in one.query.dislikes]
                 except MatineeError as error:
                     one.answer = error
 
@@ -200,7 +199,7 @@ class Recommender:
             text_query, score_type = self._text_query(query)
             return self._search(query, text_query, frozenset(), query.exact), score_type
         example_query, score_type = _example_query(query, pending.likes, pending.dislikes, self._index.manifest.facts)
-        exclude = query.exclude | {known.id for known in (*pending.likes, *pending.dislikes) if known.id is not None}
+        exclude = query.exclude | {example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None}
         return self._search(query, example_query, exclude, exact=False), score_type
 
     def _search(
@@ -242,9 +241,9 @@ async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]
     return work()
 
 
-def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored: Mapping[str, Hit | None]) -> _Known:
+def _resolve_example(example: Example, by_title: Mapping[str, str | MatineeError], stored: Mapping[str, Hit | None]) -> _ResolvedExample:
     if example.vector is not None:
-        return _Known(example.id, example.facts or {}, example.vector)
+        return _ResolvedExample(example.id, example.facts or {}, example.vector)
     id = example.id or by_title.get(example.title or "")
     if id is None:
         raise NotFoundError("an example has neither an id nor a title: give one of them, or a whole item")
@@ -255,21 +254,21 @@ def _known(example: Example, by_title: Mapping[str, str | MatineeError], stored:
         raise NotFoundError(f"no item has the id {id}: look it up with GET /v1/items?q=TITLE")
     if hit.vector is None:
         raise NotFoundError(f"item {id} is not embedded yet: ask again in a moment")
-    return _Known(id, hit.payload["item"], hit.vector)
+    return _ResolvedExample(id, hit.payload["item"], hit.vector)
 
 
 def _example_query(
-    query: ExampleQuery, likes: Sequence[_Known], dislikes: Sequence[_Known], facts: FactWeights | None
+    query: ExampleQuery, likes: Sequence[_ResolvedExample], dislikes: Sequence[_ResolvedExample], facts: FactWeights | None
 ) -> tuple[DenseQuery | RecommendationQuery | PopularQuery, ScoreType]:
     using = TEXT
     if facts is not None and query.text is None:
         # Items against items: their facts count too. A text has none, so with one all are compared as texts.
         using = ITEM
         likes, dislikes = (
-            [replace(known, vector=item_vector(known.vector, known.facts, facts)) for known in group] for group in (likes, dislikes)
+            [replace(example, vector=item_vector(example.vector, example.facts, facts)) for example in group] for group in (likes, dislikes)
         )
-    positive = [known.vector for known in likes] + ([] if query.text is None else [query.text])
-    negative = [known.vector for known in dislikes]
+    positive = [example.vector for example in likes] + ([] if query.text is None else [query.text])
+    negative = [example.vector for example in dislikes]
     if not positive and not negative:
         return PopularQuery(), "popularity"
     if len(positive) == 1 and not negative:
@@ -283,7 +282,7 @@ def _rank(pending: _Pending) -> RankedItems:
     query = pending.query
     chosen = diversify(pending.hits, query.k, query.diversity)
     explain = isinstance(query, ExampleQuery) and query.explain
-    vectors = [known.vector for known in pending.likes]
+    vectors = [example.vector for example in pending.likes]
     cards = []
     for hit in chosen:
         facts = hit.payload["item"]
@@ -293,5 +292,5 @@ def _rank(pending: _Pending) -> RankedItems:
             card["because"] = like.id
             card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
         cards.append(card)
-    likes = tuple({"id": known.id, "title": known.facts.get("title"), "year": known.facts.get("year")} for known in pending.likes)
+    likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
     return RankedItems(orjson.dumps(cards), len(cards), pending.score_type, likes)

@@ -17,7 +17,6 @@ from rapidfuzz import fuzz
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, Search, SparseQuery
-from matinee.items import ItemFilter
 from matinee.models.bm25 import normalised, title_trigrams
 
 MAX_TITLES = 20
@@ -79,46 +78,38 @@ def check_count(titles: Collection[str]) -> None:
         )
 
 
-async def resolve(index: Index, title: str, *, kind: str | None = None) -> Resolution:
+async def resolve(index: Index, title: str) -> Resolution:
     """The one item with this title.
 
     Raises `AmbiguousTitleError` with the candidates where several fit equally well, `NotFoundError` with the nearest where none does, and
     `DeadlineError` where the search takes too long.
     """
-    found = (await resolve_all(index, [title], kind=kind))[title]
-    if isinstance(found, MatineeError):
-        raise found
-    return found
+    resolution = (await resolve_all(index, [title]))[title]
+    if isinstance(resolution, MatineeError):
+        raise resolution
+    return resolution
 
 
 async def resolve_all(
-    index: Index,
-    titles: Iterable[str],
-    *,
-    kind: str | None = None,
-    limit: int = 20,
-    budget_s: float = BUDGET_S,
+    index: Index, titles: Iterable[str], *, limit: int = 20, budget_s: float = BUDGET_S
 ) -> dict[str, Resolution | MatineeError]:
     """What `resolve` returns or raises, for each title. The first titles are looked up first, each once."""
     ends = time.monotonic() + budget_s
-    filter = ItemFilter(kind=(kind,)) if kind else ItemFilter()
     distinct = list(dict.fromkeys(titles))
-    found: dict[str, Resolution | MatineeError] = {}
+    resolutions: dict[str, Resolution | MatineeError] = {}
     for start in range(0, len(distinct), _TOGETHER):
         try:
             async with asyncio.timeout(ends - time.monotonic()):
-                found |= await _resolved(index, distinct[start : start + _TOGETHER], filter, limit, ends)
+                resolutions |= await _resolve_together(index, distinct[start : start + _TOGETHER], limit, ends)
         except TimeoutError:
             break
     late = DeadlineError(f"looking up the titles took longer than {budget_s:g} s: send ids instead, or fewer and shorter titles")
-    return {title: found.get(title) or late for title in distinct}
+    return {title: resolutions.get(title) or late for title in distinct}
 
 
-async def _resolved(
-    index: Index, titles: Sequence[str], filter: ItemFilter, limit: int, ends: float
-) -> dict[str, Resolution | MatineeError]:
+async def _resolve_together(index: Index, titles: Sequence[str], limit: int, ends: float) -> dict[str, Resolution | MatineeError]:
     """Some titles with one call of the index; without those that were not reached before `ends`."""
-    readings = await asyncio.to_thread(lambda: [_readings(title, filter, limit) for title in titles])
+    readings = await asyncio.to_thread(lambda: [_readings(title, limit) for title in titles])
     try:
         answers = iter(await index.search([reading.search for group in readings for reading in group]))
     except MatineeError as error:
@@ -126,18 +117,18 @@ async def _resolved(
     hits = [[next(answers) for _ in group] for group in readings]
 
     def choose() -> dict[str, Resolution | MatineeError]:
-        found: dict[str, Resolution | MatineeError] = {}
+        chosen: dict[str, Resolution | MatineeError] = {}
         candidates: dict[str, _Text] = {}
         for title, group, groups in zip(titles, readings, hits, strict=True):
             if time.monotonic() > ends:
                 break
-            found[title] = _chosen(title, group, {hit.id: hit for hits in groups for hit in hits}, candidates)
-        return found
+            chosen[title] = _choose(title, group, {hit.id: hit for hits in groups for hit in hits}, candidates)
+        return chosen
 
     return await asyncio.to_thread(choose)
 
 
-def _chosen(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Text]) -> Resolution | MatineeError:
+def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Text]) -> Resolution | MatineeError:
     """The one hit that is meant. `candidates` keeps the texts of hits, which titles of one request often share."""
     for hit in hits.values():
         if hit.id not in candidates:
@@ -150,18 +141,17 @@ def _chosen(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], cand
     equals = [match for match in ranked if match.score > best - _MARGIN and (best < _EXACT or match.score >= best)]
     if len(equals) > 1:
         return AmbiguousTitleError(
-            f"{title!r} could be any of {', '.join(map(_named, equals))}: add the year or the kind, or use an id",
+            f"{title!r} could be any of {', '.join(map(_with_year, equals))}: add the year or the kind, or use an id",
             [{"id": match.id, "title": match.title, "year": match.year, "kind": match.kind} for match in equals],
         )
     return ranked[0]
 
 
-async def suggest(index: Index, prefix: str, limit: int = 10, *, kind: str | None = None) -> list[Hit]:
+async def suggest(index: Index, prefix: str, limit: int = 10) -> list[Hit]:
     """Items whose title goes on from what was typed so far, the popular ones first, then near misses; none for a blank."""
     if not prefix.strip():
         return []
-    filter = ItemFilter(kind=(kind,)) if kind else ItemFilter()
-    search = Search(SparseQuery(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50), filter)
+    search = Search(SparseQuery(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50))
     typed = normalised(prefix)
     [hits] = await index.search([search])
 
@@ -182,10 +172,10 @@ def _closeness(typed: str, hit: Hit) -> int:
     return int(f" {typed}" in title or fuzz.ratio(typed, title[: len(typed)]) >= 100 * _ACCEPT)
 
 
-def _readings(title: str, filter: ItemFilter, limit: int) -> list[_Reading]:
+def _readings(title: str, limit: int) -> list[_Reading]:
     """What may be meant: the whole text as a title, and the text without the year at its end ("Blade Runner 2049" is both)."""
     readings = [(title, None), *_dated(title)]
-    return [_Reading(_text(name), year, Search(SparseQuery(title_trigrams(name), TITLE), limit, filter)) for name, year in readings]
+    return [_Reading(_text(name), year, Search(SparseQuery(title_trigrams(name), TITLE), limit)) for name, year in readings]
 
 
 def _dated(title: str) -> list[tuple[str, int | None]]:
@@ -219,11 +209,11 @@ def _resolution(hit: Hit, text: _Text, readings: Sequence[_Reading]) -> Resoluti
     return Resolution(hit.id, title, year, hit.payload.get("kind", ""), round(score, 4))
 
 
-def _year_gap(wanted: int | None, year: int | None) -> float:
+def _year_gap(typed: int | None, year: int | None) -> float:
     """The price of a wrong year. One off is common (festival and release); more means another film."""
-    if wanted is None or wanted == year:
+    if typed is None or typed == year:
         return 0.0
-    return 0.1 if year is None or abs(wanted - year) == 1 else 0.3
+    return 0.1 if year is None or abs(typed - year) == 1 else 0.3
 
 
 def _likeness(typed: _Text, title: _Text) -> float:
@@ -243,11 +233,11 @@ def _likeness(typed: _Text, title: _Text) -> float:
     return likeness / 100 if typed.numbers == title.numbers else likeness / 100 - 0.2
 
 
-def _named(match: Resolution) -> str:
+def _with_year(match: Resolution) -> str:
     return f"{match.title} ({match.year})" if match.year else match.title
 
 
 def _not_found(title: str, nearest: Sequence[Resolution]) -> str:
     if not nearest:
         return f"no item is titled {title!r}, nor anything like it"
-    return f"no item is titled {title!r}; the nearest are {', '.join(map(_named, nearest))}"
+    return f"no item is titled {title!r}; the nearest are {', '.join(map(_with_year, nearest))}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from matinee.errors import IndexUnavailableError
-from matinee.index.edge import files as files
+from matinee.index.edge import files
 from matinee.index.edge.query import shard_config
 from matinee.index.types import Manifest
 

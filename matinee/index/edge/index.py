@@ -18,8 +18,7 @@ from cachetools import LRUCache
 
 from matinee.errors import IndexUnavailableError
 from matinee.index.conditions import live_conditions, valid_ids
-from matinee.index.edge import files as files
-from matinee.index.edge import hnsw
+from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
 from matinee.index.records import to_hit, to_point

@@ -12,8 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
-from matinee.index.edge import files as files
-from matinee.index.edge import hnsw
+from matinee.index.edge import files, hnsw
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.types import Manifest
 from matinee.settings.tree import IndexSettings
