@@ -37,21 +37,21 @@ class ApiKeys:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise RequestError(401, "send an API key as 'Authorization: Bearer KEY'")
-        found = self._find(key.strip())
-        if found is None:
+        entry = self._find(key.strip())
+        if entry is None:
             raise RequestError(401, "this API key is unknown")
-        if scope not in found.scopes and "admin" not in found.scopes:
-            raise RequestError(403, f"key {found.name!r} lacks the scope {scope!r}; it has {', '.join(found.scopes)}")
-        return found.name
+        if scope not in entry.scopes and "admin" not in entry.scopes:
+            raise RequestError(403, f"key {entry.name!r} lacks the scope {scope!r}; it has {', '.join(entry.scopes)}")
+        return entry.name
 
     def _find(self, key: str) -> KeySettings | None:
         digest = hash_key(key)
-        found = None
+        match = None
         for known in self._keys:
             # No early exit: the time must not tell which key was near.
             if hmac.compare_digest(known.sha256, digest):
-                found = known
-        return found
+                match = known
+        return match
 
 
 def hash_key(key: str) -> str:

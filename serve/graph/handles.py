@@ -9,9 +9,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
+from matinee.models.enhancer import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.messages import RetrieverMessage
+from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
 from serve.graph.microbatch import MicroBatcher, Queued
 from serve.graph.parts import Graph, Info
 from serve.telemetry.metrics import Metrics
@@ -31,18 +32,14 @@ def graph_of_handles(
 ) -> Graph:
     """The graph that a gateway replica talks to."""
 
-    def part(name: str, handle: DeploymentHandle) -> MicroBatcher[Any, Any]:
-        return batched(name, lambda batch: handle.call.remote(batch), settings, metrics)
-
-    infos = {"embedder": _info(embedder)}
-    if enhancer is not None:
-        infos["enhancer"] = _info(enhancer)
-    return Graph(
-        part("embedder", embedder),
-        RetrieverClient(part("retriever", retriever)),
-        None if enhancer is None else part("enhancer", enhancer),
-        infos,
+    embed: MicroBatcher[Embed, Embedded] = batched("embedder", lambda batch: embedder.call.remote(batch), settings, metrics)
+    retrieve: MicroBatcher[RetrieverMessage[object], object] = batched(
+        "retriever", lambda batch: retriever.call.remote(batch), settings, metrics
     )
+    if enhancer is None:
+        return Graph(embed, RetrieverClient(retrieve), None, {"embedder": _info(embedder)})
+    describe: MicroBatcher[Describe, Description] = batched("enhancer", lambda batch: enhancer.call.remote(batch), settings, metrics)
+    return Graph(embed, RetrieverClient(retrieve), describe, {"embedder": _info(embedder), "enhancer": _info(enhancer)})
 
 
 def batched(

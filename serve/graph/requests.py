@@ -3,7 +3,7 @@
 Unknown fields are refused. Does not know HTTP (`serve.api`).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -53,7 +53,7 @@ class ExampleItem(StrictModel):
         return self
 
 
-def _form(example: Any) -> Literal["text", "object"]:
+def _form(example: object) -> Literal["text", "object"]:
     return "text" if isinstance(example, str) else "object"
 
 

@@ -87,9 +87,9 @@ def judge(report: Report, metrics: ProbeExporter, *, min_recall: float | None, m
     if report.catalogue:
         Console().print(_table(report, metrics))
     faults = [
-        f"set {found.set}, {found.mode}: Recall@10 {found.recall:.3f} is below --min-recall {min_recall:g}"
-        for found in _judged(report)
-        if min_recall is not None and found.recall < min_recall
+        f"set {quality.set}, {quality.mode}: Recall@10 {quality.recall:.3f} is below --min-recall {min_recall:g}"
+        for quality in _judged(report)
+        if min_recall is not None and quality.recall < min_recall
     ]
     faults += [
         f"set {name}: {unknown} of its {report.labelled[name]} items are not in the index, more than --max-unknown {max_unknown:g} allows"
@@ -107,15 +107,15 @@ def judge(report: Report, metrics: ProbeExporter, *, min_recall: float | None, m
 
 
 def _judged(report: Report) -> Iterator[Quality]:
-    return (found for found in report.qualities if found.mode in (report.default_mode, SIMILAR))
+    return (quality for quality in report.qualities if quality.mode in (report.default_mode, SIMILAR))
 
 
 def _table(report: Report, metrics: ProbeExporter) -> Table:
     age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
     table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
-    for found in report.qualities:
-        judged = "*" if found in _judged(report) else ""
-        table.add_row(escape(found.set), f"{found.mode}{judged}", str(found.queries), f"{found.recall:.3f}", f"{found.ndcg:.3f}")
+    for quality in report.qualities:
+        judged = "*" if quality in _judged(report) else ""
+        table.add_row(escape(quality.set), f"{quality.mode}{judged}", str(quality.queries), f"{quality.recall:.3f}", f"{quality.ndcg:.3f}")
     for name, unknown in report.unknown.items():
         table.add_row(escape(name), "not in the index", f"{unknown} of {report.labelled[name]} items", "", "")
     for filtered, recall in report.ann_recall.items():
@@ -131,7 +131,7 @@ def _table(report: Report, metrics: ProbeExporter) -> Table:
 def _serve(settings: Settings) -> None:
     """Rounds and their metrics until SIGINT or SIGTERM."""
     logs.configure(settings.serving, "probe")
-    # A line each round: what it found.
+    # Each round logs one line with its figures.
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeExporter()
     with _exported(settings, metrics) as address, _announced(settings, address):
@@ -182,7 +182,7 @@ def _say(report: Report) -> None:
         log.warning("%s", trouble)
     if report.not_compared:
         log.info("%s", report.not_compared)
-    figures: list[Any] = [f"{found.set} {found.mode} recall@10 {found.recall:.3f}" for found in _judged(report)]
+    figures: list[Any] = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _judged(report)]
     figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
     if report.catalogue:
         log.info("%s", ", ".join(figures) or f"no query set for the catalogue {report.catalogue}: set probe.queries")

@@ -25,20 +25,20 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
         return None
     folder = settings.queries.expanduser().absolute()
     if (folder / "qrels" / f"{settings.split}.tsv").is_file():
-        found = [query_sets.read_set(folder.parent, folder.name, settings.split)]
+        sets = [query_sets.read_set(folder.parent, folder.name, settings.split)]
     else:
         names = query_sets.set_names(folder, settings.split) if folder.is_dir() else []
-        found = [query_sets.read_set(folder, name, settings.split) for name in names]
-    found = [queries for queries in found if queries.relevant]
-    if not found:
+        sets = [query_sets.read_set(folder, name, settings.split) for name in names]
+    sets = [queries for queries in sets if queries.relevant]
+    if not sets:
         raise SourceError(
             f"probe.queries {folder} has no query set with labels for the split {settings.split!r}{_other_splits(folder)}: it should "
             "be a BEIR folder (queries.jsonl, qrels/SPLIT.tsv), or a folder of such folders"
         )
-    for queries in found:
+    for queries in sets:
         if queries.of_items and queries.texts.keys() != queries.items.keys():
             raise SourceError(f"the set {queries.name} asks with items, but a query of it names none (metadata.item): name it otherwise")
-    return found
+    return sets
 
 
 def _other_splits(folder: Path) -> str:
@@ -46,11 +46,13 @@ def _other_splits(folder: Path) -> str:
     return f" (there are {', '.join(names)}: set probe.split)" if names else ""
 
 
-def for_catalogue(given: list[QuerySet] | None, catalogue: str, most: int) -> list[QuerySet]:
+def for_catalogue(configured: list[QuerySet] | None, catalogue: str, most: int) -> list[QuerySet]:
     """The sets to ask of this catalogue, by index ids, at most `most` queries of each: always the same ones, in an order of their own."""
-    if given is None:
-        given = [replace(query_sets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
-    return [_asked(queries, catalogue, most) for queries in given]
+    if configured is None:
+        configured = (
+            [replace(query_sets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
+        )
+    return [_asked(queries, catalogue, most) for queries in configured]
 
 
 def _asked(queries: QuerySet, catalogue: str, most: int) -> QuerySet:

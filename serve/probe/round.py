@@ -71,7 +71,7 @@ class Prober:
 
     def __init__(self, settings: ProbeSettings) -> None:
         self._settings = settings
-        self._given = queries.read(settings)
+        self._configured = queries.read(settings)
         self._up = False
         self._index: tuple[str, int] | None = None
         self._present: dict[str, bool] = {}
@@ -100,7 +100,7 @@ class Prober:
         if self._index != (index["version"], index["items"]):
             self._index, self._present = (index["version"], index["items"]), {}
         trouble: list[str] = []
-        sets = queries.for_catalogue(self._given, info["catalogue"], self._settings.max_queries)
+        sets = queries.for_catalogue(self._configured, info["catalogue"], self._settings.max_queries)
         measured = [await self._measure(client, queries, trouble) for queries in sets]
         ann, not_compared = (
             await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
@@ -156,20 +156,20 @@ class Prober:
 
     async def _unknown(self, client: ProbeClient, queries: QuerySet, runs: Collection[Runs]) -> set[str] | None:
         """Items of the set that the index does not have; None where it can't be told."""
-        wanted = _items(queries)
-        found = {id for run in runs for query, answer in run.items() for id in (*answer, queries.items.get(query))}
-        self._present |= dict.fromkeys(wanted & found, True)
-        missing = [id for id in sorted(wanted) if id not in self._present]
+        labelled = _items(queries)
+        returned = {id for run in runs for query, answer in run.items() for id in (*answer, queries.items.get(query))}
+        self._present |= dict.fromkeys(labelled & returned, True)
+        missing = [id for id in sorted(labelled) if id not in self._present]
         self._present |= await _each(client.exists, missing)
         if any(id not in self._present for id in missing):
             return None
-        unknown = {id for id in wanted if not self._present[id]}
+        unknown = {id for id in labelled if not self._present[id]}
         if unknown and missing:
             log.warning(
                 "set %s: %s of its %s items are not in the index (the first: %s): they are left out of its figures",
                 queries.name,
                 len(unknown),
-                len(wanted),
+                len(labelled),
                 min(unknown),
             )
         return unknown
@@ -186,7 +186,7 @@ class Prober:
     async def _ann_recall(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> dict[bool, float]:
         """How much of the exact best `K` the approximate search finds, without and with a filter (False, True)."""
         texts = await self._texts(client, sets)
-        found: dict[bool, float] = {}
+        recall: dict[bool, float] = {}
         for filtered, filter in ((False, {}), (True, await _filter(client))):
             if filter is None or not texts:
                 continue
@@ -203,13 +203,13 @@ class Prober:
                 if error.reason == "forbidden":
                     raise
                 trouble.append(f"approximate against exact search: {error}")
-                return found
+                return recall
             parts = [part for part in answers.values() if part is not None]
             if len(answers) < (1 - MOST_FAILED) * len(texts):
                 trouble.append(f"approximate against exact search: {len(answers)} of {len(texts)} queries were answered")
             elif parts:
-                found[filtered] = _mean(parts)
-        return found
+                recall[filtered] = _mean(parts)
+        return recall
 
     async def _texts(self, client: ProbeClient, sets: Sequence[QuerySet]) -> list[str]:
         """Queries of the sets, or titles where there are none: what is compared are two searches, and no labels."""

@@ -5,7 +5,6 @@ Does not ask the index itself (`retriever`).
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.types import Manifest
@@ -41,7 +40,7 @@ class IndexHealth:
         if error is None or isinstance(error, _DOWN):
             self._set(error is None)
 
-    def called(self, results: Iterable[Any]) -> None:
+    def called(self, results: Iterable[object]) -> None:
         """Calls have their results or errors."""
         answered = False
         for result in results:

@@ -82,12 +82,12 @@ class TextFormatter(_Formatter):
 
 def _frames(error: BaseException | None) -> str:
     """Where it broke, and what led to it, the last one last."""
-    told: list[str] = []
+    chain: list[str] = []
     while error is not None:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        told.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__} (its message: serving.log_texts)")
+        chain.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__} (its message: serving.log_texts)")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return "\n\n".join(reversed(told))
+    return "\n\n".join(reversed(chain))
 
 
 def _plain(value: Any) -> str:

@@ -33,7 +33,7 @@ class Metrics(MetricSet):
 
     @counter("matinee_refused")
     def refused(self) -> None:
-        """Requests refused at the door because too many were under way"""
+        """Requests refused because too many were under way"""
 
     @counter("matinee_cache")
     def cache(self, *, cache: str, result: str) -> None:

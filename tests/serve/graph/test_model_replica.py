@@ -1,0 +1,130 @@
+"""A model's replica: batches of several gateways join, each message keeps its own deadline, and updates replace the model."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matinee.errors import DeadlineError, MatineeError, ModelError
+from matinee.settings.tree import EmbedderSettings
+from serve.graph.messages import Embed
+from serve.graph.microbatch import Queued, queued
+from serve.graph.model_replica import ModelReplica
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
+
+LATER = time.time() + 3600
+
+
+class Model:
+    """Knows its name only."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def info(self) -> dict[str, Any]:
+        return {"model": self.name}
+
+
+class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
+    """Answers with the model's name and the first text, once `gate` is open."""
+
+    def __init__(self, settings: Any, sink: MemorySink) -> None:
+        super().__init__("embedder", settings.embedder, settings, Metrics(sink), max_batch=100, max_waiting=100)
+        self.gate = threading.Event()
+        self.batches: list[list[str]] = []
+
+    def load(self, settings: EmbedderSettings) -> Model:
+        if settings.model == "broken":
+            raise ModelError("no such model")
+        return Model(settings.model)
+
+    def labels(self, model: Model) -> tuple[str, str, str]:
+        return model.name, "fp32", "f" * 64
+
+    def _answer(self, model: Model, batch: Sequence[Queued[Embed]]) -> list[str | MatineeError]:
+        assert self.gate.wait(30)
+        texts = [message.texts[0] for message, *_ in batch]
+        self.batches.append(texts)
+        return [f"{model.name}: {text}" if text != "bad" else ModelError("bad text") for text in texts]
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    return MemorySink()
+
+
+@pytest.fixture
+def replica(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Replica]:
+    replica = Replica(local_graph.local_settings(tmp_path, embedder={"model": "one"}), sink)
+    replica.reconfigure({})
+    yield replica
+    replica.gate.set()
+
+
+def batch(*texts: str, deadline: float = LATER) -> list[Queued[Embed]]:
+    return [queued(Embed((text,)), deadline) for text in texts]
+
+
+async def reached(replica: Replica, texts: str) -> asyncio.Task[Any]:
+    """A call that is under way in the model's thread."""
+    call = asyncio.create_task(replica.call(batch(*texts)))
+    await asyncio.sleep(0.05)
+    return call
+
+
+async def test_batches_of_several_gateways_join_while_the_model_is_busy(replica: Replica) -> None:
+    first = await reached(replica, "a")
+    others = [asyncio.create_task(replica.call(batch(*texts))) for texts in ("bc", "de")]
+    await asyncio.sleep(0.05)
+    replica.gate.set()
+    assert await asyncio.gather(first, *others) == [["one: a"], ["one: b", "one: c"], ["one: d", "one: e"]]
+    assert replica.batches == [["a"], ["b", "c", "d", "e"]]
+
+
+async def test_an_error_is_its_messages_alone(replica: Replica) -> None:
+    replica.gate.set()
+    good, bad = await replica.call(batch("good", "bad"))
+    assert good == "one: good"
+    assert isinstance(bad, ModelError)
+
+
+async def test_a_message_whose_deadline_passes_while_it_waits_is_not_worked_on(replica: Replica) -> None:
+    first = await reached(replica, "a")
+    [late] = await replica.call(batch("late", deadline=time.time() + 0.05))
+    assert isinstance(late, DeadlineError)
+    replica.gate.set()
+    await first
+    assert await replica.call(batch("b")) == ["one: b"]
+    assert replica.batches == [["a"], ["b"]]
+
+
+async def test_messages_keep_the_time_since_they_wait(replica: Replica, sink: MemorySink) -> None:
+    seen: list[Queued[Embed]] = []
+    replica._answer = lambda model, batch: seen.extend(batch) or ["x"] * len(batch)  # type: ignore[func-returns-value, method-assign]
+    replica.reconfigure({})
+    await replica.call([Queued(Embed(("a",)), LATER, 7.0, "00-trace")])
+    assert (seen[0].since, seen[0].traceparent) == (7.0, "00-trace")
+
+
+async def test_an_update_replaces_the_model_and_one_that_fails_does_not(replica: Replica, sink: MemorySink) -> None:
+    replica.gate.set()
+
+    async def updated(model: str) -> list[Any]:
+        replica.reconfigure({"model": model})
+        for thread in threading.enumerate():
+            if thread.name == "embedder-swap":
+                await asyncio.to_thread(thread.join, 30)
+        return await replica.call(batch("a"))
+
+    assert await updated("two") == ["two: a"]
+    assert await updated("broken") == ["two: a"]
+    info = await replica.info()
+    assert (info["model"], info["trouble"]) == ("two", "the last model update failed: no such model")
+    models = {dict(tags)["model"]: value for (name, tags), value in sink.values.items() if name == "matinee_model_info"}
+    assert models == {"one": 0, "two": 1}
+    assert await updated("one") == ["one: a"]
