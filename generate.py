@@ -1,13 +1,12 @@
 """Write every committed file that is made from code: `make generate`.
 
-The settings page, the OpenAPI document, the chart's values comments, schema and README table, dashboards and rules, RayJobs. A test fails
+The settings page, the OpenAPI document, the chart's values comments, schema and README table, dashboards and rules. A test fails
 where a file is not as this writes it.
 """
 
 from pathlib import Path
 
 import helm.generate
-import k8s.generate
 import observability.files
 from matinee.settings import reference
 from serve.api import openapi
@@ -21,7 +20,6 @@ def files() -> dict[Path, str]:
         DOCS / "settings.md": reference.page(),
         DOCS / "openapi.json": openapi.document(),
         **helm.generate.files(),
-        **k8s.generate.files(),
         **observability.files.files(),
     }
 

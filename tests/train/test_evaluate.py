@@ -235,7 +235,7 @@ def test_a_fusion_that_is_none_is_refused(text: str) -> None:
 
 
 def test_the_job_on_the_test_split_judges_with_what_the_api_ranks_with() -> None:
-    text = (ROOT / "k8s" / "jobs" / "evaluate.yaml").read_text()
+    text = (ROOT / "k8s" / "jobs" / "evaluate" / "kustomization.yaml").read_text()
     [told] = re.findall(r"--split test --fusion (\S+)", text)
     assert tables.Fusion.parse(told) == tables.Fusion.configured(SearchSettings())
 

@@ -1,1 +1,0 @@
-"""Prerequisites, RayJobs and runbooks for a cluster, and what generates the jobs."""
