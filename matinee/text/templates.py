@@ -108,7 +108,7 @@ def raw_text(item: Item, template: Template = DENSE_TEMPLATE) -> str:
 
 
 def embedded_text(item: Item, description: str | None, recipe: Recipe, *, template: Template = DENSE_TEMPLATE) -> str:
-    """The text that is embedded (`both`: see `item_texts`), or with `SPARSE_TEMPLATE` the one whose words are found.
+    """The text that is embedded (`both`: see `text.recipe`), or with `SPARSE_TEMPLATE` the one whose words are found.
 
     An item without a description (not enriched yet) has its raw text under every recipe.
     """

@@ -5,7 +5,7 @@
     python -m serve.probe --once --min-recall 0.7      # for a canary: exit code 1 where a set's Recall@10 is below
 
 It asks the server that runs here, or `--url`; the key comes from MATINEE_PROBE__KEY. A set is judged by the mode that the server searches
-with. Exit codes of `--once`: 0 fine, 1 below a limit, 2 unusable (no server, no figures, settings). Does not measure (`probe_round`).
+with. Exit codes of `--once`: 0 fine, 1 below a limit, 2 unusable (no server, no figures, settings). Does not measure (`probe.round`).
 """
 
 import asyncio

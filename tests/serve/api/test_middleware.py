@@ -1,4 +1,4 @@
-"""The door on its own: what it counts, and what it does with apps that misbehave. Its answers over HTTP: `test_api*`."""
+"""The middleware on its own: what it counts, and what it does with apps that misbehave. Its answers over HTTP: `test_api*`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,14 +17,14 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Visit:
-    """One request to a door around `app`."""
+    """One request to the middleware around `app`."""
 
     def __init__(self, app: App, *, path: str = "/v1/x", headers: tuple[tuple[bytes, bytes], ...] = (), **settings: Any) -> None:
         self.sink = MemorySink()
         limits = {"deployment": {"max_ongoing_requests": 1, "target_ongoing_requests": 1}} | settings
         names = limits.pop("names_requests", True)
         tracing = Tracing(TracingSettings(), "gateway")
-        self.door = RequestMiddleware(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
+        self.middleware = RequestMiddleware(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 
@@ -32,7 +32,7 @@ class Visit:
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        await self.door(dict(self.scope) | ({"path": path} if path else {}), self.receive, send)
+        await self.middleware(dict(self.scope) | ({"path": path} if path else {}), self.receive, send)
         return self
 
     async def receive(self) -> dict[str, Any]:

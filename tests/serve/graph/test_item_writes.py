@@ -38,84 +38,84 @@ async def stored(service: Any, id: str) -> dict[str, Any]:
 
 
 async def test_raw_items_are_done_when_they_are_put(kept: Any) -> None:
-    async with kept("raw") as (upkeep, service, _):
-        [state] = await upkeep.put([A], service.trace())
+    async with kept("raw") as (writes, service, _):
+        [state] = await writes.put([A], service.trace())
         assert (state.searchable, state.enriched) == (True, False)
         assert (await stored(service, "a"))["pending"] is False
-        assert await upkeep.finish_some() == 0
+        assert await writes.finish_some() == 0
 
 
 async def test_where_descriptions_are_wanted_they_follow(kept: Any) -> None:
-    async with kept() as (upkeep, service, _):
-        states = await upkeep.put([A, B], service.trace())
+    async with kept() as (writes, service, _):
+        states = await writes.put([A, B], service.trace())
         before = await stored(service, "a")
         assert (before["pending"], before["enriched"]) == (True, False)
-        assert await upkeep.finish_some() == 2
+        assert await writes.finish_some() == 2
         after = await stored(service, "a")
         assert (after["pending"], after["enriched"]) == (False, True)
         assert after["description"] == "The Brass Cartographer, in other words."
         assert after["revision"] == before["revision"] == states[0].revision
-        assert await upkeep.finish_some() == 0
+        assert await writes.finish_some() == 0
 
 
 async def test_many_are_finished_in_turns(kept: Any) -> None:
-    async with kept() as (upkeep, service, _):
-        await upkeep.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(19)], service.trace())
-        assert [await upkeep.finish_some() for _ in range(4)] == [8, 8, 3, 0]
+    async with kept() as (writes, service, _):
+        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(19)], service.trace())
+        assert [await writes.finish_some() for _ in range(4)] == [8, 8, 3, 0]
 
 
 @pytest.mark.parametrize("late", [DeadlineError("late"), UnavailableError("gone")])
 async def test_while_the_enhancer_is_busy_items_stay_pending_and_found(kept: Any, late: Exception) -> None:
-    async with kept() as (upkeep, service, enhancer):
-        await upkeep.put([A], service.trace())
+    async with kept() as (writes, service, enhancer):
+        await writes.put([A], service.trace())
         enhancer.fails = late
         with pytest.raises(Exception, match="the enhancer is busy"):
-            await upkeep.finish_some()
+            await writes.finish_some()
         assert (await stored(service, "a"))["pending"] is True
         enhancer.fails = None
-        assert await upkeep.finish_some() == 1
+        assert await writes.finish_some() == 1
 
 
 async def test_what_cant_be_described_keeps_nothing_else_waiting(kept: Any) -> None:
-    async with kept() as (upkeep, service, enhancer):
-        await upkeep.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(12)], service.trace())
+    async with kept() as (writes, service, enhancer):
+        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(12)], service.trace())
         enhancer.late = frozenset({f"Number {n}" for n in range(9)})
         done = 0
         for _ in range(200):
             with suppress(MatineeError):
-                done += await upkeep.finish_some()
+                done += await writes.finish_some()
             if done == 3:
                 break
         assert done == 3
         enhancer.late = frozenset()
         while done < 12:
-            done += await upkeep.finish_some()
-        assert await upkeep.finish_some() == 0
+            done += await writes.finish_some()
+        assert await writes.finish_some() == 0
 
 
 async def test_a_write_that_comes_meanwhile_wins(kept: Any) -> None:
-    async with kept() as (upkeep, service, enhancer):
-        await upkeep.put([A, B], service.trace())
+    async with kept() as (writes, service, enhancer):
+        await writes.put([A, B], service.trace())
         ask = service.graph.retriever
 
         async def slow(unit: Any, deadline: float) -> Any:
             if isinstance(unit, messages.Write) and unit.if_revision is not None:
                 service.graph = type(service.graph)(service.graph.embedder, ask, enhancer, service.graph.infos)
-                await upkeep.put([A.model_copy(update={"title": "Renamed"})], service.trace())
-                await upkeep.delete("b", service.trace())
+                await writes.put([A.model_copy(update={"title": "Renamed"})], service.trace())
+                await writes.delete("b", service.trace())
             return await ask(unit, deadline)
 
         service.graph = type(service.graph)(service.graph.embedder, slow, enhancer, service.graph.infos)
-        assert await upkeep.finish_some() == 0
+        assert await writes.finish_some() == 0
         assert ((await stored(service, "a"))["item"]["title"], (await stored(service, "a"))["pending"]) == ("Renamed", True)
         with pytest.raises(RequestError):
             await stored(service, "b")
-        assert await upkeep.finish_some() == 1
+        assert await writes.finish_some() == 1
         assert (await stored(service, "a"))["description"] == "Renamed, in other words."
 
 
 async def test_an_index_that_is_switched_meanwhile_costs_one_more_try(kept: Any) -> None:
-    async with kept("raw") as (upkeep, service, _):
+    async with kept("raw") as (writes, service, _):
         ask, refusals = service.graph.retriever, [FingerprintError("switched")]
 
         async def retriever(unit: Any, deadline: float) -> Any:
@@ -124,30 +124,30 @@ async def test_an_index_that_is_switched_meanwhile_costs_one_more_try(kept: Any)
             return await ask(unit, deadline)
 
         service.graph = type(service.graph)(service.graph.embedder, retriever, None, service.graph.infos)
-        await upkeep.put([A], service.trace())
+        await writes.put([A], service.trace())
         assert (await stored(service, "a"))["item"]["id"] == "a"
         refusals += [FingerprintError("switched")] * 2
         with pytest.raises(FingerprintError):
-            await upkeep.put([A], service.trace())
+            await writes.put([A], service.trace())
 
 
 async def test_twins_are_named(kept: Any) -> None:
-    async with kept("raw") as (upkeep, service, _):
+    async with kept("raw") as (writes, service, _):
         with pytest.raises(RequestError, match="'The Salt Clock' is there twice"):
-            await upkeep.put([A, B, B], service.trace())
+            await writes.put([A, B, B], service.trace())
 
 
 async def test_delete_what_is_not_there(kept: Any) -> None:
-    async with kept("raw") as (upkeep, service, _):
+    async with kept("raw") as (writes, service, _):
         with pytest.raises(RequestError, match="no item has the id 'a'"):
-            await upkeep.delete("a", service.trace())
+            await writes.delete("a", service.trace())
 
 
 async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> None:
     import asyncio
 
     async with kept() as (_, service, _):
-        upkeep = ItemWrites(service, idle_s=0)
+        writes = ItemWrites(service, idle_s=0)
         errors, survived = [IndexUnavailableError("down"), RuntimeError("bug")], asyncio.Event()
 
         async def finish_some() -> int:
@@ -156,11 +156,11 @@ async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> N
             survived.set()
             return 0
 
-        upkeep.finish_some = finish_some  # type: ignore[method-assign]
-        upkeep.start()
+        writes.finish_some = finish_some  # type: ignore[method-assign]
+        writes.start()
         await asyncio.wait_for(survived.wait(), HANG_S)
-        await upkeep.stop()
-        task = upkeep._task
+        await writes.stop()
+        task = writes._task
         assert task is not None
         await asyncio.wait([task], timeout=HANG_S)
         assert task.cancelled()

@@ -1,4 +1,4 @@
-"""`serve.probe.round`, `probe_queries`, `probe_metrics`: which figures a round makes of which answers. The server is a script here."""
+"""One round of the probe, its queries and its metrics: which figures a round makes of which answers. The server is a script here."""
 
 import json
 import math
