@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HANG_S
 
 from matinee.errors import DeadlineError, MatineeError, ModelError
 from matinee.settings.tree import EmbedderSettings
@@ -47,7 +48,7 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
         return model.name, "fp32", "f" * 64
 
     def _answer(self, model: Model, batch: Sequence[Queued[Embed]]) -> list[str | MatineeError]:
-        assert self.gate.wait(30)
+        assert self.gate.wait(HANG_S)
         texts = [message.texts[0] for message, *_ in batch]
         self.batches.append(texts)
         return [f"{model.name}: {text}" if text != "bad" else ModelError("bad text") for text in texts]
@@ -118,7 +119,7 @@ async def test_an_update_replaces_the_model_and_one_that_fails_does_not(replica:
         replica.reconfigure({"model": model})
         for thread in threading.enumerate():
             if thread.name == "embedder-swap":
-                await asyncio.to_thread(thread.join, 30)
+                await asyncio.to_thread(thread.join, HANG_S)
         return await replica.call(batch("a"))
 
     assert await updated("two") == ["two: a"]
