@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,88 +28,102 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set, set_names
-from matinee.evaluation.splits import SPLITS, Entry, read_corpus
+from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.files import write_atomically
 from matinee.items import Item
 from matinee.models.bm25 import normalised
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
-from train.jobs import runs
-
-Row = dict[str, Any]
+from matinee.settings.tree import EnhancerSettings
+from train.jobs import command, manifests
 
 BATCHES = 8
 """That many are sorted by length together, and written together."""
 
 
-def main(
-    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
-    out: Annotated[Path, typer.Option(help="the JSONL file")] = Path("work/descriptions.jsonl"),
-    adapter: Annotated[str | None, typer.Option(help="a PEFT adapter's folder or artifact:DIGEST; by default the settings' own")] = None,
-    precision: Annotated[str | None, typer.Option(help="as enhancer.precision")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="items at a time")] = 48,
-    retries: Annotated[int, typer.Option(min=0, max=5, help="times that an invention is asked for again")] = 1,
-    tokens: Annotated[int | None, typer.Option(min=8, max=1024, help="most tokens a description; by default the settings' own")] = None,
-    hide_overview: Annotated[bool, typer.Option("--hide-overview", help="tell the model title, year, genres and people only")] = False,
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="keep what the model said, whether the metadata bears it out or not")
-    ] = False,
-    title: Annotated[list[str] | None, typer.Option(help="describe the items of that title alone; repeatable")] = None,
-    only: Annotated[str | None, typer.Option(help="describe the items of that split alone: train, dev or test")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="describe that many items only")] = None,
-    seed: Annotated[int, typer.Option(help="of the sample")] = 0,
-    first: Annotated[Path | None, typer.Option(help="a folder of evaluation sets: what they look for comes first")] = None,
-    split: Annotated[str, typer.Option(help="of those sets")] = "dev",
-    smoke: Annotated[bool, typer.Option("--smoke", help="four items")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
+    out: Annotated[Path, typer.Option(help="the JSONL file")] = Path("work/descriptions.jsonl")
+    adapter: Annotated[str | None, typer.Option(help="a PEFT adapter's folder or artifact:DIGEST; by default the settings' own")] = None
+    precision: Annotated[str | None, typer.Option(help="as enhancer.precision")] = None
+    batch: Annotated[int, typer.Option(min=1, max=256, help="items at a time")] = 48
+    retries: Annotated[int, typer.Option(min=0, max=5, help="times that an invention is asked for again")] = 1
+    tokens: Annotated[int | None, typer.Option(min=8, max=1024, help="most tokens a description; by default the settings' own")] = None
+    hide_overview: Annotated[bool, typer.Option("--hide-overview", help="tell the model title, year, genres and people only")] = False
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="keep what the model said, whether the metadata bears it out or not")] = (
+        False
+    )
+    title: Annotated[list[str], typer.Option(help="describe the items of that title alone; repeatable")] = field(default_factory=list)
+    only: Annotated[Split | None, typer.Option(help="describe the items of that split alone: train, dev or test")] = None
+    sample: Annotated[int | None, typer.Option(min=1, help="describe that many items only")] = None
+    seed: Annotated[int, typer.Option(help="of the sample")] = 0
+    first: Annotated[Path | None, typer.Option(help="a folder of evaluation sets: what they look for comes first")] = None
+    split: Annotated[str, typer.Option(help="of those sets")] = "dev"
+    smoke: Annotated[bool, typer.Option("--smoke", help="four items")] = False
+
+    @property
+    def checked(self) -> bool:
+        """Nothing is left to check a plot against where the overview is hidden."""
+        return not (self.unchecked or self.hide_overview)
+
+
+def main(options: Options) -> None:
     """Write a description of every item, or of a sample."""
-    manifest = runs.read_manifest(prepared, "prepare")
-    if only not in (None, *SPLITS):
-        raise SettingsError(f"--only {only}: use {', '.join(SPLITS)}")
-    entries = [entry for entry in read_corpus(prepared) if only in (None, entry.split)]
-    entries = _titled(entries, title) if title else entries
-    entries = chosen(entries, 4 if smoke else sample, seed, _wanted(first, split) if first else {})
-    flags = {
-        name: value for name, value in (("adapter", adapter), ("precision", precision), ("max_new_tokens", tokens)) if value is not None
+    out = options.out
+    manifest = manifests.read(options.prepared, "prepare")
+    entries = load(options)
+    enhancer, settings = load_enhancer(options)
+    model = enhancer.info() | {
+        **{name: getattr(settings, name) for name in ("max_new_tokens", "retries", "temperature", "repetition_penalty", "seed")},
+        "hide_overview": options.hide_overview,
+        "unchecked": not options.checked,
     }
-    settings = load_settings(flags={"enhancer": flags})
-    # Serving's limits on a batch do not bind a job that has the machine to itself.
-    alone = settings.enhancer.model_copy(update={"batch_size": batch, "retries": retries, "threads": 0})
-    with runs.console.status("loading the enhancer (the first time converts it)"):
-        enhancer = Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri)
-    unchecked = unchecked or hide_overview
-    told = enhancer.info() | {
-        **{name: getattr(alone, name) for name in ("max_new_tokens", "retries", "temperature", "repetition_penalty", "seed")},
-        "hide_overview": hide_overview,
-        "unchecked": unchecked,
-    }
-    known = resumed(out, {"job": "describe", "model": told, "inputs": manifest["outputs"]})
-    todo = [entry for entry in entries if entry.id not in known]
-    with out.open("ab") as file, _progress() as progress:
+    done = resume(out, {"job": "describe", "model": model, "inputs": manifest["outputs"]})
+    todo = [entry for entry in entries if entry.id not in done]
+    with out.open("ab") as file, progress_bar() as progress:
         bar = progress.add_task("describe", total=len(entries), completed=len(entries) - len(todo))
-        for start in range(0, len(todo), BATCHES * batch):
-            part = todo[start : start + BATCHES * batch]
-            rows = described(enhancer, [_told(entry.item, hide_overview) for entry in part], unchecked=unchecked)
+        for start in range(0, len(todo), BATCHES * options.batch):
+            part = todo[start : start + BATCHES * options.batch]
+            rows = describe(enhancer, [without_plot(e.item) if options.hide_overview else e.item for e in part], checked=options.checked)
             file.writelines(orjson.dumps({"id": e.id} | row, option=orjson.OPT_APPEND_NEWLINE) for e, row in zip(part, rows, strict=True))
             file.flush()
             progress.advance(bar, len(part))
-    runs.console.print(f"{len(entries)} items are described in {out}, {len(todo)} of them now", highlight=False, soft_wrap=True)
+    command.echo(f"{len(entries)} items are described in {out}, {len(todo)} of them now")
 
 
-def described(enhancer: Enhancer, items: Sequence[Item], *, unchecked: bool) -> Iterator[Row]:
-    if unchecked:
+def load(options: Options) -> list[Entry]:
+    """The items to describe, in their order."""
+    entries = [entry for entry in read_corpus(options.prepared) if options.only in (None, entry.split)]
+    if options.title:
+        entries = with_titles(entries, options.title)
+    weights = query_weights(options.first, options.split) if options.first else {}
+    return ranked_sample(entries, 4 if options.smoke else options.sample, options.seed, weights)
+
+
+def load_enhancer(options: Options) -> tuple[Enhancer, EnhancerSettings]:
+    flags = {"adapter": options.adapter, "precision": options.precision, "max_new_tokens": options.tokens}
+    settings = load_settings(flags={"enhancer": {name: value for name, value in flags.items() if value is not None}})
+    # Serving's limits on a batch do not bind a job that has the machine to itself.
+    alone = settings.enhancer.model_copy(update={"batch_size": options.batch, "retries": options.retries, "threads": 0})
+    with command.console.status("loading the enhancer (the first time converts it)"):
+        return Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri), alone
+
+
+def describe(enhancer: Enhancer, items: Sequence[Item], *, checked: bool) -> Iterator[dict[str, Any]]:
+    if not checked:
         return ({"description": text} for text in enhancer.write(items))
     return ({"description": d.text, "source": d.source, "violations": list(d.violations)} for d in enhancer.describe(items))
 
 
-def chosen(entries: Sequence[Entry], count: int | None, seed: int, weights: dict[str, float]) -> list[Entry]:
+def ranked_sample(entries: Sequence[Entry], count: int | None, seed: int, weights: dict[str, float]) -> list[Entry]:
     """The heaviest first, then in an order that only the seed and the ids decide."""
     ordered = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}\0{entry.id}".encode()).digest())
     ordered.sort(key=lambda entry: -weights.get(entry.id, 0.0))
     return ordered[:count]
 
 
-def resumed(out: Path, made_by: dict[str, Any]) -> set[str]:
+def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
     """The ids that an earlier run of the same settings has described; a last line that a kill cut off is taken away."""
     note = out.with_suffix(".manifest.json")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -130,40 +145,40 @@ def resumed(out: Path, made_by: dict[str, Any]) -> set[str]:
     return {orjson.loads(line)["id"] for line in whole.splitlines()}
 
 
-def _titled(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
-    asked = {normalised(title): title for title in titles}
-    found = [entry for entry in entries if normalised(entry.item.title) in asked]
-    unknown = asked.keys() - {normalised(entry.item.title) for entry in found}
+def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
+    by_key = {normalised(title): title for title in titles}
+    matches = [entry for entry in entries if normalised(entry.item.title) in by_key]
+    unknown = by_key.keys() - {normalised(entry.item.title) for entry in matches}
     if unknown:
-        raise SettingsError(f"--title {asked[min(unknown)]}: no item has that title")
-    return found
+        raise SettingsError(f"--title {by_key[min(unknown)]}: no item has that title")
+    return matches
 
 
-def _wanted(folder: Path, split: str) -> dict[str, float]:
+def query_weights(folder: Path, split: str) -> dict[str, float]:
     """Item -> how much hangs on it: every query gives 1, shared by the items that answer it, and asks with its own item."""
     weights: dict[str, float] = defaultdict(float)
     for name in set_names(folder, split):
-        asked = read_set(folder, name, split)
-        for query, ids in asked.relevant.items():
+        queries = read_set(folder, name, split)
+        for query, ids in queries.relevant.items():
             for id in ids:
                 weights[id] += 1 / len(ids)
-            if asked.of_items:
-                weights[asked.items[query]] += 1
+            if queries.of_items:
+                weights[queries.items[query]] += 1
     if not weights:
         raise SourceError(f"{folder} has no evaluation set with {split} queries")
     return dict(weights)
 
 
-def _told(item: Item, hide_overview: bool) -> Item:
-    return item.model_copy(update={"overview": "", "extra": {}}) if hide_overview else item
+def without_plot(item: Item) -> Item:
+    return item.model_copy(update={"overview": "", "extra": {}})
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=runs.console)
+    return Progress(*columns, console=command.console)
 
 
-app = runs.job_app(main)
+app = command.job_app(Options, main)
 
 if __name__ == "__main__":
     app()

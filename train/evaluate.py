@@ -13,7 +13,7 @@ use `--split dev` for that, and judge with fixed ones (`--fusion linear:0.015`) 
 """
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,127 +21,122 @@ import typer
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
-from matinee.evaluation.splits import SPLITS, read_corpus
+from matinee.evaluation.splits import Split, read_corpus
 from matinee.files import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
-from matinee.text import templates
-from train.jobs import runs
+from matinee.text.templates import DENSE_TEMPLATE, Template
+from train.jobs import command, manifests
 from train.reporting import ablation, measure, report, tables
 
 PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
 
 
-def main(
-    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
-    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None,
-    before: Annotated[str | None, typer.Option(help="the model to compare with; by default the settings' embedder")] = None,
-    after: Annotated[str | None, typer.Option(help="the tuned model: a folder or artifact:DIGEST")] = None,
-    out: Annotated[Path, typer.Option(help="folder of the report")] = Path("work/report"),
-    split: Annotated[str, typer.Option(help="dev to choose by, test to judge a finished model once")] = "dev",
-    only: Annotated[list[str] | None, typer.Option("--set", help="only this set; repeatable")] = None,
-    title: Annotated[list[str] | None, typer.Option(help="another title for Table 2; repeatable")] = None,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
+    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None
+    before: Annotated[str | None, typer.Option(help="the model to compare with; by default the settings' embedder")] = None
+    after: Annotated[str | None, typer.Option(help="the tuned model: a folder or artifact:DIGEST")] = None
+    out: Annotated[Path, typer.Option(help="folder of the report")] = Path("work/report")
+    split: Annotated[Split, typer.Option(help="dev to choose by, test to judge a finished model once")] = "dev"
+    only: Annotated[list[str], typer.Option("--set", help="only this set; repeatable")] = field(default_factory=list)
+    title: Annotated[list[str], typer.Option(help="another title for Table 2; repeatable")] = field(default_factory=list)
     descriptions: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
-    ] = None,
-    template: Annotated[str, typer.Option(help="of the embedded text: plain, as it is served, or full")] = templates.DENSE_TEMPLATE,
-    fusion: Annotated[list[str] | None, typer.Option(help="linear:BM25_WEIGHT, dbsf, rrf:K:DENSE:SPARSE; repeatable; else a grid")] = None,
-    recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True,
-    precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto",
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False,
-) -> None:
+        list[str], typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
+    ] = field(default_factory=list)
+    template: Annotated[Template, typer.Option(help="of the embedded text: plain, as it is served, or full")] = DENSE_TEMPLATE
+    fusion: Annotated[list[str], typer.Option(help="linear:BM25_WEIGHT, dbsf, rrf:K:DENSE:SPARSE; repeatable; else a grid")] = field(
+        default_factory=list
+    )
+    recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True
+    precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto"
+    smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False
+
+
+def main(options: Options) -> None:
     """Measure, and write the report."""
-    manifest = runs.read_manifest(prepared, "prepare")
-    if split not in SPLITS:
-        raise SettingsError(f"--split {split}: use {', '.join(SPLITS)}")
-    if template not in ("full", "plain"):
-        raise SettingsError(f"--template {template}: use full or plain")
-    written = [ablation.Written.read(given) for given in descriptions or ()]
-    corpus = measure.Corpus(read_corpus(prepared))
-    asked = _sets(corpus, sets, split, only, smoke=smoke)
+    out, split = options.out, options.split
+    manifest = manifests.read(options.prepared, "prepare")
+    descriptions = [ablation.DescriptionSet.read(text) for text in options.descriptions]
+    corpus = measure.Corpus(read_corpus(options.prepared))
+    sets = load_sets(corpus, options)
     out.mkdir(parents=True, exist_ok=True)
-    encoders = {
-        name: measure.Encoder(_embedder(model, "fp32" if smoke else precision), out / "vectors")
-        for name, model in (("before", before), ("after", after))
-        if name == "before" or model
-    }
-    chosen = load_settings()
-    settings: dict[str, Any] = {"split": split, "template": template, "sets": sorted(q.name for q in asked), "smoke": smoke}
-    settings |= {"titles": title or [], "fusions": fusion or [], "recipes": recipes, "precision": precision}
-    settings |= {"search": chosen.search.model_dump(mode="json"), "facts": chosen.index.facts.model_dump()}
-    settings["descriptions"] = [[one.name, one.facts, one.digest] for one in written]
+    encoders = load_encoders(options)
+    serving = load_settings()
+    settings: dict[str, Any] = {"split": split, "template": options.template, "sets": sorted(q.name for q in sets), "smoke": options.smoke}
+    settings |= {"titles": options.title, "fusions": options.fusion, "recipes": options.recipes, "precision": options.precision}
+    settings |= {"search": serving.search.model_dump(mode="json"), "facts": serving.index.facts.model_dump()}
+    settings["descriptions"] = [[one.name, one.facts, one.digest] for one in descriptions]
     fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
-    inputs = dict(manifest["outputs"]) | _set_hashes(sets, asked, split) | fingerprints
-    if runs.finished(out, "evaluate", settings, inputs):
-        runs.console.print(f"{out} is complete already: nothing to measure; see {out / 'report.html'}", highlight=False, soft_wrap=True)
+    inputs = dict(manifest["outputs"]) | set_hashes(options.sets, sets, split) | fingerprints
+    if manifests.is_complete(out, "evaluate", settings, inputs):
+        command.echo(f"{out} is complete already: nothing to measure; see {out / 'report.html'}")
         return
-    kind = measure.Texts(template)  # type: ignore[arg-type]
-    fusions = [tables.Fusion.parse(text) for text in fusion or ()]
-    found = {"split": split, "template": template} | _measured(corpus, encoders, kind, asked, fusions, [*PAPER_TITLES, *(title or ())])
-    found["recipes"] = tables.recipes(corpus, encoders, asked) if recipes and not smoke else []
-    found["ablation"] = ablation.table(corpus, encoders, written, asked, kind.template, chosen.search)
-    write_atomically(out / "report.json", json.dumps(found, indent=1))
-    write_atomically(out / "report.md", report.markdown(found))
-    write_atomically(out / "report.html", report.html(found))
-    runs.write_manifest(out, "evaluate", settings, inputs)
-    print(report.markdown(found))
-    runs.console.print(f"report: {out / 'report.html'}", highlight=False)
-
-
-def _measured(
-    corpus: measure.Corpus,
-    encoders: dict[str, measure.Encoder],
-    kind: measure.Texts,
-    asked: list[QuerySet],
-    fusions: list[tables.Fusion],
-    titles: list[str],
-) -> dict[str, Any]:
-    settings = load_settings()
-    systems = tables.systems(corpus, encoders, kind, settings.index.facts)
-    return {
+    texts = measure.Texts(options.template)
+    systems = tables.systems(corpus, encoders, texts, serving.index.facts)
+    fusions = [tables.Fusion.parse(text) for text in options.fusion]
+    results = {
+        "split": split,
+        "template": options.template,
         "models": {name: encoder.info() for name, encoder in encoders.items()},
-        "queries": {queries.name: len(queries.relevant) for queries in asked},
+        "queries": {queries.name: len(queries.relevant) for queries in sets},
         "items": len(corpus.ids),
-        "table1": tables.table1(corpus, systems, asked),
-        "closeness": tables.closeness(corpus, systems, asked),
-        "hybrids": tables.hybrids(corpus, systems, asked, fusions, tables.Fusion.configured(settings.search)),
-        "table2": tables.table2(corpus, encoders, kind, titles),
+        "table1": tables.table1(corpus, systems, sets),
+        "closeness": tables.closeness(corpus, systems, sets),
+        "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.configured(serving.search)),
+        "table2": tables.table2(corpus, encoders, texts, [*PAPER_TITLES, *options.title]),
+        "recipes": tables.recipes(corpus, encoders, sets) if options.recipes and not options.smoke else [],
+        "ablation": ablation.table(corpus, encoders, descriptions, sets, texts.template, serving.search),
     }
+    write_atomically(out / "report.json", json.dumps(results, indent=1))
+    write_atomically(out / "report.md", report.markdown(results))
+    write_atomically(out / "report.html", report.html(results))
+    manifests.write(out, "evaluate", settings, inputs)
+    print(report.markdown(results))
+    command.echo(f"report: {out / 'report.html'}")
 
 
-def _set_hashes(folder: Path | None, asked: list[QuerySet], split: str) -> dict[str, str]:
-    if folder is None:
-        return {}
-    files = [folder / queries.name / part for queries in asked for part in ("queries.jsonl", f"qrels/{split}.tsv")]
-    # The circular set is made here, of the items: it has no files.
-    return {f"sets/{name}": digest for name, digest in runs.hashes((path for path in files if path.is_file()), folder).items()}
+def load_encoders(options: Options) -> dict[str, measure.Encoder]:
+    """The model before, and the one after where there is one."""
+    models = {"before": options.before} | ({"after": options.after} if options.after else {})
+    encoders = {}
+    for name, model in models.items():
+        flags: dict[str, Any] = {"precision": "fp32" if options.smoke else options.precision}
+        settings = load_settings(flags={"embedder": flags | ({"model": model, "revision": None} if model else {})})
+        embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+        encoders[name] = measure.Encoder(embedder, options.out / "vectors")
+    return encoders
 
 
-def _embedder(model: str | None, precision: str) -> Embedder:
-    flags: dict[str, Any] = {"embedder": {"precision": precision} | ({"model": model, "revision": None} if model else {})}
-    settings = load_settings(flags=flags)
-    return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-
-
-def _sets(corpus: measure.Corpus, folder: Path | None, split: str, only: list[str] | None, *, smoke: bool) -> list[QuerySet]:
+def load_sets(corpus: measure.Corpus, options: Options) -> list[QuerySet]:
     """The independent sets, and after them the circular one."""
+    folder, split, only = options.sets, options.split, options.only
     names = set_names(folder, split) if folder is not None else []
     if only:
         unknown = set(only) - set(names)
         if unknown:
             raise SettingsError(f"--set {min(unknown)}: there are {', '.join(names) or 'none'} with {split} queries")
         names = [name for name in names if name in only]
-    asked = [read_set(folder, name, split) for name in names if folder is not None]
-    asked += [] if only else [measure.circular_set(corpus, split, 20 if smoke else 200)]
-    known = [measure.known_only(queries, corpus) for queries in asked]
-    if smoke:
-        known = [replace(queries, relevant=dict(list(queries.relevant.items())[:20])) for queries in known]
-    if not any(queries.relevant for queries in known):
+    sets = [read_set(folder, name, split) for name in names if folder is not None]
+    sets += [] if only else [measure.circular_set(corpus, split, 20 if options.smoke else 200)]
+    sets = [measure.known_only(queries, corpus) for queries in sets]
+    if options.smoke:
+        sets = [replace(queries, relevant=dict(list(queries.relevant.items())[:20])) for queries in sets]
+    if not any(queries.relevant for queries in sets):
         raise SourceError(f"nothing to ask: no set has a {split} query about these items, and none of them is of that split: see --split")
-    return [queries for queries in known if queries.relevant]
+    return [queries for queries in sets if queries.relevant]
 
 
-app = runs.job_app(main)
+def set_hashes(folder: Path | None, sets: list[QuerySet], split: str) -> dict[str, str]:
+    if folder is None:
+        return {}
+    files = [folder / queries.name / part for queries in sets for part in ("queries.jsonl", f"qrels/{split}.tsv")]
+    # The circular set is made here, of the items: it has no files.
+    return {f"sets/{name}": digest for name, digest in manifests.hashes((path for path in files if path.is_file()), folder).items()}
+
+
+app = command.job_app(Options, main)
 
 if __name__ == "__main__":
     app()

@@ -20,18 +20,17 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
-from matinee.cli.errors import explain_errors
 from matinee.client.http import Client, ServerError
 from matinee.client.models import Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import SettingsError, SourceError
@@ -42,9 +41,9 @@ from matinee.models.descriptions import Descriptions, read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.jobs.api_writes import Live, LiveWrites
-
-console = Console(stderr=True)
+from train.jobs import command
+from train.jobs.api_writes import Connection, LiveApiWrites
+from train.jobs.command import console
 
 Via = Literal["local", "api"]
 
@@ -54,92 +53,84 @@ matinee ingest hub:Pablinho/movies-dataset --kind film --catalogue films\n
 matinee ingest --demo[/]"""
 
 
-def main(
+@dataclass(frozen=True, kw_only=True)
+class Options:
     source: Annotated[
         str | None, typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), or hub:OWNER/NAME[@REVISION][:SPLIT]")
-    ] = None,
-    demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False,
-    catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None,
-    kind: Annotated[str | None, typer.Option(help="what the items are (film, book, ...), where rows don't say")] = None,
-    map: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None,
+    ] = None
+    demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
+    catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
+    kind: Annotated[str | None, typer.Option(help="what the items are (film, book, ...), where rows don't say")] = None
+    map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")] = (
+        field(default_factory=list)
+    )
+    recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
     descriptions: Annotated[
         Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False,
-    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None,
-    quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None,
-    encoding: Annotated[str | None, typer.Option(help="text encoding, e.g. utf-8, cp1252")] = None,
-    date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None,
-    decimal: Annotated[str | None, typer.Option(help="decimal sign: . or ,")] = None,
-    pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None,
-    rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path(),
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False,
-    via: Annotated[Via, typer.Option(help="whose models: loaded here, or those of the server at --url")] = "local",
+    ] = None
+    replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False
+    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None
+    quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None
+    encoding: Annotated[str | None, typer.Option(help="text encoding, e.g. utf-8, cp1252")] = None
+    date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None
+    decimal: Annotated[str | None, typer.Option(help="decimal sign: . or ,")] = None
+    pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None
+    rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
+    via: Annotated[Via, typer.Option(help="whose models: local (loaded here), or api (those of the server at --url)")] = "local"
     url: Annotated[
         str | None, typer.Option(envvar="MATINEE_URL", help="the server that holds the index; by default the one that runs here")
-    ] = None,
-    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of that server, where it wants one")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600,
-) -> None:
+    ] = None
+    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of that server, where it wants one")] = None
+    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
+
+    def reader(self) -> ItemReader:
+        if (self.source is None) != self.demo_films:
+            raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
+        dialect = ReadOptions(self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot)  # type: ignore[arg-type]
+        source = str(demo.FILMS) if self.source is None else self.source
+        return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
+
+
+def main(options: Options) -> None:
     """Turn a catalogue into a new index version, and switch to it when it is complete and verified.
 
     Items written through the API are kept. Rows that can't be used go to NAME.rejects.jsonl, with line and reason.
     """
-    try:
-        with explain_errors():
-            flags = {"catalogue": catalogue} if catalogue else {}
-            settings = load_settings(flags=flags | ({"index": {"recipe": recipe}} if recipe else {}))
-            reader = _reader(source, demo_films, kind, map or [], ReadOptions(delimiter, quote, encoding, date_order, decimal, pivot))  # type: ignore[arg-type]
-            given = _given(settings, descriptions, demo_films)
-            start = time.perf_counter()
-            server = Client(url, key=key) if url else None
-            if via == "api":
-                live = Live(server or Client.running(settings, key=key), key, Patience(patience))
-                outcome = ingest_via_api(settings, reader, live, replace=replace, bundled=demo_films, given=given)
-            else:
-                live = Live(server, key, Patience(patience))
-                outcome = asyncio.run(ingest(settings, reader, live, replace=replace, bundled=demo_films, given=given))
-            _report(reader, outcome, time.perf_counter() - start, rejects, as_json=json)
-    except KeyboardInterrupt:
-        console.print("interrupted: the old index goes on serving; run the same command again to complete")
-        raise typer.Exit(130) from None
+    flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
+    settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
+    reader = options.reader()
+    descriptions = load_descriptions(settings, options)
+    start = time.perf_counter()
+    server = Client(options.url, key=options.key) if options.url else None
+    if options.via == "api":
+        server = server or Client.running(settings, key=options.key)
+    connection = Connection(server, options.key, Patience(options.patience))
+    if options.via == "api":
+        outcome = ingest_via_api(settings, reader, connection, options, descriptions)
+    else:
+        outcome = asyncio.run(ingest(settings, reader, connection, options, descriptions))
+    print_report(reader, outcome, time.perf_counter() - start, options)
 
 
 async def ingest(
-    settings: Settings,
-    reader: ItemReader,
-    live: Live,
-    *,
-    replace: bool,
-    bundled: bool = False,
-    given: Mapping[str, str] | None = None,
+    settings: Settings, reader: ItemReader, connection: Connection, options: Options, descriptions: Mapping[str, str] | None
 ) -> Outcome:
-    """Build and switch to a new version of the settings' catalogue; `given` are descriptions that are written already."""
+    """Build and switch to a new version with models that are loaded here. Items of `descriptions` are not described again."""
     with console.status("loading the embedder (the first time converts it)"):
         # An ingest has the machine's cores to itself, unlike a replica.
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-    describe = None
-    if settings.index.recipe != "raw":
-        describe = Descriptions(settings, given, console).write
+    describe = None if settings.index.recipe == "raw" else Descriptions(settings, descriptions, console).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    return await _build(settings, reader, maker, live, replace=replace, bundled=bundled)
+    return await build(settings, reader, maker, connection, options)
 
 
 def ingest_via_api(
-    settings: Settings,
-    reader: ItemReader,
-    live: Live,
-    *,
-    replace: bool,
-    bundled: bool = False,
-    given: Mapping[str, str] | None = None,
+    settings: Settings, reader: ItemReader, connection: Connection, options: Options, descriptions: Mapping[str, str] | None
 ) -> Outcome:
     """The same with the models of the server."""
-    server, patience = live.server, live.patience
+    server, patience = connection.server, connection.patience
     if server is None:
         raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
     with console.status(f"waiting for {server.url}"):
@@ -147,25 +138,24 @@ def ingest_via_api(
     embedder = RemoteEmbedder(server, info, settings, patience)
     describe = None
     if settings.index.recipe != "raw":
-        enhancer = RemoteEnhancer(server, info, patience)
-        describe = Descriptions(settings, given, console, enhancer=enhancer).write
+        describe = Descriptions(settings, descriptions, console, enhancer=RemoteEnhancer(server, info, patience)).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
     with embedder.journal:
-        return asyncio.run(_build(settings, reader, maker, live, replace=replace, bundled=bundled))
+        return asyncio.run(build(settings, reader, maker, connection, options))
 
 
-async def _build(settings: Settings, reader: ItemReader, maker: PointMaker, live: Live, *, replace: bool, bundled: bool) -> Outcome:
+async def build(settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, options: Options) -> Outcome:
     store = open_store(settings)
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             bar = progress.add_task("ingest", total=reader.total)
-            source = demo.source() if bundled else reader.report.source
+            source = demo.source() if options.demo_films else reader.report.source
 
             def advance(stage: str, count: int) -> None:
                 progress.update(bar, completed=reader.done, description=stage)
 
-            api = LiveWrites(settings, store, live)
-            outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(_not_empty(reader))
+            api = LiveApiWrites(settings, store, connection)
+            outcome = await Build(store, maker, settings.catalogue, source, api, options.replace, advance).run(not_empty(reader))
             progress.update(bar, completed=reader.total)
         await store.prune(settings.index.keep_versions)
     finally:
@@ -173,35 +163,24 @@ async def _build(settings: Settings, reader: ItemReader, maker: PointMaker, live
     return outcome
 
 
-def _given(settings: Settings, path: Path | None, bundled: bool) -> dict[str, str] | None:
+def load_descriptions(settings: Settings, options: Options) -> dict[str, str] | None:
     """The descriptions of a file, or those that the bundled films bring along."""
+    path = options.descriptions
     if path is None:
-        return demo.descriptions() if bundled else None
+        return demo.descriptions() if options.demo_films else None
     if settings.index.recipe == "raw":
         raise SettingsError(f"--descriptions {path}: the recipe raw embeds none; add --recipe both, or --recipe enhanced")
     return read_descriptions(path)
 
 
-def _not_empty(reader: ItemReader) -> Iterator[Item]:
+def not_empty(reader: ItemReader) -> Iterator[Item]:
     yield from reader
     if not reader.report.items:
         first = f", the first because: {reader.report.rejects[0].reason}" if reader.report.rejects else ""
         raise SourceError(f"{reader.report.source}: no usable item in {reader.report.rows} rows{first}")
 
 
-def _reader(source: str | None, demo_films: bool, kind: str | None, pairs: list[str], options: ReadOptions) -> ItemReader:
-    if (source is None) != demo_films:
-        raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
-    mapping = {}
-    for pair in pairs:
-        field, sign, column = pair.partition("=")
-        if not sign or not field or not column:
-            raise SourceError(f"--map {pair!r}: write it as FIELD=COLUMN, for example overview=Plot")
-        mapping[field] = column
-    return read_items(str(demo.FILMS) if source is None else source, mapping=mapping, kind=kind, options=options)
-
-
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -213,7 +192,7 @@ def _progress() -> Progress:
     )
 
 
-def _report(reader: ItemReader, outcome: Outcome, seconds: float, folder: Path, *, as_json: bool) -> None:
+def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: Options) -> None:
     report, manifest = reader.report, outcome.manifest
     rows: dict[str, Any] = {
         "rows read": report.rows,
@@ -228,8 +207,8 @@ def _report(reader: ItemReader, outcome: Outcome, seconds: float, folder: Path, 
         "version": manifest.version,
         "recipe": manifest.recipe,
     }
-    where = write_rejects(report, folder) if report.rejects else None
-    if as_json:
+    where = write_rejects(report, options.rejects) if report.rejects else None
+    if options.json:
         import orjson
 
         sys.stdout.buffer.write(
@@ -240,14 +219,13 @@ def _report(reader: ItemReader, outcome: Outcome, seconds: float, folder: Path, 
         table.add_row(name, escape(str(value)))
     console.print(table)
     for warning in report.warnings:
-        console.print(f"[yellow]warning[/]: {escape(warning)}", highlight=False, soft_wrap=True)
+        command.echo(f"[yellow]warning[/]: {escape(warning)}")
     if where is not None:
-        console.print(f"rejected rows, with line and reason: {escape(str(where))}", highlight=False, soft_wrap=True)
+        command.echo(f"rejected rows, with line and reason: {escape(str(where))}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.command(epilog=EXAMPLES)(main)
+app = command.job_app(Options, main, epilog=EXAMPLES, interrupted="the old index goes on serving; run the same command again to complete")
 
 if __name__ == "__main__":
     app()

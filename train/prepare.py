@@ -5,14 +5,14 @@
     python -m train.prepare shared/data/eval --out work/prepared     # a BEIR folder: its own split column wins
     python -m train.prepare --smoke --out work/prepared              # the bundled films, a few seconds
 
-Writes `items.jsonl` (`matinee.evaluation.splits`), `statistics.json` and `manifest.json`. The same input, seed and settings give
-the same bytes, in
-whatever order the rows stand; what is finished is not made again. A sequel never lies on the other side of its original: items are split
-by franchise, unless a column `split` (train, dev, test) says otherwise.
+Writes `items.jsonl` (`matinee.evaluation.splits`), `statistics.json` and `manifest.json`. The same input, seed and settings give the same
+bytes, in whatever order the rows stand. A finished folder is not made again. A sequel never lies on the other side of its original: items
+are split by franchise, unless a column `split` (train, dev, test) says otherwise.
 """
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,81 +24,84 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.files import sha256, write_atomically
 from matinee.items import Item
-from train.jobs import runs
+from train.jobs import command, manifests
 
 
-def main(
-    source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None,
-    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared"),
-    kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None,
-    map: Annotated[list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="which column holds a field; repeatable")] = None,
-    test: Annotated[float, typer.Option(min=0, max=0.5, help="part of the items that is held out")] = 0.1,
-    dev: Annotated[float, typer.Option(min=0, max=0.5, help="part that chooses between models, out of the rest")] = 0.05,
-    seed: Annotated[int, typer.Option(help="of the split")] = 0,
-    smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
+    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared")
+    kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None
+    map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field; repeatable")] = field(
+        default_factory=list
+    )
+    test: Annotated[float, typer.Option(min=0, max=0.5, help="part of the items that is held out")] = 0.1
+    dev: Annotated[float, typer.Option(min=0, max=0.5, help="part that chooses between models, out of the rest")] = 0.05
+    seed: Annotated[int, typer.Option(help="of the split")] = 0
+    smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films")] = False
+
+    def __post_init__(self) -> None:
+        if (self.source is None) != self.smoke:
+            raise SourceError("name one catalogue, or use --smoke for the bundled films")
+
+
+def main(options: Options) -> None:
     """Turn a catalogue into clean items with a split."""
-    if (source is None) != smoke:
-        raise SourceError("name one catalogue, or use --smoke for the bundled films")
-    origin = str(demo.FILMS) if source is None else source
-    settings = {"kind": kind, "map": sorted(map or []), "test": test, "dev": dev, "seed": seed}
-    inputs = _inputs(origin)
-    if runs.finished(out, "prepare", settings, inputs):
-        runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
+    out, source = options.out, str(demo.FILMS) if options.source is None else options.source
+    settings = {name: getattr(options, name) for name in ("kind", "test", "dev", "seed")} | {"map": sorted(options.map)}
+    inputs = input_hashes(source)
+    if manifests.is_complete(out, "prepare", settings, inputs):
+        command.echo(f"{out} is complete already: nothing to do")
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / runs.MANIFEST).unlink(missing_ok=True)
-    if (Path(origin) / "corpus.jsonl").is_file():
-        entries, report = read_corpus(Path(origin)), None
+    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    if (Path(source) / "corpus.jsonl").is_file():
+        entries, report = read_corpus(Path(source)), None
     else:
-        entries, report = _from_catalogue(origin, kind, map or [], seed=seed, test=test, dev=dev)
+        entries, report = load(source, options)
         write_rejects(report, out)
     if not entries:
-        raise SourceError(f"{origin}: no usable item")
+        raise SourceError(f"{source}: no usable item")
     write_corpus(sorted(entries, key=lambda entry: entry.id), out / "items.jsonl")
-    statistics = _statistics(entries, report)
-    write_atomically(out / "statistics.json", json.dumps(statistics, indent=1, ensure_ascii=False))
-    runs.write_manifest(out, "prepare", settings, inputs, statistics=statistics)
-    runs.console.print_json(json.dumps(statistics, ensure_ascii=False))
+    summary = statistics(entries, report)
+    write_atomically(out / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    manifests.write(out, "prepare", settings, inputs, statistics=summary)
+    command.console.print_json(json.dumps(summary, ensure_ascii=False))
 
 
-def _inputs(origin: str) -> dict[str, str]:
-    if origin.startswith("hub:"):
-        return {origin: "fetched"}
-    path = Path(origin) / "corpus.jsonl" if Path(origin).is_dir() else Path(origin)
+def input_hashes(source: str) -> dict[str, str]:
+    if source.startswith("hub:"):
+        return {source: "fetched"}
+    path = Path(source) / "corpus.jsonl" if Path(source).is_dir() else Path(source)
     if not path.is_file():
-        raise SourceError(f"{origin} is neither a catalogue file nor a folder with corpus.jsonl")
+        raise SourceError(f"{source} is neither a catalogue file nor a folder with corpus.jsonl")
     return {path.name: sha256(path)}
 
 
-def _from_catalogue(origin: str, kind: str | None, pairs: list[str], *, seed: int, test: float, dev: float) -> tuple[list[Entry], Report]:
-    mapping = {}
-    for pair in pairs:
-        field, sign, column = pair.partition("=")
-        if not (field and sign and column):
-            raise SourceError(f"--map {pair!r}: write it as FIELD=COLUMN, for example overview=Plot")
-        mapping[field] = column
-    reader = read_items(origin, mapping=mapping, kind=kind, options=ReadOptions())
-    items = list(reader)
-    entries = [_entry(item) for item in items]
-    given = [entry.split in SPLITS for entry in entries]
-    if any(given) and not all(given):
-        row = given.index(False)
-        raise SourceError(f"{origin}: item {entries[row].id} has the split {entries[row].split!r}, others have one of {', '.join(SPLITS)}")
+def load(source: str, options: Options) -> tuple[list[Entry], Report]:
+    """The items of a catalogue with their split."""
+    reader = read_items(source, mapping=command.column_map(options.map), kind=options.kind, options=ReadOptions())
+    entries = [to_entry(item) for item in reader]
+    has_split = [entry.split in SPLITS for entry in entries]
+    if any(has_split) and not all(has_split):
+        row = has_split.index(False)
+        raise SourceError(f"{source}: item {entries[row].id} has the split {entries[row].split!r}, others have one of {', '.join(SPLITS)}")
     # By id, so that the order of the rows decides nothing.
     entries.sort(key=lambda entry: entry.id)
-    return (entries if any(given) else assign_splits(entries, seed=seed, test=test, dev=dev)), reader.report
+    if not any(has_split):
+        entries = assign_splits(entries, seed=options.seed, test=options.test, dev=options.dev)
+    return entries, reader.report
 
 
-def _entry(item: Item) -> Entry:
+def to_entry(item: Item) -> Entry:
     """A column `split`, or `franchise`, comes as an extra fact; neither belongs into a text."""
-    given = {name: str(item.extra[name]).strip().casefold() for name in ("split", "franchise") if item.extra.get(name)}
-    rest = {name: value for name, value in item.extra.items() if name not in given}
-    split: Any = given.get("split", "unknown")
-    return Entry(item.id or item.uid(""), item.model_copy(update={"extra": rest}), split, given.get("franchise") or franchise(item.title))
+    columns = {name: str(item.extra[name]).strip().casefold() for name in ("split", "franchise") if item.extra.get(name)}
+    rest = {name: value for name, value in item.extra.items() if name not in columns}
+    split: Any = columns.get("split", "unknown")
+    return Entry(item.id or item.uid(""), item.model_copy(update={"extra": rest}), split, columns.get("franchise") or franchise(item.title))
 
 
-def _statistics(entries: list[Entry], report: Report | None) -> dict[str, Any]:
+def statistics(entries: list[Entry], report: Report | None) -> dict[str, Any]:
     groups: dict[str, set[str]] = {}
     for entry in entries:
         groups.setdefault(entry.franchise, set()).add(entry.split)
@@ -115,7 +118,7 @@ def _statistics(entries: list[Entry], report: Report | None) -> dict[str, Any]:
     } | ({} if report is None else {"duplicates": report.duplicates, "rejected": len(report.rejects), "warnings": report.warnings})
 
 
-app = runs.job_app(main)
+app = command.job_app(Options, main)
 
 if __name__ == "__main__":
     app()

@@ -11,6 +11,7 @@ and stands in `key.json` alone. `sheets` again with more raters adds their sheet
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,26 +23,42 @@ from matinee.evaluation.splits import read_corpus
 from matinee.files import sha256, write_atomically
 from train.human import rating_sheets, ratings_report
 from train.human.rating_sheets import KEY, Draw, Form, Key, Model, form_of
-from train.jobs import runs
+from train.jobs import command, manifests
 
 
-def make(
-    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")],
-    base: Annotated[Path, typer.Option(help="descriptions by the base model: JSONL of id and description")],
-    tuned: Annotated[Path, typer.Option(help="descriptions by the fine-tuned model")],
-    rater: Annotated[list[str], typer.Option(help="a rater's name; repeatable")],
-    out: Annotated[Path, typer.Option(help="folder of the sheets and their key")] = Path("work/ratings"),
-    items: Annotated[int, typer.Option(min=1, help="how many are drawn")] = 20,
-    split: Annotated[str, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test",
-    seed: Annotated[int, typer.Option(help="of the draw, of each rater's order, and of which one is A")] = 0,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions:
+    prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
+    base: Annotated[Path, typer.Option(help="descriptions by the base model: JSONL of id and description")]
+    tuned: Annotated[Path, typer.Option(help="descriptions by the fine-tuned model")]
+    rater: Annotated[list[str], typer.Option(help="a rater's name; repeatable")]
+    out: Annotated[Path, typer.Option(help="folder of the sheets and their key")] = Path("work/ratings")
+    items: Annotated[int, typer.Option(min=1, help="how many are drawn")] = 20
+    split: Annotated[str, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test"
+    seed: Annotated[int, typer.Option(help="of the draw, of each rater's order, and of which one is A")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`")] = Path("work/ratings")
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 8010
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`, filled in")] = Path("work/ratings")
+    finished_only: Annotated[bool, typer.Option("--finished-only", help="leave out raters who are not done yet")] = False
+
+
+def make_sheets(options: SheetOptions) -> None:
     """Draw items and write a blinded sheet for each rater."""
-    draw = Draw(split=split, seed=seed, items=items)
-    form = form_of(split)
-    inputs = {f"prepared/{name}": digest for name, digest in runs.read_manifest(prepared, "prepare")["outputs"].items()}
-    texts: dict[Model, dict[str, str]] = {"base": _descriptions(base), "tuned": _descriptions(tuned)}
+    base, tuned, out, seed = options.base, options.tuned, options.out, options.seed
+    draw = Draw(split=options.split, seed=seed, items=options.items)
+    form = form_of(options.split)
+    inputs = {f"prepared/{name}": digest for name, digest in manifests.read(options.prepared, "prepare")["outputs"].items()}
+    texts: dict[Model, dict[str, str]] = {"base": read_descriptions(base), "tuned": read_descriptions(tuned)}
     inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
-    entries = rating_sheets.drawn(read_corpus(prepared), draw, [*texts.values()])
+    entries = rating_sheets.drawn(read_corpus(options.prepared), draw, [*texts.values()])
     known: dict[str, dict[str, Model]] = {}
     if (out / KEY).exists():
         key = rating_sheets.read_key(out)
@@ -49,40 +66,37 @@ def make(
             raise SettingsError(f"{out} holds the sheets of another draw or of other descriptions ({key.draw}): give another --out")
         known = key.raters
     (out / "sheets").mkdir(parents=True, exist_ok=True)
-    rows = {name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(rater)}
+    rows = {
+        name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(options.rater)
+    }
     # First the key: a sheet without one could never be read.
     key = Key(draw=draw, inputs=inputs, raters=known | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))
-    _write_new(out, form, rows)
-    runs.console.print(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files", highlight=False, soft_wrap=True)
+    write_new_sheets(out, form, rows)
+    command.echo(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files")
 
 
-def _write_new(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.Row], dict[str, Model]]]) -> None:
+def write_new_sheets(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.Row], dict[str, Model]]]) -> None:
     for name, (empty, _) in rows.items():
         path = rating_sheets.sheet_path(out, name)
         # What somebody has filled in is never written over.
         if path.exists():
-            runs.console.print(f"{path} is there already: left as it is", highlight=False, soft_wrap=True)
+            command.echo(f"{path} is there already: left as it is")
         else:
             rating_sheets.write_sheet(path, form, empty)
-            runs.console.print(f"{path}: {len(empty)} items", highlight=False, soft_wrap=True)
+            command.echo(f"{path}: {len(empty)} items")
 
 
-def serve(
-    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`")] = Path("work/ratings"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 8010,
-) -> None:
+def serve(options: PageOptions) -> None:
     """Serve the page where raters answer, on this machine only; each answer is saved at once in the rater's sheet."""
     from train.human.rating_page import run
 
-    run(folder, port)
+    run(options.folder, options.port)
 
 
-def report(
-    folder: Annotated[Path, typer.Argument(help="the folder of `sheets`, filled in")] = Path("work/ratings"),
-    finished_only: Annotated[bool, typer.Option("--finished-only", help="leave out raters who are not done yet")] = False,
-) -> None:
+def report(options: ReportOptions) -> None:
     """Open the key and write FOLDER/report: JSON, Markdown, HTML and, of ratings, Figure 5."""
+    folder, finished_only = options.folder, options.finished_only
     form, answers, waiting = ratings_report.collect(folder, finished_only=finished_only)
     found = ratings_report.figures(form, answers) | {"left_out": waiting}
     out = folder / "report"
@@ -94,14 +108,14 @@ def report(
     write_atomically(out / "report.json", json.dumps(found, indent=1))
     write_atomically(out / "report.md", text)
     write_atomically(out / "report.html", ratings_report.html(found, figure))
-    inputs = runs.hashes([folder / KEY, *rating_sheets.sheet_paths(folder)], folder)
-    runs.write_manifest(out, "ratings", rating_sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
+    inputs = manifests.hashes([folder / KEY, *rating_sheets.sheet_paths(folder)], folder)
+    manifests.write(out, "ratings", rating_sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
     print(text)
     left = f"; not done yet, and left out: {', '.join(waiting)}" if waiting else ""
-    runs.console.print(f"report: {out / 'report.html'}{left}", highlight=False, soft_wrap=True)
+    command.echo(f"report: {out / 'report.html'}{left}")
 
 
-def _descriptions(path: Path) -> dict[str, str]:
+def read_descriptions(path: Path) -> dict[str, str]:
     found = {}
     for number, line in enumerate(_lines(path), 1):
         try:
@@ -122,9 +136,9 @@ def _lines(path: Path) -> Sequence[bytes]:
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", no_args_is_help=True)
-app.command("sheets", help=make.__doc__)(runs.explained(make))
-app.command("serve", help=serve.__doc__)(runs.explained(serve))
-app.command("report", help=report.__doc__)(runs.explained(report))
+command.add_command(app, "sheets", SheetOptions, make_sheets)
+command.add_command(app, "serve", PageOptions, serve)
+command.add_command(app, "report", ReportOptions, report)
 
 if __name__ == "__main__":
     app()

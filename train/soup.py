@@ -10,6 +10,7 @@ share in it. Trains nothing: `train.embedder` does, and `train.evaluate` says wh
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,62 +22,59 @@ from matinee.models import resolve, saved_model
 from matinee.models.convert import quiet
 from matinee.models.registry import ArtifactStore, Origin
 from matinee.settings.load import load_settings
-from train.embedder import metrics_of
-from train.embedding.contrastive import load_base
-from train.jobs import runs
+from train.embedding.contrastive import load_base, published_metrics
+from train.jobs import command, manifests
 
 
-def main(
-    members: Annotated[list[Path], typer.Argument(help="folders of train.embedder, all of one base model")],
-    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/soup"),
-    base_share: Annotated[
-        float, typer.Option(min=0, max=0.99, help="part of the base model in the mean; the members share the rest")
-    ] = 0.25,
-) -> None:
-    """Average, and publish."""
-    settings = load_settings()
-    made = [runs.read_manifest(member, "embedder") for member in members]
-    first = made[0]["settings"]
-    other = next(
-        (member for member, manifest in zip(members, made, strict=True) if manifest["settings"]["base_digest"] != first["base_digest"]),
-        None,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    members: Annotated[list[Path], typer.Argument(help="folders of train.embedder, all of one base model")]
+    out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/soup")
+    base_share: Annotated[float, typer.Option(min=0, max=0.99, help="part of the base model in the mean; the members share the rest")] = (
+        0.25
     )
-    if other is not None:
-        raise ModelError(f"{other} was not tuned from the base of {members[0]} ({first['base']}): only runs of one base can be averaged")
-    digests = [manifest["digest"] for manifest in made]
-    options = {"base": first["base"], "base_digest": first["base_digest"], "base_share": base_share, "members": digests}
+
+
+def main(options: Options) -> None:
+    """Average, and publish."""
+    members, out = options.members, options.out
+    settings = load_settings()
+    runs = [manifests.read(member, "embedder") for member in members]
+    first, digests = runs[0]["settings"], [run["digest"] for run in runs]
+    for member, run in zip(members, runs, strict=True):
+        if run["settings"]["base_digest"] != first["base_digest"]:
+            raise ModelError(
+                f"{member} was not tuned from the base of {members[0]} ({first['base']}): only runs of one base can be averaged"
+            )
+    recorded = {"base": first["base"], "base_digest": first["base_digest"], "base_share": options.base_share, "members": digests}
     # By member: each may have learnt from triplets of its own.
-    data = {f"{manifest['digest'][:12]}/{name}": digest for manifest in made for name, digest in manifest["inputs"].items()}
-    if runs.finished(out, "soup", options, data):
-        runs.console.print(f"{out} is complete already: nothing to do", highlight=False, soft_wrap=True)
+    inputs = {f"{run['digest'][:12]}/{name}": digest for run in runs for name, digest in run["inputs"].items()}
+    if manifests.is_complete(out, "soup", recorded, inputs):
+        command.echo(f"{out} is complete already: nothing to do")
         return
-    revision = made[0].get("base_revision")
+    revision = runs[0].get("base_revision")
     base = resolve.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
     if saved_model.digest(base) != first["base_digest"]:
         raise ModelError(f"{first['base']} is not the model any more that {members[0]} was tuned from (sha256 {first['base_digest'][:12]})")
-    (out / runs.MANIFEST).unlink(missing_ok=True)
+    (out / manifests.MANIFEST).unlink(missing_ok=True)
     with quiet():
-        averaged(base, [member / "model" for member in members], base_share).save(
+        averaged(base, [member / "model" for member in members], options.base_share).save(
             str(out / "model"), create_model_card=False, safe_serialization=True
         )
     # Of the members, by name: the mean itself is measured by train.evaluate.
-    metrics = {f"{member['digest'][:12]}/{name}": value for member in made for name, value in metrics_of(member["report"]["best"]).items()}
+    metrics = {f"{run['digest'][:12]}/{name}": value for run in runs for name, value in published_metrics(run["report"]["best"]).items()}
     origin = Origin(
         base=first["base"],
         base_revision=revision,
         base_digest=first["base_digest"],
-        data=data,
-        settings=options,
-        git_commit=runs.git_commit(),
+        data=inputs,
+        settings=recorded,
+        git_commit=manifests.git_commit(),
         metrics=metrics,
     )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
-    runs.write_manifest(out, "soup", options, data, digest=manifest.digest)
-    runs.console.print(
-        f"model {manifest.digest} in {settings.artifacts_uri}; next: [bold]train.evaluate ... --after {out / 'model'}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    manifests.write(out, "soup", recorded, inputs, digest=manifest.digest)
+    command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: [bold]train.evaluate ... --after {out / 'model'}[/]")
 
 
 def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
@@ -85,18 +83,18 @@ def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
     parts = [(base, base_share), *((member, (1 - base_share) / len(members)) for member in members)]
     mean = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
     for folder, share in parts:
-        given = load_base(folder, "cpu").state_dict()
-        odd = next((name for name, tensor in mean.items() if name not in given or given[name].shape != tensor.shape), None)
-        if odd is not None or len(given) != len(mean):
+        weights = load_base(folder, "cpu").state_dict()
+        odd = next((name for name, tensor in mean.items() if name not in weights or weights[name].shape != tensor.shape), None)
+        if odd is not None or len(weights) != len(mean):
             raise ModelError(f"{folder} does not have the weights of {members[0]} ({odd or 'it has more'}): they are not one architecture")
         for name, tensor in mean.items():
             # Positions and the like are the same everywhere, and whole numbers.
-            tensor.copy_(tensor + share * given[name] if tensor.is_floating_point() else given[name])
+            tensor.copy_(tensor + share * weights[name] if tensor.is_floating_point() else weights[name])
     model.load_state_dict(mean)
     return model
 
 
-app = runs.job_app(main)
+app = command.job_app(Options, main)
 
 if __name__ == "__main__":
     app()

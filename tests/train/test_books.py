@@ -21,7 +21,7 @@ from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
-from train.jobs.runs import ADAPTER
+from train.jobs.manifests import ADAPTER
 
 ROOT = Path(__file__).parents[2]
 BOOKS = ROOT / "examples" / "books" / "books.jsonl"

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 from train import embedder
-from train.embedding import fitting
-from train.embedding.contrastive import Recipe, arguments, data_sets, finalise, load_base, loss_for, trainable
+from train.embedding import worker
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, loss_for, trainable
 from train.embedding.dev_set import dev_set
-from train.embedding.fitting import FiniteTrainer
-from train.jobs import runs
+from train.embedding.worker import FiniteTrainer
+from train.jobs import manifests
+from train.jobs.command import Hardware
 
 SMOKE = ("--smoke", "--fp32")
 PROMPTS = {"query": "quiet ", "document": "king "}
@@ -92,14 +94,14 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
 
 
-def fit(base: Path, recipe: Recipe, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
+def fit(base: Path, config: ContrastiveConfig, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
     """The job's own parts without Ray; returns the trained model."""
-    model = trainable(base, recipe, "cpu")
+    model = trainable(base, config, "cpu")
     trainer = FiniteTrainer(
         model=model,
-        args=arguments(recipe, model, out, gpu=False, log_steps=1),
-        train_dataset=data_sets(pairs, recipe),
-        loss=loss_for(model, recipe, base, 1),
+        args=arguments(config, model, out, gpu=False, log_steps=1),
+        train_dataset=data_sets(pairs, config),
+        loss=loss_for(model, config, base, 1),
         callbacks=[StopAt(stop)] if stop else [],
     )
     with quiet():
@@ -112,24 +114,24 @@ def encode(folder: Path, texts: list[str]) -> Any:
     return Embedder.load(EmbedderSettings(model=str(folder), precision="fp32", threads=1), folder.parent / "models").encode(texts)
 
 
-RECIPES = {
-    "modernbert mnr": ("modernbert", Recipe()),
-    "modernbert guided": ("modernbert", Recipe(loss="guided")),
-    "modernbert matryoshka lora": ("modernbert", Recipe(matryoshka=(16,), lora=4)),
-    "roberta cached lora": ("roberta", Recipe(loss="cached", lora=4)),
-    "roberta triplet": ("roberta", Recipe(loss="triplet", negatives=True)),
-    "roberta cached negatives": ("roberta", Recipe(loss="cached", negatives=True)),
+CONFIGS = {
+    "modernbert mnr": ("modernbert", ContrastiveConfig()),
+    "modernbert guided": ("modernbert", ContrastiveConfig(loss="guided")),
+    "modernbert matryoshka lora": ("modernbert", ContrastiveConfig(matryoshka=[16], lora=4)),
+    "roberta cached lora": ("roberta", ContrastiveConfig(loss="cached", lora=4)),
+    "roberta triplet": ("roberta", ContrastiveConfig(loss="triplet", negatives=True)),
+    "roberta cached negatives": ("roberta", ContrastiveConfig(loss="cached", negatives=True)),
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, name: str) -> None:
-    kind, recipe = RECIPES[name]
-    recipe = Recipe.of(recipe.as_dict() | {"epochs": 1, "batch": 8, "lr": 3e-2 if recipe.lora else 1e-3, "max_tokens": 48})
+    kind, config = CONFIGS[name]
+    config = replace(config, epochs=1, batch=8, lr=3e-2 if config.lora else 1e-3, max_tokens=48)
     base = tiny(kind)
-    trained = fit(base, recipe, pairs_folder, tmp_path / "run")
+    trained = fit(base, config, pairs_folder, tmp_path / "run")
     trained.save(str(tmp_path / "best"), create_model_card=False)
-    finalise(tmp_path / "best", base, recipe, tmp_path / "final")
+    finalise(tmp_path / "best", base, config, tmp_path / "final")
     saved_model.check_folder(tmp_path / "final")
     assert not list((tmp_path / "final").rglob("*.bin"))
     pooling = json.loads((tmp_path / "final" / "1_Pooling" / "config.json").read_text())
@@ -147,11 +149,11 @@ def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_fol
 
 @pytest.mark.parametrize("lora", [0, 4])
 def test_going_on_ends_in_the_same_weights(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, lora: int) -> None:
-    recipe = Recipe(epochs=2, batch=8, lr=1e-3, lora=lora, max_tokens=48, save_steps=1000)
+    config = ContrastiveConfig(epochs=2, batch=8, lr=1e-3, lora=lora, max_tokens=48, save_steps=1000)
     base = tiny("modernbert")
-    whole = fit(base, recipe, pairs_folder, tmp_path / "whole")
-    fit(base, recipe, pairs_folder, tmp_path / "cut", stop=5)
-    resumed = fit(base, recipe, pairs_folder, tmp_path / "again", resume=tmp_path / "cut" / "checkpoint-5")
+    whole = fit(base, config, pairs_folder, tmp_path / "whole")
+    fit(base, config, pairs_folder, tmp_path / "cut", stop=5)
+    resumed = fit(base, config, pairs_folder, tmp_path / "again", resume=tmp_path / "cut" / "checkpoint-5")
     texts = ["a soldier in the war", "two brothers"]
     vectors = [model.encode(texts, normalize_embeddings=True, show_progress_bar=False) for model in (whole, resumed)]
     assert np.allclose(*vectors, atol=1e-5)
@@ -172,12 +174,15 @@ def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folde
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
-    [(Recipe(loss="triplet"), "needs --negatives"), (Recipe(loss="guided", matryoshka=(16,)), "leave --matryoshka out")],
+    ("config", "message"),
+    [
+        (ContrastiveConfig(loss="triplet"), "needs --negatives"),
+        (ContrastiveConfig(loss="guided", matryoshka=[16]), "leave --matryoshka out"),
+    ],
 )
-def test_recipes_that_contradict_themselves_are_refused(recipe: Recipe, message: str) -> None:
+def test_configs_that_contradict_themselves_are_refused(config: ContrastiveConfig, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        recipe.check()
+        config.check()
 
 
 def test_a_base_in_bf16_is_trained_in_fp32(tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -187,17 +192,19 @@ def test_a_base_in_bf16_is_trained_in_fp32(tiny: Callable[[str], Path], tmp_path
     save_file({name: weight.bfloat16() for name, weight in told.items()}, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
-    assert {weight.dtype for weight in trainable(folder, Recipe(lora=4), "cpu").parameters()} == {torch.float32}
+    assert {weight.dtype for weight in trainable(folder, ContrastiveConfig(lora=4), "cpu").parameters()} == {torch.float32}
 
 
 def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill between its last checkpoint and its end must not add an epoch."""
     state = {"waited": 2, "epochs": [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}], "best": {"epoch": 1}, "base": {}}
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(fitting, "ranks", lambda: (0, 1))
-    monkeypatch.setattr(fitting, "restore", lambda *_: (state, tmp_path / "resumed"))
-    monkeypatch.setattr(fitting.ray_train, "report", told.append)
-    fitting.fit({"recipe": Recipe(epochs=5, patience=2).as_dict(), "threads": 0, "gpu": False, "work": str(tmp_path)})
+    monkeypatch.setattr(worker, "ranks", lambda: (0, 1))
+    monkeypatch.setattr(worker, "restore", lambda *_: (state, tmp_path / "resumed"))
+    monkeypatch.setattr(worker.ray_train, "report", told.append)
+    config = ContrastiveConfig(epochs=5, patience=2)
+    folders = dict.fromkeys(("out", "base", "triplets", "prepared"), tmp_path)
+    worker.fit(EmbedderPlan(settings={}, inputs={}, gpu=False, threads=0, config=config, sets=None, template="plain", pool=10, **folders))
     assert told == [{"step": 8, **state}]
 
 
@@ -235,7 +242,7 @@ def test_a_worker_with_a_full_disk_and_a_killed_one_are_replaced(
     starts = [row for row in rows() if "from_step" in row]
     assert len(starts) == 3
     assert len({row["pid"] for row in starts}) == 3
-    report = runs.read_manifest(out, "embedder")["report"]
+    report = manifests.read(out, "embedder")["report"]
     assert report["steps"] == starts[0]["of"]
     assert [row["epoch"] for row in report["epochs"]] == [1, 2]
     assert not (out / "checkpoints").exists()
@@ -268,7 +275,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert len(starts) == 4
     assert all(later["from_step"] >= 4 for later in starts[1:])
     assert len({row["of"] for row in starts}) == 1
-    manifest = runs.read_manifest(out, "embedder")
+    manifest = manifests.read(out, "embedder")
     assert manifest["report"]["steps"] == starts[0]["of"]
     assert [row["epoch"] for row in manifest["report"]["epochs"]] == [1, 2]
     assert not (out / "checkpoints").exists()
@@ -289,8 +296,15 @@ def test_other_dev_queries_make_another_run(
     settings = load_settings(flags={"embedder": {"model": str(tiny("roberta"))}})
 
     def inputs() -> dict[str, str]:
-        plan = embedder._plan(settings, Recipe(), pairs_folder, prepared, sets, tmp_path / "out", gpu=False, threads=1, pool=10)
-        return dict(plan["inputs"])
+        options = embedder.Options(
+            triplets=pairs_folder,
+            prepared=prepared,
+            sets=sets,
+            out=tmp_path / "out",
+            training=ContrastiveConfig(),
+            hardware=Hardware(gpu=False),
+        )
+        return embedder.load(options, settings).inputs
 
     before = inputs()
     queries = next(sets.glob("*/queries.jsonl"))
@@ -306,7 +320,7 @@ def test_two_workers_train_one_model_with_lora(
     args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--workers", 2, "--lora", 4)
     done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
     assert done.exit_code == 0, done.output
-    report = runs.read_manifest(out, "embedder")["report"]
+    report = manifests.read(out, "embedder")["report"]
     rows = sum(len(path.read_text().splitlines()) for path in pairs_folder.glob("*.jsonl"))
     assert 0 < report["steps"] < rows / 8 * 2
     base, tuned = load_file(tiny("modernbert") / "model.safetensors"), load_file(out / "model" / "model.safetensors")
@@ -322,7 +336,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
     assert done.exit_code == ModelError.exit_code
     assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
-    assert not (out / runs.MANIFEST).exists()
+    assert not (out / manifests.MANIFEST).exists()
     # Ray was not made to try it again.
     assert (out / "progress.jsonl").read_text().count("from_step") == 1
 

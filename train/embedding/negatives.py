@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from matinee.evaluation import scoring
-from train.embedding.pairs import Pair, Trainable
+from train.embedding.pairs import TextPair, Trainable
 
 Miner = Literal["none", "bm25", "encoder", "both"]
 Encode = Callable[[Sequence[str], Literal["query", "document"]], scoring.Matrix]
@@ -25,11 +25,11 @@ _CHUNK = 256
 
 def mine(
     items: Trainable,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TextPair],
     encode: Encode | None,
     *,
     miner: Miner,
-    known: Iterable[Pair] = (),
+    known: Iterable[TextPair] = (),
     count: int = 1,
     margin: float = 0.95,
     seed: int = 0,
@@ -70,7 +70,7 @@ def mine(
     return chosen
 
 
-def _may(items: Trainable, pair: Pair, column: int, positives: set[str]) -> bool:
+def _may(items: Trainable, pair: TextPair, column: int, positives: set[str]) -> bool:
     entry = items.entries[column]
     own = {items.entries[items.rows[id]].franchise for id in (pair.anchor_id, pair.positive_id) if id is not None}
     return entry.id not in positives and entry.id != pair.anchor_id and entry.franchise not in own

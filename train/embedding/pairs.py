@@ -30,7 +30,7 @@ COMMONEST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TextPair:
     """`anchor_id` is None where the anchor is a text of its own; `group` names the query, whose other positives are no negatives."""
 
     source: str
@@ -56,14 +56,14 @@ class Trainable:
         return self.texts[self.rows[id]]
 
 
-def from_sets(items: Trainable, folder: Path) -> dict[str, list[Pair]]:
+def from_sets(items: Trainable, folder: Path) -> dict[str, list[TextPair]]:
     """The training side of every set under `folder`, without the items that may not be trained on."""
     sets = [read_set(folder, name, "train") for name in set_names(folder, "train")]
     found = {queries.name: _from_set(items, queries) for queries in sets if queries.trainable}
     return {name: pairs for name, pairs in found.items() if pairs}
 
 
-def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
+def _from_set(items: Trainable, queries: QuerySet) -> list[TextPair]:
     pairs = []
     for query, relevant in queries.relevant.items():
         asked = queries.items.get(query) if queries.of_items else None
@@ -73,29 +73,29 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[Pair]:
             continue
         anchor = items.text(asked) if asked is not None else templates.query_text(queries.texts[query])
         pairs += [
-            Pair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), asked, id)
+            TextPair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), asked, id)
             for id in sorted(relevant)
             if id in items.rows and id != asked
         ]
     return pairs
 
 
-def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[Pair]]:
+def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[TextPair]]:
     """What a model says of an item -> the item: queries that nobody has to write (Bonifacio et al. 2022, "InPars")."""
     told = {id: templates.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
-    pairs = [Pair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in told.items()]
+    pairs = [TextPair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in told.items()]
     return {"description": pairs} if pairs else {}
 
 
-def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[Pair]]:
+def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[TextPair]]:
     """Pairs that need nothing but the catalogue's own columns."""
-    makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[Pair]]]
+    makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
     found = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in found.items() if pairs}
 
 
-def _sentences(items: Trainable, random: random.Random) -> Iterator[Pair]:
+def _sentences(items: Trainable, random: random.Random) -> Iterator[TextPair]:
     """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
     for entry in items.entries:
         sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
@@ -105,17 +105,17 @@ def _sentences(items: Trainable, random: random.Random) -> Iterator[Pair]:
         rest = entry.item.model_copy(update={"overview": entry.item.overview.replace(chosen, " ")})
         # Whole words: "It" stands in every second one.
         anchor = re.sub(rf"(?<!\w){re.escape(entry.item.title)}(?!\w)", entry.item.kind, chosen, flags=re.IGNORECASE)
-        yield Pair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
+        yield TextPair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
-def _titles(items: Trainable, random: random.Random) -> Iterator[Pair]:
+def _titles(items: Trainable, random: random.Random) -> Iterator[TextPair]:
     for entry in items.entries:
         title = entry.item.title
         words = [title, title.casefold(), f"{title} {entry.item.year}" if entry.item.year else title, f"something like {title}"]
-        yield Pair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
+        yield TextPair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
 
 
-def _genres(items: Trainable, random: random.Random) -> Iterator[Pair]:
+def _genres(items: Trainable, random: random.Random) -> Iterator[TextPair]:
     """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
     spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
     for entry in items.entries:
@@ -129,20 +129,20 @@ def _genres(items: Trainable, random: random.Random) -> Iterator[Pair]:
         about = " and ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
         form = random.choice(("{era} {genres} {kind} about {about}", "{genres} {kind} with {about}", "{about} {genres}"))
         text = templates.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
-        yield Pair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
+        yield TextPair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
 
-def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[Pair]:
+def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[TextPair]:
     carried = [sorted(_keywords(entry)) for entry in items.entries]
     spread = Counter(word for words in carried for word in words)
     most = max(3, COMMONEST * len(items.entries))
     for entry, words in zip(items.entries, carried, strict=True):
         for word in words:
             if spread[word] <= most:
-                yield Pair("keyword", f"keyword/{word}", templates.query_text(word), items.text(entry.id), None, entry.id)
+                yield TextPair("keyword", f"keyword/{word}", templates.query_text(word), items.text(entry.id), None, entry.id)
 
 
-def unasked(found: Mapping[str, list[Pair]], folder: Path) -> dict[str, list[Pair]]:
+def without_test_keywords(found: Mapping[str, list[TextPair]], folder: Path) -> dict[str, list[TextPair]]:
     """Without the keywords that are, word for word, a dev or test query of a set under `folder`: a set can be made of that column, and its
     query has training items among its answers too."""
     if "keyword" not in found:
@@ -157,7 +157,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
+def _related(items: Trainable, random: random.Random) -> Iterator[TextPair]:
     """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts)
     facets = [_facets(entry) for entry in items.entries]
@@ -170,7 +170,7 @@ def _related(items: Trainable, random: random.Random) -> Iterator[Pair]:
                 continue
             near = sorted(likeness, key=lambda column: (-likeness[column], column))[:3]
             this, other = items.entries[row], items.entries[random.choice(near)]
-            yield Pair("related", f"related/{this.id}", items.texts[row], items.text(other.id), this.id, other.id)
+            yield TextPair("related", f"related/{this.id}", items.texts[row], items.text(other.id), this.id, other.id)
 
 
 def _facets(entry: Entry) -> frozenset[str]:
@@ -191,7 +191,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]{4,}", text.casefold())
 
 
-def choose(found: Mapping[str, Sequence[Pair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[Pair]]:
+def choose(found: Mapping[str, Sequence[TextPair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[TextPair]]:
     """`count` pairs: each source gets its weight's share, and what a small one can't fill goes to the others. Groups take turns, so that
     a keyword on 300 items does not outvote one on 3."""
     left = {name: min(len(pairs), 10**9) for name, pairs in found.items() if weights.get(name, 1.0) > 0}
@@ -207,7 +207,7 @@ def choose(found: Mapping[str, Sequence[Pair]], count: int, weights: Mapping[str
     return {name: _take(found[name], share, seed) for name, share in shares.items() if share}
 
 
-def _take(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+def _take(pairs: Sequence[TextPair], count: int, seed: int) -> list[TextPair]:
     order = np.random.default_rng(seed).permutation(len(pairs))
     turns: dict[str, int] = defaultdict(int)
     ranked = []

@@ -11,7 +11,7 @@ from matinee.models import backends
 from matinee.models.backends import GenerationOptions
 from matinee.text import cleaning, fact_checks
 from train.generation import completions
-from train.instructions import Pair
+from train.generation.instruction_pairs import InstructionPair
 
 BATCH = 8
 
@@ -25,7 +25,9 @@ class LiveBackend(backends.TransformersBackend):
         self._model = model
 
 
-def measure(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int, precision: str) -> tuple[dict[str, float], list[str]]:
+def measure(
+    model: Any, tokenizer: Any, pairs: Sequence[InstructionPair], max_new_tokens: int, precision: str
+) -> tuple[dict[str, float], list[str]]:
     """BLEU (0 to 1), mean adherence, the share of texts without a violation; and the texts."""
     import sacrebleu
 
@@ -36,7 +38,7 @@ def measure(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: i
     return {"bleu": bleu, "adherence": sum(adherence) / len(pairs), "clean": sum(clean) / len(pairs)}, texts
 
 
-def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int, precision: str) -> list[str]:
+def write(model: Any, tokenizer: Any, pairs: Sequence[InstructionPair], max_new_tokens: int, precision: str) -> list[str]:
     """A text for each pair's item, in order."""
     training, settings = model.training, model.generation_config
     model.eval()
@@ -45,14 +47,14 @@ def write(model: Any, tokenizer: Any, pairs: Sequence[Pair], max_new_tokens: int
     try:
         backend = LiveBackend(model, tokenizer, precision)
         chat = bool(getattr(tokenizer, "chat_template", None))
-        writing = GenerationOptions(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
-        told = [completions.prompt(pair.item, tokenizer) for pair in pairs]
+        options = GenerationOptions(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
+        prompts = [completions.prompt(pair.item, tokenizer) for pair in pairs]
         # Of like length together: a batch is as slow as its longest row.
-        order = sorted(range(len(told)), key=lambda place: len(told[place]))
-        texts = [""] * len(told)
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        texts = [""] * len(prompts)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            for place, answer in zip(places, backend.generate([told[place] for place in places], writing), strict=True):
+            for place, answer in zip(places, backend.generate([prompts[place] for place in places], options), strict=True):
                 # Keywords and taglines may end without a full stop, and would pass for a sentence that was cut off.
                 texts[place] = cleaning.clean(answer.text) or cleaning.clean(f"{answer.text.strip()}.")
         return texts

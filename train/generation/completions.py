@@ -10,14 +10,14 @@ from typing import Any
 
 from matinee.items import Item
 from matinee.text import cleaning, templates
-from train.instructions import Pair
+from train.generation.instruction_pairs import InstructionPair
 
 IGNORED = -100
 """The label that takes no part in a loss."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenisedPair:
     """A pair as the trainer reads it."""
 
     input_ids: list[int]
@@ -35,29 +35,29 @@ def stop_token(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if turn is None else turn)
 
 
-def rows(pairs: Iterable[Pair], tokenizer: Any, max_tokens: int) -> tuple[list[Row], int]:
-    """The rows of all pairs that fit, and how many don't."""
-    found = [row(pair, tokenizer, max_tokens) for pair in pairs]
-    kept = [made for made in found if made is not None]
-    return kept, len(found) - len(kept)
+def tokenise_all(pairs: Iterable[InstructionPair], tokenizer: Any, max_tokens: int) -> tuple[list[TokenisedPair], int]:
+    """All pairs that fit, and how many don't."""
+    rows = [tokenise(pair, tokenizer, max_tokens) for pair in pairs]
+    kept = [row for row in rows if row is not None]
+    return kept, len(rows) - len(kept)
 
 
-def row(pair: Pair, tokenizer: Any, max_tokens: int) -> Row | None:
+def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int) -> TokenisedPair | None:
     words, sentences = pair.item.overview.split(), cleaning.whole_sentences(pair.text) or [pair.text]
     shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
         known = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
-        asked = list(tokenizer(prompt(known, tokenizer)).input_ids)
+        question = list(tokenizer(prompt(known, tokenizer)).input_ids)
         answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
-        if len(asked) + len(answer) <= max_tokens:
-            return Row([*asked, *answer], [IGNORED] * len(asked) + answer)
+        if len(question) + len(answer) <= max_tokens:
+            return TokenisedPair([*question, *answer], [IGNORED] * len(question) + answer)
     return None
 
 
-def _completion(pair: Pair, sentences: list[str], *, whole: bool, tokenizer: Any) -> list[int]:
-    told = pair.text if whole else " ".join(sentences)
-    text = templates.one_line(told) if _chats(tokenizer) else templates.training_completion(told)
+def _completion(pair: InstructionPair, sentences: list[str], *, whole: bool, tokenizer: Any) -> list[int]:
+    kept = pair.text if whole else " ".join(sentences)
+    text = templates.one_line(kept) if _chats(tokenizer) else templates.training_completion(kept)
     ids = list(tokenizer(text, add_special_tokens=False).input_ids)
     # A text that was cut, or of which a part is unknown, is no example of where to stop.
     return [*ids, stop_token(tokenizer)] if whole and pair.ends else ids

@@ -1,44 +1,31 @@
 """What one worker of `train.preference` does: direct preference optimisation of an adapter, by TRL's DPOTrainer.
 
 The reference is the adapter as it came, a frozen copy beside the one that is trained. Measured and resumed as in
-`train.generation.sft`; whether the
-result may be published is decided by `train.preference`.
+`train.generation.sft`. Does not decide whether the result may be published (`train.preference`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl import DPOConfig, DPOTrainer
+import trl
 
 from matinee.errors import ModelError
 from train.generation import completions, sft
+from train.generation.config import DpoConfig, DpoPlan
+from train.generation.instruction_pairs import InstructionPair
 from train.human.judgments import Judgment, read_judgments
-from train.instructions import Pair
 from train.jobs.checkpoints import FiniteLoss
 
 CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
 
 
-@dataclass(frozen=True)
-class Recipe(sft.Recipe):
-    """Everything that decides what a run computes. `beta`: how dear it is to leave the reference; `smoothing`: how often people err."""
-
-    epochs: float = 1
-    lr: float = 1e-5
-    warmup: float = 0.1
-    beta: float = 0.1
-    smoothing: float = 0.0
+def fit(plan: DpoPlan) -> None:
+    """The training loop of one worker."""
+    sft.train_adapter(plan, read_judgments(plan.examples), MarginReporter, trainer_for)
 
 
-def fit(config: dict[str, Any]) -> None:
-    """The training loop of one worker; `config` is `train.preference`'s plan."""
-    judgments = read_judgments(Path(config["judgments"]))
-    sft.train_adapter(config, Recipe(**config["recipe"]), judgments, Path(config["heldout"]), MarginReporter, trainer_for)
-
-
-class FiniteTrainer(FiniteLoss, DPOTrainer):  # type: ignore[misc]
+class FiniteTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]
     """TRL's trainer that stops at a loss which is not finite, and takes rows that are token ids already."""
 
     left_out = 0
@@ -51,7 +38,7 @@ class FiniteTrainer(FiniteLoss, DPOTrainer):  # type: ignore[misc]
 def trainer_for(
     model: Any,
     tokenizer: Any,
-    recipe: Recipe,
+    config: DpoConfig,
     judgments: Sequence[Judgment],
     output: Path,
     *,
@@ -61,17 +48,17 @@ def trainer_for(
 ) -> FiniteTrainer:
     from datasets import Dataset
 
-    judgments = judgments[: recipe.limit or None]
-    rows = [row for row in (as_ids(judgment, tokenizer, recipe.max_tokens) for judgment in judgments) if row]
+    judgments = judgments[: config.limit or None]
+    rows = [row for row in (as_ids(judgment, tokenizer, config.max_tokens) for judgment in judgments) if row]
     if not rows:
-        raise ModelError(f"none of {len(judgments)} judgments fits into {recipe.max_tokens} tokens: raise --max-tokens")
+        raise ModelError(f"none of {len(judgments)} judgments fits into {config.max_tokens} tokens: raise --max-tokens")
     trainer = FiniteTrainer(
         model=model,
-        args=DPOConfig(
-            **sft.arguments(recipe, output, workers=workers, gpu=gpu, rows=len(rows)),
-            beta=recipe.beta,
-            label_smoothing=recipe.smoothing,
-            loss_type=["robust" if recipe.smoothing else "sigmoid"],
+        args=trl.DPOConfig(
+            **sft.arguments(config, output, workers=workers, gpu=gpu, rows=len(rows)),
+            beta=config.beta,
+            label_smoothing=config.smoothing,
+            loss_type=["robust" if config.smoothing else "sigmoid"],
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -94,7 +81,10 @@ def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int) -> dict[str, lis
     words = judgment.item.overview.split()
     for share in CUTS:
         item = judgment.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])}) if share < 1 else judgment.item
-        both = [completions.row(Pair(judgment.id, item, text), tokenizer, max_tokens) for text in (judgment.chosen, judgment.rejected)]
+        both = [
+            completions.tokenise(InstructionPair(judgment.id, item, text), tokenizer, max_tokens)
+            for text in (judgment.chosen, judgment.rejected)
+        ]
         split = [_split(row) for row in both if row is not None]
         # A longer answer may have had its overview cut already: then both get the shorter one.
         if len(split) == 2 and split[0][0] == split[1][0]:
@@ -102,7 +92,7 @@ def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int) -> dict[str, lis
     return None
 
 
-def _split(row: completions.Row) -> tuple[list[int], list[int]]:
+def _split(row: completions.TokenisedPair) -> tuple[list[int], list[int]]:
     start = row.labels.count(completions.IGNORED)
     return row.input_ids[:start], row.input_ids[start:]
 
@@ -110,9 +100,9 @@ def _split(row: completions.Row) -> tuple[list[int], list[int]]:
 class MarginReporter(sft.BleuReporter):
     """How far the model tells the better descriptions from the worse ones, beside what `train.generation.sft` reports."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **given: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
         if logs and "rewards/margins" in logs:
             margin, accuracy = float(logs["rewards/margins"]), float(logs["rewards/accuracies"])
             self.progress |= {"margin": margin, "accuracy": accuracy}
             self.note({"at": state.global_step, "margin": margin, "accuracy": accuracy})
-        super().on_log(args, state, control, logs, **given)
+        super().on_log(args, state, control, logs, **more)

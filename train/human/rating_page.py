@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from matinee.errors import MatineeError, NotFoundError, SettingsError, SourceError
 from train.human.rating_sheets import BETWEEN_FACTS, SHOWN, Sheet, read_sheet, sheet_path, sheet_paths, write_sheet
-from train.jobs import runs
+from train.jobs import command
 
 PAGE = Path(__file__).with_name("rating_page.html")
 LOOPBACK = "127.0.0.1"
@@ -138,7 +138,7 @@ def run(folder: Path, port: int) -> None:
             with FileLock(folder / ".serving.lock", timeout=0):
                 # Whoever reads the line may come at once: from here on he waits for the page and is not refused.
                 listener.listen()
-                runs.console.print(f"rate at http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C stops)", highlight=False)
+                command.echo(f"rate at http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C stops)")
                 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
         except Timeout:
             raise SettingsError(f"another server has {folder}: stop it first") from None

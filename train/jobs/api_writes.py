@@ -1,4 +1,4 @@
-"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.ApiWrites`).
+"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.LiveApiWrites`).
 
 Does not write, and does not know what is built.
 """
@@ -18,7 +18,7 @@ _LOCKED_S = 60
 
 
 @dataclass(frozen=True)
-class Live:
+class Connection:
     """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
 
     server: Client | None
@@ -26,11 +26,11 @@ class Live:
     patience: Patience
 
 
-class LiveWrites:
+class LiveApiWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
-    def __init__(self, settings: Settings, store: IndexStore, live: Live) -> None:
-        self._settings, self._store, self._live = settings, store, live
+    def __init__(self, settings: Settings, store: IndexStore, connection: Connection) -> None:
+        self._settings, self._store, self._connection = settings, store, connection
         self._tries = 0
 
     async def read(self, since: int) -> list[ApiItem]:
@@ -46,7 +46,7 @@ class LiveWrites:
     async def _read(self, since: int) -> list[ApiItem]:
         server = self._holder()
         if server is not None:
-            return self._live.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
+            return self._connection.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
         current = await self._store.current()
         if current is None:
             return []
@@ -58,8 +58,8 @@ class LiveWrites:
 
     def _holder(self) -> Client | None:
         """The server that answers from this catalogue's index."""
-        if self._live.server is not None:
-            connect(self._live.server, self._settings, self._live.patience)
-            return self._live.server
-        server = Client.running(self._settings, key=self._live.key)
+        if self._connection.server is not None:
+            connect(self._connection.server, self._settings, self._connection.patience)
+            return self._connection.server
+        server = Client.running(self._settings, key=self._connection.key)
         return server if server is not None and server.serves(self._settings.catalogue) else None

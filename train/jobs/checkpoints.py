@@ -17,6 +17,7 @@ from ray import train as ray_train
 from transformers import TrainerCallback
 
 from matinee.files import write_atomically
+from train.jobs.launch import TrainingPlan
 
 PROGRESS = "progress.json"
 
@@ -84,9 +85,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     trainer: FiniteLoss
 
-    def __init__(self, config: dict[str, Any], progress: dict[str, Any], rank: int) -> None:
+    def __init__(self, plan: TrainingPlan, progress: dict[str, Any], rank: int) -> None:
         self.rank, self.progress = rank, progress
-        self.work, self._log, self._trouble = Path(config["work"]), Path(config["log"]), Path(config["trouble"])
+        self.work, self._log, self._trouble = plan.work, plan.log, plan.trouble
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.note({"from_step": state.global_step, "of": state.max_steps, "pid": os.getpid()})

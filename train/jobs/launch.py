@@ -1,38 +1,63 @@
 """The driver's side of a training job: run a worker's loop through Ray Train to its end, from the last checkpoint where there is one.
 
-A plan is plain values, since its workers may run on another machine that shares the job's folder. Does not know what is trained.
+Does not know what is trained.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from matinee.errors import ModelError
 from matinee.settings import local_ray
-from train.jobs import runs
+from train.jobs import command
 
 RETRIES = 3
 
-Plan = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What each worker gets. It may run on another machine that shares the job's folders, so all paths are absolute.
+
+    `settings` and `inputs` go into the manifest: with others, it is another run.
+    """
+
+    out: Path
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    gpu: bool
+    threads: int
+
+    @property
+    def work(self) -> Path:
+        return self.out / "work"
+
+    @property
+    def log(self) -> Path:
+        return self.out / "progress.jsonl"
+
+    @property
+    def trouble(self) -> Path:
+        """Why the workers stopped a run."""
+        return self.out / "trouble.txt"
+
+    @property
+    def storage(self) -> Path:
+        return self.out / "checkpoints"
 
 
-def folders(out: Path) -> dict[str, str]:
-    """The part of a plan that says where a job keeps its state."""
-    out.mkdir(parents=True, exist_ok=True)
-    root = out.absolute()
-    return {
-        "work": str(root / "work"),
-        "log": str(root / "progress.jsonl"),
-        "trouble": str(root / "trouble.txt"),
-        "storage": str(root / "checkpoints"),
-    }
+def run(worker: str, plan: TrainingPlan, job: str, workers: int) -> dict[str, Any]:
+    """Run `fit(plan)` of the module `worker` in each process. Raises `ModelError`.
 
-
-def run(fit: Callable[[Plan], None], plan: Plan, job: str, workers: int) -> dict[str, Any]:
-    """Returns the last report, with the folder of the last checkpoint in it. Raises `ModelError`."""
+    Returns the last report, with the folder of the last checkpoint in it. The module is imported there and not here: it imports Ray, which
+    reads its token when it is imported.
+    """
     local_ray.secure()
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -40,23 +65,26 @@ def run(fit: Callable[[Plan], None], plan: Plan, job: str, workers: int) -> dict
 
     if not ray.is_initialized():
         local_ray.start(ray.init, include_dashboard=False, logging_level="warning", log_to_driver=False)
-    digest = hashlib.sha256(json.dumps([plan["settings"], plan["inputs"]], sort_keys=True).encode()).hexdigest()
+    plan.out.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(json.dumps([plan.settings, plan.inputs], sort_keys=True).encode()).hexdigest()
+
+    def train_loop() -> None:
+        import_module(worker).fit(plan)
+
     trainer = TorchTrainer(
-        fit,
-        train_loop_config=plan,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=plan["gpu"], resources_per_worker=None if plan["gpu"] else {"CPU": 1}),
+        train_loop,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=plan.gpu, resources_per_worker=None if plan.gpu else {"CPU": 1}),
         run_config=RunConfig(
             name=f"{job}-{digest[:12]}",
-            storage_path=plan["storage"],
+            storage_path=str(plan.storage),
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     # A file, since Ray keeps only those reports that come with a checkpoint.
-    trouble = Path(plan["trouble"])
-    trouble.unlink(missing_ok=True)
+    plan.trouble.unlink(missing_ok=True)
     try:
-        with runs.followed(Path(plan["log"])):
+        with _shown(plan.log):
             result = trainer.fit()
     except TrainingFailedError as error:
         raise ModelError(
@@ -65,27 +93,43 @@ def run(fit: Callable[[Plan], None], plan: Plan, job: str, workers: int) -> dict
     finally:
         ray.shutdown()
     metrics: dict[str, Any] = result.metrics or {}
-    if trouble.is_file():
-        raise ModelError(f"training stopped: {trouble.read_text(encoding='utf-8')}")
+    if plan.trouble.is_file():
+        raise ModelError(f"training stopped: {plan.trouble.read_text(encoding='utf-8')}")
     if result.checkpoint is None:
         raise ModelError("training ended without a checkpoint: there was nothing to train on")
     return metrics | {"checkpoint": result.checkpoint.path}
 
 
-def clear(plan: Plan) -> None:
+def clear(plan: TrainingPlan) -> None:
     """Remove a job's state. Only when its result is published: until then the checkpoints are all there is."""
-    for folder in (plan["work"], plan["storage"]):
+    for folder in (plan.work, plan.storage):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def has_gpu() -> bool:
-    import torch
+@contextmanager
+def _shown(log: Path) -> Iterator[None]:
+    """Shows the rows that are added to a JSONL file, whoever writes them (a worker, perhaps on another machine)."""
+    stop = threading.Event()
 
-    return bool(torch.cuda.is_available())
+    def follow() -> None:
+        shown = log.stat().st_size if log.is_file() else 0
+        last = False
+        while not last:
+            last = stop.wait(1)
+            if not log.is_file():
+                continue
+            with log.open(encoding="utf-8") as file:
+                file.seek(shown)
+                # A row that is only half written is shown when it is whole.
+                text = file.read().rpartition("\n")[0]
+            shown += len(text.encode()) + bool(text)
+            for row in filter(None, text.split("\n")):
+                command.console.print(row, highlight=False, soft_wrap=True, markup=False)
 
-
-def bf16_pays(on_gpu: bool) -> bool:
-    """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower."""
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported()) if on_gpu else bool(torch.cpu._is_avx512_bf16_supported())
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

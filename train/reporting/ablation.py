@@ -33,7 +33,7 @@ BOTH = f"both, description at {WEIGHT:g}"
 
 
 @dataclass(frozen=True)
-class Written:
+class DescriptionSet:
     """One model's descriptions, by item; and what the model was told."""
 
     name: str
@@ -42,7 +42,7 @@ class Written:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def read(cls, given: str) -> "Written":
+    def read(cls, given: str) -> "DescriptionSet":
         """`NAME=FILE` or `FILE`, as `train.describe` writes it, or any JSONL of id and description."""
         name, sign, file = given.rpartition("=")
         path = Path(file)
@@ -54,7 +54,7 @@ class Written:
         return cls(name if sign else path.stem, "overview hidden" if told.get("hide_overview") else "all metadata", texts, sha256(path))
 
 
-class Index:
+class CorpusTexts:
     """Every text and vector of one corpus under one encoder, with the overviews or without; what arms are made of."""
 
     def __init__(self, corpus: Corpus, encoder: Encoder, facts: Facts, template: templates.Template) -> None:
@@ -64,12 +64,12 @@ class Index:
         self.words = [templates.raw_text(item, templates.SPARSE_TEMPLATE) for item in self.items]
         self.raw = encoder([templates.raw_text(item, template) for item in self.items])
 
-    def texts(self, written: Written, recipe: Recipe, template: templates.Template) -> list[str]:
+    def texts(self, written: DescriptionSet, recipe: Recipe, template: templates.Template) -> list[str]:
         """Raw where there is no description."""
         told = [written.texts.get(id) for id in self.corpus.ids]
         return [templates.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
 
-    def vectors(self, written: Written, recipe: Recipe) -> Matrix:
+    def vectors(self, written: DescriptionSet, recipe: Recipe) -> Matrix:
         """Of one text an item."""
         rows = [row for row, id in enumerate(self.corpus.ids) if id in written.texts]
         texts = self.texts(written, recipe, self.template)
@@ -114,7 +114,7 @@ class Arm:
 def table(
     corpus: Corpus,
     encoders: Mapping[str, Encoder],
-    written: Sequence[Written],
+    written: Sequence[DescriptionSet],
     asked: Sequence[QuerySet],
     template: templates.Template = templates.DENSE_TEMPLATE,
     search: SearchSettings | None = None,
@@ -126,14 +126,16 @@ def table(
     if not common:
         raise SourceError(f"no item of the corpus is described in all of {', '.join(one.name for one in written)}")
     # Of each model the same items: one that described more would be compared on others.
-    written = [Written(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}, one.digest) for one in written]
+    written = [
+        DescriptionSet(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}, one.digest) for one in written
+    ]
     pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
     if len(common) < len(corpus.ids):
         pools["all items"] = np.arange(len(corpus.ids))
     rows: list[Row] = []
     for facts in dict.fromkeys(one.facts for one in written):
         for name, encoder in encoders.items():
-            index = Index(corpus, encoder, facts, template)
+            index = CorpusTexts(corpus, encoder, facts, template)
             made = [one for one in written if one.facts == facts]
             for pool, columns in pools.items():
                 found = _judged(list(arms(index, made, search or SearchSettings(), columns)), corpus, asked, columns)
@@ -141,7 +143,7 @@ def table(
     return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
 
 
-def arms(index: Index, written: Sequence[Written], search: SearchSettings, columns: np.ndarray[Any, Any]) -> Iterator[Arm]:
+def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSettings, columns: np.ndarray[Any, Any]) -> Iterator[Arm]:
     """The raw arm of each way, then what each model's descriptions make of it; `columns`: the items that are ranked."""
     plain = index.bm25(index.words)
 

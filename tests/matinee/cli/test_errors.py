@@ -6,12 +6,12 @@ from typing import NoReturn
 
 import pytest
 import typer
+from train.jobs.runs import job_app
 from typer.testing import CliRunner
 
 from matinee.cli.errors import explain_errors
 from matinee.client.http import ServerError
 from matinee.errors import AmbiguousTitleError, SettingsError
-from train.jobs.runs import job_app
 
 MESSAGE = "no [bold]such[/x] thing as [/tmp/a b] or [red]"
 

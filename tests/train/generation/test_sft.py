@@ -14,16 +14,16 @@ from matinee.models.backends import GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings
 from train.generation import bleu, lora, sft
-from train.generation.sft import Recipe
-from train.instructions import Pair, read_pairs
+from train.generation.config import SftConfig
+from train.generation.instruction_pairs import InstructionPair, read_pairs
 
 TINY = {"batch": 2, "effective": 4, "max_steps": 3, "limit": 8, "rank": 4, "lr": 1e-2, "max_tokens": 512}
 
 
-def trained(base: Path, recipe: Recipe, pairs: list[Pair], out: Path, adapter: str | None = None) -> tuple[Any, Any]:
+def trained(base: Path, config: SftConfig, pairs: list[InstructionPair], out: Path, adapter: Path | None = None) -> tuple[Any, Any]:
     """The job's own parts without Ray."""
-    model, tokenizer = sft.prepared(base, recipe, "cpu", adapter)
-    trainer = sft.trainer_for(model, tokenizer, recipe, pairs, out, workers=1, gpu=False, callbacks=[])
+    model, tokenizer = sft.load(base, config, "cpu", adapter)
+    trainer = sft.trainer_for(model, tokenizer, config, pairs, out, workers=1, gpu=False, callbacks=[])
     trainer.train()
     assert trainer.trouble is None
     return trainer, tokenizer
@@ -32,9 +32,9 @@ def trained(base: Path, recipe: Recipe, pairs: list[Pair], out: Path, adapter: s
 @pytest.mark.parametrize("precision", lora.PRECISIONS)
 def test_each_precision_trains_an_adapter_that_serves(tiny_base: Path, pairs_of_films: Path, tmp_path: Path, precision: str) -> None:
     """Every layer of attention and projection learns, the base does not, and what was trained is what serving loads."""
-    recipe = Recipe(precision=precision, **TINY)
+    config = SftConfig(precision=precision, **TINY)
     pairs = read_pairs(pairs_of_films / "train.jsonl")
-    trainer, tokenizer = trained(tiny_base, recipe, pairs, tmp_path / "run")
+    trainer, tokenizer = trained(tiny_base, config, pairs, tmp_path / "run")
     moved = {name for name, weight in trainer.model.named_parameters() if "lora_B" in name and weight.abs().sum() > 0}
     assert {name.split(".lora_B")[0].rpartition(".")[2] for name in moved} == set(lora.TARGETS)
     assert len(moved) == 2 * len(lora.TARGETS)
@@ -53,8 +53,8 @@ def test_each_precision_trains_an_adapter_that_serves(tiny_base: Path, pairs_of_
 
 
 def test_the_sizes_that_see_learn_with_their_eyes_shut(tiny_that_sees: Path, pairs_of_films: Path, tmp_path: Path) -> None:
-    recipe = Recipe(precision="bf16", **TINY)
-    trainer, _ = trained(tiny_that_sees, recipe, read_pairs(pairs_of_films / "train.jsonl"), tmp_path / "run")
+    config = SftConfig(precision="bf16", **TINY)
+    trainer, _ = trained(tiny_that_sees, config, read_pairs(pairs_of_films / "train.jsonl"), tmp_path / "run")
     learnt = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     assert len(learnt) == 2 * 2 * len(lora.TARGETS)
     assert not any("vision" in name for name, _ in trainer.model.named_parameters())
@@ -68,31 +68,31 @@ def test_the_sizes_that_see_learn_with_their_eyes_shut(tiny_that_sees: Path, pai
 
 
 def test_going_on_ends_in_the_same_weights_and_an_adapter_can_be_taught_more(tiny_base: Path, pairs_of_films: Path, tmp_path: Path) -> None:
-    recipe = Recipe(precision="fp32", **TINY | {"save_steps": 1})
+    config = SftConfig(precision="fp32", **TINY | {"save_steps": 1})
     pairs = read_pairs(pairs_of_films / "train.jsonl")
-    trained(tiny_base, recipe, pairs, tmp_path / "whole")
-    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
-    again = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    trained(tiny_base, config, pairs, tmp_path / "whole")
+    model, tokenizer = sft.load(tiny_base, config, "cpu")
+    again = sft.trainer_for(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
     again.add_callback(_StopAt(2))
     again.train()
-    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
-    resumed = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    model, tokenizer = sft.load(tiny_base, config, "cpu")
+    resumed = sft.trainer_for(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
     resumed.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoint-2"))
     whole, parts = (load_file(tmp_path / name / "checkpoint-3" / "adapter_model.safetensors") for name in ("whole", "again"))
     assert whole.keys() == parts.keys()
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
     lora.export(tmp_path / "whole" / "checkpoint-3", tmp_path / "adapter", str(tiny_base))
-    more, _ = trained(tiny_base, recipe, pairs, tmp_path / "more", str(tmp_path / "adapter"))
+    more, _ = trained(tiny_base, config, pairs, tmp_path / "more", tmp_path / "adapter")
     taught = load_file(tmp_path / "more" / "checkpoint-3" / "adapter_model.safetensors")
     assert more.state.log_history[0]["loss"] < again.state.log_history[0]["loss"]
     assert any(not torch.equal(whole[name], taught[name]) for name in whole)
 
 
 def test_the_loss_of_a_cpu_is_that_of_trl(tiny_base: Path, pairs_of_films: Path, tmp_path: Path) -> None:
-    recipe = Recipe(precision="fp32", **TINY)
-    model, tokenizer = sft.prepared(tiny_base, recipe, "cpu")
+    config = SftConfig(precision="fp32", **TINY)
+    model, tokenizer = sft.load(tiny_base, config, "cpu")
     pairs = read_pairs(pairs_of_films / "train.jsonl")
-    trainer = sft.trainer_for(model, tokenizer, recipe, pairs, tmp_path, workers=1, gpu=False, callbacks=[])
+    trainer = sft.trainer_for(model, tokenizer, config, pairs, tmp_path, workers=1, gpu=False, callbacks=[])
     batch = next(iter(trainer.get_train_dataloader()))
     found = []
     for compute in (type(trainer).compute_loss, SFTTrainer.compute_loss):

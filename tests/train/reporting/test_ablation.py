@@ -16,7 +16,7 @@ from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
 from train.reporting import ablation, report
-from train.reporting.ablation import BOTH, Written
+from train.reporting.ablation import BOTH, DescriptionSet
 from train.reporting.measure import Corpus
 
 WORDS = ("gold", "iron", "salt", "moon", "river", "stone", "glass", "paper", "storm", "ember")
@@ -41,12 +41,12 @@ def corpus() -> Corpus:
 
 EVERY = np.arange(len(WORDS))
 ASKED = QuerySet("text_word", {"q": "storm"}, {}, {"q": {"2"}})
-SALT_IS_STORM = Written(
+SALT_IS_STORM = DescriptionSet(
     "model", "all metadata", {"2": "Film 2, a storm of storm and storm.", "3": "Film 3, the moon.", "8": "Film 8, calm."}
 )
 
 
-def judged(written: Sequence[Written], asked: Sequence[QuerySet] = (ASKED,), **search: Any) -> list[dict[str, Any]]:
+def judged(written: Sequence[DescriptionSet], asked: Sequence[QuerySet] = (ASKED,), **search: Any) -> list[dict[str, Any]]:
     table = ablation.table(corpus(), {"before": WordEncoder()}, written, asked, search=SearchSettings(**search))  # type: ignore[dict-item]
     rows: list[dict[str, Any]] = table["rows"]
     return rows
@@ -75,7 +75,7 @@ def test_hybrid_candidates_are_the_best_of_what_is_ranked(fusion: str) -> None:
     stories[3] = "Iron. Salt. Moon."
     items = [Item(id=str(n), kind="film", title=f"Film {n}", overview=story) for n, story in enumerate(stories)]
     films = Corpus([Entry(str(n), item, "dev", str(n)) for n, item in enumerate(items)])
-    described = Written("model", "all metadata", {str(n): "Nothing is known." for n in range(12)})
+    described = DescriptionSet("model", "all metadata", {str(n): "Nothing is known." for n in range(12)})
     asked = QuerySet("text_word", {"q": "iron and salt"}, {}, {"q": {"3"}})
     search = SearchSettings(fusion=fusion, prefetch=10)  # type: ignore[arg-type]
     rows = ablation.table(films, {"before": WordEncoder()}, [described], [asked], search=search)["rows"]  # type: ignore[dict-item]
@@ -83,7 +83,7 @@ def test_hybrid_candidates_are_the_best_of_what_is_ranked(fusion: str) -> None:
 
 
 def test_two_vectors_are_the_larger_or_the_sum_of_two_cosines() -> None:
-    index = ablation.Index(corpus(), WordEncoder(), "all metadata", "full")  # type: ignore[arg-type]
+    index = ablation.CorpusTexts(corpus(), WordEncoder(), "all metadata", "full")  # type: ignore[arg-type]
     made = {arm.name: arm for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings(), EVERY) if arm.way == "dense"}
     raw, alone = made["raw"].score(ASKED), made["enhanced"].score(ASKED)
     np.testing.assert_allclose(made["both, two vectors, max"].score(ASKED), np.maximum(raw, alone))
@@ -95,7 +95,7 @@ def test_two_vectors_are_the_larger_or_the_sum_of_two_cosines() -> None:
 
 def test_the_recipe_both_is_what_the_index_would_hold() -> None:
     encoder = WordEncoder()
-    index = ablation.Index(corpus(), encoder, "all metadata", templates.DENSE_TEMPLATE)  # type: ignore[arg-type]
+    index = ablation.CorpusTexts(corpus(), encoder, "all metadata", templates.DENSE_TEMPLATE)  # type: ignore[arg-type]
     [scores] = [
         arm.score(ASKED) for arm in ablation.arms(index, [SALT_IS_STORM], SearchSettings(), EVERY) if (arm.way, arm.name) == ("dense", BOTH)
     ]
@@ -105,26 +105,26 @@ def test_the_recipe_both_is_what_the_index_would_hold() -> None:
 
 def test_a_query_item_is_treated_as_the_indexed_ones_or_stays_raw() -> None:
     asked = QuerySet("item_word", {"q": "Film 2"}, {"q": "2"}, {"q": {"8"}})
-    found = mrr(judged([Written("model", "all metadata", {"2": "Film 2, a storm.", "7": "Film 7."})], [asked]))
+    found = mrr(judged([DescriptionSet("model", "all metadata", {"2": "Film 2, a storm.", "7": "Film 7."})], [asked]))
     assert found["dense", "enhanced"] == 1
     assert found["dense", "raw query item, enhanced index"] < 1
 
 
 def test_only_what_all_models_described_is_compared_and_ranked_among_itself() -> None:
-    other = Written("other", "all metadata", {"2": "Film 2.", "3": "Film 3.", "9": "Film 9."})
+    other = DescriptionSet("other", "all metadata", {"2": "Film 2.", "3": "Film 3.", "9": "Film 9."})
     table = ablation.table(corpus(), {"before": WordEncoder()}, [SALT_IS_STORM, other], [ASKED])  # type: ignore[dict-item]
     assert (table["described"], table["raw"]) == (2, 8)
     ranked = mrr(table["rows"], "described")
     assert ranked["dense", "enhanced"] >= 0.5
     with pytest.raises(SourceError, match="no item of the corpus is described in all of model, none"):
-        judged([SALT_IS_STORM, Written("none", "all metadata", {"7": "Film 7."})])
-    everything = Written("all", "all metadata", {str(n): f"Film {n}." for n in range(10)})
+        judged([SALT_IS_STORM, DescriptionSet("none", "all metadata", {"7": "Film 7."})])
+    everything = DescriptionSet("all", "all metadata", {str(n): f"Film {n}." for n in range(10)})
     assert {row["items"] for row in judged([everything])} == {"described"}
 
 
 def test_a_hidden_overview_is_hidden_from_raw_too() -> None:
     encoder = WordEncoder()
-    hidden = Written("model", "overview hidden", SALT_IS_STORM.texts)
+    hidden = DescriptionSet("model", "overview hidden", SALT_IS_STORM.texts)
     table = ablation.table(corpus(), {"before": encoder}, [hidden], [ASKED])  # type: ignore[dict-item]
     assert {row["facts"] for row in table["rows"]} == {"overview hidden"}
     assert not any("About" in text for text in encoder.encoded)
@@ -148,11 +148,11 @@ def test_differences_are_paired_to_raw_and_shown() -> None:
 def test_a_file_says_what_its_model_was_told(tmp_path: Path) -> None:
     path = tmp_path / "tuned.jsonl"
     path.write_text('{"id": "1", "description": "A."}\n{"id": "2", "description": ""}\n')
-    assert Written.read(str(path)) == Written("tuned", "all metadata", {"1": "A."})
+    assert DescriptionSet.read(str(path)) == DescriptionSet("tuned", "all metadata", {"1": "A."})
     (tmp_path / "tuned.manifest.json").write_text(json.dumps({"model": {"hide_overview": True}}))
-    assert Written.read(f"mine={path}") == Written("mine", "overview hidden", {"1": "A."})
+    assert DescriptionSet.read(f"mine={path}") == DescriptionSet("mine", "overview hidden", {"1": "A."})
     path.write_text("no JSON")
     with pytest.raises(SourceError, match="no JSONL of id and description"):
-        Written.read(str(path))
+        DescriptionSet.read(str(path))
     with pytest.raises(SourceError, match="cannot read"):
-        Written.read("x=nowhere.jsonl")
+        DescriptionSet.read("x=nowhere.jsonl")

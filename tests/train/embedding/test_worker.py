@@ -1,4 +1,4 @@
-"""`train.embedding.fitting`: the best epoch is kept, and training ends when epochs bring nothing. No model, and no Ray."""
+"""`train.embedding.worker`: the best epoch is kept, and training ends when epochs bring nothing. No model, and no Ray."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from train.embedding import fitting
-from train.embedding.contrastive import Recipe
-from train.embedding.fitting import DevReporter
+from train.embedding import worker
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan
+from train.embedding.worker import DevReporter
 
 Figures = dict[str, float]
 
@@ -43,13 +43,15 @@ class Run:
     """A reporter's epochs, without the training between them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, figures: Sequence[Figures], *, patience: int) -> None:
-        monkeypatch.setattr(fitting, "read_corpus", lambda _: [])
-        monkeypatch.setattr(fitting, "dev_set", lambda *_, **__: Dev(figures))
-        names = {"work": str(folder), "log": str(folder / "log"), "trouble": str(folder / "trouble")}
+        monkeypatch.setattr(worker, "read_corpus", lambda _: [])
+        monkeypatch.setattr(worker, "dev_set", lambda *_, **__: Dev(figures))
         self.model = Model()
-        config = names | {"sets": None, "prepared": "", "template": "plain", "pool": 10}
-        self.reporter = DevReporter(config, Recipe(patience=patience), self.model, {}, 0)
-        self.reporter.trainer = fitting.FiniteTrainer.__new__(fitting.FiniteTrainer)
+        config = ContrastiveConfig(patience=patience)
+        folders = dict.fromkeys(("out", "base", "triplets", "prepared"), folder)
+        plan = EmbedderPlan(settings={}, inputs={}, gpu=False, threads=0, config=config, sets=None, template="plain", pool=10, **folders)
+        plan.work.mkdir()
+        self.reporter = DevReporter(plan, config, self.model, {}, 0)
+        self.reporter.trainer = worker.FiniteTrainer.__new__(worker.FiniteTrainer)
         self.reporter.on_train_begin(None, TrainerState(), TrainerControl())
 
     def epochs(self, most: int) -> int:
@@ -70,7 +72,7 @@ def test_it_stops_when_epochs_bring_nothing_and_the_best_is_kept(monkeypatch: py
     assert (found["best"]["epoch"], found["best"]["step"], found["best"]["dev"]) == (2, 20, {"known_desc": 0.6})
     assert found["best"]["score"] == pytest.approx(1.5)
     assert [row["epoch"] for row in found["epochs"]] == [1, 2, 3, 4]
-    assert (tmp_path / "best" / "epoch").read_text() == "2"
+    assert (tmp_path / "work" / "best" / "epoch").read_text() == "2"
     bundle = tmp_path / "bundle"
     run.reporter.add_to(bundle)
     assert (bundle / "best" / "epoch").read_text() == "2"
@@ -114,5 +116,5 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_its_step_is_saved(
     run.reporter.on_pre_optimizer_step(None, state, control, model=model)
     run.reporter.on_step_end(None, state, control)
     said = f"the gradient became {broken} at step 7: lower --lr, or look at the data"
-    assert (run.reporter.trainer.trouble, (tmp_path / "trouble").read_text()) == (said, said)
+    assert (run.reporter.trainer.trouble, (tmp_path / "trouble.txt").read_text()) == (said, said)
     assert (control.should_training_stop, control.should_save) == (True, False)

@@ -13,33 +13,32 @@ from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
 
 from matinee.evaluation.splits import read_corpus
-from train.embedding.contrastive import Recipe, arguments, data_sets, loss_for, steps_per_epoch, trainable
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, loss_for, steps_per_epoch, trainable
 from train.embedding.dev_set import DevSet, dev_set
 from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 
-def fit(config: dict[str, Any]) -> None:
-    """The training loop of one worker; `config` is `train.embedder`'s plan."""
-    recipe = Recipe.of(config["recipe"])
+def fit(plan: EmbedderPlan) -> None:
+    """The training loop of one worker."""
+    config = plan.config
     rank, workers = ranks()
-    torch.set_num_threads(config["threads"] or torch.get_num_threads())
-    gpu = torch.cuda.is_available() and config["gpu"]
-    work = Path(config["work"])
-    state, resume = restore(work, rank)
-    if state.get("waited", 0) >= recipe.patience:
+    torch.set_num_threads(plan.threads or torch.get_num_threads())
+    gpu = torch.cuda.is_available() and plan.gpu
+    state, resume = restore(plan.work, rank)
+    if state.get("waited", 0) >= config.patience:
         # It was stopped between its last checkpoint and the end, and must not train another epoch.
         ray_train.report({"step": state["epochs"][-1]["step"], **state})
         return
-    model = trainable(Path(config["base"]), recipe, None if gpu else "cpu")
-    sets = data_sets(Path(config["triplets"]), recipe)
-    steps = steps_per_epoch([len(rows) for rows in sets.values()], recipe.batch, workers)
-    recipe = replace(recipe, save_steps=min(recipe.save_steps, steps))
-    reporter = DevReporter(config, recipe, model, state, rank)
+    model = trainable(plan.base, config, None if gpu else "cpu")
+    sets = data_sets(plan.triplets, config)
+    steps = steps_per_epoch([len(rows) for rows in sets.values()], config.batch, workers)
+    config = replace(config, save_steps=min(config.save_steps, steps))
+    reporter = DevReporter(plan, config, model, state, rank)
     trainer = FiniteTrainer(
         model=model,
-        args=arguments(recipe, model, work / "trainer", gpu=gpu, log_steps=max(1, min(20, steps // 4))),
+        args=arguments(config, model, plan.work / "trainer", gpu=gpu, log_steps=max(1, min(20, steps // 4))),
         train_dataset=sets,
-        loss=loss_for(model, recipe, Path(config["base"]), workers),
+        loss=loss_for(model, config, plan.base, workers),
         callbacks=[reporter],
     )
     reporter.trainer = trainer
@@ -55,22 +54,21 @@ class FiniteTrainer(FiniteLoss, SentenceTransformerTrainer):  # type: ignore[mis
 class DevReporter(Reporter):
     """Dev evaluation at each epoch's end, the best model, early stop."""
 
-    def __init__(self, config: dict[str, Any], recipe: Recipe, model: Any, state: dict[str, Any], rank: int) -> None:
-        super().__init__(config, {"base": {}, "epochs": [], "best": None, "waited": 0} | state, rank)
-        self._recipe, self._model = recipe, model
+    def __init__(self, plan: EmbedderPlan, config: ContrastiveConfig, model: Any, state: dict[str, Any], rank: int) -> None:
+        super().__init__(plan, {"base": {}, "epochs": [], "best": None, "waited": 0} | state, rank)
+        self._patience, self._model = config.patience, model
         self._dev: DevSet | None = None
         if rank == 0:
-            sets = Path(config["sets"]) if config["sets"] else None
-            self._dev = dev_set(read_corpus(Path(config["prepared"])), sets, config["template"], pool=config["pool"])
+            self._dev = dev_set(read_corpus(plan.prepared), plan.sets, plan.template, pool=plan.pool)
             best = self.work / "resumed" / "best"
             if best.is_dir():
                 shutil.copytree(best, self.work / "best")
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if self._dev is not None and not self.progress["base"]:
             self.progress["base"] = self._measure()
             self.note({"epoch": 0, "dev": self.progress["base"]})
-        super().on_train_begin(args, state, control, **given)
+        super().on_train_begin(args, state, control, **more)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.trouble:
@@ -98,7 +96,7 @@ class DevReporter(Reporter):
             self.progress["waited"] += 1
         self.progress["epochs"] = [*self.progress["epochs"], {"epoch": epoch, "step": step, "score": score, "dev": dev}]
         self.note({"epoch": epoch, "step": step, "score": score, "dev": dev})
-        return bool(self.progress["waited"] >= self._recipe.patience)
+        return bool(self.progress["waited"] >= self._patience)
 
     def add_to(self, bundle: Path) -> None:
         if (self.work / "best").is_dir():

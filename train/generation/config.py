@@ -1,0 +1,90 @@
+"""What decides how an adapter is trained, by supervised fine-tuning and by preference optimisation, and what their workers get.
+
+Knows neither models nor trainers, so a command line needs no torch to read it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matinee.errors import SettingsError
+from train.jobs.launch import TrainingPlan
+
+SAMPLES = 8
+"""Held-out items whose texts are kept, of before the first step and after each epoch."""
+
+Precision = Annotated[str, typer.Option(help="of the frozen base: nf4 (double quantisation), int8, bf16 or fp32")]
+Epochs = Annotated[float, typer.Option(min=0.01)]
+LearningRate = Annotated[float, typer.Option(min=0, help="the highest learning rate")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Everything that decides what supervised fine-tuning computes, and goes into its manifest. The defaults are the paper's."""
+
+    precision: Precision = "nf4"
+    rank: Annotated[int, typer.Option(min=1, help="LoRA's r")] = 16
+    alpha: Annotated[int, typer.Option(min=1, help="LoRA's alpha")] = 16
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="LoRA's")] = 0.0
+    epochs: Epochs = 3
+    batch: Annotated[int, typer.Option(min=1, help="a worker's, at a time")] = 2
+    effective: Annotated[int, typer.Option(min=1, help="pairs of one step, on all workers together")] = 8
+    lr: LearningRate = 2e-4
+    warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.03
+    schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = "linear"
+    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01
+    max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and text together")] = 256
+    max_steps: Annotated[int, typer.Option(min=0, help="stop there; 0: what the epochs take")] = 0
+    limit: Annotated[int, typer.Option(min=0, help="train on that many pairs; 0: on all")] = 0
+    heldout: Annotated[int, typer.Option(min=0, help="held-out items for BLEU")] = 64
+    checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True
+    save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 50
+    seed: Annotated[int, typer.Option()] = 0
+
+    def accumulation_steps(self, workers: int) -> int:
+        """Batches that one step adds up on each worker."""
+        steps, rest = divmod(self.effective, self.batch * workers)
+        if rest or not steps:
+            raise SettingsError(
+                f"--effective {self.effective} is no multiple of {self.batch * workers} (--batch {self.batch} on {workers} workers)"
+            )
+        return steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig(SftConfig):
+    """The same for direct preference optimisation. It tunes an adapter that exists, whose shape is no option."""
+
+    rank: int = 16
+    alpha: int = 16
+    dropout: float = 0.0
+    warmup: float = 0.1
+    schedule: str = "linear"
+    weight_decay: float = 0.01
+    limit: int = 0
+    epochs: Epochs = 1
+    lr: LearningRate = 1e-5
+    effective: Annotated[int, typer.Option(min=1, help="judgments of one step, on all workers together")] = 8
+    max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and description together")] = 256
+    heldout: Annotated[int, typer.Option(min=1, help="held-out items for the guard")] = 64
+    beta: Annotated[float, typer.Option(min=0.001, help="the higher, the closer it stays to the adapter it came from")] = 0.1
+    smoothing: Annotated[float, typer.Option(min=0, max=0.49, help="the share of answers that may be slips")] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterPlan(TrainingPlan):
+    """What a worker trains, from what, and what it measures on. `examples` are pairs (SFT) or judgments (DPO)."""
+
+    config: SftConfig
+    base: Path
+    adapter: Path | None
+    examples: Path
+    heldout: Path
+    new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoPlan(AdapterPlan):
+    config: DpoConfig

@@ -1,0 +1,127 @@
+"""The command line of a job, made of its options model.
+
+A job declares each option once, as a field of a frozen dataclass: `Annotated[type, typer.Option(limits, help)] = default`. A field whose
+type is such a dataclass adds that model's options. A field without a Typer annotation is no option: the job sets it itself. Typer parses,
+checks limits and writes the help; a `Literal` is checked here, with the error line that all jobs share. Knows no job in particular.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from inspect import Parameter, Signature
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+from rich.console import Console
+
+from matinee.cli.errors import explain_errors
+from matinee.errors import SettingsError, SourceError
+
+O = TypeVar("O")  # noqa: E741
+
+console = Console(stderr=True)
+
+GO_ON = "run the same command again to go on"
+
+Revision = Annotated[str | None, typer.Option(help="of a hub model")]
+Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a training job runs on."""
+
+    workers: Annotated[int, typer.Option(min=1, help="processes, one GPU each where there are GPUs")] = 1
+    gpu: Gpu = None
+    threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        import torch
+
+        return bool(torch.cuda.is_available()) if self.gpu is None else self.gpu
+
+    @property
+    def fast_in_bf16(self) -> bool:
+        """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower."""
+        import torch
+
+        return bool(torch.cuda.is_bf16_supported()) if self.on_gpu else bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def echo(message: str) -> None:
+    """A message to whoever started the job, on stderr: stdout is for results. Rich's markup is understood."""
+    console.print(message, highlight=False, soft_wrap=True)
+
+
+def column_map(pairs: list[str]) -> dict[str, str]:
+    """The values of `--map FIELD=COLUMN`."""
+    mapping = {}
+    for pair in pairs:
+        name, sign, column = pair.partition("=")
+        if not (name and sign and column):
+            raise SourceError(f"--map {pair!r}: write it as FIELD=COLUMN, for example overview=Plot")
+        mapping[name] = column
+    return mapping
+
+
+def job_app(options: type[O], job: Callable[[O], None], *, epilog: str | None = None, interrupted: str = GO_ON) -> typer.Typer:
+    """The command line of a job with one command."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    add_command(app, None, options, job, epilog=epilog, interrupted=interrupted)
+    return app
+
+
+def add_command(
+    app: typer.Typer, name: str | None, options: type[O], job: Callable[[O], None], *, epilog: str | None = None, interrupted: str = GO_ON
+) -> None:
+    """A command that parses `options` and runs `job` with them. Errors become one line on stderr and an exit code."""
+
+    def command(**values: Any) -> None:
+        try:
+            with explain_errors():
+                job(build(options, values))
+        except KeyboardInterrupt:
+            console.print(f"interrupted: {interrupted}")
+            raise typer.Exit(130) from None
+
+    # Typer reads a command's parameters from its signature.
+    command.__signature__ = Signature(list(parameters(options)))  # type: ignore[attr-defined]
+    app.command(name, help=job.__doc__, epilog=epilog)(command)
+
+
+def parameters(options: type[Any]) -> Iterator[Parameter]:
+    """The fields of an options model as parameters that Typer understands."""
+    hints = get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from parameters(hint)  # type: ignore[arg-type]
+        elif get_origin(hint) is Annotated:
+            kind, info = get_args(hint)
+            default: Any = field.default if field.default_factory is MISSING else field.default_factory()
+            default = Parameter.empty if default is MISSING else default
+            typed = Annotated[str | None, info] if choices(kind) else hint
+            yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=typed)
+
+
+def build(options: type[O], values: dict[str, Any]) -> O:
+    """The options model of parsed values. Raises `SettingsError` for a value that is not one of the choices."""
+    hints = get_type_hints(options)
+    built = {}
+    for field in fields(options):  # type: ignore[arg-type]
+        name, kind = field.name, hints[field.name]
+        if is_dataclass(kind):
+            built[name] = build(kind, values)  # type: ignore[arg-type]
+        elif name in values:
+            value, known = values[name], choices(kind)
+            if known and value is not None and value not in known:
+                raise SettingsError(f"--{name.replace('_', '-')} {value}: use {', '.join(known)}")
+            built[name] = value
+    return options(**built)
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The values of a `Literal`, optional or not; of any other type none."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next((known for part in get_args(kind) if (known := choices(part))), ())
