@@ -206,3 +206,10 @@ def train_here(while_in: Any) -> Callable[..., Result]:
             return run(app, *args)
 
     return train
+
+
+@pytest.fixture
+def empty_results() -> dict[str, Any]:
+    """What `train.evaluate` reports where nothing was measured."""
+    tables = dict.fromkeys(("table1", "table2", "closeness", "hybrids", "recipes"), ())
+    return {"split": "dev", "template": "plain", "items": 0, "models": {}, "ablation": {"rows": [], "means": []}, **tables}

@@ -4,7 +4,6 @@ A rater's sheet is read anew before each change, so that closing the page, stopp
 opens the key: it can't tell a rater, or anyone else, which model wrote what.
 """
 
-import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -26,13 +25,14 @@ from starlette.routing import Route
 from matinee.errors import MatineeError, NotFoundError, SettingsError, SourceError
 from train.human.rating_sheets import BETWEEN_FACTS, SHOWN, Sheet, read_sheet, sheet_path, sheet_paths, write_sheet
 from train.jobs import command
+from train.reporting.render import render
 
-PAGE = Path(__file__).with_name("rating_page.html")
+PAGE = Path(__file__).with_name("rating_page.html.j2")
 LOOPBACK = "127.0.0.1"
 MAX_BODY = 10_000
 
 
-class Given(BaseModel):
+class RowAnswers(BaseModel):
     """One or more answers to one row."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -92,10 +92,9 @@ def build(folder: Path) -> Starlette:
     def page(request: Request) -> Response:
         # Texts of models and catalogues are shown here: no script but the page's own may run, whatever they hold.
         nonce = secrets.token_urlsafe(16)
-        text = re.sub(r"<(script|style)>", rf'<\1 nonce="{nonce}">', PAGE.read_text(encoding="utf-8"))
         policy = f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
         policy += "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        return HTMLResponse(text, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"})
+        return HTMLResponse(render(PAGE, nonce=nonce), headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"})
 
     def index(request: Request) -> Response:
         return JSONResponse(sheets.progress())
@@ -110,10 +109,10 @@ def build(folder: Path) -> Starlette:
         if int(request.headers.get("content-length") or MAX_BODY + 1) > MAX_BODY:
             raise SourceError(f"an answer is shorter than {MAX_BODY} bytes")
         try:
-            given = Given.model_validate_json(await request.body())
+            update = RowAnswers.model_validate_json(await request.body())
         except ValidationError as error:
             raise SourceError(f"not an answer: {error.errors()[0]['msg']}") from None
-        return JSONResponse(await run_in_threadpool(sheets.save, request.path_params["rater"], given.item, given.answers))
+        return JSONResponse(await run_in_threadpool(sheets.save, request.path_params["rater"], update.item, update.answers))
 
     def explain(request: Request, error: Exception) -> Response:
         return JSONResponse({"message": str(error)}, status_code=404 if isinstance(error, NotFoundError) else 422)

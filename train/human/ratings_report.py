@@ -8,7 +8,6 @@ ask (`train.human.rating_page`).
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,7 +17,9 @@ from matinee.errors import SourceError
 from matinee.evaluation import metrics
 from train.human.agreement import agreement
 from train.human.rating_sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
-from train.reporting.report import interval
+from train.reporting.render import render
+
+HTML, MARKDOWN = (Path(__file__).with_name(f"ratings_report.{kind}.j2") for kind in ("html", "md"))
 
 MODELS: tuple[Model, ...] = get_args(Model)
 NAMES = {"base": "base", "tuned": "fine-tuned"}
@@ -28,17 +29,17 @@ PAPER_KAPPA = 0.79
 
 
 @dataclass(frozen=True)
-class Answer:
+class RaterAnswer:
     """One value that one rater gave: of a model's description (ratings), or of the two of an item (preference: base, tuned or tie)."""
 
     rater: str
     item: str
     model: str
-    asked: str
+    question: str
     value: str
 
 
-def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[Answer], list[str]]:
+def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[RaterAnswer], list[str]]:
     """Every answer with its model's name, and the raters that were left out because they are not done yet."""
     key = read_key(folder)
     sheets = [read_sheet(path) for path in sheet_paths(folder)]
@@ -73,42 +74,42 @@ def _matches(sheet: Sheet, form: Form, raters: Mapping[str, Mapping[str, Model]]
         raise SourceError(f"{sheet.path} lacks the row of item {missing[0]}, and {len(missing) - 1} more: put back what was deleted")
 
 
-def _unblinded(sheet: Sheet, first: Mapping[str, Model]) -> Iterator[Answer]:
+def _unblinded(sheet: Sheet, first: Mapping[str, Model]) -> Iterator[RaterAnswer]:
     for row in sheet.rows:
         a = first[row["item"]]
         sides = {"a": a, "b": "tuned" if a == "base" else "base"}
         for ask in sheet.form.asks:
             if sheet.form is PREFERENCE:
-                yield Answer(sheet.rater, row["item"], "", ask, sides.get(row[ask], row[ask]))
+                yield RaterAnswer(sheet.rater, row["item"], "", ask, sides.get(row[ask], row[ask]))
             else:
                 criterion, _, side = ask.rpartition("_")
-                yield Answer(sheet.rater, row["item"], sides[side], criterion, row[ask])
+                yield RaterAnswer(sheet.rater, row["item"], sides[side], criterion, row[ask])
 
 
-def figures(form: Form, answers: Sequence[Answer]) -> dict[str, Any]:
+def figures(form: Form, answers: Sequence[RaterAnswer]) -> dict[str, Any]:
     """Everything that the report says, as plain values."""
     raters, items = sorted({answer.rater for answer in answers}), {answer.item for answer in answers}
-    found: dict[str, Any] = {"form": form.name, "raters": raters, "items": len(items), "agreement": {}}
+    results: dict[str, Any] = {"form": form.name, "raters": raters, "items": len(items), "agreement": {}}
     values = form.values if form is RATINGS else (*MODELS, "tie")
-    for asked in CRITERIA if form is RATINGS else form.asks:
-        told: dict[str, dict[str, str]] = {rater: {} for rater in raters}
+    for question in CRITERIA if form is RATINGS else form.asks:
+        by_rater: dict[str, dict[str, str]] = {rater: {} for rater in raters}
         for answer in answers:
-            if answer.asked == asked:
-                told[answer.rater][f"{answer.item} {answer.model}"] = answer.value
-        found["agreement"][asked] = asdict(agreement(told, values, ordered=form is RATINGS))
-    return found | ({"table3": _table3(answers)} if form is RATINGS else {"preference": _preferred(answers)})
+            if answer.question == question:
+                by_rater[answer.rater][f"{answer.item} {answer.model}"] = answer.value
+        results["agreement"][question] = asdict(agreement(by_rater, values, ordered=form is RATINGS))
+    return results | ({"table3": _table3(answers)} if form is RATINGS else {"preference": _preferred(answers)})
 
 
-def _table3(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def _table3(answers: Sequence[RaterAnswer]) -> list[dict[str, Any]]:
     rows = []
     for criterion in CRITERIA:
         row: dict[str, Any] = {"criterion": criterion}
         by_item: dict[str, dict[str, float]] = {}
         for model in MODELS:
-            given = [(a.item, int(a.value)) for a in answers if a.asked == criterion and a.model == model]
-            values = [value for _, value in given]
+            ratings = [(a.item, int(a.value)) for a in answers if a.question == criterion and a.model == model]
+            values = [value for _, value in ratings]
             row[model] = {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else 0.0, "ratings": len(values)}
-            groups = groupby(sorted(given), key=lambda pair: pair[0])
+            groups = groupby(sorted(ratings), key=lambda pair: pair[0])
             by_item[model] = {item: fmean(value for _, value in group) for item, group in groups}
         # Over items: raters of one item say much the same, so their ratings are no independent draws.
         row["difference"] = asdict(metrics.paired_difference(by_item["tuned"], by_item["base"]))
@@ -116,7 +117,7 @@ def _table3(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return rows
 
 
-def _preferred(answers: Sequence[Answer]) -> dict[str, Any]:
+def _preferred(answers: Sequence[RaterAnswer]) -> dict[str, Any]:
     worth = {"tuned": 1.0, "tie": 0.5, "base": 0.0}
     groups = groupby(sorted(answers, key=lambda a: a.item), key=lambda a: a.item)
     by_item = {item: fmean(worth[answer.value] for answer in group) for item, group in groups}
@@ -124,49 +125,21 @@ def _preferred(answers: Sequence[Answer]) -> dict[str, Any]:
     return counts | {"share_tuned": asdict(metrics.interval(by_item.values()))}
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(results: Mapping[str, Any]) -> str:
     """The tables for RESULTS.md."""
-    what = "Table 3, mean ± standard deviation" if "table3" in found else "Preferences"
-    lines = [f"{what}: {found['items']} items, {len(found['raters'])} raters, blinded.", ""]
-    if "table3" in found:
-        lines += ["| criterion | base | fine-tuned | difference [95 %] | paper: base, fine-tuned |", "| --- " * 5 + "|"]
-        for row in found["table3"]:
-            cells = [f"{row[model]['mean']:.2f} ± {row[model]['sd']:.2f}" for model in MODELS]
-            before, after = PAPER[row["criterion"]]
-            lines.append(f"| {row['criterion']} | {' | '.join(cells)} | {interval(row['difference'], signed=True)} | {before}, {after} |")
-    else:
-        told = found["preference"]
-        lines += ["| fine-tuned preferred | tie | base preferred | share of fine-tuned, ties half [95 %] |", "| --- " * 4 + "|"]
-        lines.append(f"| {told['tuned']} | {told['tie']} | {told['base']} | {interval(told['share_tuned'])} |")
-    lines += ["", "| agreement | pairs | Cohen's kappa, mean | lowest to highest | weighted, mean | Fleiss' kappa |", "| --- " * 6 + "|"]
-    for asked, told in found["agreement"].items():
-        kappas = [pair["kappa"] for pair in told["pairs"] if pair["kappa"] is not None]
-        spread = f"{min(kappas):.2f} to {max(kappas):.2f}" if kappas else "-"
-        cells = [_kappa(told["mean_kappa"]), spread, _kappa(told["mean_weighted"]), _kappa(told["fleiss"])]
-        lines.append(f"| {asked} | {len(told['pairs'])} | {' | '.join(cells)} |")
-    if "table3" in found:
-        lines += ["", f"The paper reports a kappa of {PAPER_KAPPA} on average, without saying which."]
-    return "\n".join([*lines, ""])
+    return render(MARKDOWN, **_layout(results))
 
 
-def html(found: Mapping[str, Any], figure: str | None) -> str:
-    """The report as one page; nothing is fetched from anywhere."""
-    blocks = [_block(text) for text in markdown(found).split("\n\n")]
-    pairs = [
-        [asked, " and ".join(pair["raters"]), _kappa(pair["kappa"]), _kappa(pair["weighted"])]
-        for asked, told in found["agreement"].items()
-        for pair in told["pairs"]
-    ]
-    if pairs:
-        blocks += ["<h2>Each pair of raters</h2>", _table([["question", "raters", "Cohen's kappa", "quadratically weighted"], *pairs])]
-    drawn = f"<h2>Figure 5</h2><figure>{figure}</figure>" if figure else ""
-    style = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933;background:#fff}"
-    style += "table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ddd;padding:.25rem .7rem;text-align:left}"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>What people say</title><style>{style}</style>'
-    return f"{head}<body><h1>What people say of the descriptions</h1>{''.join(blocks)}{drawn}</body></html>"
+def html(results: Mapping[str, Any], figure: str | None) -> str:
+    """The report as one page; nothing is fetched from anywhere. `figure` is an SVG of `figure5`."""
+    return render(HTML, **_layout(results), figure=figure)
 
 
-def figure5(found: Mapping[str, Any]) -> str:
+def _layout(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {"table3": None, "preference": None, **results, "models": MODELS, "paper": PAPER, "paper_kappa": PAPER_KAPPA}
+
+
+def figure5(results: Mapping[str, Any]) -> str:
     """Mean ratings with standard deviations as error bars, as an SVG."""
     # Its import takes a second, and only this needs it.
     from matplotlib import rc_context
@@ -177,7 +150,7 @@ def figure5(found: Mapping[str, Any]) -> str:
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.subplots()
         for place, (model, colour) in enumerate(zip(MODELS, ("#9aa5b1", "#2563eb"), strict=True)):
-            bars = [row[model] for row in found["table3"]]
+            bars = [row[model] for row in results["table3"]]
             where = [group + (place - 0.5) * 0.38 for group in range(len(bars))]
             heights, errors = [bar["mean"] for bar in bars], [bar["sd"] for bar in bars]
             axes.bar(where, heights, 0.36, yerr=errors, capsize=4, color=colour, label=NAMES[model])
@@ -191,19 +164,3 @@ def figure5(found: Mapping[str, Any]) -> str:
         figure.savefig(out, format="svg", metadata={"Date": None})
     # Without the XML prologue it stands in a page as well as alone.
     return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def _kappa(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _block(text: str) -> str:
-    lines = text.strip().split("\n")
-    if not lines[0].startswith("|"):
-        return f"<p>{escape(text)}</p>"
-    return _table([[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])])
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return f"<table><tr>{head.replace('td>', 'th>')}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"

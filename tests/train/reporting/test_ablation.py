@@ -131,18 +131,19 @@ def test_a_hidden_overview_is_hidden_from_raw_too() -> None:
     assert mrr(table["rows"])["dense", "both, one text"] == 1
 
 
-def test_differences_are_paired_to_raw_and_shown() -> None:
+def test_differences_are_paired_to_raw_and_shown(empty_results: dict[str, Any]) -> None:
     table = ablation.table(corpus(), {"before": WordEncoder()}, [SALT_IS_STORM], [ASKED])  # type: ignore[dict-item]
     for row in table["rows"]:
         assert ("minus_raw" in row) == (row["arm"] != "raw")
     better = next(row for row in table["rows"] if row["arm"] == "enhanced" and row["items"] == "all items")
     assert better["minus_raw"]["mrr"]["mean"] == pytest.approx(better["mrr"]["mean"] - mrr(table["rows"])["dense", "raw"], abs=1e-3)
-    lines = report._ablation_lines(table)
+    lines = report.markdown(empty_results | {"ablation": table}).splitlines()
     assert any("both, two vectors, max" in line and "[" in line for line in lines)
-    page = "".join(report._ablation(table))
+    page = report.html(empty_results | {"ablation": table})
     assert "3 items are described" in page
     assert 'class="n up"' in page
-    assert report._ablation(ablation.table(corpus(), {}, [], [])) == []
+    nothing = ablation.table(corpus(), {}, [], [])
+    assert "Descriptions" not in report.html(empty_results | {"ablation": nothing})
 
 
 def test_a_file_says_what_its_model_was_told(tmp_path: Path) -> None:
