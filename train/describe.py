@@ -42,7 +42,7 @@ BATCHES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class DescribeOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="the JSONL file")] = Path("work/descriptions.jsonl")
     adapter: Annotated[str | None, typer.Option(help="a PEFT adapter's folder or artifact:DIGEST; by default the settings' own")] = None
@@ -68,7 +68,7 @@ class Options:
         return not (self.unchecked or self.hide_overview)
 
 
-def main(options: Options) -> None:
+def main(options: DescribeOptions) -> None:
     """Write a description of every item, or of a sample."""
     out = options.out
     manifest = manifests.read(options.prepared, "prepare")
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     command.echo(f"{len(entries)} items are described in {out}, {len(todo)} of them now")
 
 
-def load(options: Options) -> list[Entry]:
+def load(options: DescribeOptions) -> list[Entry]:
     """The items to describe, in their order."""
     entries = [entry for entry in read_corpus(options.prepared) if options.only in (None, entry.split)]
     if options.title:
@@ -101,7 +101,7 @@ def load(options: Options) -> list[Entry]:
     return ranked_sample(entries, 4 if options.smoke else options.sample, options.seed, weights)
 
 
-def load_enhancer(options: Options) -> tuple[Enhancer, EnhancerSettings]:
+def load_enhancer(options: DescribeOptions) -> tuple[Enhancer, EnhancerSettings]:
     flags = {"adapter": options.adapter, "precision": options.precision, "max_new_tokens": options.tokens}
     settings = load_settings(flags={"enhancer": {name: value for name, value in flags.items() if value is not None}})
     # Serving's limits on a batch do not bind a job that has the machine to itself.
@@ -178,7 +178,7 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=command.console)
 
 
-app = command.job_app(Options, main)
+app = command.job_app(DescribeOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -27,7 +27,7 @@ from train.jobs import command, launch, manifests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EmbedderOptions:
     triplets: Annotated[Path, typer.Argument(help="the folder of train.triplets")]
     prepared: Annotated[Path, typer.Option(help="the folder of train.prepare, for the dev items")] = Path("work/prepared")
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets; their dev side chooses the best epoch")] = None
@@ -40,7 +40,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help="two epochs over what there is, small batches")] = False
 
 
-def main(options: Options) -> None:
+def main(options: EmbedderOptions) -> None:
     """Train an encoder and publish it."""
     settings = load_settings(flags={"embedder": {"model": options.base, "revision": options.revision}} if options.base else {})
     plan = load(options, settings)
@@ -53,7 +53,7 @@ def main(options: Options) -> None:
     command.echo(f"model {model.digest} in {settings.artifacts_uri}; next: [bold]matinee models promote {model.digest[:12]}[/]")
 
 
-def load(options: Options, settings: Settings) -> EmbedderPlan:
+def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
     """Check the options, the data and the base model."""
     config, pool = training_config(options), min(options.pool, 100) if options.smoke else options.pool
     config.check()
@@ -83,7 +83,7 @@ def load(options: Options, settings: Settings) -> EmbedderPlan:
     )
 
 
-def training_config(options: Options) -> ContrastiveConfig:
+def training_config(options: EmbedderOptions) -> ContrastiveConfig:
     """What the run computes: options that follow from others are filled in, and `--smoke` makes it small."""
     config = options.training
     bf16 = options.hardware.fast_in_bf16 if config.bf16 is None else config.bf16
@@ -114,7 +114,7 @@ def publish(settings: Settings, plan: EmbedderPlan, result: dict[str, Any], out:
     return model
 
 
-app = command.job_app(Options, main)
+app = command.job_app(EmbedderOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -41,7 +41,7 @@ SMOKE = {"limit": 16, "heldout": 4, "batch": 2, "effective": 4, "max_steps": 6, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EnhancerOptions:
     instructions: Annotated[Path, typer.Argument(help="the folder of train.instructions")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/enhancer")
     base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' enhancer")] = None
@@ -56,7 +56,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help="six short steps")] = False
 
 
-def main(options: Options) -> None:
+def main(options: EnhancerOptions) -> None:
     """Train an adapter and publish it."""
     out = options.out
     config = training_config(options)
@@ -76,7 +76,7 @@ def main(options: Options) -> None:
             convert.to_ctranslate2(plan.base, out / ADAPTER, out / CT2)
 
 
-def training_config(options: Options) -> SftConfig:
+def training_config(options: EnhancerOptions) -> SftConfig:
     """What the run computes. Raises `SettingsError` where options contradict each other or the machine."""
     config, hardware = options.training, options.hardware
     lora.check_precision(config.precision)
@@ -90,7 +90,7 @@ def training_config(options: Options) -> SftConfig:
     return config
 
 
-def load(options: Options, config: SftConfig, settings: Settings) -> AdapterPlan:
+def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> AdapterPlan:
     """Check the data and the models."""
     data = manifests.read(options.instructions, "instructions")
     base, adapter = find_models(settings, options.adapter)
@@ -176,7 +176,7 @@ def disk_errors() -> Iterator[None]:
         raise ModelError(f"cannot write the result: {error}. Make room; the same command goes on from the last checkpoint") from error
 
 
-app = command.job_app(Options, main)
+app = command.job_app(EnhancerOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -33,7 +33,7 @@ PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluateOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None
     before: Annotated[str | None, typer.Option(help="the model to compare with; by default the settings' embedder")] = None
@@ -54,7 +54,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False
 
 
-def main(options: Options) -> None:
+def main(options: EvaluateOptions) -> None:
     """Measure, and write the report."""
     out, split = options.out, options.split
     manifest = manifests.read(options.prepared, "prepare")
@@ -97,7 +97,7 @@ def main(options: Options) -> None:
     command.echo(f"report: {out / 'report.html'}")
 
 
-def load_encoders(options: Options) -> dict[str, measure.Encoder]:
+def load_encoders(options: EvaluateOptions) -> dict[str, measure.Encoder]:
     """The model before, and the one after where there is one."""
     models = {"before": options.before} | ({"after": options.after} if options.after else {})
     encoders = {}
@@ -109,7 +109,7 @@ def load_encoders(options: Options) -> dict[str, measure.Encoder]:
     return encoders
 
 
-def load_sets(corpus: measure.Corpus, options: Options) -> list[QuerySet]:
+def load_sets(corpus: measure.Corpus, options: EvaluateOptions) -> list[QuerySet]:
     """The independent sets, and after them the circular one."""
     folder, split, only = options.sets, options.split, options.only
     names = set_names(folder, split) if folder is not None else []
@@ -136,7 +136,7 @@ def set_hashes(folder: Path | None, sets: list[QuerySet], split: str) -> dict[st
     return {f"sets/{name}": digest for name, digest in manifests.hashes((path for path in files if path.is_file()), folder).items()}
 
 
-app = command.job_app(Options, main)
+app = command.job_app(EvaluateOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -54,7 +54,7 @@ matinee ingest --demo[/]"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class IngestOptions:
     source: Annotated[
         str | None, typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), or hub:OWNER/NAME[@REVISION][:SPLIT]")
     ] = None
@@ -92,7 +92,7 @@ class Options:
         return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
 
 
-def main(options: Options) -> None:
+def main(options: IngestOptions) -> None:
     """Turn a catalogue into a new index version, and switch to it when it is complete and verified.
 
     Items written through the API are kept. Rows that can't be used go to NAME.rejects.jsonl, with line and reason.
@@ -114,7 +114,7 @@ def main(options: Options) -> None:
 
 
 async def ingest(
-    settings: Settings, reader: ItemReader, connection: Connection, options: Options, descriptions: Mapping[str, str] | None
+    settings: Settings, reader: ItemReader, connection: Connection, options: IngestOptions, descriptions: Mapping[str, str] | None
 ) -> Outcome:
     """Build and switch to a new version with models that are loaded here. Items of `descriptions` are not described again."""
     with console.status("loading the embedder (the first time converts it)"):
@@ -127,7 +127,7 @@ async def ingest(
 
 
 def ingest_via_api(
-    settings: Settings, reader: ItemReader, connection: Connection, options: Options, descriptions: Mapping[str, str] | None
+    settings: Settings, reader: ItemReader, connection: Connection, options: IngestOptions, descriptions: Mapping[str, str] | None
 ) -> Outcome:
     """The same with the models of the server."""
     server, patience = connection.server, connection.patience
@@ -144,7 +144,7 @@ def ingest_via_api(
         return asyncio.run(build(settings, reader, maker, connection, options))
 
 
-async def build(settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, options: Options) -> Outcome:
+async def build(settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, options: IngestOptions) -> Outcome:
     store = open_store(settings)
     try:
         with progress_bar() as progress:
@@ -163,7 +163,7 @@ async def build(settings: Settings, reader: ItemReader, maker: PointMaker, conne
     return outcome
 
 
-def load_descriptions(settings: Settings, options: Options) -> dict[str, str] | None:
+def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
     """The descriptions of a file, or those that the bundled films bring along."""
     path = options.descriptions
     if path is None:
@@ -192,7 +192,7 @@ def progress_bar() -> Progress:
     )
 
 
-def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: Options) -> None:
+def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions) -> None:
     report, manifest = reader.report, outcome.manifest
     rows: dict[str, Any] = {
         "rows read": report.rows,
@@ -225,7 +225,9 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
-app = command.job_app(Options, main, epilog=EXAMPLES, interrupted="the old index goes on serving; run the same command again to complete")
+app = command.job_app(
+    IngestOptions, main, epilog=EXAMPLES, interrupted="the old index goes on serving; run the same command again to complete"
+)
 
 if __name__ == "__main__":
     app()

@@ -42,7 +42,7 @@ SIDES: tuple[Split, ...] = ("train", "dev")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class InstructionsOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/instructions")
     target: Annotated[Target, typer.Option(help="overview, teacher or words")] = "overview"
@@ -60,7 +60,7 @@ class Options:
             raise SettingsError("--target teacher and --teacher go together: `python -m train.describe` writes such a file")
 
 
-def main(options: Options) -> None:
+def main(options: InstructionsOptions) -> None:
     """Write the pairs that train.enhancer learns from."""
     target, out = options.target, options.out
     limit = min(options.limit or SMOKE, SMOKE) if options.smoke else options.limit
@@ -101,7 +101,7 @@ def input_hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:
     return manifests.hashes([teacher], teacher.parent) if teacher is not None and teacher.is_file() else {}
 
 
-app = command.job_app(Options, main)
+app = command.job_app(InstructionsOptions, main)
 
 if __name__ == "__main__":
     app()

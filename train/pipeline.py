@@ -26,7 +26,7 @@ Step = list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PipelineOptions:
     source: Annotated[str | None, typer.Argument(help="as of train.prepare")] = None
     options: Annotated[list[str], typer.Argument(help="after `--`: options of train.embedder")] = field(default_factory=list)
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work")
@@ -40,7 +40,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films, every step at its smallest")] = False
 
 
-def main(options: Options) -> None:
+def main(options: PipelineOptions) -> None:
     """Run every step from a data set to the report."""
     for step in steps(options):
         command.echo(f"[bold]train.{' '.join(step)}[/]")
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
             raise typer.Exit(code)
 
 
-def steps(options: Options) -> list[Step]:
+def steps(options: PipelineOptions) -> list[Step]:
     """The commands in their order, each with the folders of those before."""
     out = options.out
     smoke = ["--smoke"] if options.smoke else []
@@ -92,7 +92,7 @@ def values_by_flag(options: list[str]) -> dict[str, str]:
     return {name: value if sign else following for (name, sign, value), following in zip(pairs, [*options[1:], ""], strict=False)}
 
 
-app = command.job_app(Options, main)
+app = command.job_app(PipelineOptions, main)
 
 if __name__ == "__main__":
     app()

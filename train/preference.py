@@ -45,7 +45,7 @@ class GuardError(ModelError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PreferenceOptions:
     sheets: Annotated[list[Path], typer.Argument(help="preference sheets, filled in")]
     adapter: Annotated[str, typer.Option(help="the adapter to tune: a folder or artifact:DIGEST")] = "work/enhancer/enhancer-lora"
     prepared: Annotated[Path, typer.Option(help="the folder of train.prepare that the sheets were made of")] = Path("work/prepared")
@@ -59,7 +59,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help="three short steps")] = False
 
 
-def main(options: Options) -> None:
+def main(options: PreferenceOptions) -> None:
     """Train on preferences, guard, and publish."""
     out = options.out
     config = replace(options.training, **SMOKE) if options.smoke else options.training
@@ -79,7 +79,7 @@ def main(options: Options) -> None:
     verdict(out)
 
 
-def load(options: Options, config: DpoConfig, settings: Settings) -> DpoPlan:
+def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> DpoPlan:
     """Check the models and the data of the guard."""
     base, adapter = find_models(settings, options.adapter)
     assert adapter is not None  # noqa: S101
@@ -155,7 +155,7 @@ def verdict(out: Path) -> None:
     command.echo(f"{out / ADAPTER}, published; to serve it: [bold]enhancer.adapter: artifact:{manifest['digest']}[/]")
 
 
-app = command.job_app(Options, main)
+app = command.job_app(PreferenceOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -28,7 +28,7 @@ from train.jobs import command, manifests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PrepareOptions:
     source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared")
     kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None
@@ -45,7 +45,7 @@ class Options:
             raise SourceError("name one catalogue, or use --smoke for the bundled films")
 
 
-def main(options: Options) -> None:
+def main(options: PrepareOptions) -> None:
     """Turn a catalogue into clean items with a split."""
     out, source = options.out, str(demo.FILMS) if options.source is None else options.source
     settings = {name: getattr(options, name) for name in ("kind", "test", "dev", "seed")} | {"map": sorted(options.map)}
@@ -78,7 +78,7 @@ def input_hashes(source: str) -> dict[str, str]:
     return {path.name: sha256(path)}
 
 
-def load(source: str, options: Options) -> tuple[list[Entry], Report]:
+def load(source: str, options: PrepareOptions) -> tuple[list[Entry], Report]:
     """The items of a catalogue with their split."""
     reader = read_items(source, mapping=command.column_map(options.map), kind=options.kind, options=ReadOptions())
     entries = [to_entry(item) for item in reader]
@@ -118,7 +118,7 @@ def statistics(entries: list[Entry], report: Report | None) -> dict[str, Any]:
     } | ({} if report is None else {"duplicates": report.duplicates, "rejected": len(report.rejects), "warnings": report.warnings})
 
 
-app = command.job_app(Options, main)
+app = command.job_app(PrepareOptions, main)
 
 if __name__ == "__main__":
     app()

@@ -59,24 +59,24 @@ def make_sheets(options: SheetOptions) -> None:
     texts: dict[Model, dict[str, str]] = {"base": read_descriptions(base), "tuned": read_descriptions(tuned)}
     inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
     entries = rating_sheets.drawn(read_corpus(options.prepared), draw, [*texts.values()])
-    known: dict[str, dict[str, Model]] = {}
+    raters: dict[str, dict[str, Model]] = {}
     if (out / KEY).exists():
         key = rating_sheets.read_key(out)
         if (key.draw, key.inputs) != (draw, inputs):
             raise SettingsError(f"{out} holds the sheets of another draw or of other descriptions ({key.draw}): give another --out")
-        known = key.raters
+        raters = key.raters
     (out / "sheets").mkdir(parents=True, exist_ok=True)
     rows = {
         name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(options.rater)
     }
     # First the key: a sheet without one could never be read.
-    key = Key(draw=draw, inputs=inputs, raters=known | {name: first for name, (_, first) in rows.items()})
+    key = Key(draw=draw, inputs=inputs, raters=raters | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))
     write_new_sheets(out, form, rows)
     command.echo(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files")
 
 
-def write_new_sheets(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.Row], dict[str, Model]]]) -> None:
+def write_new_sheets(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.SheetRow], dict[str, Model]]]) -> None:
     for name, (empty, _) in rows.items():
         path = rating_sheets.sheet_path(out, name)
         # What somebody has filled in is never written over.
@@ -98,16 +98,16 @@ def report(options: ReportOptions) -> None:
     """Open the key and write FOLDER/report: JSON, Markdown, HTML and, of ratings, Figure 5."""
     folder, finished_only = options.folder, options.finished_only
     form, answers, waiting = ratings_report.collect(folder, finished_only=finished_only)
-    found = ratings_report.figures(form, answers) | {"left_out": waiting}
+    results = ratings_report.figures(form, answers) | {"left_out": waiting}
     out = folder / "report"
     out.mkdir(exist_ok=True)
-    figure = ratings_report.figure5(found) if "table3" in found else None
+    figure = ratings_report.figure5(results) if "table3" in results else None
     if figure:
         write_atomically(out / "figure5.svg", figure)
-    text = ratings_report.markdown(found)
-    write_atomically(out / "report.json", json.dumps(found, indent=1))
+    text = ratings_report.markdown(results)
+    write_atomically(out / "report.json", json.dumps(results, indent=1))
     write_atomically(out / "report.md", text)
-    write_atomically(out / "report.html", ratings_report.html(found, figure))
+    write_atomically(out / "report.html", ratings_report.html(results, figure))
     inputs = manifests.hashes([folder / KEY, *rating_sheets.sheet_paths(folder)], folder)
     manifests.write(out, "ratings", rating_sheets.read_key(folder).draw.model_dump() | {"finished_only": finished_only}, inputs)
     print(text)
@@ -116,16 +116,16 @@ def report(options: ReportOptions) -> None:
 
 
 def read_descriptions(path: Path) -> dict[str, str]:
-    found = {}
+    by_id = {}
     for number, line in enumerate(_lines(path), 1):
         try:
             row = orjson.loads(line)
-            found[str(row["id"])] = str(row["description"])
+            by_id[str(row["id"])] = str(row["description"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise SourceError(
                 f'{path}, line {number}: not {{"id": ..., "description": ...}}; `python -m train.describe` writes it'
             ) from None
-    return {id: text for id, text in found.items() if text.strip()}
+    return {id: text for id, text in by_id.items() if text.strip()}
 
 
 def _lines(path: Path) -> Sequence[bytes]:

@@ -27,7 +27,7 @@ from train.jobs import command, manifests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SoupOptions:
     members: Annotated[list[Path], typer.Argument(help="folders of train.embedder, all of one base model")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/soup")
     base_share: Annotated[float, typer.Option(min=0, max=0.99, help="part of the base model in the mean; the members share the rest")] = (
@@ -35,7 +35,7 @@ class Options:
     )
 
 
-def main(options: Options) -> None:
+def main(options: SoupOptions) -> None:
     """Average, and publish."""
     members, out = options.members, options.out
     settings = load_settings()
@@ -94,7 +94,7 @@ def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
     return model
 
 
-app = command.job_app(Options, main)
+app = command.job_app(SoupOptions, main)
 
 if __name__ == "__main__":
     app()

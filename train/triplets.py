@@ -41,7 +41,7 @@ not in a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TripletsOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/triplets")
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets, for their training pairs")] = None
@@ -60,7 +60,7 @@ class Options:
     smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} rows")] = False
 
 
-def main(options: Options) -> None:
+def main(options: TripletsOptions) -> None:
     """Write triplets and pairs for train.embedder."""
     out, sets = options.out, options.sets
     manifest = manifests.read(options.prepared, "prepare")
@@ -106,7 +106,7 @@ def input_hashes(sets: Path | None, descriptions: Path | None) -> dict[str, str]
 
 
 def mine(
-    options: Options, items: pairs.Trainable, chosen: dict[str, list[pairs.TextPair]], available: dict[str, list[pairs.TextPair]]
+    options: TripletsOptions, items: pairs.Trainable, chosen: dict[str, list[pairs.TextPair]], available: dict[str, list[pairs.TextPair]]
 ) -> dict[pairs.TextPair, tuple[str, ...]] | None:
     """The hard negatives of each pair; None where none are wanted."""
     if options.negatives == "none":
@@ -157,7 +157,7 @@ def as_row(items: pairs.Trainable, pair: pairs.TextPair, mined: tuple[str, ...])
     return row | {"ids": {"anchor": pair.anchor_id, "positive": pair.positive_id, "negative": mined[0] if mined else None}}
 
 
-app = command.job_app(Options, main)
+app = command.job_app(TripletsOptions, main)
 
 if __name__ == "__main__":
     app()

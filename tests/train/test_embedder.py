@@ -34,7 +34,7 @@ from train import embedder
 from train.embedding import worker
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, loss_for, trainable
 from train.embedding.dev_set import dev_set
-from train.embedding.worker import FiniteTrainer
+from train.embedding.worker import EmbedderTrainer
 from train.jobs import manifests
 from train.jobs.command import Hardware
 
@@ -97,7 +97,7 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
 def fit(base: Path, config: ContrastiveConfig, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
     """The job's own parts without Ray; returns the trained model."""
     model = trainable(base, config, "cpu")
-    trainer = FiniteTrainer(
+    trainer = EmbedderTrainer(
         model=model,
         args=arguments(config, model, out, gpu=False, log_steps=1),
         train_dataset=data_sets(pairs, config),
@@ -296,7 +296,7 @@ def test_other_dev_queries_make_another_run(
     settings = load_settings(flags={"embedder": {"model": str(tiny("roberta"))}})
 
     def inputs() -> dict[str, str]:
-        options = embedder.Options(
+        options = embedder.EmbedderOptions(
             triplets=pairs_folder,
             prepared=prepared,
             sets=sets,

@@ -208,7 +208,7 @@ def test_an_adapter_is_gone_on_with_in_its_own_shape(tiny_base: Path, tiny_adapt
     assert f"has {own['rank']}, and goes on with it; leave --rank out" in said
     settings = load_settings(flags={"enhancer": {"model": str(tiny_base)}})
     hardware = Hardware(gpu=False)
-    options = enhancer.Options(
+    options = enhancer.EnhancerOptions(
         instructions=pairs_of_films, out=tmp_path / "out", adapter=str(tiny_adapter), training=SftConfig(), hardware=hardware
     )
     plan = enhancer.load(options, SftConfig(), settings)

@@ -32,52 +32,54 @@ class DevSet:
         """NDCG@10 of each set; an item is never its own answer."""
         documents = encode(self.texts, "document")
         rows = {id: row for row, id in enumerate(self.ids)}
-        found = {}
+        by_set = {}
         for queries in self.sets:
-            asked = list(queries.relevant)
+            query_ids = list(queries.relevant)
             if queries.of_items:
-                vectors = documents[[rows[queries.items[query]] for query in asked]]
+                vectors = documents[[rows[queries.items[query]] for query in query_ids]]
             else:
-                vectors = encode([templates.query_text(queries.texts[query]) for query in asked], "query")
+                vectors = encode([templates.query_text(queries.texts[query]) for query in query_ids], "query")
             scores = scoring.cosine(vectors, documents)
             if queries.of_items:
-                scores[range(len(asked)), [rows[queries.items[query]] for query in asked]] = -2
-            runs = {query: [self.ids[column] for column in best] for query, best in zip(asked, scoring.top(scores, 10), strict=True)}
+                scores[range(len(query_ids)), [rows[queries.items[query]] for query in query_ids]] = -2
+            runs = {query: [self.ids[column] for column in best] for query, best in zip(query_ids, scoring.top(scores, 10), strict=True)}
             values = metrics.per_query(runs, queries.relevant, "ndcg")
-            found[queries.name] = sum(values.values()) / len(values)
-        return found
+            by_set[queries.name] = sum(values.values()) / len(values)
+        return by_set
 
 
 def dev_set(
-    entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL, queries: int = QUERIES
+    entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL, per_set: int = QUERIES
 ) -> DevSet:
     """The dev side of every set of `folder`, thinned to `queries` each."""
     names = set_names(folder, "dev") if folder is not None else []
-    sets = [_thinned(read_set(folder, name, "dev"), queries) for name in names if folder is not None]
+    sets = [_thinned(read_set(folder, name, "dev"), per_set) for name in names if folder is not None]
     if not sets:
-        sets = [_own(entries, template, queries)]
-    known = {entry.id: entry for entry in entries}
-    sets = [_inside(asked, known) for asked in sets]
-    wanted = {id for asked in sets for ids in asked.relevant.values() for id in ids} | {id for asked in sets for id in asked.items.values()}
-    chosen = [entry for entry in entries if entry.id in wanted]
-    rest = sorted((entry for entry in entries if entry.id not in wanted), key=lambda entry: (entry.split != "dev", entry.id))
+        sets = [_own(entries, template, per_set)]
+    by_id = {entry.id: entry for entry in entries}
+    sets = [_inside(queries, by_id) for queries in sets]
+    needed = {id for queries in sets for ids in queries.relevant.values() for id in ids} | {
+        id for queries in sets for id in queries.items.values()
+    }
+    chosen = [entry for entry in entries if entry.id in needed]
+    rest = sorted((entry for entry in entries if entry.id not in needed), key=lambda entry: (entry.split != "dev", entry.id))
     dev = [entry for entry in rest if entry.split == "dev"]
     others = random.Random(0).sample([e for e in rest if e.split != "dev"], k=sum(e.split != "dev" for e in rest))  # noqa: S311
     chosen += [*dev, *others][: max(0, pool - len(chosen))]
     texts = tuple(templates.raw_text(entry.item, template) for entry in chosen)
-    return DevSet(tuple(entry.id for entry in chosen), texts, tuple(asked for asked in sets if asked.relevant))
+    return DevSet(tuple(entry.id for entry in chosen), texts, tuple(queries for queries in sets if queries.relevant))
 
 
-def _thinned(asked: QuerySet, count: int) -> QuerySet:
-    kept = sorted(asked.relevant)
+def _thinned(queries: QuerySet, count: int) -> QuerySet:
+    kept = sorted(queries.relevant)
     kept = random.Random(0).sample(kept, min(count, len(kept)))  # noqa: S311
-    return replace(asked, relevant={query: asked.relevant[query] for query in kept})
+    return replace(queries, relevant={query: queries.relevant[query] for query in kept})
 
 
-def _inside(asked: QuerySet, known: dict[str, Entry]) -> QuerySet:
-    inside = {query: {id for id in ids if id in known} for query, ids in asked.relevant.items()}
-    kept = {query: ids for query, ids in inside.items() if ids and (not asked.of_items or asked.items[query] in known)}
-    return replace(asked, items={query: asked.items[query] for query in kept if query in asked.items}, relevant=kept)
+def _inside(queries: QuerySet, by_id: dict[str, Entry]) -> QuerySet:
+    inside = {query: {id for id in ids if id in by_id} for query, ids in queries.relevant.items()}
+    kept = {query: ids for query, ids in inside.items() if ids and (not queries.of_items or queries.items[query] in by_id)}
+    return replace(queries, items={query: queries.items[query] for query in kept if query in queries.items}, relevant=kept)
 
 
 def _own(entries: Sequence[Entry], template: templates.Template, count: int) -> QuerySet:

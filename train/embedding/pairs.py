@@ -59,31 +59,31 @@ class Trainable:
 def from_sets(items: Trainable, folder: Path) -> dict[str, list[TextPair]]:
     """The training side of every set under `folder`, without the items that may not be trained on."""
     sets = [read_set(folder, name, "train") for name in set_names(folder, "train")]
-    found = {queries.name: _from_set(items, queries) for queries in sets if queries.trainable}
-    return {name: pairs for name, pairs in found.items() if pairs}
+    by_source = {queries.name: _from_set(items, queries) for queries in sets if queries.trainable}
+    return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
 def _from_set(items: Trainable, queries: QuerySet) -> list[TextPair]:
     pairs = []
     for query, relevant in queries.relevant.items():
-        asked = queries.items.get(query) if queries.of_items else None
+        query_item = queries.items.get(query) if queries.of_items else None
         # A text set may name the item of its text: a query about a test film is its words, so it stays out even if a qrel were wrong.
-        named = queries.items.get(query)
-        if named is not None and named not in items.rows:
+        about = queries.items.get(query)
+        if about is not None and about not in items.rows:
             continue
-        anchor = items.text(asked) if asked is not None else templates.query_text(queries.texts[query])
+        anchor = items.text(query_item) if query_item is not None else templates.query_text(queries.texts[query])
         pairs += [
-            TextPair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), asked, id)
+            TextPair(queries.name, f"{queries.name}/{query}", anchor, items.text(id), query_item, id)
             for id in sorted(relevant)
-            if id in items.rows and id != asked
+            if id in items.rows and id != query_item
         ]
     return pairs
 
 
 def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[TextPair]]:
     """What a model says of an item -> the item: queries that nobody has to write (Bonifacio et al. 2022, "InPars")."""
-    told = {id: templates.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
-    pairs = [TextPair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in told.items()]
+    queries = {id: templates.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
+    pairs = [TextPair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in queries.items()]
     return {"description": pairs} if pairs else {}
 
 
@@ -91,8 +91,8 @@ def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOG
     """Pairs that need nothing but the catalogue's own columns."""
     makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
-    found = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
-    return {name: pairs for name, pairs in found.items() if pairs}
+    by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
+    return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
 def _sentences(items: Trainable, random: random.Random) -> Iterator[TextPair]:
@@ -142,15 +142,15 @@ def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[TextPair]:
                 yield TextPair("keyword", f"keyword/{word}", templates.query_text(word), items.text(entry.id), None, entry.id)
 
 
-def without_test_keywords(found: Mapping[str, list[TextPair]], folder: Path) -> dict[str, list[TextPair]]:
+def without_test_keywords(by_source: Mapping[str, list[TextPair]], folder: Path) -> dict[str, list[TextPair]]:
     """Without the keywords that are, word for word, a dev or test query of a set under `folder`: a set can be made of that column, and its
     query has training items among its answers too."""
-    if "keyword" not in found:
-        return dict(found)
+    if "keyword" not in by_source:
+        return dict(by_source)
     sets = [read_set(folder, name, split) for split in ("dev", "test") for name in set_names(folder, split)]
-    asked = {_plain(text) for queries in sets for text in queries.texts.values()}
-    kept = [pair for pair in found["keyword"] if _plain(pair.anchor) not in asked]
-    return {name: pairs for name, pairs in (dict(found) | {"keyword": kept}).items() if pairs}
+    test_queries = {_plain(text) for queries in sets for text in queries.texts.values()}
+    kept = [pair for pair in by_source["keyword"] if _plain(pair.anchor) not in test_queries]
+    return {name: pairs for name, pairs in (dict(by_source) | {"keyword": kept}).items() if pairs}
 
 
 def _plain(text: str) -> str:
@@ -178,8 +178,8 @@ def _facets(entry: Entry) -> frozenset[str]:
 
 
 def _keywords(entry: Entry) -> frozenset[str]:
-    given = entry.item.extra.get("keywords", ())
-    words = given.split(",") if isinstance(given, str) else given
+    value = entry.item.extra.get("keywords", ())
+    words = value.split(",") if isinstance(value, str) else value
     return frozenset(plain for word in words if (plain := _plain(word)))
 
 
@@ -191,20 +191,20 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]{4,}", text.casefold())
 
 
-def choose(found: Mapping[str, Sequence[TextPair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[TextPair]]:
+def choose(by_source: Mapping[str, Sequence[TextPair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[TextPair]]:
     """`count` pairs: each source gets its weight's share, and what a small one can't fill goes to the others. Groups take turns, so that
     a keyword on 300 items does not outvote one on 3."""
-    left = {name: min(len(pairs), 10**9) for name, pairs in found.items() if weights.get(name, 1.0) > 0}
+    left = {name: min(len(pairs), 10**9) for name, pairs in by_source.items() if weights.get(name, 1.0) > 0}
     shares = dict.fromkeys(left, 0)
     while count > 0 and any(left.values()):
         total = sum(weights.get(name, 1.0) for name in left if left[name])
-        given = {name: min(left[name], max(1, int(count * weights.get(name, 1.0) / total))) for name in left if left[name]}
-        for name, more in given.items():
+        round_shares = {name: min(left[name], max(1, int(count * weights.get(name, 1.0) / total))) for name in left if left[name]}
+        for name, more in round_shares.items():
             more = min(more, count)
             shares[name] += more
             left[name] -= more
             count -= more
-    return {name: _take(found[name], share, seed) for name, share in shares.items() if share}
+    return {name: _take(by_source[name], share, seed) for name, share in shares.items() if share}
 
 
 def _take(pairs: Sequence[TextPair], count: int, seed: int) -> list[TextPair]:

@@ -34,7 +34,7 @@ def fit(plan: EmbedderPlan) -> None:
     steps = steps_per_epoch([len(rows) for rows in sets.values()], config.batch, workers)
     config = replace(config, save_steps=min(config.save_steps, steps))
     reporter = DevReporter(plan, config, model, state, rank)
-    trainer = FiniteTrainer(
+    trainer = EmbedderTrainer(
         model=model,
         args=arguments(config, model, plan.work / "trainer", gpu=gpu, log_steps=max(1, min(20, steps // 4))),
         train_dataset=sets,
@@ -47,7 +47,7 @@ def fit(plan: EmbedderPlan) -> None:
     ray_train.report(reporter.summary(trainer.state.global_step))
 
 
-class FiniteTrainer(FiniteLoss, SentenceTransformerTrainer):  # type: ignore[misc]
+class EmbedderTrainer(FiniteLoss, SentenceTransformerTrainer):  # type: ignore[misc]
     """sentence-transformers' trainer that stops at a loss which is not finite."""
 
 

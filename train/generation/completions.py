@@ -47,8 +47,8 @@ def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int) -> Tokenise
     shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
-        known = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
-        question = list(tokenizer(prompt(known, tokenizer)).input_ids)
+        item = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
+        question = list(tokenizer(prompt(item, tokenizer)).input_ids)
         answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
         if len(question) + len(answer) <= max_tokens:
             return TokenisedPair([*question, *answer], [IGNORED] * len(question) + answer)

@@ -25,7 +25,7 @@ def fit(plan: DpoPlan) -> None:
     sft.train_adapter(plan, read_judgments(plan.examples), MarginReporter, trainer_for)
 
 
-class FiniteTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]
+class PreferenceTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]
     """TRL's trainer that stops at a loss which is not finite, and takes rows that are token ids already."""
 
     left_out = 0
@@ -45,14 +45,14 @@ def trainer_for(
     workers: int,
     gpu: bool,
     callbacks: list[Any],
-) -> FiniteTrainer:
+) -> PreferenceTrainer:
     from datasets import Dataset
 
     judgments = judgments[: config.limit or None]
     rows = [row for row in (as_ids(judgment, tokenizer, config.max_tokens) for judgment in judgments) if row]
     if not rows:
         raise ModelError(f"none of {len(judgments)} judgments fits into {config.max_tokens} tokens: raise --max-tokens")
-    trainer = FiniteTrainer(
+    trainer = PreferenceTrainer(
         model=model,
         args=trl.DPOConfig(
             **sft.arguments(config, output, workers=workers, gpu=gpu, rows=len(rows)),

@@ -82,7 +82,7 @@ class CompletionTrainer(trl.SFTTrainer):  # type: ignore[misc]
         return loss / count * (self.accelerator.num_processes if together else 1)
 
 
-class FiniteTrainer(FiniteLoss, CompletionTrainer):
+class AdapterTrainer(FiniteLoss, CompletionTrainer):
     """The trainer that stops at a loss which is not finite. `left_out`: how many rows did not fit into `--max-tokens`."""
 
     left_out = 0
@@ -98,13 +98,13 @@ def trainer_for(
     workers: int,
     gpu: bool,
     callbacks: list[Any],
-) -> FiniteTrainer:
+) -> AdapterTrainer:
     from datasets import Dataset
 
     rows, left_out = completions.tokenise_all(pairs[: config.limit or None], tokenizer, config.max_tokens)
     if not rows:
         raise ModelError(f"none of {left_out} pairs fits into {config.max_tokens} tokens: raise --max-tokens")
-    trainer = FiniteTrainer(
+    trainer = AdapterTrainer(
         model=model,
         # The rows are token ids and labels already, cut as serving cuts.
         args=trl.SFTConfig(
@@ -158,7 +158,7 @@ def arguments(config: SftConfig, output: Path, *, workers: int, gpu: bool, rows:
 class BleuReporter(Reporter):
     """BLEU before the first step and at each epoch's end, and what training costs."""
 
-    trainer: FiniteTrainer
+    trainer: AdapterTrainer
     model: Any
 
     def __init__(self, plan: AdapterPlan, tokenizer: Any, heldout: list[InstructionPair], state: dict[str, Any], rank: int) -> None:

@@ -18,7 +18,7 @@ Judgments = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RaterPair:
     """Two raters' agreement. `weighted` counts a near miss (4 for 5) as less of a disagreement; `None` where values have no order."""
 
     raters: tuple[str, str]
@@ -32,7 +32,7 @@ class Agreement:
 
     raters: int
     subjects: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RaterPair, ...]
     mean_kappa: float | None
     mean_weighted: float | None
     fleiss: float | None
@@ -42,12 +42,12 @@ def agreement(judgments: Judgments, values: Sequence[str], *, ordered: bool) -> 
     """Of at least one rater; `values` are all that could be said, in their order where they have one."""
     names = sorted(judgments)
     subjects = sorted(judgments[names[0]])
-    told = {name: [judgments[name][subject] for subject in subjects] for name in names}
+    answers = {name: [judgments[name][subject] for subject in subjects] for name in names}
     pairs = tuple(
-        Pair((a, b), cohen(told[a], told[b], values), cohen(told[a], told[b], values, weighted=True) if ordered else None)
+        RaterPair((a, b), cohen(answers[a], answers[b], values), cohen(answers[a], answers[b], values, weighted=True) if ordered else None)
         for a, b in combinations(names, 2)
     )
-    counts = [[[told[name][row] for name in names].count(value) for value in values] for row in range(len(subjects))]
+    counts = [[[answers[name][row] for name in names].count(value) for value in values] for row in range(len(subjects))]
     return Agreement(
         len(names), len(subjects), pairs, _mean(pair.kappa for pair in pairs), _mean(pair.weighted for pair in pairs), fleiss(counts)
     )  # fmt: skip

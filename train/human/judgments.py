@@ -36,13 +36,13 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[J
     for sheet in map(_preferences, dict.fromkeys(paths)):
         for row, line in zip(sheet.rows, sheet.lines, strict=True):
             entry = _trainable(row["item"], entries, f"{sheet.path}, line {line}")
-            given = votes.setdefault((entry.id, frozenset((row["a"], row["b"]))), Counter())
+            tally = votes.setdefault((entry.id, frozenset((row["a"], row["b"]))), Counter())
             counts["answers" if row["preference"] else "unanswered"] += 1
             counts["ties"] += row["preference"] == "tie"
             if row["preference"] in ("a", "b"):
-                given[row[row["preference"]]] += 1
-    found = [_voted(entries[id], texts, given) for (id, texts), given in votes.items()]
-    judgments = sorted((judgment for judgment in found if judgment), key=lambda judgment: (judgment.id, judgment.chosen))
+                tally[row[row["preference"]]] += 1
+    decided = [_voted(entries[id], texts, tally) for (id, texts), tally in votes.items()]
+    judgments = sorted((judgment for judgment in decided if judgment), key=lambda judgment: (judgment.id, judgment.chosen))
     if not judgments:
         raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
     # They may prefer an invention. It is counted, and what it does to the model is the guard's business.

@@ -24,7 +24,7 @@ from matinee.files import write_atomically
 from matinee.text import templates
 
 Model = Literal["base", "tuned"]
-Row = dict[str, str]
+SheetRow = dict[str, str]
 
 CRITERIA = ("creativity", "relevance", "utility")
 SHOWN = ("item", "title", "facts", "a", "b")
@@ -41,7 +41,7 @@ class Form:
     asks: tuple[str, ...]
     values: tuple[str, ...]
 
-    def done(self, row: Row) -> bool:
+    def done(self, row: SheetRow) -> bool:
         return all(row[ask] for ask in self.asks)
 
     def checked(self, ask: str, value: str, where: str) -> str:
@@ -95,7 +95,7 @@ class Sheet:
 
     path: Path
     form: Form
-    rows: tuple[Row, ...]
+    rows: tuple[SheetRow, ...]
     lines: tuple[int, ...]
 
     @property
@@ -123,7 +123,7 @@ def drawn(entries: Sequence[Entry], draw: Draw, texts: Sequence[Mapping[str, str
 
 def blinded(
     form: Form, entries: Sequence[Entry], texts: Mapping[Model, Mapping[str, str]], rater: str, seed: int
-) -> tuple[list[Row], dict[str, Model]]:
+) -> tuple[list[SheetRow], dict[str, Model]]:
     """A rater's empty rows in an order of their own, and item -> the model that is A there."""
     rows, first = [], {}
     for entry in sorted(entries, key=lambda entry: _order(seed, rater, entry.id)):
@@ -136,7 +136,7 @@ def blinded(
     return rows, first
 
 
-def write_sheet(path: Path, form: Form, rows: Sequence[Row]) -> None:
+def write_sheet(path: Path, form: Form, rows: Sequence[SheetRow]) -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, [*SHOWN, *form.asks], lineterminator="\n")
     writer.writeheader()
@@ -178,7 +178,7 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(path, form, tuple(rows), tuple(lines))
 
 
-def _checked(raw: Mapping[str, Any], form: Form, where: str) -> Row:
+def _checked(raw: Mapping[str, Any], form: Form, where: str) -> SheetRow:
     # The reader fills what a short line lacks with None, and puts what a long line has too much under the empty name.
     if "".join(raw.get("") or "") or any(raw[name] is None for name in (*SHOWN, *form.asks)):
         raise SourceError(f"{where}: it has more or fewer cells than the first line: was it cut off, or a comma left unquoted?")

@@ -61,9 +61,9 @@ def on_any(flag: bool) -> bool:
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return flag
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    found = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-    return bool(found.item())
+    flags = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 class FiniteLoss:

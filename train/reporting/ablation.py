@@ -26,7 +26,7 @@ from train.reporting import measure
 from train.reporting.measure import Corpus, Encoder, PerQuery, System
 
 Facts = Literal["all metadata", "overview hidden"]
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 BOTH = f"both, description at {WEIGHT:g}"
 """The recipe of that name."""
@@ -42,16 +42,16 @@ class DescriptionSet:
     digest: str = field(default="", compare=False)
 
     @classmethod
-    def read(cls, given: str) -> "DescriptionSet":
+    def read(cls, argument: str) -> "DescriptionSet":
         """`NAME=FILE` or `FILE`, as `train.describe` writes it, or any JSONL of id and description."""
-        name, sign, file = given.rpartition("=")
+        name, sign, file = argument.rpartition("=")
         path = Path(file)
         texts, note = read_descriptions(path), path.with_suffix(".manifest.json")
         try:
-            told = json.loads(note.read_text(encoding="utf-8"))["model"] if note.is_file() else {}
+            model = json.loads(note.read_text(encoding="utf-8"))["model"] if note.is_file() else {}
         except (ValueError, KeyError) as error:
             raise SourceError(f"{note} does not say what {path.name} was written by ({error!r}): delete it, or write both again") from None
-        return cls(name if sign else path.stem, "overview hidden" if told.get("hide_overview") else "all metadata", texts, sha256(path))
+        return cls(name if sign else path.stem, "overview hidden" if model.get("hide_overview") else "all metadata", texts, sha256(path))
 
 
 class CorpusTexts:
@@ -66,8 +66,8 @@ class CorpusTexts:
 
     def texts(self, written: DescriptionSet, recipe: Recipe, template: templates.Template) -> list[str]:
         """Raw where there is no description."""
-        told = [written.texts.get(id) for id in self.corpus.ids]
-        return [templates.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, told, strict=True)]
+        descriptions = [written.texts.get(id) for id in self.corpus.ids]
+        return [templates.embedded_text(item, text, recipe, template=template) for item, text in zip(self.items, descriptions, strict=True)]
 
     def vectors(self, written: DescriptionSet, recipe: Recipe) -> Matrix:
         """Of one text an item."""
@@ -83,21 +83,21 @@ class CorpusTexts:
         unit: Matrix = blended / np.linalg.norm(blended, axis=1, keepdims=True)
         return unit
 
-    def rows(self, asked: QuerySet) -> list[int]:
-        return [self.corpus.rows[asked.items[query]] for query in asked.relevant]
+    def rows(self, queries: QuerySet) -> list[int]:
+        return [self.corpus.rows[queries.items[query]] for query in queries.relevant]
 
-    def cosine(self, asked: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
+    def cosine(self, queries: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
         """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
-        if asked.of_items:
-            return scoring.cosine((documents if items is None else items)[self.rows(asked)], documents)
-        texts = [templates.query_text(asked.texts[query]) for query in asked.relevant]
+        if queries.of_items:
+            return scoring.cosine((documents if items is None else items)[self.rows(queries)], documents)
+        texts = [templates.query_text(queries.texts[query]) for query in queries.relevant]
         return scoring.cosine(self.encoder(texts, "query"), documents)
 
     def bm25(self, documents: Sequence[str]) -> System:
         ready = scoring.Bm25Scorer(documents)
         # A query item asks with its own words, not with a model's.
-        return lambda asked: ready(
-            [self.words[r] for r in self.rows(asked)] if asked.of_items else [asked.texts[q] for q in asked.relevant]
+        return lambda queries: ready(
+            [self.words[r] for r in self.rows(queries)] if queries.of_items else [queries.texts[q] for q in queries.relevant]
         )
 
 
@@ -115,7 +115,7 @@ def table(
     corpus: Corpus,
     encoders: Mapping[str, Encoder],
     written: Sequence[DescriptionSet],
-    asked: Sequence[QuerySet],
+    sets: Sequence[QuerySet],
     template: templates.Template = templates.DENSE_TEMPLATE,
     search: SearchSettings | None = None,
 ) -> dict[str, Any]:
@@ -132,14 +132,14 @@ def table(
     pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
     if len(common) < len(corpus.ids):
         pools["all items"] = np.arange(len(corpus.ids))
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     for facts in dict.fromkeys(one.facts for one in written):
         for name, encoder in encoders.items():
             index = CorpusTexts(corpus, encoder, facts, template)
-            made = [one for one in written if one.facts == facts]
+            chosen = [one for one in written if one.facts == facts]
             for pool, columns in pools.items():
-                found = _judged(list(arms(index, made, search or SearchSettings(), columns)), corpus, asked, columns)
-                rows += [{"facts": facts, "encoder": name, "items": pool} | row for row in found]
+                judged = _judged(list(arms(index, chosen, search or SearchSettings(), columns)), corpus, sets, columns)
+                rows += [{"facts": facts, "encoder": name, "items": pool} | row for row in judged]
     return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
 
 
@@ -148,17 +148,17 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
     plain = index.bm25(index.words)
 
     def hybrid(dense: System, sparse: System) -> System:
-        def score(asked: QuerySet) -> Scores:
+        def score(queries: QuerySet) -> Scores:
             # The candidates are the best of the ranked items: of all items' best, few may be among them.
-            lists = [found[:, columns] for found in (dense(asked), sparse(asked))]
-            scores = np.full((len(asked.relevant), len(index.corpus.ids)), -np.inf, np.float32)
+            lists = [matrix[:, columns] for matrix in (dense(queries), sparse(queries))]
+            scores = np.full((len(queries.relevant), len(index.corpus.ids)), -np.inf, np.float32)
             scores[:, columns] = scoring.fuse(lists, search.fusion, k=search.rrf_k, weights=search.weights, prefetch=search.prefetch)
             return scores
 
         return score
 
     def dense(documents: Matrix, items: Matrix | None = None) -> System:
-        return measure.remembered(lambda asked: index.cosine(asked, documents, items))
+        return measure.cached(lambda queries: index.cosine(queries, documents, items))
 
     raw = dense(index.raw)
     yield Arm("dense", "raw", "", raw)
@@ -182,52 +182,53 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
 
 
 def _joined(first: System, second: System, how: Callable[[Scores, Scores], Scores]) -> System:
-    return lambda asked: how(first(asked), second(asked))
+    return lambda queries: how(first(queries), second(queries))
 
 
-def _judged(given: Sequence[Arm], corpus: Corpus, asked: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[Row]:
-    for queries in asked:
-        known = _within(queries, corpus, columns)
-        if not known.relevant:
+def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ResultRow]:
+    for queries in sets:
+        answerable = _within(queries, corpus, columns)
+        if not answerable.relevant:
             continue
         raw: dict[str, PerQuery] = {}
-        for arm in given:
-            if arm.name.startswith("raw query item") and not known.of_items:
+        for arm in compared:
+            if arm.name.startswith("raw query item") and not answerable.of_items:
                 continue
             # A copy: whoever judges strikes the query item out.
-            found = measure.judge(corpus, known, arm.score(known).copy(), pool=columns)
-            row: Row = {
-                "set": known.name,
-                "kind": known.info.kind,
-                "queries": len(found["ndcg"]),
+            measured = measure.judge(corpus, answerable, arm.score(answerable).copy(), pool=columns)
+            row: ResultRow = {
+                "set": answerable.name,
+                "kind": answerable.info.kind,
+                "queries": len(measured["ndcg"]),
                 "way": arm.way,
                 "arm": arm.name,
                 "model": arm.model,
             }
-            row |= {kind: asdict(metrics.interval(values.values())) for kind, values in found.items()}
+            row |= {kind: asdict(metrics.interval(values.values())) for kind, values in measured.items()}
             if arm.name == "raw":
-                raw[arm.way] = found
+                raw[arm.way] = measured
             else:
-                row["minus_raw"] = {kind: asdict(metrics.paired_difference(found[kind], raw[arm.way][kind])) for kind in found}
+                row["minus_raw"] = {kind: asdict(metrics.paired_difference(measured[kind], raw[arm.way][kind])) for kind in measured}
             yield row
 
 
-def _within(asked: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> QuerySet:
+def _within(queries: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> QuerySet:
     """The queries that the ranked items can answer, and that do not ask with an item outside of them."""
     ids = {corpus.ids[column] for column in columns}
-    kept = {query: found & ids for query, found in asked.relevant.items()}
-    kept = {query: found for query, found in kept.items() if found and (not asked.of_items or asked.items[query] in ids)}
-    return replace(asked, relevant=kept)
+    kept = {query: answers & ids for query, answers in queries.relevant.items()}
+    kept = {query: answers for query, answers in kept.items() if answers and (not queries.of_items or queries.items[query] in ids)}
+    return replace(queries, relevant=kept)
 
 
-def mean_rows(rows: Sequence[Row]) -> list[Row]:
+def mean_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """For each arm its mean NDCG@10 over the sets, text and item sets apart: what a default is chosen by."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[ResultRow]] = {}
     for row in rows:
         side = f"{row['kind']} sets"
         if "circular" not in row["set"]:
             groups.setdefault((row["facts"], row["encoder"], row["items"], side, row["way"], row["arm"], row["model"]), []).append(row)
     names = ("facts", "encoder", "items", "sets", "way", "arm", "model")
     return [
-        dict(zip(names, key, strict=True)) | {"ndcg": float(np.mean([r["ndcg"]["mean"] for r in found]))} for key, found in groups.items()
+        dict(zip(names, key, strict=True)) | {"ndcg": float(np.mean([r["ndcg"]["mean"] for r in members]))}
+        for key, members in groups.items()
     ]

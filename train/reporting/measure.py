@@ -88,10 +88,10 @@ System = Callable[[QuerySet], Scores]
 def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
     documents = encoder(corpus.texts(kind))
 
-    def score(asked: QuerySet) -> Scores:
-        if asked.of_items:
-            return scoring.cosine(documents[[corpus.rows[asked.items[query]] for query in asked.relevant]], documents)
-        return scoring.cosine(encoder([templates.query_text(asked.texts[query]) for query in asked.relevant], "query"), documents)
+    def score(queries: QuerySet) -> Scores:
+        if queries.of_items:
+            return scoring.cosine(documents[[corpus.rows[queries.items[query]] for query in queries.relevant]], documents)
+        return scoring.cosine(encoder([templates.query_text(queries.texts[query]) for query in queries.relevant], "query"), documents)
 
     return score
 
@@ -100,7 +100,7 @@ def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeigh
     """As the API compares items with items (`matinee.index.item_vector`); texts have no facts, so text sets are not its business."""
     documents = encoder(corpus.texts(kind))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
-    return lambda asked: scoring.cosine(whole[[corpus.rows[asked.items[query]] for query in asked.relevant]], whole)
+    return lambda queries: scoring.cosine(whole[[corpus.rows[queries.items[query]] for query in queries.relevant]], whole)
 
 
 def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
@@ -108,37 +108,37 @@ def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence
     texts = corpus.texts(Texts(templates.SPARSE_TEMPLATE))
     ready = scorer(texts)
 
-    def score(asked: QuerySet) -> Scores:
-        return ready([texts[corpus.rows[asked.items[query]]] if asked.of_items else asked.texts[query] for query in asked.relevant])
+    def score(queries: QuerySet) -> Scores:
+        return ready([texts[corpus.rows[queries.items[query]]] if queries.of_items else queries.texts[query] for query in queries.relevant])
 
     return score
 
 
 def chance(corpus: Corpus, seed: int = 0) -> System:
-    return lambda asked: np.random.default_rng(seed).random((len(asked.relevant), len(corpus.ids)), np.float32)
+    return lambda queries: np.random.default_rng(seed).random((len(queries.relevant), len(corpus.ids)), np.float32)
 
 
 def votes(corpus: Corpus) -> System:
     counts = np.array([entry.item.numbers.get("votes", entry.item.numbers.get("popularity", 0.0)) for entry in corpus.entries], np.float32)
-    return lambda asked: np.tile(counts, (len(asked.relevant), 1))
+    return lambda queries: np.tile(counts, (len(queries.relevant), 1))
 
 
 def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
-    def score(asked: QuerySet) -> Scores:
-        return scoring.fuse([first(asked), second(asked)], fusion, k=k, weights=weights)
+    def score(queries: QuerySet) -> Scores:
+        return scoring.fuse([first(queries), second(queries)], fusion, k=k, weights=weights)
 
     return score
 
 
-def remembered(system: System) -> System:
+def cached(system: System) -> System:
     """Its scores of each set are computed once: fusions ask for the same ones again and again."""
     known: dict[str, Scores] = {}
 
-    def score(asked: QuerySet) -> Scores:
-        if asked.name not in known:
-            known[asked.name] = system(asked)
+    def score(queries: QuerySet) -> Scores:
+        if queries.name not in known:
+            known[queries.name] = system(queries)
         # A copy: whoever asks may strike items out.
-        return known[asked.name].copy()
+        return known[queries.name].copy()
 
     return score
 
@@ -146,18 +146,18 @@ def remembered(system: System) -> System:
 PerQuery = dict[Measure, dict[str, float]]
 
 
-def judge(corpus: Corpus, asked: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
+def judge(corpus: Corpus, queries: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
     """Each measure of each query. With a pool only its items are ranked, and only they can be right; an item of score -inf never is."""
-    queries = list(asked.relevant)
+    query_ids = list(queries.relevant)
     ids = corpus.ids
-    relevant: Mapping[str, set[str]] = asked.relevant
-    if asked.of_items:
-        scores[range(len(queries)), [corpus.rows[asked.items[query]] for query in queries]] = -np.inf
+    relevant: Mapping[str, set[str]] = queries.relevant
+    if queries.of_items:
+        scores[range(len(query_ids)), [corpus.rows[queries.items[query]] for query in query_ids]] = -np.inf
     if pool is not None:
         scores, ids = scores[:, pool], [ids[row] for row in pool]
         inside = set(ids)
-        relevant = {query: found for query, given in asked.relevant.items() if (found := given & inside)}
-    best = zip(queries, scores, scoring.top(scores, K), strict=True)
+        relevant = {query: inside_pool for query, answers in queries.relevant.items() if (inside_pool := answers & inside)}
+    best = zip(query_ids, scores, scoring.top(scores, K), strict=True)
     runs = {query: [ids[column] for column in columns if row[column] > -np.inf] for query, row, columns in best}
     return {measure: metrics.per_query(runs, relevant, measure, K) for measure in MEASURES}
 
@@ -171,13 +171,13 @@ class Closeness:
     auc: float
 
 
-def closeness(corpus: Corpus, asked: QuerySet, scores: Scores, seed: int = 0) -> Closeness:
+def closeness(corpus: Corpus, queries: QuerySet, scores: Scores, seed: int = 0) -> Closeness:
     """The mean cosine alone means nothing (a model may call everything alike): the gap and the AUC are what counts."""
     rng = np.random.default_rng(seed)
     related, unrelated, wins = [], [], []
-    for row, (query, ids) in enumerate(asked.relevant.items()):
+    for row, (query, ids) in enumerate(queries.relevant.items()):
         right = scores[row, [corpus.rows[id] for id in ids]]
-        banned = {*ids, asked.items.get(query)} if asked.of_items else ids
+        banned = {*ids, queries.items.get(query)} if queries.of_items else ids
         others = [column for column in rng.integers(0, len(corpus.ids), _RANDOM_PAIRS) if corpus.ids[column] not in banned]
         wrong = scores[row, others]
         related.append(float(right.mean()))
@@ -189,23 +189,23 @@ def closeness(corpus: Corpus, asked: QuerySet, scores: Scores, seed: int = 0) ->
 def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 10) -> QuerySet:
     """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
     embedded: reported to compare with the paper, not to judge by."""
-    asked = [entry for entry in corpus.entries if entry.split == split][:count]
-    if not asked:
+    heldout = [entry for entry in corpus.entries if entry.split == split][:count]
+    if not heldout:
         return QuerySet(CIRCULAR, {}, {}, {})
     genres = [set(entry.item.genres) for entry in corpus.entries]
     tfidf = scoring.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
-    scores = tfidf([entry.item.overview or entry.item.title for entry in asked])
-    for row, entry in enumerate(asked):
+    scores = tfidf([entry.item.overview or entry.item.title for entry in heldout])
+    for row, entry in enumerate(heldout):
         own = set(entry.item.genres)
         scores[row] += np.array([len(own & other) / max(1, len(own | other)) for other in genres], np.float32)
         scores[row, corpus.rows[entry.id]] = -1
     best = scoring.top(scores, relevant)
-    labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(asked)}
-    return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in asked}, {id: id for id in labels}, labels)
+    labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(heldout)}
+    return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels)
 
 
-def known_only(asked: QuerySet, corpus: Corpus) -> QuerySet:
+def known_only(queries: QuerySet, corpus: Corpus) -> QuerySet:
     """Without what the corpus does not hold."""
-    kept = {query: ids & corpus.rows.keys() for query, ids in asked.relevant.items()}
-    kept = {query: ids for query, ids in kept.items() if ids and (not asked.of_items or asked.items[query] in corpus.rows)}
-    return replace(asked, relevant=kept)
+    kept = {query: ids & corpus.rows.keys() for query, ids in queries.relevant.items()}
+    kept = {query: ids for query, ids in kept.items() if ids and (not queries.of_items or queries.items[query] in corpus.rows)}
+    return replace(queries, relevant=kept)

@@ -51,7 +51,7 @@ class Run:
         plan = EmbedderPlan(settings={}, inputs={}, gpu=False, threads=0, config=config, sets=None, template="plain", pool=10, **folders)
         plan.work.mkdir()
         self.reporter = DevReporter(plan, config, self.model, {}, 0)
-        self.reporter.trainer = worker.FiniteTrainer.__new__(worker.FiniteTrainer)
+        self.reporter.trainer = worker.EmbedderTrainer.__new__(worker.EmbedderTrainer)
         self.reporter.on_train_begin(None, TrainerState(), TrainerControl())
 
     def epochs(self, most: int) -> int:
