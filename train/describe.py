@@ -14,9 +14,7 @@ the same file is refused. What serving would show is checked against the metadat
 `--first` puts what evaluation sets look for to its head, so that a part of a catalogue can be judged.
 """
 
-import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +24,14 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.query_sets import read_set, set_names
+from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.files import write_atomically
 from matinee.items import Item
-from matinee.models.bm25 import normalised
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EnhancerSettings
+from train.generation.selection import query_weights, ranked_sample, with_titles
 from train.jobs import command, manifests
 
 BATCHES = 8
@@ -116,13 +113,6 @@ def describe(enhancer: Enhancer, items: Sequence[Item], *, checked: bool) -> Ite
     return ({"description": d.text, "source": d.source, "violations": list(d.violations)} for d in enhancer.describe(items))
 
 
-def ranked_sample(entries: Sequence[Entry], count: int | None, seed: int, weights: dict[str, float]) -> list[Entry]:
-    """The heaviest first, then in an order that only the seed and the ids decide."""
-    ordered = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}\0{entry.id}".encode()).digest())
-    ordered.sort(key=lambda entry: -weights.get(entry.id, 0.0))
-    return ordered[:count]
-
-
 def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
     """The ids that an earlier run of the same settings has described; a last line that a kill cut off is taken away."""
     note = out.with_suffix(".manifest.json")
@@ -143,30 +133,6 @@ def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
         with out.open("r+b") as file:
             file.truncate(len(whole))
     return {orjson.loads(line)["id"] for line in whole.splitlines()}
-
-
-def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
-    by_key = {normalised(title): title for title in titles}
-    matches = [entry for entry in entries if normalised(entry.item.title) in by_key]
-    unknown = by_key.keys() - {normalised(entry.item.title) for entry in matches}
-    if unknown:
-        raise SettingsError(f"--title {by_key[min(unknown)]}: no item has that title")
-    return matches
-
-
-def query_weights(folder: Path, split: str) -> dict[str, float]:
-    """Item -> how much hangs on it: every query gives 1, shared by the items that answer it, and asks with its own item."""
-    weights: dict[str, float] = defaultdict(float)
-    for name in set_names(folder, split):
-        queries = read_set(folder, name, split)
-        for query, ids in queries.relevant.items():
-            for id in ids:
-                weights[id] += 1 / len(ids)
-            if queries.of_items:
-                weights[queries.items[query]] += 1
-    if not weights:
-        raise SourceError(f"{folder} has no evaluation set with {split} queries")
-    return dict(weights)
 
 
 def without_plot(item: Item) -> Item:

@@ -19,30 +19,26 @@ starting or full, and a stopped run goes on where it was. The next embedder's in
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
-from matinee.client.http import Client, ServerError
-from matinee.client.models import Patience, RemoteEmbedder, RemoteEnhancer, connect
+from matinee.client.http import Client
+from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
-from matinee.index.build import Build, Outcome, PointMaker
-from matinee.index.factory import open_store
-from matinee.items import Item
-from matinee.models.descriptions import Descriptions, read_descriptions
-from matinee.models.embedder import Embedder
+from matinee.index.build import Outcome
+from matinee.models.descriptions import read_descriptions
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.jobs import command
-from train.jobs.api_writes import Connection, LiveApiWrites
+from train.jobs import command, indexing
+from train.jobs.api_writes import Connection
 from train.jobs.command import console
 
 Via = Literal["local", "api"]
@@ -106,61 +102,11 @@ def main(options: IngestOptions) -> None:
     if options.via == "api":
         server = server or Client.running(settings, key=options.key)
     connection = Connection(server, options.key, Patience(options.patience))
-    if options.via == "api":
-        outcome = ingest_via_api(settings, reader, connection, options, descriptions)
-    else:
-        outcome = asyncio.run(ingest(settings, reader, connection, options, descriptions))
+    models = indexing.server_models if options.via == "api" else indexing.local_models
+    with models(settings, connection, descriptions) as maker:
+        source = demo.source() if options.demo_films else reader.report.source
+        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace))
     print_report(reader, outcome, time.perf_counter() - start, options)
-
-
-async def ingest(
-    settings: Settings, reader: ItemReader, connection: Connection, options: IngestOptions, descriptions: Mapping[str, str] | None
-) -> Outcome:
-    """Build and switch to a new version with models that are loaded here. Items of `descriptions` are not described again."""
-    with console.status("loading the embedder (the first time converts it)"):
-        # An ingest has the machine's cores to itself, unlike a replica.
-        alone = settings.embedder.model_copy(update={"threads": 0})
-        embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-    describe = None if settings.index.recipe == "raw" else Descriptions(settings, descriptions, console).write
-    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    return await build(settings, reader, maker, connection, options)
-
-
-def ingest_via_api(
-    settings: Settings, reader: ItemReader, connection: Connection, options: IngestOptions, descriptions: Mapping[str, str] | None
-) -> Outcome:
-    """The same with the models of the server."""
-    server, patience = connection.server, connection.patience
-    if server is None:
-        raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
-    with console.status(f"waiting for {server.url}"):
-        info = connect(server, settings, patience)
-    embedder = RemoteEmbedder(server, info, settings, patience)
-    describe = None
-    if settings.index.recipe != "raw":
-        describe = Descriptions(settings, descriptions, console, enhancer=RemoteEnhancer(server, info, patience)).write
-    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    with embedder.journal:
-        return asyncio.run(build(settings, reader, maker, connection, options))
-
-
-async def build(settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, options: IngestOptions) -> Outcome:
-    store = open_store(settings)
-    try:
-        with progress_bar() as progress:
-            bar = progress.add_task("ingest", total=reader.total)
-            source = demo.source() if options.demo_films else reader.report.source
-
-            def advance(stage: str, count: int) -> None:
-                progress.update(bar, completed=reader.done, description=stage)
-
-            api = LiveApiWrites(settings, store, connection)
-            outcome = await Build(store, maker, settings.catalogue, source, api, options.replace, advance).run(not_empty(reader))
-            progress.update(bar, completed=reader.total)
-        await store.prune(settings.index.keep_versions)
-    finally:
-        await store.close()
-    return outcome
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
@@ -171,25 +117,6 @@ def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, s
     if settings.index.recipe == "raw":
         raise SettingsError(f"--descriptions {path}: the recipe raw embeds none; add --recipe both, or --recipe enhanced")
     return read_descriptions(path)
-
-
-def not_empty(reader: ItemReader) -> Iterator[Item]:
-    yield from reader
-    if not reader.report.items:
-        first = f", the first because: {reader.report.rejects[0].reason}" if reader.report.rejects else ""
-        raise SourceError(f"{reader.report.source}: no usable item in {reader.report.rows} rows{first}")
-
-
-def progress_bar() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions) -> None:
@@ -209,8 +136,6 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     }
     where = write_rejects(report, options.rejects) if report.rejects else None
     if options.json:
-        import orjson
-
         sys.stdout.buffer.write(
             orjson.dumps(rows | {"rejects_file": None if where is None else str(where), "warnings": report.warnings}) + b"\n"
         )

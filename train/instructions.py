@@ -13,7 +13,7 @@ before they chose it (the sets `text_*`), its tagline, another platform's descri
 Writes `train.jsonl`, `heldout.jsonl`, `dev.jsonl` and `manifest.json`. No item of the dev or test split is in `train.jsonl`. BLEU is
 measured on `heldout.jsonl`: items of the test split; for `words` of the dev split, since its test labels are there to judge finished
 models. What chooses between models (`train.preference`) reads `dev.jsonl`, which may be empty.
-Tokens and their limit are `train.generation.completions`' business.
+Does not tokenise (`train.generation.completions`).
 """
 
 import hashlib

@@ -14,6 +14,7 @@ from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from train import describe
+from train.generation.selection import ranked_sample
 
 
 class FakeEnhancer:
@@ -111,7 +112,7 @@ def test_a_hidden_overview_is_told_to_nobody(enhancer: FakeEnhancer, prepared: P
 
 def test_a_larger_sample_holds_the_smaller_and_another_seed_is_another(prepared: Path) -> None:
     entries = read_corpus(prepared)
-    small, large, other = ([e.id for e in describe.ranked_sample(entries, n, seed, {})] for n, seed in ((10, 0), (30, 0), (10, 1)))
+    small, large, other = ([e.id for e in ranked_sample(entries, n, seed, {})] for n, seed in ((10, 0), (30, 0), (10, 1)))
     assert large[:10] == small != other
 
 

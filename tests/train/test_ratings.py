@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from train import ratings
-from train.describe import ranked_sample
+from train.generation.selection import ranked_sample
 from train.human.rating_sheets import read_sheet, write_sheet
 from train.jobs import manifests
 

@@ -1,6 +1,6 @@
 """What one worker of `train.embedder` does: train, measure each epoch, keep the best, go on where it stopped.
 
-How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business; a checkpoint holds the best model so far, too.
+A checkpoint also holds the best model so far. Does not move checkpoints or end runs (`train.jobs.checkpoints`).
 """
 
 import shutil

@@ -48,7 +48,7 @@ def items_of(entries: Sequence[Entry], split: Split) -> dict[str, Item]:
 def make_pairs(
     items: Mapping[str, Item], target: Target, fields: InputFields, sets: Path | None, teacher: Path | None, split: Split
 ) -> tuple[list[InstructionPair], dict[str, Any]]:
-    """The pairs of some items, and what there is to say about them."""
+    """The pairs of some items, and counts for the manifest."""
     if target == "overview":
         return list(_overviews(items, fields)), {}
     if target == "teacher" and teacher is not None:

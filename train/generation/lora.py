@@ -1,7 +1,7 @@
 """LoRA on a Gemma: the base as it is trained (NF4, 8 bit, bf16 or fp32), its adapter, and the adapter's form on disk.
 
-Knows PEFT and bitsandbytes, not Ray, data or trainers. How a model is loaded to serve is `matinee.models.backends`'s business, and how an
-adapter is merged `matinee.models.convert`'s.
+Knows PEFT and bitsandbytes, not Ray, data or trainers. Does not load models to serve (`matinee.models.backends`) and does not merge
+adapters (`matinee.models.convert`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """What one worker of `train.enhancer` does: train an adapter with TRL's SFTTrainer, measure BLEU each epoch, go on where it stopped.
 
-How a checkpoint travels and what ends a run is `train.jobs.checkpoints`' business, the model and its adapter are `train.generation.lora`'s.
+Does not move checkpoints or end runs (`train.jobs.checkpoints`), and does not build the model and its adapter (`train.generation.lora`).
 """
 
 import resource

@@ -45,7 +45,7 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[J
     judgments = sorted((judgment for judgment in decided if judgment), key=lambda judgment: (judgment.id, judgment.chosen))
     if not judgments:
         raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
-    # They may prefer an invention. It is counted, and what it does to the model is the guard's business.
+    # People may prefer an invention. It is counted here; the guard of `train.preference` measures what it does to the model.
     invented = sum(bool(fact_checks.violations(judgment.chosen, judgment.item)) for judgment in judgments)
     return judgments, dict(counts) | {
         "judgments": len(judgments),

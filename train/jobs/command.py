@@ -16,7 +16,7 @@ from rich.console import Console
 from matinee.cli.errors import explain_errors
 from matinee.errors import SettingsError, SourceError
 
-O = TypeVar("O")  # noqa: E741
+OptionsT = TypeVar("OptionsT")
 
 console = Console(stderr=True)
 
@@ -64,7 +64,9 @@ def column_map(pairs: list[str]) -> dict[str, str]:
     return mapping
 
 
-def job_app(options: type[O], job: Callable[[O], None], *, epilog: str | None = None, interrupted: str = GO_ON) -> typer.Typer:
+def job_app(
+    options: type[OptionsT], job: Callable[[OptionsT], None], *, epilog: str | None = None, interrupted: str = GO_ON
+) -> typer.Typer:
     """The command line of a job with one command."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     add_command(app, None, options, job, epilog=epilog, interrupted=interrupted)
@@ -72,7 +74,13 @@ def job_app(options: type[O], job: Callable[[O], None], *, epilog: str | None = 
 
 
 def add_command(
-    app: typer.Typer, name: str | None, options: type[O], job: Callable[[O], None], *, epilog: str | None = None, interrupted: str = GO_ON
+    app: typer.Typer,
+    name: str | None,
+    options: type[OptionsT],
+    job: Callable[[OptionsT], None],
+    *,
+    epilog: str | None = None,
+    interrupted: str = GO_ON,
 ) -> None:
     """A command that parses `options` and runs `job` with them. Errors become one line on stderr and an exit code."""
 
@@ -104,7 +112,7 @@ def parameters(options: type[Any]) -> Iterator[Parameter]:
             yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=typed)
 
 
-def build(options: type[O], values: dict[str, Any]) -> O:
+def build(options: type[OptionsT], values: dict[str, Any]) -> OptionsT:
     """The options model of parsed values. Raises `SettingsError` for a value that is not one of the choices."""
     hints = get_type_hints(options)
     built = {}

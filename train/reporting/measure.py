@@ -40,7 +40,7 @@ class Texts:
 
 @dataclass
 class Corpus:
-    """The items that are ranked, as texts of each kind that is asked for."""
+    """The items that are ranked, as texts in each template."""
 
     entries: Sequence[Entry]
 

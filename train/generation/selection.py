@@ -1,0 +1,42 @@
+"""Which items a model describes, and in which order: by title, by what evaluation sets look for, by seed. Describes nothing."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from matinee.errors import SettingsError, SourceError
+from matinee.evaluation.query_sets import read_set, set_names
+from matinee.evaluation.splits import Entry
+from matinee.models.bm25 import normalised
+
+
+def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
+    by_key = {normalised(title): title for title in titles}
+    matches = [entry for entry in entries if normalised(entry.item.title) in by_key]
+    unknown = by_key.keys() - {normalised(entry.item.title) for entry in matches}
+    if unknown:
+        raise SettingsError(f"--title {by_key[min(unknown)]}: no item has that title")
+    return matches
+
+
+def ranked_sample(entries: Sequence[Entry], count: int | None, seed: int, weights: dict[str, float]) -> list[Entry]:
+    """The heaviest first, then in an order that only the seed and the ids decide."""
+    ordered = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}\0{entry.id}".encode()).digest())
+    ordered.sort(key=lambda entry: -weights.get(entry.id, 0.0))
+    return ordered[:count]
+
+
+def query_weights(folder: Path, split: str) -> dict[str, float]:
+    """Item -> how much hangs on it: every query gives 1, shared by the items that answer it, and asks with its own item."""
+    weights: dict[str, float] = defaultdict(float)
+    for name in set_names(folder, split):
+        queries = read_set(folder, name, split)
+        for query, ids in queries.relevant.items():
+            for id in ids:
+                weights[id] += 1 / len(ids)
+            if queries.of_items:
+                weights[queries.items[query]] += 1
+    if not weights:
+        raise SourceError(f"{folder} has no evaluation set with {split} queries")
+    return dict(weights)

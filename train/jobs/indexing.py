@@ -1,0 +1,87 @@
+"""Builds a new index version of a catalogue, with models that are loaded here or with those of the server that runs.
+
+Does not read the command line (`train.ingest`), and does not know how a version is written and switched to (`matinee.index.build`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from matinee.catalogue.reader import ItemReader
+from matinee.client.http import ServerError
+from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect
+from matinee.errors import SourceError
+from matinee.index.build import Build, Outcome, PointMaker
+from matinee.index.factory import open_store
+from matinee.items import Item
+from matinee.models.descriptions import Descriptions
+from matinee.models.embedder import Embedder
+from matinee.settings.tree import Settings
+from train.jobs.api_writes import Connection, LiveApiWrites
+from train.jobs.command import console
+
+Known = Mapping[str, str] | None
+"""Descriptions that exist already, by item: those are not written again."""
+
+
+@contextmanager
+def local_models(settings: Settings, _: Connection, known: Known) -> Iterator[PointMaker]:
+    """Embeds, and describes where the recipe wants it, with models that are loaded here."""
+    with console.status("loading the embedder (the first time converts it)"):
+        # An ingest has the machine's cores to itself, unlike a replica.
+        alone = settings.embedder.model_copy(update={"threads": 0})
+        embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+    describe = None if settings.index.recipe == "raw" else Descriptions(settings, known, console).write
+    yield PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
+
+
+@contextmanager
+def server_models(settings: Settings, connection: Connection, known: Known) -> Iterator[PointMaker]:
+    """The same with the models of the server. Vectors that it has sent are kept: a stopped run goes on with them."""
+    server, patience = connection.server, connection.patience
+    if server is None:
+        raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
+    with console.status(f"waiting for {server.url}"):
+        info = connect(server, settings, patience)
+    embedder = RemoteEmbedder(server, info, settings, patience)
+    describe = None
+    if settings.index.recipe != "raw":
+        describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
+    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
+    with embedder.journal:
+        yield maker
+
+
+async def build(
+    settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, source: str, *, replace: bool
+) -> Outcome:
+    """Build, verify and switch to the version; `replace` discards what was written through the API."""
+    store = open_store(settings)
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task("ingest", total=reader.total)
+
+            def advance(stage: str, count: int) -> None:
+                progress.update(bar, completed=reader.done, description=stage)
+
+            api = LiveApiWrites(settings, store, connection)
+            outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(usable_items(reader))
+            progress.update(bar, completed=reader.total)
+        await store.prune(settings.index.keep_versions)
+    finally:
+        await store.close()
+    return outcome
+
+
+def usable_items(reader: ItemReader) -> Iterator[Item]:
+    """Raises `SourceError` after the last row where there was none."""
+    yield from reader
+    if not reader.report.items:
+        first = f", the first because: {reader.report.rejects[0].reason}" if reader.report.rejects else ""
+        raise SourceError(f"{reader.report.source}: no usable item in {reader.report.rows} rows{first}")
+
+
+def progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(SpinnerColumn(), *columns, console=console)
