@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from matinee.settings import local_ray
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -45,6 +47,10 @@ sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# Before anything imports Ray: whatever a test starts of it listens on loopback addresses, and asks for a token of this run's own.
+local_ray.secure()
 
 
 # Test files that share a running graph or a Ray session stay in one process. The longest group starts first.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from safetensors import SafetensorError
 
@@ -80,7 +80,7 @@ def load(
         if chosen == "ct2-int8":
             converted = resolve.ctranslate2_dir(model_dir, adapter, models_dir=models_dir, progress=progress)
             return CTranslate2Backend(model_dir, converted, threads or torch.get_num_threads())
-        return TransformersBackend(model_dir, adapter, chosen, "cuda" if cuda else "cpu")
+        return TransformersBackend.load(model_dir, adapter, chosen, "cuda" if cuda else "cpu")
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         with_adapter = f" with the adapter {adapter}" if adapter else ""
         raise ModelError(f"cannot load {model_dir}{with_adapter} in {chosen}: {error}") from error
@@ -152,13 +152,19 @@ class CTranslate2Backend:
 class TransformersBackend:
     """`transformers` in bf16, fp32, int8 and nf4 (bitsandbytes) or 4, 3 and 2 bits (HQQ), on a GPU where there is one."""
 
-    def __init__(self, model_dir: Path, adapter: Path | None, precision: str, device: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, precision: str) -> None:
+        """Around a model and its tokenizer that are in memory already, on the device where the model is."""
+        self.precision = precision
+        self.device = str(model.device)
+        self.tokenizer = tokenizer
+        self._stops = _Stops(tokenizer)
+        self._model = model
+
+    @classmethod
+    def load(cls, model_dir: Path, adapter: Path | None, precision: str, device: str) -> Self:
+        """The model of a folder, with its adapter. Raises `ModelError` where tensors are missing."""
         import torch
 
-        self.precision = precision
-        self.device = device
-        self.tokenizer = _tokenizer(model_dir)
-        self._stops = _Stops(self.tokenizer)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         with convert.quiet():
             model = convert.load_whole(
@@ -168,12 +174,13 @@ class TransformersBackend:
                 quantization_config=_quantization(precision),
                 device_map={"": device},
             )
-            self._model = _with_adapter(model, adapter, precision)
+            model = _with_adapter(model, adapter, precision)
         if precision.startswith("hqq"):
-            _to_hqq(self._model, int(precision[-1]), device)
-        self._model.eval()
+            _to_hqq(model, int(precision[-1]), device)
+        model.eval()
         # What a model's own file says about sampling would compete with `GenerationOptions`, and warn about it.
-        self._model.generation_config = type(self._model.generation_config)()
+        model.generation_config = type(model.generation_config)()
+        return cls(model, _tokenizer(model_dir), precision)
 
     def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         import torch

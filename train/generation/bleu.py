@@ -7,22 +7,12 @@ replaced. Does not choose the items and does not train.
 from collections.abc import Sequence
 from typing import Any
 
-from matinee.models import backends
-from matinee.models.backends import GenerationOptions
+from matinee.models.backends import GenerationOptions, TransformersBackend
 from matinee.text import cleaning, fact_checks
 from train.generation import completions
 from train.generation.instruction_pairs import InstructionPair
 
 BATCH = 8
-
-
-class LiveBackend(backends.TransformersBackend):
-    """`generation`'s engine around a model that is in memory already."""
-
-    def __init__(self, model: Any, tokenizer: Any, precision: str) -> None:
-        self.precision, self.device, self.tokenizer = precision, str(model.device), tokenizer
-        self._stops = backends._Stops(tokenizer)
-        self._model = model
 
 
 def measure(
@@ -45,7 +35,7 @@ def write(model: Any, tokenizer: Any, pairs: Sequence[InstructionPair], max_new_
     # What a model's own file says about sampling would compete with `GenerationOptions`, and warn about it.
     model.generation_config = type(settings)()
     try:
-        backend = LiveBackend(model, tokenizer, precision)
+        backend = TransformersBackend(model, tokenizer, precision)
         chat = bool(getattr(tokenizer, "chat_template", None))
         options = GenerationOptions(max_new_tokens=max_new_tokens, one_line=not chat, sentences=cleaning.MAX_SENTENCES)
         prompts = [completions.prompt(pair.item, tokenizer) for pair in pairs]
