@@ -7,6 +7,7 @@ given seed and batch. Neither knows items, prompts' wording or what a good answe
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -126,7 +127,10 @@ class CTranslate2Backend:
         self.tokenizer = _tokenizer(model_dir)
         self._stops = _Stops(self.tokenizer)
         self._seed: Callable[[int], None] = ctranslate2.set_random_seed
-        self._generator = ctranslate2.Generator(str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1)
+        self._load: Callable[[], Any] = partial(
+            ctranslate2.Generator, str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1
+        )
+        self._generator = self._load()
 
     def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         if not prompts:
@@ -134,7 +138,9 @@ class CTranslate2Backend:
         ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
         stop = self._stops.watcher(writing)
         self._seed(writing.seed)
-        results = self._generator.generate_batch(
+        # CTranslate2 seeds a thread at its first sample only: to be reproducible, a call that samples gets threads of its own.
+        generator = self._load() if writing.temperature else self._generator
+        results = generator.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(row) for row in ids],
             max_length=writing.max_new_tokens,
             sampling_topk=1 if writing.temperature == 0 else 0,

@@ -113,6 +113,8 @@ def test_a_merged_adapter_survives_the_conversion_to_ctranslate2(tiny_base: Path
     adapted = backends.load(tiny_base, tiny_adapter, "ct2-int8", models_dir=tmp_path)
     assert plain.generate(PROMPTS, WRITING) == plain.generate(PROMPTS, WRITING)
     assert plain.generate(PROMPTS, WRITING) != adapted.generate(PROMPTS, WRITING)
+    sampled = GenerationOptions(max_new_tokens=12, temperature=0.7, seed=3)
+    assert plain.generate(PROMPTS, sampled) == plain.generate(PROMPTS, sampled)
     assert plain.generate([], WRITING) == []
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
 
