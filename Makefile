@@ -3,6 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
+# Where an image sets it, each of the many processes would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
+
 .PHONY: demo test test-all check observe bench format generate lock clean
 .DEFAULT_GOAL := demo
 
