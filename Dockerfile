@@ -31,7 +31,7 @@ WORKDIR /src
 COPY requirements.lock ./
 RUN grep '^torch==' requirements.lock > torch.txt \
  && pip install --index-url https://download.pytorch.org/whl/cpu --requirement torch.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train
@@ -42,7 +42,7 @@ WORKDIR /src
 COPY requirements.lock ./
 RUN grep '^torch==' requirements.lock > torch.txt \
  && pip install --constraint requirements.lock --requirement torch.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train

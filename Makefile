@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
 
-.PHONY: demo test test-all check observe bench format generate lock clean
+.PHONY: demo test test-all check docs observe bench format generate lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
@@ -38,6 +38,9 @@ format: $(VENV)/.ready-dev
 
 generate: $(VENV)/.ready-dev  ## write every committed file that is made from code
 	$(VENV)/bin/python generate.py
+
+docs: $(VENV)/.ready-dev  ## build the documentation site into site/
+	$(VENV)/bin/mkdocs build --strict --clean
 
 lock: $(VENV)/.ready-dev  ## write down what is installed
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > requirements.lock

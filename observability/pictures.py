@@ -3,7 +3,7 @@
     python -m observability.pictures docs                                  # docs/dashboard-*.png, of the last ten minutes
     python -m observability.pictures docs --minutes 30 --prometheus http://127.0.0.1:9090
 
-For the README, where no Grafana runs: each picture says that it is none. It knows the three kinds of our panels.
+For docs/observability.md, because no Grafana runs there: each picture says that it is none. It knows the three kinds of our panels.
 """
 
 import math

@@ -46,7 +46,7 @@ class GatewayDeployment:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application from settings (see the README's table). Raises `SettingsError` on what contradicts itself."""
+    """The application from settings (docs/settings.md). Raises `SettingsError` on what contradicts itself."""
     return graph(load_settings(args))
 
 

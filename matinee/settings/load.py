@@ -71,7 +71,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         link = _LINKS.fullmatch(name) and "__" not in name and (name != "MATINEE_PORT" or "://" in value)
         if name not in known and not link and not _OTHERS.fullmatch(name):
             near = difflib.get_close_matches(name, known, 1)
-            hint = f": did you mean {near[0]}?" if near else ": check its spelling against the README's table"
+            hint = f": did you mean {near[0]}?" if near else ": check its spelling against docs/settings.md"
             raise SettingsError(f"settings: unknown environment variable {name}{hint}")
     try:
         return _Environment({name: value for name, value in ours.items() if name in known and value})()

@@ -113,6 +113,6 @@ def specs(metrics: type[MetricSet]) -> dict[str, Spec]:
 
 
 def table(metrics: type[MetricSet]) -> str:
-    """The README's table of a set, in Markdown."""
+    """A set as a table of docs/observability.md."""
     rows = [f"| `{spec.exported}` | {spec.kind} | {', '.join(spec.tags)} | {spec.help} |" for spec in specs(metrics).values()]
     return "\n".join(["| metric | kind | labels | what |", "| --- | --- | --- | --- |", *rows])

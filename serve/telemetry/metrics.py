@@ -1,6 +1,7 @@
 """Every metric that Matinee exports: the replicas', which Ray scrapes on each node's metrics port, and the probe's own.
 
-The README's tables are made from here, and a test compares them with a real scrape. No ids, texts or keys ever become labels.
+`make generate` writes the tables of docs/observability.md from here, and a test compares these with a real scrape. No ids, texts or keys
+ever become labels.
 """
 
 from serve.telemetry.declare import MetricSet, counter, gauge, histogram, specs

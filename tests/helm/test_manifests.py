@@ -14,7 +14,9 @@ from test_pods import check_command, help_of, restricted
 
 FOLDER = ROOT / "k8s" / "jobs"
 JOBS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml") if path.parent.name != "rayjob")
-DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), ROOT / "README.md", CHART / "README.md"]
+# Without the log of experiments: its commands are those of their day.
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "experiments.md"]
+DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), *sorted(ROOT.glob("*.md")), *PAGES, CHART / "README.md"]
 
 
 def load_values() -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_what_alerts_say_is_rendered(live: Stack) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.UID)
 def test_its_picture_can_be_drawn(live: Stack, board: Any, tmp_path: Path) -> None:
-    """Last, so that it shows the whole run. `PICTURES=docs` keeps them: the README's."""
+    """Last, so that it shows the whole run. `PICTURES=docs` keeps them: those of docs/observability.md."""
     path = Path(os.environ.get("PICTURES", tmp_path)) / pictures.file_name(board.UID)
     pictures.draw(board.UID, board.TITLE, live.prometheus, max(60, time.time() - live.since), path, RATE_INTERVAL)
     assert path.stat().st_size > 20_000

@@ -1,0 +1,45 @@
+"""MkDocs' hooks: the pages outside `docs/` become part of the site, and relative links work there as they do in the repository.
+
+Each page keeps its place in the repository as its address, but those of `docs/` are at the root. A link to a file that is no page of
+the site, such as a manifest, becomes its plain text.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "helm/matinee/README.md", "k8s/**/*.md")
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for path in (path for pattern in OUTSIDE for path in sorted(ROOT.glob(pattern))):
+        name = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    sources = {_source(file): file.src_uri for file in files}
+    here = posixpath.dirname(_source(page.file))
+
+    def rewrite(match: re.Match[str]) -> str:
+        text, target, anchor = match.groups()
+        if not target or "://" in target or target.startswith("mailto:"):
+            return match[0]
+        source = posixpath.normpath(posixpath.join(here, target))
+        if source in sources:
+            return f"[{text}]({posixpath.relpath(sources[source], posixpath.dirname(page.file.src_uri))}{anchor})"
+        return text if (ROOT / source).exists() else match[0]
+
+    return _LINK.sub(rewrite, markdown)
+
+
+def _source(file: File) -> str:
+    """Where it lies in the repository."""
+    return Path(file.abs_src_path).relative_to(ROOT).as_posix() if file.abs_src_path else file.src_uri
