@@ -5,7 +5,6 @@ write items and does not know the index.
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
@@ -27,35 +27,43 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable", "index_locked"}
-_PAUSE_S = (0.5, 30.0)
 _QUIET_S = 5
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Asks again what failed for a passing reason, until `seconds` have gone by without an answer."""
+    """Retries what failed for a passing reason, until `seconds` have gone by without an answer."""
 
     seconds: float
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
 
     def __call__(self, what: str, ask: Callable[[], T]) -> T:
-        """Raises the server's last word, with `what` was asked for and for how long."""
-        start, pause = self.clock(), _PAUSE_S[0]
-        while True:
-            try:
-                return ask()
-            except ServerError as error:
-                waited = self.clock() - start
-                if error.code not in _PASSING:
-                    raise ServerError(f"{what}: {error}", error.code) from error
-                if waited + pause > self.seconds:
-                    raise ServerError(f"{what}: gave up after {waited:.0f} s of asking: {error}", error.code) from error
-                log.log(logging.INFO if waited < _QUIET_S else logging.WARNING, "%s: %s; again in %.1f s", what, error, pause)
-                # Not in step with whoever else was refused.
-                self.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(pause * 2, _PAUSE_S[1])
+        """The result of `ask`. Raises the server's last error, with `what` was asked for and for how long."""
+
+        def log_retry(state: RetryCallState) -> None:
+            level = logging.INFO if (state.seconds_since_start or 0) < _QUIET_S else logging.WARNING
+            log.log(level, "%s: %s; again in %.1f s", what, state.outcome and state.outcome.exception(), state.upcoming_sleep)
+
+        start = time.monotonic()
+        retrying = Retrying(
+            retry=retry_if_exception(_is_passing),
+            wait=wait_random_exponential(multiplier=0.5, min=0.25, max=30),
+            stop=stop_before_delay(self.seconds),
+            sleep=self.sleep,
+            before_sleep=log_retry,
+            reraise=True,
+        )
+        try:
+            return retrying(ask)
+        except ServerError as error:
+            waited = retrying.statistics.get("delay_since_first_attempt", time.monotonic() - start)
+            gave_up = f"gave up after {waited:.0f} s of asking: " if _is_passing(error) else ""
+            raise ServerError(f"{what}: {gave_up}{error}", error.code) from error
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, ServerError) and error.code in _PASSING
 
 
 def connect(server: Client, settings: Settings, patience: Patience) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -231,8 +232,9 @@ class Clock:
         self.now += seconds
 
 
-def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCaptureFixture) -> None:
+def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
+    monkeypatch.setattr("tenacity.time", SimpleNamespace(monotonic=lambda: clock.now))
     answers = [ServerError("full", "overloaded"), ServerError("gone"), "here"]
 
     def ask() -> str:
@@ -241,7 +243,7 @@ def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCap
             raise answer
         return str(answer)
 
-    patience = Patience(60, clock.sleep, lambda: clock.now)
+    patience = Patience(60, clock.sleep)
     assert patience("asking", ask) == "here"
     assert 0.5 <= clock.now <= 1.5
     answers[:] = [ServerError("no such key", "unauthorized"), "never"]
