@@ -41,5 +41,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _source(file: File) -> str:
-    """Where it lies in the repository."""
-    return Path(file.abs_src_path).relative_to(ROOT).as_posix() if file.abs_src_path else file.src_uri
+    """Where it lies in the repository. The theme's own files may lie elsewhere."""
+    path = Path(file.abs_src_path or file.src_uri)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else file.src_uri

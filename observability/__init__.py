@@ -1,4 +1,4 @@
-"""Dashboards, recording rules and alerts: the Python they are made from, a Prometheus beside the demo, and the pictures of the docs.
+"""Dashboards, recording rules and alerts as Python; a Prometheus beside the demo; the pictures of docs/observability.md.
 
 Not part of the served application: it knows the names of metrics, and neither Ray nor models.
 """

@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[1]
 MOST_README_LINES = 120
 # A log: its commands are those of their day.
 LOG = ROOT / "docs" / "experiments.md"
-PAGES = "\n".join(
-    path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path != LOG
-)
+PAGES = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path != LOG)
 
 
 def test_the_readme_is_short() -> None:

@@ -35,9 +35,9 @@ WEIGHTS = {
     "known_desc": 3.0, "known_tagline": 2.0, "text_keyword": 4.0, "item_keyword": 1.5, "sentence": 1.5, "title": 0.4, "genre": 0.4,
     "keyword": 1.5, "description": 8.0, "related": 0.0, "item_colike": 0.0,
 }  # fmt: skip
-"""Shares of the sources, by measurement (RESULTS.md); 1 for any other. `related`, the paper's kind of pair, had one smoke run: the label
-that is made of the same columns rose, the other one fell. `keyword` was not measured: no catalogue here has that column. Who liked what is
-not in a text."""
+"""Shares of the sources, by measurement (docs/experiments.md); 1 for any other. `related`, the paper's kind of pair, had one smoke run: the
+label that is made of the same columns rose, the other one fell. `keyword` was not measured: no catalogue here has that column. Who liked
+what is not in a text."""
 
 
 @dataclass(frozen=True, kw_only=True)

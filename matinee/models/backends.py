@@ -19,7 +19,7 @@ from matinee.models import convert, resolve
 
 PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2")
 
-# Weights that share a scale: the fewer bits, the fewer. For 270M parameters 4 bits is the least that still writes sense (RESULTS.md).
+# Weights that share a scale: the fewer bits, the fewer. For 270M parameters, fewer than 4 bits write no sense (docs/experiments.md).
 _HQQ_GROUP = {4: 64, 3: 32, 2: 16}
 
 

@@ -1,7 +1,7 @@
 """From items to the texts that are embedded, and from the texts' vectors to the items': the recipes of the dense side.
 
 `raw` and `enhanced` embed one text an item. `both` adds the vector of the enhanced text to the raw one's at a small weight: joined in
-one text, or weighted alike, a description drowns what the overview says (RESULTS.md). Does not describe and does not embed.
+one text, or weighted alike, a description drowns what the overview says (docs/experiments.md). Does not describe and does not embed.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from matinee.text import data
 TEXT_VERSION = "3"
 
 Template = Literal["full", "plain"]
-# Measured (RESULTS.md): year and genres blur what a vector says of the story, but they are words that people type.
+# Measured (docs/experiments.md): year and genres blur what a vector says of the story, but they are words that people type.
 DENSE_TEMPLATE: Template = "plain"
 SPARSE_TEMPLATE: Template = "full"
 

@@ -1,6 +1,6 @@
 """What changes in place while requests go on: settings, an adapter, the index, the embedder and its index, and the way back.
 
-No request fails, and no answer mixes two versions. With `-s` the latencies are printed; they are the figures of RESULTS.md.
+No request fails, and no answer mixes two versions. With `-s` the latencies are printed; they are the figures of docs/experiments.md.
 """
 
 import shutil

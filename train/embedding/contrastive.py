@@ -26,7 +26,7 @@ Loss = Literal["triplet", "mnr", "cached", "guided"]
 class ContrastiveConfig:
     """Everything that decides what a training run computes, and goes into its manifest.
 
-    The defaults measured best on development queries (RESULTS.md). The paper's are in `train.embedder`'s docstring.
+    The defaults measured best on development queries (docs/experiments.md). The paper's are in `train.embedder`'s docstring.
     """
 
     loss: Annotated[Loss, typer.Option(help="mnr, cached, guided or triplet")] = "mnr"

@@ -126,7 +126,7 @@ def _preferred(answers: Sequence[RaterAnswer]) -> dict[str, Any]:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The tables for RESULTS.md."""
+    """The tables for docs/experiments.md."""
     return render(MARKDOWN, **_layout(results))
 
 

@@ -25,7 +25,7 @@ _COLOURS = {
 
 
 def markdown(results: Results) -> str:
-    """The tables for RESULTS.md."""
+    """The tables for docs/experiments.md."""
     return render(MARKDOWN, **results, **_derived(results), best_hybrids=_best(results["hybrids"]))
 
 
