@@ -88,7 +88,7 @@ def _reconfigure(live: Stack, *setting: str) -> None:
     [address] = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
     command = [sys.executable, "-c", _RECONFIGURE, address, *setting]
     [token] = {path for process in _family(live) if (path := process.environ().get("RAY_AUTH_TOKEN_PATH"))}
-    env = e2e.environment(live.server.home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=token, RAY_USAGE_STATS_ENABLED="0")
+    env = e2e.environment(live.server.home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=token, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
 
