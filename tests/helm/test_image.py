@@ -58,8 +58,9 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
 def test_every_package_of_the_project_is_copied() -> None:
     import tomllib
 
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    for package in {name.split(".")[0] for name in packages}:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert packages
+    for package in (name.removesuffix("*") for name in packages):
         assert TEXT.count(f"COPY {package} ./{package}\n") == 2
 
 
