@@ -41,6 +41,8 @@ ray.init(sys.argv[1], logging_level="error")
 ray.get(ray.remote(lambda path: os.mkdir(path)).remote(sys.argv[2]))
 """
 ANSWER_S = 20
+AGENT = 52365
+"""Ray's fixed port of the job API; only one Ray of a machine gets it."""
 
 
 @dataclass
@@ -143,6 +145,8 @@ def test_no_job_runs_with_another_token(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_the_same_job_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
+    if AGENT not in {port for _, port in demo.listening}:
+        pytest.skip("another Ray of this machine has the job API's port")
     statuses = [_submit(demo, target, JOBS[0], tmp_path / "ran", demo.token) for target in demo.targets() if target[0] == "127.0.0.1"]
     assert 200 in statuses
     until((tmp_path / "ran").exists, "the job runs")

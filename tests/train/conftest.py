@@ -59,6 +59,9 @@ def beir_folder(folder: Path, count: int = 120) -> Path:
 
 def _write_set(folder: Path, name: str, split: str, relevant: dict[str, list[str]], items: dict[str, str]) -> None:
     (folder / name / "qrels").mkdir(parents=True, exist_ok=True)
+    if name.endswith("_keyword"):
+        info = {"kind": name.partition("_")[0], "pool": "kw", "trainable": True}
+        (folder / name / "set.json").write_text(json.dumps(info))
     rows = [f"{query}\t{id}\t1" for query, ids in relevant.items() for id in ids]
     (folder / name / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
     with (folder / name / "queries.jsonl").open("a") as out:

@@ -115,7 +115,7 @@ def points(settings: Settings) -> dict[str, Hit]:
 
 
 def journals(settings: Settings) -> list[Path]:
-    return list((settings.home_dir / "ingest").glob("*.vectors"))
+    return list((settings.home_dir / "ingest").glob("*.sqlite"))
 
 
 def test_the_index_is_the_one_that_local_models_build(run: Any, settings: Settings, local_graph: Any) -> None:
