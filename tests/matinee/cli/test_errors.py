@@ -1,17 +1,18 @@
 """`matinee.cli.errors`: every entry point prints an error whole, brackets included, and exits with the error's code."""
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import typer
-from train.jobs.runs import job_app
 from typer.testing import CliRunner
 
 from matinee.cli.errors import explain_errors
 from matinee.client.http import ServerError
 from matinee.errors import AmbiguousTitleError, SettingsError
+from train.jobs.command import job_app
 
 MESSAGE = "no [bold]such[/x] thing as [/tmp/a b] or [red]"
 
@@ -45,7 +46,11 @@ def test_each_entry_point_prints_brackets_as_they_are(entry: str, monkeypatch: p
 
 
 def test_a_job_prints_brackets_as_they_are() -> None:
-    result = CliRunner().invoke(job_app(lambda: fail()), [])
+    @dataclass(frozen=True)
+    class Options:
+        pass
+
+    result = CliRunner().invoke(job_app(Options, lambda _: fail()), [])
     assert (result.exit_code, result.stderr) == (2, f"error: {MESSAGE}\n")
 
 

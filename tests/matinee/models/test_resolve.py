@@ -224,10 +224,10 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 BUILDER = """
 import os, sys, time
 from pathlib import Path
-from matinee import conversion
+from matinee.models import convert
 
 target = Path(sys.argv[1])
-whole = conversion._whole
+whole = convert._whole
 
 def looked(target):
     found = whole(target)
@@ -241,8 +241,8 @@ def build(into):
     (into / "builder").write_text(str(os.getpid()))
     return {}
 
-conversion._whole = looked
-print((conversion.once(target, build) / "builder").read_text())
+convert._whole = looked
+print((convert.once(target, build) / "builder").read_text())
 """
 
 

@@ -22,7 +22,7 @@ RAY = (
 PRINT = """
 import os
 from pathlib import Path
-from matinee import local_ray
+from matinee.settings import local_ray
 
 local_ray.secure()
 path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
