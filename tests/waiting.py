@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-# Of every wait in the tests. It ends a hang, and must never judge how quick a CPU is: ten times the longest wait seen on a slow machine.
-HANG_S = 3000
+# Of every wait in the tests. It ends a hang, and must never judge how quick a CPU is: five times the longest wait seen on a slow machine.
+HANG_S = 1200
 
 
 def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = HANG_S) -> Any:

@@ -87,6 +87,8 @@ def training_config(options: EnhancerOptions) -> SftConfig:
     config.accumulation_steps(hardware.workers)
     if hardware.on_gpu and config.precision != "fp32" and not hardware.fast_in_bf16:
         raise SettingsError(f"--precision {config.precision} computes in bf16, which this GPU does not have: use --precision fp32")
+    if config.precision == "bf16" and not hardware.fast_in_bf16:
+        command.echo("this CPU has no bf16 instructions, and computes in bf16 about a hundred times slower: --precision fp32 is quicker")
     return config
 
 

@@ -169,15 +169,12 @@ class TransformersBackend:
     @classmethod
     def load(cls, model_dir: Path, adapter: Path | None, precision: str, device: str) -> Self:
         """The model of a folder, with its adapter. Raises `ModelError` where tensors are missing."""
-        import torch
-
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         with convert.quiet():
             model = convert.load_whole(
                 convert.model_class(model_dir),
                 model_dir,
-                dtype=dtype,
-                quantization_config=_quantization(precision),
+                dtype=compute_dtype(precision, device),
+                quantization_config=quantization(precision, device),
                 device_map={"": device},
             )
             model = _with_adapter(model, adapter, precision)
@@ -245,13 +242,31 @@ def _tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _quantization(precision: str) -> Any:
+def computes_in_bf16(device: str) -> bool:
+    """Whether the GPU or CPU has bf16 instructions. A CPU without them takes a hundred times as long for a training step in bf16."""
     import torch
+
+    return bool(torch.cuda.is_bf16_supported()) if device.startswith("cuda") else bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def compute_dtype(precision: str, device: str) -> Any:
+    """The torch dtype of what is not quantised, and of the products: fp32 where bf16 was not asked for by name and would crawl."""
+    import torch
+
+    slow = precision != "bf16" and not computes_in_bf16(device)
+    return torch.float32 if precision == "fp32" or slow else torch.bfloat16
+
+
+def quantization(precision: str, device: str) -> Any:
+    """The bitsandbytes configuration of nf4 (with double quantisation; Dettmers et al., 2023) and int8; None for the others."""
     from transformers import BitsAndBytesConfig
 
     if precision == "nf4":
         return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype(precision, device),
         )
     return BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
 
@@ -267,7 +282,7 @@ def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
 
 
 def _to_hqq(model: Any, bits: int, device: str) -> None:
-    """Its blocks' matrices quantised in place, without calibration (Badri and Shaji, 2023). Embeddings and output layer keep bf16.
+    """Its blocks' matrices quantised in place, without calibration (Badri and Shaji, 2023). Embeddings and output layer stay as they are.
 
     Not through `transformers`, whose own way to HQQ refuses a CPU.
     """
@@ -278,4 +293,5 @@ def _to_hqq(model: Any, bits: int, device: str) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and "layers." in name and "vision" not in name:
             parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, HQQLinear(module, config, compute_dtype=torch.bfloat16, device=device))
+            quantised = HQQLinear(module, config, compute_dtype=compute_dtype(f"hqq{bits}", device), device=device)
+            setattr(model.get_submodule(parent), leaf, quantised)

@@ -58,7 +58,7 @@ def test_it_follows_what_runs_here_and_stops_clean(tmp_path: Path, metrics: Call
     thread = threading.Thread(target=observe.observe, args=(settings, port, stop))
     thread.start()
     try:
-        until(lambda: "no server runs here now" in said.getvalue(), "it says that nothing runs")
+        until(lambda: "no server here exports metrics now" in said.getvalue(), said.getvalue)
         source = Prometheus(f"http://127.0.0.1:{port}")
         announce(tmp_path, metrics("of_server"))
         # Where `make demo` found the usual port taken.

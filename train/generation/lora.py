@@ -13,7 +13,7 @@ import torch
 
 from matinee.errors import ModelError, SettingsError
 from matinee.files import write_atomically
-from matinee.models import convert, saved_model
+from matinee.models import backends, convert, saved_model
 
 # Named, since PEFT's own choice for Gemma is q and v alone.
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,8 +37,8 @@ def load_base(folder: Path, precision: str, device: str) -> Any:
             model = convert.load_whole(
                 convert.model_class(folder),
                 folder,
-                dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
-                quantization_config=_quantization(precision),
+                dtype=backends.compute_dtype(precision, device),
+                quantization_config=backends.quantization(precision, device),
                 device_map={"": device},
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
@@ -47,16 +47,6 @@ def load_base(folder: Path, precision: str, device: str) -> Any:
     _keep_gradients(model)
     model.requires_grad_(False)
     return model
-
-
-def _quantization(precision: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if precision == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-        )
-    return BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
 
 
 def _without_vision(model: Any) -> None:

@@ -43,9 +43,9 @@ class Hardware:
     @property
     def fast_in_bf16(self) -> bool:
         """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower."""
-        import torch
+        from matinee.models import backends
 
-        return bool(torch.cuda.is_bf16_supported()) if self.on_gpu else bool(torch.cpu._is_avx512_bf16_supported())
+        return backends.computes_in_bf16("cuda" if self.on_gpu else "cpu")
 
 
 def echo(message: str) -> None:
