@@ -161,7 +161,7 @@ def queue_alerts() -> list[Alert]:
             f"{refused} / {of('matinee:requests:rate5m')} > <refused>",
             "5m",
             "warning",
-            "{{ $labels.application }}: the door is full",
+            "{{ $labels.application }}: the gateway is full",
             "{{ $value | humanizePercentage }} of the requests are refused with 503 because too many are under way.",
             "queue-saturation.md",
         ),

@@ -17,7 +17,7 @@ _NUMBERS = (
     View(
         "Failed",
         {"": f"(({_FAILED}) + ({_REFUSED})) / ({_REQUESTS} + ({_REFUSED}))"},
-        "Part of the requests that failed by the service's fault or were refused at the door.",
+        "Share of the requests that failed in the service, or that a full gateway refused.",
         "percentunit",
         "number",
         4,
@@ -71,7 +71,7 @@ _USERS = (
             "{{outcome}}": any_or_zero(rate("ray_matinee_requests_total", "outcome", _ASKED, 'outcome!="ok"'), _REQUESTS),
             "refused": _REFUSED,
         },
-        "Answers a second that are no success, by the code in their envelope; `refused` at the door.",
+        "Failed answers a second, by the code in their envelope. `refused`: the gateway was full.",
         "reqps",
     ),
     View(

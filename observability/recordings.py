@@ -14,7 +14,7 @@ WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
 def burn_rates() -> list[dict[str, Any]]:
     """Both objectives' burn rates over every window."""
-    # Refused requests are counted apart, at the door, without an outcome: they are asked for, and they fail.
+    # Requests that the middleware refuses are counted apart and have no outcome. They count as requests, and as failed ones.
     counted = ('__name__=~"ray_matinee_(requests|refused)_total"', f'endpoint!~"{PROBES}"')
     asking = f'endpoint=~"{ASKING}"'
     rules = []

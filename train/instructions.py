@@ -7,8 +7,8 @@
 
 `overview`: title, or all facts but the overview, -> overview. `teacher`: descriptions by a larger model, or the best of several by the base
 itself (`python -m train.describe work/prepared --retries 4 --out work/descriptions.jsonl`), kept only where the metadata checks find
-nothing. `words`: what other people said of the item, from the training side of evaluation sets: keywords and what people searched for
-before they chose it (the sets `text_*`), its tagline, another platform's description, in this order in one text (document expansion).
+nothing. `words`: what other people said of the item, from the training side of the text sets (document expansion). One text has the
+keywords first (also what people searched for before they chose it), then the sentences, as each set's `set.json` says what its texts are.
 
 Writes `train.jsonl`, `heldout.jsonl`, `dev.jsonl` and `manifest.json`. No item of the dev or test split is in `train.jsonl`. BLEU is
 measured on `heldout.jsonl`: items of the test split; for `words` of the dev split, since its test labels are there to judge finished
@@ -95,8 +95,9 @@ def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> lis
 
 def input_hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:
     if sets is not None:
-        qrels = [sets / name / "qrels" / f"{split}.tsv" for split in SIDES for name in word_sets(sets, split)]
-        files = {*qrels, *(path.parents[1] / "queries.jsonl" for path in qrels)}
+        qrels = [sets / queries.name / "qrels" / f"{split}.tsv" for split in SIDES for queries in word_sets(sets, split)]
+        files = {*qrels, *(path.parents[1] / name for path in qrels for name in ("queries.jsonl", "set.json"))}
+        files = {path for path in files if path.is_file()}
         return {f"sets/{name}": digest for name, digest in manifests.hashes(files, sets).items()}
     return manifests.hashes([teacher], teacher.parent) if teacher is not None and teacher.is_file() else {}
 

@@ -1,7 +1,7 @@
 """Make training triplets and pairs: from a catalogue's columns, from text -> item pairs and from co-likes, with hard negatives.
 
     python -m train.triplets work/prepared --sets shared/data/eval --out work/triplets
-    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight text_keyword=8
+    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight keyword=8
     python -m train.triplets work/prepared --sets shared/data/eval --descriptions work/tuned.jsonl
     python -m train.triplets work/prepared --negatives both --weight related=1     # triplets as in the paper
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
@@ -21,6 +21,7 @@ import orjson
 import typer
 
 from matinee.errors import SettingsError
+from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import read_corpus
 from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
@@ -31,13 +32,10 @@ from train.embedding.negatives import Miner
 from train.jobs import command, manifests
 
 SMOKE = 200
-WEIGHTS = {
-    "known_desc": 3.0, "known_tagline": 2.0, "text_keyword": 4.0, "item_keyword": 1.5, "sentence": 1.5, "title": 0.4, "genre": 0.4,
-    "keyword": 1.5, "description": 8.0, "related": 0.0, "item_colike": 0.0,
-}  # fmt: skip
-"""Shares of the sources, by measurement (docs/experiments.md); 1 for any other. `related`, the paper's kind of pair, had one smoke run: the
-label that is made of the same columns rose, the other one fell. `keyword` was not measured: no catalogue here has that column. Who liked
-what is not in a text."""
+WEIGHTS = {"sentence": 1.5, "title": 0.4, "genre": 0.4, "keyword": 1.5, "description": 8.0, "related": 0.0}
+"""Shares of the sources that are no evaluation sets, by measurement (docs/experiments.md); a set says its own in its `set.json`. `related`,
+the paper's kind of pair, had one smoke run: the label that is made of the same columns rose, the other one fell. `keyword` was not
+measured: no catalogue here has that column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ def main(options: TripletsOptions) -> None:
     out, sets = options.out, options.sets
     manifest = manifests.read(options.prepared, "prepare")
     chosen_weights = parse_weights(options.weight)
-    weights = WEIGHTS | chosen_weights
+    weights = WEIGHTS | set_weights(sets) | chosen_weights
     count = min(options.count, SMOKE) if options.smoke else options.count
     settings = {name: getattr(options, name) for name in ("negatives", "margin", "template", "model", "seed")}
     settings |= {"count": count, "weights": weights}
@@ -87,6 +85,12 @@ def main(options: TripletsOptions) -> None:
     counts = write(out, items, chosen, mined)
     manifests.write(out, "triplets", settings, inputs, counts=counts, available={name: len(rows) for name, rows in available.items()})
     command.echo(f"{sum(counts.values())} rows in {out}: {counts}")
+
+
+def set_weights(folder: Path | None) -> dict[str, float]:
+    """The shares that the evaluation sets of a folder have for themselves."""
+    names = set_names(folder, "train") if folder else []
+    return {name: read_set(folder, name, "train").info.weight for name in names if folder}
 
 
 def parse_weights(texts: list[str]) -> dict[str, float]:

@@ -2,11 +2,10 @@
 
     <set>/queries.jsonl       {"_id", "text", "metadata": {"item"?: ID, "split"}}
     <set>/qrels/<split>.tsv   query-id, corpus-id, score
-    <set>/set.json            {"kind": "text" | "item", "pool": NAME | null, "trainable": true | false}
+    <set>/set.json            what the set is (`SetInfo`): {"kind": "text" | "item", "texts", "pool", "trainable", "weight"}
 
-`set.json` says what a set is (`SetInfo`). Without it a set asks with the text of its queries, or with their `metadata.item` where its
-folder's name begins with `item_`; all items are its pool, and it may be trained on. `metadata.item` alone makes no item set: a query
-text about one known item names that item too.
+Without `set.json` a set asks with the text of its queries. `metadata.item` alone makes no item set: a query text about one known item
+names that item too. A set without `set.json` that looks like an item set is refused.
 
 Made sets take their labels from something that is NOT embedded: a user's own events, or a field that was kept out of the text. Does not
 rank and does not measure (`scoring`, `metrics`).
@@ -33,8 +32,12 @@ class SetInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["text", "item"] = Field("text", description="what a query asks with: its text, or its `metadata.item`")
+    texts: Literal["keywords", "sentences"] = Field("keywords", description="what a query's text is: keywords, or sentences about one item")
     pool: str | None = Field(None, description="the pool of the corpus whose items were judged for these labels; null: all items")
     trainable: bool = Field(True, description="whether training may use the set's training side; false: it is there to be judged by")
+    weight: float = Field(
+        1.0, ge=0, allow_inf_nan=False, description="share of the set among the sources of train.triplets; 0 leaves it out"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class QuerySet:
 
     @property
     def info(self) -> SetInfo:
-        return self.declared or SetInfo(kind="item" if self.name.startswith("item_") else "text")
+        return self.declared or SetInfo()
 
     @property
     def of_items(self) -> bool:
@@ -99,7 +102,17 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
     nameless = [query for query in texts if query not in items] if queries.declared and queries.of_items else []
     if nameless:
         raise SourceError(f"the set {name} in {folder} asks with items (set.json), but its query {nameless[0]} names none (metadata.item)")
+    if queries.declared is None and _looks_like_items(queries):
+        advice = (
+            f'write {folder / name / "set.json"} with {{"kind": "item"}} if a query is an item, or {{"kind": "text"}} if it is its text'
+        )
+        raise SourceError(f"the set {name} in {folder} can be read in two ways: {advice}")
     return queries
+
+
+def _looks_like_items(queries: QuerySet) -> bool:
+    """Every query names an item that is none of its own answers: texts about a known item have that item as an answer."""
+    return bool(queries.relevant) and all(queries.items.get(query, "") not in {"", *ids} for query, ids in queries.relevant.items())
 
 
 def _read_info(path: Path) -> SetInfo | None:
@@ -112,7 +125,7 @@ def _read_info(path: Path) -> SetInfo | None:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
-        raise SourceError(f"{path}: {where}: {problem['msg']}; it holds kind (text or item), pool (a name or null) and trainable") from None
+        raise SourceError(f"{path}: {where}: {problem['msg']}; it holds {', '.join(SetInfo.model_fields)}") from None
 
 
 def write_set(folder: Path, name: str, sets: dict[Split, QuerySet]) -> None:
@@ -182,10 +195,11 @@ def from_field(entries: Sequence[Entry], field: str, *, most: float = 0.02) -> d
 
 
 def _by_split(name: str, entries: Sequence[Entry], related: dict[str, set[str]]) -> dict[Split, QuerySet]:
+    """Weight 0: who liked what is not in a text, and training on it made the text sets worse (docs/experiments.md)."""
     sets: dict[Split, QuerySet] = {}
     for split in ("train", "dev", "test"):
         titles = {entry.id: entry.item.title for entry in entries if entry.split == split and related.get(entry.id)}
-        sets[split] = QuerySet(name, titles, {id: id for id in titles}, {id: related[id] for id in titles}, SetInfo(kind="item"))
+        sets[split] = QuerySet(name, titles, {id: id for id in titles}, {id: related[id] for id in titles}, SetInfo(kind="item", weight=0))
     return sets
 
 

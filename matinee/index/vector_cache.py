@@ -16,7 +16,7 @@ from matinee.vectors import Matrix
 
 
 class VectorCache:
-    """Text -> vector, for one encoder of `dimension`; to be entered with `with`."""
+    """Text -> vector, for one encoder of `dimension`. To be closed, or entered with `with` where it serves one run alone."""
 
     def __init__(self, path: Path, dimension: int) -> None:
         self._cache = DiskCache(path)
@@ -30,7 +30,11 @@ class VectorCache:
         if error is None:
             self._cache.remove()
         else:
-            self._cache.close()
+            self.close()
+
+    def close(self) -> None:
+        """Its file stays."""
+        self._cache.close()
 
     def __len__(self) -> int:
         return len(self._cache)

@@ -11,7 +11,7 @@ from serve.telemetry.metrics import METRICS
 # Not produced by a server that is well and not overloaded; `tests/serve/telemetry/test_metrics.py` records each of them.
 UNSEEN = {
     "degraded": "the enhancer answered in time",
-    "refused": "the door was never full",
+    "refused": "the gateway was never full",
     "events_dropped": "the event log had room",
     "index_errors": "the index answered",
     "gpu_memory": "there may be no GPU",

@@ -214,7 +214,7 @@ def _demo(home: Path, folder: Path) -> Iterator[Any]:
 
 @contextmanager
 def _load(url: str) -> Iterator[None]:
-    """A steady stream of everything, and now and then more at once than the door lets in."""
+    """A steady stream of everything, and now and then more at once than the gateway admits."""
     stop = threading.Event()
     threads = [threading.Thread(target=_ask, args=(url, stop)), threading.Thread(target=_crowd, args=(url, stop))]
     for thread in threads:

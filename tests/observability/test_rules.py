@@ -128,7 +128,7 @@ CASES = [
         {f'ray_matinee_requests_total{{{APP},endpoint="search",outcome="index_absent"}}': "0+10x70"},
         "1h",
     ),
-    # What is refused at the door is a failure too.
+    # A request that the gateway refuses is a failure too.
     Case("MatineeAvailabilityBurn", True, 70, requests("0+1000x70", "0x70") | {REFUSED: "0+50x70"}, "1h"),
     # What a client did wrong, and health checks, are not.
     Case(

@@ -33,6 +33,15 @@ def demo_items(count: int) -> list[Item]:
     return list(read_items(str(demo.FILMS)))[:count]
 
 
+SETS: dict[str, dict[str, object]] = {
+    "known_desc": {"texts": "sentences", "weight": 3},
+    "text_keyword": {"pool": "kw"},
+    "item_keyword": {"kind": "item", "pool": "kw"},
+    "text_tag": {"trainable": False},
+}
+"""What each set of `beir_folder` says of itself."""
+
+
 def beir_folder(folder: Path, count: int = 120) -> Path:
     """Every fifth film is a test film, every tenth a dev one; the qrels name films of every split for queries of every split."""
     items = demo_items(count)
@@ -53,15 +62,12 @@ def beir_folder(folder: Path, count: int = 120) -> Path:
         about = {f"k_{split}_{id}": [ids[0], ids[3], ids[row + 1]] for row, id in enumerate([*own[:8], ids[5]])}
         _write_set(folder, "item_keyword", split, about, {query: query.removeprefix(f"k_{split}_") for query in about})
     _write_set(folder, "text_tag", "train", {"g_x": [ids[1]]}, {})
-    (folder / "text_tag" / "set.json").write_text(json.dumps({"trainable": False}))
     return folder
 
 
 def _write_set(folder: Path, name: str, split: str, relevant: dict[str, list[str]], items: dict[str, str]) -> None:
     (folder / name / "qrels").mkdir(parents=True, exist_ok=True)
-    if name.endswith("_keyword"):
-        info = {"kind": name.partition("_")[0], "pool": "kw", "trainable": True}
-        (folder / name / "set.json").write_text(json.dumps(info))
+    (folder / name / "set.json").write_text(json.dumps(SETS[name]))
     rows = [f"{query}\t{id}\t1" for query, ids in relevant.items() for id in ids]
     (folder / name / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
     with (folder / name / "queries.jsonl").open("a") as out:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets, scoring
-from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.query_sets import QuerySet, SetInfo
 from matinee.evaluation.splits import Entry, read_corpus
 from matinee.index.edge.query import request
 from matinee.index.types import HybridQuery, Search
@@ -86,7 +86,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
 
 
 def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> None:
-    asked = QuerySet("item_keyword", {"q": "Film 0"}, {"q": "0"}, {"q": {"3", "2"}})
+    asked = QuerySet("item_keyword", {"q": "Film 0"}, {"q": "0"}, {"q": {"3", "2"}}, SetInfo(kind="item"))
     scores = np.array([[9.0, 1.0, 2.0, 3.0, 0.5, 4.0]], np.float32)
     all_items = measure.judge(corpus(), asked, scores.copy())
     # Ranked 5, 3, 2, 1, 4: the two right ones are second and third.
@@ -131,9 +131,9 @@ def test_a_difference_is_paired_and_marked() -> None:
 
 
 def test_what_facts_bring_is_not_counted_as_the_trainings() -> None:
-    asked = QuerySet(
-        "item_x", {str(n): "x" for n in range(4)}, {str(n): str(n) for n in range(4)}, {str(n): {str(n + 1)} for n in range(4)}
-    )
+    ids = [str(n) for n in range(5)]
+    next_one = {id: {ids[n + 1]} for n, id in enumerate(ids[:4])}
+    asked = QuerySet("item_x", dict.fromkeys(next_one, "x"), {id: id for id in next_one}, next_one, SetInfo(kind="item"))
     right, wrong = np.eye(4, 6, 1, dtype=np.float32), -np.eye(4, 6, 1, dtype=np.float32)
     # Facts alone make it right, before training as after.
     given = {"before": wrong, "after": wrong, "before + facts": right, "after + facts": right}

@@ -72,7 +72,7 @@ def test_what_people_searched_for_are_words_too(eval_folder: Path, prepared: Pat
     assert not any("g_x" in pair.text for pair in found["train"])
     inputs = manifests.read(tmp_path / "out", "instructions")["inputs"]
     assert {name for name in inputs if name.startswith("sets/")} == {
-        f"sets/text_click/{part}" for part in ("queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv")
+        f"sets/text_click/{part}" for part in ("queries.jsonl", "set.json", "qrels/train.tsv", "qrels/dev.tsv")
     }
     shutil.rmtree(tmp_path / "sets" / "text_click")
     result = run(prepared, "--target", "words", "--sets", tmp_path / "sets", "--out", tmp_path / "none")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import orjson
 
 from matinee.errors import SourceError
-from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.query_sets import QuerySet, SetInfo, read_set, set_names
 from matinee.evaluation.splits import Entry, Split
 from matinee.items import Item
 from matinee.text import fact_checks, templates
@@ -21,9 +21,6 @@ from train.embedding.pairs import Trainable
 
 Target = Literal["overview", "teacher", "words"]
 InputFields = Literal["facts", "title"]
-
-WHOLE = ("known_tagline", "known_desc")
-"""The sets of `words` whose texts are sentences about one item; an item's text ends with them, in this order."""
 
 GUARD = "dev.jsonl"
 """The file that guards `train.preference`."""
@@ -94,11 +91,12 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield row
 
 
-def word_sets(folder: Path, split: Split) -> list[str]:
-    """The sets of `words` that have this split, in the order in which an item's text tells them."""
-    names = set_names(folder, split)
-    short = sorted(name for name in names if name.startswith("text_") and read_set(folder, name, split).trainable)
-    return [*short, *(name for name in WHOLE if name in names)]
+def word_sets(folder: Path, split: Split) -> list[QuerySet]:
+    """The sets of `words` that have this split, in the order in which an item's text tells them: keywords, then sentences; the set with the
+    greatest weight comes last."""
+    sets = [read_set(folder, name, split) for name in set_names(folder, split)]
+    usable = [queries for queries in sets if queries.trainable and not queries.of_items]
+    return sorted(usable, key=lambda queries: (queries.info.texts == "sentences", queries.info.weight, queries.name))
 
 
 def _by_people(items: Mapping[str, Item], folder: Path, split: Split) -> tuple[list[InstructionPair], dict[str, Any]]:
@@ -106,9 +104,10 @@ def _by_people(items: Mapping[str, Item], folder: Path, split: Split) -> tuple[l
 
     Few items have all kinds, and what nobody wrote must not be taught as an end: only a text with the last kind in it is whole.
     """
-    known = {name: _texts_of(items, read_set(folder, name, split)) for name in word_sets(folder, split)}
+    sets = {queries.name: queries for queries in word_sets(folder, split)}
+    known = {name: _texts_of(items, queries) for name, queries in sets.items()}
     texts = {
-        id: {name: _sentence(name, written[id]) for name, written in known.items() if id in written}
+        id: {name: _sentence(sets[name].info, written[id]) for name, written in known.items() if id in written}
         for id in sorted({id for written in known.values() for id in written})
     }
     last = next(reversed(known), None)
@@ -128,9 +127,9 @@ def _texts_of(items: Mapping[str, Item], queries: QuerySet) -> dict[str, list[st
     return texts
 
 
-def _sentence(name: str, texts: Sequence[str]) -> str:
+def _sentence(kind: SetInfo, texts: Sequence[str]) -> str:
     """A kind of words as sentences; keywords and searches on one line, each once, those of a pair by themselves."""
-    if name in WHOLE:
+    if kind.texts == "sentences":
         return templates.join_sentences(texts[0])
     words = dict.fromkeys(word.strip() for text in sorted(texts) for word in text.split(",") if word.strip())
     line = ", ".join(words)

@@ -7,6 +7,7 @@ reports (`train.reporting.report`).
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
-from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.query_sets import QuerySet, SetInfo
 from matinee.evaluation.scoring import Matrix, Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
+from matinee.index.vector_cache import VectorCache
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights
 from matinee.text import templates
@@ -58,28 +60,22 @@ class Corpus:
 
 
 class Encoder:
-    """A model's vectors of texts, kept on disk: the same model and the same texts are encoded once."""
+    """A model's vectors of texts, kept on disk in the folder `cache`: a model encodes a text once."""
 
     def __init__(self, embedder: Embedder, cache: Path) -> None:
         self._embedder, self._cache = embedder, cache
-        cache.mkdir(parents=True, exist_ok=True)
 
     def info(self) -> dict[str, Any]:
         return self._embedder.info()
 
     def __call__(self, texts: Sequence[str], kind: Any = "document") -> Matrix:
-        key = hashlib.sha256(f"{self._embedder.fingerprint} {self._embedder.precision} {kind}".encode())
-        for text in texts:
-            key.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        path = self._cache / f"{key.hexdigest()[:32]}.npy"
-        if path.is_file():
-            known: Matrix = np.load(path, allow_pickle=False)
-            return known
-        vectors = self._embedder.encode(texts, kind=kind)
-        aside = path.with_suffix(".partial.npy")
-        np.save(aside, vectors, allow_pickle=False)
-        aside.replace(path)
-        return vectors
+        made_by = f"{self._embedder.fingerprint} {self._embedder.precision} {kind}"
+        path = self._cache / f"{hashlib.sha256(made_by.encode()).hexdigest()[:32]}.sqlite"
+        with closing(VectorCache(path, self._embedder.dimension)) as cache:
+            missing = cache.missing(texts)
+            if missing:
+                cache.add(missing, self._embedder.encode(missing, kind=kind))
+            return cache.get(texts)
 
 
 System = Callable[[QuerySet], Scores]
@@ -189,9 +185,10 @@ def closeness(corpus: Corpus, queries: QuerySet, scores: Scores, seed: int = 0) 
 def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 10) -> QuerySet:
     """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
     embedded: reported to compare with the paper, not to judge by."""
+    info = SetInfo(kind="item", trainable=False)
     heldout = [entry for entry in corpus.entries if entry.split == split][:count]
     if not heldout:
-        return QuerySet(CIRCULAR, {}, {}, {})
+        return QuerySet(CIRCULAR, {}, {}, {}, info)
     genres = [set(entry.item.genres) for entry in corpus.entries]
     tfidf = scoring.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
     scores = tfidf([entry.item.overview or entry.item.title for entry in heldout])
@@ -201,7 +198,7 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
         scores[row, corpus.rows[entry.id]] = -1
     best = scoring.top(scores, relevant)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(heldout)}
-    return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels)
+    return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels, info)
 
 
 def known_only(queries: QuerySet, corpus: Corpus) -> QuerySet:

@@ -1,4 +1,4 @@
-"""`matinee.evaluation.query_sets`: a set says what it is in its `set.json`, and has a documented default without one."""
+"""`matinee.evaluation.query_sets`: a set says what it is in its `set.json`, and is a set of texts without one."""
 
 import json
 from pathlib import Path
@@ -25,9 +25,17 @@ def test_set_json_says_what_a_set_is_whatever_its_name(tmp_path: Path) -> None:
     assert (words.of_items, words.pool, words.trainable) == (False, None, True)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("item_colike", "item"), ("text_tag", "text"), ("known_desc", "text"), ("mine", "text")])
-def test_without_set_json_the_folders_name_decides(tmp_path: Path, name: str, kind: str) -> None:
-    assert make(tmp_path, name, metadata={"item": "a"}).info == SetInfo(kind=kind)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["item_colike", "mine"])
+@pytest.mark.parametrize("metadata", [None, {"item": "b"}], ids=["words", "a known item"])
+def test_without_set_json_a_set_asks_with_text(tmp_path: Path, name: str, metadata: object) -> None:
+    assert make(tmp_path, name, metadata=metadata).info == SetInfo()
+
+
+def test_a_set_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    """Its query names an item that is none of its answers, as the queries of item sets do."""
+    with pytest.raises(SourceError, match=r'write .*mine.set\.json with \{"kind": "item"\}'):
+        make(tmp_path, "mine", metadata={"item": "a"})
+    assert make(tmp_path, "other", {"kind": "text"}, {"item": "a"}).of_items is False
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,7 @@ def test_without_set_json_the_folders_name_decides(tmp_path: Path, name: str, ki
         ({"kind": "picture"}, "kind: Input should be 'text' or 'item'"),
         ({"kinds": "text"}, "kinds: Extra inputs are not permitted"),
         ({"kind": "item"}, "query q names none"),
+        ({"weight": -1}, "weight: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_set_json_is_explained(tmp_path: Path, info: object, problem: str) -> None:
@@ -47,5 +56,6 @@ def test_a_wrong_set_json_is_explained(tmp_path: Path, info: object, problem: st
 def test_a_written_set_reads_back_as_it_was(tmp_path: Path) -> None:
     queries = QuerySet("mine", {"q": "A film"}, {"q": "a"}, {"q": {"b"}}, SetInfo(kind="item", pool="liked"))
     write_set(tmp_path, "mine", {"dev": queries})
-    assert json.loads((tmp_path / "mine" / "set.json").read_text()) == {"kind": "item", "pool": "liked", "trainable": True}
+    written = json.loads((tmp_path / "mine" / "set.json").read_text())
+    assert written == {"kind": "item", "texts": "keywords", "pool": "liked", "trainable": True, "weight": 1.0}
     assert read_set(tmp_path, "mine", "dev") == queries

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from matinee.errors import SourceError
-from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.query_sets import QuerySet, SetInfo
 from matinee.evaluation.splits import Entry
 from matinee.items import Item
 from matinee.settings.tree import SearchSettings
@@ -104,7 +104,7 @@ def test_the_recipe_both_is_what_the_index_would_hold() -> None:
 
 
 def test_a_query_item_is_treated_as_the_indexed_ones_or_stays_raw() -> None:
-    asked = QuerySet("item_word", {"q": "Film 2"}, {"q": "2"}, {"q": {"8"}})
+    asked = QuerySet("item_word", {"q": "Film 2"}, {"q": "2"}, {"q": {"8"}}, SetInfo(kind="item"))
     found = mrr(judged([DescriptionSet("model", "all metadata", {"2": "Film 2, a storm.", "7": "Film 7."})], [asked]))
     assert found["dense", "enhanced"] == 1
     assert found["dense", "raw query item, enhanced index"] < 1
