@@ -7,40 +7,36 @@
     python -m serve check                 # check the settings, fetch and verify the models, and stop
     python -m serve openapi               # print the OpenAPI document, as docs/openapi.json holds it
 
-Ctrl-C stops everything. On a cluster KubeRay starts the same graph from a Serve config instead (`serve.app:build`).
+Ctrl-C stops everything. The parts run in this process, or as Ray Serve deployments where `serving.placement` or the number of replicas
+asks for that. On a cluster KubeRay starts the same graph from a Serve config (`serve.app:build`).
 """
 
 import asyncio
 import contextlib
-import logging
-import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
 from matinee.cli.errors import explain_errors
 from matinee.client.http import announced
-from matinee.errors import MatineeError, SettingsError
+from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.models import resolve, saved_model
-from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES
 from matinee.settings.tree import Settings
+from serve.placement import local_ray
+from serve.placement.choice import choose
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
-
-READY_S = 300
 
 
 @app.callback(invoke_without_command=True)
@@ -91,32 +87,47 @@ def openapi() -> None:
 
 
 def run(settings: Settings, *, metrics_port: int | None = None) -> None:
-    """Start Ray and the graph, announce the server in `server.json`, and wait for a signal."""
-    port = _port(settings)
-    url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
-    _environment(settings, metrics=metrics_port is not None)
-    _check(settings)
+    """Start the graph where the settings place it, announce the server in `server.json`, and serve until a signal."""
+    placement = choose(settings)
+    with _listener(settings) as listener:
+        port = int(listener.getsockname()[1])
+        url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
+        if placement == "ray":
+            local_ray.prepare(settings, metrics=metrics_port is not None)
+        _check(settings)
+        if placement == "process":
+            # Here, since the other placement needs none of it.
+            from serve.placement import process
+
+            process.run(settings, listener, metrics_port, lambda metrics: _announced(settings, url, metrics))
+            return
+    # Serve binds the port itself.
     stop = threading.Event()
-    with _ray(settings, port, metrics_port, stop) as metrics:
-        if not _wait_ready(url, stop):
-            raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
-        with announced(settings.server_file, url, metrics):
-            console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
-            stop.wait()
-            console.print("stopping ...")
+    with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announced(settings, url, metrics):
+        stop.wait()
 
 
-def _port(settings: Settings) -> int:
-    """The configured port, or a free one for 0. Raises where it is taken."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextlib.contextmanager
+def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
+    """Say that the server answers, here and in `server.json`, until the end of the `with`."""
+    with announced(settings.server_file, url, metrics):
+        console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
+        yield
+        console.print("stopping ...")
+
+
+@contextlib.contextmanager
+def _listener(settings: Settings) -> Iterator[socket.socket]:
+    """A socket on the configured port, or on a free one for 0. Raises `SettingsError` where it is taken."""
+    with contextlib.closing(socket.socket()) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.serving.host, settings.serving.port))
+            listener.bind((settings.serving.host, settings.serving.port))
         except OSError as error:
             raise SettingsError(
                 f"serving.port {settings.serving.port} on {settings.serving.host}: {error.strerror}; stop what runs there, or use --port 0"
             ) from None
-        return int(probe.getsockname()[1])
+        yield listener
 
 
 def _check(settings: Settings, *, index: bool = True) -> None:
@@ -155,69 +166,6 @@ async def _try_index(settings: Settings) -> None:
             console.print(f"catalogue {settings.catalogue!r} has no index yet: `matinee ingest FILE` builds one, also while this runs")
     finally:
         await live.close()
-
-
-def _environment(settings: Settings, *, metrics: bool) -> None:
-    """What Ray reads when it is imported: set here, before that. Raises `SettingsError`."""
-    if settings.serving.haproxy and local_ray.is_local():
-        raise SettingsError(
-            "serving.haproxy: on one machine HAProxy's statistics and the replicas' ports would answer on every interface without a token; "
-            "leave it off here (the chart turns it on in a cluster, behind its NetworkPolicy)"
-        )
-    local_ray.secure(metrics=metrics)
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    if settings.serving.fast:
-        os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
-        os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "1")
-    if settings.serving.haproxy:
-        os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1")
-
-
-@contextlib.contextmanager
-def _ray(settings: Settings, port: int, metrics_port: int | None, stop: threading.Event) -> Iterator[str | None]:
-    """Ray and the graph; yields the URL of the metrics, None where none are exported."""
-    import ray
-    from ray import serve as ray_serve
-
-    from serve.app import graph
-
-    local_ray.start(ray.init, include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
-    # After Ray's start, which puts its own in their place: those would leave the replicas behind.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
-    try:
-        ray_serve.start(
-            http_options={"host": settings.serving.host, "port": port, "request_timeout_s": settings.serving.deadline_s + 5},
-            logging_config=quiet,
-        )
-        ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
-        yield None if metrics_port is None else f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-    finally:
-        ray_serve.shutdown()
-        ray.shutdown()
-
-
-def _cpus() -> int:
-    """Ray's CPUs are places, not cores: enough of them for every replica of a small machine."""
-    return max(4, os.cpu_count() or 1)
-
-
-def _wait_ready(url: str, stop: threading.Event) -> bool:
-    """True once the gateway answers. An absent index does not hold the start up: the page says what to do."""
-    for _ in range(READY_S * 4):
-        if stop.is_set():
-            return True
-        try:
-            if httpx.get(f"{url}/livez", timeout=2).is_success:
-                return True
-        except httpx.HTTPError:
-            pass
-        stop.wait(0.25)
-    return False
 
 
 if __name__ == "__main__":

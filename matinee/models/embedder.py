@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from matinee.errors import ModelError
+from matinee.models.backends import computes_in_bf16
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import load_whole, quiet
 from matinee.models.onnx import OnnxEncoder
+from matinee.models.precision_choice import PrecisionChoice
 from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
 from matinee.settings.tree import EmbedderSettings
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Workload = Literal["queries", "corpus"]
 Kind = Literal["query", "document"]
+
+AUTO = ("onnx", "bf16")
+"""What `auto` measures beside fp32."""
 
 MIN_COSINE = 0.999
 """Below this cosine to fp32 a precision is not used, however fast it is."""
@@ -76,13 +81,18 @@ class Embedder:
         weights_digest = digest(folder)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        model = load_model(folder, torch.float32)
-        reference = cls(model, settings, _torch_forward(model), "fp32", weights_digest)
-        if settings.precision == "fp32":
-            return reference
-        precisions = ["onnx", "bf16"] if settings.precision == "auto" else [settings.precision]
+        choice = PrecisionChoice(models_dir, weights_digest, workload)
+        known = choice.read() if settings.precision == "auto" else settings.precision
+        if known == "fp32":
+            return cls._in_fp32(folder, settings, weights_digest)
+        if settings.precision == "auto" and known in AUTO:
+            # It was faithful when it was chosen.
+            remembered = cls._at(known, folder, models_dir, settings, weights_digest)
+            if remembered is not None:
+                return remembered
+        reference = cls._in_fp32(folder, settings, weights_digest)
         candidates = [reference]
-        for precision in precisions:
+        for precision in AUTO if settings.precision == "auto" else [settings.precision]:
             candidate = cls._at(precision, folder, models_dir, settings, weights_digest)
             if candidate is not None and candidate._faithful(reference):
                 candidates.append(candidate)
@@ -90,11 +100,22 @@ class Embedder:
                 if candidate is None:
                     raise ModelError(f"{settings.model} can't be run at {precision} here (the log says why): use precision auto or fp32")
                 raise ModelError(f"{settings.model} at {precision} differs from fp32 on this machine: use precision auto or fp32")
-        return candidates[-1] if settings.precision != "auto" else min(candidates, key=lambda e: e._probe(workload))
+        if settings.precision != "auto":
+            return candidates[-1]
+        fastest = min(candidates, key=lambda e: e._probe(workload))
+        choice.write(fastest.precision)
+        return fastest
+
+    @classmethod
+    def _in_fp32(cls, folder: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder":
+        model = load_model(folder, torch.float32)
+        return cls(model, settings, _torch_forward(model), "fp32", weights_digest)
 
     @classmethod
     def _at(cls, precision: str, folder: Path, models_dir: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder | None":
         if precision == "bf16":
+            if settings.precision == "auto" and not computes_in_bf16("cuda" if torch.cuda.is_available() else "cpu"):
+                return None
             model = load_model(folder, torch.bfloat16)
             return cls(model, settings, _torch_forward(model), precision, weights_digest)
         if torch.cuda.is_available():

@@ -24,6 +24,11 @@ class ServingSettings(Part):
 
     host: str = Field("127.0.0.1", description="address that the API binds")
     port: int = Field(8000, ge=0, le=65_535, description="port of the API; 0 takes a free one")
+    placement: Literal["auto", "process", "ray"] = Field(
+        "auto",
+        description="where `python -m serve` runs the parts: process is one process, ray is a Ray Serve deployment each; auto takes "
+        "process where one replica of each part is asked for. A cluster always uses Ray Serve",
+    )
     fast: bool = Field(False, description="Ray Serve's throughput mode")
     haproxy: bool = Field(
         False, description="HAProxy before the replicas, on a cluster only: it and they answer on every interface without a token"

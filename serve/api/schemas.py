@@ -183,6 +183,7 @@ class InfoResponse(BaseModel):
 
     version: str
     catalogue: str
+    placement: Literal["process", "ray"] = Field(description="where the parts run: in one process, or as Ray Serve deployments")
     index: dict[str, Any] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
     index_trouble: str | None = Field(description="why the index, or its current version, is out of reach; null while all is well")
     embedder: dict[str, Any]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
@@ -13,11 +13,10 @@ from matinee.models.enhancer import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
-from serve.graph.microbatch import MicroBatcher, Queued
-from serve.graph.parts import Graph, Info
+from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, Queued
+from serve.graph.parts import Graph, Info, RetrieverClient
 from serve.telemetry.metrics import Metrics
 
-MAX_HOP_BATCH = 64
 HOPS_IN_FLIGHT = 2
 """Two, so that the next batch is on its way while the callee works on one."""
 
@@ -64,17 +63,6 @@ def batched(
         max_waiting=settings.serving.deployment.max_ongoing_requests,
         observe_batch=lambda size: metrics.hop_batch(size, part=name),
     )
-
-
-class RetrieverClient:
-    """The Retriever: each message has a result of its own type."""
-
-    def __init__(self, send: MicroBatcher[RetrieverMessage[object], object]) -> None:
-        self._send = send
-
-    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
-        # One batch has messages of many types. The Retriever answers each with the type that it declares.
-        return cast(Result, await self._send(message, deadline))
 
 
 def _info(handle: DeploymentHandle) -> Info:

@@ -43,6 +43,7 @@ class Health:
         return {
             "version": version("matinee"),
             "catalogue": settings.catalogue,
+            "placement": self._gateway.graph.placement,
             "index": None if manifest is None else _index_info(manifest, status),
             "embedder": parts["embedder"],
             "enhancer": parts.get("enhancer"),

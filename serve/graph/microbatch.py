@@ -15,6 +15,9 @@ from typing import Generic, NamedTuple, TypeVar
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
 from serve.telemetry import tracing
 
+MAX_HOP_BATCH = 64
+"""Messages of one call to a part."""
+
 Sent = TypeVar("Sent")
 Result = TypeVar("Result")
 

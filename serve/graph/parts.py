@@ -1,16 +1,17 @@
 """The parts of the graph as a gateway sees them, each a typed coroutine function, and the trace of one request through them.
 
-Does not know how the parts are reached: over Ray handles (`handles`), or in the same process (tests).
+Does not know how the parts are reached: over Ray handles (`handles`), or in the same process (`in_process`).
 """
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from matinee.models.enhancer import Description
 from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
+from serve.graph.microbatch import MicroBatcher
 
 Result = TypeVar("Result")
 
@@ -33,18 +34,30 @@ class RetrieverPart(Protocol):
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result: ...
 
 
+class RetrieverClient:
+    """The Retriever: each message has a result of its own type."""
+
+    def __init__(self, send: MicroBatcher[RetrieverMessage[object], object]) -> None:
+        self._send = send
+
+    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
+        # One batch has messages of many types. The Retriever answers each with the type that it declares.
+        return cast(Result, await self._send(message, deadline))
+
+
 Info = Callable[[], Awaitable[dict[str, Any]]]
 """What a part reports of itself for `/v1/info`: JSON."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The parts that a gateway talks to; `enhancer` is None where it is switched off."""
+    """The parts that a gateway talks to. `enhancer` is None where it is switched off, `placement` is where the parts run."""
 
     embedder: EmbedderPart
     retriever: RetrieverPart
     enhancer: EnhancerPart | None
     infos: dict[str, Info]
+    placement: Literal["process", "ray"] = "ray"
 
 
 def no_span(name: str) -> AbstractContextManager[None]:

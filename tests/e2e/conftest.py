@@ -181,15 +181,15 @@ def _stop(server: Server) -> None:
     assert "Traceback" not in server.log.read_text(errors="replace")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, otlp: Any, while_in: Any) -> Server:
-    """The bundled films, served; traced, logged and with an event log."""
-    started: Server = while_in(Path(__file__).parent, _served(tmp_path_factory, otlp))
-    return started
+@pytest.fixture(scope="session", params=["process", pytest.param("ray", marks=pytest.mark.full)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
+    """The bundled films, served in each placement; traced, logged and with an event log."""
+    with _served(request.param, tmp_path_factory, otlp) as started:
+        yield started
 
 
 @contextmanager
-def _served(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
+def _served(placement: str, tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("e2e")
     home = new_home(tmp_path_factory.mktemp("home"))
     done = run(home, "train.ingest", "--demo", "--json")
@@ -199,6 +199,7 @@ def _served(tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Ser
         server = _start(
             home,
             folder,
+            MATINEE_SERVING__PLACEMENT=placement,
             MATINEE_TRACING__ENDPOINT=collector.url,
             MATINEE_EVENTS__URI=str(home / "events"),
             MATINEE_EVENTS__FLUSH_S="0.5",

@@ -1,4 +1,4 @@
-"""What Ray exports after a little of everything: each metric by its exported name, with its tags."""
+"""What a server exports after a little of everything: each metric by its exported name, with its tags."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ def test_a_request_is_found_in_trace_log_and_events(server: Any, tools: Any) -> 
 
 
 def _line(server: Any, request_id: str) -> dict[str, Any] | None:
-    """The request's line; Ray puts the name of the replica before each."""
+    """The request's line; Ray, where it serves, puts the name of the replica before each."""
     lines = (line[line.index("{") :] for line in server.log.read_text(errors="replace").splitlines() if '"message":"request"' in line)
     return next((told for told in map(json.loads, lines) if told["request_id"] == request_id), None)
 

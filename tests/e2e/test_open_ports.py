@@ -1,4 +1,4 @@
-"""What listens while `matinee demo` runs, attacked from every address of the machine: only the API's port answers without Ray's token.
+"""What listens while `matinee demo` runs on Ray, attacked from every address: only the API's port answers without Ray's token.
 
 Each attack is tried with the token too, where it must work: otherwise its failure without one would say nothing.
 """
@@ -65,7 +65,7 @@ def demo(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]
     home = tools.new_home(tmp_path_factory.mktemp("home"))
     log = tmp_path_factory.mktemp("demo") / "log"
     command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0"]
-    env = tools.environment(home, MATINEE_ENHANCER__ENABLED="false")
+    env = tools.environment(home, MATINEE_ENHANCER__ENABLED="false", MATINEE_SERVING__PLACEMENT="ray")
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=tools.ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
 

@@ -1,11 +1,13 @@
-"""What a user does with a running server: real models, real index, real Ray."""
+"""What a user does with a running server: real models and a real index, in one process and on real Ray."""
 
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 from waiting import HANG_S
 
@@ -68,7 +70,7 @@ def test_put_find_delete(server: Any) -> None:
     [(b"[" * 100_000, 400), (b'{"text":"\xff"}', 400), (b"x" * 1_000_001, 413), (b'{"text":" "}', 422), (b'{"text":"x","k":0}', 422)],
     ids=["deep", "not UTF-8", "too large", "blank", "k"],
 )
-def test_errors_come_through_ray_in_the_envelope(server: Any, body: bytes, status: int) -> None:
+def test_errors_come_in_the_envelope(server: Any, body: bytes, status: int) -> None:
     response = server.client.post(
         f"{server.url}/v1/search", content=body, headers={"content-type": "application/json", "x-request-id": "e2e"}
     )
@@ -76,6 +78,16 @@ def test_errors_come_through_ray_in_the_envelope(server: Any, body: bytes, statu
     assert set(response.json()) == {"code", "message", "request_id"}
     assert response.json()["request_id"] == "e2e"
     assert response.headers.get_list("x-request-id") == ["e2e"]
+
+
+def test_one_process_listens_on_the_api_and_the_metrics_that_were_asked_for(server: Any) -> None:
+    if server.get("/v1/info")["placement"] == "ray":
+        pytest.skip("Ray's ports are attacked in test_open_ports.py")
+    process = psutil.Process(server.process.pid)
+    assert not process.children(recursive=True)
+    ports = {urlsplit(url).port for url in (server.url, server.metrics_url)}
+    listening = {connection.laddr for connection in process.net_connections("inet") if connection.status == psutil.CONN_LISTEN}
+    assert listening == {("127.0.0.1", port) for port in ports}
 
 
 def test_probes_and_page(server: Any) -> None:

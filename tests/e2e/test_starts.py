@@ -1,4 +1,4 @@
-"""A start that can't succeed fails before Ray starts, in seconds, with one line that says why and an exit code that says what kind."""
+"""A start that can't succeed fails before anything serves, in seconds, with one line that says why and an exit code that says what kind."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from matinee.index.types import TEXT, Manifest
 
 
 def refused(tools: Any, home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit code and message of a start; it must not have come to Ray."""
+    """Exit code and message of a start; nothing may have served."""
     done = tools.run(home, "serve", *arguments, **environment)
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: "), done.stderr
@@ -38,6 +38,8 @@ def test_the_port_is_taken(tools: Any, tmp_path: Path) -> None:
         ("MATINEE_INDEX__ENGINE", "cloud", "index.engine"),
         ("MATINEE_SERVING__PORT", "99999", "serving.port"),
         ("MATINEE_SERVING__HAPROXY", "1", "serving.haproxy: on one machine"),
+        ("MATINEE_SERVING__FAST", "1", "serving.placement process: serving.fast needs Ray Serve"),
+        ("MATINEE_EMBEDDER__DEPLOYMENT__MAX_REPLICAS", "2", "embedder.deployment.max_replicas 2 needs Ray Serve"),
         ("MATINEE_SERVING__COLOUR", "red", "unknown environment variable MATINEE_SERVING__COLOUR"),
         ("MATINEE_SERVING__DRAIN_S", "1", "serving.drain_s 1 is below serving.deadline_s"),
         ("MATINEE_PROFILE", "cloud", "profile 'cloud' is unknown"),
@@ -47,12 +49,15 @@ def test_the_port_is_taken(tools: Any, tmp_path: Path) -> None:
 def test_broken_settings(tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, where: str) -> None:
     """In this process: what a start costs is its imports."""
     from serve import __main__ as server
+    from serve.placement import local_ray, process
 
     def too_late(*_: object) -> None:
-        raise AssertionError("it came to Ray")
+        raise AssertionError("it served")
 
-    monkeypatch.setattr(server, "_ray", too_late)
-    monkeypatch.setattr("os.environ", tools.environment(tmp_path, **{name: value}))
+    monkeypatch.setattr(local_ray, "running", too_late)
+    monkeypatch.setattr(process, "run", too_late)
+    placement = {} if name == "MATINEE_SERVING__HAPROXY" else {"MATINEE_SERVING__PLACEMENT": "process"}
+    monkeypatch.setattr("os.environ", tools.environment(tmp_path, **placement | {name: value}))
     done = CliRunner().invoke(server.app, ["--port", "0" if name != "MATINEE_SERVING__PORT" else value])
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")

@@ -56,6 +56,8 @@ CHART_VALUES = {
     },
 }
 SETTINGS = {
+    # The dashboards show the deployments of a cluster.
+    "MATINEE_SERVING__PLACEMENT": "ray",
     # Nothing is measured at the start.
     "MATINEE_EMBEDDER__PRECISION": "fp32",
     # So that something is lost: these few films would be scanned, and a graph of them at full width finds nearly all.

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
 from matinee.models.embedder import MIN_COSINE, Embedder
+from matinee.models.precision_choice import PrecisionChoice
 from matinee.settings.tree import EmbedderSettings
 
 GOLDEN = {
@@ -161,6 +162,30 @@ def test_auto_is_faithful_whatever_it_chooses(folder: Path, workload: Any) -> No
     chosen = Embedder.load(EmbedderSettings(model=str(folder), threads=1), folder.parent / "models", workload=workload)
     assert chosen.precision in ("fp32", "bf16", "onnx")
     assert cosines(chosen.encode(TEXTS), load(folder).encode(TEXTS)).min() >= MIN_COSINE
+
+
+def test_auto_measures_once_on_a_machine(tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, models_dir = tiny_encoder.save(tmp_path / "model"), tmp_path / "models"
+    first = load(folder, models_dir, precision="auto")
+    measured = list[str]()
+    monkeypatch.setattr(Embedder, "_probe", lambda self, workload: measured.append(self.precision) or 1.0)
+    again = load(folder, models_dir, precision="auto")
+    assert (again.precision, again.fingerprint, measured) == (first.precision, first.fingerprint, [])
+    [kept] = (models_dir / "precision").iterdir()
+    kept.write_text("int1\n")
+    load(folder, models_dir, precision="auto")
+    assert "fp32" in measured
+    assert kept.read_text() == f"{measured[0]}\n"
+    # Another workload is another choice.
+    Embedder.load(EmbedderSettings(model=str(folder), threads=1), models_dir, workload="corpus")
+    assert len(list((models_dir / "precision").iterdir())) == 2
+
+
+def test_a_choice_that_cannot_be_kept_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    choice = PrecisionChoice(tmp_path / "file", "digest", "queries")
+    choice.write("onnx")
+    assert choice.read() is None
 
 
 def test_an_unfaithful_precision_is_never_chosen_and_refused_by_name(

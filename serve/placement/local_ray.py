@@ -1,0 +1,84 @@
+"""The graph as Ray Serve deployments, on a Ray that this command starts on this machine. Imports Ray only once its environment is set."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import httpx
+
+from matinee.errors import MatineeError, SettingsError
+from matinee.settings import local_ray
+from matinee.settings.tree import Settings
+
+READY_S = 300
+
+
+def prepare(settings: Settings, *, metrics: bool) -> None:
+    """Set what Ray reads when it is imported. Raises `SettingsError`."""
+    if settings.serving.haproxy and local_ray.is_local():
+        raise SettingsError(
+            "serving.haproxy: on one machine HAProxy's statistics and the replicas' ports would answer on every interface without a token; "
+            "leave it off here (the chart turns it on in a cluster, behind its NetworkPolicy)"
+        )
+    local_ray.secure(metrics=metrics)
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    if settings.serving.fast:
+        os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
+        os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "1")
+    if settings.serving.haproxy:
+        os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1")
+
+
+@contextlib.contextmanager
+def running(settings: Settings, url: str, port: int, metrics_port: int | None, stop: threading.Event) -> Iterator[str | None]:
+    """Ray and the graph, until the end of the `with`; yields the URL of the metrics, None where none are exported.
+
+    SIGINT and SIGTERM set `stop`. Raises `MatineeError` where the gateway does not answer within `READY_S`.
+    """
+    import ray
+    from ray import serve as ray_serve
+
+    from serve.app import graph
+
+    local_ray.start(ray.init, include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
+    # After Ray's start, which puts its own in their place: those would leave the replicas behind.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    try:
+        ray_serve.start(
+            http_options={"host": settings.serving.host, "port": port, "request_timeout_s": settings.serving.deadline_s + 5},
+            logging_config=quiet,
+        )
+        ray_serve.run(graph(settings), name="matinee", route_prefix="/", blocking=False, logging_config=quiet)
+        if not _wait_ready(url, stop):
+            raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
+        yield None if metrics_port is None else f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    finally:
+        ray_serve.shutdown()
+        ray.shutdown()
+
+
+def _cpus() -> int:
+    """Ray's CPUs are places, not cores: enough of them for every replica of a small machine."""
+    return max(4, os.cpu_count() or 1)
+
+
+def _wait_ready(url: str, stop: threading.Event) -> bool:
+    """True once the gateway answers. An absent index does not hold the start up: the page says what to do."""
+    for _ in range(READY_S * 4):
+        if stop.is_set():
+            return True
+        try:
+            if httpx.get(f"{url}/livez", timeout=2).is_success:
+                return True
+        except httpx.HTTPError:
+            pass
+        stop.wait(0.25)
+    return False

@@ -1,0 +1,120 @@
+"""The whole graph in this process: uvicorn, the gateway, and the parts as functions. No Ray, and no port but the API's.
+
+It answers as soon as the index is open. A part that can't go on ends the process with an exit code, so that whoever started it sees that.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from prometheus_client import start_http_server
+
+from matinee.errors import MatineeError
+from matinee.settings.tree import Settings
+from serve.api.app import create_app
+from serve.api.auth import ApiKeys
+from serve.graph.gateway import Gateway
+from serve.graph.in_process import InProcessGraph, graph_in_process
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.prometheus import PrometheusSink, SharedRegistry
+from serve.telemetry.sinks import NullSink
+
+HEALTH_S = 5.0
+
+Announce = Callable[[str | None], AbstractContextManager[None]]
+"""Told the URL of the metrics once the server answers; its context lasts until the server stops."""
+
+
+def run(settings: Settings, listener: socket.socket, metrics_port: int | None, announce: Announce) -> None:
+    """Serve on `listener` until SIGINT or SIGTERM. Raises `MatineeError` where a part can't start or can't go on."""
+    logs.configure(settings.serving, "gateway")
+    registry = SharedRegistry()
+
+    def metrics_of(part: str) -> Metrics:
+        return Metrics(PrometheusSink(registry, part) if settings.serving.metrics else NullSink())
+
+    with _exported(registry, metrics_port) as metrics_url:
+        uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
+
+
+@contextlib.contextmanager
+def _exported(registry: SharedRegistry, port: int | None) -> Iterator[str | None]:
+    """Prometheus text on loopback; yields its URL, None where it is not asked for."""
+    if port is None:
+        yield None
+        return
+    server, thread = start_http_server(port, "127.0.0.1", registry.registry)
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    metrics_of: Callable[[str], Metrics],
+    announce: Callable[[], AbstractContextManager[None]],
+) -> None:
+    async with graph_in_process(settings, metrics_of) as parts:
+        gateway = Gateway(settings, parts.graph, metrics_of("gateway"))
+        server = _Server(_config(create_app(gateway, ApiKeys(settings.serving)), settings))
+        for name in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(name, server.stop)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await asyncio.wait({serving, asyncio.create_task(server.answers.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        with announce():
+            trouble = await _watch(parts, serving)
+            server.stop()
+            await serving
+        if trouble is not None:
+            raise trouble
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    drain = max(1, round(settings.serving.drain_s))
+    return uvicorn.Config(
+        app, http="httptools", ws="none", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=drain
+    )
+
+
+async def _watch(parts: InProcessGraph, serving: "asyncio.Task[None]") -> MatineeError | None:
+    """Wait for the server's end, or for a part that can't go on; returns that part's trouble."""
+    loading = parts.embedder.load()
+    while not serving.done():
+        await asyncio.wait({serving, *({loading} if not loading.done() else ())}, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done() and (error := loading.exception()) is not None:
+            return error if isinstance(error, MatineeError) else MatineeError(f"the embedder did not load: {error}")
+        try:
+            parts.check_health()
+        except RuntimeError as error:
+            return MatineeError(f"a part of the server can't go on: {error}; start it again")
+    return None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it answers, and leaves signals to its starter."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answers = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answers.set()

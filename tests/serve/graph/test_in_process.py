@@ -1,0 +1,86 @@
+"""A model in the server's own process: loaded once, when it is first needed; what waits for it, and what a failed load does."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from waiting import HANG_S
+
+from matinee.errors import ModelError
+from serve.errors import UnavailableError
+from serve.graph import in_process
+from serve.graph.in_process import LoadedPart
+from serve.graph.microbatch import Queued
+
+
+class Replica:
+    """Loads once `gate` is open, and then answers in capitals. `fails` is raised by a load while it is set."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.fails: Exception | None = None
+        self.loads = 0
+        self.closed = False
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        self.loads += 1
+        assert self.gate.wait(HANG_S)
+        if self.fails is not None:
+            raise self.fails
+
+    async def call(self, batch: list[Queued[str]]) -> list[Any]:
+        return [ModelError("bad") if message == "bad" else message.upper() for message, *_ in batch]
+
+    async def info(self) -> dict[str, Any]:
+        return {"model": "loaded one", "trouble": None}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def part_of(replica: Replica) -> LoadedPart[str, str]:
+    return LoadedPart("enhancer", replica, "one")  # type: ignore[arg-type]
+
+
+def later() -> float:
+    return time.time() + HANG_S
+
+
+def test_messages_wait_for_one_load() -> None:
+    async def run() -> None:
+        replica = Replica()
+        part = part_of(replica)
+        assert (await part.info(), replica.loads) == ({"model": "one", "loaded": False, "trouble": None}, 0)
+        asked = [asyncio.create_task(part(text, later())) for text in ("a", "b")]
+        with pytest.raises(UnavailableError, match="still loads"):
+            await part("late", time.time() + 0.01)
+        replica.gate.set()
+        assert await asyncio.gather(*asked) == ["A", "B"]
+        with pytest.raises(ModelError, match="bad"):
+            await part("bad", later())
+        assert (await part.info())["model"] == "loaded one"
+        await part.close()
+        assert (replica.loads, replica.closed) == (1, True)
+
+    asyncio.run(run())
+
+
+def test_a_load_that_fails_is_told_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        replica = Replica()
+        replica.gate.set()
+        replica.fails = ModelError("a tensor is missing")
+        part = part_of(replica)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="a tensor is missing"):
+                await part("a", later())
+        assert ((await part.info())["trouble"], replica.loads) == ("a tensor is missing", 1)
+        replica.fails = None
+        monkeypatch.setattr(in_process, "RETRY_S", 0.0)
+        assert await part("a", later()) == "A"
+        assert (replica.loads, (await part.info())["trouble"]) == (2, None)
+        await part.close()
+
+    asyncio.run(run())
