@@ -118,7 +118,7 @@ def _child(args: list[str], settings: Settings) -> None:
 
 
 def _serve(settings: Settings, port: int, console: Console, metrics: bool) -> None:
-    console.print("starting the graph (some 20 s) ...")
+    console.print("starting the server ...")
     # A group of its own: Ctrl-C reaches this process, which then stops the server in order.
     command = [sys.executable, "-m", "serve", "--port", str(port), *(["--metrics-port", "0"] if metrics else [])]
     server = subprocess.Popen(command, start_new_session=True, env=_environ(settings))  # noqa: S603
