@@ -1,12 +1,16 @@
-"""The peer that anyone could write: one FastAPI + uvicorn process, sentence-transformers, Qdrant's embedded engine, same data.
+"""The peer that anyone could write: FastAPI + uvicorn, sentence-transformers, Qdrant's embedded engine, same data.
 
     python -m bench.peer INDEX_FOLDER --port 8100
+    python -m bench.peer INDEX_FOLDER --port 8100 --workers 2     # each worker has a copy of the model and of the index
 
 Opens a copy of an index version that Matinee built (vectors and payloads are the same to the bit) and answers `GET /similar/{id}`,
 `POST /search` and `POST /cold` with the same facts for each item. No queues, no reasons, no batching: the straightforward program.
 """
 
 import argparse
+import multiprocessing
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +75,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--enhance", action="store_true", help="load the enhancer too, for /cold")
+    parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
-    uvicorn.run(create_app(args.folder, enhance=args.enhance), port=args.port, log_level="warning", access_log=False)
+    # Two processes can't open one embedded index.
+    folders = [args.folder, *(args.folder.with_name(f"{args.folder.name}-{n}") for n in range(1, args.workers))]
+    for copy in folders[1:]:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(args.folder, copy)
+    with socket.create_server(("127.0.0.1", args.port), backlog=512) as listener:
+        spawn = multiprocessing.get_context("spawn")
+        others = [spawn.Process(target=_serve, args=(folder, listener, args.enhance), daemon=True) for folder in folders[1:]]
+        for process in others:
+            process.start()
+        _serve(folders[0], listener, args.enhance)
+
+
+def _serve(folder: Path, listener: socket.socket, enhance: bool) -> None:
+    uvicorn.Server(uvicorn.Config(create_app(folder, enhance=enhance), log_level="warning", access_log=False)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

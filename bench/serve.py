@@ -2,10 +2,11 @@
 
     python -m bench.serve mymoviedb.csv QUERIES.jsonl [QUERIES.jsonl ...] --out serve.json
 
-Ingests the catalogue into a folder of its own, then starts each target in turn and loads it from a second process: (a) similar items by
-id, (b) text search (dense like the peer's, and the default hybrid), (c) a cold item with the enhancer; at 1, 8 and 32 clients, and (a, b)
-open loop at half the closed-loop rate. `QUERIES.jsonl` (`{"text": ...}` a line) should hold more texts than are sent; the gateway's
-caches are off all the same. Prints a Markdown table; all numbers go to `--out`.
+Ingests the catalogue into a folder of its own, then starts each target in turn, `--rounds` times (A B A B, so that drift of the machine
+cancels out), and loads it from a second process: (a) similar items by id, (b) text search (dense like the peer's, and the default hybrid),
+(c) a cold item with the enhancer; at 1, 8 and 32 clients, and (a, b) open loop at half the closed-loop rate. `QUERIES.jsonl` (`{"text":
+...}` a line) should hold more texts than are sent; the gateway's caches are off all the same. Prints two Markdown tables: the measured
+values, and the ratios to the peers in the same round with their spread. All numbers go to `--out`.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,16 @@ from matinee.client.http import read_server_file
 from matinee.settings.load import load_settings
 
 CLIENTS = (1, 8, 32)
+PEERS = {"peer": 1, "peer-2": 2}
+"""With one process, and with two."""
 TARGETS = {
-    "peer": {},
-    "default": {},
-    "fast": {"MATINEE_SERVING__FAST": "1"},
-    "cluster": {"MATINEE_SERVING__FAST": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
+    "process": {"MATINEE_SERVING__PLACEMENT": "process"},
+    "ray": {"MATINEE_SERVING__PLACEMENT": "ray"},
+    "ray-fast": {"MATINEE_SERVING__PLACEMENT": "ray", "MATINEE_SERVING__FAST": "1"},
+    "cluster": {"MATINEE_SERVING__PLACEMENT": "ray", "MATINEE_SERVING__FAST": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
 }
-DEFAULT = [name for name in TARGETS if name != "cluster"]
-"""HAProxy's statistics and the replicas' ports answer on every interface: only on a machine that nobody else can reach."""
+DEFAULT = ["peer", "peer-2", "process", "ray"]
+"""Not `cluster`: HAProxy's statistics and the replicas' ports answer on every interface. Only on a machine that nobody else can reach."""
 
 
 def main() -> None:
@@ -45,11 +50,12 @@ def main() -> None:
     parser.add_argument("catalogue", type=Path)
     parser.add_argument("queries", type=Path, nargs="+")
     parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
-    parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=DEFAULT)
+    parser.add_argument("--targets", nargs="+", choices=[*PEERS, *TARGETS], default=DEFAULT)
     parser.add_argument(
         "--cases", nargs="+", choices=["similar", "dense", "hybrid", "cold"], default=["similar", "dense", "hybrid", "cold"]
     )
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     home = args.home or Path(tempfile.mkdtemp(prefix="matinee-bench-"))
@@ -62,13 +68,15 @@ def main() -> None:
             (home / "models").symlink_to(models)
         subprocess.run([sys.executable, "-m", "train.ingest", str(args.catalogue), "--kind", "film", "--rejects", str(home)], check=True)
     results: list[dict[str, Any]] = []
-    for target in args.targets:
-        with _peer(home, "cold" in args.cases) if target == "peer" else matinee_server(TARGETS[target]) as (url, ids):
-            for case in args.cases:
-                requests = requests_of(case, target == "peer", ids, args.queries, home)
-                if requests is not None:
-                    results += _measure(target, case, url, requests, args.seconds)
-    print(_table(results))
+    for turn in range(args.rounds):
+        for target in args.targets:
+            with _peer(home, "cold" in args.cases, PEERS[target]) if target in PEERS else matinee_server(TARGETS[target]) as (url, ids):
+                for case in args.cases:
+                    requests = requests_of(case, target in PEERS, ids, args.queries, home)
+                    if requests is not None:
+                        rows = _measure(target, case, url, requests, args.seconds)
+                        results += [row | {"round": turn} for row in rows]
+    print(_table(results), _ratios(results), sep="\n\n")
     if args.out:
         args.out.write_text(json.dumps(results, indent=1))
 
@@ -146,7 +154,7 @@ def matinee_server(environment: dict[str, str]) -> Iterator[tuple[str, list[str]
 
 
 @contextlib.contextmanager
-def _peer(home: Path, enhance: bool) -> Iterator[tuple[str, list[str]]]:
+def _peer(home: Path, enhance: bool, workers: int) -> Iterator[tuple[str, list[str]]]:
     current = json.loads((home / "index" / "bench" / "CURRENT").read_text())["current"]
     copy = home / "peer"
     shutil.rmtree(copy, ignore_errors=True)
@@ -154,7 +162,8 @@ def _peer(home: Path, enhance: bool) -> Iterator[tuple[str, list[str]]]:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "bench.peer", str(copy), "--port", str(port), *(["--enhance"] if enhance else [])]
+    command = [sys.executable, "-m", "bench.peer", str(copy), "--port", str(port), "--workers", str(workers)]
+    command += ["--enhance"] if enhance else []
     server = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -173,12 +182,37 @@ def _peer(home: Path, enhance: bool) -> Iterator[tuple[str, list[str]]]:
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    lines = ["| case | clients | target | requests/s | p50 ms | p99 ms | not 200 |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| case | clients | target | round | requests/s | p50 ms | p99 ms | not 200 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     order = {case: n for n, case in enumerate(("similar", "dense", "hybrid", "cold"))}
     for row in sorted(results, key=lambda r: (order[r["case"]], str(r["clients"]).zfill(20))):
         bad = sum(n for status, n in row["statuses"].items() if status != "200")
-        lines.append(f"| {row['case']} | {row['clients']} | {row['target']} | {row['rps']} | {row['p50_ms']} | {row['p99_ms']} | {bad} |")
+        cells = (row[name] for name in ("case", "clients", "target", "round", "rps", "p50_ms", "p99_ms"))
+        lines.append(f"| {' | '.join(map(str, cells))} | {bad} |")
     return "\n".join(lines)
+
+
+def _ratios(results: list[dict[str, Any]]) -> str:
+    """Requests/s against each peer in the same round: the median, with the least and the greatest."""
+    lines = ["| case | clients | target | against | requests/s, times | p50, times |", "| --- | --- | --- | --- | --- | --- |"]
+    known = {(row["target"], row["case"], row["clients"], row["round"]): row for row in results}
+    rounds = sorted({row["round"] for row in results})
+    cases = dict.fromkeys((row["case"], row["clients"], row["target"]) for row in results if row["clients"] in CLIENTS)
+    for (case, clients, target), peer in product(cases, PEERS):
+        # The peer has no hybrid search: ours is judged by its dense one.
+        beside = "dense" if case == "hybrid" else case
+        pairs = [(known.get((target, case, clients, n)), known.get((peer, beside, clients, n))) for n in rounds]
+        both = [(ours, its) for ours, its in pairs if ours and its and target != peer]
+        if both:
+            spreads = (_spread([ours[name] / its[name] for ours, its in both]) for name in ("rps", "p50_ms"))
+            lines.append(f"| {case} | {clients} | {target} | {peer} | {' | '.join(spreads)} |")
+    return "\n".join(lines)
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 if __name__ == "__main__":

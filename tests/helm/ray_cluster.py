@@ -99,11 +99,11 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
     command += [f"--{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
-    http = httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers={"Authorization": f"Bearer {token}"}, timeout=HANG_S)
-    cluster = Cluster(http)
     try:
-        _wait_started(cluster, process, folder / "log")
-        yield cluster
+        with httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers={"Authorization": f"Bearer {token}"}, timeout=HANG_S) as http:
+            cluster = Cluster(http)
+            _wait_started(cluster, process, folder / "log")
+            yield cluster
     finally:
         # Not politely: every replica would get its drain.
         with contextlib.suppress(ProcessLookupError):
