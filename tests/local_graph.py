@@ -29,7 +29,7 @@ from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item
 from matinee.models.embedder import Embedder
-from matinee.models.enhancer import Description
+from matinee.models.types import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.api.app import create_app

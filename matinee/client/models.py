@@ -18,7 +18,7 @@ from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
 from matinee.index.vector_cache import VectorCache
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, Item
-from matinee.models.embedder import Kind
+from matinee.models.types import Kind
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 

@@ -17,7 +17,7 @@ from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Scroll, Search, item_payload, new_version, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
-from matinee.models.embedder import Kind
+from matinee.models.types import Kind
 from matinee.settings.tree import FactWeights, Recipe
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts

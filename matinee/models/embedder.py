@@ -23,6 +23,7 @@ from matinee.models.onnx import OnnxEncoder
 from matinee.models.precision_choice import PrecisionChoice
 from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
+from matinee.models.types import Kind
 from matinee.settings.tree import EmbedderSettings
 from matinee.text import templates
 from matinee.vectors import Matrix
@@ -30,7 +31,6 @@ from matinee.vectors import Matrix
 log = logging.getLogger(__name__)
 
 Workload = Literal["queries", "corpus"]
-Kind = Literal["query", "document"]
 
 AUTO = ("onnx", "bf16")
 """What `auto` measures beside fp32."""

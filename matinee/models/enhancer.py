@@ -16,6 +16,7 @@ from matinee.errors import DeadlineError
 from matinee.items import Item
 from matinee.models import backends, resolve, saved_model
 from matinee.models.backends import Backend, Completion, GenerationOptions
+from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings
 from matinee.text import cleaning, data, fact_checks, templates
 
@@ -32,25 +33,6 @@ _EVERY_FACT = Item(
     language="en",
     extra={"country": "XX"},
 )
-
-
-@dataclass(frozen=True)
-class Description:
-    """What the enhancer says of one item.
-
-    `violations` are those of the answer that was kept, before its offending sentences were removed. `marked`: not every check was
-    passed. `source`: the model, or a sentence made of the facts alone.
-    """
-
-    text: str
-    source: Literal["model", "template"]
-    violations: tuple[str, ...]
-    adherence: float
-    attempts: int
-    tokens: int
-    model: str
-    marked: bool
-    elapsed_s: float
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from matinee.errors import MatineeError
 from matinee.items import Item
-from matinee.models.enhancer import Description, Enhancer
+from matinee.models.enhancer import Enhancer
+from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings, Settings
 from serve.graph.messages import Describe
 from serve.graph.microbatch import Queued

@@ -13,8 +13,7 @@ from cachetools import LRUCache, TTLCache
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.items import MAX_OVERVIEW, Item
-from matinee.models.embedder import Kind
-from matinee.models.enhancer import Description
+from matinee.models.types import Description, Kind
 from matinee.recommend import titles
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe, Settings

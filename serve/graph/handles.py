@@ -9,7 +9,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
-from matinee.models.enhancer import Description
+from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage

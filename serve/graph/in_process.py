@@ -8,19 +8,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from matinee.errors import MatineeError
+from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.embedder import EmbedderReplica
-from serve.graph.enhancer import EnhancerReplica
-from serve.graph.messages import RetrieverMessage
+from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
 from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, Queued, queued
-from serve.graph.model_replica import ModelReplica
 from serve.graph.parts import Graph, RetrieverClient
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from serve.graph.model_replica import ModelReplica
 
 RETRY_S = 30.0
 """How long after a failed load the next request tries again."""
@@ -37,15 +38,30 @@ async def graph_in_process(settings: Settings, metrics_of: Callable[[str], Metri
     metrics = metrics_of("retriever")
     retriever = RetrieverReplica(settings, metrics)
     await retriever.start()
-    embedder = LoadedPart("embedder", EmbedderReplica(settings, metrics_of("embedder")), settings.embedder.model)
-    enhancer = None
+    embedder: LoadedPart[Embed, Embedded] = LoadedPart(
+        "embedder", settings.embedder.model, lambda: _embedder(settings, metrics_of("embedder"))
+    )
+    enhancer: LoadedPart[Describe, Description] | None = None
     if settings.enhancer.enabled:
-        enhancer = LoadedPart("enhancer", EnhancerReplica(settings, metrics_of("enhancer")), settings.enhancer.model)
+        enhancer = LoadedPart("enhancer", settings.enhancer.model, lambda: _enhancer(settings, metrics_of("enhancer")))
     graph = InProcessGraph(settings, metrics_of("gateway"), retriever, embedder, enhancer)
     try:
         yield graph
     finally:
         await graph.close()
+
+
+def _embedder(settings: Settings, metrics: Metrics) -> "ModelReplica[Any, Any, Embed, Embedded]":
+    # Imported in the loading thread: PyTorch is most of a start, and the index need not wait for it.
+    from serve.graph.embedder import EmbedderReplica
+
+    return EmbedderReplica(settings, metrics)
+
+
+def _enhancer(settings: Settings, metrics: Metrics) -> "ModelReplica[Any, Any, Describe, Description]":
+    from serve.graph.enhancer import EnhancerReplica
+
+    return EnhancerReplica(settings, metrics)
 
 
 class InProcessGraph:
@@ -56,11 +72,11 @@ class InProcessGraph:
         settings: Settings,
         metrics: Metrics,
         retriever: RetrieverReplica,
-        embedder: "LoadedPart[Any, Any]",
-        enhancer: "LoadedPart[Any, Any] | None",
+        embedder: "LoadedPart[Embed, Embedded]",
+        enhancer: "LoadedPart[Describe, Description] | None",
     ) -> None:
         self._retriever = retriever
-        self._models = [part for part in (embedder, enhancer) if part is not None]
+        self._models: list[LoadedPart[Any, Any]] = [part for part in (embedder, enhancer) if part is not None]
         self.embedder = embedder
         send: MicroBatcher[RetrieverMessage[object], object] = MicroBatcher(
             "retriever",
@@ -88,17 +104,14 @@ class InProcessGraph:
 class LoadedPart(Generic[Sent, Result]):
     """A model of this process. `load`, or the first message, loads it in a thread; messages wait for that until their deadline."""
 
-    def __init__(self, name: str, replica: ModelReplica[Any, Any, Sent, Result], model: str) -> None:
+    def __init__(self, name: str, model: str, make: Callable[[], "ModelReplica[Any, Any, Sent, Result]"]) -> None:
         self.name = name
-        self._replica = replica
         self._model = model
+        self._make = make
+        self._replica: ModelReplica[Any, Any, Sent, Result] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._trouble: str | None = None
         self._failed_at = float("-inf")
-
-    @property
-    def loaded(self) -> bool:
-        return self._loading is not None and self._loading.done() and self._trouble is None
 
     def load(self) -> "asyncio.Task[None]":
         """Load the model, once; the task raises what the load raised. After a failure, `RETRY_S` must pass before the next try."""
@@ -109,32 +122,41 @@ class LoadedPart(Generic[Sent, Result]):
 
     async def _load(self) -> None:
         try:
-            await asyncio.to_thread(self._replica.reconfigure, {})
+            self._replica = await asyncio.to_thread(self._loaded)
         except Exception as error:
             self._trouble, self._failed_at = str(error), time.monotonic()
             log.error("%s: the model did not load: %s", self.name, error, exc_info=not isinstance(error, MatineeError))
             raise
         self._trouble = None
 
+    def _loaded(self) -> "ModelReplica[Any, Any, Sent, Result]":
+        replica = self._make()
+        try:
+            replica.reconfigure({})
+        except Exception:
+            replica.close()
+            raise
+        return replica
+
     async def __call__(self, message: Sent, deadline: float) -> Result:
         """Raises `UnavailableError` while the model is not there."""
-        if not self.loaded:
-            await self._wait_loaded(deadline)
-        [result] = await self._replica.call([queued(message, deadline)])
+        replica = self._replica or await self._wait_loaded(deadline)
+        [result] = await replica.call([queued(message, deadline)])
         if isinstance(result, MatineeError):
             raise result
         return result
 
-    async def _wait_loaded(self, deadline: float) -> None:
+    async def _wait_loaded(self, deadline: float) -> "ModelReplica[Any, Any, Sent, Result]":
         loading = self.load()
         await asyncio.wait({loading}, timeout=max(0.0, deadline - time.time()))
         if not loading.done():
             raise UnavailableError(f"{self.name}: its model still loads; ask again in a moment")
-        if self._trouble is not None:
+        if self._replica is None:
             raise UnavailableError(f"{self.name}: its model did not load ({self._trouble})")
+        return self._replica
 
     async def info(self) -> dict[str, Any]:
-        if self.loaded:
+        if self._replica is not None:
             return await self._replica.info()
         return {"model": self._model, "loaded": False, "trouble": self._trouble}
 
@@ -143,4 +165,5 @@ class LoadedPart(Generic[Sent, Result]):
             # A load can't be interrupted, and its thread would keep the process.
             with suppress(Exception):
                 await self._loading
-        self._replica.close()
+        if self._replica is not None:
+            self._replica.close()

@@ -7,8 +7,7 @@ import numpy as np
 
 from matinee.index.types import Manifest, Point
 from matinee.items import Item, ItemFilter
-from matinee.models.embedder import Kind
-from matinee.models.enhancer import Description
+from matinee.models.types import Description, Kind
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe
 

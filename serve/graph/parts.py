@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from matinee.models.enhancer import Description
+from matinee.models.types import Description
 from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
 from serve.graph.microbatch import MicroBatcher
 

@@ -83,7 +83,14 @@ async def _serve(
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     drain = max(1, round(settings.serving.drain_s))
     return uvicorn.Config(
-        app, http="httptools", ws="none", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=drain
+        app,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=drain,
     )
 
 

@@ -17,7 +17,7 @@ import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.index.types import Manifest
 from matinee.items import Item
-from matinee.models.enhancer import Description
+from matinee.models.types import Description
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from serve.errors import RequestError
 from serve.graph import messages, requests

@@ -41,7 +41,7 @@ class Replica:
 
 
 def part_of(replica: Replica) -> LoadedPart[str, str]:
-    return LoadedPart("enhancer", replica, "one")  # type: ignore[arg-type]
+    return LoadedPart("enhancer", "one", lambda: replica)  # type: ignore[arg-type,return-value]
 
 
 def later() -> float:
