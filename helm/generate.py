@@ -27,6 +27,7 @@ NOTES = {
     "profile": "every setting below is passed as well, so it changes nothing here",
     "home": "here the mount path of the models' volume",
     "index.url": "null is the bundled one",
+    "serving.hosts": "the names of the Service, the Ingress and the HTTPRoute are added",
     "tracing.endpoint": "networkPolicy.egress must let it be reached",
 }
 """Setting -> what is true of it in the chart alone."""

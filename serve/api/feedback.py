@@ -15,8 +15,7 @@ from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
 from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
-from serve.api.auth import ApiKeys
-from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.api.responses import ERRORS, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
@@ -81,13 +80,12 @@ class Events:
             self._log.close()
 
 
-def routes(events: Events, keys: ApiKeys) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
+def routes(events: Events) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback")
+    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", dependencies=needs("feedback"))
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
         """What a user saw, chose, liked or disliked. Kept in the event log, where there is one; changes no answer by itself."""
-        allow(keys, request, "read")
         return json_response(request, 202, accepted=events.accept(body))
 
     return router

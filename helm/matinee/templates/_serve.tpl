@@ -11,8 +11,20 @@
 {{- $_ := set $s.index "url" (printf "http://%s-qdrant:6333" (include "matinee.fullname" .)) -}}
 {{- end -}}
 {{- $_ := set $s "index" (omit $s.index "api_key") -}}
-{{- $_ := set $s "serving" (omit $s.serving "keys") -}}
+{{- $_ := set $s "serving" (set (omit $s.serving "keys") "hosts" (fromJsonArray (include "matinee.hosts" .))) -}}
 {{- toYaml $s -}}
+{{- end -}}
+
+{{/* Every name under which clients reach the API: the Service's, those of Ingress and HTTPRoute, and the user's own. */}}
+{{- define "matinee.hosts" -}}
+{{- $service := printf "%s-serve-svc" (include "matinee.fullname" .) -}}
+{{- $hosts := list $service -}}
+{{- range $suffix := list "" ".svc" ".svc.cluster.local" -}}
+{{- $hosts = append $hosts (printf "%s.%s%s" $service $.Release.Namespace $suffix) -}}
+{{- end -}}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end -}}
+{{- if .Values.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.httpRoute.hostnames }}{{ end -}}
+{{- concat $hosts .Values.settings.serving.hosts | uniq | toJson -}}
 {{- end -}}
 
 {{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}
