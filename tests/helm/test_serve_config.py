@@ -1,5 +1,6 @@
 """serveConfigV2: Ray accepts it, the graph is built from it, every option arrives, and what changes in place restarts nothing."""
 
+import base64
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -239,6 +240,24 @@ def test_without_keys_the_server_answers_to_every_name_that_leads_to_it() -> Non
     hosts = application(template(given=given))["args"]["serving"]["hosts"]
     assert hosts == [*(f"matinee-serve-svc{domain}" for domain in DOMAINS), "films.example", "*.films.example"]
     assert ServingSettings(hosts=hosts).hosts == tuple(hosts)
+
+
+def test_all_gateways_sign_feedback_with_the_keys_of_one_secret() -> None:
+    uri = {"events": {"uri": "s3://bucket/events"}}
+    objects = template(given={"settings": uri})
+    secret = one(objects, "Secret", "matinee-feedback")
+    assert len(base64.b64decode(secret["data"]["keys"])) >= 32
+    folder, _, name = application(objects)["args"]["events"]["signing_keys"].rpartition("/")
+    groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    [web] = [group["template"]["spec"] for group in groups if group["groupName"] == "cpu"]
+    [mount] = [mount for mount in web["containers"][0]["volumeMounts"] if mount["mountPath"] == folder]
+    [volume] = [volume["secret"] for volume in web["volumes"] if volume["name"] == mount["name"]]
+    assert volume == {"secretName": "matinee-feedback", "items": [{"key": "keys", "path": name}]}
+    # With a Secret of the user, and without events, the chart makes none.
+    mine = template(given={"settings": uri, "feedback": {"existingSecret": "mine", "secretKey": "lines"}})
+    for without in (mine, template()):
+        assert "matinee-feedback" not in {entry["metadata"]["name"] for entry in without}
+    assert "secretName: mine" in yaml.safe_dump(mine)
 
 
 def test_what_runs_beside_the_graph_reads_the_same_settings() -> None:

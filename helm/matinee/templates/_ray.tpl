@@ -130,6 +130,9 @@ gcsFaultToleranceOptions:
             # Not read by the graph, which has its arguments: for commands typed into the pod.
             - {name: settings, mountPath: /etc/matinee, readOnly: true}
             - {name: tmp, mountPath: /tmp}
+            {{- if and $web (include "matinee.events" $root) }}
+            - {name: feedback, mountPath: /etc/matinee-feedback, readOnly: true}
+            {{- end }}
             {{- if $models }}
             {{- include "matinee.storeMount" $root | nindent 12 }}
             {{- end }}
@@ -142,6 +145,13 @@ gcsFaultToleranceOptions:
           emptyDir: {sizeLimit: 1Gi}
         {{- end }}
         {{- include "matinee.settingsVolume" $root | nindent 8 }}
+        {{- if and $web (include "matinee.events" $root) }}
+        # A file and no variable: a rotation needs no restart, and no key lies in Serve's checkpoints.
+        - name: feedback
+          secret:
+            secretName: {{ include "matinee.feedbackSecret" $root }}
+            items: [{key: {{ $root.Values.feedback.secretKey }}, path: keys}]
+        {{- end }}
         - name: tmp
           emptyDir: {}
 {{- end -}}
