@@ -27,6 +27,8 @@ NOTES = {
     "profile": "every setting below is passed as well, so it changes nothing here",
     "home": "here the mount path of the models' volume",
     "index.url": "null is the bundled one",
+    "serving.hosts": "the names of the Service, the Ingress and the HTTPRoute are added",
+    "events.signing_keys": "here the mounted Secret, see `feedback`",
     "tracing.endpoint": "networkPolicy.egress must let it be reached",
 }
 """Setting -> what is true of it in the chart alone."""

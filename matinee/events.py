@@ -2,8 +2,9 @@
 
     <uri>/<day>/<time>-<writer>-<number>.jsonl    one writer a replica; a part is written whole, under another name first
 
-An event that was taken waits in a bounded queue, at most `flush_s`; a crash loses what waits, a store that is down is tried again. Does not
-know who reads the events (`matinee evalset make` does), nor what their items are.
+An event that was taken waits in a bounded queue, at most `flush_s`; a crash loses what waits, a store that is down is tried again. Days
+older than `keep_days` are deleted by whoever writes. Does not know who reads the events (`matinee evalset make` does), nor what their
+items are.
 """
 
 import logging
@@ -11,7 +12,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,7 @@ class EventLog:
         self._closing = False
         self._failing = False
         self._thread: threading.Thread | None = None
+        self._tidied: date | None = None
 
     def offer(self, events: Sequence[Mapping[str, Any]]) -> bool:
         """Take all of them, or none where the queue is full. Never blocks on the store."""
@@ -111,7 +113,32 @@ class EventLog:
             return False
         self._parts += 1
         self._failing = False
+        self._tidy(now.date())
         return True
+
+    def _tidy(self, today: date) -> None:
+        """Delete the days that are too old, once a day. Another writer may do the same at the same time."""
+        if not self._settings.keep_days or self._tidied == today:
+            return
+        self._tidied = today
+        oldest = today - timedelta(days=self._settings.keep_days)
+        try:
+            for folder in self._fs.ls(self._root, detail=False):
+                day = _day(str(folder).rstrip("/").rpartition("/")[2])
+                if day is not None and day < oldest:
+                    self._fs.rm(folder, recursive=True)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # noqa: BLE001  each store has errors of its own
+            log.warning("cannot delete old events under %s: %s; tried again tomorrow", self._uri, error)
+
+
+def _day(name: str) -> date | None:
+    """The day of a folder of events, None for a folder that is no day's."""
+    try:
+        return date.fromisoformat(name) if len(name) == len("2026-01-31") else None
+    except ValueError:
+        return None
 
 
 def check_uri(uri: str) -> None:
@@ -141,16 +168,29 @@ def read_events(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_impressions(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`read_events`, where feedback also carries the user and the text of the answer that it names."""
-    kept = ("user_id", "text")
-    impressions = {
-        event["request_id"]: {key: event[key] for key in kept if event.get(key) is not None}
-        for _, event in read_events(uri)
-        if event.get("event") == IMPRESSION and event.get("request_id")
-    }
+    """`read_events`, where feedback also carries the user and the text of its impression. Feedback that was sent twice comes once."""
+    impressions: dict[str, dict[str, Any]] = {}
+    by_request: dict[str, dict[str, Any]] = {}
+    for _, event in read_events(uri):
+        if event.get("event") != IMPRESSION:
+            continue
+        fields = {key: event[key] for key in ("user_id", "text") if event.get(key) is not None}
+        if event.get("impression"):
+            impressions.setdefault(event["impression"], fields)
+        elif name := event.get("request_id"):
+            # Logs from before tokens. Clients chose these ids: one that was used for two answers names neither.
+            by_request[name] = fields if by_request.get(name, fields) == fields else {}
+    seen: set[str] = set()
     for where, event in read_events(uri):
         fields = {key: value for key, value in event.items() if value is not None}
-        yield where, {**impressions.get(event.get("request_id"), {}), **fields}
+        if "impression" not in fields:
+            yield where, {**by_request.get(event.get("request_id") or "", {}), **fields}
+            continue
+        if id := fields.get("id"):
+            if id in seen:
+                continue
+            seen.add(id)
+        yield where, {**impressions.get(fields["impression"], {}), **fields}
 
 
 def _open(uri: str) -> tuple[Any, str]:

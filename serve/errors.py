@@ -28,6 +28,8 @@ CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
+    429: "too_many_requests",
+    431: "headers_too_large",
 }
 """The code of a refused request, by its status."""
 

@@ -30,7 +30,9 @@ class ServerError(MatineeError):
         super().__init__(message)
         self.code = code
         self.candidates = candidates or []
-        self.exit_code = {"not_found": 6, "ambiguous_title": 6, "invalid": 2, "overloaded": 7, "deadline": 7}.get(code, 5)
+        self.exit_code = {"not_found": 6, "ambiguous_title": 6, "invalid": 2, "overloaded": 7, "too_many_requests": 7, "deadline": 7}.get(
+            code, 5
+        )
 
 
 class Client:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PASSING = {"overloaded", "unavailable", "deadline", "index_unavailable", "index_locked"}
+_PASSING = {"overloaded", "too_many_requests", "unavailable", "deadline", "index_unavailable", "index_locked"}
 _QUIET_S = 5
 _AT_ONCE = 8
 

@@ -1,13 +1,14 @@
 """The settings of what stands around the models and the index: the HTTP side, its keys, events, traces, and the recall probe."""
 
+import ipaddress
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from matinee.settings.base import Deployment, Part, Seconds
 
-Scope = Literal["read", "write", "admin"]
+Scope = Literal["read", "feedback", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -16,7 +17,31 @@ class KeySettings(Part):
 
     name: str = Field(description="the key's name in logs")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the key in hex")
-    scopes: tuple[Scope, ...] = Field(("read",), min_length=1, description="what the key may do: read, write, admin")
+    scopes: tuple[Scope, ...] = Field(("read",), min_length=1, description="what the key may do: read, feedback, write, admin")
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"not an address or a network such as 10.0.0.0/8: {error}") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+Host = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?$")]
+
+
+class LimitSettings(Part):
+    """What one client may take of a gateway, and how large headers may be. Each gateway counts by itself."""
+
+    body_s: Seconds = Field(5, description="seconds that the body of a request may take to arrive")
+    share: float = Field(
+        0.75, gt=0, le=1, description="largest part of a gateway's places that one key or one client address may hold; 1 is no limit"
+    )
+    key_rate: float = Field(0, ge=0, description="requests a second that each key may send; 0 is no limit")
+    address_rate: float = Field(0, ge=0, description="requests a second that each client address may send; 0 is no limit")
+    header_count: int = Field(100, ge=10, le=1000, description="most headers of a request")
+    header_bytes: int = Field(16_384, ge=1024, le=1_000_000, description="most bytes of a request's headers and its URL together")
 
 
 class ServingSettings(Part):
@@ -41,6 +66,13 @@ class ServingSettings(Part):
     keys: tuple[KeySettings, ...] = Field(
         (), description="bearer keys (name, sha256, scopes); `python -m serve key NAME --scope read` prints one"
     )
+    hosts: tuple[Host, ...] = Field(
+        (), description="host names that a server without keys answers to, besides localhost and addresses; *.example.org is all below"
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (), description="addresses or networks of proxies whose X-Forwarded-For names the client; others can't name one"
+    )
+    limits: LimitSettings = LimitSettings()
     metrics: bool = Field(True, description="record Matinee's own metrics; false leaves Ray's")
     log_format: Literal["text", "json"] = Field("text", description="form of log lines; json is one object a line")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="INFO logs a line for each request")
@@ -83,6 +115,14 @@ class EventSettings(Part):
     flush_s: float = Field(5, gt=0, le=3600, description="longest seconds that an event waits before it is written")
     flush_events: int = Field(1000, ge=1, le=100_000, description="events of a full part; at most max_waiting")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="events that wait at each gateway; further ones are refused")
+    keep_days: int = Field(365, ge=0, le=36_500, description="days that events are kept; older days are deleted. 0 keeps them")
+    quota: int = Field(6000, ge=0, description="events of feedback that each key may send a minute to each gateway; 0 is no limit")
+    token_s: float = Field(86_400, ge=60, le=2_592_000, description="seconds that the feedback_token of an answer is valid")
+    signing_keys: Path | None = Field(
+        None,
+        description="file of the keys that sign these tokens, one a line: the first signs, all verify; null is `feedback.keys` in the home "
+        "folder, made at the first start",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

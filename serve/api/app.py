@@ -17,6 +17,7 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
+from serve.api.responses import needed_scopes
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
 from serve.graph.item_writes import ItemWrites
@@ -47,11 +48,11 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         redirect_slashes=False,
     )
     routers = [
-        ranking.routes(gateway, keys, events),
-        models.routes(gateway, keys),
-        feedback.routes(events, keys),
-        items.routes(gateway, keys, writes),
-        state.routes(Health(gateway), keys),
+        ranking.routes(gateway, events),
+        models.routes(gateway),
+        feedback.routes(events),
+        items.routes(gateway, writes),
+        state.routes(Health(gateway)),
         page.routes(),
     ]
     for router in routers:
@@ -74,7 +75,13 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     app.add_exception_handler(RequestValidationError, error_response)
     app.add_exception_handler(HTTPException, error_response)
     app.add_middleware(
-        RequestMiddleware, settings=settings.serving, metrics=gateway.metrics, tracing=tracing, names_requests=names_requests
+        RequestMiddleware,
+        settings=settings.serving,
+        keys=keys,
+        scopes=needed_scopes(routers),
+        metrics=gateway.metrics,
+        tracing=tracing,
+        names_requests=names_requests,
     )
     return app
 

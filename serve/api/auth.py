@@ -7,10 +7,15 @@ prints one with its settings line.
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
+from dataclasses import dataclass
 
 from matinee.settings.serving import KeySettings, Scope, ServingSettings
 from serve.errors import RequestError
+
+# What anyone may do where a server has no keys. The rest needs a loopback address.
+_OPEN: frozenset[Scope] = frozenset({"read", "feedback"})
 
 
 class ApiKeys:
@@ -25,24 +30,33 @@ class ApiKeys:
         self.open_to_write = not settings.keys and is_loopback(settings.host)
 
     @property
+    def exist(self) -> bool:
+        return bool(self._keys)
+
+    @property
     def writable(self) -> bool:
         return self.open_to_write or any("write" in key.scopes for key in self._keys)
 
-    def check(self, authorization: str | None, scope: Scope) -> str | None:
-        """The key's name, None where none is asked for. Raises a 401 without a valid key, a 403 where it does not allow `scope`."""
+    def identify(self, authorization: str | None) -> KeySettings | None:
+        """The key that came, None on a server without keys. Raises a 401 without a valid one."""
         if not self._keys:
-            if scope == "read" or self.open_to_write:
-                return None
-            raise RequestError(403, f"scope {scope!r} needs a key, and this server has none: set serving.keys, or serve on 127.0.0.1")
+            return None
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise RequestError(401, "send an API key as 'Authorization: Bearer KEY'")
         entry = self._find(key.strip())
         if entry is None:
             raise RequestError(401, "this API key is unknown")
-        if scope not in entry.scopes and "admin" not in entry.scopes:
+        return entry
+
+    def require(self, entry: KeySettings | None, scope: Scope) -> None:
+        """Raises a 403 where what `identify` returned does not allow `scope`."""
+        if entry is None:
+            if scope not in _OPEN and not self.open_to_write:
+                message = f"scope {scope!r} needs a key, and this server has none: set serving.keys, or serve on 127.0.0.1"
+                raise RequestError(403, message)
+        elif scope not in entry.scopes and "admin" not in entry.scopes:
             raise RequestError(403, f"key {entry.name!r} lacks the scope {scope!r}; it has {', '.join(entry.scopes)}")
-        return entry.name
 
     def _find(self, key: str) -> KeySettings | None:
         digest = hash_key(key)
@@ -52,6 +66,43 @@ class ApiKeys:
             if hmac.compare_digest(known.sha256, digest):
                 match = known
         return match
+
+
+@dataclass(frozen=True)
+class NeededScope:
+    """The scope that a route needs."""
+
+    methods: frozenset[str]
+    path: re.Pattern[str]
+    scope: Scope
+
+    def covers(self, method: str, path: str) -> bool:
+        return method in self.methods and self.path.match(path) is not None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the key, None on a server without keys; and the address that limits count by, None where it is unknown."""
+
+    keys: ApiKeys
+    entry: KeySettings | None = None
+    address: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The key's name."""
+        return None if self.entry is None else self.entry.name
+
+    def require(self, scope: Scope) -> None:
+        """Raises a 403 where the caller lacks `scope`."""
+        self.keys.require(self.entry, scope)
+
+    def may(self, scope: Scope) -> bool:
+        try:
+            self.require(scope)
+        except RequestError:
+            return False
+        return True
 
 
 def hash_key(key: str) -> str:

@@ -22,7 +22,7 @@ def envelope(
     **more: Any,
 ) -> Response:
     """An error as every route answers it."""
-    headers = {"Retry-After": str(retry_after_s)} if status == 503 and retry_after_s else {}
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) and retry_after_s else {}
     if allow is not None:
         headers["Allow"] = allow
     if status == 401:
@@ -35,7 +35,7 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
     """The answer to a known error, None for one that is a bug."""
     match error:
         case RequestError():
-            return envelope(error.status, error.code, str(error), request_id)
+            return envelope(error.status, error.code, str(error), request_id, retry_after_s=retry_after_s)
         case AmbiguousTitleError():
             return envelope(409, error.code, str(error), request_id, candidates=error.candidates)
         case MatineeError() if error.code in STATUS:

@@ -1,10 +1,11 @@
 """The gateway's side of the event log: impressions of what was answered, and `POST /v1/feedback` for what users did with it.
 
-Feedback changes no item and no answer, so that a key with the scope read may send it: whoever shows recommendations reports on them, and
-must not need a key that writes items for that. Does not write (`matinee.events`).
+Feedback trains models, so it counts only for answers that this server gave: it brings the answer's token, and the token says for whom the
+answer was and what it showed. Does not write (`matinee.events`).
 """
 
-from collections.abc import Iterator
+import hashlib
+import uuid
 from typing import Any
 
 import orjson
@@ -15,9 +16,12 @@ from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
 from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
-from serve.api.auth import ApiKeys
-from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.api.auth import Caller
+from serve.api.feedback_tokens import FeedbackTokens, SigningKeys
+from serve.api.limits import RateLimit
+from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
+from serve.errors import RequestError
 from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
@@ -30,22 +34,38 @@ class Events:
         self._catalogue = settings.catalogue
         self._texts = settings.serving.log_texts
         self._metrics = metrics
-        self._log = None if settings.events.uri is None else EventLog(settings.events.uri, settings.events, self._dropped)
+        events = settings.events
+        self._quota = RateLimit(events.quota / 60, events.quota) if events.quota else None
+        self._log: EventLog | None = None
+        if events.uri is not None:
+            self._log = EventLog(events.uri, events, self._dropped)
+            keys = SigningKeys(events.signing_keys, settings.home_dir / "feedback.keys")
+            self._tokens = FeedbackTokens(keys, settings.catalogue, events.token_s)
 
     def _dropped(self, count: int, reason: str) -> None:
         self._metrics.events_dropped(count, reason=reason)
 
-    def impression(self, ranked: RankedItems, endpoint: str, request_id: str, trace: Trace, user_id: str | None, text: str | None) -> None:
-        """An impression of a ranked answer. One that is lost is counted, and the answer goes out all the same."""
+    def impression(
+        self, ranked: RankedItems, endpoint: str, request_id: str, trace: Trace, sender: Caller, user_id: str | None, text: str | None
+    ) -> str | None:
+        """Log an impression of a ranked answer; returns the token for feedback on it, None where no events are kept.
+
+        An impression that is lost is counted, and the answer goes out all the same.
+        """
         if self._log is None:
-            return
+            return None
+        # Never the request's id: clients choose that one, and could claim the impression of another.
+        id = uuid.uuid4().hex
+        uids = [item["id"] for item in orjson.loads(ranked.items)]
         event: dict[str, Any] = {
             "event": IMPRESSION,
             "catalogue": self._catalogue,
+            "impression": id,
             "request_id": request_id,
             "endpoint": endpoint,
+            "key": sender.key,
             "user_id": user_id,
-            "items": [item["id"] for item in orjson.loads(ranked.items)],
+            "items": uids,
             "score_type": ranked.score_type,
             "degraded": trace.degraded,
         }
@@ -53,41 +73,56 @@ class Events:
             event["text"] = text
         if self._log.offer([event]):
             self._metrics.events(1, kind=IMPRESSION)
+        return self._tokens.sign(id, user_id, uids)
 
-    def accept(self, feedback: FeedbackRequest) -> int:
-        """Accept feedback as a whole; returns how many events it was. Raises where there is no log, or no room in its queue."""
+    def accept(self, feedback: FeedbackRequest, sender: Caller) -> int:
+        """Accept feedback as a whole; returns how many events it was.
+
+        Raises where there is no log or no room in its queue, where the token does not count or shows no such item, and above the quota.
+        """
         if self._log is None:
             raise EventsOffError("this server keeps no events: set events.uri")
-        events = list(self._events(feedback))
+        events = self._events(feedback, sender)
+        if self._quota is not None and not self._quota.take(sender.key or sender.address or "", len(events)):
+            raise RequestError(429, f"more than {self._quota.rate * 60:g} events a minute (events.quota); send them again in a moment")
         if not self._log.offer(events):
             raise OverloadedError("too many events wait to be written; send them again in a moment")
         for event in events:
             self._metrics.events(1, kind=event["event"])
         return len(events)
 
-    def _events(self, feedback: FeedbackRequest) -> Iterator[dict[str, Any]]:
+    def _events(self, feedback: FeedbackRequest, sender: Caller) -> list[dict[str, Any]]:
+        impression = self._tokens.read(feedback.token)
+        events: dict[str, dict[str, Any]] = {}
         for kind in FEEDBACK:
             for id in getattr(feedback, kind):
-                yield {
+                uid = as_uid(id, self._catalogue)
+                if not impression.shows(uid):
+                    raise RequestError(422, f"{kind}: the answer of this token did not show the item {id!r}")
+                # The same act of the same user has the same id, however often it is sent: it counts once.
+                event_id = hashlib.sha256(f"{impression.id}/{kind}/{uid}".encode()).hexdigest()[:32]
+                events[event_id] = {
                     "event": kind,
+                    "id": event_id,
                     "catalogue": self._catalogue,
-                    "request_id": feedback.request_id,
-                    "user_id": feedback.user_id,
-                    "item": as_uid(id, self._catalogue),
+                    "impression": impression.id,
+                    "key": sender.key,
+                    "user_id": impression.user_id,
+                    "item": uid,
                 }
+        return list(events.values())
 
     def close(self) -> None:
         if self._log is not None:
             self._log.close()
 
 
-def routes(events: Events, keys: ApiKeys) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
+def routes(events: Events) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback")
+    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", dependencies=needs("feedback"))
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
-        """What a user saw, chose, liked or disliked. Kept in the event log, where there is one; changes no answer by itself."""
-        allow(keys, request, "read")
-        return json_response(request, 202, accepted=events.accept(body))
+        """What a user saw, chose, liked or disliked of an answer. Kept in the event log, where there is one; changes no answer itself."""
+        return json_response(request, 202, accepted=events.accept(body, caller(request)))
 
     return router

@@ -8,8 +8,7 @@ from starlette.responses import Response
 
 from matinee.items import MAX_LIST, ItemFilter, Name
 from serve.api import schemas
-from serve.api.auth import ApiKeys
-from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.api.responses import ERRORS, json_response, needs
 from serve.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Gateway
@@ -21,10 +20,10 @@ Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 _ANY: list[str] = []
 
 
-def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS, dependencies=KEY)
+def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
-    @router.get("/items", response_model=schemas.ItemsResponse, name="list_items")
+    @router.get("/items", response_model=schemas.ItemsResponse, name="list_items", dependencies=needs("read"))
     async def list_items(
         request: Request,
         q: Annotated[str | None, Query(min_length=1, max_length=500, description="the beginning of a title, typos forgiven")] = None,
@@ -35,7 +34,6 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
         deleted: bool = False,
     ) -> Response:
         """Suggestions for a beginning (`q`), or the whole catalogue page by page."""
-        allow(keys, request, "read")
         trace: Trace = request.state.trace
         if q is not None:
             suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20)), trace)
@@ -43,26 +41,23 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
         page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
-    @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item")
+    @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", dependencies=needs("read"))
     async def get_item(id: str, request: Request) -> Response:
         """One item as the index holds it."""
-        allow(keys, request, "read")
         uid, payload = await gateway.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
-    @router.put("/items", response_model=schemas.WriteResponse, name="put_items")
+    @router.put("/items", response_model=schemas.WriteResponse, name="put_items", dependencies=needs("write"))
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
-        allow(keys, request, "write")
         return json_response(request, items=await writes.put(body.items, request.state.trace))
 
-    @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item")
+    @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", dependencies=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
-        allow(keys, request, "write")
         return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
 
-    @router.get("/facets", response_model=schemas.FacetsResponse, name="facets")
+    @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", dependencies=needs("read"))
     async def facets(
         request: Request,
         kind: Values = _ANY,
@@ -71,7 +66,6 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
         """Values and counts for filters, among the items that pass the given ones."""
-        allow(keys, request, "read")
         filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
         counts, total = await gateway.retrieve(messages.Facets(filter, limit), request.state.trace)
         fields = {field: [{"value": value, "count": n} for value, n in pairs] for field, pairs in counts.items()}

@@ -1,14 +1,15 @@
 """The middleware of every request: its id, admission, the body limit, errors as envelopes, timing, metrics, its span and its log line.
 
-Pure ASGI, because a wrapped response body would cost more than the whole routing. Does not know routes or models.
+Admission comes first and reads no body: headers, host, key, then a place for the request. Pure ASGI, because a wrapped response body
+would cost more than the whole routing. Does not know routes or models.
 """
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, StatusCode
@@ -16,8 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
+from serve.api.auth import ApiKeys, Caller, NeededScope
+from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.errors import envelope, explain, outcome
+from serve.api.limits import ClientLimits
+from serve.errors import STATUS, RequestError
 from serve.graph.parts import Trace
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
@@ -31,7 +37,8 @@ _HEADERS = (
 )
 # Digits of any length that is possible: a longer number is not worth reading, and Python refuses some.
 _LONGEST = 18
-_UNCOUNTED = {"/livez", "/readyz"}
+_PROBES = {"/livez", "/readyz"}
+_KEYED = "/v1/"
 _NO_ROUTE = "none"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
 
@@ -45,6 +52,7 @@ class _Visit:
     trace: Trace
     span: Span
     start: float
+    caller: Caller
     status: int = 0
     outcome: str = "ok"
 
@@ -58,29 +66,50 @@ class _Visit:
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id` and `trace` in the request's state; refuses what is too much or too large.
+    """Wraps the app. Sets `request_id`, `trace` and `caller` in the request's state; refuses what is too much or too large.
 
     `names_requests`: responses carry `X-Request-Id`; False where something in front of the app adds it already.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics, tracing: Tracing, *, names_requests: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServingSettings,
+        keys: ApiKeys,
+        scopes: Sequence[NeededScope],
+        metrics: Metrics,
+        tracing: Tracing,
+        *,
+        names_requests: bool = True,
+    ) -> None:
         self._app = app
+        self._keys = keys
+        # What a key needs where nothing says more: to read.
+        self._scopes = [needed for needed in scopes if needed.scope != "read"]
         self._tracing = tracing
         self._names_requests = names_requests
         self._settings = settings
         self._metrics = metrics
         self._limit = settings.deployment.max_ongoing_requests
         self._ongoing = 0
+        self._hosts = TrustedHosts((settings.host, *settings.hosts))
+        self._addresses = ClientAddresses(settings)
+        self._clients = ClientLimits(settings.limits, self._limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._ongoing >= self._limit and scope["path"] not in _UNCOUNTED:
-            self._metrics.refused()
-            await self._refuse(scope, receive, send)
-            return
-        with self._admitted(scope) as visit:
+        with ExitStack() as held:
+            try:
+                caller = self._caller(scope)
+                # A full or starved gateway still answers its probes: it is no reason to restart it.
+                if scope["path"] not in _PROBES:
+                    held.enter_context(self._place(caller))
+            except MatineeError as error:
+                await self._refuse(error, scope, receive, send)
+                return
+            visit = held.enter_context(self._visit(scope, caller))
 
             async def send_with_headers(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -91,40 +120,71 @@ class RequestMiddleware:
                 await send(message)
 
             try:
-                await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes, visit.trace.deadline), send_with_headers)
+                await self._app(scope, _limited(scope, receive, self._settings), send_with_headers)
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:
                     raise
                 await response(scope, receive, send_with_headers)
 
+    def _caller(self, scope: Scope) -> Caller:
+        """Who sent it, by its headers alone. Raises where they are too large, or where the host or the key is not accepted."""
+        headers, limits = scope["headers"], self._settings.limits
+        size = sum(len(name) + len(value) for name, value in headers) + len(scope["path"]) + len(scope.get("query_string", b""))
+        if len(headers) > limits.header_count or size > limits.header_bytes:
+            sizes = f"{len(headers)} headers with {size} bytes, at most {limits.header_count} with {limits.header_bytes} are allowed"
+            raise RequestError(431, f"{sizes} (serving.limits); send fewer")
+        if not self._keys.exist:
+            self._hosts.check(headers)
+        peer, _ = scope.get("client") or (None, None)
+        address = self._addresses.find(peer, headers)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not path.startswith(_KEYED):
+            return Caller(self._keys, address=address)
+        sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
+        caller = Caller(self._keys, self._keys.identify(sent), address)
+        caller.require(next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), "read"))
+        return caller
+
     @contextmanager
-    def _admitted(self, scope: Scope) -> Iterator[_Visit]:
-        """Counts a request while it is under way, and records it at its end."""
-        self._count_ongoing(1)
-        try:
-            with self._tracing.request(scope["headers"]) as span:
-                state = scope.setdefault("state", {})
-                trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
-                visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter())
-                state["request_id"], state["trace"] = visit.request_id, trace
-                try:
-                    yield visit
-                finally:
-                    self._record(visit)
-        finally:
-            self._count_ongoing(-1)
+    def _place(self, caller: Caller) -> Iterator[None]:
+        """Counts a request while it is under way. Raises where the gateway is full, or the caller has enough."""
+        if self._ongoing >= self._limit:
+            self._metrics.refused()
+            raise OverloadedError(f"{self._limit} requests are under way here; ask again in a moment")
+        with self._clients.admitted(caller):
+            self._count_ongoing(1)
+            try:
+                yield
+            finally:
+                self._count_ongoing(-1)
+
+    @contextmanager
+    def _visit(self, scope: Scope, caller: Caller) -> Iterator[_Visit]:
+        """A request that was let in; records it at its end."""
+        with self._tracing.request(scope["headers"]) as span:
+            state = scope.setdefault("state", {})
+            trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
+            visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter(), caller)
+            state["request_id"], state["trace"], state["caller"] = visit.request_id, trace, caller
+            try:
+                yield visit
+            finally:
+                self._record(visit)
 
     def _count_ongoing(self, change: int) -> None:
         self._ongoing += change
         self._metrics.in_flight(self._ongoing)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, message = _request_id(scope), f"{self._limit} requests are under way here; ask again in a moment"
-        response = envelope(503, "overloaded", message, request_id, retry_after_s=self._settings.retry_after_s)
+    async def _refuse(self, error: MatineeError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that gets no place. Its body stays unread."""
+        request_id, status = _request_id(scope), error.status if isinstance(error, RequestError) else STATUS[error.code]
+        response = envelope(status, error.code, str(error), request_id, retry_after_s=self._settings.retry_after_s)
         response.raw_headers += [*_HEADERS, *([(b"x-request-id", request_id.encode())] if self._names_requests else [])]
         await response(scope, receive, send)
-        logs.request(log, 503, {"request_id": request_id, "endpoint": _NO_ROUTE, "status": 503, "outcome": "overloaded"})
+        if status != 503:
+            self._metrics.requests(endpoint=_NO_ROUTE, outcome=error.code)
+        logs.request(log, status, {"request_id": request_id, "endpoint": _NO_ROUTE, "status": status, "outcome": error.code})
 
     def _error_response(self, error: Exception, visit: _Visit) -> Response:
         """The response to what the app raised; a bug is logged."""
@@ -165,7 +225,7 @@ class RequestMiddleware:
             "ms": round(ms, 2),
             "stages": {stage: round(spent, 2) for stage, spent in visit.trace.stages.items()},
             "degraded": visit.trace.degraded,
-            "key": state.get("key"),
+            "key": visit.caller.key,
             "text": state.get("text") if self._settings.log_texts else None,
         }
         logs.request(log, visit.status, fields)
@@ -202,11 +262,12 @@ def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
     return b"server-timing", ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages).encode()
 
 
-def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Receive:
-    """`receive`, refusing a body above `limit` bytes as soon as that is known, and one that is not there by the `deadline`.
+def _limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receive:
+    """`receive`, refusing a body above the limit of bytes as soon as that is known, and one that has not arrived in time.
 
     Both by an HTTPException: FastAPI hides any other.
     """
+    limit = settings.max_body_bytes
     message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
@@ -215,17 +276,18 @@ def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Rec
             raise HTTPException(413, message)
 
         return refuse
+    ends = time.monotonic() + min(settings.limits.body_s, settings.deadline_s)
     received, complete = 0, False
 
     async def counted() -> Message:
         nonlocal received, complete
         try:
             # After the body, the app waits for the client's disconnect, and that may take long.
-            async with asyncio.timeout(None if complete else max(0, deadline - time.time())):
+            async with asyncio.timeout(None if complete else max(0, ends - time.monotonic())):
                 event = await receive()
         except TimeoutError:
             raise HTTPException(
-                408, "the body did not arrive in time (serving.deadline_s); send it faster, or in several requests"
+                408, "the body did not arrive in time (serving.limits.body_s); send it faster, or in several requests"
             ) from None
         if event["type"] == "http.request":
             received, complete = received + len(event.get("body", b"")), not event.get("more_body", False)

@@ -11,53 +11,57 @@ from starlette.responses import Response
 
 from matinee.recommend.recommender import RankedItems
 from serve.api import schemas
-from serve.api.auth import ApiKeys
 from serve.api.feedback import Events
-from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
-from serve.graph.requests import RecommendRequest, SearchRequest
+from serve.graph.requests import Id, RecommendRequest, SearchRequest
 
 
-def routes(gateway: Gateway, keys: ApiKeys, events: Events) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
+def routes(gateway: Gateway, events: Events) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
     def response(request: Request, ranked: RankedItems, endpoint: str, user_id: str | None = None) -> Response:
         gateway.metrics.results(ranked.count, endpoint=endpoint)
         trace: Trace = request.state.trace
-        events.impression(ranked, endpoint, request.state.request_id, trace, user_id, getattr(request.state, "text", None))
-        debug = {} if ranked.debug is None else {"debug": _with_times(ranked.debug, trace)}
+        text = getattr(request.state, "text", None)
+        token = events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
+        more: dict[str, Any] = {} if ranked.debug is None else {"debug": _with_times(ranked.debug, trace)}
+        if token is not None:
+            more["feedback_token"] = token
         return json_response(
             request,
             items=orjson.Fragment(ranked.items),
             score_type=ranked.score_type,
             likes=ranked.likes,
             degraded=trace.degraded,
-            **debug,
+            **more,
         )
 
-    @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend")
+    @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend", dependencies=needs("read"))
     async def recommend(body: RecommendRequest, request: Request) -> Response:
         """Items for someone who likes these, dislikes those, and asks for something."""
-        allow(keys, request, "admin" if body.debug else "read")
+        if body.debug:
+            caller(request).require("admin")
         request.state.text = body.text
         return response(request, await gateway.recommend(body, request.state.trace), "recommend", body.user_id)
 
-    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar")
+    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar", dependencies=needs("read"))
     async def similar(
         id: str,
         request: Request,
         k: Annotated[int, Query(ge=1, le=1000)] = 10,
         diversity: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
+        user_id: Annotated[Id | None, Query(description="whoever it is for, by your own id: kept in the event log")] = None,
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
-        allow(keys, request, "read")
-        return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar")
+        return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar", user_id)
 
-    @router.post("/search", response_model=schemas.RankedResponse, name="search")
+    @router.post("/search", response_model=schemas.RankedResponse, name="search", dependencies=needs("read"))
     async def search(body: SearchRequest, request: Request) -> Response:
         """Items for a text: by meaning, by words, or both."""
-        allow(keys, request, "admin" if body.exact or body.debug else "read")
+        if body.exact or body.debug:
+            caller(request).require("admin")
         request.state.text = body.text
         return response(request, await gateway.search(body, request.state.trace), "search", body.user_id)
 

@@ -1,43 +1,59 @@
-"""What all routes share: the check of the API key, the form of a response, and the errors that each may give. Knows no resource."""
+"""What all routes share: the scope that each needs, the form of a response, and the errors that each may give. Knows no resource."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import orjson
-from fastapi import Request, Security
-from fastapi.params import Depends
+from fastapi import APIRouter, Request, params
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
 from matinee.settings.serving import Scope
 from serve.api import schemas
-from serve.api.auth import ApiKeys
+from serve.api.auth import Caller, NeededScope
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse, "description": text}
     for status, text in {
         400: "not JSON that can be read",
         401: "no valid key",
-        403: "the key lacks the scope",
+        403: "the key lacks the scope; or, without keys, a host or an origin that is not trusted",
         404: "no such item; or, for feedback, no event log here",
         409: "the title is ambiguous: `candidates` has what was meant",
         405: "this route has no such method: see `Allow`",
         413: "the body is too large",
         415: "not sent as JSON",
         422: "the request is malformed: the message says where",
+        429: "this key or this address takes too much: see `Retry-After`",
         503: "full, starting, or without an index: see `Retry-After`",
         504: "no answer within the deadline",
     }.items()
 }
 
-KEY: list[Depends] = [
-    Security(HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read"))
-]
-"""Documents the API key, so that `/docs` can send one. It checks nothing: `allow` does, and knows the scope that a route needs."""
+_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
 
 
-def allow(keys: ApiKeys, request: Request, scope: Scope) -> None:
-    """Raises where the request's key does not allow `scope`; leaves the key's name for the log."""
-    request.state.key = keys.check(request.headers.get("authorization"), scope)
+def needs(scope: Scope) -> list[params.Depends]:
+    """The dependencies of a route that needs `scope`. They document it, so that `/docs` can send a key; the middleware checks it."""
+    return [params.Security(_KEY, scopes=[scope])]
+
+
+def needed_scopes(routers: Iterable[APIRouter]) -> list[NeededScope]:
+    """What each route of `routers` needs, in the order in which the app tries them."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    return [
+        NeededScope(frozenset(route.methods or ()), route.path_regex, cast(Scope, scope))
+        for route in routes
+        for dependency in route.dependencies
+        if isinstance(dependency, params.Security)
+        for scope in dependency.scopes or ()
+    ]
+
+
+def caller(request: Request) -> Caller:
+    """Who sent it, as the middleware knows."""
+    return cast(Caller, request.state.caller)
 
 
 def json_response(request: Request, status: int = 200, /, **content: object) -> Response:

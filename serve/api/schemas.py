@@ -77,6 +77,7 @@ class RankedResponse(BaseModel):
     likes: list[Liked] = []
     degraded: list[str] = Field([], description="parts that were late, full or not there, so that the answer was made without them")
     debug: Debug | None = Field(None, description="only where it was asked for")
+    feedback_token: str | None = Field(None, description="what POST /v1/feedback wants; only where the server keeps events")
     request_id: str
 
 

@@ -2,22 +2,22 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from serve.graph.requests import Id, User
+from serve.graph.requests import Id, StrictModel
 
 MAX_SEEN = 1000
+MAX_TOKEN = 32_768
 
 Seen = Annotated[tuple[Id, ...], Field(max_length=MAX_SEEN)]
 
 
-class FeedbackRequest(BaseModel):
-    """What a user saw of an answer and did with it: ids of items, the index' or the catalogue's own; at least one."""
+class FeedbackRequest(StrictModel):
+    """What a user did with an answer: ids of items that it showed, the index' or the catalogue's own; at least one."""
 
-    request_id: Id | None = Field(
-        None, description="the request_id of the answer; without it nothing ties this to what was asked and shown"
+    token: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOKEN)] = Field(
+        description="the feedback_token of the answer; it says for whom the answer was. Sending the same again counts once"
     )
-    user_id: User = None
     shown: Seen = ()
     clicked: Seen = ()
     liked: Seen = ()
@@ -31,9 +31,7 @@ class FeedbackRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"request_id": "5f36bf6e-a783-4fd5-8124-a646e26b421e", "user_id": "u-17", "liked": ["memento-2000"]}]
-        },
+        json_schema_extra={"examples": [{"token": "WzEsImRlbW8iLCI4N2Y0Il0.c2lnbmVk", "liked": ["memento-2000"]}]},
     )
 
 

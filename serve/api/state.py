@@ -5,19 +5,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serve.api import schemas
-from serve.api.auth import ApiKeys
-from serve.api.responses import ERRORS, KEY, allow, json_response
+from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.health import Health
 
 
-def routes(health: Health, keys: ApiKeys) -> APIRouter:
+def routes(health: Health) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, dependencies=KEY, name="info")
+    @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, dependencies=needs("read"), name="info")
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded."""
-        allow(keys, request, "read")
-        return json_response(request, **await health.info(keys.writable, request.state.trace))
+        return json_response(request, **await health.info(caller(request).keys.writable, request.state.trace))
 
     @router.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:

@@ -224,7 +224,8 @@ class Gateway:
         self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, trace: Trace
     ) -> tuple[str, Matrix]:
         """Fingerprint and float32[n, d] of items under `recipe`."""
-        texts = ItemTexts(items, descriptions, recipe)
+        # Off the loop: the texts of many long items take long to clean.
+        texts = await asyncio.to_thread(ItemTexts, items, descriptions, recipe)
         made = await self.embed(texts.flat, "document", trace)
         return made.fingerprint, texts.join(made.vectors)
 

@@ -16,6 +16,8 @@ from serve.graph.parts import Info, Trace
 
 OUTAGE_S = 60.0
 """How long the index store may be out of reach before gateways call themselves unready."""
+CHECKED_S = 1.0
+"""How long a readiness check holds: however many probes come, the Retriever sees one in this time."""
 
 
 class Health:
@@ -24,6 +26,8 @@ class Health:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._reached_at = float("-inf")
+        self._checking = asyncio.Lock()
+        self._checked: tuple[float, list[str]] = float("-inf"), []
 
     async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
         infos = self._gateway.graph.infos
@@ -69,10 +73,18 @@ class Health:
             return IndexStatus(trouble=str(error))
 
     async def unready(self, trace: Trace) -> list[str]:
-        """Why this gateway should get no traffic; empty when it should.
+        """Why this gateway should get no traffic; empty when it should. Up to `CHECKED_S` old.
 
         A short outage of the index store makes answers 503, not every gateway unready at once.
         """
+        async with self._checking:
+            at, reasons = self._checked
+            if time.monotonic() - at > CHECKED_S:
+                reasons = await self._check(trace)
+                self._checked = time.monotonic(), reasons
+            return reasons
+
+    async def _check(self, trace: Trace) -> list[str]:
         try:
             status = await self._gateway.retrieve(messages.Status(), trace)
         except MatineeError as error:

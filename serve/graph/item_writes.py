@@ -67,11 +67,13 @@ class ItemWrites:
     async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
         fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
         revision = new_revision()
-        points = tuple(
-            self._point(uid, item, vector, item_payload(item, origin="api", revision=revision), "raw")
-            for uid, item, vector in zip(uids, items, vectors, strict=True)
-        )
-        await self._gateway.retrieve(messages.Write(points, fingerprint, "raw"), trace)
+
+        def points() -> tuple[Point, ...]:
+            payloads = (item_payload(item, origin="api", revision=revision) for item in items)
+            return tuple(self._point(*each, "raw") for each in zip(uids, items, vectors, payloads, strict=True))
+
+        # Words and trigrams of a hundred long items take a tenth of a second: every other request would wait for them on the loop.
+        await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
         return [WrittenItem(uid, revision) for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
@@ -114,13 +116,21 @@ class ItemWrites:
         descriptions = [None] * len(items) if recipe == "raw" else await self._describe(items, trace)
         ready = [i for i, description in enumerate(descriptions) if recipe == "raw" or description is not None]
         fingerprint, vectors = await self._gateway.embed_items([items[i] for i in ready], [descriptions[i] for i in ready], recipe, trace)
-        points, revisions = [], {}
-        for i, vector in zip(ready, vectors, strict=True):
-            uid, revision = pending[i][0], pending[i][1]["revision"]
-            payload = item_payload(items[i], origin="api", revision=revision, description=descriptions[i])
-            points.append(self._point(uid, items[i], vector, payload, recipe))
-            revisions[uid] = revision
-        return await self._gateway.retrieve(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
+        revisions = {pending[i][0]: pending[i][1]["revision"] for i in ready}
+
+        def points() -> tuple[Point, ...]:
+            return tuple(
+                self._point(
+                    pending[i][0],
+                    items[i],
+                    vector,
+                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i]),
+                    recipe,
+                )
+                for i, vector in zip(ready, vectors, strict=True)
+            )
+
+        return await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, recipe, revisions), trace)
 
     async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:
         """None where the enhancer failed; raises where it failed for all. Then fewer at once: the batch alone may have been late."""

@@ -27,6 +27,8 @@ def prepare(settings: Settings, *, metrics: bool) -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # uvicorn's own rule would let every local client name the address that limits count by: serving.trusted_proxies decides.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     if settings.serving.fast:
         os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
         os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "1")

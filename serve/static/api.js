@@ -29,6 +29,9 @@ export const suggest = (q, signal) => send("GET", `v1/items?${new URLSearchParam
 export const similar = (id, { k, diversity }, signal) =>
   send("GET", `v1/items/${encodeURIComponent(id)}/similar?${new URLSearchParams({ k, diversity })}`, { signal });
 
+/** Tell what the user did with an item of an answer, by the answer's token. What can't be told is lost: no page waits for it. */
+export const feedback = (token, act, id) => send("POST", "v1/feedback", { body: { token, [act]: [id] } }).catch(() => {});
+
 async function send(method, path, { body, signal } = {}) {
   const started = performance.now();
   const headers = { Accept: "application/json" };

@@ -108,12 +108,30 @@ function context() {
 // what was clicked
 
 const actions = {
-  like: (result) => add("likes", result.id, result.item),
-  dislike: (result) => add("dislikes", result.id, result.item),
-  describe: (result) => api.describe(result.id, request.signal),
-  similar: (result) => change({ text: "", likes: [], dislikes: [], similar: result.id }, { focus: "heading" }),
+  like: (result) => {
+    report("liked", result.id);
+    add("likes", result.id, result.item);
+  },
+  dislike: (result) => {
+    report("disliked", result.id);
+    add("dislikes", result.id, result.item);
+  },
+  describe: (result) => {
+    report("clicked", result.id);
+    return api.describe(result.id, request.signal);
+  },
+  similar: (result) => {
+    report("clicked", result.id);
+    change({ text: "", likes: [], dislikes: [], similar: result.id }, { focus: "heading" });
+  },
   more: () => change({ k: state.k + PAGE }, { focus: document.querySelectorAll(".card").length, replace: true }),
 };
+
+/** Only a server that keeps events gives a token. */
+function report(act, id) {
+  const token = shown?.data.feedback_token;
+  if (token) api.feedback(token, act, id);
+}
 
 function add(side, id, item) {
   learn(id, item);

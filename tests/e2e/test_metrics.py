@@ -44,7 +44,9 @@ def test_every_metric_is_exported_with_its_tags(server: Any) -> None:
     server.post("/v1/search", {"text": "a film for the metrics"})
     server.post("/v1/describe", {"id": "the-matrix-1999"})
     server.post("/v1/recommend", {"likes": ["Inception"]})
-    server.client.post(f"{server.url}/v1/feedback", json={"liked": ["inception-2010"]}).raise_for_status()
+    answer = server.post("/v1/search", {"text": "dreams", "k": 1})
+    liked = {"token": answer["feedback_token"], "liked": [answer["items"][0]["id"]]}
+    server.client.post(f"{server.url}/v1/feedback", json=liked).raise_for_status()
     expected = METRICS.keys() - UNSEEN
 
     def missing() -> set[str]:

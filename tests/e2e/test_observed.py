@@ -1,6 +1,7 @@
 """One request followed through the processes of a real graph: its trace, its log line, its events."""
 
 import json
+import stat
 from typing import Any
 
 from waiting import until
@@ -25,10 +26,14 @@ def test_a_request_is_found_in_trace_log_and_events(server: Any, tools: Any) -> 
     assert (line["part"], line["endpoint"], line["outcome"], line["trace_id"]) == ("gateway", "search", "ok", trace_id)
     assert line["stages"].keys() == {"enhance", "embed", "retrieve"}
 
-    server.client.post(f"{server.url}/v1/feedback", json={"request_id": "observed", "clicked": ids[:1]}).raise_for_status()
-    events = until(lambda: len(seen := _events(server, "observed")) == 2 and seen, "both events are written")
+    # Signed by one gateway, and by the key of this machine's home.
+    token = response.json()["feedback_token"]
+    server.client.post(f"{server.url}/v1/feedback", json={"token": token, "clicked": ids[:1]}).raise_for_status()
+    events = until(lambda: len(seen := _events(server, "u-e2e")) == 2 and seen, "both events are written")
+    assert stat.S_IMODE((server.home / "feedback.keys").stat().st_mode) == 0o600
     assert [(event["event"], event.get("items", event.get("item"))) for event in events] == [("impression", ids), ("clicked", ids[0])]
-    assert events[0]["user_id"] == "u-e2e"
+    assert len({event["impression"] for event in events}) == 1
+    assert events[0]["request_id"] == "observed"
 
     written = server.log.read_text(errors="replace") + json.dumps(events)
     assert TEXT not in written
@@ -41,6 +46,6 @@ def _line(server: Any, request_id: str) -> dict[str, Any] | None:
     return next((told for told in map(json.loads, lines) if told["request_id"] == request_id), None)
 
 
-def _events(server: Any, request_id: str) -> list[dict[str, Any]]:
+def _events(server: Any, user_id: str) -> list[dict[str, Any]]:
     lines = [line for path in sorted((server.home / "events").rglob("*.jsonl")) for line in path.read_text().splitlines()]
-    return sorted((event for event in map(json.loads, lines) if event["request_id"] == request_id), key=lambda event: event["at"])
+    return sorted((event for event in map(json.loads, lines) if event["user_id"] == user_id), key=lambda event: event["at"])

@@ -33,6 +33,7 @@ Object = dict[str, Any]
 EVERYTHING: dict[str, Any] = {
     "settings": {
         "artifacts": {"uri": "/artifacts"},
+        "events": {"uri": "s3://bucket/events"},
         "enhancer": {"adapter": "artifact:" + "a" * 64},
         "serving": {"keys": [{"name": "reader", "sha256": "0" * 64, "scopes": ["read"]}]},
     },

@@ -80,8 +80,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"ingress": {"enabled": True, "host": "x.example"}, "exposure": {"anonymousRead": True}},
         "networkPolicy.clients is empty",
     ),
+    "an HTTPRoute of any host without keys": (
+        {
+            "httpRoute": {"enabled": True, "gateway": "g"},
+            "exposure": {"anonymousRead": True},
+            "networkPolicy": {"clients": [{"podSelector": {}}]},
+        },
+        "needs httpRoute.hostnames",
+    ),
     "an HTTPRoute whose Gateway is denied": (
-        {"httpRoute": {"enabled": True, "gateway": "g"}, "exposure": {"anonymousRead": True}},
+        {"httpRoute": {"enabled": True, "gateway": "g", "hostnames": ["films.example"]}, "exposure": {"anonymousRead": True}},
         "networkPolicy.clients is empty",
     ),
     "a trace collector out of reach": (settings("tracing", endpoint="http://collector:4318"), "the workers could not reach it"),

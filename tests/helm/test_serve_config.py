@@ -1,5 +1,6 @@
 """serveConfigV2: Ray accepts it, the graph is built from it, every option arrives, and what changes in place restarts nothing."""
 
+import base64
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +11,12 @@ from chart import CHART, EMBEDDED, VALUES, application, one, rendered, serve_con
 from ray_serve import ServeDeploySchema, build
 
 from matinee.settings.load import load_settings
+from matinee.settings.serving import ServingSettings
 from matinee.settings.tree import Settings
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.
+DOMAINS = ("", ".ns", ".ns.svc", ".ns.svc.cluster.local")
 # Contradicts engine qdrant, which the rest is tried with.
 EMBEDDED_ONLY = ("index", "graph_from")
 NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key")}
@@ -50,6 +53,9 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("enhancer", "enabled"): True,
         ("embedder", "language"): "french",
         ("serving", "host"): "10.0.0.1",
+        # The Service's own names come first, whoever names them.
+        ("serving", "hosts"): [*(f"matinee-serve-svc{domain}" for domain in DOMAINS), "films.example"],
+        ("serving", "trusted_proxies"): ["10.0.0.0/8"],
         ("enhancer", "adapter"): "/models/adapter",
         ("artifacts", "uri"): "s3://bucket/models",
         ("events", "uri"): "s3://bucket/events",
@@ -64,7 +70,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         return not value
     if isinstance(value, int | float):
         # Not to 0.5 of a GPU: the shares have to fit still.
-        return value / 2 if path[-1] in ("num_gpus", "num_cpus", "dense_weight") else value + 1
+        return value / 2 if path[-1] in ("num_gpus", "num_cpus", "dense_weight", "share") else value + 1
     return f"{value}x"
 
 
@@ -140,7 +146,7 @@ def test_no_secret_is_written_into_the_serve_config() -> None:
     for values in VALUES:
         text = str(serve_config(rendered(values)))
         assert "api_key" not in text
-        assert "token" not in text.replace("tokens", "")
+        assert "token" not in text.replace("tokens", "").replace("token_s", "")
 
 
 @pytest.mark.parametrize("values", [*VALUES, "everything"])
@@ -222,6 +228,36 @@ def test_the_ingest_job_asks_the_models_that_serve_and_loads_none() -> None:
     # It talks to this release and to nobody else.
     [rule] = one(objects, "NetworkPolicy", "matinee-jobs")["spec"]["egress"]
     assert rule == {"to": [{"podSelector": {"matchLabels": {"matinee/release": "matinee"}}}]}
+
+
+def test_without_keys_the_server_answers_to_every_name_that_leads_to_it() -> None:
+    given = {
+        "exposure": {"anonymousRead": True},
+        "ingress": {"enabled": True, "host": "films.example"},
+        "httpRoute": {"enabled": True, "gateway": "g", "hostnames": ["*.films.example"]},
+        "networkPolicy": {"clients": [{"podSelector": {}}]},
+    }
+    hosts = application(template(given=given))["args"]["serving"]["hosts"]
+    assert hosts == [*(f"matinee-serve-svc{domain}" for domain in DOMAINS), "films.example", "*.films.example"]
+    assert ServingSettings(hosts=hosts).hosts == tuple(hosts)
+
+
+def test_all_gateways_sign_feedback_with_the_keys_of_one_secret() -> None:
+    uri = {"events": {"uri": "s3://bucket/events"}}
+    objects = template(given={"settings": uri})
+    secret = one(objects, "Secret", "matinee-feedback")
+    assert len(base64.b64decode(secret["data"]["keys"])) >= 32
+    folder, _, name = application(objects)["args"]["events"]["signing_keys"].rpartition("/")
+    groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    [web] = [group["template"]["spec"] for group in groups if group["groupName"] == "cpu"]
+    [mount] = [mount for mount in web["containers"][0]["volumeMounts"] if mount["mountPath"] == folder]
+    [volume] = [volume["secret"] for volume in web["volumes"] if volume["name"] == mount["name"]]
+    assert volume == {"secretName": "matinee-feedback", "items": [{"key": "keys", "path": name}]}
+    # With a Secret of the user, and without events, the chart makes none.
+    mine = template(given={"settings": uri, "feedback": {"existingSecret": "mine", "secretKey": "lines"}})
+    for without in (mine, template()):
+        assert "matinee-feedback" not in {entry["metadata"]["name"] for entry in without}
+    assert "secretName: mine" in yaml.safe_dump(mine)
 
 
 def test_what_runs_beside_the_graph_reads_the_same_settings() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,44 @@ def test_feedback_finds_its_impression_whoever_wrote_it(tmp_path: Path) -> None:
     assert (found["i"]["user_id"], found["i"]["text"]) == ("u", "a heist")
     assert found["j"]["user_id"] == "v"
     assert "text" not in found["j"]
+
+
+def test_a_request_id_of_an_old_log_that_two_answers_claim_names_neither(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.log.offer([{"event": "impression", "request_id": "r", "user_id": user, "text": user} for user in ("u", "attacker")])
+    bench.log.offer([{"event": "clicked", "request_id": "r", "item": "i"}])
+    bench.log.close()
+    [clicked] = [event for _, event in with_impressions(str(tmp_path)) if event["event"] == "clicked"]
+    assert "text" not in clicked
+    assert "user_id" not in clicked
+
+
+def test_what_was_sent_twice_is_read_once_whoever_wrote_it(tmp_path: Path) -> None:
+    for bench in (Bench(tmp_path), Bench(tmp_path)):
+        bench.log.offer([{"event": "liked", "id": "e", "impression": "m", "item": "i"}, {"event": "liked", "id": "e", "item": "j"}])
+        bench.log.close()
+    # The last two are not of our form: an id there may mean anything.
+    assert [event["item"] for _, event in with_impressions(str(tmp_path))] == ["i", "j", "j"]
+
+
+def test_days_that_are_too_old_are_deleted_and_nothing_else(tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    old, young = (str(today - timedelta(days=days)) for days in (31, 29))
+    for name in (old, young, "2020-01-01-notes", "models"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jsonl").write_text("{}\n")
+    bench = Bench(tmp_path, keep_days=30)
+    bench.offer(1)
+    bench.log.close()
+    assert {path.name for path in tmp_path.iterdir()} == {young, "2020-01-01-notes", "models", str(today)}
+
+
+def test_without_a_limit_days_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "2020-01-01").mkdir()
+    bench = Bench(tmp_path, keep_days=0)
+    bench.offer(1)
+    bench.log.close()
+    assert (tmp_path / "2020-01-01").exists()
 
 
 @pytest.mark.parametrize(("content", "message"), [("{}\nnot json\n", "line 2"), ("[1]\n", "not a JSON object")])

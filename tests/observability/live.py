@@ -249,7 +249,7 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
         client.post("/v1/search", json={"nonsense": True})
     if n % 10 == 2 and answer.is_success:
         clicked = [answer.json()["items"][0]["id"]]
-        client.post("/v1/feedback", json={"request_id": answer.json()["request_id"], "clicked": clicked})
+        client.post("/v1/feedback", json={"token": answer.json()["feedback_token"], "clicked": clicked})
 
 
 def _crowd(url: str, stop: threading.Event) -> None:

@@ -70,7 +70,7 @@ async def connected(service: Any, enhancer: Any = None) -> AsyncIterator[Api]:
 
     app = create_app(service, ApiKeys(service.settings.serving))
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://matinee.test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield Api(client, service, enhancer)
 
 

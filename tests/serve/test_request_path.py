@@ -81,7 +81,7 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     gateway = Gateway(settings, Graph(batched("embedder", replica.call, settings, metrics), retriever, None, {}), metrics)
     tracer = Tracer(Embedder.encode.__code__)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://matinee.test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         await client.get("/livez")
         # The model's thread starts with its first work, and is traced as well.
         threading.setprofile(tracer)

@@ -123,6 +123,14 @@ limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
 {{- end }}
 {{- end -}}
 
+{{/* Not empty where events are kept. */}}
+{{- define "matinee.events" -}}
+{{- with .Values.settings.events.uri }}{{ if ne (toString .) "null" }}true{{ end }}{{ end -}}
+{{- end -}}
+{{- define "matinee.feedbackSecret" -}}
+{{- default (printf "%s-feedback" (include "matinee.fullname" .)) .Values.feedback.existingSecret -}}
+{{- end -}}
+
 {{/* The models' environment. The first argument says whether the container may reach the hub: (list $ true). */}}
 {{- define "matinee.modelsEnv" -}}
 {{- $root := index . 0 -}}

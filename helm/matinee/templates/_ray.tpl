@@ -7,6 +7,8 @@
 # A gateway that goes stays open for so long, until every proxy knows; what it took in by then has a whole deadline left of its drain.
 - {name: RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S, value: {{ max 2 (subf $serving.drain_s $serving.deadline_s) | quote }}}
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: {{ join "," .Values.metrics.latencyBuckets | quote }}}
+# settings.serving.trusted_proxies decides who may name a client's address, not uvicorn's own rule.
+- {name: FORWARDED_ALLOW_IPS, value: ""}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_GRAFANA_HOST, value: DISABLED}
 - {name: RAY_DEDUP_LOGS, value: "0"}
@@ -128,6 +130,9 @@ gcsFaultToleranceOptions:
             # Not read by the graph, which has its arguments: for commands typed into the pod.
             - {name: settings, mountPath: /etc/matinee, readOnly: true}
             - {name: tmp, mountPath: /tmp}
+            {{- if and $web (include "matinee.events" $root) }}
+            - {name: feedback, mountPath: /etc/matinee-feedback, readOnly: true}
+            {{- end }}
             {{- if $models }}
             {{- include "matinee.storeMount" $root | nindent 12 }}
             {{- end }}
@@ -140,6 +145,13 @@ gcsFaultToleranceOptions:
           emptyDir: {sizeLimit: 1Gi}
         {{- end }}
         {{- include "matinee.settingsVolume" $root | nindent 8 }}
+        {{- if and $web (include "matinee.events" $root) }}
+        # A file and no variable: a rotation needs no restart, and no key lies in Serve's checkpoints.
+        - name: feedback
+          secret:
+            secretName: {{ include "matinee.feedbackSecret" $root }}
+            items: [{key: {{ $root.Values.feedback.secretKey }}, path: keys}]
+        {{- end }}
         - name: tmp
           emptyDir: {}
 {{- end -}}

@@ -1,7 +1,7 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings.tree" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "tracing.endpoint" "probe.url" "probe.queries" -}}
+{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
@@ -10,9 +10,24 @@
 {{- if and (eq .Values.qdrant.mode "bundled") (not $s.index.url) -}}
 {{- $_ := set $s.index "url" (printf "http://%s-qdrant:6333" (include "matinee.fullname" .)) -}}
 {{- end -}}
+{{- if and (include "matinee.events" .) (not $s.events.signing_keys) -}}
+{{- $_ := set $s.events "signing_keys" "/etc/matinee-feedback/keys" -}}
+{{- end -}}
 {{- $_ := set $s "index" (omit $s.index "api_key") -}}
-{{- $_ := set $s "serving" (omit $s.serving "keys") -}}
+{{- $_ := set $s "serving" (set (omit $s.serving "keys") "hosts" (fromJsonArray (include "matinee.hosts" .))) -}}
 {{- toYaml $s -}}
+{{- end -}}
+
+{{/* Every name under which clients reach the API: the Service's, those of Ingress and HTTPRoute, and the user's own. */}}
+{{- define "matinee.hosts" -}}
+{{- $service := printf "%s-serve-svc" (include "matinee.fullname" .) -}}
+{{- $hosts := list $service -}}
+{{- range $suffix := list "" ".svc" ".svc.cluster.local" -}}
+{{- $hosts = append $hosts (printf "%s.%s%s" $service $.Release.Namespace $suffix) -}}
+{{- end -}}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end -}}
+{{- if .Values.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.httpRoute.hostnames }}{{ end -}}
+{{- concat $hosts .Values.settings.serving.hosts | uniq | toJson -}}
 {{- end -}}
 
 {{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}

@@ -16,7 +16,7 @@
 {{- if and (eq .Values.image.tag "latest") (not .Values.image.digest) -}}{{- fail "image.tag latest names another image tomorrow: set a version, or image.digest" -}}{{- end -}}
 {{- range $name, $value := .Values.env -}}
 {{- if hasPrefix "MATINEE_" $name -}}{{- fail (printf "env.%s: settings belong into `settings`, where they are checked; remove it from env" $name) -}}{{- end -}}
-{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S" "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, settings.serving.drain_s, rollout, auth or models instead" $name) -}}{{- end -}}
+{{- if has $name (list "RAY_SERVE_THROUGHPUT_OPTIMIZED" "RAY_SERVE_ENABLE_HA_PROXY" "RAY_SERVE_LOG_TO_STDERR" "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S" "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN" "HF_HUB_OFFLINE" "HOME" "FORWARDED_ALLOW_IPS") -}}{{- fail (printf "env.%s is set by the chart: use settings.serving.fast, settings.serving.haproxy, settings.serving.drain_s, settings.serving.trusted_proxies, rollout, auth or models instead" $name) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -55,6 +55,7 @@
 {{- if and .Values.ingress.enabled $keys (not .Values.ingress.tlsSecret) (not .Values.ingress.annotations) -}}{{- fail "ingress would carry API keys without TLS: set ingress.tlsSecret, or the annotation by which your controller adds a certificate" -}}{{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.gateway) -}}{{- fail "httpRoute.enabled needs httpRoute.gateway, the Gateway that it attaches to" -}}{{- end -}}
 {{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) .Values.networkPolicy.enabled (not .Values.networkPolicy.clients) -}}{{- fail "ingress or httpRoute is enabled, but networkPolicy.clients is empty, so its controller could not reach the API: add its namespace, such as {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}" -}}{{- end -}}
+{{- if and .Values.httpRoute.enabled (not $keys) (not .Values.httpRoute.hostnames) (not $s.hosts) -}}{{- fail "httpRoute.enabled without keys needs httpRoute.hostnames (or settings.serving.hosts): a server without keys answers to the hosts it knows, so that no web page reaches it under a name of its own" -}}{{- end -}}
 {{- $collector := get .Values.settings.tracing "endpoint" -}}
 {{- if and $collector (ne (toString $collector) "null") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}{{- fail (printf "settings.tracing.endpoint %s, but networkPolicy.egress is empty: the workers could not reach it; add an entry for its pods" $collector) -}}{{- end -}}
 {{- end -}}

@@ -2,31 +2,38 @@
 
 import pytest
 
-from matinee.settings.serving import KeySettings, ServingSettings
+from matinee.settings.serving import SCOPES, KeySettings, ServingSettings
 from serve.api.auth import ApiKeys, hash_key, is_loopback, new_key
 from serve.errors import RequestError
 
 READER, READER_ENTRY = new_key("reader", ("read",))
 WRITER, WRITER_ENTRY = new_key("writer", ("read", "write"))
 ADMIN, ADMIN_ENTRY = new_key("admin", ("admin",))
-KEYED = ApiKeys(ServingSettings(keys=(READER_ENTRY, WRITER_ENTRY, ADMIN_ENTRY)))
+BROWSER, BROWSER_ENTRY = new_key("browser", ("feedback",))
+KEYED = ApiKeys(ServingSettings(keys=(READER_ENTRY, WRITER_ENTRY, ADMIN_ENTRY, BROWSER_ENTRY)))
 
 
 def status(access: ApiKeys, authorization: str | None, scope: str) -> int:
     try:
-        access.check(authorization, scope)  # type: ignore[arg-type]
+        access.require(access.identify(authorization), scope)  # type: ignore[arg-type]
     except RequestError as error:
         return error.status
     return 200
 
 
 @pytest.mark.parametrize(
-    ("key", "read", "write", "admin"),
-    [(READER, 200, 403, 403), (WRITER, 200, 200, 403), (ADMIN, 200, 200, 200), ("mat_x", 401, 401, 401)],
-    ids=["reader", "writer", "admin", "unknown"],
+    ("key", "statuses"),
+    [
+        (READER, [200, 403, 403, 403]),
+        (BROWSER, [403, 200, 403, 403]),
+        (WRITER, [200, 403, 200, 403]),
+        (ADMIN, [200] * 4),
+        ("mat_x", [401] * 4),
+    ],
+    ids=["reader", "browser", "writer", "admin", "unknown"],
 )
-def test_scopes(key: str, read: int, write: int, admin: int) -> None:
-    assert [status(KEYED, f"Bearer {key}", scope) for scope in ("read", "write", "admin")] == [read, write, admin]
+def test_scopes(key: str, statuses: list[int]) -> None:
+    assert [status(KEYED, f"Bearer {key}", scope) for scope in SCOPES] == statuses
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,7 @@ def test_headers_are_read_kindly(header: str) -> None:
 
 def test_a_refusal_names_the_key_and_never_shows_it() -> None:
     with pytest.raises(RequestError, match="'reader' lacks the scope 'write'") as caught:
-        KEYED.check(f"Bearer {READER}", "write")
+        KEYED.require(KEYED.identify(f"Bearer {READER}"), "write")
     assert READER not in str(caught.value)
     assert hash_key(READER) not in str(caught.value)
 
@@ -52,7 +59,7 @@ def test_a_refusal_names_the_key_and_never_shows_it() -> None:
 def test_without_keys_loopback_takes_writes(host: str) -> None:
     access = ApiKeys(ServingSettings(host=host))
     assert access.writable
-    assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 200, 200]
+    assert [status(access, None, scope) for scope in SCOPES] == [200] * 4
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", "127.0.0.1.example.org", ""])
@@ -60,7 +67,7 @@ def test_without_keys_other_hosts_read_only(host: str) -> None:
     access = ApiKeys(ServingSettings(host=host))
     assert not is_loopback(host)
     assert not access.writable
-    assert [status(access, None, scope) for scope in ("read", "write", "admin")] == [200, 403, 403]
+    assert [status(access, None, scope) for scope in SCOPES] == [200, 200, 403, 403]
 
 
 def test_keys_hold_on_loopback_too() -> None:

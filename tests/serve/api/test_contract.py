@@ -35,9 +35,11 @@ def test_every_route_that_checks_a_key_documents_it() -> None:
     [name] = made["components"]["securitySchemes"]
     assert made["components"]["securitySchemes"][name]["scheme"] == "bearer"
     for path, operations in made["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             # Or none: a server without keys lets everybody read.
-            assert operation.get("security", []) == ([{name: []}, {}] if path.startswith("/v1/") else []), path
+            scopes = {("put", "/v1/items"): "write", ("delete", "/v1/items/{id}"): "write", ("post", "/v1/feedback"): "feedback"}
+            scope = scopes.get((method, path), "read")
+            assert operation.get("security", []) == ([{name: [scope]}, {}] if path.startswith("/v1/") else []), path
 
 
 OPERATIONS = [(method, path) for path, operations in json.loads(document())["paths"].items() for method in operations]

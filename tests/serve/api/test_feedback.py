@@ -1,11 +1,15 @@
 """`POST /v1/feedback` and the impressions of answers: what ends up in the event log, and what does not."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serve_helpers import error
+
+from matinee.events import with_impressions
+from serve.api.auth import new_key
 
 
 class Kept:
@@ -32,40 +36,110 @@ def counted(api: Any, name: str) -> dict[str, float]:
     return {dict(tags).popitem()[1]: value for (found, tags), value in values.items() if found == name}
 
 
+async def searched(api: Any, **body: Any) -> tuple[list[str], str]:
+    """The ids of an answer, and its token."""
+    answer = (await api.post("/v1/search", {"text": "x", "k": 2, **body})).json()
+    return [item["id"] for item in answer["items"]], answer["feedback_token"]
+
+
 async def test_what_was_answered_and_what_became_of_it(bent: Any, kept: Kept) -> None:
     async with bent(events=kept.settings) as api:
-        answer = (await api.post("/v1/search", {"text": "a secret wish", "k": 2, "user_id": "u-17"})).json()
-        ids = [item["id"] for item in answer["items"]]
-        await api.get(f"/v1/items/{ids[0]}/similar?k=1")
-        body = {"request_id": answer["request_id"], "user_id": "u-17", "shown": ids, "liked": [ids[0]], "disliked": ["some-film"]}
-        taken = await api.post("/v1/feedback", body)
+        ids, token = await searched(api, text="a secret wish", user_id="u-17")
+        similar_answer = (await api.get(f"/v1/items/{ids[0]}/similar?k=1&user_id=u-18")).json()
+        taken = await api.post("/v1/feedback", {"token": token, "shown": ids, "liked": [ids[0]], "disliked": [ids[1]]})
+        also = {"token": similar_answer["feedback_token"], "clicked": [similar_answer["items"][0]["id"]]}
+        assert (await api.post("/v1/feedback", also)).status_code == 202
         events = await kept(api)
         counts = counted(api, "matinee_events")
     assert (taken.status_code, taken.json()["accepted"]) == (202, 4)
     impression, similar, *feedback = events
-    assert {key: impression[key] for key in ("event", "endpoint", "user_id", "items", "request_id", "catalogue")} == {
+    assert {key: impression[key] for key in ("event", "endpoint", "user_id", "items", "key", "catalogue")} == {
         "event": "impression",
         "endpoint": "search",
         "user_id": "u-17",
         "items": ids,
-        "request_id": answer["request_id"],
+        "key": None,
         "catalogue": "demo",
     }
     assert (similar["endpoint"], len(similar["items"])) == ("similar", 1)
-    assert [(event["event"], event["user_id"], event["request_id"]) for event in feedback] == [
-        (kind, "u-17", answer["request_id"]) for kind in ("shown", "shown", "liked", "disliked")
+    assert [(event["event"], event["user_id"], event["impression"], event["item"]) for event in feedback] == [
+        *((kind, "u-17", impression["impression"], id) for kind, id in zip(FEEDBACK_KINDS, [*ids, ids[0], ids[1]], strict=True)),
+        ("clicked", "u-18", similar["impression"], similar["items"][0]),
     ]
-    assert [event["item"] for event in feedback[:3]] == [*ids, ids[0]]
     assert "secret wish" not in json.dumps(events)
-    assert counts == {"impression": 2, "shown": 2, "liked": 1, "disliked": 1}
+    assert counts == {"impression": 2, "shown": 2, "liked": 1, "disliked": 1, "clicked": 1}
+
+
+FEEDBACK_KINDS = ("shown", "shown", "liked", "disliked")
 
 
 async def test_the_catalogues_own_id_and_the_index_id_are_one(bent: Any, kept: Kept) -> None:
     async with bent(events=kept.settings) as api:
-        uid = (await api.post("/v1/search", {"text": "x", "k": 1})).json()["items"][0]
-        await api.post("/v1/feedback", {"clicked": [uid["item"]["id"], uid["id"]]})
+        answer = (await api.post("/v1/search", {"text": "x", "k": 1})).json()
+        [shown] = answer["items"]
+        await api.post("/v1/feedback", {"token": answer["feedback_token"], "clicked": [shown["item"]["id"], shown["id"]]})
         events = await kept(api)
-    assert [event["item"] for event in events if event["event"] == "clicked"] == [uid["id"]] * 2
+    assert [event["item"] for event in events if event["event"] == "clicked"] == [shown["id"]]
+
+
+async def test_the_request_id_of_a_client_names_no_impression(bent: Any, kept: Kept) -> None:
+    """The attack: another answer under the same request id, so that the user's clicks are joined with the attacker's query."""
+    same = {"x-request-id": "chosen-by-a-client"}
+    async with bent(events=kept.settings, serving={"log_texts": True}) as api:
+        answer = (await api.post("/v1/search", {"text": "a heist", "user_id": "u", "k": 1}, headers=same)).json()
+        await api.post("/v1/search", {"text": "poison", "user_id": "attacker", "k": 1}, headers=same)
+        await api.post("/v1/feedback", {"token": answer["feedback_token"], "clicked": [answer["items"][0]["id"]]}, headers=same)
+        await kept(api)
+    [clicked] = [event for _, event in with_impressions(str(kept.uri)) if event["event"] == "clicked"]
+    assert (clicked["text"], clicked["user_id"]) == ("a heist", "u")
+
+
+async def test_feedback_cannot_invent_users_items_or_tokens(bent: Any, kept: Kept) -> None:
+    async with bent(events=kept.settings) as api:
+        ids, token = await searched(api, user_id="u")
+        body, signature = token.split(".")
+        forged = base64.urlsafe_b64encode(base64.urlsafe_b64decode(f"{body}==").replace(b'"u"', b'"v"')).decode().rstrip("=")
+        for bad in (f"{forged}.{signature}", f"{body}.{signature[::-1]}", body, f"{body}.", "x", "\u00e9.x", f"{token}.x", "." * 30_000):
+            assert error(await api.post("/v1/feedback", {"token": bad, "liked": ids[:1]})) == (403, "forbidden"), bad
+        for other in ("some-film", "00000000-0000-0000-0000-000000000000"):
+            assert error(await api.post("/v1/feedback", {"token": token, "liked": [other]})) == (422, "invalid")
+        for invented in ({"user_id": "v"}, {"request_id": "r"}):
+            assert error(await api.post("/v1/feedback", {"token": token, "liked": ids[:1], **invented})) == (422, "invalid")
+        assert error(await api.post("/v1/feedback", {"liked": ids[:1]})) == (422, "invalid")
+        events = await kept(api)
+    assert [event["event"] for event in events] == ["impression"]
+
+
+async def test_a_retry_counts_once(bent: Any, kept: Kept) -> None:
+    async with bent(events=kept.settings) as api:
+        ids, token = await searched(api)
+        for _ in range(3):
+            assert (await api.post("/v1/feedback", {"token": token, "liked": [*ids, *ids]})).json()["accepted"] == 2
+        await kept(api)
+    read = [event for _, event in with_impressions(str(kept.uri)) if event["event"] == "liked"]
+    assert [event["item"] for event in read] == ids
+
+
+async def test_a_quota_for_each_key_and_its_name_in_each_event(bent: Any, kept: Kept) -> None:
+    (one, one_entry), (two, two_entry) = (new_key(name, ("read", "feedback")) for name in ("one", "two"))
+    keys = {"keys": [one_entry.model_dump(), two_entry.model_dump()]}
+    async with bent(events=kept.settings | {"quota": 3}, serving=keys) as api:
+        as_one, as_two = ({"authorization": f"Bearer {key}"} for key in (one, two))
+        answer = (await api.post("/v1/search", {"text": "x", "k": 3}, headers=as_one)).json()
+        body = {"token": answer["feedback_token"], "liked": [item["id"] for item in answer["items"]]}
+        statuses = [(await api.post("/v1/feedback", body, headers=headers)).status_code for headers in (as_one, as_one, as_two)]
+        events = await kept(api)
+    assert statuses == [202, 429, 202]
+    assert [(event["event"], event["key"]) for event in events] == [("impression", "one"), *[("liked", "one")] * 3, *[("liked", "two")] * 3]
+
+
+async def test_a_read_key_sends_no_feedback(bent: Any, kept: Kept) -> None:
+    reader, entry = new_key("reader", ("read",))
+    headers = {"authorization": f"Bearer {reader}"}
+    async with bent(events=kept.settings, serving={"keys": [entry.model_dump()]}) as api:
+        answer = (await api.post("/v1/search", {"text": "x", "k": 1}, headers=headers)).json()
+        body = {"token": answer["feedback_token"], "liked": [answer["items"][0]["id"]]}
+        assert error(await api.post("/v1/feedback", body, headers=headers)) == (403, "forbidden")
 
 
 async def test_texts_are_kept_where_the_settings_say_so(bent: Any, kept: Kept) -> None:
@@ -79,17 +153,20 @@ async def test_texts_are_kept_where_the_settings_say_so(bent: Any, kept: Kept) -
 
 async def test_without_a_log_feedback_is_refused_and_answers_are_not(bent: Any) -> None:
     async with bent() as api:
-        assert error(await api.post("/v1/feedback", {"liked": ["x"]})) == (404, "events_off")
-        assert (await api.post("/v1/search", {"text": "x", "user_id": "u"})).status_code == 200
+        assert error(await api.post("/v1/feedback", {"token": "x", "liked": ["x"]})) == (404, "events_off")
+        answer = await api.post("/v1/search", {"text": "x", "user_id": "u"})
+        assert answer.status_code == 200
+        assert "feedback_token" not in answer.json()
 
 
 async def test_a_full_log_refuses_feedback_and_still_answers(bent: Any, kept: Kept) -> None:
     async with bent(events=kept.settings | {"max_waiting": 2, "flush_events": 2}) as api:
-        assert error(await api.post("/v1/feedback", {"liked": ["a", "b", "c"]})) == (503, "overloaded")
+        ids, token = await searched(api)
+        assert error(await api.post("/v1/feedback", {"token": token, "liked": ids})) == (503, "overloaded")
         lost = counted(api, "matinee_events_dropped")
         assert (await api.post("/v1/search", {"text": "x"})).status_code == 200
-        assert len(await kept(api)) == 1
-    assert lost == {"full": 3}
+        assert len(await kept(api)) == 2
+    assert lost == {"full": 2}
 
 
 async def test_a_log_that_cannot_be_written_disturbs_no_answer_and_is_counted(bent: Any, kept: Kept) -> None:
@@ -104,4 +181,4 @@ async def test_a_log_that_cannot_be_written_disturbs_no_answer_and_is_counted(be
     "body", [{}, {"liked": []}, {"liked": [""]}, {"liked": "x"}, {"liked": ["x"] * 1001}, {"bought": ["x"]}, {"user_id": "u"}]
 )
 async def test_feedback_about_nothing_or_of_an_unknown_kind(api: Any, body: dict[str, Any]) -> None:
-    assert error(await api.post("/v1/feedback", body)) == (422, "invalid")
+    assert error(await api.post("/v1/feedback", {"token": "x", **body})) == (422, "invalid")

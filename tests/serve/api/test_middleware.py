@@ -8,6 +8,8 @@ import pytest
 
 from matinee.errors import DeadlineError
 from matinee.settings.serving import ServingSettings, TracingSettings
+from serve.api.auth import ApiKeys, new_key
+from serve.api.limits import RateLimit
 from serve.api.middleware import RequestMiddleware
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
@@ -24,7 +26,8 @@ class Visit:
         limits = {"deployment": {"max_ongoing_requests": 1, "target_ongoing_requests": 1}} | settings
         names = limits.pop("names_requests", True)
         tracing = Tracing(TracingSettings(), "gateway")
-        self.middleware = RequestMiddleware(app, ServingSettings.model_validate(limits), Metrics(self.sink), tracing, names_requests=names)
+        serving = ServingSettings.model_validate(limits)
+        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], Metrics(self.sink), tracing, names_requests=names)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 
@@ -164,7 +167,7 @@ async def test_a_body_that_does_not_come_gives_its_place_back() -> None:
     async def reader(scope: Any, receive: Any, send: Any) -> None:
         await receive()
 
-    visit = Visit(reader, deadline_s=0.01, drain_s=1)
+    visit = Visit(reader, limits={"body_s": 0.01})
     visit.receive = asyncio.Event().wait  # type: ignore[assignment, method-assign]
     await visit()
     assert visit.status == 408
@@ -181,7 +184,7 @@ async def test_after_its_body_a_client_may_wait_for_long() -> None:
         await receive()
         await answer(scope, receive, send)
 
-    visit = Visit(patient, deadline_s=0.01)
+    visit = Visit(patient, limits={"body_s": 0.01})
     told = [{"type": "http.request", "body": b"", "more_body": False}]
     gone = asyncio.Event()
 
@@ -207,6 +210,241 @@ async def test_a_declared_length_is_believed_where_it_is_a_number(declared: byte
 
     visit = await Visit(reader, headers=((b"content-length", declared),), max_body_bytes=1024)()
     assert visit.status == status
+
+
+READER, ENTRY = new_key("reader", ("read",))
+KEY = (b"authorization", f"Bearer {READER}".encode())
+
+
+async def body_reader(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await answer(scope, receive, send)
+
+
+async def test_many_unfinished_bodies_without_a_key_take_no_place() -> None:
+    """The attack: each holds its connection open, and one place is all that there is."""
+    visit = Visit(body_reader, keys=[ENTRY])
+    finish = visit.receive
+    visit.receive = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+    for headers in ([], [(b"authorization", b"Bearer mat_wrong")], [(b"authorization", b"Basic x")]) * 10:
+        visit.sent.clear()
+        visit.scope["headers"] = headers
+        await visit()
+        assert visit.status == 401
+        assert visit.headers[b"www-authenticate"] == b"Bearer"
+    assert visit.sink.values["matinee_requests", (("endpoint", "none"), ("outcome", "unauthorized"))] == 30
+    visit.receive = finish  # type: ignore[method-assign]
+    visit.sent.clear()
+    visit.scope["headers"] = [KEY]
+    await visit()
+    assert visit.status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/static/app.js", "/livez", "/readyz"])
+async def test_what_needs_no_key_is_open_on_a_server_with_keys(path: str) -> None:
+    assert (await Visit(answer, keys=[ENTRY], path=path)()).status == 200
+
+
+class Crowd:
+    """Requests that are under way until `leave` is set."""
+
+    def __init__(self) -> None:
+        self.inside, self.leave = 0, asyncio.Event()
+        self.changed = asyncio.Condition()
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self.leave.is_set():
+            async with self.changed:
+                self.inside += 1
+                self.changed.notify_all()
+            await self.leave.wait()
+        await answer(scope, receive, send)
+
+    async def enter(self, visit: Visit, count: int) -> None:
+        self.tasks += [asyncio.create_task(visit()) for _ in range(count)]
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.inside == len(self.tasks))
+
+    async def end(self) -> None:
+        self.leave.set()
+        await asyncio.gather(*self.tasks)
+
+
+PLACES = {"deployment": {"max_ongoing_requests": 8, "target_ongoing_requests": 1}}
+
+
+async def test_one_key_leaves_places_for_the_others() -> None:
+    crowd = Crowd()
+    other, other_entry = new_key("other", ("read",))
+    visit = Visit(crowd.app, headers=(KEY,), keys=[ENTRY, other_entry], **PLACES)
+    await crowd.enter(visit, 6)
+    await visit()
+    assert visit.status == 429
+    assert visit.headers[b"retry-after"] == b"1"
+    assert b"serving.limits.share" in visit.sent[-1]["body"]
+    visit.sent.clear()
+    visit.scope["headers"] = [(b"authorization", f"Bearer {other}".encode())]
+    await crowd.enter(visit, 1)
+    await crowd.end()
+    assert visit.status == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "status"),
+    [
+        ("203.0.113.9", "", 429),
+        ("203.0.113.9", "198.51.100.1", 429),
+        ("203.0.113.10", "203.0.113.9", 200),
+        ("10.0.0.7", "198.51.100.1, 203.0.113.9", 429),
+        ("10.0.0.7", "203.0.113.9, 198.51.100.1", 200),
+        ("10.0.0.7", "203.0.113.9, 10.0.0.8", 429),
+        ("10.0.0.7", "203.0.113.9:4711", 429),
+        ("10.0.0.7", "::ffff:203.0.113.9", 429),
+        ("10.0.0.7", "", 200),
+        ("127.0.0.1", "203.0.113.9", 200),
+    ],
+)
+async def test_one_address_leaves_places_for_the_others_and_only_trusted_proxies_name_it(client: str, forwarded: str, status: int) -> None:
+    crowd = Crowd()
+    visit = Visit(crowd.app, trusted_proxies=["10.0.0.0/8"], **PLACES)
+    visit.scope["client"] = ("203.0.113.9", 1)
+    await crowd.enter(visit, 6)
+    visit.scope |= {"client": (client, 2), "headers": [(b"x-forwarded-for", forwarded.encode())] if forwarded else []}
+    if status == 200:
+        await crowd.enter(visit, 1)
+        await crowd.end()
+    else:
+        await visit()
+    assert visit.status == status
+    await crowd.end()
+
+
+async def test_an_ipv6_client_is_its_network() -> None:
+    crowd = Crowd()
+    visit = Visit(crowd.app, **PLACES)
+    for host in range(6):
+        visit.scope["client"] = (f"2001:db8::{host}", 1)
+        await crowd.enter(visit, 1)
+    visit.scope["client"] = ("2001:db8::ffff", 1)
+    await visit()
+    assert visit.status == 429
+    await crowd.end()
+
+
+async def test_behind_haproxy_the_peer_is_no_client() -> None:
+    crowd = Crowd()
+    visit = Visit(crowd.app, haproxy=True, **PLACES)
+    visit.scope["client"] = ("10.0.0.7", 1)
+    await crowd.enter(visit, 8)
+    await crowd.end()
+    assert visit.status == 200
+
+
+@pytest.mark.parametrize("kind", ["key", "address"])
+async def test_who_asks_too_often_waits_and_others_do_not(kind: str) -> None:
+    visit = Visit(answer, headers=(KEY,), keys=[ENTRY], limits={f"{kind}_rate": 0.5})
+    visit.scope["client"] = ("203.0.113.9", 1)
+    statuses = []
+    for _ in range(7):
+        visit.sent.clear()
+        await visit()
+        statuses.append(visit.status)
+    assert statuses == [200] * 5 + [429] * 2
+    assert f"serving.limits.{kind}_rate".encode() in visit.sent[-1]["body"]
+
+
+def test_a_rate_recovers_with_time_and_what_was_owed_is_paid() -> None:
+    now = 0.0
+    limit = RateLimit(2, 10, lambda: now)
+    assert limit.take("a", 15)
+    assert limit.take("b", 15), "each client has its own"
+    now = 2.0
+    assert not limit.take("a")
+    now = 3.0
+    assert limit.take("a")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"headers": [(b"x-filler", b"x")] * 101},
+        {"headers": [(b"x-filler", b"x" * 17_000)]},
+        {"headers": [], "query_string": b"x" * 17_000},
+        {"headers": [], "path": "/" + "x" * 17_000},
+    ],
+    ids=["many", "long", "query", "path"],
+)
+async def test_too_many_or_too_large_headers_are_refused(extra: dict[str, Any]) -> None:
+    visit = Visit(answer)
+    visit.scope |= extra
+    await visit()
+    assert visit.status == 431
+    assert b"serving.limits" in visit.sent[-1]["body"]
+
+
+OPEN_HOSTS = [
+    "127.0.0.1:8000", "10.244.1.7:8000", "[::1]:8000", "[fd00::7]", "localhost", "localhost:8000", "LOCALHOST:80", "films.localhost",
+    "matinee-serve-svc", "matinee-serve-svc:8000", "0.0.0.0:8000",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", OPEN_HOSTS)
+@pytest.mark.parametrize("path", ["/v1/x", "/readyz", "/"])
+async def test_without_keys_addresses_localhost_and_the_named_hosts_pass(host: str, path: str) -> None:
+    visit = await Visit(answer, path=path, headers=((b"host", host.encode()),), hosts=["Matinee-Serve-Svc"])()
+    assert visit.status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "evil-localhost", "[evil]", "", "x" * 300],
+)
+@pytest.mark.parametrize("path", ["/v1/x", "/readyz", "/"])
+async def test_a_page_that_rebinds_its_name_gets_nothing(host: str, path: str) -> None:
+    visit = await Visit(answer, path=path, headers=((b"host", host.encode()),))()
+    assert visit.status == 403
+    assert b"serving.hosts" in visit.sent[-1]["body"]
+
+
+async def test_two_host_headers_must_both_be_trusted() -> None:
+    visit = await Visit(answer, headers=((b"host", b"localhost"), (b"host", b"evil.example")))()
+    assert visit.status == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:8000", 200),
+        ("https://localhost:8000", 200),
+        ("https://films.example", 200),
+        ("https://films.example:8443", 200),
+        ("http://localhost:3000", 403),
+        ("http://localhost", 403),
+        ("http://203.0.113.9", 403),
+        ("https://evil.example", 403),
+        ("https://films.example.evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+        ("", 403),
+    ],
+)
+async def test_without_keys_pages_of_other_sites_are_refused(origin: str, status: int) -> None:
+    headers = ((b"host", b"localhost:8000"), (b"origin", origin.encode()))
+    assert (await Visit(answer, headers=headers, hosts=["films.example"])()).status == status
+
+
+async def test_with_keys_the_key_decides_and_no_host() -> None:
+    headers = ((b"host", b"films.example"), (b"origin", b"https://shop.example"), KEY)
+    assert (await Visit(answer, headers=headers, keys=[ENTRY])()).status == 200
+
+
+async def test_probes_hold_no_place() -> None:
+    crowd = Crowd()
+    visit = Visit(crowd.app, path="/readyz")
+    await crowd.enter(visit, 5)
+    assert visit.sink.values.get(("matinee_in_flight_requests", ())) is None
+    await crowd.end()
 
 
 async def test_other_protocols_pass_untouched() -> None:

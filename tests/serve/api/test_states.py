@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from waiting import HANG_S
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.api.auth import new_key
 from serve.errors import UnavailableError
+from serve.graph import health
 from serve.graph.microbatch import MicroBatcher
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
@@ -269,3 +271,36 @@ async def test_time_is_left_of_the_deadline_for_each_part(bent: Bent) -> None:
     async with bent(films=2, parts={"retriever": retriever}) as api:
         assert error(await api.get("/v1/facets")) == (504, "deadline")
     assert 0 < seen[0] <= 15
+
+
+async def test_however_many_probes_come_the_retriever_sees_one_a_second(bent: Bent, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bent(films=3) as api:
+        retriever, calls = api.service.graph.retriever, []
+
+        async def counted(message: Any, deadline: float) -> Any:
+            calls.append(message)
+            return await retriever(message, deadline)
+
+        api.service.graph = replace(api.service.graph, retriever=counted)
+        answers = await asyncio.gather(*(api.get("/readyz") for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len(calls) == 1
+        monkeypatch.setattr(health, "CHECKED_S", 0.0)
+        await api.get("/readyz")
+        assert len(calls) == 2
+
+
+async def test_a_key_without_the_scope_is_refused_before_its_body_is_read(bent: Bent) -> None:
+    reader, entry = new_key("reader", ("read",))
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(1)
+        yield b"{}"
+
+    async with bent(films=3, serving={"keys": [entry.model_dump()]}) as api:
+        headers = {"authorization": f"Bearer {reader}", "content-type": "application/json"}
+        assert error(await api("PUT", "/v1/items", content=body(), headers=headers)) == (403, "forbidden")
+        assert error(await api("PUT", "/v1/items", content=body())) == (401, "unauthorized")
+        assert error(await api("POST", "/v1/feedback", content=body(), headers=headers)) == (403, "forbidden")
+        assert read == []

@@ -1,5 +1,7 @@
 """What a write leaves for later is done later, once, and never over a newer write."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,7 +13,7 @@ from waiting import HANG_S
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.items import Item
 from serve.errors import RequestError, UnavailableError
-from serve.graph import messages
+from serve.graph import gateway, messages
 from serve.graph.item_writes import ItemWrites
 
 A = Item(id="a", kind="film", title="The Brass Cartographer", year=2030, overview="A cartographer maps a sea of brass.")
@@ -164,3 +166,25 @@ async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> N
         assert task is not None
         await asyncio.wait([task], timeout=HANG_S)
         assert task.cancelled()
+
+
+async def test_the_loop_goes_on_while_the_terms_of_many_items_are_made(kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a write waits for the loop to turn: on the loop itself it would wait for ever."""
+    turned = threading.Event()
+
+    def waits(function: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            turned.clear()
+            loop.call_soon_threadsafe(turned.set)
+            assert turned.wait(HANG_S), "the loop is blocked"
+            return function(*args, **kwargs)
+
+        return step
+
+    async with kept() as (writes, service, _):
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(writes._bm25, "document", waits(writes._bm25.document), raising=False)
+        monkeypatch.setattr(gateway, "ItemTexts", waits(gateway.ItemTexts))
+        await writes.put([A, B], service.trace())
+        assert await writes.finish_some() == 2
+        assert (await stored(service, "a"))["enriched"] is True

@@ -1,11 +1,13 @@
 """The web page where things are not as they should be: nothing found, titles that are unclear, items that attack, servers that are gone."""
 
+import json
 import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Request, Route, expect
+from waiting import until
 
 from matinee.settings.serving import KeySettings
 from serve.api.auth import hash_key
@@ -145,3 +147,22 @@ def test_degraded_answers_and_late_descriptions_say_so(web: "Web") -> None:
     page.route("**/v1/describe", lambda route: route.fulfill(status=504, json=late))
     page.get_by_role("button", name=re.compile("^Describe")).first.click()
     expect(page.locator(".described").first).to_have_text("enhancer: no answer within the deadline request r-1")
+
+
+def test_what_is_clicked_is_told_with_the_token_of_its_answer(web: "Web", local_graph: Any, tmp_path: Path) -> None:
+    settings = local_graph.local_settings(tmp_path, events={"uri": str(tmp_path / "events"), "flush_s": 0.01})
+    make = lambda: local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:12], settings=settings)  # noqa: E731
+    with local_graph.serve_app(make) as url:
+        page = web.open(base=url)
+        first, second = (page.locator(".card").nth(i).get_attribute("data-id") for i in (0, 1))
+        page.locator(".card").nth(0).get_by_role("button", name="More like this").click()
+        web.settled(page)
+        page.locator(f".card[data-id='{second}']").get_by_role("button", name="Similar").click()
+        web.settled(page)
+        told = until(lambda: len(seen := _told(tmp_path / "events")) == 2 and seen, "both are in the event log")
+    assert told == {("liked", first), ("clicked", second)}
+
+
+def _told(folder: Path) -> set[tuple[str, str]]:
+    events = [json.loads(line) for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
+    return {(event["event"], event["item"]) for event in events if "item" in event}

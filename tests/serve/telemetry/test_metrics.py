@@ -91,7 +91,7 @@ async def test_what_a_search_and_its_errors_record(local_service: Any) -> None:
     from serve.api.auth import ApiKeys
 
     app = create_app(local_service, ApiKeys(local_service.settings.serving))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         for body in ({"text": "robots", "k": 3}, {"text": "robots", "k": 3}, {"text": ""}, {"text": "x", "k": 500}):
             await client.post("/v1/search", json=body)
         await client.get("/nothing")

@@ -31,7 +31,7 @@ async def traced(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, col
     settings = local_graph.local_settings(home, tracing={"endpoint": collector.url})
     async with local_graph.build_local_graph(home, films=local_graph.demo_films()[:5], settings=settings) as service:
         app = create_app(service, ApiKeys(settings.serving))
-        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t")
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
         async with client, app.router.lifespan_context(app):
             answers = {
                 "search": await client.post("/v1/search", json={"text": SECRET}),

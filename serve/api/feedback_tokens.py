@@ -1,0 +1,139 @@
+"""The tokens that tie feedback to an answer: signed, with an end, and shared by all gateways of a server.
+
+A token names the impression, its user and its items, so that feedback can't invent any of them. It is no secret and no key: whoever got the
+answer may report on it. The signing keys are the lines of a file. The first one signs and all of them verify, so that a key can be
+replaced while its tokens still count. Does not know events or HTTP bodies.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from matinee.errors import SettingsError
+from serve.errors import RequestError
+
+_VERSION = 1
+_PREFIX = 8
+_SHORTEST_KEY = 32
+_LOOK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Impression:
+    """What a token says of an answer: its id, whom it was for, and the first characters of the ids that it showed."""
+
+    id: str
+    user_id: str | None
+    items: frozenset[str]
+
+    def shows(self, uid: str) -> bool:
+        return uid[:_PREFIX] in self.items
+
+
+class SigningKeys:
+    """The keys in a file, one a line, read again when it changes. Without `path`, the file `own` is used, and made if it is absent."""
+
+    def __init__(self, path: Path | None, own: Path) -> None:
+        """Raises `SettingsError` where there is no key, or a short one."""
+        self._path = own if path is None else path
+        if path is None and not own.exists():
+            _create(own)
+        self._keys = self._read()
+        self._mark, self._looked_at = self._state(), time.monotonic()
+
+    def all(self) -> Sequence[bytes]:
+        """The keys, that which signs first."""
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            self._looked_at = time.monotonic()
+            try:
+                if (mark := self._state()) != self._mark:
+                    self._keys, self._mark = self._read(), mark
+            except (OSError, SettingsError):
+                # A file that is being replaced: the old keys hold until it is whole.
+                return self._keys
+        return self._keys
+
+    def _state(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def _read(self) -> list[bytes]:
+        try:
+            keys = self._path.read_bytes().split()
+        except OSError as error:
+            raise SettingsError(f"events.signing_keys {self._path}: {error.strerror}") from None
+        if not keys or min(map(len, keys)) < _SHORTEST_KEY:
+            raise SettingsError(f"events.signing_keys {self._path}: write keys of at least {_SHORTEST_KEY} characters, one a line")
+        return keys
+
+
+class FeedbackTokens:
+    """Makes and reads the tokens of one catalogue, valid for `seconds`."""
+
+    def __init__(self, keys: SigningKeys, catalogue: str, seconds: float, clock: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._catalogue = catalogue
+        self._seconds = seconds
+        self._clock = clock
+
+    def sign(self, impression: str, user_id: str | None, uids: Sequence[str]) -> str:
+        """The token of an answer that showed the items `uids`."""
+        ends = int(self._clock() + self._seconds)
+        body = orjson.dumps([_VERSION, self._catalogue, impression, ends, user_id, "".join(uid[:_PREFIX] for uid in uids)])
+        return f"{_encode(body)}.{_encode(_signature(self._keys.all()[0], body))}"
+
+    def read(self, token: str) -> Impression:
+        """What the token says. Raises a 403 where no key of ours signed it, where it is of another catalogue, or at its end."""
+        try:
+            body, signature = (_decode(part) for part in token.split("."))
+        except ValueError:
+            raise RequestError(403, f"this is no feedback token: {_REMEDY}") from None
+        if not any(hmac.compare_digest(signature, _signature(key, body)) for key in self._keys.all()):
+            raise RequestError(403, f"this feedback token was not signed by this server: {_REMEDY}")
+        version, catalogue, impression, ends, user_id, items = orjson.loads(body)
+        if (version, catalogue) != (_VERSION, self._catalogue):
+            raise RequestError(403, f"this feedback token is of another catalogue or release: {_REMEDY}")
+        if ends < self._clock():
+            raise RequestError(403, f"this feedback token has expired (events.token_s): {_REMEDY}")
+        return Impression(impression, user_id, frozenset(items[i : i + _PREFIX] for i in range(0, len(items), _PREFIX)))
+
+
+_REMEDY = "send the feedback_token of an answer of this server"
+
+
+def _signature(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, body, hashlib.sha256)
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _create(path: Path) -> None:
+    """A key of this machine's own. Where several gateways start at once, the first one's counts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    aside.touch(mode=0o600)
+    aside.write_text(f"{secrets.token_hex(32)}\n", encoding="ascii")
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return
+    finally:
+        aside.unlink()
