@@ -105,7 +105,7 @@ class RequestMiddleware:
         try:
             with self._tracing.request(scope["headers"]) as span:
                 state = scope.setdefault("state", {})
-                trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
+                trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
                 visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter())
                 state["request_id"], state["trace"] = visit.request_id, trace
                 try:
@@ -221,7 +221,7 @@ def _limited(scope: Scope, receive: Receive, limit: int, deadline: float) -> Rec
         nonlocal received, complete
         try:
             # After the body, the app waits for the client's disconnect, and that may take long.
-            async with asyncio.timeout(None if complete else max(0, deadline - time.time())):
+            async with asyncio.timeout(None if complete else max(0, deadline - time.monotonic())):
                 event = await receive()
         except TimeoutError:
             raise HTTPException(

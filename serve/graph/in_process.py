@@ -6,19 +6,19 @@ The index opens first, so items are compared at once. The embedder loads behind 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
+from serve.graph.clients import RetrieverClient
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.messages import RetrieverMessage
-from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, Queued, queued
+from serve.graph.hops import hop, queued
 from serve.graph.model_replica import ModelReplica
-from serve.graph.parts import Graph, RetrieverClient
+from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 
@@ -62,22 +62,14 @@ class InProcessGraph:
         self._retriever = retriever
         self._models = [part for part in (embedder, enhancer) if part is not None]
         self.embedder = embedder
-        send: MicroBatcher[RetrieverMessage[object], object] = MicroBatcher(
-            "retriever",
-            self._retrieve,
-            max_batch=MAX_HOP_BATCH,
-            max_in_flight=2,
-            max_waiting=settings.serving.deployment.max_ongoing_requests,
-            observe_batch=lambda size: metrics.hop_batch(size, part="retriever"),
-        )
-        self.graph = Graph(embedder, RetrieverClient(send), enhancer, {part.name: part.info for part in self._models}, "process")
-
-    async def _retrieve(self, batch: list[Queued[RetrieverMessage[object]]]) -> Sequence[object]:
-        return await self._retriever.call(batch)
+        retrieve = RetrieverClient(retriever, settings, metrics)
+        self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
 
     def check_health(self) -> None:
         """Raises `RuntimeError` where a part can't go on, as Serve's health check does before it replaces a replica."""
         self._retriever.check_health()
+        for part in self._models:
+            part.check_health()
 
     async def close(self) -> None:
         for part in self._models:
@@ -116,18 +108,22 @@ class LoadedPart(Generic[Sent, Result]):
             raise
         self._trouble = None
 
+    def check_health(self) -> None:
+        """Raises `RuntimeError` where the model hangs."""
+        self._replica.check_health()
+
     async def __call__(self, message: Sent, deadline: float) -> Result:
         """Raises `UnavailableError` while the model is not there."""
         if not self.loaded:
             await self._wait_loaded(deadline)
-        [result] = await self._replica.call([queued(message, deadline)])
+        [result] = await self._replica.call([hop(queued(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result
 
     async def _wait_loaded(self, deadline: float) -> None:
         loading = self.load()
-        await asyncio.wait({loading}, timeout=max(0.0, deadline - time.time()))
+        await asyncio.wait({loading}, timeout=max(0.0, deadline - time.monotonic()))
         if not loading.done():
             raise UnavailableError(f"{self.name}: its model still loads; ask again in a moment")
         if self._trouble is not None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matinee.errors import FingerprintError, MatineeError
-from matinee.index.active import new_revision
 from matinee.index.build import item_point
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
@@ -66,13 +65,13 @@ class ItemWrites:
 
     async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
         fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
-        revision = new_revision()
+        # The Retriever gives them their revision: it knows those that are there already.
         points = tuple(
-            self._point(uid, item, vector, item_payload(item, origin="api", revision=revision), "raw")
+            self._point(uid, item, vector, item_payload(item, origin="api", revision=0), "raw")
             for uid, item, vector in zip(uids, items, vectors, strict=True)
         )
-        await self._gateway.retrieve(messages.Write(points, fingerprint, "raw"), trace)
-        return [WrittenItem(uid, revision) for uid in uids]
+        written = await self._gateway.retrieve(messages.Write(points, fingerprint, "raw"), trace)
+        return [WrittenItem(uid, written.revision) for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
         uid = as_uid(id, self._gateway.settings.catalogue)
@@ -120,7 +119,8 @@ class ItemWrites:
             payload = item_payload(items[i], origin="api", revision=revision, description=descriptions[i])
             points.append(self._point(uid, items[i], vector, payload, recipe))
             revisions[uid] = revision
-        return await self._gateway.retrieve(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
+        written = await self._gateway.retrieve(messages.Write(tuple(points), fingerprint, recipe, revisions), trace)
+        return written.count
 
     async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:
         """None where the enhancer failed; raises where it failed for all. Then fewer at once: the batch alone may have been late."""

@@ -79,7 +79,7 @@ def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Gateway, Parts
 
 
 def trace() -> Trace:
-    return Trace(time.time() + 3600)
+    return Trace(time.monotonic() + 3600)
 
 
 def recommend(**fields: Any) -> requests.RecommendRequest:
@@ -250,8 +250,8 @@ async def test_the_enhancer_gets_its_own_deadline_within_the_requests(make: Any)
     service, parts = make(enhancer={"deadline_s": 2})
     seen = trace()
     await service.describe(COLD, seen)
-    assert parts.deadline <= time.time() + 2 < seen.deadline
-    late = Trace(time.time() + 1)
+    assert parts.deadline <= time.monotonic() + 2 < seen.deadline
+    late = Trace(time.monotonic() + 1)
     await service.describe(COLD.model_copy(update={"year": 1}), late)
     assert parts.deadline == late.deadline
 
