@@ -1,7 +1,7 @@
 """What searches feel of bulk work: their p50 and p99 alone, and under six calls of `/v1/embed` with 100 texts each that never end.
 
     python -m bench.bulk
-    python -m bench.bulk --rounds 5 --seconds 10 --clients 2
+    python -m bench.bulk --rounds 5 --seconds 10 --clients 2 --placement ray
 
 Serves the bundled films from a folder of its own, without the enhancer and without the gateway's cache of vectors. Each round measures
 both, one after the other, so that other work of the machine meets both alike. Searches and bulk come from two processes of their own
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=1, help="clients that search")
+    parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
     args = parser.parse_args()
     os.environ |= SETTINGS
     models = Path("~/.matinee/models").expanduser()
@@ -48,7 +49,7 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "train.ingest", "--demo", "--rejects", str(HOME)], check=True)
     searches, bulk = _requests()
     rows = []
-    with matinee_server({}) as (url, _):
+    with matinee_server({"MATINEE_SERVING__PLACEMENT": args.placement}) as (url, _):
         load(url, searches, clients=args.clients, seconds=3)
         for _ in range(args.rounds):
             alone = load(url, searches, clients=args.clients, seconds=args.seconds)

@@ -21,9 +21,9 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     """Answers `messages.Embed`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        # One encode is about one pass of the model. So a search waits for one pass of somebody else's work, however much there is.
+        # A search waits for one encode of somebody else's work, however much there is.
         super().__init__(
-            "embedder", settings.embedder, settings, metrics, max_batch=settings.embedder.batch_tokens, max_waiting=MAX_WAITING
+            "embedder", settings.embedder, settings, metrics, max_batch=settings.embedder.encode_tokens, max_waiting=MAX_WAITING
         )
 
     def cost(self, message: Embed) -> int:

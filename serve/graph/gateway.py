@@ -157,7 +157,7 @@ class Gateway:
                 group = tuple(text for k, text in missing if k == kind)
                 if not group:
                     continue
-                pieces = _pieces(group, self.settings.embedder.batch_tokens)
+                pieces = _pieces(group, self.settings.embedder.encode_tokens)
                 made = await asyncio.gather(*(self.graph.embedder(messages.Embed(piece, kind), trace.deadline) for piece in pieces))
                 known |= {
                     (kind, text): (one.fingerprint, vector)
@@ -238,10 +238,10 @@ class Gateway:
     async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
         """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once.
 
-        They go in pieces of about one pass of the encoder each, so that no search waits for all of them.
+        They go in pieces of about one encode each, so that no search waits for all of them.
         """
         with trace.stage("embed"):
-            pieces = _pieces(texts, self.settings.embedder.batch_tokens)
+            pieces = _pieces(texts, self.settings.embedder.encode_tokens)
             calls = [self.graph.embedder(messages.Embed(piece, kind, bulk=True), trace.deadline) for piece in pieces]
             made = await _all_or_none(calls)
         if len({piece.fingerprint for piece in made}) > 1:

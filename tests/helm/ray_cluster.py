@@ -111,6 +111,7 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        http.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

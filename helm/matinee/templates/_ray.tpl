@@ -128,10 +128,12 @@ gcsFaultToleranceOptions:
             # Not read by the graph, which has its arguments: for commands typed into the pod.
             - {name: settings, mountPath: /etc/matinee, readOnly: true}
             - {name: tmp, mountPath: /tmp}
+            {{- include "matinee.qdrantTlsMount" $root | nindent 12 }}
             {{- if $models }}
             {{- include "matinee.storeMount" $root | nindent 12 }}
             {{- end }}
       volumes:
+        {{- include "matinee.qdrantTlsVolume" (list $root false) | nindent 8 }}
         {{- if $models }}
         {{- include "matinee.modelsVolume" $root | nindent 8 }}
         {{- include "matinee.storeVolume" $root | nindent 8 }}

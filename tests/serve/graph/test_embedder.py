@@ -90,7 +90,7 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
     bulk = await asyncio.gather(*embeds)
     alone = watched._encoder.encode(TEXTS, kind="document")
     assert all(np.allclose(made.vectors, alone, atol=1e-5) for made in bulk)
-    limit = gateway.settings.embedder.batch_tokens
+    limit = gateway.settings.embedder.encode_tokens
     assert all(len(texts) == 1 or sum(map(messages.about_tokens, texts)) <= limit for texts in watched.calls)
 
 

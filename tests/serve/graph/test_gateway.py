@@ -204,6 +204,22 @@ async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
     assert len(parts.described) == 2
 
 
+async def test_a_description_is_for_exactly_the_item_that_was_sent(make: Any) -> None:
+    """The fact check reads numbers and whole lists, which the prompt leaves out or joins: another user's words passed it by their own."""
+    service, parts = make()
+    likes = [
+        COLD,
+        COLD.model_copy(update={"numbers": {"votes": 7.0}}),
+        COLD.model_copy(update={"genres": ("Drama, War",)}),
+        COLD.model_copy(update={"genres": ("Drama", "War")}),
+        COLD.model_copy(update={"overview": "one  line"}),
+        COLD.model_copy(update={"overview": "one line"}),
+    ]
+    for item in likes:
+        await service.describe(item, trace())
+    assert len(parts.described) == len(likes)
+
+
 async def test_after_a_new_encoder_the_cache_is_made_again_once(make: Any) -> None:
     service, parts = make()
     await service.search(search(text="robots"), trace())
