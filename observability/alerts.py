@@ -235,7 +235,17 @@ def replica_alerts() -> list[Alert]:
 
 
 def serve_alerts() -> list[Alert]:
+    skew = f"max_over_time(abs({of('ray_matinee_clock_skew_seconds')})[10m:1m])"
     return [
+        Alert(
+            "MatineeClockSkew",
+            f"max by ({BY_PART}) ({skew}) > 1",
+            "5m",
+            "warning",
+            "{{ $labels.application }}: the clocks of gateway and {{ $labels.part }} differ",
+            "By {{ $value | humanize }} s or more. Expiring tokens, the order of writes and the times in traces and logs suffer.",
+            "clock-skew.md",
+        ),
         Alert(
             "MatineeDeploymentUnhealthy",
             f"min by ({BY_DEPLOYMENT}) ({of('ray_serve_deployment_status')}) <= 2",

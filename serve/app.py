@@ -11,8 +11,9 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
+from matinee.errors import SettingsError
 from matinee.settings.base import Deployment
-from matinee.settings.load import load_settings
+from matinee.settings.load import load_settings, without_secrets
 from matinee.settings.tree import Settings
 from serve.api.app import create_app
 from serve.api.auth import ApiKeys
@@ -47,11 +48,17 @@ class GatewayDeployment:
 
 def build(args: dict[str, Any]) -> Application:
     """The application from settings (docs/settings.md). Raises `SettingsError` on what contradicts itself."""
+    if (args.get("index") or {}).get("api_key"):
+        raise SettingsError(
+            "index.api_key: Ray Serve keeps the arguments of an application in clear text; "
+            "set MATINEE_INDEX__API_KEY in the environment of every node instead"
+        )
     return graph(load_settings(args))
 
 
 def graph(settings: Settings) -> Application:
-    """The application of settings that are loaded already."""
+    """The application of settings that are loaded already. The key of the index is not in it: the Retriever reads it where it runs."""
+    settings = without_secrets(settings)
     # The type checker does not see that Serve's decorator replaces the class.
     embedder = _bind(deployments.EmbedderDeployment, settings.embedder.deployment, settings, **_AS_SETTINGS)
     retriever = _bind(deployments.RetrieverDeployment, settings.index.deployment, settings)

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from serve.api.auth import ApiKeys
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
-from serve.graph.microbatch import Queued, queued
+from serve.graph.hops import Hop
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -119,11 +120,11 @@ async def build_index(settings: Settings, items: Sequence[Item]) -> None:
         await store.close()
 
 
-def as_part(call: Callable[[Sequence[Queued[Any]]], Awaitable[list[Any]]]) -> Any:
+def as_part(call: Callable[[Sequence[Hop[Any]]], Awaitable[list[Any]]]) -> Any:
     """A replica's batch call as the gateway sees it through a handle: one message in, its result or its error out."""
 
     async def part(message: Any, deadline: float) -> Any:
-        [result] = await call([queued(message, deadline)])
+        [result] = await call([Hop(message, deadline - time.monotonic())])
         if isinstance(result, MatineeError):
             raise result
         return result

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
@@ -18,9 +19,17 @@ log = logging.getLogger(__name__)
 _PAGE = 256
 
 
-def new_revision() -> int:
-    """Microseconds since 1970: writes of several gateways order well enough by their clocks."""
-    return time.time_ns() // 1000
+def new_revision(seen: int = 0) -> int:
+    """Microseconds since 1970, or one more than the newest revision that was `seen`: revisions never go backwards, clocks do."""
+    return max(seen + 1, time.time_ns() // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many points were written, and under which revision; 0 where each kept its own."""
+
+    count: int
+    revision: int = 0
 
 
 class ActiveIndex:
@@ -109,24 +118,36 @@ class ActiveIndex:
             await index.close()
         return index if rolling else None
 
-    async def upsert(self, points: Sequence[Point], *, fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None = None) -> int:
-        """Write points made under `fingerprint` and `recipe`; returns how many were written. Under another recipe they are pending.
+    async def upsert(
+        self, points: Sequence[Point], *, fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None = None
+    ) -> Written:
+        """Write points made under `fingerprint` and `recipe`, with a new revision. Under another recipe they are pending.
 
-        With `if_revision`, a point is only written where the stored one still has that revision: a background job never overwrites a
-        newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
+        With `if_revision`, a point is only written where the stored one still has that revision, which it keeps: a background job never
+        overwrites a newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
         """
         async with self._lock:
             current = self.get()
             if fingerprint != current.manifest.fingerprint and (if_revision is not None or not self._rolls_over(fingerprint)):
                 raise FingerprintError("the index was switched while these items were embedded: send them again")
-            if if_revision is not None:
+            revision = 0
+            if if_revision is None:
+                revision = await self._next_revision()
+                points = [replace(point, payload=point.payload | {"revision": revision}) for point in points]
+            else:
                 stored = await current.retrieve([point.id for point in points])
                 points = [p for p, hit in zip(points, stored, strict=True) if hit and hit.payload.get("revision") == if_revision[p.id]]
             for index in self._written_versions():
                 same = index.manifest.fingerprint == fingerprint
                 if same or if_revision is None:
                     await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
-            return len(points)
+            return Written(len(points), revision)
+
+    async def _next_revision(self) -> int:
+        """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""
+        versions = self._written_versions()
+        seen = [index.manifest.revision for index in versions] + [await index.max_revision() for index in versions]
+        return new_revision(max(seen))
 
     async def delete(self, id: str) -> Hit | None:
         """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
@@ -134,7 +155,7 @@ class ActiveIndex:
             [hit] = await self.get().retrieve([id])
             if hit is None or hit.payload.get("deleted"):
                 return None
-            gone = tombstone(id, revision=new_revision())
+            gone = tombstone(id, revision=await self._next_revision())
             for index in self._written_versions():
                 await index.upsert([gone])
             return hit

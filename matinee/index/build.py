@@ -31,7 +31,7 @@ Origin = Literal["file", "api"]
 _SAMPLE = 64
 _SELF = 0.99
 _OVERLAP = 60_000_000
-"""Microseconds. Gateways make a revision a moment before it is written, by their own clocks: so late may an older one still arrive."""
+"""Microseconds. Two Retrievers may write at the same moment: so late may an older revision still arrive."""
 
 Describe = Callable[[Sequence[Item]], Sequence[str | None]]
 
@@ -128,7 +128,7 @@ class Build:
         written = [] if self.api is None else await self.api.read(0)
         discarded = sum(entry.item is not None for entry in written) if self.replace else 0
         kept = [] if self.replace else written
-        revision = new_revision() if self.replace else _seen(written)
+        revision = self._newest(written) if self.replace else _seen(written)
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
         try:
@@ -148,6 +148,10 @@ class Build:
         await self.store.finish(manifest)
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted)
+
+    def _newest(self, written: Sequence[ApiItem]) -> int:
+        """The revision of the last write, all of which a build that replaces them leaves out. By the writers' clock where there is one."""
+        return new_revision() if self.api is None else max((entry.revision for entry in written), default=0)
 
     def _manifest(self, revision: int) -> Manifest:
         embedder, recipe = self.maker.embedder, self.maker.recipe

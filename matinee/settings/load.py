@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
@@ -62,6 +62,24 @@ def load_settings(
         return Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """`settings` without the keys to other services, to be kept where others may read it: Serve keeps it in its checkpoints."""
+    return _with(settings, index_key=None, probe_key=None)
+
+
+def with_index_key(settings: Settings, environ: Mapping[str, str] | None = None) -> Settings:
+    """`settings` with the key of the Qdrant server, out of this process's environment or the settings file on this machine."""
+    file = _read_yaml(settings.config.expanduser()) if settings.config else {}
+    given = _merge(file, _from_environment(os.environ if environ is None else environ))
+    key = (given.get("index") or {}).get("api_key")
+    return _with(settings, index_key=None if key is None else SecretStr(str(key)), probe_key=settings.probe.key)
+
+
+def _with(settings: Settings, *, index_key: SecretStr | None, probe_key: SecretStr | None) -> Settings:
+    index, probe = settings.index.model_copy(update={"api_key": index_key}), settings.probe.model_copy(update={"key": probe_key})
+    return settings.model_copy(update={"index": index, "probe": probe})
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

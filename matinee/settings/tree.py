@@ -56,6 +56,11 @@ class EnhancerSettings(Part):
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
     cache_entries: int = Field(4096, ge=0, description="descriptions that each gateway caches; 0 is no cache")
+    bulk_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the model's time for /v1/describe and writes while recommendations wait"
+    )
+    bulk_waiting: Positive = Field(16, description="descriptions for /v1/describe and writes that wait at each replica and each gateway")
+    hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
 
 
@@ -72,6 +77,15 @@ class EmbedderSettings(Part):
     batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     cache_entries: int = Field(4096, ge=0, description="query vectors that each gateway caches; 0 is no cache")
+    encode_tokens: int = Field(
+        256, ge=64, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
+    )
+    bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
+    bulk_waiting: Positive = Field(
+        1024,
+        description="pieces of /v1/embed and of writes, of about encode_tokens tokens each, that wait at each replica and each gateway",
+    )
+    hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
 
@@ -101,9 +115,12 @@ class IndexSettings(Part):
     )
     facts: FactWeights = FactWeights()
     url: str | None = Field(None, description="URL of the Qdrant server (qdrant)")
-    api_key: SecretStr | None = Field(None, description="API key of the Qdrant server")
+    api_key: SecretStr | None = Field(
+        None, description="API key of the Qdrant server; refused among the arguments of a Serve application, which Ray keeps in clear text"
+    )
     grpc: bool = Field(False, description="use gRPC (port 6334)")
     tls_verify: bool = Field(True, description="check the server's certificate")
+    tls_ca: Path | None = Field(None, description="file of the authority that signed the server's certificate; null is the system's own")
     timeout_s: Seconds = Field(5, description="seconds that a call to Qdrant may take")
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")

@@ -18,6 +18,7 @@ from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import needed_scopes
+from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
 from serve.graph.item_writes import ItemWrites
@@ -27,12 +28,15 @@ from serve.telemetry.tracing import Tracing
 def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) -> FastAPI:
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
     settings = gateway.settings
+    clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
     writes, events, tracing = ItemWrites(gateway), Events(settings, gateway.metrics), Tracing(settings.tracing, "gateway")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         writes.start()
+        clocks.start()
         yield
+        await clocks.stop()
         await writes.stop()
         await asyncio.to_thread(events.close)
         await asyncio.to_thread(tracing.close)

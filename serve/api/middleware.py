@@ -164,7 +164,7 @@ class RequestMiddleware:
         """A request that was let in; records it at its end."""
         with self._tracing.request(scope["headers"]) as span:
             state = scope.setdefault("state", {})
-            trace = Trace(time.time() + self._settings.deadline_s, self._tracing.stage)
+            trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
             visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter(), caller)
             state["request_id"], state["trace"], state["caller"] = visit.request_id, trace, caller
             try:

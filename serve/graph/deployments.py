@@ -3,15 +3,17 @@
 The deployments' names are those that charts, dashboards and alerts use.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 
 from ray import serve as ray_serve
 
+from matinee.settings.load import with_index_key
 from matinee.settings.tree import Settings
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
+from serve.graph.hops import Hop
 from serve.graph.messages import RetrieverMessage
-from serve.graph.microbatch import Queued
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.start import start_telemetry
 
@@ -37,14 +39,22 @@ class RetrieverDeployment:
     """Vectors, words and examples -> ranked items."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
-        self._replica = RetrieverReplica(settings, start_telemetry(settings.serving, "retriever"))
+        self._replica = RetrieverReplica(with_index_key(settings), start_telemetry(settings.serving, "retriever"))
         await self._replica.start()
 
     def check_health(self) -> None:
         self._replica.check_health()
 
-    async def call(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+    async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
         return await self._replica.call(batch)
+
+    async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
+        async for pairs in self._replica.stream(batch):
+            yield pairs
+
+    async def clock(self) -> float:
+        """Seconds since 1970, as this machine has it."""
+        return time.time()
 
     async def __del__(self) -> None:
         await self._replica.close()

@@ -8,20 +8,29 @@ from collections.abc import Sequence
 from matinee.errors import MatineeError
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import EmbedderSettings, Settings
+from serve.graph.hops import Queued
 from serve.graph.messages import Embed, Embedded
-from serve.graph.microbatch import Queued
 from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
 
-MAX_BATCH = 4096
-"""Messages. The encoder cuts what it gets into batches of its own, so all that wait go to it at once."""
+MAX_WAITING = 8192
+"""Messages of searches and recommendations."""
 
 
 class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded]):
     """Answers `messages.Embed`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        super().__init__("embedder", settings.embedder, settings, metrics, max_batch=MAX_BATCH, max_waiting=2 * MAX_BATCH)
+        # A search waits for one encode of somebody else's work, however much there is.
+        super().__init__(
+            "embedder", settings.embedder, settings, metrics, max_batch=settings.embedder.encode_tokens, max_waiting=MAX_WAITING
+        )
+
+    def cost(self, message: Embed) -> int:
+        return message.tokens
+
+    def waits_for_queries(self, message: Embed) -> bool:
+        return message.kind == "document"
 
     def load(self, settings: EmbedderSettings) -> Embedder:
         embedder = Embedder.load(settings, self._settings.models_dir, artifacts=self._settings.artifacts_uri, workload="queries")

@@ -5,8 +5,8 @@ Does not know HTTP (`serve.api`) nor Ray (`serve.graph.handles`): it gets one co
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from cachetools import LRUCache, TTLCache
@@ -48,7 +48,7 @@ class Gateway:
         self._described_by: str | None = None
 
     def trace(self) -> Trace:
-        return Trace(time.time() + self.settings.serving.deadline_s)
+        return Trace(time.monotonic() + self.settings.serving.deadline_s)
 
     # recommend and search
 
@@ -156,8 +156,13 @@ class Gateway:
                 group = tuple(text for k, text in missing if k == kind)
                 if not group:
                     continue
-                made = await self.graph.embedder(messages.Embed(group, kind), trace.deadline)
-                known |= {(kind, text): (made.fingerprint, vector) for text, vector in zip(group, made.vectors, strict=True)}
+                pieces = _pieces(group, self.settings.embedder.encode_tokens)
+                made = await asyncio.gather(*(self.graph.embedder(messages.Embed(piece, kind), trace.deadline) for piece in pieces))
+                known |= {
+                    (kind, text): (one.fingerprint, vector)
+                    for piece, one in zip(pieces, made, strict=True)
+                    for text, vector in zip(piece, one.vectors, strict=True)
+                }
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
         if len(fingerprints) > 1:
             raise FingerprintError("the embedder was replaced while this request was under way: send it again")
@@ -188,7 +193,7 @@ class Gateway:
 
     async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
         try:
-            return await self.describe(item, trace)
+            return await self.describe(item, trace, bulk=False)
         except LATE as error:
             if "enhancer" not in trace.degraded:
                 trace.degraded.append("enhancer")
@@ -201,18 +206,19 @@ class Gateway:
         description = await self._describe_or_degrade(wish, trace)
         return text if description is None else f"{text} {description.text}"
 
-    async def describe(self, item: Item, trace: Trace) -> Description:
-        """Raises `UnavailableError` where the enhancer is switched off."""
+    async def describe(self, item: Item, trace: Trace, *, bulk: bool = True) -> Description:
+        """Raises `UnavailableError` where the enhancer is switched off. `bulk`: no search waits for it."""
         if self.graph.enhancer is None:
             raise UnavailableError("the enhancer is switched off here (enhancer.enabled)")
-        key = templates.facts_text(item)
+        # All of it: the fact check reads what the prompt leaves out, and what one user sends must not be told to another.
+        key = item.model_dump_json()
         cached = self._descriptions.get(key)
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
         if cached is not None:
             return cached
         with trace.stage("enhance"):
-            deadline = min(trace.deadline, time.time() + self.settings.enhancer.deadline_s)
-            description = await self.graph.enhancer(messages.Describe(item), deadline)
+            deadline = min(trace.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
+            description = await self.graph.enhancer(messages.Describe(item, bulk), deadline)
         if description.model != self._described_by:
             self._descriptions.clear()
             self._described_by = description.model
@@ -230,9 +236,17 @@ class Gateway:
         return made.fingerprint, texts.join(made.vectors)
 
     async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
-        """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once."""
+        """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once.
+
+        They go in pieces of about one encode each, so that no search waits for all of them.
+        """
         with trace.stage("embed"):
-            return await self.graph.embedder(messages.Embed(tuple(texts), kind), trace.deadline)
+            pieces = _pieces(texts, self.settings.embedder.encode_tokens)
+            calls = [self.graph.embedder(messages.Embed(piece, kind, bulk=True), trace.deadline) for piece in pieces]
+            made = await _all_or_none(calls)
+        if len({piece.fingerprint for piece in made}) > 1:
+            raise FingerprintError("the embedder was replaced while these texts were embedded: send them again")
+        return messages.Embedded(made[0].fingerprint, np.concatenate([piece.vectors for piece in made]))
 
     async def stored(self, id: str, trace: Trace) -> tuple[str, messages.Payload]:
         """Id and payload of an item; raises a 404 where there is none."""
@@ -241,3 +255,27 @@ class Gateway:
         if payload is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid, payload
+
+
+def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:
+    """Runs of texts with about `max_tokens` tokens; a longer text is one of its own, and no text at all is one empty piece."""
+    pieces: list[tuple[str, ...]] = []
+    piece: list[str] = []
+    left = max_tokens
+    for text in texts:
+        left -= (tokens := messages.about_tokens(text))
+        if piece and left < 0:
+            pieces.append(tuple(piece))
+            piece, left = [], max_tokens - tokens
+        piece.append(text)
+    return [*pieces, tuple(piece)]
+
+
+async def _all_or_none(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results. If one fails the others are given up, and its error is raised."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

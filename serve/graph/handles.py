@@ -1,8 +1,9 @@
 """The parts of the graph over Ray handles: typed clients that send micro-batches, and Ray's errors in the terms of the API."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
@@ -12,13 +13,12 @@ from matinee.errors import MatineeError, OverloadedError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
-from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, Queued
-from serve.graph.parts import Graph, Info, RetrieverClient
+from serve.graph.clients import Pairs, RetrieverClient, batched_model
+from serve.graph.clock_skew import Clock
+from serve.graph.hops import Hop
+from serve.graph.messages import Describe, Embed, Embedded
+from serve.graph.parts import Graph, Info
 from serve.telemetry.metrics import Metrics
-
-HOPS_IN_FLIGHT = 2
-"""Two, so that the next batch is on its way while the callee works on one."""
 
 log = logging.getLogger(__name__)
 
@@ -26,43 +26,48 @@ Sent = TypeVar("Sent")
 Result = TypeVar("Result")
 
 
+class RayRemote(Generic[Sent, Result]):
+    """The replicas of a deployment. A call that is cancelled here is cancelled there."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result | MatineeError]:
+        response = self._handle.call.remote(batch)
+        try:
+            results: Sequence[Result | MatineeError] = await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except (RayServeException, RayError) as error:
+            raise _explained(self._handle, error) from error
+        return results
+
+    async def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Pairs[Result]]:
+        response = self._streaming.stream.remote(batch)
+        try:
+            async for pairs in response:
+                yield pairs
+        except (asyncio.CancelledError, GeneratorExit):
+            response.cancel()
+            raise
+        except (RayServeException, RayError) as error:
+            raise _explained(self._handle, error) from error
+
+
 def graph_of_handles(
     settings: Settings, metrics: Metrics, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
 ) -> Graph:
     """The graph that a gateway replica talks to."""
-
-    embed: MicroBatcher[Embed, Embedded] = batched("embedder", lambda batch: embedder.call.remote(batch), settings, metrics)
-    retrieve: MicroBatcher[RetrieverMessage[object], object] = batched(
-        "retriever", lambda batch: retriever.call.remote(batch), settings, metrics
-    )
+    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder), settings, metrics)
+    retrieve = RetrieverClient(RayRemote(retriever), settings, metrics)
+    clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
     if enhancer is None:
-        return Graph(embed, RetrieverClient(retrieve), None, {"embedder": _info(embedder)})
-    describe: MicroBatcher[Describe, Description] = batched("enhancer", lambda batch: enhancer.call.remote(batch), settings, metrics)
-    return Graph(embed, RetrieverClient(retrieve), describe, {"embedder": _info(embedder), "enhancer": _info(enhancer)})
-
-
-def batched(
-    name: str,
-    remote: Callable[[list[Queued[Sent]]], Awaitable[Sequence[Result | MatineeError]]],
-    settings: Settings,
-    metrics: Metrics,
-) -> MicroBatcher[Sent, Result]:
-    """A client of the part `name`, whose batches `remote` carries to one of its replicas."""
-
-    async def send(batch: list[Queued[Sent]]) -> Sequence[Result | MatineeError]:
-        try:
-            return await remote(batch)
-        except (RayServeException, RayError) as error:
-            raise _explained(name, error) from error
-
-    return MicroBatcher(
-        name,
-        send,
-        max_batch=MAX_HOP_BATCH,
-        max_in_flight=HOPS_IN_FLIGHT,
-        max_waiting=settings.serving.deployment.max_ongoing_requests,
-        observe_batch=lambda size: metrics.hop_batch(size, part=name),
-    )
+        return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)
+    describe = batched_model("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
+    infos = {"embedder": _info(embedder), "enhancer": _info(enhancer)}
+    return Graph(embed, retrieve, describe, infos, clocks=clocks | {"enhancer": _clock(enhancer)})
 
 
 def _info(handle: DeploymentHandle) -> Info:
@@ -70,14 +75,25 @@ def _info(handle: DeploymentHandle) -> Info:
         try:
             reported: dict[str, Any] = await handle.info.remote()
         except (RayServeException, RayError) as error:
-            raise _explained(handle.deployment_name, error) from error
+            raise _explained(handle, error) from error
         return reported
 
     return info
 
 
-def _explained(name: str, error: Exception) -> MatineeError:
+def _clock(handle: DeploymentHandle) -> Clock:
+    async def clock() -> float:
+        try:
+            return float(await handle.clock.remote())
+        except (RayServeException, RayError) as error:
+            raise _explained(handle, error) from error
+
+    return clock
+
+
+def _explained(handle: DeploymentHandle, error: Exception) -> MatineeError:
     """An error of Ray's as the gateway raises it."""
+    name = handle.deployment_name.lower()
     if isinstance(error, BackPressureError):
         return OverloadedError(f"{name}: its queue is full; ask again in a moment")
     if isinstance(error, DeploymentUnavailableError | RayServeException):

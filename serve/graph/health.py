@@ -106,7 +106,7 @@ def _index_info(manifest: Manifest, status: IndexStatus) -> dict[str, Any]:
 async def _part_info(info: Info, trace: Trace) -> dict[str, Any]:
     """What a part reports of itself; a part that is out of reach is degraded, and hides nothing of the others."""
     try:
-        async with asyncio.timeout(trace.deadline - time.time()):
+        async with asyncio.timeout(trace.deadline - time.monotonic()):
             return await info()
     except (MatineeError, TimeoutError) as error:
         return {"trouble": str(error) or "no answer within the deadline"}

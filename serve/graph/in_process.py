@@ -6,7 +6,7 @@ The index opens first, so items are compared at once. The embedder loads behind 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,21 +14,22 @@ from matinee.errors import MatineeError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
-from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, Queued, queued
-from serve.graph.parts import Graph, RetrieverClient
+from serve.graph.clients import RetrieverClient
+from serve.graph.hops import hop, queued
+from serve.graph.messages import Describe, Embed, Embedded
+from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from serve.graph.model_replica import ModelReplica
+    from serve.graph.model_replica import ModelMessage, ModelReplica
 
 RETRY_S = 30.0
 """How long after a failed load the next request tries again."""
 
 log = logging.getLogger(__name__)
 
-Sent = TypeVar("Sent")
+Sent = TypeVar("Sent", bound="ModelMessage")
 Result = TypeVar("Result")
 
 
@@ -78,22 +79,14 @@ class InProcessGraph:
         self._retriever = retriever
         self._models: list[LoadedPart[Any, Any]] = [part for part in (embedder, enhancer) if part is not None]
         self.embedder = embedder
-        send: MicroBatcher[RetrieverMessage[object], object] = MicroBatcher(
-            "retriever",
-            self._retrieve,
-            max_batch=MAX_HOP_BATCH,
-            max_in_flight=2,
-            max_waiting=settings.serving.deployment.max_ongoing_requests,
-            observe_batch=lambda size: metrics.hop_batch(size, part="retriever"),
-        )
-        self.graph = Graph(embedder, RetrieverClient(send), enhancer, {part.name: part.info for part in self._models}, "process")
-
-    async def _retrieve(self, batch: list[Queued[RetrieverMessage[object]]]) -> Sequence[object]:
-        return await self._retriever.call(batch)
+        retrieve = RetrieverClient(retriever, settings, metrics)
+        self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
 
     def check_health(self) -> None:
         """Raises `RuntimeError` where a part can't go on, as Serve's health check does before it replaces a replica."""
         self._retriever.check_health()
+        for part in self._models:
+            part.check_health()
 
     async def close(self) -> None:
         for part in self._models:
@@ -138,17 +131,22 @@ class LoadedPart(Generic[Sent, Result]):
             raise
         return replica
 
+    def check_health(self) -> None:
+        """Raises `RuntimeError` where the model hangs."""
+        if self._replica is not None:
+            self._replica.check_health()
+
     async def __call__(self, message: Sent, deadline: float) -> Result:
         """Raises `UnavailableError` while the model is not there."""
         replica = self._replica or await self._wait_loaded(deadline)
-        [result] = await replica.call([queued(message, deadline)])
+        [result] = await replica.call([hop(queued(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result
 
     async def _wait_loaded(self, deadline: float) -> "ModelReplica[Any, Any, Sent, Result]":
         loading = self.load()
-        await asyncio.wait({loading}, timeout=max(0.0, deadline - time.time()))
+        await asyncio.wait({loading}, timeout=max(0.0, deadline - time.monotonic()))
         if not loading.done():
             raise UnavailableError(f"{self.name}: its model still loads; ask again in a moment")
         if self._replica is None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matinee.errors import FingerprintError, MatineeError
-from matinee.index.active import new_revision
 from matinee.index.build import item_point
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
@@ -66,15 +65,15 @@ class ItemWrites:
 
     async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
         fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
-        revision = new_revision()
 
+        # The Retriever gives them their revision: it knows those that are there already.
         def points() -> tuple[Point, ...]:
-            payloads = (item_payload(item, origin="api", revision=revision) for item in items)
+            payloads = (item_payload(item, origin="api", revision=0) for item in items)
             return tuple(self._point(*each, "raw") for each in zip(uids, items, vectors, payloads, strict=True))
 
         # Words and trigrams of a hundred long items take a tenth of a second: every other request would wait for them on the loop.
-        await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
-        return [WrittenItem(uid, revision) for uid in uids]
+        written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
+        return [WrittenItem(uid, written.revision) for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
         uid = as_uid(id, self._gateway.settings.catalogue)
@@ -130,7 +129,8 @@ class ItemWrites:
                 for i, vector in zip(ready, vectors, strict=True)
             )
 
-        return await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, recipe, revisions), trace)
+        written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, recipe, revisions), trace)
+        return written.count
 
     async def _describe(self, items: Sequence[Item], trace: Trace) -> list[str | None]:
         """None where the enhancer failed; raises where it failed for all. Then fewer at once: the batch alone may have been late."""

@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from matinee.index.active import Written
 from matinee.index.types import Manifest, Point
 from matinee.items import Item, ItemFilter
 from matinee.models.types import Description, Kind
@@ -39,17 +40,29 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Embed(Message[Embedded]):
-    """Texts to embed."""
+    """Texts to embed. `bulk`: not for somebody who waits for a ranking, so searches go first."""
 
     texts: tuple[str, ...]
     kind: Kind = "query"
+    bulk: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens an encoder reads, long texts cut by it included: cutting needs their tokens too."""
+        return sum(about_tokens(text) for text in self.texts)
+
+
+def about_tokens(text: str) -> int:
+    """Tokens of a text, estimated without a tokenizer: never far below, up to twice too many in English."""
+    return len(text.encode()) // 3 + 2
 
 
 @dataclass(frozen=True, slots=True)
 class Describe(Message[Description]):
-    """An item to describe."""
+    """An item to describe. `bulk` as in `Embed`."""
 
     item: Item
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +101,8 @@ class Suggest(RetrieverMessage[list[tuple[str, Payload]]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Write(RetrieverMessage[int]):
-    """Points made under `fingerprint` and `recipe`; the result is how many were written (see `ActiveIndex.upsert`)."""
+class Write(RetrieverMessage[Written]):
+    """Points made under `fingerprint` and `recipe` (see `ActiveIndex.upsert`)."""
 
     points: tuple[Point, ...]
     fingerprint: str

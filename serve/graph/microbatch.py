@@ -1,19 +1,20 @@
 """Micro-batching: messages that wait at the same moment travel together, because a hop costs milliseconds of CPU whatever it carries.
 
-A lone message never waits for company. Under load, batches grow while the batches before them are under way. Does not know what a message
-means, and never retries one.
+A lone message never waits for company. Under load, batches grow while the batches before them are under way. Lanes keep messages apart
+that must not wait for one another. Does not know what a message means, and never retries one.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
-from serve.telemetry import tracing
+from serve.errors import UnavailableError
+from serve.graph.hops import Queued, queued
 
 MAX_HOP_BATCH = 64
 """Messages of one call to a part."""
@@ -21,22 +22,22 @@ MAX_HOP_BATCH = 64
 Sent = TypeVar("Sent")
 Result = TypeVar("Result")
 
+Early = Callable[[int, Result | MatineeError], None]
+"""Answers the message at a place of a batch at once, while others of the batch are still worked on."""
 
-class Queued(NamedTuple, Generic[Sent]):
-    """A message, its deadline, since when it waits, and the traceparent of the span that sent it.
+_MOST_UNFINISHED = 8
+"""Batches of which something has come back and something not, for each that may be under way: a slow message holds no place."""
 
-    Times are seconds since 1970: the processes of one host or cluster share that clock well enough.
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Messages that wait in one queue. A lane goes before those that are named after it.
+
+    `share` is the part of the time that a lane gets while those before it have work for all of it.
     """
 
-    message: Sent
-    deadline: float
-    since: float
-    traceparent: str | None = None
-
-
-def queued(message: Sent, deadline: float) -> Queued[Sent]:
-    """`message` as it is sent from here and now."""
-    return Queued(message, deadline, time.time(), tracing.traceparent())
+    max_waiting: int
+    share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -45,49 +46,70 @@ class _Waiting(Generic[Sent, Result]):
     future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class MicroBatcher(Generic[Sent, Result]):
-    """Sends messages in batches of at most `max_batch`, at most `max_in_flight` batches at once; at most `max_waiting` messages wait.
+@dataclass(slots=True, eq=False)
+class _Queue(Generic[Sent, Result]):
+    """A lane's messages, the seconds that its share entitles it to, and those that its last batch took."""
 
-    `send` returns one result or one `MatineeError` for each message, in order. A call raises `OverloadedError` when too many messages
-    wait, and `DeadlineError` when its result does not come in time.
+    lane: Lane
+    waiting: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
+    owed_s: float = 0.0
+    took_s: float = 0.0
+
+    def is_empty(self) -> bool:
+        """Drops the messages at its head whose callers have gone."""
+        while self.waiting and self.waiting[0].future.done():
+            self.waiting.popleft()
+        return not self.waiting
+
+
+class MicroBatcher(Generic[Sent, Result]):
+    """Sends messages in batches that cost at most `max_batch` (a lone message may cost more), at most `max_in_flight` batches at once.
+
+    `send(batch, early)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner to
+    `early`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in its
+    lane, and `DeadlineError` when its result does not come in time. `cost` is 1 for each message by default.
     """
 
     def __init__(
         self,
         name: str,
-        send: Callable[[list[Queued[Sent]]], Awaitable[Sequence[Result | MatineeError]]],
+        send: Callable[[list[Queued[Sent]], Early[Result]], Awaitable[Sequence[Result | MatineeError]]],
         *,
         max_batch: int,
         max_in_flight: int,
-        max_waiting: int,
+        lanes: Sequence[Lane],
+        lane_of: Callable[[Sent], int] = lambda message: 0,
+        cost: Callable[[Sent], int] = lambda message: 1,
         observe_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._name = name
         self._send = send
         self.max_batch = max_batch
         self._max_in_flight = max_in_flight
-        self._max_waiting = max_waiting
+        self._lane_of = lane_of
+        self._cost = cost
         self._observe_batch = observe_batch
-        self._waiting: deque[_Waiting[Sent, Result]] = deque()
+        self._queues: list[_Queue[Sent, Result]] = [_Queue(lane) for lane in lanes]
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._calls: set[asyncio.Future[Sequence[Result | MatineeError]]] = set()
+        self._unanswered = 0
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return sum(len(queue.waiting) for queue in self._queues)
 
     async def __call__(self, message: Sent, deadline: float, since: float | None = None, traceparent: str | None = None) -> Result:
         """The result of `message`. One that has waited elsewhere before brings its `since` and `traceparent`."""
-        if len(self._waiting) >= self._max_waiting:
-            raise OverloadedError(f"{self._name}: {self._max_waiting} requests wait already; ask again in a moment")
-        left = deadline - time.time()
+        queue = self._queues[self._lane_of(message)]
+        if len(queue.waiting) >= queue.lane.max_waiting:
+            raise OverloadedError(f"{self._name}: {queue.lane.max_waiting} requests wait already; ask again in a moment")
+        left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
         waiting: _Waiting[Sent, Result] = _Waiting(
             queued(message, deadline) if since is None else Queued(message, deadline, since, traceparent)
         )
-        self._waiting.append(waiting)
-        if len(self._waiting) == 1:
+        queue.waiting.append(waiting)
+        if len(queue.waiting) == 1:
             # After this turn of the loop, so that requests which arrived together leave together.
             asyncio.get_running_loop().call_soon(self._pump)
         try:
@@ -97,73 +119,125 @@ class MicroBatcher(Generic[Sent, Result]):
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
     def _pump(self) -> None:
-        while self._waiting and len(self._in_flight) < self._max_in_flight:
-            batch: list[_Waiting[Sent, Result]] = []
-            while self._waiting and len(batch) < self.max_batch:
-                waiting = self._waiting.popleft()
-                if not waiting.future.done():
-                    batch.append(waiting)
-            if batch:
-                # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
-                task = asyncio.get_running_loop().create_task(self._run(batch), context=Context())
-                self._in_flight.add(task)
-                task.add_done_callback(self._done)
+        most = _MOST_UNFINISHED * self._max_in_flight
+        while self._unanswered < self._max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
+            batch = self._take(queue)
+            self._unanswered += 1
+            # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
+            task = asyncio.get_running_loop().create_task(self._run(queue, batch), context=Context())
+            self._in_flight.add(task)
+            task.add_done_callback(self._done)
+
+    def _next(self) -> _Queue[Sent, Result] | None:
+        """The first lane with work, unless a later one is owed its share."""
+        filled = []
+        for queue in self._queues:
+            if queue.is_empty():
+                queue.owed_s = 0.0
+            else:
+                filled.append(queue)
+        return next((queue for queue in filled[1:] if queue.owed_s > queue.took_s), filled[0] if filled else None)
+
+    def _take(self, queue: _Queue[Sent, Result]) -> list[_Waiting[Sent, Result]]:
+        batch: list[_Waiting[Sent, Result]] = []
+        left = self.max_batch
+        while not queue.is_empty():
+            left -= self._cost(queue.waiting[0].queued.message)
+            if batch and left < 0:
+                break
+            batch.append(queue.waiting.popleft())
+        return batch
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self._pump()
 
-    async def _run(self, batch: list[_Waiting[Sent, Result]]) -> None:
+    async def _run(self, queue: _Queue[Sent, Result], batch: list[_Waiting[Sent, Result]]) -> None:
         """Send a batch. A call that hangs keeps its place until nobody waits for it, not for ever: another replica may be well."""
         if self._observe_batch is not None:
             self._observe_batch(len(batch))
-        call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch]))
-        self._calls.add(call)
-        call.add_done_callback(self._forget)
-        # Not cancelled after that: it may be in the middle of a write.
-        await asyncio.wait({call}, timeout=max(waiting.queued.deadline for waiting in batch) - time.time())
-        if call.done():
-            _resolve(batch, call)
+        start, unanswered = time.monotonic(), True
 
-    def _forget(self, call: "asyncio.Future[Sequence[Result | MatineeError]]") -> None:
-        self._calls.discard(call)
-        if not call.cancelled():
-            # One that failed after its deadline has nobody left to tell; without this, asyncio would log it as lost.
-            call.exception()
+        def answered() -> None:
+            nonlocal unanswered
+            self._unanswered -= unanswered
+            unanswered = False
+
+        def early(place: int, result: Result | MatineeError) -> None:
+            _settle(batch[place].future, result)
+            answered()
+            self._pump()
+
+        call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch], early))
+        everyone = asyncio.gather(*(waiting.future for waiting in batch), return_exceptions=True)
+        both: set[asyncio.Future[Any]] = {call, everyone}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if any(waiting.future.cancelled() for waiting in batch):
+            call.cancel()
+            # What can't be interrupted, such as work in a thread, keeps its place to its end.
+            await asyncio.wait({call})
+        answered()
+        _resolve(self._name, batch, call)
+        self._charge(queue, time.monotonic() - start)
+
+    def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
+        """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""
+        queue.owed_s, queue.took_s = max(0.0, queue.owed_s - took_s), took_s
+        for later in self._queues[self._queues.index(queue) + 1 :]:
+            if later.waiting:
+                later.owed_s += took_s * later.lane.share / (1 - later.lane.share)
 
 
-def _resolve(batch: list[_Waiting[Sent, Result]], call: "asyncio.Future[Sequence[Result | MatineeError]]") -> None:
-    """Give each caller of a batch its result or error; a call that failed as a whole fails all of them."""
+def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _resolve(name: str, batch: list[_Waiting[Sent, Result]], call: "asyncio.Future[Sequence[Result | MatineeError]]") -> None:
+    """Give each caller of a batch its result or error; a call that failed as a whole fails all that have none yet."""
     try:
         for waiting, result in zip(batch, call.result(), strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(result, MatineeError):
-                waiting.future.set_exception(result)
-            else:
-                waiting.future.set_result(result)
+            _settle(waiting.future, result)
+    except asyncio.CancelledError:
+        for waiting in batch:
+            _settle(waiting.future, UnavailableError(f"{name} gave the call up; ask again in a moment"))
     except Exception as error:  # noqa: BLE001  every caller of the batch gets it
         for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+            _settle(waiting.future, error)
 
 
 def in_time(batch: Sequence[Queued[Sent]]) -> list[bool]:
     """Which messages of a batch can still be answered before their deadline."""
-    now = time.time()
+    now = time.monotonic()
     return [queued.deadline > now for queued in batch]
-
-
-async def gather_errors(work: Sequence[Awaitable[Result]]) -> list[Result | MatineeError]:
-    """The results in order; a `MatineeError` is a result here, any other exception is raised."""
-    return errors_as_results(await asyncio.gather(*work, return_exceptions=True))
 
 
 def errors_as_results(results: Sequence[Result | BaseException]) -> list[Result | MatineeError]:
     """The results of `asyncio.gather(..., return_exceptions=True)`: raises the first exception that is no `MatineeError`."""
-    checked: list[Result | MatineeError] = []
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, MatineeError):
-            raise result
-        checked.append(result)
-    return checked
+    return [_checked(result) for result in results]
+
+
+async def as_completed(work: Sequence[Awaitable[Result]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
+    """Places and results as they become known, those of one moment together; errors as in `errors_as_results`.
+
+    Cancels what is left over when nobody takes further results.
+    """
+    places = {asyncio.ensure_future(one): place for place, one in enumerate(work)}
+    pending = set(places)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            yield [(places[one], _checked(one.exception() or one.result())) for one in done]
+    finally:
+        for one in pending:
+            one.cancel()
+
+
+def _checked(result: Result | BaseException) -> Result | MatineeError:
+    if isinstance(result, BaseException) and not isinstance(result, MatineeError):
+        raise result
+    return result

@@ -4,18 +4,21 @@ It holds the model slot, joins the batches of all gateways, and records what its
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel
-
 from matinee.errors import MatineeError
-from matinee.settings.tree import Settings
-from serve.graph.microbatch import MicroBatcher, Queued, errors_as_results
+from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
+from serve.graph.hops import Hop, Queued, received
+from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, announce, updated
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.metrics import Metrics
+
+_SECOND_SHARE = 0.5
+"""Of the model's time, for what lets queries go first and is no bulk."""
 
 
 class LoadedModel(Protocol):
@@ -25,8 +28,17 @@ class LoadedModel(Protocol):
 
 
 Model = TypeVar("Model", bound=LoadedModel)
-PartSettings = TypeVar("PartSettings", bound=BaseModel)
-Sent = TypeVar("Sent")
+
+
+class ModelMessage(Protocol):
+    """What both models' messages say of themselves."""
+
+    @property
+    def bulk(self) -> bool: ...
+
+
+PartSettings = TypeVar("PartSettings", EmbedderSettings, EnhancerSettings)
+Sent = TypeVar("Sent", bound=ModelMessage)
 Result = TypeVar("Result")
 
 
@@ -37,7 +49,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         self, part: str, part_settings: PartSettings, settings: Settings, metrics: Metrics, *, max_batch: int, max_waiting: int
     ) -> None:
         self._part = part
-        self._base = part_settings
+        self._base: PartSettings = part_settings
         self._settings = settings
         self._metrics = metrics
         self._labels: dict[str, str] | None = None
@@ -51,6 +63,11 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         assert self._slot is not None, "`reconfigure` comes first"  # noqa: S101
         return self._slot
 
+    @property
+    def batcher(self) -> MicroBatcher[Sent, Result]:
+        assert self._batcher is not None, "`reconfigure` comes first"  # noqa: S101
+        return self._batcher
+
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
         """Load the model of the settings and `user_config`; later calls replace it while the old model goes on answering.
 
@@ -59,22 +76,40 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         wanted = updated(self._base, user_config)
         if self._slot is None:
             self._base = wanted
-            slot = self._slot = ModelSlot(self._part, wanted, self.load, self._announce, self._metrics)
+            slot = self._slot = ModelSlot(self._part, wanted, self.load, self._announce, self._metrics, hang_s=wanted.hang_s)
             self._batcher = MicroBatcher(
                 self._part,
-                lambda batch: slot.run(self._answer, batch),
+                lambda batch, early: slot.run(self._answer, batch, deadline=max(queued.deadline for queued in batch)),
                 max_batch=self._max_batch,
                 max_in_flight=1,
-                max_waiting=self._max_waiting,
+                lanes=[Lane(self._max_waiting), Lane(self._max_waiting, _SECOND_SHARE), Lane(wanted.bulk_waiting, wanted.bulk_share)],
+                lane_of=lambda message: 2 if message.bulk else int(self.waits_for_queries(message)),
+                cost=self.cost,
             )
         else:
             self._slot.update(wanted)
 
-    async def call(self, batch: Sequence[Queued[Sent]]) -> list[Result | MatineeError]:
+    async def call(self, batch: Sequence[Hop[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message; batches of several gateways join while the model is busy."""
-        batcher = self._batcher
-        assert batcher is not None, "`reconfigure` comes first"  # noqa: S101
-        return errors_as_results(await asyncio.gather(*(batcher(*queued) for queued in batch), return_exceptions=True))
+        return errors_as_results(await asyncio.gather(*(self.batcher(*received(hop)) for hop in batch), return_exceptions=True))
+
+    async def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
+        """As `call`, but with each result's place in the batch, as soon as it is known."""
+        async for answers in as_completed([self.batcher(*received(hop)) for hop in batch]):
+            yield answers
+
+    def check_health(self) -> None:
+        """Raises where the model hangs. Serve then replaces the replica."""
+        if self._slot is not None:
+            self._slot.check_health()
+
+    def waits_for_queries(self, message: Sent) -> bool:
+        """Whether a message that is no bulk lets others go first."""
+        return False
+
+    @abstractmethod
+    def cost(self, message: Sent) -> int:
+        """How much of `max_batch` a message takes."""
 
     @abstractmethod
     def load(self, settings: PartSettings) -> Model:
@@ -95,6 +130,10 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
 
     async def info(self) -> dict[str, Any]:
         return self.slot.model.info() | {"trouble": self.slot.trouble}
+
+    async def clock(self) -> float:
+        """Seconds since 1970, as this machine has it."""
+        return time.time()
 
     def close(self) -> None:
         self._telemetry.close()

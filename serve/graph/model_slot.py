@@ -41,9 +41,12 @@ class ModelSlot(Generic[Model, Settings]):
         announce: Callable[[Model], None],
         metrics: Metrics,
         *,
+        hang_s: float = 60.0,
         retry_s: float = _RETRY_S,
     ) -> None:
         self._name = name
+        self._hang_s = hang_s
+        self._given_up_at: float | None = None
         self._retry_s = retry_s
         self._load = load
         self._announce = announce
@@ -63,12 +66,27 @@ class ModelSlot(Generic[Model, Settings]):
         self._weigh()
         return model
 
-    async def run(self, work: Callable[[Model, *Args], T], *args: *Args) -> T:
-        """`work(model, *args)` in the worker thread, with the model that is live now; it keeps that model to its end."""
+    async def run(self, work: Callable[[Model, *Args], T], *args: *Args, deadline: float = float("-inf")) -> T:
+        """`work(model, *args)` in the worker thread, with the model that is live now; it keeps that model to its end.
+
+        One at a time. `deadline` is the `time.monotonic()` moment until which somebody waits for the result.
+        """
+        self._given_up_at = max(deadline, time.monotonic() + self._hang_s)
+        working = asyncio.get_running_loop().run_in_executor(self._worker, work, self.model, *args)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work, self.model, *args)
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            # No thread can be interrupted: whoever comes next must wait for it.
+            await asyncio.wait({working})
+            raise
         finally:
+            self._given_up_at = None
             self._weigh()
+
+    def check_health(self) -> None:
+        """Raises where the model hangs: its work takes longer than `hang_s` seconds, and nobody waits for the result any more."""
+        if self._given_up_at is not None and time.monotonic() > self._given_up_at:
+            raise RuntimeError(f"{self._name}: the model has worked on one batch for more than {self._hang_s:g} s; the replica is replaced")
 
     def _weigh(self) -> None:
         """Note the GPU memory that this process has reserved, once a second at most: asking costs tens of microseconds."""

@@ -4,14 +4,14 @@ Does not know how the parts are reached: over Ray handles (`handles`), or in the
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
 from matinee.models.types import Description
+from serve.graph.clock_skew import Clock
 from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
-from serve.graph.microbatch import MicroBatcher
 
 Result = TypeVar("Result")
 
@@ -19,30 +19,19 @@ Result = TypeVar("Result")
 class EmbedderPart(Protocol):
     """Texts and a deadline -> vectors."""
 
-    async def __call__(self, message: Embed, deadline: float) -> Embedded: ...
+    def __call__(self, message: Embed, deadline: float, /) -> Coroutine[Any, Any, Embedded]: ...
 
 
 class EnhancerPart(Protocol):
     """An item and a deadline -> its description."""
 
-    async def __call__(self, message: Describe, deadline: float) -> Description: ...
+    def __call__(self, message: Describe, deadline: float, /) -> Coroutine[Any, Any, Description]: ...
 
 
 class RetrieverPart(Protocol):
     """A message and a deadline -> the message's result."""
 
-    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result: ...
-
-
-class RetrieverClient:
-    """The Retriever: each message has a result of its own type."""
-
-    def __init__(self, send: MicroBatcher[RetrieverMessage[object], object]) -> None:
-        self._send = send
-
-    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
-        # One batch has messages of many types. The Retriever answers each with the type that it declares.
-        return cast(Result, await self._send(message, deadline))
+    async def __call__(self, message: RetrieverMessage[Result], deadline: float, /) -> Result: ...
 
 
 Info = Callable[[], Awaitable[dict[str, Any]]]
@@ -58,6 +47,7 @@ class Graph:
     enhancer: EnhancerPart | None
     infos: dict[str, Info]
     placement: Literal["process", "ray"] = "ray"
+    clocks: dict[str, Clock] = field(default_factory=dict)
 
 
 def no_span(name: str) -> AbstractContextManager[None]:
@@ -66,7 +56,10 @@ def no_span(name: str) -> AbstractContextManager[None]:
 
 @dataclass
 class Trace:
-    """One request's deadline, the time of its stages in ms, and what it had to do without. `span` records a stage elsewhere too."""
+    """One request's deadline (a `time.monotonic()` moment), the time of its stages in ms, and what it had to do without.
+
+    `span` records a stage elsewhere too.
+    """
 
     deadline: float
     span: Callable[[str], AbstractContextManager[None]] = no_span

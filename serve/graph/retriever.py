@@ -7,10 +7,10 @@ It is healthy without an index, and while another replica still holds the embedd
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
@@ -18,11 +18,12 @@ from matinee.index.factory import open_store
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.recommend import titles
-from matinee.recommend.recommender import Query, RankedItems, Recommender
+from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
+from serve.graph.hops import Hop, Queued, received
 from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
-from serve.graph.microbatch import Queued, gather_errors, in_time
+from serve.graph.microbatch import as_completed, in_time
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
@@ -51,6 +52,7 @@ class RetrieverReplica:
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
+        self._writes: set[asyncio.Task[Any]] = set()
         self._opened = asyncio.Event()
         self._failure: MatineeError | None = None
         self._handover_ends = float("-inf")
@@ -112,8 +114,19 @@ class RetrieverReplica:
             raise self._failure.with_traceback(None)
         return self._live.get(fingerprint)
 
-    async def call(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
-        """One result or `MatineeError` for each message; all rankings of the batch go through the engine together."""
+    async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
+        """One result or `MatineeError` for each message, in order."""
+        results = {place: result async for pairs in self.stream(batch) for place, result in pairs}
+        return [results[place] for place in range(len(batch))]
+
+    async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
+        """Results with their places in the batch, as soon as they are known: a slow query delays only those like it."""
+        queued = [received(hop) for hop in batch]
+        groups = _groups(queued)
+        async for answered in as_completed([self._answer_group([queued[place] for place in group]) for group in groups]):
+            yield [pair for n, results in answered for pair in zip(groups[n], _each(results, groups[n]), strict=True)]
+
+    async def _answer_group(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
         with self._telemetry(batch) as handled:
             await self._handed_over()
             handled += (results := await self._answer_all(batch))
@@ -124,21 +137,24 @@ class RetrieverReplica:
         return results
 
     async def _answer_all(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+        """The results of one group: rankings that go through the engine together, or one other message."""
         results: dict[int, object] = {}
         ranks: dict[int, messages.Rank] = {}
-        others: dict[int, RetrieverMessage[object]] = {}
         for i, ((message, *_), answerable) in enumerate(zip(batch, in_time(batch), strict=True)):
             if not answerable:
                 results[i] = DeadlineError("retriever: the deadline had passed before the work began")
             elif isinstance(message, messages.Rank):
                 ranks[i] = message
             else:
-                others[i] = message
-        ranked, answered = await asyncio.gather(
-            self._rank([*ranks.values()]), gather_errors([self._answer(message) for message in others.values()])
-        )
-        results |= zip([*ranks, *others], [*ranked, *answered], strict=True)
+                results[i] = await self._answer_or_error(message)
+        results |= zip(ranks, await self._rank([*ranks.values()]), strict=True)
         return [results[i] for i in range(len(batch))]
+
+    async def _answer_or_error(self, message: RetrieverMessage[object]) -> object:
+        try:
+            return await self._answer(message)
+        except MatineeError as error:
+            return error
 
     async def _rank(self, ranks: Sequence[messages.Rank]) -> list[RankedItems | MatineeError]:
         results: dict[int, RankedItems | MatineeError] = {}
@@ -177,9 +193,10 @@ class RetrieverReplica:
         index = self._index()
         match message:
             case messages.Write(points, fingerprint, recipe, if_revision):
-                return await self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
+                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
+                return await self._to_its_end(writing)
             case messages.Delete(id):
-                hit = await self._live.delete(id)
+                hit = await self._to_its_end(self._live.delete(id))
                 return None if hit is None else hit.payload
             case messages.Fetch(ids):
                 hits = await index.retrieve(ids)
@@ -197,6 +214,13 @@ class RetrieverReplica:
             case messages.Pending(limit, after):
                 return await self._pending(index, limit, after)
         raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
+
+    async def _to_its_end(self, write: Coroutine[Any, Any, T]) -> T:
+        """The result of a write. A caller that gives up ends its waiting, never the write."""
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
 
     async def _pending(self, index: Index, limit: int, after: str) -> list[tuple[str, Payload]]:
         page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
@@ -233,6 +257,28 @@ class RetrieverReplica:
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
+        await asyncio.gather(*self._writes, return_exceptions=True)
         await self._live.close()
         self._thread.shutdown()
         await asyncio.to_thread(self._telemetry.close)
+
+
+def _groups(batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[list[int]]:
+    """Places of the messages that are answered together: rankings of one kind; all others alone."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, (message, *_) in enumerate(batch):
+        key = (message.fingerprint, _cost_kind(message.call)) if isinstance(message, messages.Rank) else place
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def _cost_kind(query: Query) -> Hashable:
+    """What can make a ranking slow. Those that have it in common wait for one another, others do not wait for them."""
+    if isinstance(query, ExampleQuery):
+        by_title = any(example.title is not None for example in (*query.likes, *query.dislikes))
+        return query.filter, query.debug, by_title, query.strategy
+    return query.filter, query.debug, query.exact
+
+
+def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:
+    return [results] * len(group) if isinstance(results, MatineeError) else results

@@ -11,7 +11,7 @@ import httpx
 
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings import local_ray
-from matinee.settings.tree import Settings
+from matinee.settings.tree import PREFIX, Settings
 
 READY_S = 300
 
@@ -24,6 +24,9 @@ def prepare(settings: Settings, *, metrics: bool) -> None:
             "leave it off here (the chart turns it on in a cluster, behind its NetworkPolicy)"
         )
     local_ray.secure(metrics=metrics)
+    if settings.index.api_key is not None:
+        # The Retriever reads it there, wherever this process has it from.
+        os.environ[f"{PREFIX}INDEX__API_KEY"] = settings.index.api_key.get_secret_value()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

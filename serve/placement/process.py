@@ -5,8 +5,10 @@ It answers as soon as the index is open. A part that can't go on ends the proces
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -28,6 +30,11 @@ from serve.telemetry.sinks import NullSink
 
 HEALTH_S = 5.0
 
+
+class _StuckError(MatineeError):
+    """A part can't go on, and a thread of it may never end."""
+
+
 Announce = Callable[[str | None], AbstractContextManager[None]]
 """Told the URL of the metrics once the server answers; its context lasts until the server stops."""
 
@@ -40,8 +47,14 @@ def run(settings: Settings, listener: socket.socket, metrics_port: int | None, a
     def metrics_of(part: str) -> Metrics:
         return Metrics(PrometheusSink(registry, part) if settings.serving.metrics else NullSink())
 
-    with _exported(registry, metrics_port) as metrics_url:
-        uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
+    try:
+        with _exported(registry, metrics_port) as metrics_url:
+            uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
+    except _StuckError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+        # Python would first wait for the thread of a model that hangs.
+        os._exit(error.exit_code)
 
 
 @contextlib.contextmanager
@@ -104,7 +117,7 @@ async def _watch(parts: InProcessGraph, serving: "asyncio.Task[None]") -> Matine
         try:
             parts.check_health()
         except RuntimeError as error:
-            return MatineeError(f"a part of the server can't go on: {error}; start it again")
+            return _StuckError(f"a part of the server can't go on: {error}; start it again")
     return None
 
 

@@ -19,10 +19,9 @@ class BatchTelemetry:
 
     @contextmanager
     def __call__(self, batch: Sequence[Waited]) -> Iterator[list[object]]:
-        start = time.time()
+        start = time.monotonic()
         for queued in batch:
-            # Clocks of two hosts may differ by more than a short wait.
-            self._metrics.queue_wait(max(0.0, start - queued.since) * 1000, part=self._part)
+            self._metrics.queue_wait((start - queued.since) * 1000, part=self._part)
         results: list[object] = []
         try:
             yield results

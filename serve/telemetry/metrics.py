@@ -46,7 +46,7 @@ class Metrics(MetricSet):
 
     @histogram("matinee_queue_wait_ms", _MS)
     def queue_wait(self, *, part: str) -> None:
-        """Time from a gateway's call to the moment when the part takes it up, ms"""
+        """Time that a call waits in the queues of gateway and part, ms; the way between them is not in it"""
 
     @histogram("matinee_model_batch", _SIZES)
     def model_batch(self, *, part: str) -> None:
@@ -103,6 +103,10 @@ class Metrics(MetricSet):
     @counter("matinee_index_errors")
     def index_errors(self, *, reason: str) -> None:
         """Calls that the index did not answer, by the error's code"""
+
+    @gauge("matinee_clock_skew_seconds")
+    def clock_skew_s(self, *, part: str) -> None:
+        """How far the clock of a part's machine is ahead of the gateway's, at least, s; negative is behind"""
 
     @gauge("matinee_in_flight_requests")
     def in_flight(self) -> None:

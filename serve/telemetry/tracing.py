@@ -2,7 +2,7 @@
 it can't follow.
 
 A span says what ran, how long, and how it ended, by codes and counts: never what a user wrote. Between processes the context travels with
-each message (`serve.graph.microbatch.Queued`). Does not know Ray.
+each message (`serve.graph.hops.Hop`). Does not know Ray.
 """
 
 import time
@@ -27,7 +27,7 @@ _SEND_S = 3
 
 
 class Waited(Protocol):
-    """A message that waited in a queue, since a moment in seconds since 1970."""
+    """A message that waited in a queue, since a `time.monotonic()` moment."""
 
     @property
     def message(self) -> object: ...
@@ -77,13 +77,15 @@ class Tracing:
                 raise
 
     def messages(self, part: str, batch: Sequence[Waited], results: Sequence[object], start: float) -> None:
-        """Spans for the messages of a batch that was handled from `start` until now, each below the span that sent it.
+        """Spans for the messages of a batch that was handled from `start`, a `time.monotonic()` moment, until now.
+
+        Each is below the span that sent it.
 
         `results` holds a `MatineeError` for each message that failed, and is shorter than the batch if the work itself broke.
         """
         if self._provider is None:
             return
-        end = time.time_ns()
+        end, took = time.time_ns(), time.monotonic() - start
         broken = [RuntimeError()] * (len(batch) - len(results))
         for queued, result in zip(batch, [*results, *broken], strict=True):
             if queued.traceparent is None:
@@ -92,12 +94,12 @@ class Tracing:
                 part,
                 context=_W3C.extract({"traceparent": queued.traceparent}),
                 kind=otel.SpanKind.SERVER,
-                start_time=int(start * 1e9),
+                start_time=end - int(took * 1e9),
                 attributes={
                     "matinee.unit": type(queued.message).__name__,
                     "matinee.batch": len(batch),
                     "matinee.outcome": (outcome := _outcome(result)),
-                    "matinee.waited_ms": round(max(0.0, start - queued.since) * 1000, 2),
+                    "matinee.waited_ms": round((start - queued.since) * 1000, 2),
                 },
             )
             if outcome != "ok":

@@ -40,8 +40,10 @@ class Cluster:
 
     dashboard: httpx.Client
 
-    def deploy(self, objects: Sequence[Object]) -> None:
+    def deploy(self, objects: Sequence[Object], **others: str) -> None:
+        """`others`: applications beside the chart's, by name and import path; each answers under its name."""
         config = serve_config(objects)
+        config["applications"] += [{"name": name, "route_prefix": f"/{name}", "import_path": path} for name, path in others.items()]
         # In a pod every interface, here none that others could reach.
         config["http_options"]["host"] = "127.0.0.1"
         answer = self.dashboard.put("/api/serve/applications/", json=config)
@@ -109,6 +111,7 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        http.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

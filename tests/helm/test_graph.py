@@ -1,11 +1,12 @@
 """The real graph, started from the chart's own serveConfigV2 as KubeRay does it, with small models by values alone."""
 
+import httpx
 import pytest
 from chart import VALUES, template
 from load import Load
 from ray_cluster import chart_environment
 from stack import Stack
-from waiting import until
+from waiting import HANG_S, until
 
 
 @pytest.mark.parametrize("values", [VALUES[0], *(pytest.param(values, marks=pytest.mark.full) for values in VALUES[1:])])
@@ -32,6 +33,24 @@ def test_keys_are_rotated_in_place(stack: Stack) -> None:
     stack.apply()
     until(lambda: stack.search().status_code == 200)
     assert stack.cluster.replicas()["Gateway"] == before["Gateway"]
+
+
+def test_a_model_that_hangs_is_replaced(stack: Stack) -> None:
+    """Both models' real replicas, in an application of their own beside the graph: Serve replaces the one whose model hangs."""
+    stack.cluster.deploy(stack.apply(), hangs="tests.helm.hanging:app")
+    url = f"{stack.url}/hangs"
+
+    def ask(part: str, word: str) -> str:
+        return httpx.get(url, params={"part": part, "word": word}, timeout=HANG_S).text
+
+    for part in ("embedder", "enhancer"):
+        until(lambda part=part: ask(part, "well").isdecimal(), lambda part=part: ask(part, "well"))
+        before = ask(part, "well")
+        assert before == ask(part, "well")
+        assert ask(part, "hang").startswith("deadline:")
+        until(lambda part=part, before=before: (now := ask(part, "well")).isdecimal() and now != before, f"another {part}")
+    # What the next test deploys has no such application.
+    stack.apply()
 
 
 @pytest.mark.full

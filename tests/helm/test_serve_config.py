@@ -61,6 +61,9 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("events", "uri"): "s3://bucket/events",
         ("tracing", "endpoint"): "http://collector:4318",
         ("tracing", "sample_ratio"): 0.5,
+        ("enhancer", "bulk_share"): 0.5,
+        ("embedder", "bulk_share"): 0.5,
+        ("index", "tls_ca"): "/etc/ca.crt",
     }
     if path in special:
         return special[path]

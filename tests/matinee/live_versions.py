@@ -37,7 +37,7 @@ def film(name: str) -> Item:
 
 async def put(live: ActiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
     points = maker([item], [item.uid("demo")], origin="api", revisions=[new_revision()])
-    return await live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)
+    return (await live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)).count
 
 
 async def get(live: ActiveIndex, item: Item) -> Any:

@@ -97,6 +97,7 @@ UP = f'ray_matinee_index_up{{{APP},replica="a"}}'
 UP_B = f'ray_matinee_index_up{{{APP},replica="b"}}'
 BUILT = f"ray_matinee_index_built_timestamp_seconds{{{APP}}}"
 SWAPS = f'ray_matinee_model_swap_failures_total{{{APP},part="enhancer"}}'
+SKEW = f'ray_matinee_clock_skew_seconds{{{APP},part="retriever",replica="a"}}'
 STATUS = f'ray_serve_deployment_status{{{APP},deployment="Gateway"}}'
 TARGET = f'ray_serve_autoscaling_target_replicas{{{APP},deployment="Gateway"}}'
 POD = 'up{job="ns/matinee",namespace="ns",matinee_release="matinee",pod="matinee-x-head-1"}'
@@ -170,6 +171,10 @@ CASES = [
     Case("MatineeReplicaCrashLoop", False, 41, restarting(2)),
     Case("MatineeDeploymentUnhealthy", True, 20, {STATUS: "6x5 1x15"}),
     Case("MatineeDeploymentUnhealthy", False, 20, {STATUS: "6x5 3x15"}),
+    Case("MatineeClockSkew", True, 30, {SKEW: "0x10 -16x20"}),
+    Case("MatineeClockSkew", True, 30, {SKEW: "0x10 16 0 16 0 16 0 16 0 16 0 16 0 16 0 16 0 16 0 16"}),
+    Case("MatineeClockSkew", False, 30, {SKEW: "0.4x30"}),
+    Case("MatineeClockSkew", False, 60, {SKEW: "16x30 0x30"}),
     Case("MatineeReplicasMissing", True, 40, {TARGET: "2x40", healthy("a"): "1x40", healthy("b"): "1x10 0x30"}),
     # One that is pending has no series, and that of one which stopped goes away.
     Case("MatineeReplicasMissing", True, 40, {TARGET: "1x40", healthy("a"): "1x10 0x1 stale"}),

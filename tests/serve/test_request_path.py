@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 import threading
-import warnings
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -56,16 +55,12 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     from matinee.recommend.recommender import RankedItems
     from serve.api.app import create_app
     from serve.api.auth import ApiKeys
+    from serve.graph.clients import batched_model
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
     from serve.graph.parts import Graph
     from serve.telemetry.metrics import Metrics
     from serve.telemetry.sinks import MemorySink
-
-    with warnings.catch_warnings():
-        # Of Ray's own modules.
-        warnings.simplefilter("ignore")
-        from serve.graph.handles import batched
 
     class Loaded(EmbedderReplica):
         def load(self, settings: Any) -> Embedder:
@@ -78,7 +73,7 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     settings, metrics = local_graph.local_settings(home), Metrics(MemorySink())
     replica = Loaded(settings, metrics)
     replica.reconfigure({})
-    gateway = Gateway(settings, Graph(batched("embedder", replica.call, settings, metrics), retriever, None, {}), metrics)
+    gateway = Gateway(settings, Graph(batched_model("embedder", replica, settings, metrics), retriever, None, {}), metrics)
     tracer = Tracer(Embedder.encode.__code__)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

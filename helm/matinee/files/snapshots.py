@@ -4,12 +4,14 @@
     python snapshots.py list --node http://qdrant-0:6333
     python snapshots.py restore --node http://qdrant-0:6333 --node http://qdrant-1:6333 --collection films.20261101-120000 --alias films
 
-`QDRANT_API_KEY` is the key. `restore` takes each node's newest snapshot of the collection, or its newest before `--before`.
+`QDRANT_API_KEY` is the key, `QDRANT_CA` the file of the authority that signed the servers' certificates.
+`restore` takes each node's newest snapshot of the collection, or its newest before `--before`.
 An alias is moved only when every node has been restored. Runs with the image's Python; imports nothing of the application.
 """
 
 import argparse
 import os
+import ssl
 import sys
 from typing import Any
 
@@ -23,7 +25,8 @@ class Node:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url, self.key = url.rstrip("/"), key
-        self._client = httpx.Client(base_url=self.url, headers={"api-key": key} if key else {}, timeout=TIMEOUT_S)
+        verify = ssl.create_default_context(cafile=os.environ.get("QDRANT_CA"))
+        self._client = httpx.Client(base_url=self.url, headers={"api-key": key} if key else {}, timeout=TIMEOUT_S, verify=verify)
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         answer = self._client.request(method, path, **kwargs)

@@ -116,6 +116,26 @@ limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
 {{- end -}}
 {{- end -}}
 
+{{/* TLS of the bundled Qdrant: its scheme, and the certificates in a pod that talks to it. */}}
+{{- define "matinee.qdrantScheme" -}}{{ ternary "https" "http" (not (empty .Values.qdrant.tls.existingSecret)) }}{{- end -}}
+{{- define "matinee.qdrantTlsMount" -}}
+{{- if and (eq .Values.qdrant.mode "bundled") .Values.qdrant.tls.existingSecret }}
+- {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
+{{- end }}
+{{- end -}}
+{{/* Whoever only checks the certificate gets no key: (list $ false). */}}
+{{- define "matinee.qdrantTlsVolume" -}}
+{{- $root := index . 0 -}}
+{{- if and (eq $root.Values.qdrant.mode "bundled") $root.Values.qdrant.tls.existingSecret }}
+- name: qdrant-tls
+  secret:
+    secretName: {{ $root.Values.qdrant.tls.existingSecret }}
+    {{- if not (index . 1) }}
+    items: [{key: ca.crt, path: ca.crt}]
+    {{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "matinee.qdrantKeyEnv" -}}
 {{- with include "matinee.qdrantSecret" . }}
 - name: MATINEE_INDEX__API_KEY

@@ -133,10 +133,12 @@ gcsFaultToleranceOptions:
             {{- if and $web (include "matinee.events" $root) }}
             - {name: feedback, mountPath: /etc/matinee-feedback, readOnly: true}
             {{- end }}
+            {{- include "matinee.qdrantTlsMount" $root | nindent 12 }}
             {{- if $models }}
             {{- include "matinee.storeMount" $root | nindent 12 }}
             {{- end }}
       volumes:
+        {{- include "matinee.qdrantTlsVolume" (list $root false) | nindent 8 }}
         {{- if $models }}
         {{- include "matinee.modelsVolume" $root | nindent 8 }}
         {{- include "matinee.storeVolume" $root | nindent 8 }}

@@ -1,14 +1,15 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings.tree" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
+{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.tls_ca" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
 {{- if or (not $value) (eq (toString $value) "null") -}}{{- $_ := set $part (index $parts 1) nil -}}{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.qdrant.mode "bundled") (not $s.index.url) -}}
-{{- $_ := set $s.index "url" (printf "http://%s-qdrant:6333" (include "matinee.fullname" .)) -}}
+{{- $_ := set $s.index "url" (printf "%s://%s-qdrant:6333" (include "matinee.qdrantScheme" .) (include "matinee.fullname" .)) -}}
+{{- if .Values.qdrant.tls.existingSecret }}{{ $_ := set $s.index "tls_ca" "/etc/qdrant-tls/ca.crt" }}{{ end -}}
 {{- end -}}
 {{- if and (include "matinee.events" .) (not $s.events.signing_keys) -}}
 {{- $_ := set $s.events "signing_keys" "/etc/matinee-feedback/keys" -}}
@@ -32,7 +33,7 @@
 
 {{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}
 {{- define "matinee.inPlace" -}}
-{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "language" "deployment") -}}
+{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
 {{- end -}}
 
 {{/*
@@ -47,9 +48,9 @@ limits against each other: those that `deployments` overrides stand here at a va
 {{- $neutral := dict "min_replicas" 1 "max_replicas" 1 "target_ongoing_requests" 1 -}}
 {{- $_ := set $tree "deployment" (merge $limits $neutral) -}}
 {{- end -}}
-{{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "deployment" -}}
+{{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "bulk_share" "bulk_waiting" "hang_s" "deployment" -}}
 {{- $_ := set $s "enhancer" (merge $enhancer (dict "batch_size" 1)) -}}
-{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "language" "deployment") -}}
+{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
 {{- $_ := set $s "profile" "embedded" -}}
 {{- toYaml $s -}}
 {{- end -}}

@@ -7,6 +7,8 @@ does not cache: a server that is down is the caller's 503. Knows no other builde
 
 import asyncio
 import math
+import os
+import ssl
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
 from matinee.index.conditions import live_conditions, scroll_conditions, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.qdrant import query as translate
@@ -258,12 +260,20 @@ class QdrantStore:
 
 def _connect(settings: IndexSettings) -> AsyncQdrantClient:
     key = settings.api_key.get_secret_value() if settings.api_key else None
+    verify: bool | ssl.SSLContext = settings.tls_verify
+    if settings.tls_ca is not None and settings.tls_verify:
+        try:
+            verify = ssl.create_default_context(cafile=settings.tls_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"index.tls_ca {settings.tls_ca} is no file of certificates: {error}") from None
+        # The client has no argument for it, and gRPC reads it when it first connects.
+        os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(settings.tls_ca))
     return AsyncQdrantClient(
         url=settings.url,
         api_key=key,
         prefer_grpc=settings.grpc,
         timeout=math.ceil(max(_PATIENCE_S, settings.timeout_s)),
-        verify=settings.tls_verify,
+        verify=verify,
         check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
     )
 

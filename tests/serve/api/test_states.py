@@ -16,7 +16,7 @@ from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableErro
 from serve.api.auth import new_key
 from serve.errors import UnavailableError
 from serve.graph import health
-from serve.graph.microbatch import MicroBatcher
+from serve.graph.microbatch import Lane, MicroBatcher
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
 
@@ -86,10 +86,10 @@ async def test_the_door_refuses_what_is_too_much_at_once(bent: Bent) -> None:
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_504(bent: Bent) -> None:
-    async def never(batch: Any) -> Any:
+    async def never(batch: Any, early: Any) -> Any:
         await asyncio.Event().wait()
 
-    stuck: MicroBatcher[Any, Any] = MicroBatcher("embedder", never, max_batch=1, max_in_flight=1, max_waiting=9)
+    stuck: MicroBatcher[Any, Any] = MicroBatcher("embedder", never, max_batch=1, max_in_flight=1, lanes=[Lane(9)])
     quick = {"serving": {"deadline_s": 0.2}, "enhancer": {"deadline_s": 0.1}}
     async with bent(films=3, parts={"embedder": stuck}, **quick) as api:
         assert error(await api.post("/v1/search", {"text": "x"})) == (504, "deadline")
@@ -166,7 +166,7 @@ async def test_info_tells_of_an_index_that_is_out_of_reach(bent: Bent) -> None:
 
 async def test_an_index_that_hangs_leaves_the_other_parts_their_time(bent: Bent) -> None:
     async def hangs(_: Any, deadline: float) -> Any:
-        await asyncio.sleep(deadline - time.time())
+        await asyncio.sleep(deadline - time.monotonic())
         raise DeadlineError("retriever: no answer within the deadline")
 
     async def well() -> dict[str, Any]:
@@ -265,7 +265,7 @@ async def test_time_is_left_of_the_deadline_for_each_part(bent: Bent) -> None:
     seen: list[float] = []
 
     async def retriever(unit: Any, deadline: float) -> Any:
-        seen.append(deadline - time.time())
+        seen.append(deadline - time.monotonic())
         raise DeadlineError("late")
 
     async with bent(films=2, parts={"retriever": retriever}) as api:

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from matinee.items import Item
 from matinee.models.registry import ArtifactStore, Origin
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.microbatch import queued
+from serve.graph.hops import Hop
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
 
@@ -41,7 +40,7 @@ async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncItera
 
 async def described(replica: EnhancerReplica) -> str:
     """The name of the model that a description is by."""
-    [told] = await replica.call([queued(messages.Describe(FILM), time.time() + 60)])
+    [told] = await replica.call([Hop(messages.Describe(FILM), 60)])
     assert not isinstance(told, MatineeError), told
     return str(told.model)
 

@@ -79,7 +79,7 @@ def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Gateway, Parts
 
 
 def trace() -> Trace:
-    return Trace(time.time() + 3600)
+    return Trace(time.monotonic() + 3600)
 
 
 def recommend(**fields: Any) -> requests.RecommendRequest:
@@ -204,6 +204,22 @@ async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
     assert len(parts.described) == 2
 
 
+async def test_a_description_is_for_exactly_the_item_that_was_sent(make: Any) -> None:
+    """The fact check reads numbers and whole lists, which the prompt leaves out or joins: another user's words passed it by their own."""
+    service, parts = make()
+    likes = [
+        COLD,
+        COLD.model_copy(update={"numbers": {"votes": 7.0}}),
+        COLD.model_copy(update={"genres": ("Drama, War",)}),
+        COLD.model_copy(update={"genres": ("Drama", "War")}),
+        COLD.model_copy(update={"overview": "one  line"}),
+        COLD.model_copy(update={"overview": "one line"}),
+    ]
+    for item in likes:
+        await service.describe(item, trace())
+    assert len(parts.described) == len(likes)
+
+
 async def test_after_a_new_encoder_the_cache_is_made_again_once(make: Any) -> None:
     service, parts = make()
     await service.search(search(text="robots"), trace())
@@ -250,8 +266,8 @@ async def test_the_enhancer_gets_its_own_deadline_within_the_requests(make: Any)
     service, parts = make(enhancer={"deadline_s": 2})
     seen = trace()
     await service.describe(COLD, seen)
-    assert parts.deadline <= time.time() + 2 < seen.deadline
-    late = Trace(time.time() + 1)
+    assert parts.deadline <= time.monotonic() + 2 < seen.deadline
+    late = Trace(time.monotonic() + 1)
     await service.describe(COLD.model_copy(update={"year": 1}), late)
     assert parts.deadline == late.deadline
 

@@ -11,8 +11,8 @@ from waiting import HANG_S
 from matinee.errors import ModelError
 from serve.errors import UnavailableError
 from serve.graph import in_process
+from serve.graph.hops import Hop
 from serve.graph.in_process import LoadedPart
-from serve.graph.microbatch import Queued
 
 
 class Replica:
@@ -30,8 +30,10 @@ class Replica:
         if self.fails is not None:
             raise self.fails
 
-    async def call(self, batch: list[Queued[str]]) -> list[Any]:
+    async def call(self, batch: list[Hop[str]]) -> list[Any]:
         return [ModelError("bad") if message == "bad" else message.upper() for message, *_ in batch]
+
+    def check_health(self) -> None: ...
 
     async def info(self) -> dict[str, Any]:
         return {"model": "loaded one", "trouble": None}
@@ -45,7 +47,7 @@ def part_of(replica: Replica) -> LoadedPart[str, str]:
 
 
 def later() -> float:
-    return time.time() + HANG_S
+    return time.monotonic() + HANG_S
 
 
 def test_messages_wait_for_one_load() -> None:
@@ -55,7 +57,7 @@ def test_messages_wait_for_one_load() -> None:
         assert (await part.info(), replica.loads) == ({"model": "one", "loaded": False, "trouble": None}, 0)
         asked = [asyncio.create_task(part(text, later())) for text in ("a", "b")]
         with pytest.raises(UnavailableError, match="still loads"):
-            await part("late", time.time() + 0.01)
+            await part("late", time.monotonic() + 0.01)
         replica.gate.set()
         assert await asyncio.gather(*asked) == ["A", "B"]
         with pytest.raises(ModelError, match="bad"):

@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.graph.microbatch import MicroBatcher, Queued, gather_errors, in_time, queued
+from serve.graph.hops import Queued, queued
+from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results, in_time
 
-LATER = time.time() + 86_400
+LATER = time.monotonic() + 86_400
 
 
 class Callee:
@@ -24,7 +26,7 @@ class Callee:
         if open_:
             self.gate.set()
 
-    async def __call__(self, batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def __call__(self, batch: Sequence[Queued[Any]], early: Any = None) -> list[Any]:
         self.batches.append([queued.message for queued in batch])
         self.running += 1
         self.most = max(self.most, self.running)
@@ -38,7 +40,7 @@ class Callee:
 
 
 def batcher(send: Any, *, max_batch: int = 8, max_in_flight: int = 1, max_waiting: int = 100, **more: Any) -> MicroBatcher[Any, Any]:
-    return MicroBatcher("part", send, max_batch=max_batch, max_in_flight=max_in_flight, max_waiting=max_waiting, **more)
+    return MicroBatcher("part", send, max_batch=max_batch, max_in_flight=max_in_flight, **{"lanes": [Lane(max_waiting)]} | more)
 
 
 async def test_a_lone_call_does_not_wait() -> None:
@@ -96,7 +98,7 @@ async def test_too_many_waiting_are_refused_at_once() -> None:
 async def test_a_deadline_that_has_passed_costs_nothing() -> None:
     callee = Callee()
     with pytest.raises(DeadlineError):
-        await batcher(callee)("a", time.time() - 1)
+        await batcher(callee)("a", time.monotonic() - 1)
     assert callee.batches == []
 
 
@@ -105,7 +107,7 @@ async def test_an_answer_that_is_late_is_an_error_for_its_caller_only() -> None:
     call = batcher(callee)
     patient = asyncio.create_task(call("patient", LATER))
     with pytest.raises(DeadlineError, match="no answer within"):
-        await call("hasty", time.time() + 0.02)
+        await call("hasty", time.monotonic() + 0.02)
     callee.gate.set()
     assert await patient == "patient"
 
@@ -114,7 +116,7 @@ async def test_a_call_that_hangs_keeps_its_place_no_longer_than_somebody_waits()
     callee = Callee(open_=False)
     call = batcher(callee, max_batch=1)
     with pytest.raises(DeadlineError):
-        await call("hangs", time.time() + 0.3)
+        await call("hangs", time.monotonic() + 0.3)
     other = asyncio.create_task(call("other", LATER))
     await callee.reached(2)
     callee.gate.set()
@@ -139,7 +141,7 @@ async def test_a_batch_belongs_to_no_request() -> None:
     request: ContextVar[str] = ContextVar("request")
     callee, seen = Callee(), []
 
-    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         seen.append(request.get("none"))
         return await callee(batch)
 
@@ -164,7 +166,7 @@ async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
 
 
 async def test_an_error_among_the_results_is_that_callers_alone() -> None:
-    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         return [NotFoundError(f"no {unit}") if unit == 1 else unit for unit, *_ in batch]
 
     call = batcher(send)
@@ -174,7 +176,7 @@ async def test_an_error_among_the_results_is_that_callers_alone() -> None:
 
 
 async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
-    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         if batch[0].message == "bad":
             raise RuntimeError("broken")
         return [unit for unit, *_ in batch]
@@ -186,7 +188,7 @@ async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
 
 
 async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
-    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         return [batch[0].message]
 
     call = batcher(send)
@@ -196,7 +198,7 @@ async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
 
 
 async def test_nothing_is_lost_under_load() -> None:
-    async def send(batch: Sequence[Queued[Any]]) -> list[Any]:
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         await asyncio.sleep(0)
         return [unit * 2 for unit, *_ in batch]
 
@@ -210,17 +212,161 @@ async def test_nothing_is_lost_under_load() -> None:
 
 
 def test_in_time() -> None:
-    assert in_time([queued("a", LATER), queued("b", time.time() - 1)]) == [True, False]
+    assert in_time([queued("a", LATER), queued("b", time.monotonic() - 1)]) == [True, False]
 
 
-async def test_gather_errors_keeps_ours_and_raises_bugs() -> None:
-    async def answer() -> int:
+def test_our_errors_are_results_and_bugs_are_raised() -> None:
+    ours = MatineeError("ours")
+    assert errors_as_results([1, ours, 1]) == [1, ours, 1]
+    with pytest.raises(KeyError):
+        errors_as_results([1, KeyError("bug")])
+
+
+async def test_a_batch_costs_no_more_than_its_budget_but_a_lone_message_may() -> None:
+    callee = Callee()
+    call = batcher(callee, max_batch=10, cost=lambda n: n)
+    assert await asyncio.gather(*(call(n, LATER) for n in (4, 6, 1, 25, 9, 1))) == [4, 6, 1, 25, 9, 1]
+    assert callee.batches == [[4, 6], [1], [25], [9, 1]]
+
+
+def in_lanes(callee: Callee, *, share: float = 0.2) -> MicroBatcher[Any, Any]:
+    """Messages that begin with "bulk" let all others go first."""
+    lanes = [Lane(100), Lane(3, share)]
+    return batcher(callee, max_batch=1, lanes=lanes, lane_of=lambda message: int(message.startswith("bulk")))
+
+
+async def test_bulk_lets_all_others_go_first_however_long_it_waits() -> None:
+    callee = Callee(open_=False)
+    call = in_lanes(callee)
+    bulk = [asyncio.create_task(call(f"bulk {n}", LATER)) for n in range(3)]
+    await callee.reached(1)
+    searches = [asyncio.create_task(call(f"search {n}", LATER)) for n in range(3)]
+    await asyncio.sleep(0)
+    callee.gate.set()
+    await asyncio.gather(*bulk, *searches)
+    order = [batch[0] for batch in callee.batches]
+    assert order[:2] == ["bulk 0", "search 0"]
+    assert set(order) == {f"{kind} {n}" for kind in ("bulk", "search") for n in range(3)}
+
+
+async def test_bulk_fills_its_own_lane_only() -> None:
+    callee = Callee(open_=False)
+    call = in_lanes(callee)
+    bulk = [asyncio.create_task(call("bulk first", LATER))]
+    await callee.reached(1)
+    bulk += [asyncio.create_task(call(f"bulk {n}", LATER)) for n in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError, match="3 requests wait already"):
+        await call("bulk too many", LATER)
+    search = asyncio.create_task(call("search", LATER))
+    callee.gate.set()
+    assert await search == "search"
+    await asyncio.gather(*bulk)
+
+
+async def test_bulk_keeps_its_share_under_searches_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own, on which each call takes a second."""
+    now = [time.monotonic()]
+    monkeypatch.setattr("serve.graph.microbatch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    order = []
+
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+        order.append(batch[0].message)
+        now[0] += 1
+        if batch[0].message == "search" and len(order) < 100:
+            searches.append(asyncio.create_task(call("search", LATER)))
+        await asyncio.sleep(0)
+        return [batch[0].message]
+
+    call = batcher(send, max_batch=1, lanes=[Lane(100), Lane(100, 0.2)], lane_of=lambda message: int(message == "bulk"))
+    searches = [asyncio.create_task(call("search", LATER)) for _ in range(2)]
+    bulk = [asyncio.create_task(call("bulk", LATER)) for _ in range(50)]
+    await asyncio.gather(*bulk)
+    await asyncio.gather(*searches)
+    assert 15 <= order[:100].count("bulk") <= 25
+
+
+async def test_a_slow_message_delays_neither_its_batch_nor_the_next_ones() -> None:
+    slow, batches = asyncio.Event(), []
+
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+        messages = [queued.message for queued in batch]
+        batches.append(messages)
+        for place, message in enumerate(messages):
+            if message != "slow":
+                early(place, message)
+        if "slow" in messages:
+            await slow.wait()
+        return messages
+
+    call = batcher(send, max_batch=3)
+    late = asyncio.create_task(call("slow", LATER))
+    assert await asyncio.gather(call("quick", LATER), call("quicker", LATER)) == ["quick", "quicker"]
+    assert await call("next", LATER) == "next"
+    assert not late.done()
+    slow.set()
+    assert await late == "slow"
+    assert batches == [["slow", "quick", "quicker"], ["next"]]
+
+
+async def test_what_nobody_waits_for_is_cancelled_and_what_somebody_waits_for_is_not() -> None:
+    cancelled = []
+
+    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append([queued.message for queued in batch])
+            raise
+        return []
+
+    call = batcher(send, max_batch=2)
+    hasty, patient = asyncio.create_task(call("hasty", LATER)), asyncio.create_task(call("patient", LATER))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    hasty.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hasty
+    assert cancelled == []
+    patient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await patient
+    while not cancelled:  # noqa: ASYNC110  nothing tells of it
+        await asyncio.sleep(0)
+    assert cancelled == [["hasty", "patient"]]
+
+
+async def test_results_come_as_they_are_known() -> None:
+    slow = asyncio.Event()
+
+    async def answer(n: int) -> int:
+        if n == 0:
+            await slow.wait()
+        if n == 3:
+            raise NotFoundError("none")
+        return n
+
+    seen = []
+    async for pairs in as_completed([answer(n) for n in range(4)]):
+        seen.append(sorted(place for place, _ in pairs))
+        slow.set()
+    assert seen == [[1, 2, 3], [0]]
+
+
+async def test_results_that_nobody_takes_any_more_are_given_up() -> None:
+    given_up = asyncio.Event()
+
+    async def hangs() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
         return 1
 
-    async def fail(error: Exception) -> int:
-        raise error
+    async def quick() -> int:
+        return 2
 
-    ours = MatineeError("ours")
-    assert await gather_errors([answer(), fail(ours), answer()]) == [1, ours, 1]
-    with pytest.raises(KeyError):
-        await gather_errors([answer(), fail(KeyError("bug"))])
+    results = as_completed([hangs(), quick()])
+    assert await anext(results) == [(1, 2)]
+    await results.aclose()
+    await given_up.wait()

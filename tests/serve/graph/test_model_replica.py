@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +13,13 @@ from waiting import HANG_S
 
 from matinee.errors import DeadlineError, MatineeError, ModelError
 from matinee.settings.tree import EmbedderSettings
+from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
-from serve.graph.microbatch import Queued, queued
 from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
 
-LATER = time.time() + 3600
+LATER = 3600.0
 
 
 class Model:
@@ -44,6 +45,9 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
             raise ModelError("no such model")
         return Model(settings.model)
 
+    def cost(self, message: Embed) -> int:
+        return 1
+
     def labels(self, model: Model) -> tuple[str, str, str]:
         return model.name, "fp32", "f" * 64
 
@@ -67,8 +71,8 @@ def replica(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Repl
     replica.gate.set()
 
 
-def batch(*texts: str, deadline: float = LATER) -> list[Queued[Embed]]:
-    return [queued(Embed((text,)), deadline) for text in texts]
+def batch(*texts: str, left_s: float = LATER) -> list[Hop[Embed]]:
+    return [Hop(Embed((text,)), left_s) for text in texts]
 
 
 async def reached(replica: Replica, texts: str) -> asyncio.Task[Any]:
@@ -96,7 +100,7 @@ async def test_an_error_is_its_messages_alone(replica: Replica) -> None:
 
 async def test_a_message_whose_deadline_passes_while_it_waits_is_not_worked_on(replica: Replica) -> None:
     first = await reached(replica, "a")
-    [late] = await replica.call(batch("late", deadline=time.time() + 0.05))
+    [late] = await replica.call(batch("late", left_s=0.05))
     assert isinstance(late, DeadlineError)
     replica.gate.set()
     await first
@@ -108,8 +112,9 @@ async def test_messages_keep_the_time_since_they_wait(replica: Replica, sink: Me
     seen: list[Queued[Embed]] = []
     replica._answer = lambda model, batch: seen.extend(batch) or ["x"] * len(batch)  # type: ignore[func-returns-value, method-assign]
     replica.reconfigure({})
-    await replica.call([Queued(Embed(("a",)), LATER, 7.0, "00-trace")])
-    assert (seen[0].since, seen[0].traceparent) == (7.0, "00-trace")
+    await replica.call([Hop(Embed(("a",)), LATER, 7.0, "00-trace")])
+    assert 7 <= time.monotonic() - seen[0].since < HANG_S
+    assert seen[0].traceparent == "00-trace"
 
 
 async def test_an_update_replaces_the_model_and_one_that_fails_does_not(replica: Replica, sink: MemorySink) -> None:
@@ -129,3 +134,35 @@ async def test_an_update_replaces_the_model_and_one_that_fails_does_not(replica:
     models = {dict(tags)["model"]: value for (name, tags), value in sink.values.items() if name == "matinee_model_info"}
     assert models == {"one": 0, "two": 1}
     assert await updated("one") == ["one: a"]
+
+
+async def test_a_model_that_hangs_makes_its_replica_ill_once_nobody_waits(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica.slot._hang_s = 0.0
+    replica.check_health()
+    hangs = await reached(replica, "a")
+    replica.check_health()
+    [late] = await replica.call(batch("late", left_s=0.05))
+    assert isinstance(late, DeadlineError)
+    replica.check_health()
+    hangs.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hangs
+    later = time.monotonic() + 2 * LATER
+    monkeypatch.setattr("serve.graph.model_slot.time", SimpleNamespace(monotonic=lambda: later, perf_counter=time.perf_counter))
+    with pytest.raises(RuntimeError, match="has worked on one batch for more than 0 s"):
+        replica.check_health()
+    monkeypatch.undo()
+    replica.gate.set()
+    assert await replica.call(batch("b")) == ["one: b"]
+    replica.check_health()
+
+
+async def test_the_place_of_work_that_nobody_waits_for_is_free_when_the_thread_is(replica: Replica) -> None:
+    hangs = await reached(replica, "a")
+    hangs.cancel()
+    others = [asyncio.create_task(replica.call(batch(text))) for text in "bc"]
+    await asyncio.sleep(0.05)
+    assert replica.batcher.waiting == 2
+    replica.gate.set()
+    await asyncio.gather(*others)
+    assert replica.batches == [["a"], ["b", "c"]]

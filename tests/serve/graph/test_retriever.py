@@ -1,7 +1,6 @@
 """The Retriever on a real embedded index: batches with errors in them, versions that come while it runs, and a store that fails."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,15 @@ from matinee.errors import (
 )
 from matinee.index import active
 from matinee.index.factory import open_store
-from matinee.items import item_uid
+from matinee.items import ItemFilter, item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from serve.graph import messages, retriever
-from serve.graph.microbatch import queued
+from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
 
-LATER = time.time() + 86_400
+LATER = 86_400.0
 
 
 class Bench:
@@ -51,7 +50,7 @@ class Bench:
 
     async def ask(self, *units: Any) -> list[Any]:
         assert self.retriever is not None
-        return await self.retriever.call([queued(unit, LATER) for unit in units])
+        return await self.retriever.call([Hop(unit, LATER) for unit in units])
 
     async def version(self) -> str | None:
         [status] = await self.ask(messages.Status())
@@ -91,10 +90,68 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
     assert answers[5].likes[0]["title"] == "The Kid"
 
 
+async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.build(6)
+    retriever = await bench.start()
+    slow = asyncio.Event()
+    index = retriever._live.get()
+    search, facets = index.search, index.facets
+
+    async def held(searches: Any) -> Any:
+        if any(one.filter.genres for one in searches):
+            await slow.wait()
+        return await search(searches)
+
+    async def held_facets(*args: Any, **more: Any) -> Any:
+        await slow.wait()
+        return await facets(*args, **more)
+
+    monkeypatch.setattr(index, "search", held)
+    monkeypatch.setattr(index, "facets", held_facets)
+    filtered = ItemFilter(genres=("Comedy",))
+    slow_ones = [like("The Kid", filter=filtered), messages.Facets()]
+    quick = [like("The Kid"), messages.Rank(TextQuery("robots", None, "sparse")), messages.Status(), like("nothing like this")]
+    answered: dict[int, object] = {}
+    async for pairs in retriever.stream([Hop(unit, LATER) for unit in (*slow_ones, *quick)]):
+        answered |= dict(pairs)
+        if len(answered) == len(quick):
+            assert set(answered) == {2, 3, 4, 5}
+            slow.set()
+    assert set(answered) == set(range(6))
+    assert isinstance(answered[0], RankedItems)
+    assert isinstance(answered[5], NotFoundError)
+
+
+async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.build(6)
+    retriever = await bench.start()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    delete = retriever._live.delete
+
+    async def slow(id: str) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await delete(id)
+
+    monkeypatch.setattr(retriever._live, "delete", slow)
+    [(id, _), *_] = (await bench.ask(messages.Page(1)))[0][0]
+    call = asyncio.create_task(retriever.call([Hop(messages.Delete(id), LATER)]))
+    await begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go_on.set()
+
+    async def gone() -> bool:
+        return await bench.ask(messages.Fetch((id,))) == [[None]]
+
+    await bench.until(gone)
+
+
 async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
     await bench.build(3)
     retriever = await bench.start()
-    batch = [queued(like("The Kid"), time.time() - 1), queued(messages.Status(), LATER), queued(messages.Delete("x"), time.time() - 1)]
+    batch = [Hop(like("The Kid"), -1), Hop(messages.Status(), LATER), Hop(messages.Delete("x"), -1)]
     late, status, also_late = await retriever.call(batch)
     assert isinstance(late, DeadlineError)
     assert isinstance(also_late, DeadlineError)

@@ -1,18 +1,23 @@
 """What only the server engine can get wrong: unreachable servers, their answers, sizes of batches, what is asked of a collection."""
 
+import asyncio
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient, models
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
 from matinee.index.qdrant import query
 from matinee.index.qdrant.index import QdrantIndex, QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
@@ -34,10 +39,13 @@ def silent() -> Iterator[str]:
 
 
 @contextmanager
-def answering(status: int, body: str) -> Iterator[str]:
+def answering(status: int, body: str, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -46,6 +54,8 @@ def answering(status: int, body: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -146,3 +156,31 @@ async def test_an_unreadable_manifest_says_what_to_do() -> None:
     with pytest.raises(IndexUnavailableError, match=r"collection test\.v1 .*unreadable manifest.*build the version again"):
         await store.open("v1")
     await client.close()
+
+
+def test_an_authority_that_is_none_is_explained(tmp_path: Path) -> None:
+    for file in (tmp_path / "absent.crt", tmp_path / "empty.crt"):
+        if file.name == "empty.crt":
+            file.touch()
+        with pytest.raises(SettingsError, match=r"index\.tls_ca .* is no file of certificates"):
+            QdrantStore(settings("https://127.0.0.1:1", tls_ca=file), "films")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_a_server_is_trusted_by_its_authority_and_no_other(tmp_path: Path) -> None:
+    """A real TLS server. Its certificate is its own authority."""
+    certificate = tmp_path / "tls.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "tls.key"), "-out", str(certificate)]
+    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "tls.key")
+    with answering(200, '{"result": {"aliases": []}, "status": "ok", "time": 0}', context) as url:
+        https = url.replace("http://", "https://")
+        store = QdrantStore(settings(https, tls_ca=certificate, timeout_s=30), "films")
+        assert await store.current() is None
+        await store.close()
+        store = QdrantStore(settings(https, timeout_s=30), "films")
+        with pytest.raises(IndexUnavailableError, match="can't be reached"):
+            await store.current()
+        await store.close()

@@ -1,0 +1,106 @@
+"""What searches feel of bulk work: their p50 and p99 alone, and under six calls of `/v1/embed` with 100 texts each that never end.
+
+    python -m bench.bulk
+    python -m bench.bulk --rounds 5 --seconds 10 --clients 2 --placement ray
+
+Serves the bundled films from a folder of its own, without the enhancer and without the gateway's cache of vectors. Each round measures
+both, one after the other, so that other work of the machine meets both alike. Searches and bulk come from two processes of their own
+(`bench.load`). Prints a Markdown table; the last line is the median over the rounds.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.serve import load, matinee_server
+from matinee import demo
+from matinee.catalogue.reader import read_items
+
+CALLS, TEXTS = 6, 100
+HOME = Path(tempfile.mkdtemp(prefix="matinee-bulk-"))
+SETTINGS = {
+    "MATINEE_HOME": str(HOME),
+    "MATINEE_CATALOGUE": "demo",
+    "MATINEE_ENHANCER__ENABLED": "false",
+    "MATINEE_EMBEDDER__CACHE_ENTRIES": "0",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--clients", type=int, default=1, help="clients that search")
+    parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
+    args = parser.parse_args()
+    os.environ |= SETTINGS
+    models = Path("~/.matinee/models").expanduser()
+    if models.exists():
+        (HOME / "models").symlink_to(models)
+    subprocess.run([sys.executable, "-m", "train.ingest", "--demo", "--rejects", str(HOME)], check=True)
+    searches, bulk = _requests()
+    rows = []
+    with matinee_server({"MATINEE_SERVING__PLACEMENT": args.placement}) as (url, _):
+        load(url, searches, clients=args.clients, seconds=3)
+        for _ in range(args.rounds):
+            alone = load(url, searches, clients=args.clients, seconds=args.seconds)
+            with _bulk(url, bulk, args.seconds) as under_way:
+                under = load(url, searches, clients=args.clients, seconds=args.seconds)
+            rows.append((alone, under, under_way))
+    print(_table(rows))
+
+
+def _requests() -> tuple[Path, Path]:
+    """Files of `bench.load`: the demo's queries, and calls of `/v1/embed` with the films' overviews."""
+    queries = [
+        json.loads(line)["text"] for line in (demo.FILMS.parent / "queries" / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    overviews = [item.overview for item in read_items(str(demo.FILMS)) if item.overview]
+    searches, bulk = HOME / "searches.jsonl", HOME / "bulk.jsonl"
+    searches.write_text("\n".join(json.dumps({"method": "POST", "path": "/v1/search", "body": {"text": text}}) for text in queries))
+    calls = [{"texts": overviews[start : start + TEXTS], "kind": "document"} for start in range(0, len(overviews) - TEXTS, TEXTS)]
+    bulk.write_text("\n".join(json.dumps({"method": "POST", "path": "/v1/embed", "body": body}) for body in calls))
+    return searches, bulk
+
+
+@contextmanager
+def _bulk(url: str, requests: Path, seconds: float) -> Iterator[dict[str, Any]]:
+    """The bulk calls, from before the block to after its end; the yielded dictionary holds their summary afterwards."""
+    command = [sys.executable, "-m", "bench.load", url, str(requests), "--clients", str(CALLS), "--seconds", str(seconds + 4)]
+    summary: dict[str, Any] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(2)
+        yield summary
+        out, _ = process.communicate()
+    summary |= json.loads(out)
+
+
+def _table(rows: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> str:
+    lines = [
+        "| round | search p50, p99 alone, ms | p50, p99 under bulk, ms | p99 ratio | searches not 200 | bulk texts/s | bulk not 200 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    ratios = [under["p99_ms"] / alone["p99_ms"] for alone, under, _ in rows]
+    for number, ((alone, under, bulk), ratio) in enumerate(zip(rows, ratios, strict=True), 1):
+        lines.append(
+            f"| {number} | {alone['p50_ms']}, {alone['p99_ms']} | {under['p50_ms']}, {under['p99_ms']} | {ratio:.1f} "
+            f"| {_bad(alone) + _bad(under)} | {bulk['rps'] * TEXTS:.0f} | {_bad(bulk)} |"
+        )
+    return "\n".join([*lines, f"median p99 ratio: {statistics.median(ratios):.1f}"])
+
+
+def _bad(summary: dict[str, Any]) -> int:
+    return int(sum(n for status, n in summary["statuses"].items() if status != "200"))
+
+
+if __name__ == "__main__":
+    main()

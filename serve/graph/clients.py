@@ -1,0 +1,89 @@
+"""The clients of the parts: each message to the right queue, in micro-batches. Does not know how a part is reached: see `Remote`."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+from matinee.errors import MatineeError
+from matinee.settings.tree import Settings
+from serve.graph import messages
+from serve.graph.hops import Hop, Queued, hop
+from serve.graph.messages import Describe, Embed, RetrieverMessage
+from serve.graph.microbatch import MAX_HOP_BATCH, Early, Lane, MicroBatcher
+from serve.telemetry.metrics import Metrics
+
+_BULK_HOP_BATCH = 8
+HOPS_IN_FLIGHT = 2
+"""Two, so that the next batch is on its way while the callee works on one."""
+
+Sent = TypeVar("Sent")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+Model = TypeVar("Model", Embed, Describe)
+Pairs = Sequence[tuple[int, Result | MatineeError]]
+
+_BULK = (messages.Write, messages.Delete, messages.Page, messages.Facets, messages.Pending)
+"""What takes the index longer than a search does."""
+
+
+class Remote(Protocol[Sent, Result_co]):
+    """A part's replicas: a batch's results all together, or in pairs of place and result as they become known."""
+
+    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
+    def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
+
+
+def batched_model(
+    name: Literal["embedder", "enhancer"], remote: Remote[Model, Result], settings: Settings, metrics: Metrics
+) -> Callable[[Model, float], Coroutine[Any, Any, Result]]:
+    """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
+    searches = batched(name, remote, settings, metrics)
+    bulk = batched(name, remote, settings, metrics, max_batch=_BULK_HOP_BATCH, max_waiting=getattr(settings, name).bulk_waiting)
+    return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)
+
+
+def batched(
+    name: str,
+    remote: Remote[Sent, Result],
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    max_batch: int = MAX_HOP_BATCH,
+    max_waiting: int | None = None,
+) -> MicroBatcher[Sent, Result]:
+    """A client of the part `name`, whose batches `remote` carries to one of its replicas."""
+
+    async def send(batch: list[Queued[Sent]], early: Early[Result]) -> Sequence[Result | MatineeError]:
+        hops = [hop(queued) for queued in batch]
+        # Over Ray, a stream costs about a third more. A lone message does not need it.
+        return await (remote.call(hops) if len(hops) == 1 else _streamed(remote.stream(hops), early))
+
+    return MicroBatcher(
+        name,
+        send,
+        max_batch=max_batch,
+        max_in_flight=HOPS_IN_FLIGHT,
+        lanes=[Lane(settings.serving.deployment.max_ongoing_requests if max_waiting is None else max_waiting)],
+        observe_batch=lambda size: metrics.hop_batch(size, part=name),
+    )
+
+
+async def _streamed(stream: AsyncIterator[Pairs[Result]], early: Early[Result]) -> list[Result | MatineeError]:
+    results: dict[int, Result | MatineeError] = {}
+    async for pairs in stream:
+        for place, result in pairs:
+            results[place] = result
+            early(place, result)
+    return [results[place] for place in sorted(results)]
+
+
+class RetrieverClient:
+    """The Retriever: each message has a result of its own type."""
+
+    def __init__(self, remote: Remote[RetrieverMessage[object], object], settings: Settings, metrics: Metrics) -> None:
+        self._searches = batched("retriever", remote, settings, metrics)
+        self._bulk = batched("retriever", remote, settings, metrics, max_batch=_BULK_HOP_BATCH)
+
+    async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
+        send = self._bulk if isinstance(message, _BULK) else self._searches
+        # One batch has messages of many types. The Retriever answers each with the type that it declares.
+        return cast(Result, await send(message, deadline))

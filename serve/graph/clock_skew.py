@@ -1,0 +1,60 @@
+"""How far the clocks of the parts' machines are from a gateway's: asked now and then, exported as a metric.
+
+No deadline depends on it, because what travels is the time that is left. Revisions, expiring tokens and the times in logs and traces do.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from matinee.errors import MatineeError
+from serve.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+ASK_S = 15.0
+
+Clock = Callable[[], Awaitable[float]]
+"""Seconds since 1970 as a replica of a part has it."""
+
+
+class ClockWatch:
+    """Asks the clock of a replica of each part every `ask_s` seconds."""
+
+    def __init__(self, clocks: Mapping[str, Clock], metrics: Metrics, *, ask_s: float = ASK_S) -> None:
+        self._clocks = clocks
+        self._metrics = metrics
+        self._ask_s = ask_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Where all parts are in this process, there is nothing to ask."""
+        if self._clocks:
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.gather(*(self._ask(part, clock) for part, clock in self._clocks.items()))
+            await asyncio.sleep(self._ask_s)
+
+    async def _ask(self, part: str, clock: Clock) -> None:
+        sent = time.time()
+        try:
+            async with asyncio.timeout(self._ask_s):
+                there = await clock()
+        except (MatineeError, TimeoutError) as error:
+            log.info("the clock of the %s was not told: %s", part, error)
+        else:
+            self._metrics.clock_skew_s(skew_s(sent, there, time.time()), part=part)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+def skew_s(sent: float, there: float, got: float) -> float:
+    """Seconds that a clock is ahead, at least: it said `there` between `sent` and `got` of ours. Negative: behind; 0: it may be right."""
+    if there > got:
+        return there - got
+    return min(0.0, there - sent)

@@ -1,0 +1,137 @@
+"""The Embedder's replica with the real encoder: bulk comes in pieces, and nobody who searches waits for more than one of them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from waiting import HANG_S
+
+from matinee.errors import DeadlineError
+from matinee.models.embedder import Embedder
+from serve.graph import messages
+from serve.graph.clients import batched_model
+from serve.graph.embedder import EmbedderReplica
+from serve.graph.gateway import Gateway
+from serve.graph.hops import Hop
+from serve.graph.parts import Graph, Trace
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.sinks import MemorySink
+
+TEXTS = [f"{n}: " + "the keeper he was told had drowned still lights the lamp every night " * (n % 4) for n in range(100)]
+
+
+class Watched:
+    """An encoder that notes the texts of each call, and waits in the first one until `gate` is open."""
+
+    def __init__(self, encoder: Embedder) -> None:
+        self._encoder = encoder
+        self.calls: list[Sequence[str]] = []
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, texts: Sequence[str], *, kind: Any) -> Any:
+        self.calls.append(texts)
+        self.begun.set()
+        assert self.gate.wait(HANG_S)
+        return self._encoder.encode(texts, kind=kind)
+
+
+@pytest.fixture
+def watched(local_graph: Any) -> Iterator[Watched]:
+    watched = Watched(local_graph.embedder_replica().slot.model)
+    yield watched
+    watched.gate.set()
+
+
+@pytest.fixture
+def replica(local_graph: Any, watched: Watched, tmp_path: Path) -> EmbedderReplica:
+    class Loaded(EmbedderReplica):
+        def load(self, settings: Any) -> Any:
+            return watched
+
+    replica = Loaded(local_graph.local_settings(tmp_path), Metrics(MemorySink()))
+    replica.reconfigure({})
+    return replica
+
+
+@pytest.fixture
+def gateway(local_graph: Any, replica: EmbedderReplica, tmp_path: Path) -> Gateway:
+    settings, metrics = local_graph.local_settings(tmp_path), Metrics(MemorySink())
+
+    async def retriever(message: Any, deadline: float) -> Any:
+        raise AssertionError("nobody ranks here")
+
+    return Gateway(settings, Graph(batched_model("embedder", replica, settings, metrics), retriever, None, {}), metrics)
+
+
+async def begun(watched: Watched) -> None:
+    assert await asyncio.to_thread(watched.begun.wait, HANG_S)
+
+
+async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, watched: Watched) -> None:
+    trace = Trace(time.monotonic() + HANG_S)
+    embeds = [asyncio.create_task(gateway.embed(TEXTS, "document", trace)) for _ in range(6)]
+    await begun(watched)
+    query = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a heist",)), trace.deadline))
+    cold = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a cold item",), "document"), trace.deadline))
+    # Both are in the replica's queue before it takes up its second piece.
+    await asyncio.sleep(0.1)
+    watched.gate.set()
+    await asyncio.gather(query, cold)
+    assert watched.calls[1] == ["a heist"]
+    assert ["a cold item"] in watched.calls[2:4]
+    bulk = await asyncio.gather(*embeds)
+    alone = watched._encoder.encode(TEXTS, kind="document")
+    assert all(np.allclose(made.vectors, alone, atol=1e-5) for made in bulk)
+    limit = gateway.settings.embedder.encode_tokens
+    assert all(len(texts) == 1 or sum(map(messages.about_tokens, texts)) <= limit for texts in watched.calls)
+
+
+async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:
+    trace = Trace(time.monotonic() + 0.3)
+    late = asyncio.create_task(gateway.embed(TEXTS, "document", trace))
+    await begun(watched)
+    with pytest.raises(DeadlineError):
+        await late
+    watched.gate.set()
+    await gateway.graph.embedder(messages.Embed(("a heist",)), gateway.trace().deadline)
+    assert watched.calls[1:] == [["a heist"]]
+
+
+async def test_a_stream_brings_queries_before_bulk_of_the_same_batch(replica: EmbedderReplica, watched: Watched) -> None:
+    watched.gate.set()
+    batch = [Hop(messages.Embed(tuple(TEXTS[:9]), "document", bulk=True), 60.0), Hop(messages.Embed(("a heist",)), 60.0)]
+    places = [place async for pairs in replica.stream(batch) for place, _ in pairs]
+    assert places == [1, 0]
+
+
+async def test_texts_of_two_encoders_are_never_mixed(gateway: Gateway, local_graph: Any) -> None:
+    fingerprints = iter("ab")
+
+    async def replaced(message: messages.Embed, deadline: float) -> messages.Embedded:
+        return messages.Embedded(next(fingerprints), np.zeros((len(message.texts), 2), np.float32))
+
+    gateway.graph = Graph(replaced, gateway.graph.retriever, None, {})
+    with pytest.raises(Exception, match="was replaced while these texts were embedded"):
+        await gateway.embed(["x" * 700, "y" * 700], "document", gateway.trace())
+
+
+@pytest.mark.parametrize(("texts", "pieces"), [([], 1), (["a"] * 3, 1), (["a" * 300] * 3, 2), (["a" * 50_000, "b"], 2)])
+async def test_pieces_keep_every_text_in_order(gateway: Gateway, texts: list[str], pieces: int) -> None:
+    sent: list[tuple[str, ...]] = []
+
+    async def embedder(message: messages.Embed, deadline: float) -> messages.Embedded:
+        sent.append(message.texts)
+        return messages.Embedded("f", np.zeros((len(message.texts), 2), np.float32))
+
+    gateway.graph = Graph(embedder, gateway.graph.retriever, None, {})
+    made = await gateway.embed(texts, "document", gateway.trace())
+    assert [text for piece in sent for text in piece] == texts
+    assert (len(sent), len(made.vectors)) == (pieces, len(texts))
