@@ -16,7 +16,6 @@ HOPS_IN_FLIGHT = 2
 """Two, so that the next batch is on its way while the callee works on one."""
 
 Sent = TypeVar("Sent")
-Sent_contra = TypeVar("Sent_contra", contravariant=True)
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
@@ -26,11 +25,11 @@ _BULK = (messages.Write, messages.Delete, messages.Page, messages.Facets, messag
 """What takes the index longer than a search does."""
 
 
-class Remote(Protocol[Sent_contra, Result_co]):
+class Remote(Protocol[Sent, Result_co]):
     """A part's replicas: a batch's results all together, or in pairs of place and result as they become known."""
 
-    async def call(self, batch: Sequence[Hop[Sent_contra]]) -> Sequence[Result_co | MatineeError]: ...
-    def stream(self, batch: Sequence[Hop[Sent_contra]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
+    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
+    def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
 
 
 def batched_model(

@@ -17,7 +17,7 @@ from serve.graph.clients import RetrieverClient
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.hops import hop, queued
-from serve.graph.model_replica import ModelReplica
+from serve.graph.model_replica import ModelMessage, ModelReplica
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -27,7 +27,7 @@ RETRY_S = 30.0
 
 log = logging.getLogger(__name__)
 
-Sent = TypeVar("Sent")
+Sent = TypeVar("Sent", bound=ModelMessage)
 Result = TypeVar("Result")
 
 
