@@ -12,7 +12,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from serve.api.auth import ApiKeys
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
-from serve.graph.hops import Hop
+from serve.graph.hops import Hop, hop, queued
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -124,7 +123,7 @@ def as_part(call: Callable[[Sequence[Hop[Any]]], Awaitable[list[Any]]]) -> Any:
     """A replica's batch call as the gateway sees it through a handle: one message in, its result or its error out."""
 
     async def part(message: Any, deadline: float) -> Any:
-        [result] = await call([Hop(message, deadline - time.monotonic())])
+        [result] = await call([hop(queued(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result

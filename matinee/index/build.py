@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from matinee.errors import IndexUnavailableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
+from matinee.index.lease import Held
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Scroll, Search, item_payload, new_version, tombstone
 from matinee.items import Item
@@ -113,7 +114,11 @@ def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, 
 
 @dataclass
 class Build:
-    """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was."""
+    """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was.
+
+    One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
+    removes nothing.
+    """
 
     store: IndexStore
     maker: PointMaker
@@ -122,8 +127,16 @@ class Build:
     api: ApiWrites | None = None
     replace: bool = False
     progress: Callable[[str, int], None] = lambda stage, count: None
+    keep: int | None = None
 
     async def run(self, items: Iterable[Item]) -> Outcome:
+        async with self.store.lease() as held:
+            outcome = await self._run(items, held)
+            if self.keep is not None:
+                await self.store.prune(self.keep)
+        return outcome
+
+    async def _run(self, items: Iterable[Item], held: Held) -> Outcome:
         previous = await self.store.current()
         written = [] if self.api is None else await self.api.read(0)
         discarded = sum(entry.item is not None for entry in written) if self.replace else 0
@@ -146,6 +159,7 @@ class Build:
             await index.close()
         self.progress("finishing", 0)
         await self.store.finish(manifest)
+        await held()
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted)
 

@@ -4,8 +4,10 @@ Two engines implement both: `edge` and `qdrant`.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from matinee.index.lease import Held
 from matinee.index.types import Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
 
@@ -82,6 +84,13 @@ class IndexStore(Protocol):
         """Raises `IndexAbsentError` for a version that does not exist or is unfinished."""
         ...
 
+    def lease(self) -> AbstractAsyncContextManager[Held]:
+        """The right to build and to prune, held until the end of the `async with`; yields a check that it is held still.
+
+        Raises `IndexLockedError` where another process has it.
+        """
+        ...
+
     async def switch(self, version: str) -> None:
         """Make a finished version current in one step; the one before is kept for rollback."""
         ...
@@ -91,7 +100,10 @@ class IndexStore(Protocol):
         ...
 
     async def prune(self, keep: int) -> list[str]:
-        """Delete unfinished builds and all but the newest `keep` versions; the current and the previous one always stay."""
+        """Delete unfinished builds and all but the newest `keep` versions; the current and the previous one always stay.
+
+        The caller holds the lease.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -10,7 +10,8 @@ The store is a folder, s3://, gs:// or whatever else fsspec opens. A digest is n
 import json
 import re
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -31,6 +32,8 @@ def _inside(path: str) -> str:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in path:
         raise ValueError("must be a relative path inside the model's folder")
+    if not any(fnmatchcase(pure.name, pattern) for pattern in _FILES) or _ours(pure):
+        raise ValueError(f"{path[:200]} is no file of a model: artifacts hold {', '.join(_FILES)}")
     return path
 
 
@@ -87,6 +90,7 @@ class ArtifactStore:
     def publish(self, folder: Path, origin: Origin) -> ModelManifest:
         """Copy a model's folder into the store. The same files again are the same model: its first manifest stays."""
         saved_model.check_folder(folder)
+        _refuse_links(folder)
         digest = saved_model.digest(folder)
         known = self._read(digest)
         if known is not None:
@@ -160,7 +164,10 @@ class ArtifactStore:
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._fs.get_file(f"{self._root}/{manifest.digest}/files/{name}", str(target))
+                source = f"{self._root}/{manifest.digest}/files/{name}"
+                if self._fs.info(source).get("islink"):
+                    raise ModelError(f"{name} of {manifest.digest} under {self.uri} is a symbolic link: models hold plain files only")
+                self._fs.get_file(source, str(target))
             except OSError as error:
                 raise ModelError(f"cannot fetch {name} of {manifest.digest} from {self.uri}: {error}") from error
             if target.stat().st_size != entry.size or files.sha256(target) != entry.sha256:
@@ -200,8 +207,27 @@ def _local(digest: str, models_dir: Path) -> Path | None:
         return None
     held = json.loads((folder / convert.MANIFEST).read_text(encoding="utf-8"))
     whole = all((folder / name).is_file() and (folder / name).stat().st_size == entry["size"] for name, entry in held["files"].items())
+    if whole:
+        _verify(folder, full, set(held["files"]))
     return folder if whole else None
 
 
-def _ours(path: Path) -> bool:
+def _verify(folder: Path, digest: str, names: set[str]) -> None:
+    """Refuse a local copy that was changed after it was fetched: at every use, since whoever can write there can write at any time."""
+    again = f"remove {folder}, and fetch the model again"
+    _refuse_links(folder)
+    more = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not _ours(path)} - names
+    if more:
+        raise ModelError(f"{folder} holds {', '.join(sorted(more))}, which is no part of the model: {again}")
+    if saved_model.digest(folder, remembered=False) != digest or saved_model.digest(folder) != digest:
+        raise ModelError(f"the files in {folder} were changed since they were fetched: {again}")
+
+
+def _refuse_links(folder: Path) -> None:
+    links = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink())
+    if links:
+        raise ModelError(f"{folder} holds symbolic links ({', '.join(links[:5])}): a model's files are plain files; copy what they name")
+
+
+def _ours(path: PurePath) -> bool:
     return path.name == convert.MANIFEST or path.name.startswith(".")

@@ -131,10 +131,11 @@ def digested(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (MANIFEST, _SIDECAR))
 
 
-def digest(folder: Path) -> str:
+def digest(folder: Path, *, remembered: bool = True) -> str:
     """sha256 over the weights, configuration and tokenizer of a model's folder: the same files, the same digest, whatever their path.
 
-    For a large model it is remembered in the folder beside the sizes and times of the files, so that a second start is quick.
+    For a large model it is remembered in the folder beside the sizes and times of the files, so that a second start is quick. Without
+    `remembered` it is computed from the files, whatever the folder says.
     """
     files = digested(folder)
     if not files:
@@ -142,7 +143,7 @@ def digest(folder: Path) -> str:
     stamps = {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
     large = sum(size for size, _ in stamps.values()) >= _SIDECAR_FROM
     sidecar = folder / _SIDECAR
-    if large and sidecar.is_file():
+    if remembered and large and sidecar.is_file():
         known = json.loads(sidecar.read_text(encoding="utf-8"))
         if known.get("files") == stamps:
             return str(known["sha256"])
@@ -150,6 +151,6 @@ def digest(folder: Path) -> str:
     for path in files:
         total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     # A read-only store is fine: its digest is computed at each start.
-    if large and os.access(folder, os.W_OK):
+    if remembered and large and os.access(folder, os.W_OK):
         write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
     return total.hexdigest()

@@ -78,7 +78,7 @@ class EmbedderSettings(Part):
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     cache_entries: int = Field(4096, ge=0, description="query vectors that each gateway caches; 0 is no cache")
     encode_tokens: int = Field(
-        256, ge=64, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
+        128, ge=16, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(

@@ -66,9 +66,9 @@ async def build(
                 progress.update(bar, completed=reader.done, description=stage)
 
             api = LiveApiWrites(settings, store, connection)
-            outcome = await Build(store, maker, settings.catalogue, source, api, replace, advance).run(usable_items(reader))
+            build = Build(store, maker, settings.catalogue, source, api, replace, advance, settings.index.keep_versions)
+            outcome = await build.run(usable_items(reader))
             progress.update(bar, completed=reader.total)
-        await store.prune(settings.index.keep_versions)
     finally:
         await store.close()
     return outcome

@@ -56,11 +56,12 @@ def locked_error(path: Path) -> IndexLockedError:
     )
 
 
-def take_lock(path: Path) -> int:
-    """The version's own lock: the engine's log lock says neither whose it is nor covers a build before its shard exists."""
-    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def take_lock(path: Path, name: str = "LOCK", *, wait: bool = False) -> int:
+    """The lock `name` of a folder. `LOCK` is a version's own: the engine's log lock says neither whose it is nor covers a build before
+    its shard exists."""
+    lock = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         os.close(lock)
         if isinstance(error, BlockingIOError):
@@ -70,8 +71,8 @@ def take_lock(path: Path) -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    lock = take_lock(path)
+def locked(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
+    lock = take_lock(path, name, wait=wait)
     try:
         yield
     finally:

@@ -5,8 +5,11 @@ A version without a manifest is an unfinished build. Does not watch `CURRENT`: t
 
 import asyncio
 import json
+import os
 import re
 import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +17,7 @@ from pydantic import ValidationError
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
 from matinee.index.edge import files, hnsw
 from matinee.index.edge.index import EdgeIndex
+from matinee.index.lease import Held, leased_error
 from matinee.index.types import Manifest
 from matinee.settings.tree import IndexSettings
 
@@ -63,26 +67,41 @@ class EdgeStore:
         manifest = await asyncio.to_thread(self._manifest, version)
         return await EdgeIndex.start(self._folder(version), manifest, self._settings)
 
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Held]:
+        await asyncio.to_thread(self._path.mkdir, parents=True, exist_ok=True)
+        with files.explain(self._path):
+            try:
+                lock = files.take_lock(self._path, "BUILD.lock")
+            except IndexLockedError:
+                raise leased_error(self._catalogue, "another process on this machine") from None
+        try:
+            yield _held
+        finally:
+            os.close(lock)
+
     async def switch(self, version: str) -> None:
         await asyncio.to_thread(self._switch, version)
 
     def _switch(self, version: str) -> None:
         self._manifest(version)
-        marks = self._marks()
-        if marks.get("current") != version:
-            self._mark(current=version, previous=marks.get("current"))
+        with self._marking():
+            marks = self._marks()
+            if marks.get("current") != version:
+                self._mark(current=version, previous=marks.get("current"))
 
     async def rollback(self) -> Manifest:
         return await asyncio.to_thread(self._rollback)
 
     def _rollback(self) -> Manifest:
-        marks = self._marks()
-        previous = marks.get("previous")
-        if previous is None:
-            raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
-        manifest = self._manifest(previous)
-        self._mark(current=previous, previous=marks.get("current"))
-        return manifest
+        with self._marking():
+            marks = self._marks()
+            previous = marks.get("previous")
+            if previous is None:
+                raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+            manifest = self._manifest(previous)
+            self._mark(current=previous, previous=marks.get("current"))
+            return manifest
 
     async def prune(self, keep: int) -> list[str]:
         return await asyncio.to_thread(self._prune, keep)
@@ -142,6 +161,19 @@ class EdgeStore:
                 f'{path} is damaged: replace its content by {{"current": "<version>"}}, with the name of a folder beside it'
             ) from error
 
+    @contextmanager
+    def _marking(self) -> Iterator[None]:
+        """Marks are read, changed and written by one process at a time."""
+        if not self._path.is_dir():
+            yield
+            return
+        with files.explain(self._path), files.locked(self._path, "CURRENT.lock", wait=True):
+            yield
+
     def _mark(self, *, current: str, previous: str | None) -> None:
         with files.explain(self._path):
             files.write(self._path / "CURRENT", json.dumps({"current": current, "previous": previous}))
+
+
+async def _held() -> None:
+    """The kernel holds a lock as long as its process lives."""

@@ -2,14 +2,15 @@
 
 The alias `<catalogue>` names the current version and `<catalogue>.previous` the one before, so that one call moves both in one step.
 A version's manifest is its collection's metadata, written when the build is finished. Every call has a deadline. Does not retry and
-does not cache: a server that is down is the caller's 503. Knows no other builder: `prune` removes a build under way elsewhere too.
+does not cache: a server that is down is the caller's 503. `prune` removes unfinished builds: who calls it must hold the lease.
 """
 
 import asyncio
 import math
 import os
 import ssl
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
 from matinee.index.conditions import live_conditions, scroll_conditions, valid_ids
 from matinee.index.item_vector import completed
+from matinee.index.lease import Held, renewed
 from matinee.index.qdrant import query as translate
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
@@ -151,7 +153,7 @@ class QdrantStore:
         self._call = Connection(settings, client)
         self._client = self._call.client
         self._catalogue = catalogue
-        self._alias, self._alias_before = catalogue, f"{catalogue}.previous"
+        self._alias, self._alias_before, self._lease = catalogue, f"{catalogue}.previous", f"{catalogue}.lease"
 
     async def versions(self) -> list[Manifest]:
         manifests = await asyncio.gather(*map(self._manifest_of, await self._collections()))
@@ -180,6 +182,11 @@ class QdrantStore:
             raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
         metadata = {_MANIFEST: manifest.model_dump(mode="json")}
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Held]:
+        async with renewed(_LeaseCollection(self._call, self._lease), self._catalogue) as held:
+            yield held
 
     async def open(self, version: str) -> QdrantIndex:
         return QdrantIndex(self._call, self._name(version), await self._manifest(version))
@@ -215,7 +222,8 @@ class QdrantStore:
 
     async def _collections(self) -> list[str]:
         collections = (await self._call(self._client.get_collections())).collections
-        return sorted(entry.name for entry in collections if entry.name.startswith(f"{self._catalogue}."))
+        names = (entry.name for entry in collections if entry.name.startswith(f"{self._catalogue}."))
+        return sorted(name for name in names if name != self._lease)
 
     async def _aliases(self) -> dict[str, str]:
         aliases = (await self._call(self._client.get_aliases())).aliases
@@ -256,6 +264,39 @@ class QdrantStore:
                 f"the collection {collection} on {self._call.where} has an unreadable manifest ({error.error_count()} faults): "
                 "delete it and build the version again"
             ) from error
+
+
+class _LeaseCollection:
+    """An empty collection, whose metadata is the record of a lease. The server creates it once, whoever asks."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._call = connection
+        self._client = connection.client
+        self._name = name
+
+    async def create(self, values: dict[str, Any]) -> bool:
+        try:
+            await self._call(self._client.create_collection(self._name, vectors_config={}, metadata=values), patient=True)
+        except (IndexUnavailableError, ValueError) as error:
+            # The server's 409, and the local mode's word for it.
+            if "already exists" in str(error):
+                return False
+            raise
+        return True
+
+    async def read(self) -> dict[str, Any] | None:
+        if not await self._call(self._client.collection_exists(self._name)):
+            return None
+        try:
+            return (await self._call(self._client.get_collection(self._name))).config.metadata or {}
+        except IndexAbsentError:
+            return None
+
+    async def update(self, values: dict[str, Any]) -> None:
+        await self._call(self._client.update_collection(self._name, metadata=values), patient=True)
+
+    async def remove(self) -> None:
+        await self._call(self._client.delete_collection(self._name), patient=True)
 
 
 def _connect(settings: IndexSettings) -> AsyncQdrantClient:

@@ -1,6 +1,7 @@
 """`matinee.models.registry` and `matinee models`: publishing, finding, verifying, on a folder and on a remote file system."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,75 @@ def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, name: str) -
     (tmp_path / "store" / manifest.digest / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match="relative path inside"):
         ArtifactStore(str(tmp_path / "store")).find(manifest.digest)
+
+
+@pytest.mark.parametrize(
+    "name", ["modeling.py", "adapter_model.bin", "a/evil.so", ".digest.json", ".hidden.json", "weights.pt", "config.json.py"]
+)
+def test_a_manifest_brings_files_of_a_model_only(tmp_path: Path, name: str) -> None:
+    manifest = ArtifactStore(str(tmp_path / "store")).publish(make_model(tmp_path / "model"), ORIGIN)
+    folder = tmp_path / "store" / manifest.digest
+    (folder / "files" / name).parent.mkdir(exist_ok=True)
+    shutil.copy(folder / "files" / "LICENSE", folder / "files" / name)
+    values = manifest.model_dump()
+    values["files"][name] = values["files"]["LICENSE"]
+    (folder / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="is no file of a model"):
+        ArtifactStore(str(tmp_path / "store")).fetch(manifest.digest, tmp_path / "models")
+
+
+def test_what_lies_beside_the_manifests_files_does_not_travel(tmp_path: Path) -> None:
+    manifest = ArtifactStore(str(tmp_path / "store")).publish(make_model(tmp_path / "model"), ORIGIN)
+    (tmp_path / "store" / manifest.digest / "files" / "evil.py").write_text("evil")
+    local = ArtifactStore(str(tmp_path / "store")).fetch(manifest.digest, tmp_path / "models")
+    assert not (local / "evil.py").exists()
+
+
+def test_symbolic_links_are_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("terms")
+    store, folder = ArtifactStore(str(tmp_path / "store")), make_model(tmp_path / "model")
+    manifest = store.publish(folder, ORIGIN)
+    (folder / "LICENSE").unlink()
+    (folder / "LICENSE").symlink_to(secret)
+    with pytest.raises(ModelError, match=r"symbolic links \(LICENSE\)"):
+        ArtifactStore(str(tmp_path / "another")).publish(folder, ORIGIN)
+    stored = tmp_path / "store" / manifest.digest / "files" / "LICENSE"
+    stored.unlink()
+    stored.symlink_to(secret)
+    with pytest.raises(ModelError, match=r"LICENSE of .* is a symbolic link"):
+        store.fetch(manifest.digest, tmp_path / "models")
+
+
+@pytest.mark.parametrize("change", ["weights", "link", "more", "remembered"])
+def test_a_local_copy_is_verified_at_every_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    digest = store.publish(make_model(tmp_path / "model"), ORIGIN).digest
+    local = store.fetch(digest, tmp_path / "models")
+    weights = local / "model.safetensors"
+    if change == "weights":
+        # As large as before, and as old.
+        data, stat = bytearray(weights.read_bytes()), weights.stat()
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    elif change == "link":
+        weights.rename(tmp_path / "moved")
+        weights.symlink_to(tmp_path / "moved")
+    elif change == "more":
+        (local / "modeling.py").write_text("evil")
+    else:
+        # What the folder says of itself is not asked.
+        monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
+        paths = {p.relative_to(local).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in saved_model.digested(local)}
+        (local / ".digest.json").write_text(json.dumps({"sha256": "0" * 64, "files": paths}))
+    said = {"link": "symbolic links", "more": "modeling.py, which is no part of the model"}.get(change, "were changed since")
+    for use in (
+        lambda: store.fetch(digest, tmp_path / "models"),
+        lambda: resolve.resolve(f"artifact:{digest}", models_dir=tmp_path / "models"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            use()
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

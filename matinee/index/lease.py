@@ -1,0 +1,92 @@
+"""The lease of a catalogue's builds: one ingest at a time, so that none prunes what another builds, or switches behind its back.
+
+The embedded engine holds a file lock. A Qdrant server has none, so there the lease is a collection, whose creation succeeds once. Its
+holder renews it; one that is not renewed for `expiry_s` seconds, as whoever waits counts them, is taken over. No clock is compared with
+another.
+"""
+
+import asyncio
+import getpass
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+from matinee.errors import IndexLockedError, MatineeError
+
+EXPIRY_S = 60.0
+
+Held = Callable[[], Awaitable[None]]
+"""Raises `IndexLockedError` where the lease has been lost."""
+
+
+def leased_error(catalogue: str, holder: str) -> IndexLockedError:
+    return IndexLockedError(
+        f"another ingest of the catalogue {catalogue!r} is under way ({holder}): wait for its end, or stop it, and start this one again"
+    )
+
+
+class Record(Protocol):
+    """One shared record: it is created once, read, changed and removed."""
+
+    async def create(self, values: dict[str, Any]) -> bool:
+        """False where there is one already."""
+        ...
+
+    async def read(self) -> dict[str, Any] | None: ...
+    async def update(self, values: dict[str, Any]) -> None: ...
+    async def remove(self) -> None: ...
+
+
+@asynccontextmanager
+async def renewed(record: Record, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
+    """Hold the lease that `record` is, renewed until the end of the `with`.
+
+    Raises `IndexLockedError` where another holder renews it. One that does not is waited for, for `expiry_s` seconds.
+    """
+    mine = {"id": uuid.uuid4().hex, "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"}
+    while not await record.create(mine | {"renewed": 0}):
+        await _expired(record, catalogue, expiry_s)
+        await record.remove()
+    renewing = asyncio.create_task(_renew(record, mine, expiry_s))
+
+    async def held() -> None:
+        found = await record.read()
+        if found is None or found.get("id") != mine["id"]:
+            raise leased_error(catalogue, f"{(found or {}).get('holder', 'unknown')}, which took over: this one was not renewed in time")
+
+    try:
+        yield held
+    finally:
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
+        # Another holder's is not ours to remove.
+        with suppress(MatineeError):
+            await held()
+            await record.remove()
+
+
+async def _renew(record: Record, mine: dict[str, Any], expiry_s: float) -> None:
+    for count in range(1, 10**9):
+        await asyncio.sleep(expiry_s / 6)
+        with suppress(MatineeError):
+            # A server that is away for a while loses no lease: `held` decides.
+            found = await record.read()
+            if found is not None and found.get("id") == mine["id"]:
+                await record.update({"renewed": count})
+
+
+async def _expired(record: Record, catalogue: str, expiry_s: float) -> None:
+    """Return once the record is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
+    first, start = await record.read(), time.monotonic()
+    while first is not None and time.monotonic() - start < expiry_s:
+        await asyncio.sleep(expiry_s / 12)
+        found = await record.read()
+        if found is None:
+            return
+        if found != first:
+            raise leased_error(catalogue, str(found.get("holder", "unknown")))

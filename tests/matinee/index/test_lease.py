@@ -1,0 +1,149 @@
+"""One ingest at a time, on every engine: who is refused, what a killed ingest leaves, and what one does that was taken for dead."""
+
+import asyncio
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from waiting import HANG_S
+
+from matinee.errors import IndexLockedError
+from matinee.index.build import Build, PointMaker
+from matinee.index.edge.store import EdgeStore
+from matinee.index.lease import renewed
+from matinee.index.protocols import IndexStore
+from matinee.index.qdrant import index as qdrant
+from matinee.index.qdrant.index import QdrantStore
+from matinee.index.types import TEXT, Manifest
+from matinee.items import Item
+
+EXPIRY_S = 0.6
+FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happened to number {n}.") for n in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease expires within a second here."""
+    monkeypatch.setattr(qdrant, "renewed", partial(renewed, expiry_s=EXPIRY_S))
+
+
+class Encoder:
+    """Each text its own vector; `gate` holds it up."""
+
+    fingerprint, dimension, model_id = "f" * 64, 16, "test"
+
+    def __init__(self) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def encode(self, texts: Any, *, kind: Any) -> Any:
+        self.begun.set()
+        assert self.gate.wait(HANG_S)
+        vectors = np.stack([np.random.default_rng(sum(text.encode())).standard_normal(16) for text in texts]).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def build(store: IndexStore, encoder: Encoder | None = None) -> Build:
+    if encoder is None:
+        encoder = Encoder()
+        encoder.gate.set()
+    return Build(store, PointMaker(encoder, "raw"), "test", "test", keep=2)
+
+
+async def test_a_second_ingest_is_refused_and_removes_nothing(any_store: IndexStore) -> None:
+    encoder = Encoder()
+    async with any_store.lease() as held:
+        # The first one is in the middle of its build.
+        await held()
+        unfinished = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
+        index = await any_store.create(unfinished)
+        with pytest.raises(IndexLockedError, match="another ingest of the catalogue 'test' is under way"):
+            await build(any_store, encoder).run(FILMS)
+        assert await index.count() == 0
+        await index.close()
+        await held()
+        await any_store.finish(unfinished)
+    assert not encoder.begun.is_set()
+    outcome = await build(any_store).run(FILMS)
+    assert await any_store.current() == outcome.manifest
+    again = await build(any_store).run(FILMS)
+    assert await any_store.current() == again.manifest
+
+
+@pytest.fixture
+async def server() -> Any:
+    store = QdrantStore(qdrant.IndexSettings(), "test", client=qdrant.AsyncQdrantClient(":memory:"))
+    yield store
+    await store._client.close()
+
+
+async def test_what_a_killed_ingest_leaves_is_taken_over_once_it_has_expired(server: QdrantStore) -> None:
+    killed = qdrant._LeaseCollection(server._call, server._lease)
+    assert await killed.create({"id": "killed", "holder": "nobody", "renewed": 7})
+    async with server.lease() as held:
+        await held()
+        assert await server.versions() == [], "the lease is no version"
+    assert await killed.read() is None
+
+
+async def test_who_was_taken_for_dead_does_not_switch(server: QdrantStore) -> None:
+    first = await build(server).run(FILMS)
+
+    class Stolen(QdrantStore):
+        """Another ingest takes the lease while this one finishes its version."""
+
+        async def finish(self, manifest: Manifest) -> None:
+            await super().finish(manifest)
+            record = qdrant._LeaseCollection(self._call, self._lease)
+            await record.remove()
+            assert await record.create({"id": "other", "holder": "somebody", "renewed": 0})
+
+    stolen = Stolen(qdrant.IndexSettings(), "test", client=server._client)
+    with pytest.raises(IndexLockedError, match="somebody, which took over"):
+        await build(stolen).run(FILMS)
+    assert await server.current() == first.manifest
+    # The other one's lease is left alone.
+    found = await qdrant._LeaseCollection(server._call, server._lease).read()
+    assert found is not None
+    assert found["id"] == "other"
+
+
+async def test_the_lease_is_renewed_while_it_is_held(server: QdrantStore) -> None:
+    record = qdrant._LeaseCollection(server._call, server._lease)
+    async with server.lease():
+        first = await record.read()
+        async with asyncio.timeout(HANG_S):
+            while await record.read() == first:  # noqa: ASYNC110  nothing tells of it
+                await asyncio.sleep(0.01)
+
+
+def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks are read and written again as a whole: without a lock the slower one forgot the other."""
+    slow, quick = EdgeStore(tmp_path, "test"), EdgeStore(tmp_path, "test")
+    for version in ("v1", "v2", "v3"):
+        (tmp_path / version / "shard").mkdir(parents=True)
+        manifest = Manifest(version=version, catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
+        slow._finish(manifest)
+    slow._switch("v1")
+    read, go_on = threading.Event(), threading.Event()
+    marks = slow._marks
+
+    def held_up() -> dict[str, str]:
+        found = marks()
+        read.set()
+        assert go_on.wait(HANG_S)
+        return found
+
+    monkeypatch.setattr(slow, "_marks", held_up)
+    threads = [threading.Thread(target=slow._switch, args=("v2",))]
+    threads[0].start()
+    assert read.wait(HANG_S)
+    threads.append(threading.Thread(target=quick._switch, args=("v3",)))
+    threads[1].start()
+    threads[1].join(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join(HANG_S)
+    assert quick._marks() == {"current": "v3", "previous": "v2"}
