@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from matinee.catalogue.reader import ItemReader, read_items
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 from matinee.items import Item
 
@@ -52,7 +53,7 @@ def test_an_array_cut_anywhere_keeps_its_whole_objects(tmp_path: Path, end: int)
 
 
 def test_a_broken_array_is_cut_at_its_break_and_gives_the_line(tmp_path: Path) -> None:
-    items, reader = read(tmp_path, '[{"title": "A"},\n{"title": NaN},\n{"title": "C"}]', "c.json")
+    items, reader = read(tmp_path, '[{"title": "A"},\n{"title": oh},\n{"title": "C"}]', "c.json")
     assert [item.title for item in items] == ["A"]
     assert (reader.report.rejects[0].line, reader.report.truncated) == (2, True)
 
@@ -63,9 +64,9 @@ def test_equal_objects_on_one_line_are_duplicates(tmp_path: Path) -> None:
 
 
 def test_broken_lines_are_rejected_with_their_numbers(tmp_path: Path) -> None:
-    text = '{"title": "A"}\n\n{"title": }\n[1]\n{"title": ["x"]}\n{"title": "\\ud800"}\n'
+    text = '{"title": "A"}\n\n{"title": }\n[1]\n{"title": ["x", "y"]}\n{"title": "\\ud800"}\n'
     text += '{"title": "B", "rating": "high"}\n{"title": "C", "rating": 1}\n{"title'
-    items, reader = read(tmp_path, text, "c.jsonl")
+    items, reader = read(tmp_path, text, "c.jsonl", options=ReadOptions(strict=True))
     assert [item.title for item in items] == ["A", "C"]
     reasons = {reject.line: reject.reason for reject in reader.report.rejects}
     assert list(reasons) == [3, 4, 5, 6, 7, 9]
@@ -82,7 +83,7 @@ def test_broken_lines_are_rejected_with_their_numbers(tmp_path: Path) -> None:
     [
         ("{\n", "one JSON object over many lines"),
         ('{\n "data": [\n', "one JSON object over many lines"),
-        ('{"data": [{"title": "A"}]}', "no column is the title; the columns are 'data'"),
+        ('{"data": [{"headline": "A"}]}', "no column is the title; the columns are 'data'"),
         ("[]", "has no rows"),
         ("[1, 2]", "no row of the source is a whole object"),
         ("{broken\n", "no row of the source is a whole object"),
