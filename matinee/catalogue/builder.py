@@ -5,7 +5,7 @@ title has no item; with `strict`, every such value costs its row. Does not read 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -201,7 +201,8 @@ class _Draft:
             self._keep_date(column, value)
             return self._set(column, target, year)
         if target == "genres":
-            return self._set(column, target, cells.unique(cells.split_crumbs(list(self._names(column, value)))))
+            names = cells.split_crumbs(list(self._names(column, value)))
+            return self._set(column, target, self._joined(column, self._facts.get("genres", ()), names))
         if target in ("people", "numbers", "extra"):
             return self._mapping(column, target, value)
         return self._entry_of(column, group, name, value)
@@ -219,7 +220,7 @@ class _Draft:
         if group == "numbers":
             made = number(value, self._builder.signs.get(column, "."))
         elif group == "people":
-            made = self._names(column, value, people=True)
+            made = self._joined(column, self._facts[group].get(name, ()), self._names(column, value, people=True))
         else:
             made = self._fact(column, value)
         if made is None or made == ():
@@ -275,6 +276,11 @@ class _Draft:
         if people and isinstance(value, str) and separator == ",":
             names = join_suffixes(names)
         kept = cells.unique(self._name(column, self._repair(name)) for name in names if not is_placeholder(name))
+        return self._joined(column, (), kept)
+
+    def _joined(self, column: str, before: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+        """The names of several columns of one list, as many as an item may have."""
+        kept = cells.unique((*before, *names))
         if len(kept) > MAX_LIST:
             self._entry(column).see_cut(self._row.line, f"{len(kept)} names, the first {MAX_LIST} are kept")
         return kept[:MAX_LIST]

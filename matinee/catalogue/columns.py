@@ -43,6 +43,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "numbers": ("numbers",),
     "extra": ("extra",),
 }  # fmt: skip
+# `Star1`, `actor_2_name`: several columns of one list.
+_NUMBERED = re.compile(r"(star|actor|castmember|author|director|writer|genre)[1-9](?:name)?")
+_LISTS = {"star": "people.cast", "actor": "people.cast", "castmember": "people.cast", "genre": "genres"}
 # Taken for the title only where no column is one.
 _LATE_TITLES = ("itemlabel", "label", "titlestatement")
 ROLES: dict[str, tuple[str, ...]] = {
@@ -125,7 +128,17 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
         late = [column for name in _LATE_TITLES for short, column in squashed if short == name and column not in chosen]
         _add_some_title(columns, chosen, off, late)
     _add_first_id(columns, chosen, off)
+    _add_numbered(squashed, chosen, off)
     return chosen | _others(columns, plain, chosen)
+
+
+def _add_numbered(squashed: Sequence[tuple[str, str]], chosen: dict[str, str], off: set[str]) -> None:
+    taken = {*chosen.values(), *off}
+    for short, column in squashed:
+        match = _NUMBERED.fullmatch(short)
+        target = _LISTS.get(match[1], f"people.{match[1]}") if match else ""
+        if match and target not in taken and column not in chosen:
+            chosen[column] = target
 
 
 def _without_table(columns: Sequence[str]) -> dict[str, str]:

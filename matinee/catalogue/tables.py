@@ -240,21 +240,32 @@ class JsonTable:
     def _elements(self, text: Any) -> Iterator[Row | Reject]:
         decoder = json.JSONDecoder()
         start, _, buffer = text.read(SAMPLE).partition("[")
-        number = 1 + start.count("\n")
+        number, margin = 1 + start.count("\n"), start.rpartition("\n")[2]
         while True:
             skipped = len(buffer) - len(buffer.lstrip(" \t\r\n,"))
             number += buffer.count("\n", 0, skipped)
+            if "\n" in buffer[:skipped]:
+                margin = buffer[:skipped].rpartition("\n")[2]
             buffer = buffer[skipped:]
             if buffer.startswith("]"):
                 return
+            broken: int | None = None
             try:
                 value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
-            except ValueError:
+            except (ValueError, RecursionError) as error:
                 value, end = None, 0
+                broken = getattr(error, "pos", None)
             if end and (end < len(buffer) or buffer[0] == "{"):
                 yield _object(number, value, buffer[:end])
                 number += buffer.count("\n", 0, end)
                 buffer = buffer[end:]
+                continue
+            # An element that starts its line, as this one did, is the next one; others may be parts of this one.
+            following = -1 if broken is None or margin.strip() else buffer.find(f"\n{margin}{{", broken)
+            if following > 0:
+                yield Reject(number, "is not valid JSON", buffer[:MAX_RAW])
+                number += buffer.count("\n", 0, following)
+                buffer = buffer[following:]
                 continue
             more = text.read(SAMPLE)
             if not more or len(buffer) > MAX_LINE:

@@ -15,19 +15,25 @@ import pyarrow.compute
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 # How RDF and Open Library write one value.
 _TAGS = frozenset(("type", "value", "datatype", "xml:lang", "language"))
+MAX_DEPTH = 30
+"""How deep values may be nested; what is deeper is left out."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Bytes that are text as text, typed values of MongoDB and RDF as what they stand for, the same inside lists and objects."""
     if isinstance(value, bytes):
         return _text(value)
+    if depth > MAX_DEPTH:
+        return None
     if isinstance(value, Mapping) and "type" in value and "value" in value and value.keys() <= _TAGS:
-        return plain(value["value"])
+        return plain(value["value"], depth + 1)
+    if isinstance(value, Mapping) and len(value) == 1 and str(next(iter(value))).startswith("$"):
+        return _extended(value)
     if isinstance(value, Mapping):
-        return _extended(value) if len(value) == 1 and next(iter(value)).startswith("$") else {str(k): plain(v) for k, v in value.items()}
+        return {str(name): plain(entry, depth + 1) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [plain(entry, depth + 1) for entry in value]
     return value
 
 
@@ -70,7 +76,7 @@ def _extended(value: Mapping[str, Any]) -> Any:
         return _moment(inner)
     if name.startswith("$number"):
         return _number(inner)
-    return plain(inner)
+    return inner if isinstance(inner, Mapping | list) else plain(inner)
 
 
 def _number(value: Any) -> Any:
@@ -82,7 +88,7 @@ def _number(value: Any) -> Any:
 
 def _moment(value: Any) -> Any:
     """A date as text, or as milliseconds since 1970."""
-    inner = plain(value)
+    inner = _extended(value) if isinstance(value, Mapping) and len(value) == 1 else value
     if isinstance(inner, bool) or not isinstance(inner, int | float):
         return inner
     try:

@@ -146,3 +146,11 @@ def test_numbers_of_rows_are_not_used() -> None:
 def test_a_label_is_the_title_where_nothing_else_is() -> None:
     assert targets("item", "itemLabel")["itemLabel"] == "title"
     assert targets("label", "book_title")["label"] == "other.label"
+
+
+def test_numbered_columns_are_one_list() -> None:
+    assert targets("title", "Star1", "Star2", "actor_3_name", "genre_1", "part1") == {
+        "title": "title", "Star1": "people.cast", "Star2": "people.cast", "actor_3_name": "people.cast", "genre_1": "genres",
+        "part1": "other.part1",
+    }  # fmt: skip
+    assert targets("title", "cast", "Star1")["Star1"] == "other.star1"

@@ -117,7 +117,7 @@ SHAPES = [
             "Meta_score": 80, "Director": w.makers[0], "Star1": w.cast[0], "Star2": w.cast[1], "No_of_Votes": w.votes,
             "Gross": f"{w.votes * 1000:,}",
         }),
-        "title genres overview rating votes", FILM, {"year": 1987},
+        "title genres overview cast rating votes", FILM, {"year": 1987},
     ),
     Shape(
         "n_movies.csv",
