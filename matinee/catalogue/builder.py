@@ -1,28 +1,16 @@
-"""The builder: makes one row into one clean `Item`, by the rules that hold for its columns.
+"""The builder: makes one row into one clean `Item`, by the rules that hold for its columns, and knows what derived ids are made of.
 
-An item is never lost for a fact that it can do without: what can't be read is left out, and counted with an example. Only a row without a
-title has no item; with `strict`, every such value costs its row. Does not read files, does not find the rules (`learning`).
+Only a row without a title has no item. Does not read files, does not find the rules (`learning`) and does not read cells (`draft`).
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from matinee.catalogue import cells
-from matinee.catalogue.cells import CellError, as_names, as_prose, as_text, is_nothing, is_placeholder, repair, shorten
-from matinee.catalogue.columns import key
-from matinee.catalogue.dates import Dates
-from matinee.catalogue.numerals import number
-from matinee.catalogue.people import join_suffixes
+from matinee.catalogue.cells import CellError, as_text, is_nothing, repair, shorten
+from matinee.catalogue.draft import Draft, Rules, read_id
 from matinee.catalogue.rows import Row
-from matinee.catalogue.summary import Field, Summary
-from matinee.items import MAX_FACT, MAX_FACTS, MAX_LIST, MAX_NAME, MAX_OVERVIEW, MAX_ROLES, MAX_TITLE, Item
-from matinee.text.qualifiers import title_year
-
-_LIMITS = {"people": MAX_ROLES, "numbers": MAX_FACTS, "extra": MAX_FACTS}
+from matinee.items import MAX_NAME, MAX_TITLE, Item
 
 
 class Built(NamedTuple):
@@ -33,21 +21,16 @@ class Built(NamedTuple):
     repaired: bool
 
 
-@dataclass
-class Builder:
-    """Makes items from rows. `targets` says what each column is; the other rules are per column.
+@dataclass(kw_only=True)
+class Builder(Rules):
+    """Makes items from rows. `targets` says what each column is.
 
     `year_in_id`: whether the years of the column are part of derived ids. They are not where an earlier reader could not read the column.
     """
 
     targets: dict[str, str]
     kind: str | None = None
-    strict: bool = False
-    dates: dict[str, Dates] = field(default_factory=dict)
-    signs: dict[str, str] = field(default_factory=dict)
-    separators: dict[str, str | None] = field(default_factory=dict)
     year_in_id: bool = True
-    summary: Summary = field(default_factory=Summary)
 
     def column(self, target: str) -> str | None:
         return next((column for column, found in self.targets.items() if found == target), None)
@@ -58,18 +41,19 @@ class Builder:
         return self._kind(row.values), title.casefold(), str(self._id_year(row.values))
 
     def has_id(self, row: Row) -> bool:
+        column = self.column("id")
         try:
-            return bool(self._id(row.values))
+            return column is not None and read_id(row.values.get(column)) is not None
         except CellError:
             return False
 
     def item(self, row: Row) -> Built:
         """The row's item. Raises `CellError` with the reason why there is none."""
         title, broken = self._title(row.values)
-        draft = _Draft(self, row)
+        draft = Draft(self, row)
         for column, target in self.targets.items():
             draft.take(column, target, row.values.get(column))
-        item = draft.item(title)
+        item = draft.item(title, self._kind(row.values))
         self.summary.see_year(item.year)
         if item.id is None and (title.casefold(), self._id_year(row.values)) != (item.title.casefold(), item.year):
             item = item.model_copy(update={"identity": (title, self._id_year(row.values))})
@@ -94,16 +78,6 @@ class Builder:
             own = ""
         return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or "item"
 
-    def _id(self, values: Mapping[str, Any]) -> str | None:
-        """The row's own id, None where the cell is empty. Raises `CellError`."""
-        column = self.column("id")
-        if column is None or is_nothing(values.get(column)):
-            return None
-        own = repair(as_text(values[column]))[0]
-        if len(own) > MAX_NAME:
-            raise CellError(f"an id has at most {MAX_NAME} characters")
-        return own or None
-
     def _id_year(self, values: Mapping[str, Any]) -> int | None:
         column = self.column("year")
         try:
@@ -115,200 +89,3 @@ class Builder:
         """The overview with only its encoding repaired: what some ids are derived from."""
         value = values.get(self.column("overview") or "")
         return repair(value)[0] if isinstance(value, str) and "\0" not in value and not is_nothing(value) else ""
-
-
-class _Draft:
-    """An item in the making."""
-
-    def __init__(self, builder: Builder, row: Row) -> None:
-        self._builder = builder
-        self._row = row
-        self._facts: dict[str, Any] = {"people": {}, "numbers": {}, "extra": {}}
-        # Which column a fact is from: its field, or its field and its key.
-        self._source: dict[tuple[str, ...], str] = {}
-        self.repaired = False
-
-    def take(self, column: str, target: str, value: Any) -> None:
-        """One cell. A value that can't be read is left out, or with `strict` raises `CellError`."""
-        entry = self._entry(column)
-        if target == "title":
-            entry.see_read(value)
-            if isinstance(value, str) and len(value) > MAX_TITLE and not self._builder.strict:
-                entry.see_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
-            return
-        empty = is_nothing(value) if target in ("id", "kind") else is_placeholder(value)
-        if empty:
-            entry.empty += 1
-            return
-        try:
-            if self._fill(column, target, value):
-                entry.see_read(value)
-        except CellError as error:
-            self._lose(column, value, str(error))
-
-    def item(self, title: str) -> Item:
-        """The item, without the facts that are out of its bounds. Raises `CellError`."""
-        facts = self._facts
-        facts |= {"title": title, "kind": self._builder._kind(self._row.values)}
-        year = title_year(title) if facts.get("year") is None else None
-        if year is not None:
-            facts["year"] = year
-            self._builder.summary.titles_with_year += 1
-        for group, limit in _LIMITS.items():
-            for name in list(facts[group])[limit:]:
-                self._lose(self._source[group, name], facts[group].pop(name), f"an item has at most {limit} {group}")
-        while True:
-            try:
-                return Item(**facts)
-            except ValidationError as error:
-                self._prune(error)
-
-    def _prune(self, error: ValidationError) -> None:
-        """Leave out the facts that the item refuses. Raises `CellError` where it can't do without one."""
-        for problem in error.errors(include_url=False):
-            place = tuple(str(part) for part in problem["loc"])
-            nested = len(place) > 1 and place[:2] in self._source
-            column = self._source.get(place[:2] if nested else place[:1])
-            if column is None or self._builder.strict:
-                raise CellError(f"{'.'.join(place)}: {problem['msg']}")
-            group, name = (self._facts[place[0]], place[1]) if nested else (self._facts, place[0])
-            lost = group.pop(name, None)
-            if lost is not None:
-                self._entry(column).read -= 1
-                self._lose(column, lost, problem["msg"])
-
-    def _entry(self, column: str) -> Field:
-        return self._builder.summary.fields[column]
-
-    def _lose(self, column: str, value: Any, reason: str) -> None:
-        if self._builder.strict:
-            raise CellError(f"column {column!r}: {reason}")
-        self._entry(column).lose(self._row.line, value, reason)
-
-    def _fill(self, column: str, target: str, value: Any) -> bool:
-        """Whether there was something to read."""
-        group, _, name = target.partition(".")
-        if target == "kind":
-            return self._set(column, target, self._text(value, MAX_NAME))
-        if target == "id":
-            return self._set(column, target, self._builder._id(self._row.values))
-        if target == "overview":
-            return self._set(column, target, self._prose(column, value, MAX_OVERVIEW))
-        if target == "language":
-            return self._language(column, value)
-        if target == "year":
-            year = self._builder.dates[column].year(value)
-            self._keep_date(column, value)
-            return self._set(column, target, year)
-        if target == "genres":
-            names = cells.split_crumbs(list(self._names(column, value)))
-            return self._set(column, target, self._joined(column, self._facts.get("genres", ()), names))
-        if target in ("people", "numbers", "extra"):
-            return self._mapping(column, target, value)
-        return self._entry_of(column, group, name, value)
-
-    def _set(self, column: str, target: str, value: Any) -> bool:
-        if value is None or value == ():
-            return False
-        self._facts[target] = value
-        self._source[target,] = column
-        return True
-
-    def _entry_of(self, column: str, group: str, name: str, value: Any) -> bool:
-        """One entry of `people`, `numbers` or `extra`."""
-        made: Any
-        if group == "numbers":
-            made = number(value, self._builder.signs.get(column, "."))
-        elif group == "people":
-            made = self._joined(column, self._facts[group].get(name, ()), self._names(column, value, people=True))
-        else:
-            made = self._fact(column, value)
-        if made is None or made == ():
-            return False
-        self._facts[group][name] = made
-        self._source[group, name] = column
-        return True
-
-    def _mapping(self, column: str, target: str, value: Any) -> bool:
-        if not isinstance(value, Mapping):
-            raise CellError(f"holds a {type(value).__name__}, not an object of {target}")
-        found = False
-        for name, entry in value.items():
-            if is_placeholder(entry):
-                continue
-            try:
-                found |= self._entry_of(column, target, key(str(name)), entry)
-            except CellError as error:
-                self._lose(column, entry, f"{name}: {error}")
-        return found
-
-    def _keep_date(self, column: str, value: Any) -> None:
-        """A date that says more than its year stays as a fact."""
-        name = key(column)
-        if isinstance(value, str) and len(value.strip()) > 4 and name not in self._facts["extra"]:
-            self._facts["extra"][name] = " ".join(value.split())[:100]
-            self._source["extra", name] = column
-
-    def _language(self, column: str, value: Any) -> bool:
-        """An item has one language: the first of several, which stay as a fact."""
-        names = self._names(column, value, separator=cells.separator_in(value))
-        if len(names) > 1:
-            self._entry_of(column, "extra", key(column), list(names))
-        return self._set(column, "language", names[0] if names else None)
-
-    def _fact(self, column: str, value: Any) -> str | tuple[str, ...] | None:
-        if isinstance(value, bytes):
-            raise CellError("bytes")
-        if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
-            return self._names(column, value)
-        if isinstance(value, list | tuple | Mapping):
-            value = json.dumps(value, ensure_ascii=False, default=str)
-            if len(value) > MAX_FACT:
-                raise CellError(f"over {MAX_FACT:,} characters")
-        text = self._repair(as_text(value))
-        if len(text) > MAX_FACT:
-            raise CellError(f"over {MAX_FACT:,} characters")
-        return text or None
-
-    def _names(self, column: str, value: Any, *, people: bool = False, separator: str | None = None) -> tuple[str, ...]:
-        separator = separator or self._builder.separators.get(column)
-        names = as_names(value, separator)
-        if people and isinstance(value, str) and separator == ",":
-            names = join_suffixes(names)
-        kept = cells.unique(self._name(column, self._repair(name)) for name in names if not is_placeholder(name))
-        return self._joined(column, (), kept)
-
-    def _joined(self, column: str, before: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-        """The names of several columns of one list, as many as an item may have."""
-        kept = cells.unique((*before, *names))
-        if len(kept) > MAX_LIST:
-            self._entry(column).see_cut(self._row.line, f"{len(kept)} names, the first {MAX_LIST} are kept")
-        return kept[:MAX_LIST]
-
-    def _name(self, column: str, name: str) -> str:
-        if len(name) <= MAX_NAME or self._builder.strict:
-            return name
-        if " " not in name:
-            # An address, or something encoded: a part of it is of no use.
-            self._lose(column, name, f"a name has at most {MAX_NAME} characters")
-            return ""
-        self._entry(column).see_cut(self._row.line, f"{len(name)} characters, a name has at most {MAX_NAME}")
-        return shorten(name, MAX_NAME)
-
-    def _prose(self, column: str, value: Any, limit: int) -> str | None:
-        text = self._repair(as_prose(value))
-        if len(text) > limit and not self._builder.strict:
-            self._entry(column).see_cut(self._row.line, f"{len(text):,} characters, the first {limit:,} are kept")
-            text = shorten(text, limit)
-        return text or None
-
-    def _text(self, value: Any, limit: int) -> str | None:
-        text = self._repair(as_text(value))
-        if len(text) > limit:
-            raise CellError(f"over {limit:,} characters")
-        return text or None
-
-    def _repair(self, text: str) -> str:
-        fixed, broken = repair(text)
-        self.repaired |= broken
-        return fixed

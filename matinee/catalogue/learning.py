@@ -103,7 +103,7 @@ class Learner:
                     # A value that can't be looked at is rejected with its row when the items are made.
                     with suppress(CellError):
                         see(row.values.get(column))
-        builder = Builder(self._targets, self._kind, self._options.strict)
+        builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
