@@ -25,12 +25,12 @@ class Built(NamedTuple):
 class Builder(Rules):
     """Makes items from rows. `targets` says what each column is.
 
-    `year_in_id`: whether the years of the column are part of derived ids. They are not where an earlier reader could not read the column.
+    `id_years`: the column whose years are part of derived ids. It is the one that an earlier reader read as years, rightly or not.
     """
 
     targets: dict[str, str]
     kind: str | None = None
-    year_in_id: bool = True
+    id_years: str | None = None
 
     def column(self, target: str) -> str | None:
         return next((column for column, found in self.targets.items() if found == target), None)
@@ -79,9 +79,8 @@ class Builder(Rules):
         return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or "item"
 
     def _id_year(self, values: Mapping[str, Any]) -> int | None:
-        column = self.column("year")
         try:
-            return self.dates[column].id_year(values.get(column)) if column and self.year_in_id else None
+            return self.dates[self.id_years].id_year(values.get(self.id_years)) if self.id_years else None
         except CellError:
             return None
 

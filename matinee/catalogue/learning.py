@@ -120,14 +120,17 @@ class Learner:
             rules["separator"] = NAMES.get(separator, separator)
         if column in builder.signs and self._targets.get(column, "").startswith("numbers."):
             rules["decimal sign"] = builder.signs[column]
-        if column in builder.dates:
+        if self._targets.get(column) == "year":
             rules |= builder.dates[column].rules()
         return rules
 
     def _settle_dates(self, builder: Builder) -> None:
         for column, dates in self._dates.items():
             mapped = squash(column) in self._mapped
-            builder.year_in_id = mapped or (dates.was_readable() and squash(column) not in YEARS_OUTSIDE_IDS)
+            if mapped or (dates.was_readable() and squash(column) not in YEARS_OUTSIDE_IDS):
+                builder.id_years = column
+            if dates.is_flag() and not mapped:
+                builder.dates[column] = dates.decide(self._options, [])
             if (dates.bad > dates.total / 2 or dates.is_flag()) and not mapped:
                 self.warnings.append(f"column {column!r} is named like a date, but most of its values are none: kept as an extra fact")
                 self._targets[column] = f"extra.{key(column)}"

@@ -19,6 +19,8 @@ from matinee.items import Item
         ("title,year", "Quay,0", None, ("Quay", 2000)),
         ("title,Released_Year", "Quay,1995", 1995, ("Quay", None)),
         ("title,year", "Quay,[1995?]", 1995, ("Quay", None)),
+        ("title,Published", "Quay,1", None, ("Quay", 2001)),
+        ("title,released", "Quay,yes", None, ("Quay", None)),
     ],
 )
 def test_the_id_is_made_of_what_it_was_made_of(
