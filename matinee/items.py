@@ -8,14 +8,23 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from matinee.characters import tidy
 
 # Fixed for ever: every id of every catalogue is derived from it.
 _NAMESPACE = uuid.UUID("6f0c1d0e-8a54-5d0b-9d7e-3c6a1b9e4f21")
 
+MAX_NAME = 200
 MAX_TITLE = 500
 MAX_OVERVIEW = 20_000
+MAX_FACT = 2000
+MAX_LANGUAGE = 40
 MAX_LIST = 64
+MAX_ROLES = 16
+MAX_FACTS = 32
+MIN_YEAR, MAX_YEAR = -5000, 3000
+MAX_NUMBER = 1e15
 MAX_TEXTS = 100
 MAX_TEXT_CHARS = 50_000
 """Texts in one request to embed, and characters in each: no encoder reads further. Both sides of the API use these two."""
@@ -32,11 +41,19 @@ def _printable(text: str) -> str:
 
 # After the constraints in every annotation: pydantic would check a length before it strips, and let a blank through as "".
 PRINTABLE = AfterValidator(_printable)
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), PRINTABLE]
+# Before them: what is blank or short enough is judged without invisible characters. An id is no text: it stays as it is.
+TIDY = BeforeValidator(lambda value: tidy(value) if isinstance(value, str) else value)
+OwnId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE, TIDY]
 Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # Strict: `true` is no 1.
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e15, le=1e15)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, TIDY]
+OldTitle = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE), PRINTABLE]
+Year = Annotated[int, Field(strict=True, ge=MIN_YEAR, le=MAX_YEAR)]
+Language = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LANGUAGE, strip_whitespace=True), PRINTABLE, TIDY]
+Fact = Annotated[str, StringConstraints(max_length=MAX_FACT), PRINTABLE, TIDY]
 
 
 class Item(BaseModel):
@@ -48,22 +65,27 @@ class Item(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Name | None = Field(None, description="the catalogue's own id; without one, the id is derived from kind, title and year")
+    id: OwnId | None = Field(None, description="the catalogue's own id; without one, the id is derived from kind, title and year")
     kind: Name = "item"
-    title: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE]
-    year: Annotated[int, Field(strict=True, ge=-5000, le=3000)] | None = None
+    title: Title
+    year: Year | None = None
     genres: Names = ()
-    people: Annotated[dict[Key, Names], Field(max_length=16)] = {}
-    overview: Annotated[str, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True), PRINTABLE] = ""
-    language: Annotated[str, StringConstraints(min_length=1, max_length=40, strip_whitespace=True), PRINTABLE] | None = None
-    numbers: Annotated[dict[Key, Number], Field(max_length=32)] = {}
-    extra: Annotated[dict[Key, Annotated[str, StringConstraints(max_length=2000), PRINTABLE] | Names], Field(max_length=32)] = {}
+    people: Annotated[dict[Key, Names], Field(max_length=MAX_ROLES)] = {}
+    overview: Annotated[str, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True), PRINTABLE, TIDY] = ""
+    language: Language | None = None
+    numbers: Annotated[dict[Key, Number], Field(max_length=MAX_FACTS)] = {}
+    extra: Annotated[dict[Key, Fact | Names], Field(max_length=MAX_FACTS)] = {}
+    identity: tuple[OldTitle, Year | None] | None = Field(
+        None,
+        description="title and year that the id is derived from, where the catalogue file wrote them in another way than they stand here",
+    )
 
     def uid(self, catalogue: str) -> str:
         """The item's id in the index: `uuid5(catalogue, external id)`, or of (kind, title, year) where the catalogue gives none."""
         if self.id is not None:
             return item_uid(catalogue, self.id)
-        return _uuid5(catalogue, "derived", self.kind, self.title.casefold(), str(self.year))
+        title, year = self.identity or (self.title, self.year)
+        return _uuid5(catalogue, "derived", self.kind, title.casefold(), str(year))
 
     def facts(self) -> dict[str, Any]:
         """The item as plain JSON values, without what is empty."""

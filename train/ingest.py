@@ -4,13 +4,16 @@
     python -m train.ingest films.csv --kind film --map overview=Plot --map year=Released
     python -m train.ingest hub:Pablinho/movies-dataset --kind film --catalogue films
     python -m train.ingest --demo
+    python -m train.ingest films.csv --dry-run
 
     python -m train.ingest films.csv --recipe enhanced --json > result.json
     python -m train.ingest films.csv --via api --url http://matinee-serve-svc:8000
 
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
-gives the same index. What was written through the API is kept (`--replace` discards it and says how much). Rows that can't be used go to
-a rejects file with line number and reason. Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
+gives the same index. What was written through the API is kept (`--replace` discards it and says how much). A value that can't be read is
+left out, counted and shown. Rows that can't be used go to a rejects file with line number and reason; with `--strict`, so do rows with
+such values. `--dry-run` builds nothing: it says what each column became, and shows the first items as they would be stored.
+Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
 
 `--via api` loads no model: the server at `--url` embeds (and describes), so a job on a cluster needs no GPU. It waits for a server that is
 starting or full, and a stopped run goes on where it was. The next embedder's index needs `--via local`: that one does not serve yet.
@@ -29,7 +32,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee import demo
-from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
+from matinee.catalogue.reader import ItemReader, ReadOptions, Report, read_items, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
@@ -37,7 +40,7 @@ from matinee.index.build import Outcome
 from matinee.models.descriptions import read_descriptions
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.jobs import command, indexing
+from train.jobs import command, indexing, understood
 from train.jobs.api_writes import Connection
 from train.jobs.command import console
 
@@ -71,6 +74,10 @@ class IngestOptions:
     date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None
     decimal: Annotated[str | None, typer.Option(help="decimal sign: . or ,")] = None
     pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None
+    strict: Annotated[bool, typer.Option("--strict", help="reject a row for any value that can't be read, instead of leaving it out")] = (
+        False
+    )
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="build nothing: show what was understood, and the first three items")] = False
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
     via: Annotated[Via, typer.Option(help="whose models: local (loaded here), or api (those of the server at --url)")] = "local"
@@ -83,7 +90,8 @@ class IngestOptions:
     def reader(self) -> ItemReader:
         if (self.source is None) != self.demo_films:
             raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
-        dialect = ReadOptions(self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot)  # type: ignore[arg-type]
+        given = (self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot, self.strict)
+        dialect = ReadOptions(*given)  # type: ignore[arg-type]
         source = str(demo.FILMS) if self.source is None else self.source
         return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
 
@@ -96,6 +104,9 @@ def main(options: IngestOptions) -> None:
     flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
     settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
     reader = options.reader()
+    if options.dry_run:
+        rehearse(reader, options)
+        return
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
     server = Client(options.url, key=options.key) if options.url else None
@@ -107,6 +118,26 @@ def main(options: IngestOptions) -> None:
         source = demo.source() if options.demo_films else reader.report.source
         outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace))
     print_report(reader, outcome, time.perf_counter() - start, options)
+
+
+def rehearse(reader: ItemReader, options: IngestOptions) -> None:
+    """Read the whole source, and say what would be ingested."""
+    items, report = understood.first_items(reader), reader.report
+    counts = {"rows": report.rows, "items": report.items, "duplicates": report.duplicates, "rejected": len(report.rejects)}
+    if options.json:
+        answer = counts | {
+            "warnings": report.warnings,
+            "understood": report.summary.as_json(),
+            "first_items": [item.facts() for item in items],
+        }
+        sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+        return
+    understood.show(report)
+    show_warnings(report)
+    for reject in report.rejects[: understood.SHOWN]:
+        command.echo(escape(f"rejected: line {reject.line} {reject.reason}"))
+    command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
+    understood.show_items(items)
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
@@ -137,17 +168,30 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     where = write_rejects(report, options.rejects) if report.rejects else None
     if options.json:
         sys.stdout.buffer.write(
-            orjson.dumps(rows | {"rejects_file": None if where is None else str(where), "warnings": report.warnings}) + b"\n"
+            orjson.dumps(
+                rows
+                | {
+                    "rejects_file": None if where is None else str(where),
+                    "warnings": report.warnings,
+                    "understood": report.summary.as_json(),
+                }
+            )
+            + b"\n"
         )
     table = Table(title=f"catalogue {manifest.catalogue}", show_header=False)
     for name, value in rows.items():
         table.add_row(name, escape(str(value)))
     console.print(table)
-    for warning in report.warnings:
-        command.echo(f"[yellow]warning[/]: {escape(warning)}")
+    understood.show(report)
+    show_warnings(report)
     if where is not None:
         command.echo(f"rejected rows, with line and reason: {escape(str(where))}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
+
+
+def show_warnings(report: Report) -> None:
+    for warning in report.warnings:
+        command.echo(f"[yellow]warning[/]: {escape(warning)}")
 
 
 app = command.job_app(

@@ -4,23 +4,42 @@ Texts are repaired with ftfy (mojibake, HTML entities, control characters) and t
 wide characters stay as the catalogue wrote them. Does not know columns (`columns`), dates (`dates`) or number formats (`numerals`).
 """
 
-import ast
-import json
+import html
 import re
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
 import ftfy
 
+from matinee.catalogue.lists import read_list
+from matinee.characters import tidy
+
 _REPAIR = ftfy.TextFixerConfig(unescape_html=True, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False)
 # What ftfy could never change, so that most texts skip it.
 _CLEAN = re.compile(r"[\x20-\x25\x27-\x7e\t\n\r]*")
-_NOTHING = frozenset(("", "null", "none", "nan", "n/a", "na", "nil", "\\n", "-", "--", "?", "#n/a", "<na>", "nat", "[]", "{}"))
-_NAME_KEYS = ("name", "title", "label", "value")
+_NOTHING = frozenset(
+    ("", "null", "none", "nan", "n/a", "na", "nil", "\\n", "-", "--", "?", "#n/a", "<na>", "nat", "[]", "{}", "character(0)")
+)
+# What people and programs write where an optional value is not known. Without brackets and full stops around it.
+_PLACEHOLDERS = frozenset("""
+unknown|unk|undefined|unspecified|not specified|not available|unavailable|not applicable|not known|not provided|not given|not set|missing
+tba|tbd|tbc|to be announced|to be determined|to be confirmed|to be decided|coming soon|n.a|n.d|no data|no value|no information|no genre
+no genres listed|no genre listed|no genres|none listed|no overview|no overview found|no overview available|no description|no summary
+no description available|no description found|no description provided|no synopsis|no synopsis available|no plot|no plot available
+no synopsis information has been added to this title|add a plot|null|none|nan|#value!|#ref!|#div/0!|#name?|#null!|#num!|—|–|…
+""".strip().replace("\n", "|").split("|"))  # fmt: skip
+_AROUND = " \t\n\r()[]<>.!"
+# The entry of an object that says what it is called, best first.
+_NAME_KEYS = ("name", "title", "label", "value", "description", "text", "tag", "#text")
+_NUMBER_KEYS = ("average", "value", "score", "rating", "amount", "count", "total")
+_TAG = re.compile(r"</?(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]{0,1000})?>")
+_INLINE = frozenset(("a", "abbr", "b", "cite", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"))
+_CRUMB = re.compile(r" >{1,3} ")
 
 
 class CellError(ValueError):
-    """A value that can't be what its column promises; the message is the reject's reason."""
+    """A value that can't be what its column promises; the message says why."""
 
 
 def is_nothing(value: object) -> bool:
@@ -32,8 +51,17 @@ def is_nothing(value: object) -> bool:
     return isinstance(value, list | tuple | dict) and not value
 
 
+def is_placeholder(value: object) -> bool:
+    """Whether a cell of an optional field says that its value is not known. Never asked of titles: `Unknown` is a film."""
+    if isinstance(value, str) and value[:1].isdigit():
+        return False
+    if is_nothing(value):
+        return True
+    return isinstance(value, str) and len(value) < 80 and " ".join(value.casefold().strip(_AROUND).split()) in _PLACEHOLDERS
+
+
 def as_text(value: Any) -> str:
-    """A plain value as text; lists and mappings are refused."""
+    """A plain value as text. A list of one is its entry, an object is what it is called; others are refused."""
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):
@@ -42,9 +70,36 @@ def as_text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, bool | int | float | date):
         return str(value)
-    if isinstance(value, list | tuple | dict | bytes):
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return as_text(value[0])
+    if isinstance(value, Mapping):
+        return as_text(entry(value, _NAME_KEYS))
+    if isinstance(value, list | tuple | bytes):
         raise CellError(f"holds a {type(value).__name__}, not a text")
     return str(value)
+
+
+def as_prose(value: Any) -> str:
+    """A long text: the paragraphs of a list are joined, HTML markup is left out."""
+    text = " ".join(map(as_prose, value)) if isinstance(value, list | tuple) else as_text(value)
+    if "<" not in text:
+        return text
+    return _TAG.sub(lambda tag: "" if tag["name"].casefold() in _INLINE else " ", text)
+
+
+def number_of(value: Any) -> Any:
+    """The number that an object such as `{"average": 6.5}` holds; other values as they are."""
+    if not isinstance(value, Mapping):
+        return value
+    return entry(value, _NUMBER_KEYS)
+
+
+def entry(value: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """The first of these entries that the object has."""
+    for key in keys:
+        if key in value:
+            return value[key]
+    raise CellError(f"holds an object without {keys[0]}: {str(value)[:80]}")
 
 
 def repair(text: str) -> tuple[str, bool]:
@@ -58,39 +113,63 @@ def repair(text: str) -> tuple[str, bool]:
     return " ".join(fixed.split()), broken
 
 
+def shorten(text: str, limit: int) -> str:
+    """The text within a limit of characters, cut between two words."""
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 1]
+    return f"{head.rpartition(' ')[0] or head}…"
+
+
 def as_names(value: Any, separator: str | None) -> list[str]:
-    """A list of names: from a list, from JSON (or Python) written as text, or from text split at `separator`."""
+    """A list of names: from a list or an object, from one that a program printed as text, or from text split at `separator`."""
     if is_nothing(value):
         return []
     if isinstance(value, str):
-        text = value.strip()
-        if text[0] == "[" and text[-1] == "]":
-            return as_names(_literal(text), None)
+        # An entity's semicolon separates nothing.
+        text = html.unescape(value).strip() if "&" in value else value.strip()
+        listed = read_list(text)
+        if listed is not None:
+            return as_names(listed, None)
+        if text[0] + text[-1] in ("[]", "{}"):
+            raise CellError(f"looks like a list, but can't be read: {text[:80]!r}")
         return [part for part in (text.split(separator) if separator else [text]) if part.strip()]
+    if isinstance(value, Mapping):
+        return _names_of(value)
     if isinstance(value, list | tuple):
         return [_name(entry) for entry in value if not is_nothing(entry)]
-    if isinstance(value, dict):
-        return [_name(value)]
     return [as_text(value)]
 
 
-def _literal(text: str) -> list[Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise CellError(f"looks like a list, but can't be read: {text[:80]!r}") from None
-    if not isinstance(value, list):
-        raise CellError(f"holds a {type(value).__name__}, not a list: {text[:80]!r}")
-    return value
+def split_crumbs(names: list[str]) -> list[str]:
+    """`Home > Lighting > Lamps` as three names."""
+    return [part for name in names for part in _CRUMB.split(name)]
 
 
-def _name(entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return as_text(entry)
+def _name(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return as_text(value)
     for key in _NAME_KEYS:
-        if key in entry:
-            return as_text(entry[key])
-    raise CellError(f"lists objects without a name: {str(entry)[:80]}")
+        if key in value:
+            return as_text(value[key])
+    raise CellError(f"lists objects without a name: {str(value)[:80]}")
+
+
+def _names_of(value: Mapping[str, Any]) -> list[str]:
+    """The names in an object: its own, those that have a weight or `true`, or those behind its keys."""
+    if any(key in value for key in _NAME_KEYS):
+        return [_name(value)]
+    filled = {key: entry for key, entry in value.items() if not is_nothing(entry)}
+    if all(isinstance(entry, bool | int | float) for entry in filled.values()):
+        return [str(key) for key, entry in filled.items() if entry]
+    return [_name(entry) for entry in filled.values()]
+
+
+def separator_in(value: Any) -> str | None:
+    """What separates several words in one short text, such as `English, Hindi`."""
+    return next((sign for sign in "|;,/" if isinstance(value, str) and sign in value), None)
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """The names without blanks and repetitions."""
+    return tuple(dict.fromkeys(name for name in map(str.strip, map(tidy, names)) if name))

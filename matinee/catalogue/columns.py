@@ -10,36 +10,50 @@ from collections.abc import Mapping, Sequence
 
 from matinee.errors import SourceError
 
+# Names of years that were learned after ids had been derived from titles without them: those ids stay.
+YEARS_OUTSIDE_IDS = (
+    "releasedyear", "yearreleased", "yearofrelease", "datereleased", "premiered", "originalairdate", "airdate", "firstpublishyear",
+    "firstpublishdate", "originalpublicationdate", "publishyear", "pubdate", "pubyear", "copyrightdate", "inception", "datecreated",
+)  # fmt: skip
 # Best first: where several columns fit one target, the first of these is taken and the others stay facts of their own.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "title": ("title", "name", "primarytitle", "itemtitle", "itemname", "productname", "producttitle", "originaltitle", "originalname"),
     "overview": ("overview", "description", "plot", "summary", "synopsis", "plotsummary", "storyline", "about", "shortdescription",
-                 "longdescription", "detaileddescription", "abstract", "blurb", "plotoverview", "desc", "text"),
-    "genres": ("genres", "genre", "genrenames", "categories", "category", "listedin"),
+                 "longdescription", "detaileddescription", "abstract", "blurb", "plotoverview", "desc", "text", "sypnopsis", "movieinfo",
+                 "oneline", "bodyhtml", "body", "aboutthegame", "bookdescription", "productdescription", "itemdescription", "bookdesc"),
+    "genres": ("genres", "genre", "genrenames", "categories", "category", "listedin", "genrelabels", "genrelabel", "maingenre",
+               "bookgenre", "productcategory", "googleproductcategory", "productcategorytree", "recipecategory", "subjects", "subject"),
     "year": ("year", "releaseyear", "releasedate", "released", "firstairdate", "firstairyear", "startyear",
              "publicationyear",
              "publishedyear", "yearpublished", "yearofpublication", "originalpublicationyear", "publicationdate",
              "publishdate", "publisheddate",
-             "datepublished", "published", "firstpublished", "originalreleasedate", "date"),
-    "language": ("language", "originallanguage", "lang", "languagecode", "originallang"),
+             "datepublished", "published", "firstpublished", "originalreleasedate", "date", *YEARS_OUTSIDE_IDS),
+    "language": ("language", "originallanguage", "lang", "languagecode", "originallang", "languages", "languagelabel"),
     "id": ("id", "itemid", "externalid", "tmdbid", "imdbid", "tconst", "isbn13", "isbn", "appid", "productid", "sku", "asin",
            "uid", "uuid"),
     "kind": ("kind", "itemtype", "mediatype", "contenttype", "type", "titletype"),
     "numbers.rating": ("rating", "voteaverage", "averagerating", "avgrating", "ratingaverage", "meanrating", "userrating", "imdbrating",
-                       "imdbscore", "score", "userscore"),
+                       "imdbscore", "score", "userscore", "averagescore", "starrating", "audiencerating", "productrating",
+                       "overallrating", "aggregatedrating"),
     "numbers.votes": ("votes", "votecount", "numvotes", "numberofvotes", "ratingscount", "ratingcount", "numratings", "usersrated",
-                      "imdbvotes"),
+                      "imdbvotes", "noofvotes", "noofratings", "numberofratings", "ratingnumber", "scoredby", "audiencecount",
+                      "numvotedusers", "totalratings", "reviewcount", "numreviews", "numberofreviews"),
     "numbers.popularity": ("popularity",),
     "people": ("people",),
     "numbers": ("numbers",),
     "extra": ("extra",),
 }  # fmt: skip
+# `Star1`, `actor_2_name`: several columns of one list.
+_NUMBERED = re.compile(r"(star|actor|castmember|author|director|writer|genre)[1-9](?:name)?")
+_LISTS = {"star": "people.cast", "actor": "people.cast", "castmember": "people.cast", "genre": "genres"}
+# Taken for the title only where no column is one.
+_LATE_TITLES = ("itemlabel", "label", "titlestatement")
 ROLES: dict[str, tuple[str, ...]] = {
-    "director": ("director", "directors", "directedby"),
-    "author": ("author", "authors", "authorname", "authornames", "writtenby"),
+    "director": ("director", "directors", "directedby", "directorlabel", "directorname"),
+    "author": ("author", "authors", "authorname", "authornames", "writtenby", "bookauthor", "bookauthors", "authorlabel", "creatorauthor"),
     "writer": ("writer", "writers", "screenwriter", "screenwriters"),
     "creator": ("creator", "creators", "createdby"),
-    "cast": ("cast", "actors", "actor", "starring", "castmembers"),
+    "cast": ("cast", "actors", "actor", "starring", "castmembers", "castlabel", "actorlabel"),
     "developer": ("developer", "developers", "developedby"),
     "publisher": ("publisher", "publishers"),
     "designer": ("designer", "designers"),
@@ -53,6 +67,10 @@ GROUPS = ("people", "numbers", "extra")
 _SHORT = {"rating": "numbers.rating", "votes": "numbers.votes", "popularity": "numbers.popularity"} | {
     role: f"people.{role}" for role in ROLES
 }
+HAS_TITLE = 100
+"""The least score of `recognised` for columns of which one is the title."""
+# What pandas writes for the numbers of rows.
+_ROW_NUMBERS = re.compile(r"Unnamed: \d+(?:_level_\d+)?|__index_level_\d+__|level_0")
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -71,14 +89,15 @@ def key(name: str) -> str:
 def recognised(columns: Sequence[str], mapping: Mapping[str, str] | None = None) -> int:
     """How well these names are known: what tells a header from a row, and one delimiter from another."""
     wanted = {squash(column) for column in (mapping or {}).values()}
-    squashed = {squash(column) for column in columns}
+    squashed = {squash(name) for name in _without_table(columns).values()}
     hits = sum(any(name in squashed for name in names) for names in SYNONYMS.values())
     mapped = len(squashed & wanted)
-    return hits + 10 * mapped + (100 if _suits_title(columns) else 0)
+    return hits + 10 * mapped + (HAS_TITLE if _suits_title(columns) else 0)
 
 
 def _suits_title(columns: Sequence[str]) -> bool:
-    return any(squash(column) in SYNONYMS["title"] or _is_some_title(column) for column in columns)
+    names = _without_table(columns).values()
+    return any(squash(name) in (*SYNONYMS["title"], *_LATE_TITLES) or _is_some_title(name) for name in names)
 
 
 def _is_some_title(column: str) -> bool:
@@ -97,7 +116,8 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
             if found in chosen or target in chosen.values():
                 raise SourceError(f"--map {wish}={column}: this column or this target is already mapped")
             chosen[found] = target
-    squashed = [(squash(column), column) for column in columns]
+    plain = _without_table(columns)
+    squashed = [(squash(plain[column]), column) for column in columns]
     for target, names in SYNONYMS.items():
         fits = [column for name in names for short, column in squashed if short == name and column not in chosen]
         if target not in off and fits:
@@ -105,13 +125,31 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
             if len(fits) > 1:
                 warnings.append(f"column {fits[0]!r} was taken as {target}; {_quoted(fits[1:])} would fit too: choose with --map")
     if "title" not in chosen.values():
-        _add_some_title(columns, chosen, off)
+        late = [column for name in _LATE_TITLES for short, column in squashed if short == name and column not in chosen]
+        _add_some_title(columns, chosen, off, late)
     _add_first_id(columns, chosen, off)
-    return chosen | _others(columns, chosen)
+    _add_numbered(squashed, chosen, off)
+    return chosen | _others(columns, plain, chosen)
 
 
-def _add_some_title(columns: Sequence[str], chosen: dict[str, str], off: set[str]) -> None:
-    found = [column for column in columns if _is_some_title(column) and column not in chosen]
+def _add_numbered(squashed: Sequence[tuple[str, str]], chosen: dict[str, str], off: set[str]) -> None:
+    taken = {*chosen.values(), *off}
+    for short, column in squashed:
+        match = _NUMBERED.fullmatch(short)
+        target = _LISTS.get(match[1], f"people.{match[1]}") if match else ""
+        if match and target not in taken and column not in chosen:
+            chosen[column] = target
+
+
+def _without_table(columns: Sequence[str]) -> dict[str, str]:
+    """Column to name without the table's name in front, as Hive writes all of them: `films.title`."""
+    tables = {column.rpartition(".")[0] for column in columns}
+    prefix = tables.pop() if len(tables) == 1 and len(columns) > 1 else ""
+    return {column: column.removeprefix(f"{prefix}.") if prefix else column for column in columns}
+
+
+def _add_some_title(columns: Sequence[str], chosen: dict[str, str], off: set[str], late: Sequence[str]) -> None:
+    found = [column for column in columns if _is_some_title(column) and column not in chosen] or late[:1]
     if len(found) != 1 or "title" in off:
         data = " The first line looks like data, not like a header: add one." if _looks_like_data(columns) else ""
         raise SourceError(f"no column is the title; the columns are {_quoted(columns)}: pass --map title=COLUMN.{data}")
@@ -125,12 +163,12 @@ def _add_first_id(columns: Sequence[str], chosen: dict[str, str], off: set[str])
         chosen[columns[0]] = "id"
 
 
-def _others(columns: Sequence[str], chosen: dict[str, str]) -> dict[str, str]:
+def _others(columns: Sequence[str], plain: Mapping[str, str], chosen: dict[str, str]) -> dict[str, str]:
     taken = {target.partition(".")[2] for target in chosen.values()}
     others = {}
     for column in columns:
-        if column and column not in chosen:
-            name = base = key(column)
+        if column and column not in chosen and not _ROW_NUMBERS.fullmatch(column):
+            name = base = key(plain[column])
             count = 2
             while name in taken:
                 name, count = f"{base[:36]}_{count}", count + 1

@@ -5,13 +5,15 @@ and a two-digit year, which may belong to two centuries. What the column can't d
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
 
-from matinee.catalogue.cells import CellError, as_text, is_nothing
+from matinee.catalogue.cells import CellError, as_text, entry, is_nothing, is_placeholder
 from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
+from matinee.items import MAX_YEAR, MIN_YEAR
 
 Position = Literal["first", "last"]
 
@@ -25,7 +27,15 @@ _MONTH_YEAR = re.compile(r"(\d{1,2})[-/.](\d{4})")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _SHORT = re.compile(rf"(\d{{1,2}})[-/. ](\d{{1,2}})[-/. ]'?(\d{{1,2}}){_TAIL}")
 _SHORT_WORD = re.compile(r"(\d{1,2})[-/. ]+[^\W\d_]{3,10}\.?[-/., ]+'?(\d{2})")
-_RANGE = re.compile(r"(\d{4})\s*+[-–—]\s*+(?:\d{2,4}|[^\W\d_]*+)\s*+")
+_RANGE = re.compile(r"(\d{4})\s*+[-–—/]\s*+(?:\d{2,4}|\?|[^\W\d_]*+)\s*+")
+# Between the two ends of a span: `Oct 1998 to Apr 1999`, `2019-01-01/2019-12-31`.
+_SPAN = re.compile(r" (?:to|until|till|through|bis|au|à|-) ?|[–—/]|\.\.|[,;] ?[cp©](?=\d{4})")
+# `(2010)`, `[1987?]`, `©1999`, `c1999`, `[ca. 1850]`
+_AROUND = " \t\n\r()[]<>{}?.,;:©®"
+_CIRCA = re.compile(r"\A(?:c|ca|cop|p|circa|©)\.? ?(?=\d{4})", re.IGNORECASE)
+_ZERO = re.compile(r"0(?:\.0+)?")
+# Where an object keeps its date, and the start of a span.
+_KEYS = ("date", "value", "year", "from", "start", "begin", "release_date", "published", "time")
 _ANY_YEAR = re.compile(r"(?<!\d)([12]\d{3})(?!\d)")
 _WORDS = re.compile(r"(?=.*[^\W\d_])(?:\D|\d{1,2}(?!\d))*(?<!\d)[12]\d{3}(?!\d)(?:\D|\d{1,2}(?!\d))*")
 # A catalogue that reaches back this many years behind the pivot may well reach behind it.
@@ -38,14 +48,22 @@ class Dates:
 
     position: Position
     pivot: int
+    # Whether the column has dates whose order matters, and years of two digits.
+    short: bool = False
+
+    def rules(self) -> dict[str, str]:
+        if not self.short:
+            return {"years": "four digits"}
+        return {"year stands": self.position, "two-digit years": f"00-{self.pivot:02d} are 20xx"}
 
     def year(self, value: Any) -> int | None:
         """The year, or None where the cell is empty. Raises `CellError` where it holds no date."""
+        value = _plain(value)
         if isinstance(value, date):
             return value.year
-        if is_nothing(value):
+        text = _text(value)
+        if not text:
             return None
-        text = as_text(value).strip()
         whole = _whole_year(text)
         if whole is not None:
             return whole or None
@@ -56,6 +74,12 @@ class Dates:
         if short and _fits(short, self.position):
             return self._century(short[0] if self.position == "first" else short[2])
         raise CellError(f"{text[:80]!r} is not a date or a year")
+
+    def id_year(self, value: Any) -> int | None:
+        """The year that ids are derived from: the year 0 was once read as one of two digits, and those ids stay."""
+        zero = isinstance(value, str | int | float) and _ZERO.fullmatch(str(value).strip())
+        year = self._century(0) if zero else self.year(value)
+        return year if year is not None and MIN_YEAR <= year <= MAX_YEAR else None
 
     def _century(self, two: int) -> int:
         return two + (2000 if two <= self.pivot else 1900)
@@ -68,6 +92,10 @@ class DateColumn:
     name: str
     total: int = 0
     bad: int = 0
+    flags: int = 0
+    # Spellings that an earlier reader did not know: where they were most of a column, its years are no part of ids.
+    odd: int = 0
+    placeholders: int = 0
     count: int = 0
     fits: dict[Position, int] = field(default_factory=lambda: {"first": 0, "last": 0})
     years: dict[Position, set[int]] = field(default_factory=lambda: {"first": set(), "last": set()})
@@ -76,16 +104,24 @@ class DateColumn:
     sample: str = ""
 
     def see(self, value: Any) -> None:
-        if is_nothing(value):
+        value = _plain(value)
+        if isinstance(value, date):
+            self.total += 1
+            return
+        text = _text(value)
+        if not text:
+            self.placeholders += is_placeholder(value) and not is_nothing(value)
             return
         self.total += 1
-        if isinstance(value, date):
+        if _one_year(text) is not None:
             return
-        text = as_text(value).strip()
         if _whole_year(text) is not None:
+            self.odd += 1
             return
         two = _TWO.fullmatch(text)
         if two:
+            # `published` and `released` are also the names of yes or no.
+            self.flags += text in ("1", "1.0")
             self.plain.add(int(two[1]))
             self.sample = self.sample or text
             return
@@ -102,6 +138,13 @@ class DateColumn:
                 self.fits[position] += 1
                 self.years[position].add(short[place])
 
+    def is_flag(self) -> bool:
+        """Whether the column says yes or no, and not when."""
+        return self.total > 0 and self.flags == self.total
+
+    def was_readable(self) -> bool:
+        return self.odd + self.bad + self.placeholders <= (self.total + self.placeholders) / 2
+
     def decide(self, options: ReadOptions, warnings: list[str]) -> Dates:
         """The rule for this column. Raises `SourceError` where it could be read in two ways."""
         position = self._position(options)
@@ -113,7 +156,7 @@ class DateColumn:
                 f"column {self.name!r} has two-digit years ({self.sample!r}): 00-{pivot:02d} were read as 2000-20{pivot:02d}, "
                 f"{pivot + 1:02d}-99 as 19{pivot + 1:02d}-1999; pass --pivot to change that"
             )
-        return Dates(position, pivot)
+        return Dates(position, pivot, bool(years))
 
     def _position(self, options: ReadOptions) -> Position:
         if options.date_order:
@@ -122,7 +165,7 @@ class DateColumn:
         if max(first, last) < self.count * 0.95 or (min(first, last) > 0 and max(first, last) < self.count):
             raise SourceError(
                 f"column {self.name!r} mixes dates with the year first and last (such as {self.differs!r}): "
-                "pass --date-order dmy, mdy or ymd; the rows that don't fit are then rejected"
+                "pass --date-order dmy, mdy or ymd; the dates that don't fit are then left out"
             )
         if first == last and self.count and self.differs:
             raise SourceError(
@@ -141,8 +184,34 @@ class DateColumn:
             )
 
 
+def _plain(value: Any) -> Any:
+    """The date that an object holds, or the first of a list."""
+    while isinstance(value, Mapping | list | tuple) and value:
+        value = entry(value, _KEYS) if isinstance(value, Mapping) else value[0]
+    return value
+
+
+def _text(value: Any) -> str:
+    """What is written in a cell, "" where that is nothing, also where it is the year 0."""
+    text = "" if is_placeholder(value) else as_text(value).strip()
+    return "" if _ZERO.fullmatch(text) else text
+
+
 def _whole_year(text: str) -> int | None:
-    """The year where it is written out, 0 for the zero date of some databases, None where it is not."""
+    """The year where it is written out, the first one of a span, 0 for the zero date of some databases, None where it is not."""
+    year = _one_year(text)
+    if year is not None:
+        return year
+    plain = _CIRCA.sub("", text.strip(_AROUND))
+    span = _SPAN.search(plain)
+    if span is None:
+        return _one_year(plain) if plain != text else None
+    first, last = plain[: span.start()].strip(_AROUND), plain[span.end() :].strip(_AROUND)
+    ends = not last or last.isalpha() or _one_year(last) is not None
+    return _one_year(first) if ends else None
+
+
+def _one_year(text: str) -> int | None:
     match = _YEAR.fullmatch(text) or _RANGE.fullmatch(text)
     if match:
         return int(match[1])

@@ -12,6 +12,7 @@ import httpx
 from datasets.exceptions import DatasetsError
 
 from matinee.catalogue.rows import Reject, Row
+from matinee.catalogue.typed import plain_row
 from matinee.errors import SourceError
 
 _ADDRESS = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>\w+))?")
@@ -29,6 +30,7 @@ class HubTable:
             raise SourceError(f"hub:{address} is malformed: write hub:owner/name, hub:owner/name@revision or hub:owner/name@revision:split")
         self._address = address
         self.notes: list[str] = []
+        self.format = {"kind": "data set"}
         self._data = self._load(match["name"], match["revision"], match["split"])
         self.columns = tuple(self._data.column_names)
         self.total = len(self._data)
@@ -51,5 +53,5 @@ class HubTable:
 
     def rows(self, progress: Callable[[int], None]) -> Iterator[Row | Reject]:
         for number, values in enumerate(self._data, 1):
-            yield Row(number, dict(values))
+            yield Row(number, plain_row(values))
             progress(number)

@@ -4,6 +4,7 @@ Date order, decimal sign, list separators and which columns hold numbers are dec
 a rule that a later row contradicts. What the table leaves open is an error that asks. Does not make items (`builder`).
 """
 
+import html
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,39 +13,56 @@ from typing import Any
 
 from matinee.catalogue.builder import Builder
 from matinee.catalogue.cells import CellError
-from matinee.catalogue.columns import assign, key
+from matinee.catalogue.columns import YEARS_OUTSIDE_IDS, assign, key, squash
 from matinee.catalogue.dates import DateColumn
+from matinee.catalogue.dialects import NAMES
 from matinee.catalogue.numerals import NumberColumn
 from matinee.catalogue.rows import ReadOptions, Row, Table, no_progress
+from matinee.catalogue.summary import Field
 from matinee.errors import SourceError
 
 MAX_COLUMNS = 500
 MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}
+# How many cells with commas outweigh one with a sign that separates more surely.
+_ODD = 3
 
 
 @dataclass
 class ListColumn:
-    """What was seen in a column of lists: which separators, and whether commas stand inside names ("Tolkien, J.R.R.")."""
+    """What was seen in a column of lists: in how many cells each separator stands, and whether commas stand inside names.
+
+    One odd cell decides nothing: a name may hold any of the signs.
+    """
 
     bars: int = 0
     semicolons: int = 0
+    slashes: int = 0
     commas: int = 0
     inverted: int = 0
 
     def see(self, value: Any) -> None:
-        if not isinstance(value, str) or value.lstrip().startswith("["):
+        if not isinstance(value, str) or value.lstrip().startswith(("[", "{", "(", "c(")):
             return
-        self.bars += "|" in value
-        self.semicolons += ";" in value
-        if "," in value:
+        # An entity's semicolon is none.
+        text = html.unescape(value) if "&" in value else value
+        if "|" in text or ";" in text:
+            self.bars += "|" in text
+            self.semicolons += ";" in text
+        elif "/" in text and all(" " in part.strip() for part in text.split("/")):
+            self.slashes += 1
+        elif "," in text:
             self.commas += 1
-            parts = [part.strip() for part in value.split(",")]
+            parts = [part.strip() for part in text.split(",")]
+            # "Tolkien, J.R.R."
             self.inverted += len(parts) == 2 and " " not in parts[0] and bool(re.search(r"[\w.]", parts[1]))
 
     def separator(self, *, people: bool) -> str | None:
-        if self.bars or self.semicolons:
-            return "|" if self.bars >= self.semicolons else ";"
-        if people and self.commas and self.inverted > 0.8 * self.commas:
+        signs = {"|": self.bars, ";": self.semicolons} | ({"/": self.slashes} if people else {})
+        sign = max(signs, key=signs.__getitem__)
+        commas = self.commas - (self.inverted if people else 0)
+        if signs[sign] and signs[sign] * _ODD >= commas:
+            return sign
+        if people and self.inverted > 0.8 * self.commas:
             return None
         return "," if self.commas else None
 
@@ -56,9 +74,9 @@ class Learner:
         self._table = table
         self._kind = kind
         self._options = options
-        self._mapped = set(mapping.values())
+        self._mapped = {squash(column) for column in mapping.values()}
         self.warnings: list[str] = []
-        columns = table.columns or _keys(table)
+        columns = self._columns = [column for column in table.columns or _keys(table) if column]
         # --kind is stronger than a column that is merely named like one, such as "type".
         wishes = {"kind": "", **mapping} if kind and "kind" not in columns else mapping
         self._targets = assign(columns, wishes, self.warnings)
@@ -70,7 +88,7 @@ class Learner:
             if group == "year":
                 self._dates[column] = DateColumn(column)
             elif group in ("numbers", "other") and target != "numbers":
-                self._numbers[column] = NumberColumn(column)
+                self._numbers[column] = NumberColumn(column, objects=group == "numbers")
             elif group in ("genres", "people"):
                 self._lists[column] = ListColumn()
 
@@ -85,17 +103,35 @@ class Learner:
                     # A value that can't be looked at is rejected with its row when the items are made.
                     with suppress(CellError):
                         see(row.values.get(column))
-        builder = Builder(self._targets, self._kind)
+        builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
         builder.separators = {column: found.separator(people=column in people) for column, found in self._lists.items()}
         self._limit()
+        for column in self._columns:
+            builder.summary.fields[column] = Field(column, self._targets.get(column, ""), self._rules(builder, column))
         return builder
+
+    def _rules(self, builder: Builder, column: str) -> dict[str, str]:
+        rules = {}
+        separator = builder.separators.get(column)
+        if separator:
+            rules["separator"] = NAMES.get(separator, separator)
+        if column in builder.signs and self._targets.get(column, "").startswith("numbers."):
+            rules["decimal sign"] = builder.signs[column]
+        if self._targets.get(column) == "year":
+            rules |= builder.dates[column].rules()
+        return rules
 
     def _settle_dates(self, builder: Builder) -> None:
         for column, dates in self._dates.items():
-            if dates.bad > dates.total / 2 and column not in self._mapped:
+            mapped = squash(column) in self._mapped
+            if mapped or (dates.was_readable() and squash(column) not in YEARS_OUTSIDE_IDS):
+                builder.id_years = column
+            if dates.is_flag() and not mapped:
+                builder.dates[column] = dates.decide(self._options, [])
+            if (dates.bad > dates.total / 2 or dates.is_flag()) and not mapped:
                 self.warnings.append(f"column {column!r} is named like a date, but most of its values are none: kept as an extra fact")
                 self._targets[column] = f"extra.{key(column)}"
             else:
@@ -108,11 +144,10 @@ class Learner:
             share = numbers.share()
             if group == "other":
                 self._targets[column] = f"numbers.{name}" if share == 1 else f"extra.{name}"
-            elif share < 0.5 and column not in self._mapped:
-                if numbers.shapes:
-                    self.warnings.append(
-                        f"column {column!r} is named like {target}, but most of its values are no numbers: kept as an extra fact"
-                    )
+            elif numbers.shapes and share < 0.5 and squash(column) not in self._mapped:
+                self.warnings.append(
+                    f"column {column!r} is named like {target}, but most of its values are no numbers: kept as an extra fact"
+                )
                 self._targets[column] = f"extra.{key(column)}"
         used = [numbers for column, numbers in self._numbers.items() if self._targets[column].startswith("numbers.")]
         if self._options.decimal:

@@ -4,16 +4,18 @@
 currencies or percents: a column of those is text.
 """
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from matinee.catalogue.cells import CellError, is_nothing
+from matinee.catalogue.cells import CellError, is_placeholder, number_of
 from matinee.errors import SourceError
+from matinee.items import MAX_NUMBER
 
-Shape = Literal["integer", "point", "comma", "either point", "either comma", "other"]
+Shape = Literal["integer", "point", "comma", "either point", "either comma", "points", "commas", "other"]
 
 _GAPS = re.compile(r"(?<=\d)[ \u00a0\u202f'’](?=\d{3})")
 _SHAPES: tuple[tuple[Shape, re.Pattern[str]], ...] = (
@@ -21,10 +23,14 @@ _SHAPES: tuple[tuple[Shape, re.Pattern[str]], ...] = (
     ("either comma", re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")),
     ("either point", re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")),
     ("point", re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?")),
-    ("point", re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3}){2,}|(?:,\d{3})+\.\d+)")),
+    ("commas", re.compile(r"[+-]?\d{1,3}(?:,\d{3}){2,}")),
+    ("point", re.compile(r"[+-]?\d{1,3}(?:,\d{3})+\.\d+")),
     ("comma", re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")),
-    ("comma", re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3}){2,}|(?:\.\d{3})+,\d+)")),
+    ("points", re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}")),
+    ("comma", re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+")),
 )
+# The shapes that can't be read with a decimal sign. `points` are groups of three, several of them: 5.083.954.
+_FOREIGN: dict[str, tuple[Shape, ...]] = {".": ("comma", "points", "other"), ",": ("point", "commas", "other")}
 _CODE = re.compile(r"[+-]?0\d+")
 
 
@@ -37,19 +43,30 @@ def shape(text: str) -> Shape:
 
 def number(value: Any, decimal: str) -> float | None:
     """The number, or None where the cell is empty. Raises `CellError` where it is no number under this decimal sign."""
-    if is_nothing(value):
+    value = number_of(value)
+    if is_placeholder(value):
         return None
     if isinstance(value, bool):
         raise CellError(f"{value} is not a number")
-    if isinstance(value, int | float | Decimal):
-        return float(value)
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        text = _GAPS.sub("", value.strip())
+        if shape(text) in _FOREIGN[decimal]:
+            raise CellError(f"{value.strip()[:80]!r} is not a number with the decimal sign {decimal!r}")
+        found = float(text.replace(",", "") if decimal == "." else text.replace(".", "").replace(",", "."))
+    elif isinstance(value, int | float | Decimal):
+        found = _float(value)
+    else:
         raise CellError(f"holds a {type(value).__name__}, not a number")
-    text = _GAPS.sub("", value.strip())
-    kind = shape(text)
-    if kind == "other" or kind == ("comma" if decimal == "." else "point"):
-        raise CellError(f"{value.strip()[:80]!r} is not a number with the decimal sign {decimal!r}")
-    return float(text.replace(",", "") if decimal == "." else text.replace(".", "").replace(",", "."))
+    if not abs(found) <= MAX_NUMBER:
+        raise CellError(f"{str(value)[:80]} is beyond {MAX_NUMBER:g}")
+    return found
+
+
+def _float(value: float | Decimal) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 @dataclass
@@ -58,17 +75,24 @@ class NumberColumn:
 
     name: str
     shapes: Counter[Shape] = field(default_factory=Counter)
+    # Whether an object may stand for the number in it: only where the column's name promises a number.
+    objects: bool = False
     samples: dict[Shape, str] = field(default_factory=dict)
 
     def see(self, value: Any) -> None:
-        if is_nothing(value):
+        value = number_of(value) if self.objects else value
+        if is_placeholder(value):
             return
+        kind: Shape = "other"
         if isinstance(value, str):
             text = value.strip()
             kind = shape(_GAPS.sub("", text))
+            # Such as the ids of a social network: no number that anything is counted by, and too long to be kept as one.
+            if kind == "integer" and len(text) > 15 and abs(int(text[:400])) > MAX_NUMBER:
+                kind = "other"
             self.samples.setdefault(kind, text)
-        else:
-            kind = "integer" if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else "other"
+        elif isinstance(value, int | float | Decimal) and not isinstance(value, bool) and abs(_float(value)) <= MAX_NUMBER:
+            kind = "integer"
         self.shapes[kind] += 1
 
     def share(self) -> float:
@@ -82,8 +106,11 @@ class NumberColumn:
         if min(points, commas) > 0.01 * (points + commas):
             raise SourceError(
                 f"column {self.name!r} mixes decimal points ({self.samples['point']!r}) and decimal commas ({self.samples['comma']!r}): "
-                "pass --decimal . or --decimal , and the rows that don't fit are rejected"
+                "pass --decimal . or --decimal , and the numbers that don't fit are left out"
             )
+        if points == commas:
+            # Several groups in a number tell the sign too, if no number has decimals. Beside decimals of the same sign they are damage.
+            points, commas = self.shapes["commas"], self.shapes["points"]
         return None if points == commas else "." if points > commas else ","
 
     def decide(self, hint: str | None, delimiter: str | None) -> str:

@@ -22,6 +22,7 @@ from matinee.catalogue.cells import CellError
 from matinee.catalogue.columns import recognised
 from matinee.catalogue.learning import Learner
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.catalogue.summary import Field, Summary
 from matinee.catalogue.tables import open_table
 from matinee.errors import SourceError
 from matinee.items import Item
@@ -46,6 +47,7 @@ class Report:
     truncated: bool = False
     rejects: list[Reject] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    summary: Summary = field(default_factory=Summary)
 
 
 def read_items(
@@ -79,7 +81,9 @@ class ItemReader:
 
     def _new_report(self) -> Report:
         columns = {column: target for column, target in self._builder.targets.items() if column}
-        return Report(self._source, source_name(self._source), columns, warnings=list(self._found))
+        fresh = {column: Field(column, found.target, found.rules) for column, found in self._builder.summary.fields.items()}
+        self._builder.summary = Summary(self._table.format, fresh)
+        return Report(self._source, source_name(self._source), columns, warnings=list(self._found), summary=self._builder.summary)
 
     def _shared_identities(self) -> tuple[set[bytes], int]:
         """The derived identities that several different rows have, and how many rows have no id of their own."""
@@ -103,7 +107,6 @@ class ItemReader:
 
     def __iter__(self) -> Iterator[Item]:
         report = self.report = self._new_report()
-        self._builder.dropped.clear()
         self.done = 0
         seen: dict[str, tuple[int, bytes]] = {}
         for row in self._table.rows(self._progress):
@@ -125,11 +128,11 @@ class ItemReader:
         if isinstance(row, Reject):
             return row
         try:
-            item, repaired = self._builder.item(row)
+            item, about, repaired = self._builder.item(row)
         except CellError as error:
             return Reject(row.line, str(error), _raw(row))
         if item.id is None:
-            item = self._with_own_id(item)
+            item = self._with_own_id(item, about)
             report.derived_ids += 1
         uid = item.uid("")
         content = _digest(item.model_dump_json())
@@ -144,13 +147,14 @@ class ItemReader:
         what = f"id {item.id!r}" if item.id else f"kind, title and year ({item.title!r}, {item.year})"
         return Reject(row.line, f"has the {what} of line {line}, but other facts; the first was kept", _raw(row))
 
-    def _with_own_id(self, item: Item) -> Item:
+    def _with_own_id(self, item: Item, about: str) -> Item:
         """Several different things share this kind, title and year: what they are about tells them apart, in any row order."""
-        identity = (item.kind, item.title.casefold(), str(item.year))
+        title, year = item.identity or (item.title, item.year)
+        identity = (item.kind, title.casefold(), str(year))
         if _digest(*identity) not in self._shared:
             return item
-        about = item.overview or item.model_dump_json(exclude={"numbers", "id"})
-        return item.model_copy(update={"id": f"derived-{_digest(*identity, about).hex()}"})
+        about = about or item.model_dump_json(exclude={"numbers", "id", "identity"})
+        return item.model_copy(update={"id": f"derived-{_digest(*identity, about).hex()}", "identity": None})
 
     def _reject(self, reject: Reject, report: Report) -> None:
         report.rejects.append(reject)
@@ -177,8 +181,10 @@ class ItemReader:
             tell(f"{report.duplicates} rows repeat an earlier row and were counted once")
         if report.mojibake_fixed:
             tell(f"mojibake was repaired in {report.mojibake_fixed} items")
-        for what, count in self._builder.dropped.items():
-            tell(f"column {what} in {count} rows")
+        for found in report.summary.fields.values():
+            report.warnings.extend(found.warnings())
+        if report.summary.titles_with_year:
+            tell(f"{report.summary.titles_with_year} items have no other year than the one at the end of their title")
         if report.rejects:
             tell(f"{len(report.rejects)} of {report.rows} rows were rejected")
 

@@ -38,6 +38,7 @@ class ReadOptions:
     """Answers to what a file leaves open; None lets the reader find out, or ask in its error.
 
     `quote` is a quote character or "none"; `decimal` is "." or ","; two-digit years up to `pivot` are 20xx, those above 19xx.
+    `strict` rejects a row for any value that can't be read, instead of leaving the value out.
     """
 
     delimiter: str | None = None
@@ -46,6 +47,7 @@ class ReadOptions:
     date_order: DateOrder | None = None
     decimal: str | None = None
     pivot: int | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None:
@@ -72,6 +74,8 @@ class Table(Protocol):
     total: int
     unit: Literal["bytes", "rows"]
     notes: list[str]
+    # How the source is written: its kind, encoding, delimiter, quotes.
+    format: dict[str, str]
 
     def rows(self, progress: Callable[[int], None]) -> Iterator[Row | Reject]:
         """All rows from the start; `progress` is told how much of `total` is behind."""

@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,9 +19,12 @@ import orjson
 import pyarrow
 import pyarrow.parquet
 
-from matinee.catalogue.dialects import Record, is_hint, records, sniff, trim
+from matinee.catalogue.columns import HAS_TITLE
+from matinee.catalogue.dialects import NAMES, Record, is_hint, records, sniff, trim
+from matinee.catalogue.documents import rows_inside
 from matinee.catalogue.encodings import ByteStream, Encoding, find_encoding, head, open_text
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
+from matinee.catalogue.typed import column_values, plain_row
 from matinee.errors import SourceError
 
 Progress = Callable[[int], None]
@@ -29,6 +33,10 @@ Known = Callable[[list[str]], int]
 BATCH = 2048
 SAMPLE = 1 << 18
 MAX_LINE = 1 << 24
+# Characters of a JSON object that holds all rows: it is read whole.
+MAX_DOCUMENT = 1 << 27
+# White space, and the end mark of old DOS programs.
+_BLANK = " \t\r\n\x1a"
 _LINE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -59,9 +67,9 @@ def _open_file(path: Path, known: Known, options: ReadOptions) -> Table:
     encoding = find_encoding(path, options)
     text = start.decode(encoding.name, "replace").lstrip("\ufeff \t\r\n")
     if text.startswith("[") and kind in (None, "json", "jsonl"):
-        return JsonTable(path, encoding, array=True)
+        return JsonTable(path, encoding, known, array=True)
     if kind or text.startswith("{"):
-        return JsonTable(path, encoding, array=False)
+        return JsonTable(path, encoding, known, array=False)
     return DelimitedTable(path, encoding, known, options)
 
 
@@ -82,6 +90,12 @@ class DelimitedTable:
             raise SourceError(f"{path} is empty: it has no header and no rows")
         self.dialect = sniff(sample, whole, known, options, str(path))
         self.delimiter: str | None = self.dialect.delimiter
+        self.format = {
+            "kind": "delimited text",
+            "encoding": encoding.name.removesuffix("-sig"),
+            "delimiter": NAMES.get(self.delimiter or "", self.delimiter or ""),
+            "quote": self.dialect.quote or "none",
+        }
         self.columns = self._header()
         if _ends_open(path, encoding):
             self.notes.append("the last line has no line end: if the file was cut off there, its last cell is short")
@@ -114,7 +128,7 @@ class DelimitedTable:
     def rows(self, progress: Progress) -> Iterator[Row | Reject]:
         last = 1
         with open_text(self._path, self._encoding) as (text, stream):
-            found = (r for r in self._records(text) if isinstance(r, Reject) or any(map(str.strip, r.cells)))
+            found = (r for r in self._records(text) if isinstance(r, Reject) or any(cell.strip(_BLANK) for cell in r.cells))
             next(found)
             for record in found:
                 last = record.line
@@ -146,7 +160,7 @@ def _ends_open(path: Path, encoding: Encoding) -> bool:
     with path.open("rb") as data:
         packed = data.read(2) == b"\x1f\x8b"
         data.seek(-min(size, path.stat().st_size), 2)
-        return not packed and not {10, 13} & set(data.read())
+        return not packed and not {10, 13, 26} & set(data.read())
 
 
 def _damage(raw: str, encoding: Encoding) -> str | None:
@@ -158,26 +172,39 @@ def _damage(raw: str, encoding: Encoding) -> str | None:
 
 
 class JsonTable:
-    """JSON Lines, or one JSON array of objects, which is read piece by piece."""
+    """JSON Lines, one JSON array of objects, which is read piece by piece, or one object that holds the rows."""
 
     unit: Literal["bytes", "rows"] = "bytes"
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, encoding: Encoding, *, array: bool) -> None:
+    def __init__(self, path: Path, encoding: Encoding, known: Known, *, array: bool) -> None:
         self._path = path
         self._encoding = encoding
         self._array = array
+        self.format = {"kind": "JSON array" if array else "JSON Lines", "encoding": encoding.name.removesuffix("-sig")}
         self.total = path.stat().st_size
         self.notes = [encoding.note] if encoding.note else []
-        first = next(self.rows(no_progress), None)
+        self._document: list[dict[str, Any]] = []
+        start = list(islice(self.rows(no_progress), 2))
+        first = next(iter(start), None)
         if first is None:
             raise SourceError(f"{path} has no rows")
+        if not array and (isinstance(first, Reject) or len(start) == 1):
+            self._document = self._rows_inside(known)
+        if self._document:
+            self.format["kind"] = "JSON document"
+            return
         if not array and isinstance(first, Reject) and first.raw.strip() in ("{", "["):
             raise SourceError(f"{path} holds one JSON object over many lines: give one object a line (JSONL), or one array of objects")
 
     def rows(self, progress: Progress) -> Iterator[Row | Reject]:
         last = 1
+        for number, values in enumerate(self._document, 1):
+            yield Row(number, plain_row(values))
+        if self._document:
+            progress(self.total)
+            return
         with open_text(self._path, self._encoding) as (text, stream):
             for row in self._elements(text) if self._array else self._lines(text, stream):
                 last = row.line
@@ -186,39 +213,59 @@ class JsonTable:
             if stream.cut:
                 yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
 
+    def _rows_inside(self, known: Known) -> list[dict[str, Any]]:
+        with open_text(self._path, self._encoding) as (text, _):
+            content = text.read(MAX_DOCUMENT + 1)
+        try:
+            document = _parse(content.lstrip("\ufeff")) if len(content) <= MAX_DOCUMENT else None
+        except ValueError:
+            return []
+        return rows_inside(document, lambda row: known(list(row)) >= HAS_TITLE) if isinstance(document, dict) else []
+
     def _lines(self, text: Iterator[str], stream: ByteStream) -> Iterator[Row | Reject]:
         for number, line in enumerate(text, 1):
-            if not line.strip("\ufeff \t\r\n"):
+            if not line.strip("\ufeff" + _BLANK):
                 continue
             damaged = _damage(line, self._encoding)
             if damaged:
                 yield Reject(number, damaged, line[:MAX_RAW])
                 continue
             try:
-                yield _object(number, orjson.loads(line.lstrip("\ufeff")), line)
-            except orjson.JSONDecodeError as error:
+                yield _object(number, _parse(line.lstrip("\ufeff")), line)
+            except ValueError as error:
                 cut = not line.endswith(("\n", "\r"))
                 end = "the file ends in the middle of this object: it looks cut off"
                 yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
 
     def _elements(self, text: Any) -> Iterator[Row | Reject]:
-        decoder = json.JSONDecoder(parse_constant=_refuse)
+        decoder = json.JSONDecoder()
         start, _, buffer = text.read(SAMPLE).partition("[")
-        number = 1 + start.count("\n")
+        number, margin = 1 + start.count("\n"), start.rpartition("\n")[2]
         while True:
             skipped = len(buffer) - len(buffer.lstrip(" \t\r\n,"))
             number += buffer.count("\n", 0, skipped)
+            if "\n" in buffer[:skipped]:
+                margin = buffer[:skipped].rpartition("\n")[2]
             buffer = buffer[skipped:]
             if buffer.startswith("]"):
                 return
+            broken: int | None = None
             try:
                 value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
-            except ValueError:
+            except (ValueError, RecursionError) as error:
                 value, end = None, 0
+                broken = getattr(error, "pos", None)
             if end and (end < len(buffer) or buffer[0] == "{"):
                 yield _object(number, value, buffer[:end])
                 number += buffer.count("\n", 0, end)
                 buffer = buffer[end:]
+                continue
+            # An element that starts its line, as this one did, is the next one; others may be parts of this one.
+            following = -1 if broken is None or margin.strip() else buffer.find(f"\n{margin}{{", broken)
+            if following > 0:
+                yield Reject(number, "is not valid JSON", buffer[:MAX_RAW])
+                number += buffer.count("\n", 0, following)
+                buffer = buffer[following:]
                 continue
             more = text.read(SAMPLE)
             if not more or len(buffer) > MAX_LINE:
@@ -228,13 +275,22 @@ class JsonTable:
             buffer += more
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not valid JSON")
+def _parse(line: str) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if not re.search("NaN|Infinity", line):
+            raise
+        # Many programs write them, though JSON has none: as values that are not there, they cost nothing else.
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise error from None
 
 
 def _object(number: int, value: Any, raw: str) -> Row | Reject:
     if isinstance(value, dict):
-        return Row(number, value)
+        return Row(number, plain_row(value))
     return Reject(number, f"holds a {type(value).__name__}, not an object", raw[:MAX_RAW])
 
 
@@ -249,6 +305,7 @@ class ParquetTable:
         self.notes: list[str] = []
         with self._open() as file:
             self.columns = tuple(file.schema_arrow.names)
+            self.format = {"kind": "Parquet"}
             self.total = file.metadata.num_rows
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
@@ -276,9 +333,10 @@ class ParquetTable:
         with self._open() as file:
             try:
                 for batch in file.iter_batches(BATCH):
-                    for values in batch.to_pylist():
+                    columns = [column_values(column) for column in batch.columns]
+                    for values in zip(*columns, strict=True):
                         number += 1
-                        yield Row(number, values)
+                        yield Row(number, plain_row(dict(zip(self.columns, values, strict=True))))
                     progress(number)
             except (pyarrow.ArrowException, OSError) as error:
                 raise SourceError(f"{self._path} is damaged after row {number}: {error}") from None

@@ -19,9 +19,9 @@ from typing import Any, Literal, get_args
 import orjson
 from pydantic import ValidationError
 
+from matinee.characters import fold
 from matinee.errors import SourceError
 from matinee.items import Item
-from matinee.models.bm25 import normalised
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -47,7 +47,7 @@ class Entry:
 def franchise(title: str) -> str:
     """What the films of a series have in common: the title before its subtitle, without number, article and sequel words."""
     head = re.split(r":\s|\s[-–—]\s", title, maxsplit=1)[0]
-    key = normalised(head)
+    key = fold(head)
     key = re.sub(r"^(?:the|a|an)\s+", "", key)
     for pattern in (_NUMBERED, _SEQUEL, _SEQUEL):
         shorter = pattern.sub("", key).strip()

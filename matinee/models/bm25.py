@@ -41,8 +41,12 @@ class Bm25Encoder:
         return hashlib.sha256(described.encode()).hexdigest()
 
 
-def normalised(title: str) -> str:
-    """A title as it is compared: no case, accents or punctuation; one that is nothing but punctuation stays as it is."""
+def indexed_words(title: str) -> str:
+    """The words whose trigrams are stored.
+
+    They lack the vowel signs of some scripts: they find candidates, which `characters.fold` compares. Every stored index was made with
+    this form, so whoever changes it must change the fingerprint.
+    """
     folded = unicodedata.normalize("NFKD", title.casefold()).replace("&", " and ").replace("'", "").replace("’", "")
     kept = "".join(c if c.isalnum() else " " for c in folded if not unicodedata.combining(c))
     return " ".join(kept.split()) or " ".join(title.casefold().split())
@@ -51,7 +55,7 @@ def normalised(title: str) -> str:
 def title_trigrams(title: str, *, open_end: bool = False) -> Sparse:
     """The trigrams of a title's words (`dune` -> `  d`, ` du`, `dun`, `une`, `ne `) at unit length, so that among titles with all of a
     query's trigrams the shortest wins. `open_end` leaves the last word unfinished, as it is while somebody types."""
-    words = [f"  {word} " for word in normalised(title).split()]
+    words = [f"  {word} " for word in indexed_words(title).split()]
     if open_end and words:
         words[-1] = words[-1][:-1]
     counts = Counter(zlib.crc32(word[i : i + 3].encode()) for word in words for i in range(len(word) - 2))

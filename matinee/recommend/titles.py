@@ -1,6 +1,7 @@
 """A title that somebody typed -> the item that is meant: trigram search inside the index, then a closer look at the best few.
 
-Case, accents, punctuation, articles, typing errors and a year (`Dune (2021)`, `dune 2021`) are understood. Keeps no list of titles of
+Case, accents, punctuation, articles, initials (`MASH` is `M*A*S*H`), typing errors, a year (`Dune (2021)`, `dune 2021`) and the other
+qualifiers of `text.qualifiers` are understood, in what is typed and in what is stored. Keeps no list of titles of
 its own, so any number of gateways agree; does not guess between remakes, and asks instead. Comparing titles takes CPU time: it runs off
 the event loop, for `BUDGET_S` at most.
 """
@@ -11,13 +12,16 @@ import string
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rapidfuzz import fuzz
 
+from matinee.characters import fold, tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, Search, SparseQuery
-from matinee.models.bm25 import normalised, title_trigrams
+from matinee.models.bm25 import indexed_words, title_trigrams
+from matinee.text import qualifiers
 
 MAX_TITLES = 20
 """How many titles one request may bring: each costs a search and a comparison with its candidates."""
@@ -31,7 +35,11 @@ _BEFORE_YEAR = string.whitespace + ","
 _ARTICLE = re.compile(r"^(?:the|a|an|le|la|les|l|el|los|las|der|die|das|il) (?=\w)|(?<=\w) (?:the|a|an)$")
 _NUMERALS = {"ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 # Of 1: what is near enough to be meant, how far ahead of the next it must be, and from where on a match counts as exact.
-_ACCEPT, _MARGIN, _EXACT = 0.8, 0.05, 0.99
+_ACCEPT, _MARGIN, _EXACT = 0.8, 0.05, 0.98
+# The same words; the same letters, with other punctuation; the same title, but for what stands in brackets behind it.
+_SAME_WORDS, _SAME_LETTERS, _WITHOUT_BRACKETS = 0.99, 0.98, 0.95
+# Letters of a word that may be initials.
+_MAX_INITIALS = 6
 _NAMED = 3
 # How many titles are one call of the index. Searches of other requests get their turn between two of them.
 _TOGETHER = 20
@@ -53,11 +61,21 @@ class _Text:
     """A title in the forms in which it is compared, made once for all comparisons."""
 
     words: list[str]
-    normalised: str
+    folded: str
+    # Without punctuation, and with initials as one word.
+    spellings: frozenset[str]
     bare: str
     bare_words: list[str]
     in_order: str
     numbers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A stored title in all of its forms, each with what a match with it is worth, and the year that the title itself says."""
+
+    forms: list[tuple[_Text, float]]
+    year: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,7 @@ class _Reading:
 
     text: _Text
     year: int | None
-    search: Search
+    searches: list[Search]
 
 
 def check_count(titles: Collection[str]) -> None:
@@ -111,14 +129,14 @@ async def _resolve_together(index: Index, titles: Sequence[str], limit: int, end
     """Some titles with one call of the index; without those that were not reached before `ends`."""
     readings = await asyncio.to_thread(lambda: [_readings(title, limit) for title in titles])
     try:
-        answers = iter(await index.search([reading.search for group in readings for reading in group]))
+        answers = iter(await index.search([search for group in readings for reading in group for search in reading.searches]))
     except MatineeError as error:
         return dict.fromkeys(titles, error)
-    hits = [[next(answers) for _ in group] for group in readings]
+    hits = [[next(answers) for reading in group for _ in reading.searches] for group in readings]
 
     def choose() -> dict[str, Resolution | MatineeError]:
         chosen: dict[str, Resolution | MatineeError] = {}
-        candidates: dict[str, _Text] = {}
+        candidates: dict[str, _Candidate] = {}
         for title, group, groups in zip(titles, readings, hits, strict=True):
             if time.monotonic() > ends:
                 break
@@ -128,11 +146,11 @@ async def _resolve_together(index: Index, titles: Sequence[str], limit: int, end
     return await asyncio.to_thread(choose)
 
 
-def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Text]) -> Resolution | MatineeError:
+def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Candidate]) -> Resolution | MatineeError:
     """The one hit that is meant. `candidates` keeps the texts of hits, which titles of one request often share."""
     for hit in hits.values():
         if hit.id not in candidates:
-            candidates[hit.id] = _text(hit.payload["title"])
+            candidates[hit.id] = _candidate(hit.payload["title"])
     ranked = [_resolution(hit, candidates[hit.id], readings) for hit in hits.values()]
     ranked.sort(key=lambda match: match.score, reverse=True)
     if not ranked or ranked[0].score < _ACCEPT:
@@ -151,12 +169,12 @@ async def suggest(index: Index, prefix: str, limit: int = 10) -> list[Hit]:
     """Items whose title goes on from what was typed so far, the popular ones first, then near misses; none for a blank."""
     if not prefix.strip():
         return []
-    search = Search(SparseQuery(title_trigrams(prefix, open_end=True), TITLE), max(5 * limit, 50))
-    typed = normalised(prefix)
+    search = Search(SparseQuery(title_trigrams(tidy(prefix), open_end=True), TITLE), max(5 * limit, 50))
+    typed = {fold(prefix), fold(prefix, joined=True)}
     [hits] = await index.search([search])
 
     def nearest() -> list[Hit]:
-        rated = [(_closeness(typed, hit), hit.payload.get("popularity", 0.0), hit) for hit in hits]
+        rated = [(max(_closeness(start, hit) for start in typed), hit.payload.get("popularity", 0.0), hit) for hit in hits]
         return [hit for closeness, _, hit in sorted(rated, key=lambda entry: entry[:2], reverse=True) if closeness > 0]
 
     return (await asyncio.to_thread(nearest))[:limit]
@@ -164,18 +182,35 @@ async def suggest(index: Index, prefix: str, limit: int = 10) -> list[Hit]:
 
 def _closeness(typed: str, hit: Hit) -> int:
     """3: the title starts with it; 2: starts with it but for an article; 1: a later word does, or it is nearly there; 0: neither."""
-    title = normalised(hit.payload["title"])
-    if title.startswith(typed):
+    title = hit.payload["title"]
+    starts = {fold(form.title) for form in qualifiers.forms(title)} | {fold(title, joined=True)}
+    if any(start.startswith(typed) for start in starts):
         return 3
-    if _ARTICLE.sub("", title).startswith(typed):
+    folded = fold(title)
+    if _ARTICLE.sub("", folded).startswith(typed):
         return 2
-    return int(f" {typed}" in title or fuzz.ratio(typed, title[: len(typed)]) >= 100 * _ACCEPT)
+    return int(f" {typed}" in folded or fuzz.ratio(typed, folded[: len(typed)]) >= 100 * _ACCEPT)
 
 
 def _readings(title: str, limit: int) -> list[_Reading]:
-    """What may be meant: the whole text as a title, and the text without the year at its end ("Blade Runner 2049" is both)."""
-    readings = [(title, None), *_dated(title)]
-    return [_Reading(_text(name), year, Search(SparseQuery(title_trigrams(name), TITLE), limit)) for name, year in readings]
+    """What may be meant: the whole text as a title, and without the year ("Blade Runner 2049" is both) or what else stands behind it."""
+    typed = tidy(title)
+    dated = _dated(typed)
+    readings: dict[tuple[str, int | None], None] = {(typed, None): None} | dict.fromkeys(dated)
+    for name, year in dated or [(typed, None)]:
+        readings |= {(form.title, year): None for form in qualifiers.forms(name) if form.whole}
+    return [_reading(name, year, limit) for name, year in readings]
+
+
+def _reading(name: str, year: int | None, limit: int) -> _Reading:
+    text = _text(name)
+    ways = [name, *sorted(text.spellings)]
+    if len(text.bare_words) == 1 and 1 < len(text.bare) <= _MAX_INITIALS:
+        ways.append(" ".join(text.bare))
+    distinct = {indexed_words(way): way for way in reversed(ways)}
+    # The stored trigrams lack the vowel signs of some scripts, so more titles share them.
+    wide = 1 if indexed_words(name) == text.folded else 3
+    return _Reading(text, year, [Search(SparseQuery(title_trigrams(way), TITLE), wide * limit) for way in distinct.values()])
 
 
 def _dated(title: str) -> list[tuple[str, int | None]]:
@@ -189,13 +224,20 @@ def _dated(title: str) -> list[tuple[str, int | None]]:
     return [(name, int(match[1]))] if any(c.isalnum() or c == "_" for c in name) else []
 
 
+def _candidate(title: str) -> _Candidate:
+    forms = [(_text(form.title), 1.0 if form.whole else _WITHOUT_BRACKETS) for form in qualifiers.forms(title)]
+    return _Candidate(forms, qualifiers.title_year(title))
+
+
 def _text(title: str) -> _Text:
-    plain = normalised(title)
+    folded = fold(title)
+    words = folded.split()
     # Without its article, and "Part II" as "Part 2".
-    bare_words = [_NUMERALS.get(word, word) for word in _ARTICLE.sub("", plain).split()]
+    bare_words = [_NUMERALS.get(word, word) for word in _ARTICLE.sub("", folded).split()]
     return _Text(
         words=title.casefold().split(),
-        normalised=plain,
+        folded=folded,
+        spellings=frozenset((fold(title, joined=True), _join_initials(words))),
         bare=" ".join(bare_words),
         bare_words=bare_words,
         in_order=" ".join(sorted(bare_words)),
@@ -203,9 +245,17 @@ def _text(title: str) -> _Text:
     )
 
 
-def _resolution(hit: Hit, text: _Text, readings: Sequence[_Reading]) -> Resolution:
-    title, year = hit.payload["title"], hit.payload.get("year")
-    score = max(_likeness(reading.text, text) - _year_gap(reading.year, year) for reading in readings)
+def _join_initials(words: Sequence[str]) -> str:
+    """`s w a t firefight` -> `swat firefight`"""
+    runs = groupby(words, key=lambda word: len(word) == 1 and word.isalpha())
+    return " ".join("".join(run) if single else " ".join(run) for single, run in runs)
+
+
+def _resolution(hit: Hit, candidate: _Candidate, readings: Sequence[_Reading]) -> Resolution:
+    title, year = hit.payload["title"], hit.payload.get("year", candidate.year)
+    score = max(
+        worth * _likeness(reading.text, text) - _year_gap(reading.year, year) for reading in readings for text, worth in candidate.forms
+    )
     return Resolution(hit.id, title, year, hit.payload.get("kind", ""), round(score, 4))
 
 
@@ -219,10 +269,12 @@ def _year_gap(typed: int | None, year: int | None) -> float:
 def _likeness(typed: _Text, title: _Text) -> float:
     if typed.words == title.words:
         return 1.0
-    if typed.normalised == title.normalised:
-        return _EXACT
+    if typed.folded == title.folded:
+        return _SAME_WORDS
+    if typed.numbers == title.numbers and typed.spellings & title.spellings:
+        return _SAME_LETTERS
     likeness = max(
-        fuzz.ratio(typed.normalised, title.normalised),
+        fuzz.ratio(typed.folded, title.folded),
         0.98 * fuzz.ratio(typed.bare, title.bare),
         0.95 * fuzz.ratio(typed.in_order, title.in_order),
     )
@@ -234,7 +286,8 @@ def _likeness(typed: _Text, title: _Text) -> float:
 
 
 def _with_year(match: Resolution) -> str:
-    return f"{match.title} ({match.year})" if match.year else match.title
+    says_it = qualifiers.title_year(match.title) == match.year
+    return match.title if match.year is None or says_it else f"{match.title} ({match.year})"
 
 
 def _not_found(title: str, nearest: Sequence[Resolution]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from matinee.characters import tidy
 from matinee.items import Item
 from matinee.settings.tree import Recipe
 from matinee.text import data
@@ -125,7 +126,7 @@ def embedded_text(item: Item, description: str | None, recipe: Recipe, *, templa
 
 def query_text(text: str) -> str:
     """A user's words as they are embedded: white space in order, nothing added."""
-    return one_line(text)
+    return one_line(tidy(text))
 
 
 def reason_sentence(liked_title: str, title: str, shared: Shared) -> str:

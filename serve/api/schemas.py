@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, Item
+from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
 from serve.graph.requests import Id, StrictModel
 
@@ -85,7 +85,7 @@ class EmbedRequest(StrictModel):
     """Texts to embed: as the indexed ones are (`document`), or as queries are."""
 
     texts: Annotated[
-        tuple[Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARS), PRINTABLE], ...],
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARS), PRINTABLE, TIDY], ...],
         Field(min_length=1, max_length=MAX_TEXTS),
     ]
     kind: Literal["query", "document"] = "document"

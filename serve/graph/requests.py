@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from matinee.items import MAX_TITLE, PRINTABLE, Item, ItemFilter
+from matinee.items import MAX_TITLE, PRINTABLE, TIDY, Item, ItemFilter
 from matinee.settings.tree import Mode
 
 MAX_EXAMPLES = 50
 MAX_EXCLUDE = 1000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE]
+Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
 
 
 def _short(title: str) -> str:
@@ -28,6 +28,7 @@ Title = Annotated[
     StringConstraints(min_length=1, strip_whitespace=True),
     AfterValidator(_short),
     PRINTABLE,
+    TIDY,
     Field(json_schema_extra={"maxLength": MAX_TITLE}),
 ]
 Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]

@@ -46,6 +46,22 @@ def test_control_characters_are_refused(text: str) -> None:
             Item(**({"title": "x"} | {field: text}))
 
 
+def test_texts_are_canonical_and_without_invisible_characters_but_ids_stay() -> None:
+    item = Item(
+        id="e\u0301", kind="fi\u00adlm", title="E\u0301te\u0301\u200b", genres=("\u200eDrama",), overview="\ufeffA.", extra={"a": "o\u0308"}
+    )
+    assert item.facts() == {"id": "e\u0301", "kind": "film", "title": "Été", "genres": ["Drama"], "overview": "A.", "extra": {"a": "ö"}}
+    assert Item(title="می\u200cروم").title == "می\u200cروم"
+    with pytest.raises(ValidationError):
+        Item(title="\u200b")
+
+
+def test_a_filter_finds_its_genre_however_it_is_typed() -> None:
+    payload = item_payload(Item(title="x", genres=("Épopée",)), origin="file", revision=0)
+    assert ItemFilter(genres=("E\u0301pope\u0301e",)).matches(payload)
+    assert ItemFilter(genres_all=("\u200eÉpopée",)).matches(payload)
+
+
 def test_ids_are_the_same_for_ever() -> None:
     assert FILM.uid("films") == item_uid("films", "heat-1995") == "9c4527e5-c00f-5a0b-a929-0cf33272e1bf"
     assert Item(kind="film", title="Heat", year=1995).uid("films") == "a9df4ef3-0c29-5778-8e6c-21c3d0129553"

@@ -12,11 +12,12 @@ from linear_time import LENGTH, Shape, is_linear
 from product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_patterns
 from pydantic import Field, TypeAdapter
 
-from matinee.catalogue import cells, columns, dates, numerals
+from matinee.catalogue import cells, columns, dates, lists, numerals
+from matinee.characters import fold, tidy
 from matinee.evaluation.splits import franchise
 from matinee.items import Item
-from matinee.models.bm25 import normalised, title_trigrams
-from matinee.text import cleaning, fact_checks
+from matinee.models.bm25 import title_trigrams
+from matinee.text import cleaning, fact_checks, qualifiers
 from matinee.text.templates import join_sentences
 
 PATTERNS = product_patterns()
@@ -81,7 +82,29 @@ UNITS = [
     *(".", "…", "'", '."', ". ", "! A", "Mr. ", "A. ", " ", "\n", " \n", "\n\n", "\t", "a", "a ", "A ", "a,", ",", "a-", "-", "- ", "1. "),
     *("1999", "1999 ", "1999, ", "1,", "0", "1 2 ", "(", ")", "[", "<", "<a", "<a>", "&", "&amp;", "*", "`", "#", "# ", "|", "://", "@"),
     *("directed ", "Directed by A ", "Book A de ", "stars A. ", "comedy film ", "novel ", "Ann Bob ", "Ann-Bob-", "part 1 ", "ii ", "the "),
-    *("Title: ", "\nTitle:", "é", "Ã©", "ï¬", "\u0301", "日", "’s ", "A"),
+    *(
+        "Title: ",
+        "\nTitle:",
+        "é",
+        "Ã©",
+        "ï¬",
+        "\u0301",
+        "日",
+        "’s ",
+        "A",
+        "े",
+        "\u200d",
+        "\u00ad",
+        "'a' ",
+        "'a',",
+        "[",
+        "{",
+        "\\",
+        '"',
+        "(#1)",
+        ", The ",
+        "(a) ",
+    ),
 ]
 
 
@@ -101,7 +124,11 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "grounded_part": lambda text: fact_checks.grounded_part(text, _item(text)),
     "adherence": lambda text: fact_checks.adherence(text, _item(text)),
     "franchise": franchise,
-    "normalised": normalised,
+    "fold": lambda text: [fold(text), fold(text, joined=True)],
+    "tidy": tidy,
+    "forms of titles": qualifiers.forms,
+    "lists": lambda text: [lists.read_list(f"{a}{text}{b}") for a, b in ("[]", "{}", "()")] + [lists.read_list(f"c({text})")],
+    "prose": cells.as_prose,
     "title_trigrams": title_trigrams,
     "join_sentences": join_sentences,
     "years": lambda text: [dates._whole_year(text), dates._short(text)],

@@ -79,7 +79,7 @@ def refused(done: "subprocess.CompletedProcess[str]", exit_code: int, *said: str
 
 
 def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings, tmp_path: Path) -> None:
-    done = ingest(tmp_path, write(tmp_path / "films.csv", [*ROWS, *BROKEN, ROWS[0]]), "--kind", "film", "--json")
+    done = ingest(tmp_path, write(tmp_path / "films.csv", [*ROWS, *BROKEN, ROWS[0]]), "--kind", "film", "--strict", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     counted = {name: result[name] for name in ("rows read", "items in the index", "from the file", "duplicates dropped", "rejected")}
@@ -92,9 +92,38 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
         assert f"warning: {warning}" in done.stderr
     assert "rejected rows, with line and reason" in done.stderr
     assert "next: matinee search" in done.stderr
+    fields = {field["column"]: field for field in result["understood"]["fields"]}
+    assert (fields["genres"]["target"], fields["genres"]["rules"], fields["genres"]["read"]) == ("genres", {"separator": "pipe"}, 6)
     found = held(settings)
     assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
     assert {payload["kind"] for payload in found.values()} == {"film"}
+
+
+def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "films.csv", [*ROWS, *BROKEN])
+    done = ingest(tmp_path, path, "--kind", "film", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["rows"], result["items"], result["rejected"]) == (6, 5, 1)
+    assert [item["title"] for item in result["first_items"]] == ["Heat", "Alien", "Amélie"]
+    assert result["first_items"][0]["genres"] == ["Crime", "Drama"]
+    understood = result["understood"]
+    assert understood["format"] == {"kind": "delimited text", "encoding": "utf-8", "delimiter": "comma", "quote": '"'}
+    assert understood["years"] == [1979, 2007]
+    year = next(field for field in understood["fields"] if field["column"] == "year")
+    assert (year["target"], year["read"], year["left_out"], year["example"]) == ("year", 4, 1, "1995")
+    assert year["left_out_example"] == "line 7, not a year: 'not a year' is not a date or a year"
+    shown = ingest(tmp_path, path, "--kind", "film", "--dry-run")
+    for part in (
+        "delimiter: comma",
+        "separator pipe",
+        "years from 1979 to 2007",
+        "nothing was built",
+        "rejected: line 6",
+        '"title": "Alien"',
+    ):
+        assert part in shown.stderr
+    assert {entry.name for entry in tmp_path.iterdir()} == {"films.csv"}
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from matinee.characters import fold
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import Entry
-from matinee.models.bm25 import normalised
 
 
 def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
-    by_key = {normalised(title): title for title in titles}
-    matches = [entry for entry in entries if normalised(entry.item.title) in by_key]
-    unknown = by_key.keys() - {normalised(entry.item.title) for entry in matches}
+    by_key = {fold(title): title for title in titles}
+    matches = [entry for entry in entries if fold(entry.item.title) in by_key]
+    unknown = by_key.keys() - {fold(entry.item.title) for entry in matches}
     if unknown:
         raise SettingsError(f"--title {by_key[min(unknown)]}: no item has that title")
     return matches

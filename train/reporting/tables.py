@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from matinee.characters import fold
 from matinee.errors import SettingsError
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
-from matinee.models.bm25 import normalised
 from matinee.settings.tree import FactWeights, SearchSettings
 from train.reporting import measure
 from train.reporting.measure import Corpus, Encoder, PerQuery, System, Texts
@@ -158,10 +158,10 @@ def table2(corpus: Corpus, encoders: Mapping[str, Encoder], kind: Texts, titles:
     row_of: dict[str, int] = {}
     # Of several items with one title the best known one is meant.
     for row in sorted(range(len(corpus.ids)), key=lambda row: corpus.entries[row].item.numbers.get("votes", 0)):
-        row_of[normalised(corpus.entries[row].item.title)] = row
+        row_of[fold(corpus.entries[row].item.title)] = row
     rows = []
     for title in dict.fromkeys(titles):
-        query_row = row_of.get(normalised(title))
+        query_row = row_of.get(fold(title))
         hits: dict[str, Any] = {"title": title}
         for name, encoder in encoders.items():
             if query_row is None:

@@ -18,15 +18,26 @@ def test_something(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, ""), (1984, "1984"), (300.0, "300"), (1.5, "1.5"), (True, "True"), (date(2020, 1, 2), "2020-01-02"), ("x", "x")],
+    [
+        (None, ""),
+        (1984, "1984"),
+        (300.0, "300"),
+        (1.5, "1.5"),
+        (True, "True"),
+        (date(2020, 1, 2), "2020-01-02"),
+        ("x", "x"),
+        (["x"], "x"),
+        ({"type": "/type/text", "value": "x"}, "x"),
+        ([{"code": "en", "name": "English"}], "English"),
+    ],
 )
 def test_as_text(value: Any, text: str) -> None:
     assert as_text(value) == text
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", ("a",)])
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, b"x", ("a", "b")])
 def test_no_text(value: Any) -> None:
-    with pytest.raises(CellError, match="not a text"):
+    with pytest.raises(CellError, match=r"not a text|an object without name"):
         as_text(value)
 
 
@@ -78,7 +89,7 @@ def test_as_names(value: Any, separator: str | None, names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("[broken", ""), ("[1, 2", ""), ("[x y]", "can't be read"), ([{"id": 1}], "without a name"), ([[1]], "not a text")],
+    [("[broken", ""), ("[1, 2", ""), ("[[x] y]", "can't be read"), ([{"id": 1}], "without a name"), ([[1, 2]], "not a text")],
 )
 def test_no_names(value: Any, message: str) -> None:
     if message:

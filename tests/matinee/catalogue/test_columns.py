@@ -119,3 +119,38 @@ def test_recognised_tells_headers_from_rows() -> None:
     assert recognised(["Title;Overview;Year"]) == 0
     assert recognised(["a", "b"], {"title": "A"}) == 10
     assert squash("Émile_ Zola-9") == "emilezola9"
+
+
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [
+        ("Book-Author", "people.author"), ("sypnopsis", "overview"), ("Released_Year", "year"), ("No_of_Votes", "numbers.votes"),
+        ("movie_info", "overview"), ("rating_number", "numbers.votes"), ("premiered", "year"), ("Body (HTML)", "overview"),
+        ("first_publish_year", "year"), ("subjects", "genres"), ("directorLabel", "people.director"), ("scored_by", "numbers.votes"),
+    ],
+)  # fmt: skip
+def test_names_of_well_known_catalogues(column: str, target: str) -> None:
+    assert targets("name", column)[column] == target
+
+
+def test_a_tables_name_in_front_of_all_columns_is_ignored() -> None:
+    assert targets("films.title", "films.release_year", "films.box office") == {
+        "films.title": "title", "films.release_year": "year", "films.box office": "other.box_office",
+    }  # fmt: skip
+
+
+def test_numbers_of_rows_are_not_used() -> None:
+    assert targets("Unnamed: 0", "title", "__index_level_0__") == {"title": "title"}
+
+
+def test_a_label_is_the_title_where_nothing_else_is() -> None:
+    assert targets("item", "itemLabel")["itemLabel"] == "title"
+    assert targets("label", "book_title")["label"] == "other.label"
+
+
+def test_numbered_columns_are_one_list() -> None:
+    assert targets("title", "Star1", "Star2", "actor_3_name", "genre_1", "part1") == {
+        "title": "title", "Star1": "people.cast", "Star2": "people.cast", "actor_3_name": "people.cast", "genre_1": "genres",
+        "part1": "other.part1",
+    }  # fmt: skip
+    assert targets("title", "cast", "Star1")["Star1"] == "other.star1"

@@ -83,7 +83,7 @@ def test_usual_dialects(tmp_path: Path, text: str, expected: list[str]) -> None:
     ],
 )
 def test_damage_stays_where_it_is(tmp_path: Path, text: str, kept: str, rejects: dict[int, str], cut: bool) -> None:
-    items, reader = read(tmp_path, text.replace(",1\n", ",2001\n"), quote='"')
+    items, reader = read(tmp_path, text.replace(",1\n", ",2001\n"), quote='"', strict=True)
     assert "".join(item.title for item in items) == kept
     assert [reject.line for reject in reader.report.rejects] == list(rejects)
     for reject in reader.report.rejects:

@@ -9,10 +9,10 @@ from matinee.errors import SourceError
 from matinee.items import Item
 
 
-def read(tmp_path: Path, text: str, decimal: str | None = None) -> tuple[list[Item], Report]:
+def read(tmp_path: Path, text: str, decimal: str | None = None, *, strict: bool = False) -> tuple[list[Item], Report]:
     path = tmp_path / "c.csv"
     path.write_text(text, encoding="utf-8")
-    reader = read_items(path, options=ReadOptions(decimal=decimal))
+    reader = read_items(path, options=ReadOptions(decimal=decimal, strict=strict))
     return list(reader), reader.report
 
 
@@ -45,10 +45,15 @@ def test_a_column_that_is_only_named_like_numbers_or_dates_stays_a_fact(tmp_path
     assert "column 'rating' is named like numbers.rating" in report.warnings[1]
 
 
-def test_one_odd_value_in_a_column_of_numbers_costs_its_row(tmp_path: Path) -> None:
-    items, report = read(tmp_path, "title,rating\nA,8.5\nB,good\nC,\n")
+def test_one_odd_value_in_a_column_of_numbers_is_left_out_and_with_strict_costs_its_row(tmp_path: Path) -> None:
+    text = "title,rating\nA,8.5\nB,good\nC,\n"
+    items, report = read(tmp_path, text)
+    assert [item.numbers for item in items] == [{"rating": 8.5}, {}, {}]
+    why = "'good' is not a number with the decimal sign '.'"
+    assert report.warnings[-1] == f"column 'rating': 1 values can't be read and are left out, the first on line 3, good: {why}"
+    items, report = read(tmp_path, text, strict=True)
     assert [item.numbers for item in items] == [{"rating": 8.5}, {}]
-    assert report.rejects[0].reason == "column 'rating': 'good' is not a number with the decimal sign '.'"
+    assert report.rejects[0].reason == f"column 'rating': {why}"
 
 
 def test_one_column_shows_the_decimal_sign_of_the_others(tmp_path: Path) -> None:

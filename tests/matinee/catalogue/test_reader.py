@@ -9,6 +9,7 @@ import pytest
 
 from matinee.catalogue.cells import repair
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, source_name, write_rejects
+from matinee.characters import tidy
 from matinee.errors import SourceError
 from matinee.items import Item
 
@@ -37,7 +38,7 @@ def test_the_papers_films_all_agree_with_the_known_corpus() -> None:
         facts = film["metadata"]
         assert item.kind == "film"
         assert item.title == repair(film["title"])[0]
-        assert item.overview == repair(film["text"])[0]
+        assert item.overview == tidy(repair(film["text"])[0])
         assert item.year == facts["year"]
         assert ", ".join(item.genres) == facts["genres"]
         assert item.language == facts["language"]
@@ -86,7 +87,7 @@ def test_own_items_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_rows_add_up_and_rejects_have_lines_and_reasons(tmp_path: Path) -> None:
     text = 'title,year\nA,2001\n\n,2002\nA,2001\nB,soon\n"C\nD",2003\nE,2004,x\n'
-    items, reader = read(tmp_path, text)
+    items, reader = read(tmp_path, text, strict=True)
     report = reader.report
     assert [item.title for item in items] == ["A", "C D"]
     assert [(reject.line, reject.reason) for reject in report.rejects] == [
@@ -182,13 +183,19 @@ def test_too_many_and_too_long_facts_are_told(tmp_path: Path) -> None:
     assert len(items[0].extra) == 28
     assert "left out: 'c28', 'c29'" in reader.report.warnings[0]
     _, reader = read(tmp_path, "title,notes,cast\nA," + "y" * 2001 + "," + "|".join(map(str, range(70))) + "\n")
-    assert "column 'notes': over 2,000 characters, left out in 1 rows" in reader.report.warnings
-    assert "column 'cast': over 64 names, the rest left out in 1 rows" in reader.report.warnings
+    left_out, cut = reader.report.warnings[-2:]
+    assert left_out.startswith("column 'notes': 1 values can't be read and are left out, the first on line 2, yyy")
+    assert left_out.endswith("over 2,000 characters")
+    assert cut == "column 'cast': 1 values are cut, the first on line 2: 70 names, the first 64 are kept"
 
 
-def test_an_overlong_title_is_a_reject(tmp_path: Path) -> None:
-    _, reader = read(tmp_path, "title\nA\n" + "x" * 501)
-    assert reader.report.rejects[0].reason.startswith("title: ")
+def test_an_overlong_title_is_cut_and_with_strict_a_reject(tmp_path: Path) -> None:
+    text = "title\nA\n" + "word " * 101
+    items, reader = read(tmp_path, text)
+    assert (len(items[1].title), items[1].title[-6:]) == (495, " word…")
+    assert "column 'title': 1 values are cut" in "".join(reader.report.warnings)
+    _, strict = read(tmp_path, text, strict=True)
+    assert strict.report.rejects[0].reason.startswith("title: ")
 
 
 def test_more_rejects_than_memory_should_hold_stop_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +211,7 @@ def test_parquet_and_packed_files_agree(tmp_path: Path) -> None:
     items = list(plain)
     assert [(item.title, item.year, item.genres) for item in items] == [("A", 1999, ("X", "Y")), ("B", None, ())]
     assert (plain.unit, plain.total, plain.done) == ("rows", 2, 2)
-    assert "column 'cover': bytes, left out in 1 rows" in plain.report.warnings
+    assert "column 'cover': 1 values can't be read and are left out, the first on line 1, b'\\xff': bytes" in plain.report.warnings
     (tmp_path / "c.parquet.gz").write_bytes(gzip.compress((tmp_path / "c.parquet").read_bytes()))
     assert list(read_items(tmp_path / "c.parquet.gz")) == items
     packed, reader = read(tmp_path, gzip.compress(b"title,year,genres\nA,1999,X|Y\nB,,\n"), "c.csv.gz")

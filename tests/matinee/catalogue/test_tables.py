@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from matinee.catalogue.reader import ItemReader, read_items
+from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 from matinee.items import Item
 
@@ -51,10 +52,26 @@ def test_an_array_cut_anywhere_keeps_its_whole_objects(tmp_path: Path, end: int)
     assert all(item.year == 1900 + n for n, item in enumerate(items))
 
 
-def test_a_broken_array_is_cut_at_its_break_and_gives_the_line(tmp_path: Path) -> None:
-    items, reader = read(tmp_path, '[{"title": "A"},\n{"title": NaN},\n{"title": "C"}]', "c.json")
+@pytest.mark.parametrize("margin", ["", "  "])
+def test_a_broken_element_that_starts_its_line_costs_itself_alone(tmp_path: Path, margin: str) -> None:
+    rows = ['{"title": "A"}', '{"title": oh, "genres": [\n   {"name": "Drama"},\n   {"name": "War"}]}', '{"title": "C"}']
+    items, reader = read(tmp_path, f"[\n{margin}" + f",\n{margin}".join(rows) + "\n]", "c.json")
+    assert [item.title for item in items] == ["A", "C"]
+    assert [(reject.line, reject.reason) for reject in reader.report.rejects] == [(3, "is not valid JSON")]
+    assert not reader.report.truncated
+
+
+def test_an_array_on_one_line_is_cut_at_its_break(tmp_path: Path) -> None:
+    items, reader = read(tmp_path, '[{"title": "A"}, {"title": oh}, {"title": "C"}]', "c.json")
     assert [item.title for item in items] == ["A"]
-    assert (reader.report.rejects[0].line, reader.report.truncated) == (2, True)
+    assert (reader.report.rejects[0].line, reader.report.truncated) == (1, True)
+
+
+def test_values_nested_too_deeply_are_left_out(tmp_path: Path) -> None:
+    deep = '{"title": "A", "x": ' + "[" * 900 + "1" + "]" * 900 + "}"
+    for name, text in (("c.json", f"[{deep}]"), ("c.jsonl", deep)):
+        items, _ = read(tmp_path, text, name)
+        assert [item.title for item in items] == ["A"]
 
 
 def test_equal_objects_on_one_line_are_duplicates(tmp_path: Path) -> None:
@@ -63,9 +80,9 @@ def test_equal_objects_on_one_line_are_duplicates(tmp_path: Path) -> None:
 
 
 def test_broken_lines_are_rejected_with_their_numbers(tmp_path: Path) -> None:
-    text = '{"title": "A"}\n\n{"title": }\n[1]\n{"title": ["x"]}\n{"title": "\\ud800"}\n'
+    text = '{"title": "A"}\n\n{"title": }\n[1]\n{"title": ["x", "y"]}\n{"title": "\\ud800"}\n'
     text += '{"title": "B", "rating": "high"}\n{"title": "C", "rating": 1}\n{"title'
-    items, reader = read(tmp_path, text, "c.jsonl")
+    items, reader = read(tmp_path, text, "c.jsonl", options=ReadOptions(strict=True))
     assert [item.title for item in items] == ["A", "C"]
     reasons = {reject.line: reject.reason for reject in reader.report.rejects}
     assert list(reasons) == [3, 4, 5, 6, 7, 9]
@@ -82,7 +99,7 @@ def test_broken_lines_are_rejected_with_their_numbers(tmp_path: Path) -> None:
     [
         ("{\n", "one JSON object over many lines"),
         ('{\n "data": [\n', "one JSON object over many lines"),
-        ('{"data": [{"title": "A"}]}', "no column is the title; the columns are 'data'"),
+        ('{"data": [{"headline": "A"}]}', "no column is the title; the columns are 'data'"),
         ("[]", "has no rows"),
         ("[1, 2]", "no row of the source is a whole object"),
         ("{broken\n", "no row of the source is a whole object"),

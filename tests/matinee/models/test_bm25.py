@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matinee.models.bm25 import Bm25Encoder, normalised, title_trigrams
+from matinee.models.bm25 import Bm25Encoder, title_trigrams
 
 
 def test_bm25_stems_drops_stop_words_and_folds_accents() -> None:
@@ -38,23 +38,6 @@ def test_the_encoding_is_the_one_that_stored_indexes_were_made_with() -> None:
     assert Bm25Encoder().query("wolf").indices == [1189835409]
     assert title_trigrams("Up").indices == [zlib.crc32(trigram) for trigram in (b"  u", b" up", b"up ")]
     assert Bm25Encoder().fingerprint()[:16] == "d3f04a9a3934937f"
-
-
-@pytest.mark.parametrize(
-    ("title", "expected"),
-    [
-        ("Amélie", "amelie"),
-        ("Schindler's List", "schindlers list"),
-        ("  WALL·E ", "wall e"),
-        ("Fast & Furious", "fast and furious"),
-        ("Straße", "strasse"),
-        ("!!!", "!!!"),
-        ("千と千尋", "千と千尋"),
-        ("", ""),
-    ],
-)
-def test_normalised(title: str, expected: str) -> None:
-    assert normalised(title) == expected
 
 
 def test_trigrams_of_what_is_being_typed_leave_the_end_open() -> None:

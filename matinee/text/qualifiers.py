@@ -1,0 +1,70 @@
+"""Qualifiers: what catalogues and people write behind a title: a year, a moved article, a series, another name.
+
+    Grid, The (1999)   Postmistress, The (Le facteur) (2001)   The Lantern Games (The Lantern Games, #1)
+
+Stored and typed titles are read alike. Titles are never changed: these are the other forms in which they are compared. Only the end of a
+title is searched, so that no title is long enough to make it slow.
+"""
+
+import re
+from typing import NamedTuple
+
+_END = 24
+_YEAR = re.compile(r"[(\[]((?:18|19|20)\d\d)(?: ?[-–—/] ?(?:\d\d(?:\d\d)?)?)? ?[)\]]\Z")
+_ARTICLE = re.compile(
+    r", ?(the|an?|l[ae]s?|l['’]|el|los|das|der|die|ein|eine|il|lo|gli|une?|una|het|een|den|det)\Z", re.IGNORECASE
+)  # fmt: skip
+_SERIES = re.compile(r"#\d|\b(?:book|vol|volume|part|band|tome)\.? \d", re.IGNORECASE)
+_ALSO = re.compile(r"(?:a\.?k\.?a\.?|also known as|original title)[: ] ?", re.IGNORECASE)
+_MAX_GROUPS = 3
+
+
+class Form(NamedTuple):
+    """One way to write a title. `whole`: nothing but a year, an article or a series was left out."""
+
+    title: str
+    whole: bool
+
+
+def title_year(title: str) -> int | None:
+    """The year in brackets at the end of a title; of a span the first."""
+    return _split_year(title)[1]
+
+
+def forms(title: str) -> list[Form]:
+    """The title itself, and what it is without its qualifiers; also the other name that stands in brackets behind it."""
+    name, _ = _split_year(title)
+    found = [Form(title, whole=True), *_with_article(name, whole=True)]
+    for _ in range(_MAX_GROUPS):
+        start = name.rfind("(")
+        if not name.endswith(")") or start <= 0 or not name[:start].strip():
+            break
+        name, group = name[:start].rstrip(), name[start + 1 : -1].strip()
+        is_series = _SERIES.search(group) is not None
+        found += _with_article(name, whole=is_series)
+        if not is_series and len(group) > 2:
+            found += _with_article(_ALSO.sub("", group, count=1), whole=False)
+    distinct: dict[str, Form] = {}
+    for form in found:
+        distinct.setdefault(form.title, form)
+    return list(distinct.values())
+
+
+def _split_year(title: str) -> tuple[str, int | None]:
+    written = title.rstrip()
+    end = written[-_END:]
+    match = _YEAR.search(end)
+    if match is None:
+        return written, None
+    name = written[: len(written) - len(end) + match.start()].rstrip()
+    return (name, int(match[1])) if any(map(str.isalnum, name)) else (written, None)
+
+
+def _with_article(name: str, *, whole: bool) -> list[Form]:
+    """The name, and with an article that stands behind it in front."""
+    match = _ARTICLE.search(name[-_END:])
+    if match is None:
+        return [Form(name, whole)]
+    article = match[1]
+    moved = f"{article}{'' if article[-1] in '’' + chr(39) else ' '}{name[: len(name) - len(match[0])].strip()}"
+    return [Form(moved, whole), Form(name, whole)]

@@ -1,0 +1,47 @@
+"""What a reader understood of a catalogue, for people: columns and how they are read, and the first items."""
+
+from collections.abc import Sequence
+
+import orjson
+from rich.markup import escape
+from rich.table import Table
+
+from matinee.catalogue.reader import ItemReader, Report
+from matinee.items import Item
+from train.jobs import command
+from train.jobs.command import console
+
+SHOWN = 3
+"""Items that a dry run shows."""
+
+
+def first_items(reader: ItemReader) -> list[Item]:
+    """The first items of a reader, which is read to its end: then its report is complete."""
+    items: list[Item] = []
+    for item in reader:
+        if len(items) < SHOWN:
+            items.append(item)
+    return items
+
+
+def show(report: Report) -> None:
+    """Print how the source is written and what each column became."""
+    summary = report.summary
+    written = ", ".join(f"{name}: {value}" for name, value in summary.format.items())
+    table = Table(title=escape(f"read as {written}"), title_justify="left")
+    for name, right in (("column", False), ("became", False), ("how", False), ("read", True), ("empty", True), ("left out", True)):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    table.add_column("example", no_wrap=True, overflow="ellipsis", max_width=30)
+    for field in summary.fields.values():
+        how = ", ".join(f"{name} {value}" for name, value in field.rules.items())
+        counts = map(str, (field.read, field.empty, field.left_out))
+        table.add_row(*map(escape, (field.column, field.target or "not used", how, *counts, field.example or "")))
+    console.print(table)
+    if summary.years:
+        command.echo(f"years from {summary.years[0]} to {summary.years[1]}")
+
+
+def show_items(items: Sequence[Item]) -> None:
+    """Print items as they would be stored."""
+    for item in items:
+        console.print_json(orjson.dumps(item.facts()).decode())
