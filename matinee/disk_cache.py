@@ -22,9 +22,10 @@ class DiskCache:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
             self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise OSError(f"cannot open the cache {path}: {error}; delete the file to start anew") from error
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ Does not know where items come from (`catalogue`), how they are embedded (`text`
 """
 
 import re
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -39,8 +40,19 @@ def _printable(text: str) -> str:
     return text
 
 
+# Letters and signs that nothing is drawn for.
+_BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+
+
+def _visible(text: str) -> str:
+    if not any(unicodedata.category(sign)[0] in "LNPS" and sign not in _BLANK for sign in text):
+        raise ValueError("has no character that can be seen: give it a name that people can read")
+    return text
+
+
 # After the constraints in every annotation: pydantic would check a length before it strips, and let a blank through as "".
 PRINTABLE = AfterValidator(_printable)
+VISIBLE = AfterValidator(_visible)
 # Before them: what is blank or short enough is judged without invisible characters. An id is no text: it stays as it is.
 TIDY = BeforeValidator(lambda value: tidy(value) if isinstance(value, str) else value)
 OwnId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE]
@@ -49,7 +61,7 @@ Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # Strict: `true` is no 1.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
-Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, TIDY]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, VISIBLE, TIDY]
 OldTitle = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE), PRINTABLE]
 Year = Annotated[int, Field(strict=True, ge=MIN_YEAR, le=MAX_YEAR)]
 Language = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LANGUAGE, strip_whitespace=True), PRINTABLE, TIDY]

@@ -13,6 +13,7 @@ asks for that. On a cluster KubeRay starts the same graph from a Serve config (`
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -88,6 +89,8 @@ def openapi() -> None:
 
 def run(settings: Settings, *, metrics_port: int | None = None) -> None:
     """Start the graph where the settings place it, announce the server in `server.json`, and serve until a signal."""
+    # Events, the index and logs hold what users wrote. Every process of the graph inherits this.
+    os.umask(0o077)
     placement = choose(settings)
     with _listener(settings) as listener:
         port = int(listener.getsockname()[1])

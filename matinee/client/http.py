@@ -143,6 +143,7 @@ def announced(path: Path, url: str, metrics: str | None) -> Iterator[None]:
     """Say in `path` that this process serves (or probes) `url`, and where its metrics are (None: nowhere), until the end of the `with`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
+    partial.touch(mode=0o600)
     partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
     partial.replace(path)
     try:

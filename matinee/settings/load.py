@@ -18,6 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError
+from matinee.files import make_private
 from matinee.settings.tree import PREFIX, Settings
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -50,7 +51,8 @@ def load_settings(
     `flags` is a nested mapping of what a command line says, stronger than everything. `args` is one that is weaker than the environment
     and stronger than the files.
 
-    Raises `SettingsError` with the setting's name, its value and what is wrong with it.
+    Where it reads this process's environment, it also makes the home folder, for this user alone. Raises `SettingsError` with the setting's
+    name, its value and what is wrong with it.
     """
     env = _from_environment(os.environ if environ is None else environ)
     given = _merge(_merge(args or {}, env), flags or {})
@@ -59,9 +61,13 @@ def load_settings(
     profile = str(given.get("profile") or file.get("profile") or "embedded")
     values = _merge(_merge(_read_yaml(_profile_path(profile)), file), given)
     try:
-        return Settings(**values | {"profile": profile, "config": config})
+        settings = Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    if environ is None:
+        # Keys, events and what users wrote lie there. A home that was chosen may be shared on purpose: its mode is its owner's.
+        make_private(settings.home_dir, even_if_there="home" not in values)
+    return settings
 
 
 def without_secrets(settings: Settings) -> Settings:

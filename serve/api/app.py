@@ -8,7 +8,6 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -41,13 +40,14 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         await asyncio.to_thread(events.close)
         await asyncio.to_thread(tracing.close)
 
-    app = FastAPIOffline(
+    app = FastAPI(
         title="Matinee",
         version=version("matinee"),
         description="Semantic recommendations: by liked items, by words, by both.",
         lifespan=lifespan,
+        # The framework's own page has a script in it, and finds its files at the root of the host.
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs-assets",
         # A redirect would be one more kind of answer, and names whatever host the proxy in front asked for.
         redirect_slashes=False,
     )
@@ -62,11 +62,12 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     for router in routers:
         _document_optional_keys(router)
         app.include_router(router)
+    app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
     methods = _methods(routers)
 
     async def error_response(request: Request, error: Exception) -> Response:
-        response = explain(error, request.state.request_id, retry_after_s=settings.serving.retry_after_s)
+        response = explain(error, request.state.request_id, request.state.caller, retry_after_s=settings.serving.retry_after_s)
         if response is None:
             raise error
         path = getattr(request.scope.get("route"), "path", None)

@@ -8,6 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from matinee.errors import AmbiguousTitleError, MatineeError
+from serve.api.auth import Caller
+from serve.api.redact import without_places
 from serve.errors import CODES, STATUS, RequestError
 
 
@@ -31,7 +33,7 @@ def envelope(
     return Response(body, status, headers, media_type="application/json")
 
 
-def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Response | None:
+def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s: int) -> Response | None:
     """The answer to a known error, None for one that is a bug."""
     match error:
         case RequestError():
@@ -39,7 +41,8 @@ def explain(error: Exception, request_id: str, *, retry_after_s: int) -> Respons
         case AmbiguousTitleError():
             return envelope(409, error.code, str(error), request_id, candidates=error.candidates)
         case MatineeError() if error.code in STATUS:
-            return envelope(STATUS[error.code], error.code, str(error), request_id, retry_after_s=retry_after_s)
+            message = str(error) if sender.may("admin") else without_places(str(error))
+            return envelope(STATUS[error.code], error.code, message, request_id, retry_after_s=retry_after_s)
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)

@@ -188,7 +188,7 @@ class RequestMiddleware:
 
     def _error_response(self, error: Exception, visit: _Visit) -> Response:
         """The response to what the app raised; a bug is logged."""
-        response = explain(error, visit.request_id, retry_after_s=self._settings.retry_after_s)
+        response = explain(error, visit.request_id, visit.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
             log.exception("request failed", extra={"fields": {key: value for key, value in fields.items() if value}})

@@ -1,15 +1,19 @@
-"""The web page and its files."""
+"""The web page, the page of the API's documentation, and their files. Neither loads anything from another host."""
 
 from pathlib import Path
 from typing import Any
 
+import fastapi_offline
 from fastapi import APIRouter
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 STATIC = Path(__file__).parents[1] / "static"
+SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 
 _POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+# Swagger UI sets styles on its elements. It may run no script but those two files.
+_DOCS_POLICY = f"{_POLICY}; style-src 'self' 'unsafe-inline'"
 
 
 class PageFiles(StaticFiles):
@@ -26,7 +30,15 @@ def routes() -> APIRouter:
 
     @router.get("/", include_in_schema=False, name="page")
     async def page() -> Response:
-        body = (STATIC / "index.html").read_bytes()
-        return Response(body, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+        return _html("index.html", _POLICY)
+
+    @router.get("/docs", include_in_schema=False, name="docs")
+    async def docs() -> Response:
+        return _html("docs.html", _DOCS_POLICY)
 
     return router
+
+
+def _html(name: str, policy: str) -> Response:
+    body = (STATIC / name).read_bytes()
+    return Response(body, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serve.api import schemas
+from serve.api.redact import without_places
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.health import Health
 
@@ -14,8 +15,9 @@ def routes(health: Health) -> APIRouter:
 
     @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, dependencies=needs("read"), name="info")
     async def info(request: Request) -> Response:
-        """Versions, models, limits, and what is degraded."""
-        return json_response(request, **await health.info(caller(request).keys.writable, request.state.trace))
+        """Versions, models, limits, and what is degraded. Whole paths are shown to keys of scope admin."""
+        report = await health.info(caller(request).keys.writable, request.state.trace)
+        return json_response(request, **(report if caller(request).may("admin") else without_places(report)))
 
     @router.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:
@@ -28,6 +30,8 @@ def routes(health: Health) -> APIRouter:
     async def readyz(request: Request) -> Response:
         """Whether traffic may come: there is an index, and the parts that searches need answer."""
         reasons = await health.unready(request.state.trace)
+        if not caller(request).may("admin"):
+            reasons = without_places(reasons)
         body = orjson.dumps({"ready": not reasons, "reasons": reasons})
         return Response(body, 503 if reasons else 200, media_type="application/json")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from matinee.items import MAX_TITLE, PRINTABLE, TIDY, Item, ItemFilter
+from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, ItemFilter
 from matinee.settings.tree import Mode
 
 MAX_EXAMPLES = 50
@@ -28,6 +28,7 @@ Title = Annotated[
     StringConstraints(min_length=1, strip_whitespace=True),
     AfterValidator(_short),
     PRINTABLE,
+    VISIBLE,
     TIDY,
     Field(json_schema_extra={"maxLength": MAX_TITLE}),
 ]

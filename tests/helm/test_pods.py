@@ -91,6 +91,13 @@ def test_mounts_have_volumes_and_tokens_are_not_mounted(values: str) -> None:
         assert spec["automountServiceAccountToken"] is False or name == "RayService head", name
 
 
+@pytest.mark.parametrize("values", ALL)
+def test_no_pod_can_fill_the_disk_of_its_node(values: str) -> None:
+    for name, pod in every_pod(values):
+        for volume in pod["spec"].get("volumes", []):
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), f"{name}: {volume['name']}"
+
+
 def test_head_and_workers_have_one_environment() -> None:
     for values in ALL:
         rays = [pod["spec"]["containers"][0]["env"] for name, pod in every_pod(values) if name.startswith("RayService")]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,8 @@ def test_a_file_of_another_kind_is_explained(tmp_path: Path) -> None:
     path.write_bytes(b"half a row" * 1000)
     with pytest.raises(OSError, match="delete the file to start anew"):
         DiskCache(path)
+
+
+def test_its_file_is_this_users_alone(tmp_path: Path) -> None:
+    DiskCache(tmp_path / "new" / "x.sqlite").close()
+    assert stat.S_IMODE((tmp_path / "new" / "x.sqlite").stat().st_mode) == 0o600

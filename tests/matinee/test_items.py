@@ -159,3 +159,17 @@ def test_an_item_without_a_value_passes_no_range() -> None:
 def test_only_a_filter_without_conditions_is_empty() -> None:
     assert ItemFilter().is_empty()
     assert not ItemFilter(genres=("Drama",)).is_empty()
+
+
+@pytest.mark.parametrize(
+    "title", ["\u200b", "\u200b\u200d\ufeff", "\u3164", "\u2800\u2800", "\u00ad", "\u0301", "\u202e", "\u115f\u1160", "\ue000"]
+)
+def test_a_title_that_nobody_can_see_is_refused(title: str) -> None:
+    with pytest.raises(ValidationError, match="no character that can be seen"):
+        Item(title=title)
+    assert Item(title=f"{title}A").title
+
+
+@pytest.mark.parametrize("title", ["…", "9", "½", "❤️", "日", "é", "א", "+", "ㅤA"])
+def test_any_title_that_can_be_seen_is_one(title: str) -> None:
+    assert Item(title=title).title == title

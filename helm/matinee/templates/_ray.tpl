@@ -155,5 +155,5 @@ gcsFaultToleranceOptions:
             items: [{key: {{ $root.Values.feedback.secretKey }}, path: keys}]
         {{- end }}
         - name: tmp
-          emptyDir: {}
+          emptyDir: {sizeLimit: {{ $root.Values.scratch }}}
 {{- end -}}

@@ -1,6 +1,7 @@
 """`matinee.settings.tree`: strict keys, contradictions with both values named, the order of sources, no secret in sight."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,38 @@ def test_the_tree_is_frozen_and_its_folders_are_absolute() -> None:
     assert settings.index_dir == settings.home_dir / "index" / "films"
     assert settings.server_file == settings.home_dir / "server.json"
     assert settings.models_dir == settings.home_dir / "models"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_home_is_this_users_alone_and_a_chosen_one_keeps_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATINEE_HOME", str(tmp_path / "deep" / "home"))
+    load_settings()
+    assert mode(tmp_path / "deep" / "home") == 0o700
+    (tmp_path / "shared").mkdir(mode=0o770)
+    (tmp_path / "shared").chmod(0o770)
+    monkeypatch.setenv("MATINEE_HOME", str(tmp_path / "shared"))
+    load_settings()
+    assert mode(tmp_path / "shared") == 0o770
+
+
+def test_the_usual_home_is_closed_where_an_older_release_left_it_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MATINEE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".matinee").mkdir()
+    (tmp_path / ".matinee").chmod(0o755)
+    load_settings()
+    assert mode(tmp_path / ".matinee") == 0o700
+
+
+def test_a_home_that_cannot_be_made_is_no_error_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MATINEE_HOME", str(tmp_path / "file" / "home"))
+    assert load_settings().home_dir == tmp_path / "file" / "home"
+
+
+def test_settings_of_another_environment_touch_nothing(tmp_path: Path) -> None:
+    load_settings(environ={"MATINEE_HOME": str(tmp_path / "home")})
+    assert not (tmp_path / "home").exists()

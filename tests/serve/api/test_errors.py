@@ -10,8 +10,12 @@ from starlette.exceptions import HTTPException
 import serve.graph.gateway
 from matinee import errors
 from matinee.errors import AmbiguousTitleError, MatineeError
+from matinee.settings.serving import ServingSettings
+from serve.api.auth import ApiKeys, Caller
 from serve.api.errors import envelope, explain, outcome
 from serve.errors import STATUS, RequestError, UnavailableError
+
+OPERATOR = Caller(ApiKeys(ServingSettings()))
 
 
 def classes() -> list[type[MatineeError]]:
@@ -40,7 +44,7 @@ def test_an_error_survives_a_hop(kind: type[MatineeError]) -> None:
 @pytest.mark.parametrize("kind", classes())
 def test_what_clients_are_told(kind: type[MatineeError]) -> None:
     error = make(kind)
-    response = explain(error, "id-1", retry_after_s=3)
+    response = explain(error, "id-1", OPERATOR, retry_after_s=3)
     if response is None:
         assert error.code in {"error", "settings", "source"}, "an error that can reach a client needs a status"
         assert outcome(error, 500) == "internal", "as the envelope says, and as the objectives count it"
@@ -59,19 +63,19 @@ def test_statuses_are_of_codes_that_exist() -> None:
 
 @pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), ValueError("x"), RecursionError()])
 def test_bugs_are_not_explained(bug: Exception) -> None:
-    assert explain(bug, "id", retry_after_s=1) is None
+    assert explain(bug, "id", OPERATOR, retry_after_s=1) is None
 
 
 def test_the_headers_of_an_error() -> None:
     assert envelope(401, "unauthorized", "m", "id").headers["www-authenticate"] == "Bearer"
     assert envelope(405, "method_not_allowed", "m", "id", allow="GET").headers["allow"] == "GET"
-    response = explain(HTTPException(405, headers={"Allow": "POST"}), "id", retry_after_s=1)
+    response = explain(HTTPException(405, headers={"Allow": "POST"}), "id", OPERATOR, retry_after_s=1)
     assert response is not None
     assert response.headers["allow"] == "POST"
 
 
 def problems(*found: dict[str, object]) -> dict[str, str]:
-    response = explain(RequestValidationError(found), "id", retry_after_s=1)
+    response = explain(RequestValidationError(found), "id", OPERATOR, retry_after_s=1)
     assert response is not None
     assert response.status_code == 422
     return dict(json.loads(bytes(response.body)))

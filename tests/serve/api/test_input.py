@@ -228,3 +228,9 @@ async def test_queries_of_the_facets_that_will_not_do(api: Api, query: str) -> N
 @pytest.mark.parametrize("query", ["k=x", "k=", "diversity=nan", "diversity=inf", "diversity=2", "diversity=-0.1"])
 async def test_queries_of_similar_that_will_not_do(api: Api, query: str) -> None:
     assert error(await api.get(f"/v1/items/metropolis-1927/similar?{query}")) == BAD
+
+
+async def test_titles_of_invisible_characters_are_refused(api: Api) -> None:
+    for response in (await api.put({"title": "\u200b\u3164"}), await api.post("/v1/recommend", {"likes": ["\u200b"]})):
+        assert error(response) == (422, "invalid")
+        assert "no character that can be seen" in response.json()["message"]

@@ -71,12 +71,17 @@ class Web:
 
     def open(self, path: str = "", *, base: str | None = None, width: int = 1280, allowed: str | None = None) -> Page:
         """A page with its first answer, or its first error, on it; `path` is mostly a hash."""
+        page = self.blank(base=base, width=width, allowed=allowed)
+        page.goto(f"{base or self.url}/{path}")
+        self.settled(page)
+        return page
+
+    def blank(self, *, base: str | None = None, width: int = 1280, allowed: str | None = None) -> Page:
+        """A page that was sent nowhere yet."""
         context = self._browser.new_context(viewport={"width": width, "height": 900})
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()
         self._opened.append((context, Watch(page, base or self.url, allowed)))
-        page.goto(f"{base or self.url}/{path}")
-        self.settled(page)
         return page
 
     def settled(self, page: Page) -> None:

@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from playwright.sync_api import Request, Route, expect
 from waiting import until
 
@@ -166,3 +167,24 @@ def test_what_is_clicked_is_told_with_the_token_of_its_answer(web: "Web", local_
 def _told(folder: Path) -> set[tuple[str, str]]:
     events = [json.loads(line) for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
     return {(event["event"], event["item"]) for event in events if "item" in event}
+
+
+@pytest.mark.parametrize("prefix", ["", "/films"])
+def test_the_api_page_works_and_asks_its_own_server_alone(web: "Web", prefix: str) -> None:
+    """Behind a proxy that takes the prefix away; what goes to the root of the host is lost there."""
+
+    def proxy(route: Route) -> None:
+        path = route.request.url.removeprefix(web.url)
+        if path.startswith(f"{prefix}/"):
+            route.fulfill(response=route.fetch(url=web.url + path.removeprefix(prefix)))
+        else:
+            route.abort()
+
+    page = web.blank()
+    page.route("**/*", proxy)
+    page.goto(f"{web.url}{prefix}/docs")
+    page.locator(".opblock-summary-control", has_text="/livez").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table")).to_contain_text('"alive": true')
+    expect(page.locator(".request-url")).to_contain_text(f"{web.url}{prefix}/livez")
