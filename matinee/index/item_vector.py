@@ -22,6 +22,8 @@ _VOTES = np.arange(0, 8.25, 0.25)
 _VOTES_APART = 0.4
 # Signed hashing (Weinberger et al., 2009) gives the values of any catalogue a fixed place; two of 20 genres rarely share one of 64.
 _GENRES, _LANGUAGES = 64, 32
+# Characters of a list of values that is kept with its numbers.
+_SHORT = 500
 
 FACTS_DIMENSION = len(_YEARS) + len(_VOTES) + _GENRES + _LANGUAGES
 
@@ -70,8 +72,13 @@ def _bump(centres: np.ndarray[Any, Any], apart: float, value: float) -> np.ndarr
     return unit
 
 
-@lru_cache(maxsize=4096)
 def _bag(values: tuple[str, ...], size: int) -> np.ndarray[Any, Any] | None:
+    # Long lists don't come twice, and 4096 of them would be hundreds of megabytes.
+    return _kept_bag(values, size) if sum(map(len, values)) <= _SHORT else _kept_bag.__wrapped__(values, size)
+
+
+@lru_cache(maxsize=4096)
+def _kept_bag(values: tuple[str, ...], size: int) -> np.ndarray[Any, Any] | None:
     bag = np.zeros(size, np.float32)
     for value in values:
         hashed = int.from_bytes(hashlib.blake2b(value.casefold().encode(), digest_size=8).digest(), "big")

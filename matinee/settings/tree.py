@@ -55,7 +55,8 @@ class EnhancerSettings(Part):
     batch_size: int = Field(8, ge=1, le=256, description="most items generated together; at most deployment.max_ongoing_requests")
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
-    cache_entries: int = Field(4096, ge=0, description="descriptions that each gateway caches; 0 is no cache")
+    cache_entries: int = Field(4096, ge=0, description="most descriptions that each gateway caches; 0 is no cache")
+    cache_bytes: int = Field(32_000_000, ge=0, description="memory that these descriptions may take, in bytes; 0 is no cache")
     bulk_share: float = Field(
         0.2, gt=0, lt=1, description="share of the model's time for /v1/describe and writes while recommendations wait"
     )
@@ -76,7 +77,8 @@ class EmbedderSettings(Part):
     language: Language | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
     batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
-    cache_entries: int = Field(4096, ge=0, description="query vectors that each gateway caches; 0 is no cache")
+    cache_entries: int = Field(4096, ge=0, description="most query vectors that each gateway caches; 0 is no cache")
+    cache_bytes: int = Field(32_000_000, ge=0, description="memory that these vectors and their texts may take, in bytes; 0 is no cache")
     encode_tokens: int = Field(
         128, ge=16, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
     )

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from cachetools import LRUCache, TTLCache
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
 from matinee.items import MAX_OVERVIEW, Item
+from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
 from matinee.recommend import titles
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
@@ -43,8 +43,13 @@ class Gateway:
         self.settings = settings
         self.graph = graph
         self.metrics = metrics
-        self._vectors: LRUCache[tuple[Kind, str], tuple[str, Vector]] = LRUCache(max(1, settings.embedder.cache_entries))
-        self._descriptions: TTLCache[str, Description] = TTLCache(max(1, settings.enhancer.cache_entries), DESCRIPTION_S)
+        embedder, enhancer = settings.embedder, settings.enhancer
+        self._vectors: MemoryCache[tuple[Kind, str], tuple[str, Vector]] = MemoryCache(
+            embedder.cache_bytes, max_entries=embedder.cache_entries
+        )
+        self._descriptions: MemoryCache[str, Description] = MemoryCache(
+            enhancer.cache_bytes, max_entries=enhancer.cache_entries, ttl_s=DESCRIPTION_S
+        )
         self._described_by: str | None = None
 
     def trace(self) -> Trace:
@@ -147,7 +152,7 @@ class Gateway:
         keys = [(kind, text) for kind, group in texts.items() for text in group]
         if not keys:
             return None, []
-        known = {key: self._vectors[key] for key in keys if key in self._vectors}
+        known = {key: found for key in keys if (found := self._vectors.get(key)) is not None}
         for key in keys:
             self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
         missing = [key for key in dict.fromkeys(keys) if key not in known]
@@ -166,8 +171,10 @@ class Gateway:
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
         if len(fingerprints) > 1:
             raise FingerprintError("the embedder was replaced while this request was under way: send it again")
-        if self.settings.embedder.cache_entries:
-            self._vectors.update({key: known[key] for key in missing})
+        for key in missing:
+            fingerprint, vector = known[key]
+            # A copy: a row would keep the whole batch that it was made in.
+            self._vectors.put(key, (fingerprint, vector.copy()))
         return fingerprints.pop(), [known[key][1] for key in keys]
 
     async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> ItemTexts:
@@ -222,8 +229,7 @@ class Gateway:
         if description.model != self._described_by:
             self._descriptions.clear()
             self._described_by = description.model
-        if self.settings.enhancer.cache_entries:
-            self._descriptions[key] = description
+        self._descriptions.put(key, description)
         return description
 
     async def embed_items(

@@ -33,7 +33,7 @@
 
 {{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}
 {{- define "matinee.inPlace" -}}
-{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
+{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
 {{- end -}}
 
 {{/*
@@ -48,9 +48,9 @@ limits against each other: those that `deployments` overrides stand here at a va
 {{- $neutral := dict "min_replicas" 1 "max_replicas" 1 "target_ongoing_requests" 1 -}}
 {{- $_ := set $tree "deployment" (merge $limits $neutral) -}}
 {{- end -}}
-{{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "bulk_share" "bulk_waiting" "hang_s" "deployment" -}}
+{{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "cache_bytes" "bulk_share" "bulk_waiting" "hang_s" "deployment" -}}
 {{- $_ := set $s "enhancer" (merge $enhancer (dict "batch_size" 1)) -}}
-{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
+{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
 {{- $_ := set $s "profile" "embedded" -}}
 {{- toYaml $s -}}
 {{- end -}}

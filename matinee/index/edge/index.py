@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 import qdrant_edge as edge
-from cachetools import LRUCache
 
 from matinee.errors import IndexUnavailableError
 from matinee.index.conditions import live_conditions, valid_ids
@@ -24,10 +23,11 @@ from matinee.index.item_vector import completed
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
+from matinee.memory_cache import MemoryCache
 from matinee.settings.tree import IndexSettings
 
 _BATCH = 1000
-_KEPT = 20_000
+_KEPT_BYTES = 64_000_000
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -44,7 +44,7 @@ class EdgeIndex:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="index-edge")
         self._closed = False
         # Only this object writes to the shard, so what it has read stays true until it writes.
-        self._payloads: LRUCache[str, dict[str, Any]] = LRUCache(_KEPT)
+        self._payloads: MemoryCache[str, dict[str, Any]] = MemoryCache(_KEPT_BYTES)
 
     @property
     def approximate(self) -> bool:
@@ -78,11 +78,12 @@ class EdgeIndex:
 
     def _payloads_of(self, ids: set[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id. Reading and converting them costs as much as the search itself, so those of answered items are kept."""
-        payloads = {id: self._payloads[id] for id in ids if id in self._payloads}
+        payloads = {id: payload for id in ids if (payload := self._payloads.get(id)) is not None}
         missing: list[edge.PointId] = list(ids - payloads.keys())
         if missing:
             read = {str(record.id): record.payload or {} for record in self._open.retrieve(missing, True, False)}
-            self._payloads.update(read)
+            for id, payload in read.items():
+                self._payloads.put(id, payload)
             payloads |= read
         return payloads
 
@@ -109,7 +110,7 @@ class EdgeIndex:
 
     def _upsert(self, points: Sequence[Point]) -> None:
         for point in points:
-            self._payloads.pop(point.id, None)
+            self._payloads.drop(point.id)
         for start in range(0, len(points), _BATCH):
             files.require_space(self._path)
             batch = [translate.engine_point(point) for point in completed(points[start : start + _BATCH], self.manifest)]

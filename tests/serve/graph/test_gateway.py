@@ -197,6 +197,18 @@ async def test_a_cache_of_nothing_keeps_nothing(make: Any) -> None:
     assert (len(parts.embedded), len(parts.described)) == (2, 2)
 
 
+async def test_long_texts_cannot_fill_the_memory(make: Any) -> None:
+    """The attack: as many entries as the cache may have, each a text of the largest size."""
+    limits = {"cache_bytes": 100_000}
+    service, _ = make(embedder={"precision": "fp32", **limits}, enhancer=limits)
+    for n in range(60):
+        await service.search(search(text=f"{n} {'long ' * 700}"), trace())
+        await service.describe(COLD.model_copy(update={"overview": f"{n} {'long ' * 700}"}), trace())
+    assert 0 < service._vectors.bytes <= 100_000
+    assert 0 < service._descriptions.bytes <= 100_000
+    assert len(service._vectors) < 30
+
+
 async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
     service, parts = make()
     for item in (COLD, COLD.model_copy(), COLD.model_copy(update={"year": 2031})):
