@@ -85,6 +85,11 @@ EMBEDDED: dict[str, Any] = {
 }
 
 
+# What no chart can know.
+API_SERVER = {"apiServerCidr": "10.0.0.1/32"}
+API_SERVER_ARGS = ["--set", "networkPolicy.apiServerCidr=10.0.0.1/32"]
+
+
 class RenderError(Exception):
     """Helm refused; the text is what it says."""
 
@@ -102,9 +107,9 @@ def values_args(values: str) -> list[str]:
 
 def template(values: str = "default", *, given: Mapping[str, Any] | None = None, release: str = "matinee", major: int = 4) -> list[Object]:
     """The objects that a values file (and `given` on top) renders. Raises `RenderError`."""
-    stdin = json.dumps(given) if given else None
-    on_top = ["--values", "-"] if given else []
-    text = run("template", release, str(CHART), "--namespace", "ns", *values_args(values), *on_top, major=major, stdin=stdin)
+    policy = API_SERVER | dict((given or {}).get("networkPolicy", {}))
+    stdin = json.dumps(dict(given or {}) | {"networkPolicy": policy})
+    text = run("template", release, str(CHART), "--namespace", "ns", *values_args(values), "--values", "-", major=major, stdin=stdin)
     # The loader in C: a rendered chart is thousands of lines, and is read in nearly every test.
     return [entry for entry in yaml.load_all(text, Loader=yaml.CSafeLoader) if entry]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
-from chart import CHART, VALUES, Object, one, rendered, run, template, validate, values_args
+from chart import API_SERVER_ARGS, CHART, VALUES, Object, one, rendered, run, template, validate, values_args
 
 
 @pytest.mark.parametrize("major", [3, 4])
 @pytest.mark.parametrize("values", VALUES)
 def test_lint(values: str, major: int) -> None:
-    assert "0 chart(s) failed" in run("lint", "--strict", str(CHART), *values_args(values), major=major)
+    assert "0 chart(s) failed" in run("lint", "--strict", str(CHART), *values_args(values), *API_SERVER_ARGS, major=major)
 
 
 def _comparable(objects: tuple[Object, ...] | list[Object]) -> list[Object]:
@@ -72,6 +72,6 @@ def test_packages_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_notes_name_the_next_steps() -> None:
     # Without a cluster Helm renders them only into an install that it does not send.
-    notes = run("install", "matinee", str(CHART), "--dry-run=client", "--namespace", "ns").partition("NOTES:")[2]
+    notes = run("install", "matinee", str(CHART), "--dry-run=client", "--namespace", "ns", *API_SERVER_ARGS).partition("NOTES:")[2]
     for step in ("kubectl -n ns wait rayservice/matinee", "ingest.enabled=true", "port-forward svc/matinee-serve-svc", "helm test matinee"):
         assert step in notes

@@ -167,6 +167,17 @@ limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
 {{- end }}
 {{- end -}}
 
+{{/* HTTPS to a list of addresses; to none where the list is empty. */}}
+{{- define "matinee.web" -}}
+{{- if . }}
+- to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports: [{protocol: TCP, port: 443}]
+{{- end }}
+{{- end -}}
+
 {{/* What reading settings.artifacts.uri takes. */}}
 {{- define "matinee.storeEnvFrom" -}}
 {{- with .Values.models.store.existingSecret }}

@@ -92,6 +92,8 @@
 
 {{- define "matinee.validatePods" -}}
 {{- $w := .Values.workers -}}
+{{- if and .Values.networkPolicy.enabled .Values.autoscaler.enabled (not .Values.networkPolicy.apiServerCidr) -}}{{- fail "networkPolicy.apiServerCidr is empty: the autoscaler calls the API server, and the policy lets it reach nothing else; set it to the address that `kubectl -n default get endpointslices kubernetes` shows, such as 10.0.0.1/32 (autoscaler.enabled=false needs none)" -}}{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.resolver) -}}{{- fail "networkPolicy.resolver is empty: no pod could look up a name; name the pods or the address of the cluster's resolver" -}}{{- end -}}
 {{- if not (or $w.gpu.enabled $w.cpu.enabled) -}}{{- fail "workers.gpu.enabled and workers.cpu.enabled are both false: nothing could run; enable one" -}}{{- end -}}
 {{- range $group := list "gpu" "cpu" -}}
 {{- $g := index $w $group -}}
