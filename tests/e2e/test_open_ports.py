@@ -1,4 +1,4 @@
-"""What listens while `matinee demo` runs on Ray, attacked from every address: only the API's port answers without Ray's token.
+"""What listens while `python -m serve` runs on Ray, attacked from every address: only the API's port answers without Ray's token.
 
 Each attack is tried with the token too, where it must work: otherwise its failure without one would say nothing.
 """
@@ -46,8 +46,8 @@ AGENT = 52365
 
 
 @dataclass
-class Demo:
-    """A running `matinee demo`: where its API is, the token of its Ray, and the sockets on which its processes listen."""
+class OnRay:
+    """A running server on Ray: where its API is, the token of its Ray, and the sockets on which its processes listen."""
 
     api: int
     gcs: int
@@ -61,11 +61,13 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def on_ray(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
     home = tools.new_home(tmp_path_factory.mktemp("home"))
     log = tmp_path_factory.mktemp("demo") / "log"
-    command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0"]
-    env = tools.environment(home, MATINEE_ENHANCER__ENABLED="false", MATINEE_SERVING__PLACEMENT="ray")
+    command = [sys.executable, "-m", "serve", "--port", "0"]
+    # It needs no index for what is tried here, and nothing is measured at its start.
+    more = {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "ray", "MATINEE_EMBEDDER__PRECISION": "fp32"}
+    env = tools.environment(home, **more)
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=tools.ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
 
@@ -77,14 +79,14 @@ def demo(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]
         return (home / "server.json").exists()
 
     try:
-        until(announced, lambda: f"the demo serves: {said()}")
+        until(announced, lambda: f"the server starts: {said()}")
         yield _seen(process.pid, json.loads((home / "server.json").read_text(encoding="utf-8")))
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(HANG_S)
 
 
-def _seen(pid: int, announced: dict[str, Any]) -> Demo:
+def _seen(pid: int, announced: dict[str, Any]) -> OnRay:
     assert announced["metrics"] is None
     family = psutil.Process(pid).children(recursive=True)
     listening = set()
@@ -94,7 +96,7 @@ def _seen(pid: int, announced: dict[str, Any]) -> Demo:
     [gcs] = [process for process in family if process.name().startswith("gcs_server")]
     token = Path(gcs.environ()["RAY_AUTH_TOKEN_PATH"])
     words = {word.partition("=")[0]: word.partition("=")[2] for process in family for word in process.cmdline()}
-    return Demo(int(announced["url"].rpartition(":")[2]), int(words["--gcs-address"].rpartition(":")[2]), token.read_text(), listening)
+    return OnRay(int(announced["url"].rpartition(":")[2]), int(words["--gcs-address"].rpartition(":")[2]), token.read_text(), listening)
 
 
 def addresses() -> list[str]:
@@ -113,16 +115,16 @@ def connects(address: str, port: int) -> bool:
     return True
 
 
-def test_only_calls_between_deployments_listen_beyond_loopback(demo: Demo) -> None:
+def test_only_calls_between_deployments_listen_beyond_loopback(on_ray: OnRay) -> None:
     """Ray gives those a port of every interface. It takes nothing without the token: see the attack on it below."""
-    assert demo.api in {port for ip, port in demo.listening if ip == "127.0.0.1"}
-    wide = {port for ip, port in demo.listening if not ip.removeprefix("::ffff:").startswith("127.") and ip != "::1"}
-    assert wide <= set(_grpc_codes(demo, None)), wide
+    assert on_ray.api in {port for ip, port in on_ray.listening if ip == "127.0.0.1"}
+    wide = {port for ip, port in on_ray.listening if not ip.removeprefix("::ffff:").startswith("127.") and ip != "::1"}
+    assert wide <= set(_grpc_codes(on_ray, None)), wide
 
 
-def test_no_page_answers_without_the_token(demo: Demo) -> None:
+def test_no_page_answers_without_the_token(on_ray: OnRay) -> None:
     answers = {}
-    for address, port in demo.targets():
+    for address, port in on_ray.targets():
         for page in PAGES:
             with contextlib.suppress(httpx.HTTPError):
                 answers[address, port, page] = httpx.get(f"http://{address}:{port}{page}", timeout=ANSWER_S).status_code
@@ -130,45 +132,45 @@ def test_no_page_answers_without_the_token(demo: Demo) -> None:
     assert 401 in answers.values(), "no port that asks for a token was found: these pages are the wrong ones"
 
 
-def test_no_job_runs_without_the_token(demo: Demo, tmp_path: Path) -> None:
-    statuses = [_submit(demo, target, path, tmp_path / "ran", None) for target in demo.targets() for path in JOBS]
+def test_no_job_runs_without_the_token(on_ray: OnRay, tmp_path: Path) -> None:
+    statuses = [_submit(on_ray, target, path, tmp_path / "ran", None) for target in on_ray.targets() for path in JOBS]
     assert 401 in statuses
     assert not [status for status in statuses if status is not None and status < 400]
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_job_runs_with_another_token(demo: Demo, tmp_path: Path) -> None:
-    statuses = [_submit(demo, target, path, tmp_path / "ran", "0" * 64) for target in demo.targets() for path in JOBS]
+def test_no_job_runs_with_another_token(on_ray: OnRay, tmp_path: Path) -> None:
+    statuses = [_submit(on_ray, target, path, tmp_path / "ran", "0" * 64) for target in on_ray.targets() for path in JOBS]
     assert 403 in statuses
     assert not [status for status in statuses if status is not None and status < 400]
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_same_job_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
-    if AGENT not in {port for _, port in demo.listening}:
+def test_the_same_job_runs_with_the_token(on_ray: OnRay, tmp_path: Path) -> None:
+    if AGENT not in {port for _, port in on_ray.listening}:
         pytest.skip("another Ray of this machine has the job API's port")
-    statuses = [_submit(demo, target, JOBS[0], tmp_path / "ran", demo.token) for target in demo.targets() if target[0] == "127.0.0.1"]
+    statuses = [_submit(on_ray, target, JOBS[0], tmp_path / "ran", on_ray.token) for target in on_ray.targets() if target[0] == "127.0.0.1"]
     assert 200 in statuses
     until((tmp_path / "ran").exists, "the job runs")
 
 
-def test_no_task_runs_without_the_token(demo: Demo, tmp_path: Path) -> None:
-    gates = [address for address, port in demo.targets() if port == demo.gcs]
+def test_no_task_runs_without_the_token(on_ray: OnRay, tmp_path: Path) -> None:
+    gates = [address for address, port in on_ray.targets() if port == on_ray.gcs]
     assert "127.0.0.1" in gates
     for number, address in enumerate(gates):
         for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}):
             ran = tmp_path / f"ran-{number}"
-            assert _task(f"{address}:{demo.gcs}", ran, mode) != 0, (address, mode)
+            assert _task(f"{address}:{on_ray.gcs}", ran, mode) != 0, (address, mode)
             assert not ran.exists()
 
 
-def test_the_same_task_runs_with_the_token(demo: Demo, tmp_path: Path) -> None:
-    assert _task(f"127.0.0.1:{demo.gcs}", tmp_path / "ran", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": demo.token}) == 0
+def test_the_same_task_runs_with_the_token(on_ray: OnRay, tmp_path: Path) -> None:
+    assert _task(f"127.0.0.1:{on_ray.gcs}", tmp_path / "ran", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": on_ray.token}) == 0
     assert (tmp_path / "ran").exists()
 
 
-def test_no_call_between_deployments_is_unpickled_without_the_token(demo: Demo, tmp_path: Path) -> None:
-    codes = _grpc_codes(demo, tmp_path / "ran")
+def test_no_call_between_deployments_is_unpickled_without_the_token(on_ray: OnRay, tmp_path: Path) -> None:
+    codes = _grpc_codes(on_ray, tmp_path / "ran")
     assert codes, "no replica's port was found"
     assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}
     assert not (tmp_path / "ran").exists()
@@ -184,7 +186,7 @@ class _Touch:
         return os.mkdir, (str(self.path),)
 
 
-def _grpc_codes(demo: Demo, ran: Path | None) -> dict[int, grpc.StatusCode]:
+def _grpc_codes(on_ray: OnRay, ran: Path | None) -> dict[int, grpc.StatusCode]:
     """Port -> what it says to a call that makes `ran` when it is unpickled; of the ports that know such calls at all."""
     with warnings.catch_warnings():
         # Of pydantic, about Ray's own models.
@@ -194,7 +196,7 @@ def _grpc_codes(demo: Demo, ran: Path | None) -> dict[int, grpc.StatusCode]:
 
     codes = {}
     request = ASGIRequest(pickled_request_metadata=pickle.dumps(_Touch(ran) if ran else None))
-    for address, port in demo.targets():
+    for address, port in on_ray.targets():
         with grpc.insecure_channel(f"{address}:{port}") as channel:
             try:
                 ASGIServiceStub(channel).HandleRequest(request, timeout=ANSWER_S)
@@ -205,7 +207,7 @@ def _grpc_codes(demo: Demo, ran: Path | None) -> dict[int, grpc.StatusCode]:
     return codes
 
 
-def _submit(demo: Demo, target: tuple[str, int], path: str, ran: Path, token: str | None) -> int | None:
+def _submit(on_ray: OnRay, target: tuple[str, int], path: str, ran: Path, token: str | None) -> int | None:
     """The status of an order to make the folder `ran`; None where the port speaks no HTTP."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
