@@ -42,27 +42,30 @@ def make(
     ] = None,
     field: Annotated[str | None, typer.Option(help="a field of extra or people that is not embedded, e.g. keywords")] = None,
     least: Annotated[int | None, typer.Option(min=1, help="people (likes: 5) or choices (clicks: 2) that make a label")] = None,
+    without_key: Annotated[
+        list[str] | None, typer.Option(help="repeatable: leave out events that this API key sent, by its name in serving.keys")
+    ] = None,
 ) -> None:
     """Make a set that `train.evaluate` measures with, and whose training side `train.triplets` learns from.
 
     [dim]matinee evalset make work/prepared --likes likes.jsonl --out work/sets[/]
     """
-    name, counts = _make(prepared, out, likes, clicks, field, least)
+    name, counts = _make(prepared, out, likes, clicks, field, least, frozenset(without_key or ()))
     sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
     after = f"python -m train.evaluate {prepared} --sets {out}"
     err.print(f"{escape(str(out / name))}: {sizes} queries; next: [bold]{escape(after)}[/]", soft_wrap=True)
 
 
 def _make(
-    prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None
+    prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None, without: frozenset[str]
 ) -> tuple[str, dict[Split, int]]:
     if sum(given is not None for given in (likes, clicks, field)) != 1:
         raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
     entries = read_corpus(prepared)
     if likes is not None:
-        sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED), least=least or 5)
+        sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED, without), least=least or 5)
     elif clicks is not None:
-        sets = query_sets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN), least=least or 2)
+        sets = query_sets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN, without), least=least or 2)
     else:
         sets = query_sets.from_field(entries, field or "")
     counts = {split: len(queries.relevant) for split, queries in sets.items()}
@@ -73,13 +76,17 @@ def _make(
     return name, counts
 
 
-def _events(uri: str, entries: Sequence[Entry], keys: tuple[str, ...], kinds: tuple[str | None, ...]) -> Iterator[tuple[str, str]]:
+def _events(
+    uri: str, entries: Sequence[Entry], keys: tuple[str, ...], kinds: tuple[str | None, ...], without: frozenset[str]
+) -> Iterator[tuple[str, str]]:
     """(user or text, item) of each event that counts. What our own event log holds without a user or a text says nothing here."""
     ids: dict[str, dict[str, str]] = {}
     for where, event in with_impressions(uri):
         if event.get("event") not in kinds:
             continue
         catalogue = event.get("catalogue")
+        if catalogue is not None and event.get("key") in without:
+            continue
         if catalogue is not None and all(event.get(name) is None for name in keys):
             continue
         try:

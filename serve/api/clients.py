@@ -6,6 +6,7 @@ A web page may reach a server that only this machine or network can reach: its o
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from matinee.settings.serving import ServingSettings
 from serve.errors import RequestError
@@ -74,9 +75,20 @@ def _host_name(host: str) -> str:
     return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# The longest address that is written, its brackets and port included, is shorter.
+_LONGEST = 64
+
+
+def _address(text: str) -> Address | None:
     """An address as proxies write it: some add the port."""
     text = text.strip()
+    return _parsed(text) if len(text) <= _LONGEST else None
+
+
+# Most requests come from few addresses and to one.
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Address | None:
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

@@ -227,3 +227,21 @@ def test_an_evaluation_set_is_made_of_a_log(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     assert read_set(tmp_path / "sets", "text_click", "dev").relevant == {"a heist": {"f0"}}
+
+
+def test_the_events_of_an_abused_key_can_be_left_out(tmp_path: Path) -> None:
+    """The attack: invented users of one key like two items that have nothing in common."""
+    entries = [Entry(f"f{n}", Item(id=f"f{n}", title=f"Film {n}"), "dev", str(n)) for n in range(5)]
+    (tmp_path / "prepared").mkdir()
+    write_corpus(entries, tmp_path / "prepared" / "items.jsonl")
+    bench = Bench(tmp_path / "events")
+    for key, users, items in (("shop", 12, (0, 1)), ("shop", 60, (4,)), ("leaked", 12, (2, 3))):
+        for user in range(users):
+            said = {"event": "liked", "catalogue": "films", "key": key, "user_id": f"{items}{user}", "impression": f"{items}{user}"}
+            bench.log.offer([said | {"id": f"{items}{user}{n}", "item": entries[n].item.uid("films")} for n in items])
+    bench.log.close()
+    command = ["evalset", "make", str(tmp_path / "prepared"), "--likes", str(tmp_path / "events")]
+    for out, more, labels in (("all", [], {"f0", "f1", "f2", "f3"}), ("sets", ["--without-key", "leaked"], {"f0", "f1"})):
+        result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / out), *more])
+        assert result.exit_code == 0, result.output
+        assert set().union(*read_set(tmp_path / out, "item_colike", "dev").relevant.values()) == labels
