@@ -78,6 +78,12 @@ class IngestOptions:
         str | None, typer.Option(envvar="MATINEE_URL", help="the server that holds the index; by default the one that runs here")
     ] = None
     key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of that server, where it wants one")] = None
+    release: Annotated[
+        int | None, typer.Option(envvar="HELM_REVISION", help="the Helm release revision that this run belongs to; the chart sets it")
+    ] = None
+    newest_release: Annotated[
+        int | None, typer.Option(envvar="HELM_NEWEST_REVISION", help="the revision of the last install or upgrade; the chart sets it")
+    ] = None
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
     def reader(self) -> ItemReader:
@@ -95,6 +101,12 @@ def main(options: IngestOptions) -> None:
     """
     flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
     settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
+    if (newer := rolled_back(settings, options)) is not None:
+        command.echo(
+            f"nothing was built: helm rollback started the Job of release revision {options.release} again, but revision {newer} built the "
+            "current index, which stays. To go back to an older catalogue as well: matinee index rollback, or helm upgrade with its source"
+        )
+        return
     reader = options.reader()
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
@@ -105,8 +117,19 @@ def main(options: IngestOptions) -> None:
     models = indexing.server_models if options.via == "api" else indexing.local_models
     with models(settings, connection, descriptions) as maker:
         source = demo.source() if options.demo_films else reader.report.source
-        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace))
+        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace, release=options.release))
     print_report(reader, outcome, time.perf_counter() - start, options)
+
+
+def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
+    """The newer release revision whose catalogue this run would replace: `helm rollback` runs the Job of the revision that it goes back to.
+
+    A release that was installed anew counts from 1 again, over an index that was kept; there, nothing newer was installed.
+    """
+    release, newest = options.release, options.newest_release
+    if release is None or (newest is not None and release >= newest):
+        return None
+    return asyncio.run(indexing.newer_release(settings, release))
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
