@@ -49,7 +49,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     routers = [
         ranking.routes(gateway, keys, events),
         models.routes(gateway, keys),
-        feedback.routes(events, keys),
+        feedback.routes(gateway, events, keys),
         items.routes(gateway, keys, writes),
         state.routes(Health(gateway), keys),
         page.routes(),

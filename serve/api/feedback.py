@@ -4,7 +4,7 @@ Feedback changes no item and no answer, so that a key with the scope read may se
 must not need a key that writes items for that. Does not write (`matinee.events`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from matinee.settings.tree import Settings
 from serve.api.auth import ApiKeys
 from serve.api.responses import ERRORS, KEY, allow, json_response
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
-from serve.graph.ids import as_uid
+from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
 
@@ -54,18 +54,21 @@ class Events:
         if self._log.offer([event]):
             self._metrics.events(1, kind=IMPRESSION)
 
-    def accept(self, feedback: FeedbackRequest) -> int:
-        """Accept feedback as a whole; returns how many events it was. Raises where there is no log, or no room in its queue."""
+    def accept(self, feedback: FeedbackRequest, uids: Mapping[str, str]) -> int:
+        """Accept feedback as a whole; returns how many events it was. `uids` has the index id of each id.
+
+        Raises where there is no log, or no room in its queue.
+        """
         if self._log is None:
             raise EventsOffError("this server keeps no events: set events.uri")
-        events = list(self._events(feedback))
+        events = list(self._events(feedback, uids))
         if not self._log.offer(events):
             raise OverloadedError("too many events wait to be written; send them again in a moment")
         for event in events:
             self._metrics.events(1, kind=event["event"])
         return len(events)
 
-    def _events(self, feedback: FeedbackRequest) -> Iterator[dict[str, Any]]:
+    def _events(self, feedback: FeedbackRequest, uids: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for kind in FEEDBACK:
             for id in getattr(feedback, kind):
                 yield {
@@ -73,7 +76,7 @@ class Events:
                     "catalogue": self._catalogue,
                     "request_id": feedback.request_id,
                     "user_id": feedback.user_id,
-                    "item": as_uid(id, self._catalogue),
+                    "item": uids[id],
                 }
 
     def close(self) -> None:
@@ -81,13 +84,14 @@ class Events:
             self._log.close()
 
 
-def routes(events: Events, keys: ApiKeys) -> APIRouter:
+def routes(gateway: Gateway, events: Events, keys: ApiKeys) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, dependencies=KEY)
 
     @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback")
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
         """What a user saw, chose, liked or disliked. Kept in the event log, where there is one; changes no answer by itself."""
         allow(keys, request, "read")
-        return json_response(request, 202, accepted=events.accept(body))
+        uids = await gateway.index_ids([id for kind in FEEDBACK for id in getattr(body, kind)], request.state.trace)
+        return json_response(request, 202, accepted=events.accept(body, uids))
 
     return router

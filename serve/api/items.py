@@ -6,6 +6,7 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from matinee.index.ids import as_uuid
 from matinee.items import MAX_LIST, ItemFilter, Name
 from serve.api import schemas
 from serve.api.auth import ApiKeys
@@ -13,11 +14,12 @@ from serve.api.responses import ERRORS, KEY, allow, json_response
 from serve.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Gateway
-from serve.graph.ids import as_uid
 from serve.graph.item_writes import ItemWrites
 from serve.graph.parts import Trace
+from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
+ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
 _ANY: list[str] = []
 
 
@@ -50,6 +52,11 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
         uid, payload = await gateway.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
+    @router.get("/item", response_model=schemas.StoredItem, name="get_item")
+    async def get_item_by_query(id: ItemId, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await get_item(id, request)
+
     @router.put("/items", response_model=schemas.WriteResponse, name="put_items")
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
@@ -61,6 +68,11 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
         allow(keys, request, "write")
         return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
+
+    @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item")
+    async def delete_item_by_query(id: ItemId, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await delete_item(id, request)
 
     @router.get("/facets", response_model=schemas.FacetsResponse, name="facets")
     async def facets(
@@ -83,7 +95,7 @@ def routes(gateway: Gateway, keys: ApiKeys, writes: ItemWrites) -> APIRouter:
 def _cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
-    uid = as_uid(cursor, "", strict=True)
+    uid = as_uuid(cursor)
     if uid is None:
         raise RequestError(422, "cursor: not one that this API gave; start again without it")
     return uid

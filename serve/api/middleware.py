@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.settings.serving import ServingSettings
+from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome
 from serve.graph.parts import Trace
 from serve.telemetry import logs
@@ -91,7 +92,8 @@ class RequestMiddleware:
                 await send(message)
 
             try:
-                await self._app(scope, _limited(scope, receive, self._settings.max_body_bytes, visit.trace.deadline), send_with_headers)
+                body = _limited(scope, receive, self._settings.max_body_bytes, visit.trace.deadline)
+                await self._app(scope, decoded(scope, body, self._settings.max_body_bytes), send_with_headers)
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:

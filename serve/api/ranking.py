@@ -16,7 +16,7 @@ from serve.api.feedback import Events
 from serve.api.responses import ERRORS, KEY, allow, json_response
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
-from serve.graph.requests import RecommendRequest, SearchRequest
+from serve.graph.requests import RecommendRequest, SearchRequest, SimilarRequest
 
 
 def routes(gateway: Gateway, keys: ApiKeys, events: Events) -> APIRouter:
@@ -33,6 +33,7 @@ def routes(gateway: Gateway, keys: ApiKeys, events: Events) -> APIRouter:
             score_type=ranked.score_type,
             likes=ranked.likes,
             degraded=trace.degraded,
+            **({"exclude_unknown": ranked.exclude_unknown} if ranked.exclude_unknown else {}),
             **debug,
         )
 
@@ -53,6 +54,11 @@ def routes(gateway: Gateway, keys: ApiKeys, events: Events) -> APIRouter:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
         allow(keys, request, "read")
         return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar")
+
+    @router.post("/similar", response_model=schemas.RankedResponse, name="similar")
+    async def similar_to(body: SimilarRequest, request: Request) -> Response:
+        """Items near to one item, by any id: also one with slashes or dots, which a path can't hold."""
+        return await similar(body.id, request, body.k, body.diversity)
 
     @router.post("/search", response_model=schemas.RankedResponse, name="search")
     async def search(body: SearchRequest, request: Request) -> Response:

@@ -22,7 +22,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "the title is ambiguous: `candidates` has what was meant",
         405: "this route has no such method: see `Allow`",
         413: "the body is too large",
-        415: "not sent as JSON",
+        415: "not sent as JSON, or in an encoding other than gzip",
         422: "the request is malformed: the message says where",
         503: "full, starting, or without an index: see `Retry-After`",
         504: "no answer within the deadline",

@@ -70,13 +70,16 @@ class ProbeClient:
 
     async def exists(self, id: str) -> bool:
         """Whether the index has this item."""
+        return await self.index_id(id) is not None
+
+    async def index_id(self, id: str) -> str | None:
+        """The index id of the item that has this id; None where there is no such item."""
         try:
-            await self.get("item", f"/v1/items/{id}", missing_is_fine=True)
+            return str((await self.get("item", "/v1/item", missing_is_fine=True, id=id))["id"])
         except AskError as error:
             if error.reason != "not_found":
                 raise
-            return False
-        return True
+            return None
 
     async def _ask(self, endpoint: str, method: str, path: str, *, missing_is_fine: bool = False, **kwargs: Any) -> dict[str, Any]:
         """The answer's JSON. Raises `AskError`; waiting for a free slot counts towards no deadline."""
