@@ -19,7 +19,7 @@ starting or full, and a stopped run goes on where it was. The next embedder's in
 import asyncio
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +29,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee import demo
-from matinee.catalogue.reader import ItemReader, ReadOptions, read_items, write_rejects
+from matinee.catalogue.reader import ItemReader, Report, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
@@ -40,6 +40,7 @@ from matinee.settings.tree import Settings
 from train.jobs import command, indexing
 from train.jobs.api_writes import Connection
 from train.jobs.command import console
+from train.jobs.reading import AS_IT_IS, Reading
 
 Via = Literal["local", "api"]
 
@@ -56,21 +57,12 @@ class IngestOptions:
     ] = None
     demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
     catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
-    kind: Annotated[str | None, typer.Option(help="what the items are (film, book, ...), where rows don't say")] = None
-    map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")] = (
-        field(default_factory=list)
-    )
+    reading: Reading = AS_IT_IS
     recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
     descriptions: Annotated[
         Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")
     ] = None
     replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False
-    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None
-    quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None
-    encoding: Annotated[str | None, typer.Option(help="text encoding, e.g. utf-8, cp1252")] = None
-    date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None
-    decimal: Annotated[str | None, typer.Option(help="decimal sign: . or ,")] = None
-    pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
     via: Annotated[Via, typer.Option(help="whose models: local (loaded here), or api (those of the server at --url)")] = "local"
@@ -89,9 +81,7 @@ class IngestOptions:
     def reader(self) -> ItemReader:
         if (self.source is None) != self.demo_films:
             raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
-        dialect = ReadOptions(self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot)  # type: ignore[arg-type]
-        source = str(demo.FILMS) if self.source is None else self.source
-        return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
+        return self.reading.read(str(demo.FILMS) if self.source is None else self.source)
 
 
 def main(options: IngestOptions) -> None:
@@ -157,7 +147,7 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
         "version": manifest.version,
         "recipe": manifest.recipe,
     }
-    where = write_rejects(report, options.rejects) if report.rejects else None
+    where = save_rejects(report, options.rejects) if report.rejects else None
     if options.json:
         sys.stdout.buffer.write(
             orjson.dumps(rows | {"rejects_file": None if where is None else str(where), "warnings": report.warnings}) + b"\n"
@@ -171,6 +161,19 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     if where is not None:
         command.echo(f"rejected rows, with line and reason: {escape(str(where))}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
+
+
+def save_rejects(report: Report, folder: Path) -> Path | None:
+    """The file of the rejected rows. Where it can't be written, the index is there all the same, and a warning says what was rejected."""
+    try:
+        return write_rejects(report, folder)
+    except OSError as error:
+        first = report.rejects[0]
+        report.warnings.append(
+            f"the rejected rows could not be written to {folder.absolute()} ({error.strerror}): name another folder with --rejects; "
+            f"the first is on line {first.line}: {first.reason}"
+        )
+        return None
 
 
 app = command.job_app(

@@ -149,6 +149,7 @@ def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], cand
 
 def check_unambiguous(text: str, own: Hit, named: Resolution | MatineeError) -> None:
     """Raises `AmbiguousTitleError` where a text is the id of one item, and word for word the title of another."""
+    others: list[dict[str, object]]
     match named:
         case Resolution():
             others = [{"id": named.id, "title": named.title, "year": named.year, "kind": named.kind}]
@@ -158,7 +159,7 @@ def check_unambiguous(text: str, own: Hit, named: Resolution | MatineeError) -> 
             return
     others = [other for other in others if other["id"] != own.id and normalised(str(other["title"])) == normalised(text)]
     if others:
-        candidate = {"id": own.id, **{key: own.payload.get(key) for key in ("title", "year", "kind")}}
+        candidate: dict[str, object] = {"id": own.id, **{key: own.payload.get(key) for key in ("title", "year", "kind")}}
         raise AmbiguousTitleError(
             f"{text!r} is the id of {own.payload['title']!r}, and the title of another item: send it as an object with `id` or `title`, or "
             "send the id of the one that is meant",

@@ -6,9 +6,9 @@ prints one with its settings line.
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 
+from matinee.settings.addresses import is_loopback
 from matinee.settings.serving import KeySettings, Scope, ServingSettings
 from serve.errors import RequestError
 
@@ -62,12 +62,3 @@ def new_key(name: str, scopes: tuple[Scope, ...]) -> tuple[str, KeySettings]:
     """A fresh key, to be shown once, and the settings entry that admits it."""
     key = f"mat_{secrets.token_urlsafe(32)}"
     return key, KeySettings(name=name, sha256=hash_key(key), scopes=scopes)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

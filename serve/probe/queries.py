@@ -14,6 +14,7 @@ from matinee import demo
 from matinee.errors import SourceError
 from matinee.evaluation import query_sets
 from matinee.evaluation.query_sets import QuerySet
+from matinee.files import user_path
 from matinee.index.ids import index_ids
 from matinee.settings.serving import ProbeSettings
 
@@ -25,7 +26,7 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
     """The user's sets, None where none are configured. Raises `SourceError` where the folder holds no set of that split."""
     if settings.queries is None:
         return None
-    folder = settings.queries.expanduser().absolute()
+    folder = user_path(settings.queries).absolute()
     if (folder / "qrels" / f"{settings.split}.tsv").is_file():
         sets = [query_sets.read_set(folder.parent, folder.name, settings.split)]
     else:
