@@ -138,7 +138,8 @@ def schema(values: list[Value]) -> dict[str, Any]:
         for key in value.path[:-1]:
             parent = parent["properties"][key]
         parent["properties"][value.path[-1]] = settings if value.type == "settings" else _type(value.type)
-    return root
+    decimals: dict[str, Any] = _with_decimals_as_text(root)
+    return decimals
 
 
 def _section() -> dict[str, Any]:
@@ -165,6 +166,18 @@ def _type(name: str) -> dict[str, Any]:
         {">=": "minimum", "<=": "maximum"}[sign]: float(n) if "." in n else int(n) for sign, n in re.findall(r"(>=|<=)([\d.]+)", rest)
     }
     return simple[kind] | bounds
+
+
+def _with_decimals_as_text(node: Any) -> Any:
+    """Numbers also as text, because that is what Helm makes of a decimal in `--set`: from 0 on, or from 0 to 1, which a pattern can say."""
+    if isinstance(node, list):
+        return [_with_decimals_as_text(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    pattern = {1: r"^(0?\.[0-9]+|1\.0+)$", None: r"^[0-9]*\.[0-9]+$"}.get(node.get("maximum"))
+    if node.get("type") == "number" and node.get("minimum") == 0 and pattern:
+        return {"anyOf": [node, {"type": "string", "pattern": pattern}]}
+    return {key: _with_decimals_as_text(value) for key, value in node.items()}
 
 
 def _plain(node: Any) -> Any:

@@ -28,3 +28,15 @@ def write_atomically(path: Path, text: str) -> None:
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it: `~` at its beginning is the home folder, but not where a file has that very name (`~films.csv`)."""
+    path = Path(text)
+    if not str(path).startswith("~") or path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        # No such user, or a home folder that nobody knows.
+        return path

@@ -60,7 +60,7 @@ class Prometheus:
         return targets
 
     def _ask(self, what: str, **params: Any) -> Any:
-        answer = httpx.get(f"{self.url}/api/v1/{what}", params=params, timeout=30)
+        answer = httpx.get(f"{self.url}/api/v1/{what}", params=params, timeout=30, trust_env=False)
         body = answer.json()
         if body["status"] != "success":
             raise PrometheusError(f"{body['error']}: {params.get('query', what)}")
@@ -99,7 +99,7 @@ def _wait_ready(prometheus: Prometheus, process: subprocess.Popen[bytes], log: P
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
         try:
-            if httpx.get(f"{prometheus.url}/-/ready", timeout=2).is_success:
+            if httpx.get(f"{prometheus.url}/-/ready", timeout=2, trust_env=False).is_success:
                 return
         except httpx.HTTPError:
             pass

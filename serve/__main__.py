@@ -30,6 +30,7 @@ from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.models import resolve, saved_model
+from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES
 from matinee.settings.tree import Settings
@@ -94,7 +95,7 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
     placement = choose(settings)
     with _listener(settings) as listener:
         port = int(listener.getsockname()[1])
-        url = f"http://{settings.serving.host if settings.serving.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104
+        url = url_of(settings.serving.host, port)
         if placement == "ray":
             local_ray.prepare(settings, metrics=metrics_port is not None)
         _check(settings)
@@ -122,14 +123,13 @@ def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[No
 @contextlib.contextmanager
 def _listener(settings: Settings) -> Iterator[socket.socket]:
     """A socket on the configured port, or on a free one for 0. Raises `SettingsError` where it is taken."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.serving.host, settings.serving.port))
-        except OSError as error:
-            raise SettingsError(
-                f"serving.port {settings.serving.port} on {settings.serving.host}: {error.strerror}; stop what runs there, or use --port 0"
-            ) from None
+    try:
+        listener = bound_socket(settings.serving.host, settings.serving.port)
+    except OSError as error:
+        raise SettingsError(
+            f"serving.port {settings.serving.port} on {settings.serving.host}: {error.strerror}; stop what runs there, or use --port 0"
+        ) from None
+    with contextlib.closing(listener):
         yield listener
 
 

@@ -89,11 +89,15 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
                 downscale_delay_s=deployment.downscale_delay_s,
             )
         }
+    actor: dict[str, Any] = {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus}
+    if deployment.memory_gib:
+        actor["memory"] = deployment.memory_gib * 2**30
     return {
         **scaled,
         "max_ongoing_requests": deployment.max_ongoing_requests,
         "max_queued_requests": deployment.max_queued_requests,
-        "ray_actor_options": {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus},
+        "ray_actor_options": actor,
+        "max_replicas_per_node": deployment.max_replicas_per_node or None,
         "graceful_shutdown_timeout_s": settings.serving.drain_s,
         # A copy starts before the old one stops. That of a Retriever with the embedded index waits until the old one gives the index up.
         "max_surge_percent": 100,

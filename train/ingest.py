@@ -22,7 +22,7 @@ starting or full, and a stopped run goes on where it was. The next embedder's in
 import asyncio
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +32,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee import demo
-from matinee.catalogue.reader import ItemReader, ReadOptions, Report, read_items, write_rejects
+from matinee.catalogue.reader import ItemReader, Report, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
@@ -43,6 +43,7 @@ from matinee.settings.tree import Settings
 from train.jobs import command, indexing, understood
 from train.jobs.api_writes import Connection
 from train.jobs.command import console
+from train.jobs.reading import AS_IT_IS, Reading
 
 Via = Literal["local", "api"]
 
@@ -59,24 +60,12 @@ class IngestOptions:
     ] = None
     demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
     catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
-    kind: Annotated[str | None, typer.Option(help="what the items are (film, book, ...), where rows don't say")] = None
-    map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")] = (
-        field(default_factory=list)
-    )
+    reading: Reading = AS_IT_IS
     recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
     descriptions: Annotated[
         Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")
     ] = None
     replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False
-    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None
-    quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None
-    encoding: Annotated[str | None, typer.Option(help="text encoding, e.g. utf-8, cp1252")] = None
-    date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None
-    decimal: Annotated[str | None, typer.Option(help="decimal sign: . or ,")] = None
-    pivot: Annotated[int | None, typer.Option(help="two-digit years up to this one are 20xx")] = None
-    strict: Annotated[bool, typer.Option("--strict", help="reject a row for any value that can't be read, instead of leaving it out")] = (
-        False
-    )
     dry_run: Annotated[bool, typer.Option("--dry-run", help="build nothing: show what was understood, and the first three items")] = False
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
@@ -85,15 +74,18 @@ class IngestOptions:
         str | None, typer.Option(envvar="MATINEE_URL", help="the server that holds the index; by default the one that runs here")
     ] = None
     key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key of that server, where it wants one")] = None
+    release: Annotated[
+        int | None, typer.Option(envvar="HELM_REVISION", help="the Helm release revision that this run belongs to; the chart sets it")
+    ] = None
+    newest_release: Annotated[
+        int | None, typer.Option(envvar="HELM_NEWEST_REVISION", help="the revision of the last install or upgrade; the chart sets it")
+    ] = None
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
     def reader(self) -> ItemReader:
         if (self.source is None) != self.demo_films:
             raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
-        given = (self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot, self.strict)
-        dialect = ReadOptions(*given)  # type: ignore[arg-type]
-        source = str(demo.FILMS) if self.source is None else self.source
-        return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
+        return self.reading.read(str(demo.FILMS) if self.source is None else self.source)
 
 
 def main(options: IngestOptions) -> None:
@@ -103,6 +95,12 @@ def main(options: IngestOptions) -> None:
     """
     flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
     settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
+    if (newer := rolled_back(settings, options)) is not None:
+        command.echo(
+            f"nothing was built: helm rollback started the Job of release revision {options.release} again, but revision {newer} built the "
+            "current index, which stays. To go back to an older catalogue as well: matinee index rollback, or helm upgrade with its source"
+        )
+        return
     reader = options.reader()
     if options.dry_run:
         rehearse(reader, options)
@@ -116,7 +114,7 @@ def main(options: IngestOptions) -> None:
     models = indexing.server_models if options.via == "api" else indexing.local_models
     with models(settings, connection, descriptions) as maker:
         source = demo.source() if options.demo_films else reader.report.source
-        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace))
+        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace, release=options.release))
     print_report(reader, outcome, time.perf_counter() - start, options)
 
 
@@ -138,6 +136,17 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
         command.echo(escape(f"rejected: line {reject.line} {reject.reason}"))
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     understood.show_items(items)
+
+
+def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
+    """The newer release revision whose catalogue this run would replace: `helm rollback` runs the Job of the revision that it goes back to.
+
+    A release that was installed anew counts from 1 again, over an index that was kept; there, nothing newer was installed.
+    """
+    release, newest = options.release, options.newest_release
+    if release is None or (newest is not None and release >= newest):
+        return None
+    return asyncio.run(indexing.newer_release(settings, release))
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
@@ -165,7 +174,7 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
         "version": manifest.version,
         "recipe": manifest.recipe,
     }
-    where = write_rejects(report, options.rejects) if report.rejects else None
+    where = save_rejects(report, options.rejects) if report.rejects else None
     if options.json:
         sys.stdout.buffer.write(
             orjson.dumps(
@@ -192,6 +201,19 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
 def show_warnings(report: Report) -> None:
     for warning in report.warnings:
         command.echo(f"[yellow]warning[/]: {escape(warning)}")
+
+
+def save_rejects(report: Report, folder: Path) -> Path | None:
+    """The file of the rejected rows. Where it can't be written, the index is there all the same, and a warning says what was rejected."""
+    try:
+        return write_rejects(report, folder)
+    except OSError as error:
+        first = report.rejects[0]
+        report.warnings.append(
+            f"the rejected rows could not be written to {folder.absolute()} ({error.strerror}): name another folder with --rejects; "
+            f"the first is on line {first.line}: {first.reason}"
+        )
+        return None
 
 
 app = command.job_app(

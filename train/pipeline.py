@@ -21,6 +21,7 @@ import typer
 
 from matinee.errors import SettingsError
 from train.jobs import command
+from train.jobs.reading import AS_IT_IS, Reading
 
 Step = list[str]
 
@@ -31,7 +32,7 @@ class PipelineOptions:
     options: Annotated[list[str], typer.Argument(help="after `--`: options of train.embedder")] = field(default_factory=list)
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work")
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None
-    kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None
+    reading: Reading = AS_IT_IS
     count: Annotated[int | None, typer.Option(min=1, help="as of train.triplets")] = None
     descriptions: Annotated[Path | None, typer.Option(help="as of train.triplets")] = None
     weight: Annotated[list[str], typer.Option(metavar="SOURCE=NUMBER", help="as of train.triplets")] = field(default_factory=list)
@@ -68,7 +69,7 @@ def steps(options: PipelineOptions) -> list[Step]:
     # Without a source, --smoke stands for the bundled films.
     source = smoke if options.source is None else [options.source]
     commands = [
-        ["prepare", *source, *flag("--kind", options.kind), "--out", prepared],
+        ["prepare", *source, *options.reading.words(), "--out", prepared],
         ["triplets", prepared, *sets, *smoke, *drawing, "--out", triplets],
     ]
     for seed, folder in enumerate(embedders):

@@ -87,7 +87,8 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
     data = manifests.read(options.instructions, "instructions")
     if not data["counts"]["dev"]["pairs"]:
         raise SourceError(
-            f"{options.instructions} has no pair of the dev split for the guard: prepare with a larger --dev, describe its items too "
+            f"{options.instructions} has no pair of the dev split for the guard: prepare with more of them "
+            "(`python -m train.prepare --dev`), describe its items too "
             "(target teacher), and make the instructions again"
         )
     described = {

@@ -12,29 +12,27 @@ are split by franchise, unless a column `split` (train, dev, test) says otherwis
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from matinee import demo
-from matinee.catalogue.reader import ReadOptions, Report, read_items, write_rejects
+from matinee.catalogue.reader import Report, write_rejects
 from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.files import sha256, write_atomically
 from matinee.items import Item
 from train.jobs import command, manifests
+from train.jobs.reading import AS_IT_IS, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
     source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared")
-    kind: Annotated[str | None, typer.Option(help="what the items are, where rows don't say")] = None
-    map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field; repeatable")] = field(
-        default_factory=list
-    )
+    reading: Reading = AS_IT_IS
     test: Annotated[float, typer.Option(min=0, max=0.5, help="part of the items that is held out")] = 0.1
     dev: Annotated[float, typer.Option(min=0, max=0.5, help="part that chooses between models, out of the rest")] = 0.05
     seed: Annotated[int, typer.Option(help="of the split")] = 0
@@ -48,7 +46,7 @@ class PrepareOptions:
 def main(options: PrepareOptions) -> None:
     """Turn a catalogue into clean items with a split."""
     out, source = options.out, str(demo.FILMS) if options.source is None else options.source
-    settings = {name: getattr(options, name) for name in ("kind", "test", "dev", "seed")} | {"map": sorted(options.map)}
+    settings = {name: getattr(options, name) for name in ("test", "dev", "seed")} | options.reading.settings()
     inputs = input_hashes(source)
     if manifests.is_complete(out, "prepare", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
@@ -80,7 +78,7 @@ def input_hashes(source: str) -> dict[str, str]:
 
 def load(source: str, options: PrepareOptions) -> tuple[list[Entry], Report]:
     """The items of a catalogue with their split."""
-    reader = read_items(source, mapping=command.column_map(options.map), kind=options.kind, options=ReadOptions())
+    reader = options.reading.read(source)
     entries = [to_entry(item) for item in reader]
     has_split = [entry.split in SPLITS for entry in entries]
     if any(has_split) and not all(has_split):

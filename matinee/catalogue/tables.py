@@ -26,6 +26,7 @@ from matinee.catalogue.encodings import ByteStream, Encoding, find_encoding, hea
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
 from matinee.catalogue.typed import column_values, plain_row
 from matinee.errors import SourceError
+from matinee.files import user_path
 
 Progress = Callable[[int], None]
 Known = Callable[[list[str]], int]
@@ -46,7 +47,7 @@ def open_table(source: str, known: Known, options: ReadOptions) -> Table:
         from matinee.catalogue.hub import HubTable  # its library takes seconds to import
 
         return HubTable(source.removeprefix("hub:"))
-    path = Path(source).expanduser()
+    path = user_path(source)
     try:
         if path.is_dir():
             raise SourceError(f"{path} is a directory: give one file, or hub:{path} for a folder that `datasets` can load")

@@ -4,10 +4,8 @@ Starts the ingest and the server as processes and stops them with itself. Does n
 """
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ from matinee.client.http import Client, read_server_file
 from matinee.errors import MatineeError
 from matinee.index.factory import open_store
 from matinee.models import resolve
+from matinee.settings.addresses import bound_socket
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 
@@ -96,14 +95,12 @@ async def _has_films(settings: Settings) -> bool:
 
 
 def _free_port(host: str, preferred: int) -> int:
-    """`wanted`, or 0 (any) where it is taken."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, preferred))
-        except OSError:
-            return 0
-        return preferred
+    """`preferred`, or 0 (any) where it is taken."""
+    try:
+        bound_socket(host, preferred).close()
+    except OSError:
+        return 0
+    return preferred
 
 
 def _environ(settings: Settings) -> dict[str, str]:

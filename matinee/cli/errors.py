@@ -1,8 +1,11 @@
 """How a command ends on an error: the message on stderr, and an exit code. One place for `matinee`, `serve`, `train` and `observability`.
 
-Does not catch bugs: an error that nobody explains keeps its traceback.
+Does not catch bugs: an error that nobody explains keeps its traceback. What the machine refuses is no bug: a folder that can't be written,
+a full disk, a file that is gone.
 """
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,15 +16,38 @@ from rich.markup import escape
 from matinee.errors import MatineeError
 
 
+def write_any_text() -> None:
+    """Let stdout and stderr write every character: one that the terminal's encoding lacks as an escape, instead of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def explain_errors(*others: type[Exception], exit_code: int | None = None) -> Iterator[None]:
     """Print a `MatineeError`, or one of `others`, and exit with its own code or `exit_code`. Also a decorator of a command."""
     explained: tuple[type[Exception], ...] = (MatineeError, *others)
+    write_any_text()
     try:
         yield
     except explained as error:
         print_error(error)
         raise typer.Exit(getattr(error, "exit_code", 1) if exit_code is None else exit_code) from None
+    except OSError as error:
+        if error.errno is None or isinstance(error, BrokenPipeError):
+            raise
+        print_error(MachineError(error))
+        raise typer.Exit(1 if exit_code is None else exit_code) from None
+
+
+class MachineError(MatineeError):
+    """What the operating system refused: a file or a folder, and its reason."""
+
+    def __init__(self, error: OSError) -> None:
+        where = f"{error.filename}: " if error.filename else ""
+        super().__init__(
+            f"{where}{error.strerror or error}: check that it exists, that this user may read and write it, and that the disk has room"
+        )
 
 
 def print_error(error: Exception) -> None:

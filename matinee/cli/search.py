@@ -91,7 +91,7 @@ def recommend(
 
 @explain_errors()
 def describe(
-    title: Annotated[str, typer.Argument(help="an item of the catalogue, by title")],
+    title: Annotated[str, typer.Argument(help="an item of the catalogue, by title or id")],
     as_json: Json = False,
     url: Url = None,
     key: Key = None,

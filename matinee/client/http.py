@@ -15,6 +15,7 @@ import httpx
 
 from matinee.errors import MatineeError
 from matinee.items import Item
+from matinee.settings.addresses import on_this_machine
 from matinee.settings.tree import Settings
 
 if TYPE_CHECKING:
@@ -36,17 +37,27 @@ class ServerError(MatineeError):
 
 
 class Client:
-    """A server at `url`; `key` goes into the Authorization header and nowhere else."""
+    """A server at `url`; `key` goes into the Authorization header and nowhere else.
 
-    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60) -> None:
+    `direct`: no proxy of the environment is asked, as is right for a server of this machine, whatever its address.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60, direct: bool = False) -> None:
         self.url = url.rstrip("/")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
-            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s)
+            proxies = not (direct or on_this_machine(self.url))
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=proxies)
         except httpx.InvalidURL as error:
             raise ServerError(f"{url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000", "invalid") from None
         except UnicodeEncodeError:
             raise ServerError("the API key has characters that no key has: copy it again", "unauthorized") from None
+        except (ImportError, ValueError) as error:
+            raise ServerError(
+                f"a proxy of the environment can't be used ({error}): set NO_PROXY for the server, or an http:// proxy in HTTP_PROXY, "
+                "HTTPS_PROXY or ALL_PROXY",
+                "invalid",
+            ) from None
         # Closed with the last reference: no caller has to remember it.
         weakref.finalize(self, self._client.close)
 
@@ -56,7 +67,7 @@ class Client:
         named = read_living(settings.server_file)
         if named is None:
             return None
-        server = cls(named["url"], key=key)
+        server = cls(named["url"], key=key, direct=True)
         try:
             server._client.get("/livez", timeout=5).raise_for_status()
         except httpx.HTTPError:

@@ -126,6 +126,7 @@ class Build:
     source: str
     api: ApiWrites | None = None
     replace: bool = False
+    release: int | None = None
     progress: Callable[[str, int], None] = lambda stage, count: None
     keep: int | None = None
 
@@ -180,6 +181,7 @@ class Build:
             source=self.source,
             revision=revision,
             models={"embedder": embedder.model_id},
+            release=self.release,
         )
 
     async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:

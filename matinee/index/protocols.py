@@ -32,6 +32,10 @@ class Index(Protocol):
         """The stored points, tombstones included, in the order of `ids`; None where there is none."""
         ...
 
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that a point has, tombstones included."""
+        ...
+
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         """A page of points by id, and the cursor of the next page (None at the end)."""
         ...

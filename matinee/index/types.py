@@ -162,6 +162,9 @@ class Manifest(BaseModel):
     source: str = ""
     revision: int = Field(0, description="API writes up to this revision are in the version")
     models: dict[str, str] = {}
+    release: int | None = Field(
+        None, exclude_if=lambda release: release is None, description="revision of the Helm release whose Job built it"
+    )
 
 
 def new_version(fingerprint: str, recipe: Recipe) -> str:

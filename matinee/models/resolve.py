@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from matinee.errors import ModelError
+from matinee.files import user_path
 from matinee.models import convert
 from matinee.models.registry import resolve as resolve_artifact
 from matinee.models.saved_model import check_folder, digest
@@ -46,7 +47,7 @@ def resolve(
     elif scheme == "artifact":
         folder = resolve_artifact(name, models_dir=models_dir, uri=artifacts)
     else:
-        folder = Path(model).expanduser().absolute()
+        folder = user_path(model).absolute()
     check_folder(folder)
     return folder
 

@@ -4,15 +4,15 @@ Opens the index for the length of one command. Does not write items: that is `ma
 """
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from matinee.errors import IndexAbsentError, IndexLockedError, MatineeError
+from matinee.errors import IndexLockedError, MatineeError
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
+from matinee.index.ids import as_uuid
 from matinee.index.types import Manifest
 from matinee.items import Item, ItemFilter
 from matinee.models.embedder import Embedder
@@ -111,11 +111,8 @@ class OfflineCatalogue:
         live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
-            resolution = await titles.resolve(live.get(), title)
-            [hit] = await live.get().retrieve([resolution.id])
-            if hit is None:
-                raise IndexAbsentError(f"{title!r} was deleted meanwhile")
-            return Item.model_validate(hit.payload["item"])
+            recommender = Recommender(live.get(), self._settings.search, language=self._settings.embedder.language)
+            return Item.model_validate(await recommender.find(_example(title)))
         finally:
             await live.close()
 
@@ -138,11 +135,8 @@ class OfflineCatalogue:
 
 
 def _example(text: str) -> Example:
-    """An id of the index, or a title."""
-    try:
-        return Example(id=str(uuid.UUID(text)))
-    except ValueError:
-        return Example(title=text)
+    """An id, or a title where no item has it."""
+    return Example(id=text) if as_uuid(text) else Example(text, text)
 
 
 async def _refresh_unless_served(live: ActiveIndex) -> None:

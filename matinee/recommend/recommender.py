@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from matinee.errors import MatineeError, NotFoundError
+from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
 from matinee.index.types import (
@@ -31,6 +32,7 @@ from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import examine
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
+from matinee.recommend.titles import Resolution
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
 from matinee.text.templates import reason_sentence
 from matinee.vectors import Vector
@@ -38,7 +40,10 @@ from matinee.vectors import Vector
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A liked or disliked item: one of the index (by `id` or `title`), or a cold one (`facts` with its `vector`)."""
+    """A liked or disliked item: one of the index, or a cold one (`facts` with its `vector`).
+
+    `id` is the catalogue's own or the index'. A text that may be an id or a title is both: the title counts where no item has the id.
+    """
 
     id: str | None = None
     title: str | None = None
@@ -88,6 +93,7 @@ Query = ExampleQuery | TextQuery
 class RankedItems:
     """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
 
+    `exclude_unknown` are entries of `exclude` that no item has as its id.
     `debug` says how the list came about (`matinee.recommend.explain`), where the query has `debug`.
     """
 
@@ -96,6 +102,7 @@ class RankedItems:
     score_type: ScoreType
     likes: tuple[dict[str, Any], ...] = ()
     debug: dict[str, Any] | None = None
+    exclude_unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,8 @@ class _Pending:
     query: Query
     likes: list[_ResolvedExample] = field(default_factory=list)
     dislikes: list[_ResolvedExample] = field(default_factory=list)
+    exclude: frozenset[str] = frozenset()
+    exclude_unknown: tuple[str, ...] = ()
     search: Search = field(init=False)
     score_type: ScoreType = field(init=False)
     hits: list[Hit] = field(default_factory=list)
@@ -159,39 +168,49 @@ class Recommender:
             one.answer = await self._debugged(one, answer) if one.query.debug else answer
         return [one.answer for one in pending if one.answer is not None]
 
+    async def find(self, example: Example) -> Mapping[str, Any]:
+        """The facts of the one item that an id or a title stands for. Raises what a recommendation from it would."""
+        pending = _Pending(ExampleQuery((example,)))
+        await self._look_up([pending])
+        if isinstance(pending.answer, MatineeError):
+            raise pending.answer
+        return pending.likes[0].facts
+
     async def _debugged(self, pending: _Pending, answer: RankedItems) -> RankedItems | MatineeError:
         """The answer and how it came about. If the index fails now, this query alone fails, not those that came with it."""
         start = time.perf_counter()
         answered = [card["id"] for card in orjson.loads(answer.items)]
         examples = frozenset(example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None)
         try:
-            case = await examine(self._index, pending.search, pending.hits, answered, examples - _excluded(pending.query))
+            case = await examine(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
         except MatineeError as error:
             return error
         return replace(answer, debug=case | {"forensics_ms": (time.perf_counter() - start) * 1000})
 
     async def _look_up(self, pending: Sequence[_Pending]) -> None:
-        """Set the examples of each query, or the error that ends it. All examples are fetched in one read."""
+        """Set the examples and the exclusions of each query, or the error that ends it. All examples are fetched in one read."""
         queries = [one.query for one in pending if isinstance(one.query, ExampleQuery)]
         by_title = await self._resolve_titles(queries)
-        ids = {example.id for query in queries for example in (*query.likes, *query.dislikes) if example.id}
-        ids |= {id for id in by_title.values() if isinstance(id, str)}
-        in_order = sorted(ids)
-        stored = dict(zip(in_order, await self._index.retrieve(in_order, vectors=True), strict=True)) if ids else {}
+        ids = {example.id for query in queries for example in (*query.likes, *query.dislikes) if example.id and example.vector is None}
+        ids |= {one.id for one in by_title.values() if isinstance(one, Resolution)}
+        stored = await locate(self._index, sorted(ids), vectors=True)
+        meanings = {id: index_ids(id, self._index.manifest.catalogue) for query in queries for id in query.exclude}
+        present = await self._index.present([uid for uids in meanings.values() for uid in uids]) if meanings else set()
         for one in pending:
             if isinstance(one.query, ExampleQuery):
+                one.exclude = frozenset(uid for id in one.query.exclude for uid in meanings[id])
+                one.exclude_unknown = tuple(sorted(id for id in one.query.exclude if present.isdisjoint(meanings[id])))
                 try:
                     one.likes = [_resolve_example(example, by_title, stored) for example in one.query.likes]
                     one.dislikes = [_resolve_example(example, by_title, stored) for example in one.query.dislikes]
                 except MatineeError as error:
                     one.answer = error
 
-    async def _resolve_titles(self, queries: Sequence[ExampleQuery]) -> dict[str, str | MatineeError]:
-        groups = [[example.title for example in (*q.likes, *q.dislikes) if example.title and not example.id] for q in queries]
+    async def _resolve_titles(self, queries: Sequence[ExampleQuery]) -> dict[str, Resolution | MatineeError]:
+        groups = [[example.title for example in (*q.likes, *q.dislikes) if example.title] for q in queries]
         # The titles of all queries share one time budget. Those of a query with many long titles come last, and are late alone.
         groups.sort(key=lambda group: sum(map(len, group)))
-        resolutions = await titles.resolve_all(self._index, [title for group in groups for title in group])
-        return {title: one if isinstance(one, MatineeError) else one.id for title, one in resolutions.items()}
+        return await titles.resolve_all(self._index, [title for group in groups for title in group])
 
     def _plan(self, pending: _Pending) -> tuple[Search, ScoreType]:
         query = pending.query
@@ -199,7 +218,7 @@ class Recommender:
             text_query, score_type = self._text_query(query)
             return self._search(query, text_query, frozenset(), query.exact), score_type
         example_query, score_type = _example_query(query, pending.likes, pending.dislikes, self._index.manifest.facts)
-        exclude = query.exclude | {example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None}
+        exclude = pending.exclude | {example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None}
         return self._search(query, example_query, exclude, exact=False), score_type
 
     def _search(
@@ -233,28 +252,31 @@ class Recommender:
         return HybridQuery(query.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
 
 
-def _excluded(query: Query) -> frozenset[str]:
-    return query.exclude if isinstance(query, ExampleQuery) else frozenset()
-
-
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":
     return work()
 
 
-def _resolve_example(example: Example, by_title: Mapping[str, str | MatineeError], stored: Mapping[str, Hit | None]) -> _ResolvedExample:
+def _resolve_example(
+    example: Example, by_title: Mapping[str, Resolution | MatineeError], stored: Mapping[str, Hit | None]
+) -> _ResolvedExample:
     if example.vector is not None:
         return _ResolvedExample(example.id, example.facts or {}, example.vector)
-    id = example.id or by_title.get(example.title or "")
-    if id is None:
+    hit = stored[example.id] if example.id else None
+    if example.title:
+        named = by_title[example.title]
+        if hit is None or hit.payload.get("deleted"):
+            if isinstance(named, MatineeError):
+                raise named
+            hit = stored[named.id]
+        else:
+            titles.check_unambiguous(example.title, hit, named)
+    if not example.id and not example.title:
         raise NotFoundError("an example has neither an id nor a title: give one of them, or a whole item")
-    if isinstance(id, MatineeError):
-        raise id
-    hit = stored[id]
     if hit is None or hit.payload.get("deleted"):
-        raise NotFoundError(f"no item has the id {id}: look it up with GET /v1/items?q=TITLE")
+        raise NotFoundError(f"no item has the id {example.id or example.title!r}: look it up with GET /v1/items?q=TITLE")
     if hit.vector is None:
-        raise NotFoundError(f"item {id} is not embedded yet: ask again in a moment")
-    return _ResolvedExample(id, hit.payload["item"], hit.vector)
+        raise NotFoundError(f"item {hit.id} is not embedded yet: ask again in a moment")
+    return _ResolvedExample(hit.id, hit.payload["item"], hit.vector)
 
 
 def _example_query(
@@ -293,4 +315,4 @@ def _rank(pending: _Pending) -> RankedItems:
             card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
         cards.append(card)
     likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
-    return RankedItems(orjson.dumps(cards), len(cards), pending.score_type, likes)
+    return RankedItems(orjson.dumps(cards), len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown)

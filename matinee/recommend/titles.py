@@ -165,6 +165,26 @@ def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], cand
     return ranked[0]
 
 
+def check_unambiguous(text: str, own: Hit, named: Resolution | MatineeError) -> None:
+    """Raises `AmbiguousTitleError` where a text is the id of one item, and word for word the title of another."""
+    others: list[dict[str, object]]
+    match named:
+        case Resolution():
+            others = [{"id": named.id, "title": named.title, "year": named.year, "kind": named.kind}]
+        case AmbiguousTitleError():
+            others = named.candidates
+        case _:
+            return
+    others = [other for other in others if other["id"] != own.id and fold(str(other["title"])) == fold(text)]
+    if others:
+        candidate: dict[str, object] = {"id": own.id, **{key: own.payload.get(key) for key in ("title", "year", "kind")}}
+        raise AmbiguousTitleError(
+            f"{text!r} is the id of {own.payload['title']!r}, and the title of another item: send it as an object with `id` or `title`, or "
+            "send the id of the one that is meant",
+            [candidate, *others],
+        )
+
+
 async def suggest(index: Index, prefix: str, limit: int = 10) -> list[Hit]:
     """Items whose title goes on from what was typed so far, the popular ones first, then near misses; none for a blank."""
     if not prefix.strip():

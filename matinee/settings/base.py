@@ -25,6 +25,8 @@ class Deployment(Part):
     )
     num_cpus: Share = Field(0.1, description="CPUs that Ray reserves for a replica")
     num_gpus: Share = Field(0, description="GPUs, or the share of one, that Ray reserves for a replica")
+    memory_gib: Share = Field(0, description="memory in GiB that Ray reserves for a replica; 0: memory does not decide where it runs")
+    max_replicas_per_node: int = Field(0, ge=0, le=100, description="most replicas of it on one machine or pod; 0: no limit")
     upscale_delay_s: float = Field(10, ge=0, description="seconds of load before a replica is added")
     downscale_delay_s: float = Field(300, ge=0, description="seconds of low load before a replica is removed")
 

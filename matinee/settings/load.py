@@ -18,7 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError
-from matinee.files import make_private
+from matinee.files import make_private, user_path
 from matinee.settings.tree import PREFIX, Settings
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -57,7 +57,7 @@ def load_settings(
     env = _from_environment(os.environ if environ is None else environ)
     given = _merge(_merge(args or {}, env), flags or {})
     config = given.get("config")
-    file = _read_yaml(Path(str(config)).expanduser()) if config else {}
+    file = _read_yaml(user_path(str(config))) if config else {}
     profile = str(given.get("profile") or file.get("profile") or "embedded")
     values = _merge(_merge(_read_yaml(_profile_path(profile)), file), given)
     try:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from matinee.errors import SettingsError
 from matinee.settings.base import Deployment, Part, Positive, Seconds, Share
 from matinee.settings.serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
 
@@ -245,7 +246,13 @@ class Settings(BaseSettings):
 
     @property
     def home_dir(self) -> Path:
-        return self.home.expanduser().absolute()
+        """Raises `SettingsError` where `~` in it stands for nothing."""
+        try:
+            return self.home.expanduser().absolute()
+        except RuntimeError:
+            raise SettingsError(
+                f"home {self.home}: nobody knows the home folder of this user (no HOME, or no such user): set MATINEE_HOME to a folder"
+            ) from None
 
     @property
     def models_dir(self) -> Path:

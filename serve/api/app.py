@@ -54,7 +54,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     routers = [
         ranking.routes(gateway, events),
         models.routes(gateway),
-        feedback.routes(events),
+        feedback.routes(gateway, events),
         items.routes(gateway, writes),
         state.routes(Health(gateway)),
         page.routes(),

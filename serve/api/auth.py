@@ -6,11 +6,11 @@ prints one with its settings line.
 
 import hashlib
 import hmac
-import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
 
+from matinee.settings.addresses import is_loopback
 from matinee.settings.serving import KeySettings, Scope, ServingSettings
 from serve.errors import RequestError
 
@@ -113,12 +113,3 @@ def new_key(name: str, scopes: tuple[Scope, ...]) -> tuple[str, KeySettings]:
     """A fresh key, to be shown once, and the settings entry that admits it."""
     key = f"mat_{secrets.token_urlsafe(32)}"
     return key, KeySettings(name=name, sha256=hash_key(key), scopes=scopes)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

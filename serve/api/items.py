@@ -6,17 +6,19 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from matinee.index.ids import as_uuid
 from matinee.items import MAX_LIST, ItemFilter, Name
 from serve.api import schemas
 from serve.api.responses import ERRORS, json_response, needs
 from serve.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Gateway
-from serve.graph.ids import as_uid
 from serve.graph.item_writes import ItemWrites
 from serve.graph.parts import Trace
+from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
+ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
 _ANY: list[str] = []
 
 
@@ -47,6 +49,11 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         uid, payload = await gateway.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
+    @router.get("/item", response_model=schemas.StoredItem, name="get_item", dependencies=needs("read"))
+    async def get_item_by_query(id: ItemId, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await get_item(id, request)
+
     @router.put("/items", response_model=schemas.WriteResponse, name="put_items", dependencies=needs("write"))
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
@@ -56,6 +63,11 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
         return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
+
+    @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item", dependencies=needs("write"))
+    async def delete_item_by_query(id: ItemId, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await delete_item(id, request)
 
     @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", dependencies=needs("read"))
     async def facets(
@@ -77,7 +89,7 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
 def _cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
-    uid = as_uid(cursor, "", strict=True)
+    uid = as_uuid(cursor)
     if uid is None:
         raise RequestError(422, "cursor: not one that this API gave; start again without it")
     return uid

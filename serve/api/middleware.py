@@ -21,6 +21,7 @@ from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
 from serve.api.auth import ApiKeys, Caller, NeededScope
 from serve.api.clients import ClientAddresses, TrustedHosts
+from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome
 from serve.api.limits import ClientLimits
 from serve.errors import STATUS, RequestError
@@ -120,7 +121,8 @@ class RequestMiddleware:
                 await send(message)
 
             try:
-                await self._app(scope, _limited(scope, receive, self._settings), send_with_headers)
+                body = decoded(scope, _limited(scope, receive, self._settings), self._settings.max_body_bytes)
+                await self._app(scope, body, send_with_headers)
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:

@@ -15,7 +15,7 @@ from serve.api.feedback import Events
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
-from serve.graph.requests import Id, RecommendRequest, SearchRequest
+from serve.graph.requests import Id, RecommendRequest, SearchRequest, SimilarRequest
 
 
 def routes(gateway: Gateway, events: Events) -> APIRouter:
@@ -35,6 +35,7 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
             score_type=ranked.score_type,
             likes=ranked.likes,
             degraded=trace.degraded,
+            **({"exclude_unknown": ranked.exclude_unknown} if ranked.exclude_unknown else {}),
             **more,
         )
 
@@ -56,6 +57,11 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
         return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar", user_id)
+
+    @router.post("/similar", response_model=schemas.RankedResponse, name="similar", dependencies=needs("read"))
+    async def similar_to(body: SimilarRequest, request: Request) -> Response:
+        """Items near to one item, by any id: also one with slashes or dots, which a path can't hold."""
+        return await similar(body.id, request, body.k, body.diversity, body.user_id)
 
     @router.post("/search", response_model=schemas.RankedResponse, name="search", dependencies=needs("read"))
     async def search(body: SearchRequest, request: Request) -> Response:

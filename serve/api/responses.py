@@ -23,7 +23,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "the title is ambiguous: `candidates` has what was meant",
         405: "this route has no such method: see `Allow`",
         413: "the body is too large",
-        415: "not sent as JSON",
+        415: "not sent as JSON, or in an encoding other than gzip",
         422: "the request is malformed: the message says where",
         429: "this key or this address takes too much: see `Retry-After`",
         503: "full, starting, or without an index: see `Retry-After`",

@@ -76,6 +76,9 @@ class RankedResponse(BaseModel):
     score_type: Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity"]
     likes: list[Liked] = []
     degraded: list[str] = Field([], description="parts that were late, full or not there, so that the answer was made without them")
+    exclude_unknown: list[str] | None = Field(
+        None, description="entries of `exclude` that excluded nothing, because no item has such an id; only where there are any"
+    )
     debug: Debug | None = Field(None, description="only where it was asked for")
     feedback_token: str | None = Field(None, description="what POST /v1/feedback wants; only where the server keeps events")
     request_id: str

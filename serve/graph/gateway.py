@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, MatineeError, OverloadedError
+from matinee.index.ids import as_uuid, index_ids
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
@@ -22,7 +23,6 @@ from matinee.text.recipe import ItemTexts
 from matinee.vectors import Matrix, Vector
 from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
-from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace
 from serve.graph.requests import ExampleItem, RecommendRequest, SearchRequest
 from serve.telemetry.metrics import Metrics
@@ -73,7 +73,7 @@ class Gateway:
                 request.strategy,
                 request.k,
                 request.filter,
-                frozenset(as_uid(id, self.settings.catalogue) for id in request.exclude),
+                frozenset(request.exclude),
                 request.diversity,
                 request.explain,
                 request.debug,
@@ -83,7 +83,7 @@ class Gateway:
 
     async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
         self._check_k(k)
-        call = ExampleQuery((Example(id=as_uid(id, self.settings.catalogue)),), k=k, diversity=diversity)
+        call = ExampleQuery((Example(id=id),), k=k, diversity=diversity)
         return await self.retrieve(messages.Rank(call), trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
@@ -126,18 +126,16 @@ class Gateway:
     def _titles(self, request: RecommendRequest) -> set[str]:
         """The examples that have to be looked up by their title."""
         examples = (*request.likes, *request.dislikes)
-        texts = {e for e in examples if isinstance(e, str) and as_uid(e, self.settings.catalogue, strict=True) is None}
+        texts = {e for e in examples if isinstance(e, str) and as_uuid(e) is None}
         return texts | {e.title for e in examples if isinstance(e, ExampleItem) and e.title is not None}
 
     def _example(self, example: str | ExampleItem, cold_vectors: Iterator[Vector]) -> Example:
-        catalogue = self.settings.catalogue
         if isinstance(example, str):
-            uid = as_uid(example, catalogue, strict=True)
-            return Example(id=uid) if uid else Example(title=self._check_text(example))
+            return Example(id=example) if as_uuid(example) else Example(example, self._check_text(example))
         if example.item is not None:
-            return Example(example.item.uid(catalogue), facts=example.item.facts(), vector=next(cold_vectors))
+            return Example(example.item.uid(self.settings.catalogue), facts=example.item.facts(), vector=next(cold_vectors))
         if example.id is not None:
-            return Example(id=as_uid(example.id, catalogue))
+            return Example(id=example.id)
         return Example(title=self._check_text(example.title or ""))
 
     # the parts
@@ -255,12 +253,21 @@ class Gateway:
         return messages.Embedded(made[0].fingerprint, np.concatenate([piece.vectors for piece in made]))
 
     async def stored(self, id: str, trace: Trace) -> tuple[str, messages.Payload]:
-        """Id and payload of an item; raises a 404 where there is none."""
-        uid = as_uid(id, self.settings.catalogue)
-        [payload] = await self.retrieve(messages.Fetch((uid,)), trace)
-        if payload is None:
+        """Index id and payload of an item, by the catalogue's id or the index'; raises a 404 where there is none."""
+        [found] = await self.retrieve(messages.Fetch((id,)), trace)
+        if found is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
-        return uid, payload
+        return found
+
+    async def index_ids(self, ids: Sequence[str], trace: Trace) -> dict[str, str]:
+        """Each id as the index writes it. Only a UUID has to be looked up; while the index is out of reach, it counts as an index id."""
+        meanings = {id: index_ids(id, self.settings.catalogue) for id in ids}
+        own = tuple({uids[0] for uids in meanings.values() if len(uids) > 1})
+        try:
+            present = await self.retrieve(messages.Present(own), trace) if own else set()
+        except MatineeError:
+            present = set()
+        return {id: next((uid for uid in uids if uid in present), uids[-1]) for id, uids in meanings.items()}
 
 
 def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:

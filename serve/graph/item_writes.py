@@ -20,7 +20,6 @@ from matinee.vectors import Vector
 from serve.errors import RequestError
 from serve.graph import messages
 from serve.graph.gateway import Gateway
-from serve.graph.ids import as_uid
 from serve.graph.parts import Trace
 
 log = logging.getLogger(__name__)
@@ -76,8 +75,8 @@ class ItemWrites:
         return [WrittenItem(uid, written.revision) for uid in uids]
 
     async def delete(self, id: str, trace: Trace) -> str:
-        uid = as_uid(id, self._gateway.settings.catalogue)
-        if await self._gateway.retrieve(messages.Delete(uid), trace) is None:
+        uid = await self._gateway.retrieve(messages.Delete(id), trace)
+        if uid is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 

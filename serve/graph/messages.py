@@ -74,8 +74,15 @@ class Rank(RetrieverMessage[RankedItems]):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch(RetrieverMessage[list[Payload | None]]):
-    """Stored items by id; None for an id that is not in the index, or deleted."""
+class Fetch(RetrieverMessage[list[tuple[str, Payload] | None]]):
+    """Index ids and payloads of items by the catalogue's ids or the index'; None for an item that is not in the index, or deleted."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Present(RetrieverMessage[set[str]]):
+    """Those of these index ids that the index has, deleted ones included."""
 
     ids: tuple[str, ...]
 
@@ -111,8 +118,8 @@ class Write(RetrieverMessage[Written]):
 
 
 @dataclass(frozen=True, slots=True)
-class Delete(RetrieverMessage[Payload | None]):
-    """An item to delete; the result is the payload that it had, None if there was no such item."""
+class Delete(RetrieverMessage[str | None]):
+    """An item to delete, by the catalogue's id or the index'; the result is its index id, None if there was no such item."""
 
     id: str
 

@@ -35,6 +35,9 @@ Title = Annotated[
 Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
+K = Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")]
+
+
 class StrictModel(BaseModel):
     """A request body: unknown fields are refused."""
 
@@ -44,7 +47,7 @@ class StrictModel(BaseModel):
 class ExampleItem(StrictModel):
     """A liked or disliked item: exactly one of the three."""
 
-    id: Id | None = Field(None, description="the index id, or the catalogue's own id")
+    id: Id | None = Field(None, description="the catalogue's own id, or the index id")
     title: Title | None = Field(None, description="a title; typos are forgiven, '(1984)' or '1984' at its end picks the year")
     item: Item | None = Field(None, description="a whole item that need not be in the index")
 
@@ -63,7 +66,7 @@ def _form(example: object) -> Literal["text", "object"]:
 ExampleIn = Annotated[
     Annotated[Title, Tag("text")] | Annotated[ExampleItem, Tag("object")],
     Discriminator(_form),
-    Field(description="an index id or a title as a string, or an object"),
+    Field(description="the catalogue's own id, an index id or a title as a string, in this order; or an object"),
 ]
 Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
 
@@ -72,7 +75,7 @@ User = Annotated[Id | None, Field(description="whoever it is for, by your own id
 
 
 class _Ranked(StrictModel):
-    k: Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")] = 10
+    k: K = 10
     filter: ItemFilter = ItemFilter()
     diversity: Diversity = 0.0
     user_id: User = None
@@ -93,7 +96,7 @@ class RecommendRequest(_Ranked):
     dislikes: Examples = ()
     text: Query | None = None
     strategy: Literal["average", "best"] = "average"
-    exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE)] = ()
+    exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE, description="ids of items that are not wanted; no titles")] = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
     enhance: bool | None = Field(
         None, strict=True, description="let the enhancer describe cold items first; by default as the index was built"
@@ -103,6 +106,17 @@ class RecommendRequest(_Ranked):
         extra="forbid",
         json_schema_extra={"examples": [{"likes": ["Inception"], "k": 3}, {"likes": ["Amélie"], "text": "a heist", "diversity": 0.3}]},
     )
+
+
+class SimilarRequest(StrictModel):
+    """One item, for those near to it."""
+
+    id: Annotated[Id, Field(description="the catalogue's own id, or the index id")]
+    k: K = 10
+    diversity: Diversity = 0.0
+    user_id: Id | None = Field(None, description="whoever it is for, by your own id: kept in the event log")
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"id": "/works/OL45804W", "k": 3}]})
 
 
 class SearchRequest(_Ranked):

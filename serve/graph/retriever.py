@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
+from matinee.index.ids import locate
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.recommend import titles
@@ -196,11 +197,14 @@ class RetrieverReplica:
                 writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
                 return await self._to_its_end(writing)
             case messages.Delete(id):
-                hit = await self._to_its_end(self._live.delete(id))
-                return None if hit is None else hit.payload
+                hit = (await locate(index, [id]))[id]
+                gone = None if hit is None else await self._to_its_end(self._live.delete(hit.id))
+                return None if gone is None else gone.id
             case messages.Fetch(ids):
-                hits = await index.retrieve(ids)
-                return [None if hit is None or hit.payload.get("deleted") else hit.payload for hit in hits]
+                hits = await locate(index, ids)
+                return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
+            case messages.Present(ids):
+                return await index.present(ids)
             case messages.Page(limit, after, since, filter, origin, deleted):
                 page, cursor = await index.scroll(
                     Scroll(limit=limit, after=after, since=since, filter=filter, origin=origin, deleted=deleted)

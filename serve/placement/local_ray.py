@@ -81,7 +81,7 @@ def _wait_ready(url: str, stop: threading.Event) -> bool:
         if stop.is_set():
             return True
         try:
-            if httpx.get(f"{url}/livez", timeout=2).is_success:
+            if httpx.get(f"{url}/livez", timeout=2, trust_env=False).is_success:
                 return True
         except httpx.HTTPError:
             pass

@@ -27,6 +27,7 @@ from rich.table import Table
 from matinee.cli.errors import explain_errors
 from matinee.client.http import announced, probe_file, read_server_file
 from matinee.errors import SettingsError
+from matinee.settings.addresses import url_of
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.probe.client import ProbeClient
@@ -67,7 +68,7 @@ def target(settings: Settings) -> str:
     """The server to ask: the configured one, the one that `server.json` names, or where one would be."""
     named = read_server_file(settings.server_file)
     serving = settings.serving
-    return settings.probe.url or (named["url"] if named else f"http://{serving.host}:{serving.port}")
+    return settings.probe.url or (named["url"] if named else url_of(serving.host, serving.port))
 
 
 async def _round(prober: Prober, metrics: ProbeExporter, settings: Settings) -> Report:
@@ -135,7 +136,8 @@ def _serve(settings: Settings) -> None:
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeExporter()
     with _exported(settings, metrics) as address, _announced(settings, address):
-        console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]", highlight=False, soft_wrap=True)
+        every = " and on every other address of this machine" if settings.probe.metrics_host in ("0.0.0.0", "::") else ""  # noqa: S104
+        console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]{every}", highlight=False, soft_wrap=True)
         with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
             asyncio.run(_watch(prober, metrics, settings))
 
@@ -149,9 +151,8 @@ def _exported(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
         raise SettingsError(
             f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
         ) from None
-    reached = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
     try:
-        yield f"http://{reached}:{server.server_port}/metrics"
+        yield f"{url_of(host, server.server_port)}/metrics"
     finally:
         server.shutdown()
         server.server_close()

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from matinee.errors import MatineeError, SettingsError
+from matinee.settings.addresses import on_this_machine
 from matinee.settings.serving import ProbeSettings
 from serve.errors import STATUS
 
@@ -40,11 +41,16 @@ class ProbeClient:
         limits = httpx.Limits(max_connections=settings.concurrency)
         try:
             headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key else {}, encoding="ascii")
-            self._client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=settings.deadline_s, limits=limits)
+            proxies = settings.url is not None and not on_this_machine(self.url)
+            self._client = httpx.AsyncClient(
+                base_url=self.url, headers=headers, timeout=settings.deadline_s, limits=limits, trust_env=proxies
+            )
         except httpx.InvalidURL as error:
             raise SettingsError(f"probe.url {url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000") from None
         except UnicodeEncodeError:
             raise SettingsError("probe.key has characters that no key has: copy it again") from None
+        except (ImportError, ValueError) as error:
+            raise SettingsError(f"a proxy of the environment can't be used ({error}): set NO_PROXY for the server") from None
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._deadline_s = settings.deadline_s
         self._observe, self._count = observe, count
@@ -70,13 +76,16 @@ class ProbeClient:
 
     async def exists(self, id: str) -> bool:
         """Whether the index has this item."""
+        return await self.index_id(id) is not None
+
+    async def index_id(self, id: str) -> str | None:
+        """The index id of the item that has this id; None where there is no such item."""
         try:
-            await self.get("item", f"/v1/items/{id}", missing_is_fine=True)
+            return str((await self.get("item", "/v1/item", missing_is_fine=True, id=id))["id"])
         except AskError as error:
             if error.reason != "not_found":
                 raise
-            return False
-        return True
+            return None
 
     async def _ask(self, endpoint: str, method: str, path: str, *, missing_is_fine: bool = False, **kwargs: Any) -> dict[str, Any]:
         """The answer's JSON. Raises `AskError`; waiting for a free slot counts towards no deadline."""

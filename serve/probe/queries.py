@@ -5,15 +5,18 @@ about the bundled films and is asked of no other catalogue. Does not ask and doe
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from matinee import demo
 from matinee.errors import SourceError
 from matinee.evaluation import query_sets
 from matinee.evaluation.query_sets import QuerySet
+from matinee.files import user_path
+from matinee.index.ids import index_ids
 from matinee.settings.serving import ProbeSettings
-from serve.graph.ids import as_uid
 
 SHIPPED = "demo"
 """The name of the shipped set, and of the catalogue that it is about."""
@@ -23,7 +26,7 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
     """The user's sets, None where none are configured. Raises `SourceError` where the folder holds no set of that split."""
     if settings.queries is None:
         return None
-    folder = settings.queries.expanduser().absolute()
+    folder = user_path(settings.queries).absolute()
     if (folder / "qrels" / f"{settings.split}.tsv").is_file():
         sets = [query_sets.read_set(folder.parent, folder.name, settings.split)]
     else:
@@ -47,19 +50,38 @@ def _other_splits(folder: Path) -> str:
 
 
 def for_catalogue(configured: list[QuerySet] | None, catalogue: str, most: int) -> list[QuerySet]:
-    """The sets to ask of this catalogue, by index ids, at most `most` queries of each: always the same ones, in an order of their own."""
+    """The sets to ask of this catalogue, at most `most` queries of each: always the same ones, in an order of their own."""
     if configured is None:
         configured = (
             [replace(query_sets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
         )
-    return [_asked(queries, catalogue, most) for queries in configured]
+    return [_asked(queries, most) for queries in configured]
 
 
-def _asked(queries: QuerySet, catalogue: str, most: int) -> QuerySet:
+def _asked(queries: QuerySet, most: int) -> QuerySet:
     ids = sorted(queries.texts, key=lambda id: hashlib.sha256(id.encode()).digest())[:most]
     return replace(
         queries,
         texts={id: queries.texts[id] for id in ids},
-        items={id: as_uid(queries.items[id], catalogue) for id in ids if id in queries.items},
-        relevant={id: {as_uid(item, catalogue) for item in queries.relevant[id]} for id in ids},
+        items={id: queries.items[id] for id in ids if id in queries.items},
+        relevant={id: queries.relevant[id] for id in ids},
+    )
+
+
+def uncertain(sets: Iterable[QuerySet], catalogue: str) -> set[str]:
+    """The items of sets whose ids may be the catalogue's own as well as the index': only the server knows."""
+    items = {item for queries in sets for group in (queries.items.values(), *queries.relevant.values()) for item in group}
+    return {item for item in items if len(index_ids(item, catalogue)) > 1}
+
+
+def by_index_id(queries: QuerySet, catalogue: str, known: Mapping[str, str] = MappingProxyType({})) -> QuerySet:
+    """The set by index ids; `known` has those of `uncertain` items. Without it, a UUID is an index id."""
+
+    def uid(item: str) -> str:
+        return known.get(item) or index_ids(item, catalogue)[-1]
+
+    return replace(
+        queries,
+        items={query: uid(item) for query, item in queries.items.items()},
+        relevant={query: {uid(item) for item in items} for query, items in queries.relevant.items()},
     )

@@ -75,6 +75,7 @@ class Prober:
         self._up = False
         self._index: tuple[str, int] | None = None
         self._present: dict[str, bool] = {}
+        self._index_ids: dict[str, str | None] = {}
 
     async def round(self, client: ProbeClient) -> Report:
         """Never raises for what a server does: that is in the report."""
@@ -98,9 +99,9 @@ class Prober:
                 raise client.failed("index_unavailable", f"{client.url} has no index to answer from: {info['index_trouble']}")
             raise client.failed("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
         if self._index != (index["version"], index["items"]):
-            self._index, self._present = (index["version"], index["items"]), {}
+            self._index, self._present, self._index_ids = (index["version"], index["items"]), {}, {}
         trouble: list[str] = []
-        sets = queries.for_catalogue(self._configured, info["catalogue"], self._settings.max_queries)
+        sets = await self._sets(client, info["catalogue"])
         measured = [await self._measure(client, queries, trouble) for queries in sets]
         ann, not_compared = (
             await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
@@ -119,6 +120,15 @@ class Prober:
             not_compared=not_compared,
             trouble=tuple(trouble),
         )
+
+    async def _sets(self, client: ProbeClient, catalogue: str) -> list[QuerySet]:
+        """The sets by index ids. What may be the catalogue's own id or the index' is asked once for each version of the index."""
+        sets = queries.for_catalogue(self._configured, catalogue, self._settings.max_queries)
+        unasked = sorted(queries.uncertain(sets, catalogue) - self._index_ids.keys())
+        if unasked:
+            self._index_ids |= await _each(client.index_id, unasked)
+        known = {id: uid for id, uid in self._index_ids.items() if uid is not None}
+        return [queries.by_index_id(one, catalogue, known) for one in sets]
 
     async def _measure(self, client: ProbeClient, queries: QuerySet, trouble: list[str]) -> tuple[list[Quality], int]:
         """The set's figures, and how many of its labelled items the index does not have."""

@@ -15,7 +15,7 @@ from helm_tools import helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "matinee"
-VALUES = ("default", "kind", "single-gpu", "ha")
+VALUES = ("default", "kind", "single-gpu", "ha", "cpu")
 KUBERNETES = "1.37"
 SCHEMAS = Path(__file__).parent / "schemas"
 CUSTOM = {

@@ -19,7 +19,7 @@ from waiting import HANG_S
 from matinee import demo
 from serve.api.auth import new_key
 
-ONE = {"min_replicas": 1, "max_replicas": 1, "num_gpus": 0, "num_cpus": 0.1}
+ONE = {"min_replicas": 1, "max_replicas": 1, "num_gpus": 0, "num_cpus": 0.1, "memory_gib": 0}
 HAPROXY = os.environ.get("MATINEE_TEST_HAPROXY") == "1"
 """By hand: HAProxy's own metrics and statistics ports are fixed, and open to every interface."""
 
@@ -132,7 +132,7 @@ def small(home: Path, port: int) -> dict[str, Any]:
                 "fast": True,
                 "haproxy": HAPROXY,
                 "keys": [KEY.model_dump(mode="json")],
-                "deployment": {"min_replicas": 1, "max_replicas": 2, "num_cpus": 0.1},
+                "deployment": {"min_replicas": 1, "max_replicas": 2, "num_cpus": 0.1, "memory_gib": 0},
             },
         },
         "keys": {"existingSecret": ""},

@@ -141,6 +141,8 @@ def test_labels_that_the_documents_select_are_on_pods_of_every_values_file() -> 
     for selector in selectors:
         wanted = dict(pair.split("=") for pair in selector.split(","))
         for values in VALUES:
+            if wanted.get("matinee/part") == "qdrant" and values == "cpu":
+                continue  # it has none
             labels = [pod["metadata"]["labels"] for entry in rendered(values) for _, pod in pods(entry)]
             assert any(wanted.items() <= found.items() for found in labels), f"{values}: {selector}"
 

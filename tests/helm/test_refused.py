@@ -175,6 +175,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "can't be two on one GPU",
     ),
     "a replica above its pod": (deployment("enhancer", num_cpus=8), "does not fit a pod of workers.gpu"),
+    "a replica above the memory of its pod": (
+        deployment("enhancer", memory_gib=21),
+        "does not fit a pod of workers.gpu, which has 20.4 GiB",
+    ),
+    "memory above what there is": (
+        merged(deployment("index", memory_gib=6), workers={"cpu": {"minReplicas": 1, "maxReplicas": 2}}),
+        "need 28.0 with the copies of a roll-over",
+    ),
+    "places above what there are": (deployment("index", max_replicas_per_node=1), "leaves no place for max_replicas 8"),
+    "no place for the copy": (
+        deployment("serving", max_replicas=4, max_replicas_per_node=1),
+        "leaves no place for min_replicas 2 and a copy in a roll-over",
+    ),
     "CPUs above what there is": ({"workers": {"cpu": {"minReplicas": 1, "maxReplicas": 1}}}, "need 8.0 with the copies of a roll-over"),
 }
 

@@ -37,7 +37,9 @@ def in_force(app: dict[str, Any]) -> dict[str, Any]:
         part = tree[PARTS[entry["name"]]]
         part |= entry.get("user_config", {})
         scaling = entry.get("autoscaling_config") or {"min_replicas": entry["num_replicas"], "max_replicas": entry["num_replicas"]}
-        part["deployment"] |= scaling | {key: entry["ray_actor_options"][key] for key in ("num_cpus", "num_gpus")}
+        actor = entry["ray_actor_options"]
+        placed = {"memory_gib": actor.get("memory", 0) / 2**30, "max_replicas_per_node": entry.get("max_replicas_per_node", 0)}
+        part["deployment"] |= scaling | placed | {key: actor[key] for key in ("num_cpus", "num_gpus")}
     return tree
 
 
@@ -65,6 +67,8 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("embedder", "bulk_share"): 0.5,
         ("index", "tls_ca"): "/etc/ca.crt",
     }
+    if path[-1] == "max_replicas_per_node":
+        return 9
     if path in special:
         return special[path]
     if "enum" in schema:
@@ -225,7 +229,7 @@ def test_the_ingest_job_asks_the_models_that_serve_and_loads_none() -> None:
     [container] = spec["containers"]
     assert "envFrom" not in container
     assert container["args"][container["args"].index("--via") + 1] == "api"
-    env = {e["name"]: e.get("value") or e["valueFrom"]["secretKeyRef"] for e in container["env"]}
+    env = {e["name"]: e.get("value") or e["valueFrom"].get("secretKeyRef") for e in container["env"]}
     assert env["MATINEE_URL"] == "http://matinee-serve-svc:8000"
     assert env["MATINEE_KEY"] == {"name": "reader", "key": "key"}
     # It talks to this release and to nobody else.

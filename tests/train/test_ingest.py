@@ -21,6 +21,7 @@ from matinee.index.factory import open_store
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
+from train.ingest import IngestOptions, rolled_back
 
 ROWS = [
     ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),
@@ -153,6 +154,21 @@ def test_the_help_has_examples_and_every_option(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environ(tmp_path), capture_output=True, text=True, check=True)
     assert "matinee ingest films.csv" in done.stdout
     assert "--map" in done.stdout
+
+
+def test_a_job_that_helm_rollback_starts_again_leaves_the_newer_index_alone(settings: Settings, tmp_path: Path) -> None:
+    new, old = write(tmp_path / "new.csv", ROWS), write(tmp_path / "old.csv", ROWS[:2])
+    done = ingest(tmp_path, new, HELM_REVISION="5", HELM_NEWEST_REVISION="5")
+    assert done.returncode == 0, done.stderr
+    current = (settings.index_dir / "CURRENT").read_bytes()
+    done = ingest(tmp_path, old, HELM_REVISION="2", HELM_NEWEST_REVISION="5")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was built" in done.stderr
+    assert "revision 5 built the current index" in " ".join(done.stderr.split())
+    assert (settings.index_dir / "CURRENT").read_bytes() == current
+    # Before the newest hook was there; a release that was installed anew counts from 1 again; and by hand there is no release.
+    for release, newest, newer in ((2, None, 5), (1, 1, None), (6, 6, None), (None, None, None)):
+        assert rolled_back(settings, IngestOptions(release=release, newest_release=newest)) == newer
 
 
 def test_an_index_that_a_stranger_holds_is_left_alone(local_graph: Any, settings: Settings, tmp_path: Path) -> None:

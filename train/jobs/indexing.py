@@ -53,10 +53,27 @@ def server_models(settings: Settings, connection: Connection, known: Known) -> I
         yield maker
 
 
+async def newer_release(settings: Settings, revision: int) -> int | None:
+    """The release revision that built the current index, where it is newer than `revision`."""
+    store = open_store(settings)
+    try:
+        current = await store.current()
+    finally:
+        await store.close()
+    return current.release if current and current.release and current.release > revision else None
+
+
 async def build(
-    settings: Settings, reader: ItemReader, maker: PointMaker, connection: Connection, source: str, *, replace: bool
+    settings: Settings,
+    reader: ItemReader,
+    maker: PointMaker,
+    connection: Connection,
+    source: str,
+    *,
+    replace: bool,
+    release: int | None = None,
 ) -> Outcome:
-    """Build, verify and switch to the version; `replace` discards what was written through the API."""
+    """Build, verify and switch to the version; `replace` discards what was written through the API, `release` stands in the manifest."""
     store = open_store(settings)
     try:
         with progress_bar() as progress:
@@ -66,7 +83,7 @@ async def build(
                 progress.update(bar, completed=reader.done, description=stage)
 
             api = LiveApiWrites(settings, store, connection)
-            build = Build(store, maker, settings.catalogue, source, api, replace, advance, settings.index.keep_versions)
+            build = Build(store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions)
             outcome = await build.run(usable_items(reader))
             progress.update(bar, completed=reader.total)
     finally:

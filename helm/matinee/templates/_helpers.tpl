@@ -97,8 +97,37 @@ affinity:
 {{- end -}}
 
 {{- define "matinee.resources" -}}
-requests: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
-limits: {cpu: {{ .cpu | quote }}, memory: {{ .memory }}}
+{{- $memory := include "matinee.quantity" .memory }}
+{{- $cpu := include "matinee.quantity" .cpu }}
+requests: {cpu: {{ $cpu }}, memory: {{ $memory }}}
+limits: {cpu: {{ $cpu }}, memory: {{ $memory }}}
+{{- end -}}
+
+{{/* Number of a quantity, such as 12Gi: bytes of memory. */}}
+{{- define "matinee.number" -}}
+{{- $factors := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (default 1 (get $factors (regexFind "[a-zA-Z]+$" .))) -}}
+{{- end -}}
+
+{{/*
+A quantity as Kubernetes writes it back, such as 12800Mi for 12.5Gi and 500m for 0.5. The operator writes the whole RayService: what it
+would change, it would own, and Helm 4 would refuse the next upgrade.
+*/}}
+{{- define "matinee.quantity" -}}
+{{- $binary := hasSuffix "i" . -}}
+{{- $left := mulf (include "matinee.number" .) (ternary 1 1000 $binary) | int64 -}}
+{{- $step := ternary 1024 1000 $binary -}}
+{{- $units := ternary (list "" "Ki" "Mi" "Gi" "Ti") (list "m" "" "k" "M" "G" "T") $binary -}}
+{{- $unit := first $units -}}
+{{- range $larger := rest $units -}}
+{{- if and $left (eq (mod $left $step) 0) -}}{{- $left = div $left $step -}}{{- $unit = $larger -}}{{- end -}}
+{{- end -}}
+{{- printf "%d%s" $left $unit | quote -}}
+{{- end -}}
+
+{{/* Bytes of a worker pod that replicas may ask for. */}}
+{{- define "matinee.replicaMemory" -}}
+{{- mulf (include "matinee.number" .memory) 0.85 | int64 -}}
 {{- end -}}
 
 {{/* Memory, and the one writable place of a container whose root is read-only. */}}
@@ -229,7 +258,7 @@ envFrom:
   {{- if eq .Values.models.storage.kind "pvc" }}
   persistentVolumeClaim: {claimName: {{ include "matinee.modelsClaim" . }}}
   {{- else }}
-  emptyDir: {sizeLimit: {{ .Values.models.storage.size }}}
+  emptyDir: {sizeLimit: {{ include "matinee.quantity" .Values.models.storage.size }}}
   {{- end }}
 {{- end -}}
 
@@ -241,3 +270,31 @@ envFrom:
 {{/* Which worker group runs models, which runs gateways and retrievers. */}}
 {{- define "matinee.modelGroup" -}}{{ ternary "gpu" "cpu" .Values.workers.gpu.enabled }}{{- end -}}
 {{- define "matinee.webGroup" -}}{{ ternary "cpu" "gpu" .Values.workers.cpu.enabled }}{{- end -}}
+
+{{/* The parts of the settings whose replicas run in a worker group, separated by spaces: (list $ "gpu"). */}}
+{{- define "matinee.partsOf" -}}
+{{- $root := index . 0 -}}
+{{- $models := include "matinee.modelGroup" $root -}}
+{{- $web := include "matinee.webGroup" $root -}}
+{{- $of := dict "embedder" $models "enhancer" $models "index" (ternary $models $web (eq $root.Values.settings.index.engine "edge")) "serving" $web -}}
+{{- if not $root.Values.settings.enhancer.enabled -}}{{- $of = omit $of "enhancer" -}}{{- end -}}
+{{- $parts := list -}}
+{{- range $part, $group := $of -}}{{- if eq $group (index $ 1) -}}{{- $parts = append $parts $part -}}{{- end -}}{{- end -}}
+{{- join " " $parts -}}
+{{- end -}}
+
+{{/*
+Worker pods of a group that a drain has to leave: (list $ "gpu"). A pod without a replica is never Ready, so only those count on which
+`max_replicas_per_node` puts one for certain; one of them may always go.
+*/}}
+{{- define "matinee.minAvailable" -}}
+{{- $root := index . 0 -}}
+{{- $ready := 1 -}}
+{{- range $part := splitList " " (include "matinee.partsOf" .) -}}
+{{- $d := (index $root.Values.settings $part).deployment -}}
+{{- with int $d.max_replicas_per_node -}}
+{{- $ready = max $ready (divf $d.min_replicas . | ceil) -}}
+{{- end -}}
+{{- end -}}
+{{- sub (min $ready (index $root.Values.workers (index . 1)).minReplicas) 1 -}}
+{{- end -}}

@@ -50,15 +50,22 @@ gcsFaultToleranceOptions:
 {{- $w := index $root.Values.workers $group -}}
 {{- $models := eq $group (include "matinee.modelGroup" $root) -}}
 {{- $web := eq $group (include "matinee.webGroup" $root) -}}
+# The operator writes the whole list back, with its defaults in it. What it would add is here already: else it would own a part of the
+# list, and Helm 4 would refuse the next upgrade.
 - groupName: {{ $group }}
   minReplicas: {{ $w.minReplicas }}
   maxReplicas: {{ $w.maxReplicas }}
   replicas: {{ $w.minReplicas }}
+  numOfHosts: 1
+  priority: 0
+  scaleStrategy: {}
   rayStartParams:
     num-cpus: {{ $w.cpus | quote }}
     {{- if eq $group "gpu" }}
     num-gpus: {{ $w.gpus | quote }}
     {{- end }}
+    # Less than the limit: Ray's own processes need the rest, and Ray kills replicas at 95 % of it.
+    memory: {{ include "matinee.replicaMemory" $w | quote }}
     {{- $resources := dict }}
     {{- if $models }}{{ $_ := set $resources "matinee_models" 1000 }}{{ end }}
     {{- if $web }}{{ $_ := set $resources "matinee_web" 1000 }}{{ end }}
@@ -103,14 +110,14 @@ gcsFaultToleranceOptions:
             - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ add $root.Values.rollout.migrateSeconds .drain | quote }}}
           {{- include "matinee.storeEnvFrom" $root | nindent 10 }}
           ports:
-            - {name: metrics, containerPort: 8080}
-            - {name: serve, containerPort: {{ int $root.Values.settings.serving.port }}}
+            - {name: metrics, containerPort: 8080, protocol: TCP}
+            - {name: serve, containerPort: {{ int $root.Values.settings.serving.port }}, protocol: TCP}
           lifecycle:
             preStop:
               # Until the Services have left it out.
               exec: {command: [sleep, "5"]}
           resources:
-            {{- $memory := $w.memory }}
+            {{- $memory := include "matinee.quantity" $w.memory }}
             requests:
               cpu: {{ $w.cpus | quote }}
               memory: {{ $memory }}

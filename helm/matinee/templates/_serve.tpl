@@ -71,7 +71,13 @@ limits against each other: those that `deployments` overrides stand here at a va
   ray_actor_options:
     num_cpus: {{ .limits.num_cpus }}
     num_gpus: {{ .limits.num_gpus }}
+    {{- if gt (float64 .limits.memory_gib) 0.0 }}
+    memory: {{ mulf .limits.memory_gib 1073741824 | int64 }}
+    {{- end }}
     resources: { {{- printf "matinee_%s" .group }}: 0.001}
+  {{- with int .limits.max_replicas_per_node }}
+  max_replicas_per_node: {{ . }}
+  {{- end }}
   max_surge_percent: {{ .surge }}
   rolling_update_percentage: {{ .root.Values.rollout.updateFraction }}
   {{- if hasKey . "user" }}

@@ -156,28 +156,30 @@
 {{- if gt $rolling (addf (float64 $gpus) 0.000001) -}}{{- fail (printf "GPU shares do not add up in a roll-over: %d copies of min_replicas times num_gpus of embedder and enhancer is %.2f, but workers.gpu has %d GPUs: lower num_gpus, add GPUs, or set rollout.maxSurgePercent 0 (which answers 503 meanwhile)" $copies $rolling $gpus) -}}{{- end -}}
 {{- if gt (int $wholes) (int $gpus) -}}{{- fail (printf "GPU shares above 0.5 can't be two on one GPU: the replicas need %d GPUs with the copies of a roll-over, but workers.gpu has %d: lower num_gpus to 0.5, add GPUs, or set rollout.maxSurgePercent 0" (int $wholes) (int $gpus)) -}}{{- end -}}
 {{- end -}}
-{{- include "matinee.validateCpus" (list $root $copies $models) -}}
+{{- range $group := list "gpu" "cpu" -}}
+{{- if (index $root.Values.workers $group).enabled -}}{{- include "matinee.validateRoom" (list $root $group $copies) -}}{{- end -}}
+{{- end -}}
 {{- end -}}
 
-{{- define "matinee.validateCpus" -}}
-{{- $root := index . 0 -}}{{- $copies := index . 1 -}}{{- $models := index . 2 -}}
-{{- $web := include "matinee.webGroup" $root -}}
-{{- $of := dict "index" $web "serving" $web -}}
-{{- range $part := $models -}}{{- $_ := set $of $part (include "matinee.modelGroup" $root) -}}{{- end -}}
-{{- if eq $root.Values.settings.index.engine "edge" -}}{{- $_ := set $of "index" (include "matinee.modelGroup" $root) -}}{{- end -}}
-{{- range $group := list "gpu" "cpu" -}}
+{{/* CPUs, memory and places on different pods: (list $ "gpu" copies). */}}
+{{- define "matinee.validateRoom" -}}
+{{- $root := index . 0 -}}{{- $group := index . 1 -}}{{- $copies := index . 2 -}}
 {{- $w := index $root.Values.workers $group -}}
-{{- if $w.enabled -}}
-{{- $need := 0.0 -}}
-{{- range $part, $where := $of -}}
-{{- if eq $where $group -}}
+{{- $podGib := divf (include "matinee.replicaMemory" $w) 1073741824.0 -}}
+{{- $cpus := 0.0 -}}{{- $gib := 0.0 -}}
+{{- range $part := splitList " " (include "matinee.partsOf" (list $root $group)) -}}
 {{- $d := (index $root.Values.settings $part).deployment -}}
 {{- if gt (float64 $d.num_cpus) (float64 $w.cpus) -}}{{- fail (printf "settings.%s.deployment.num_cpus %v does not fit a pod of workers.%s with %d CPUs: lower it, or raise workers.%s.cpus" $part $d.num_cpus $group (int $w.cpus) $group) -}}{{- end -}}
-{{- $need = addf $need (mulf (float64 $d.num_cpus) (float64 $d.min_replicas) (float64 $copies)) -}}
+{{- if gt (float64 $d.memory_gib) $podGib -}}{{- fail (printf "settings.%s.deployment.memory_gib %v does not fit a pod of workers.%s, which has %.1f GiB for replicas (85 %% of workers.%s.memory %s): lower it, or raise the memory" $part $d.memory_gib $group $podGib $group $w.memory) -}}{{- end -}}
+{{- with int $d.max_replicas_per_node -}}
+{{- if gt (int $d.max_replicas) (mul . (int $w.maxReplicas)) -}}{{- fail (printf "settings.%s.deployment.max_replicas_per_node %d leaves no place for max_replicas %d on workers.%s.maxReplicas %d pods: raise it, or lower max_replicas" $part . (int $d.max_replicas) $group (int $w.maxReplicas)) -}}{{- end -}}
+{{- if gt (add $d.min_replicas $copies -1 | int) (mul . (int $w.minReplicas) | int) -}}{{- fail (printf "settings.%s.deployment.max_replicas_per_node %d leaves no place for min_replicas %d and a copy in a roll-over on workers.%s.minReplicas %d pods: raise it or minReplicas, or lower min_replicas" $part . (int $d.min_replicas) $group (int $w.minReplicas)) -}}{{- end -}}
 {{- end -}}
+{{- $cpus = addf $cpus (mulf (float64 $d.num_cpus) (float64 $d.min_replicas) (float64 $copies)) -}}
+{{- $gib = addf $gib (mulf (float64 $d.memory_gib) (float64 $d.min_replicas) (float64 $copies)) -}}
 {{- end -}}
 {{- $have := mul (int $w.cpus) (int $w.maxReplicas) -}}
-{{- if gt $need (addf (float64 $have) 0.000001) -}}{{- fail (printf "workers.%s has %d CPUs (maxReplicas times cpus), but its replicas need %.1f with the copies of a roll-over: lower num_cpus or min_replicas, or add CPUs" $group $have $need) -}}{{- end -}}
-{{- end -}}
-{{- end -}}
+{{- if gt $cpus (addf (float64 $have) 0.000001) -}}{{- fail (printf "workers.%s has %d CPUs (maxReplicas times cpus), but its replicas need %.1f with the copies of a roll-over: lower num_cpus or min_replicas, or add CPUs" $group $have $cpus) -}}{{- end -}}
+{{- $haveGib := mulf $podGib (float64 $w.maxReplicas) -}}
+{{- if gt $gib (addf $haveGib 0.000001) -}}{{- fail (printf "workers.%s has %.1f GiB for replicas (maxReplicas times 85 %% of memory), but they need %.1f with the copies of a roll-over: lower memory_gib or min_replicas, or add memory" $group $haveGib $gib) -}}{{- end -}}
 {{- end -}}

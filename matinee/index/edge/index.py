@@ -95,6 +95,9 @@ class EdgeIndex:
         hits = {hit.id: hit for hit in map(to_hit, records)}
         return [hits.get(id) for id in ids]
 
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        return await self._run(lambda: {str(record.id) for record in self._open.retrieve([*valid_ids(ids)], False, False)})
+
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         return await self._run(self._scroll, translate.page(scroll))
 

@@ -92,6 +92,9 @@ class QdrantIndex:
         hits = {hit.id: hit for hit in map(to_hit, records)}
         return [hits.get(id) for id in ids]
 
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        return {str(record.id) for record in await self._fetch(ids, False, payload=False)}
+
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         page, following = await self._call(
             self._client.scroll(
@@ -109,11 +112,11 @@ class QdrantIndex:
     async def points(self, ids: Sequence[str]) -> list[Point]:
         return [to_point(record) for record in await self._fetch(ids, True)]
 
-    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str]) -> list[models.Record]:
+    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str], *, payload: bool = True) -> list[models.Record]:
         valid = valid_ids(ids)
         if not valid:
             return []
-        return await self._call(self._client.retrieve(self._name, valid, with_payload=True, with_vectors=vectors, timeout=self._seconds))
+        return await self._call(self._client.retrieve(self._name, valid, with_payload=payload, with_vectors=vectors, timeout=self._seconds))
 
     async def upsert(self, points: Sequence[Point]) -> None:
         for batch in translate.batches(

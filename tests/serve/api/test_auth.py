@@ -2,8 +2,9 @@
 
 import pytest
 
+from matinee.settings.addresses import is_loopback
 from matinee.settings.serving import SCOPES, KeySettings, ServingSettings
-from serve.api.auth import ApiKeys, hash_key, is_loopback, new_key
+from serve.api.auth import ApiKeys, hash_key, new_key
 from serve.errors import RequestError
 
 READER, READER_ENTRY = new_key("reader", ("read",))

@@ -150,3 +150,48 @@ async def test_an_ambiguous_title_answers_with_its_candidates(api: Api, put: Any
     assert all(set(candidate) == {"id", "title", "year", "kind"} for candidate in response.json()["candidates"])
     chosen = (await api.post("/v1/recommend", {"likes": ["The Twin Sundial (2021)"]})).json()
     assert chosen["likes"][0]["year"] == 2021
+
+
+UUID_ID = "0b3f8a52-9c1d-4e7a-8f60-1d2c3b4a5e6f"
+ODD_IDS = ("/works/OL45804W", "a.b/../c", "50% off", "two words", "किताब/१", "?x=1&y#z", UUID_ID, UUID_ID.replace("-", ""), "..")
+
+
+@pytest.mark.parametrize("id", ODD_IDS)
+async def test_every_id_of_a_catalogue_can_be_addressed(api: Api, put: Any, id: str) -> None:
+    [state] = await put(FILM | {"id": id})
+    for one in (id, state["id"]):
+        assert (await api.get("/v1/item", params={"id": one})).json()["item"]["id"] == id
+        similar = (await api.post("/v1/similar", {"id": one, "k": 2})).json()
+        assert (len(similar["items"]), similar["likes"][0]["id"]) == (2, state["id"])
+        for like in (one, {"id": one}):
+            liked = (await api.post("/v1/recommend", {"likes": [like], "k": 1})).json()
+            assert liked["likes"][0]["id"] == state["id"]
+        assert (await api.post("/v1/describe", {"id": one})).status_code == 200
+        left_out = (await api.post("/v1/recommend", {"text": FILM["overview"], "k": 100, "exclude": [one]})).json()
+        assert state["id"] not in {item["id"] for item in left_out["items"]}
+        assert "exclude_unknown" not in left_out
+    assert (await api("DELETE", "/v1/item", params={"id": id})).json()["id"] == state["id"]
+    assert error(await api.get("/v1/item", params={"id": id})) == (404, "not_found")
+    assert error(await api.post("/v1/similar", {"id": id})) == (404, "not_found")
+    assert error(await api("DELETE", "/v1/item", params={"id": id})) == (404, "not_found")
+
+
+NO_ID = "ffffffff-9c1d-4e7a-8f60-1d2c3b4a5e6f"
+
+
+async def test_exclude_says_what_excluded_nothing(api: Api, put: Any) -> None:
+    [state] = await put(FILM)
+    asked = {"k": 3, "exclude": ["own-1", FILM["title"], "nobody", NO_ID]}
+    answer = (await api.post("/v1/recommend", asked)).json()
+    assert answer["exclude_unknown"] == sorted([FILM["title"], "nobody", NO_ID])
+    assert state["id"] not in {item["id"] for item in answer["items"]}
+
+
+async def test_a_text_that_is_one_items_id_and_anothers_title_is_asked_about(api: Api, put: Any) -> None:
+    named, numbered = FILM | {"id": "x-1", "title": "1917"}, FILM | {"id": "1917", "title": "The Iron Beekeeper"}
+    states = await put(named, numbered)
+    response = await api.post("/v1/recommend", {"likes": ["1917"]})
+    assert error(response) == (409, "ambiguous_title")
+    assert {one["id"] for one in response.json()["candidates"]} == {state["id"] for state in states}
+    for like, title in (({"id": "1917"}, "The Iron Beekeeper"), ({"title": "1917"}, "1917")):
+        assert (await api.post("/v1/recommend", {"likes": [like], "k": 1})).json()["likes"][0]["title"] == title

@@ -22,7 +22,6 @@ from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from serve.errors import RequestError
 from serve.graph import messages, requests
 from serve.graph.gateway import Gateway
-from serve.graph.ids import as_uid
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import MemorySink
@@ -108,10 +107,9 @@ async def test_examples_become_ids_titles_and_vectors(make: Any) -> None:
     )
     call = parts.ranked[0].call
     assert isinstance(call, ExampleQuery)
-    own = as_uid("own", service.settings.catalogue)
-    assert [like.id for like in call.likes] == [uid, None, own, None, COLD.uid(service.settings.catalogue)]
+    assert [like.id for like in call.likes] == [uid.upper(), "Inception", "own", None, COLD.uid(service.settings.catalogue)]
     assert [like.title for like in call.likes] == [None, "Inception", None, "Heat", None]
-    assert call.exclude == {own}
+    assert call.exclude == {"own"}
     by_kind = {unit.kind: unit.texts for unit in parts.embedded}
     assert by_kind["query"] == ("a text",)
     assert call.text is not None
@@ -294,15 +292,3 @@ async def test_limits_name_their_setting(make: Any) -> None:
             await service.recommend(asked, trace())
     with pytest.raises(RequestError, match=r"search\.max_k"):
         await service.similar("x", 6, 0.0, trace())
-
-
-@pytest.mark.parametrize(
-    "id", ["12345678-1234-5678-1234-567812345678", "{12345678-1234-5678-1234-567812345678}", "12345678123456781234567812345678"]
-)
-def test_uuids_in_any_spelling_are_one_id(id: str) -> None:
-    assert as_uid(id, "films") == "12345678-1234-5678-1234-567812345678"
-
-
-def test_the_catalogues_own_ids_are_apart_from_each_others() -> None:
-    assert as_uid("tt1", "films") != as_uid("tt1", "books") != as_uid("tt2", "books")
-    assert as_uid("Inception", "films", strict=True) is None

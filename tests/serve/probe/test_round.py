@@ -77,6 +77,10 @@ class Script:
         self.asked.append(id)
         return id not in self.absent
 
+    async def index_id(self, id: str) -> str | None:
+        self.asked.append(id)
+        return uid(id)
+
     def reply(self, key: str) -> dict[str, Any]:
         if key in self.failing:
             raise AskError(self.failing[key], "scripted")
@@ -230,7 +234,7 @@ async def test_no_index_and_no_matinee() -> None:
 
 
 def test_the_shipped_set_is_for_the_demo_alone_and_all_its_films_are_bundled(local_graph: Any) -> None:
-    [shipped] = queries.for_catalogue(None, "demo", 200)
+    shipped = queries.by_index_id(*queries.for_catalogue(None, "demo", 200), "demo")
     assert shipped.name == "demo"
     assert len(shipped.texts) >= 40
     assert set().union(*shipped.relevant.values()) <= {film.uid("demo") for film in local_graph.demo_films()}
@@ -251,8 +255,18 @@ def test_a_folder_of_sets_and_a_bounded_choice_that_stays(tmp_path: Path) -> Non
 
 def test_ids_of_the_index_are_taken_as_they_are(tmp_path: Path) -> None:
     read = queries.read(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [uid("a"), "b"]})))
-    [asked] = queries.for_catalogue(read, "films", 9)
+    asked = queries.by_index_id(*queries.for_catalogue(read, "films", 9), "films")
     assert asked.relevant["q"] == {uid("a"), uid("b")}
+
+
+async def test_labels_that_only_look_like_ids_of_the_index_are_asked_about(tmp_path: Path) -> None:
+    own = "0b3f8a52-9c1d-4e7a-8f60-1d2c3b4a5e6f"
+    server = Script({"q": [own, "b"]})
+    prober = Prober(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [own, "b"]})))
+    for _ in range(2):
+        [quality, *_] = (await prober.round(server)).qualities
+        assert quality.recall == 1
+    assert server.asked == [own], "once, and only what is uncertain"
 
 
 @pytest.mark.parametrize(

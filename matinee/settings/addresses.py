@@ -1,0 +1,45 @@
+"""Addresses of servers on this machine: which port is free, how they are written in a URL, and which of them no proxy may come between."""
+
+import contextlib
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+"""A host that means every interface -> the one by which this machine reaches itself."""
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL by which this machine reaches a server that binds `host`; an IPv6 address gets its brackets."""
+    host = _ANY.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket on the port, or on a free one for 0. Raises `OSError` where it is taken, or the host is none of this machine."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether a URL names this machine: then a proxy of the environment would answer in the server's place, or nobody."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
