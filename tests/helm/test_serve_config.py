@@ -19,7 +19,8 @@ PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "
 DOMAINS = ("", ".ns", ".ns.svc", ".ns.svc.cluster.local")
 # Contradicts engine qdrant, which the rest is tried with.
 EMBEDDED_ONLY = ("index", "graph_from")
-NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key")}
+# The last one is of one machine.
+NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key"), ("serving", "placement")}
 
 
 def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
