@@ -118,6 +118,17 @@ def main(options: IngestOptions) -> None:
     print_report(reader, outcome, time.perf_counter() - start, options)
 
 
+def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
+    """The newer release revision whose catalogue this run would replace: `helm rollback` runs the Job of the revision that it goes back to.
+
+    A release that was installed anew counts from 1 again, over an index that was kept; there, nothing newer was installed.
+    """
+    release, newest = options.release, options.newest_release
+    if release is None or (newest is not None and release >= newest):
+        return None
+    return asyncio.run(indexing.newer_release(settings, release))
+
+
 def rehearse(reader: ItemReader, options: IngestOptions) -> None:
     """Read the whole source, and say what would be ingested."""
     items, report = understood.first_items(reader), reader.report
@@ -136,17 +147,6 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
         command.echo(escape(f"rejected: line {reject.line} {reject.reason}"))
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     understood.show_items(items)
-
-
-def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
-    """The newer release revision whose catalogue this run would replace: `helm rollback` runs the Job of the revision that it goes back to.
-
-    A release that was installed anew counts from 1 again, over an index that was kept; there, nothing newer was installed.
-    """
-    release, newest = options.release, options.newest_release
-    if release is None or (newest is not None and release >= newest):
-        return None
-    return asyncio.run(indexing.newer_release(settings, release))
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
@@ -198,11 +198,6 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
-def show_warnings(report: Report) -> None:
-    for warning in report.warnings:
-        command.echo(f"[yellow]warning[/]: {escape(warning)}")
-
-
 def save_rejects(report: Report, folder: Path) -> Path | None:
     """The file of the rejected rows. Where it can't be written, the index is there all the same, and a warning says what was rejected."""
     try:
@@ -214,6 +209,11 @@ def save_rejects(report: Report, folder: Path) -> Path | None:
             f"the first is on line {first.line}: {first.reason}"
         )
         return None
+
+
+def show_warnings(report: Report) -> None:
+    for warning in report.warnings:
+        command.echo(f"[yellow]warning[/]: {escape(warning)}")
 
 
 app = command.job_app(

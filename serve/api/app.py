@@ -54,7 +54,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     routers = [
         ranking.routes(gateway, events),
         models.routes(gateway),
-        feedback.routes(gateway, events),
+        feedback.routes(events),
         items.routes(gateway, writes),
         state.routes(Health(gateway)),
         page.routes(),

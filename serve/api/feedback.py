@@ -6,7 +6,6 @@ answer was and what it showed. Does not write (`matinee.events`).
 
 import hashlib
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ from starlette.responses import Response
 
 from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
+from matinee.index.ids import index_ids
 from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
 from serve.api.auth import Caller
@@ -23,7 +23,6 @@ from serve.api.limits import RateLimit
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.errors import RequestError
-from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
 
@@ -76,14 +75,14 @@ class Events:
             self._metrics.events(1, kind=IMPRESSION)
         return self._tokens.sign(id, user_id, uids)
 
-    def accept(self, feedback: FeedbackRequest, uids: Mapping[str, str], sender: Caller) -> int:
-        """Accept feedback as a whole; returns how many events it was. `uids` has the index id of each id.
+    def accept(self, feedback: FeedbackRequest, sender: Caller) -> int:
+        """Accept feedback as a whole; returns how many events it was.
 
         Raises where there is no log or no room in its queue, where the token does not count or shows no such item, and above the quota.
         """
         if self._log is None:
             raise EventsOffError("this server keeps no events: set events.uri")
-        events = self._events(feedback, uids, sender)
+        events = self._events(feedback, sender)
         if self._quota is not None and not self._quota.take(sender.key or sender.address or "", len(events)):
             raise RequestError(429, f"more than {self._quota.rate * 60:g} events a minute (events.quota); send them again in a moment")
         if not self._log.offer(events):
@@ -92,13 +91,14 @@ class Events:
             self._metrics.events(1, kind=event["event"])
         return len(events)
 
-    def _events(self, feedback: FeedbackRequest, uids: Mapping[str, str], sender: Caller) -> list[dict[str, Any]]:
+    def _events(self, feedback: FeedbackRequest, sender: Caller) -> list[dict[str, Any]]:
         impression = self._tokens.read(feedback.token)
         events: dict[str, dict[str, Any]] = {}
         for kind in FEEDBACK:
             for id in getattr(feedback, kind):
-                uid = uids[id]
-                if not impression.shows(uid):
+                # The catalogue's own id, or the index': the one that the answer showed.
+                uid = next((uid for uid in index_ids(id, self._catalogue) if impression.shows(uid)), None)
+                if uid is None:
                     raise RequestError(422, f"{kind}: the answer of this token did not show the item {id!r}")
                 # The same act of the same user has the same id, however often it is sent: it counts once.
                 event_id = hashlib.sha256(f"{impression.id}/{kind}/{uid}".encode()).hexdigest()[:32]
@@ -118,13 +118,12 @@ class Events:
             self._log.close()
 
 
-def routes(gateway: Gateway, events: Events) -> APIRouter:
+def routes(events: Events) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
     @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", dependencies=needs("feedback"))
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
         """What a user saw, chose, liked or disliked of an answer. Kept in the event log, where there is one; changes no answer itself."""
-        uids = await gateway.index_ids([id for kind in FEEDBACK for id in getattr(body, kind)], request.state.trace)
-        return json_response(request, 202, accepted=events.accept(body, uids, caller(request)))
+        return json_response(request, 202, accepted=events.accept(body, caller(request)))
 
     return router

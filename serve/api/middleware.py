@@ -121,8 +121,8 @@ class RequestMiddleware:
                 await send(message)
 
             try:
-                body = decoded(scope, _limited(scope, receive, self._settings), self._settings.max_body_bytes)
-                await self._app(scope, body, send_with_headers)
+                body = _limited(scope, receive, self._settings)
+                await self._app(scope, decoded(scope, body, self._settings.max_body_bytes), send_with_headers)
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:

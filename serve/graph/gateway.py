@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, MatineeError, OverloadedError
-from matinee.index.ids import as_uuid, index_ids
+from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
+from matinee.index.ids import as_uuid
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
@@ -258,16 +258,6 @@ class Gateway:
         if found is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return found
-
-    async def index_ids(self, ids: Sequence[str], trace: Trace) -> dict[str, str]:
-        """Each id as the index writes it. Only a UUID has to be looked up; while the index is out of reach, it counts as an index id."""
-        meanings = {id: index_ids(id, self.settings.catalogue) for id in ids}
-        own = tuple({uids[0] for uids in meanings.values() if len(uids) > 1})
-        try:
-            present = await self.retrieve(messages.Present(own), trace) if own else set()
-        except MatineeError:
-            present = set()
-        return {id: next((uid for uid in uids if uid in present), uids[-1]) for id, uids in meanings.items()}
 
 
 def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:

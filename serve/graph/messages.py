@@ -81,13 +81,6 @@ class Fetch(RetrieverMessage[list[tuple[str, Payload] | None]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Present(RetrieverMessage[set[str]]):
-    """Those of these index ids that the index has, deleted ones included."""
-
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Page(RetrieverMessage[tuple[list[tuple[str, Payload]], str | None]]):
     """A page of the catalogue in id order: ids and payloads, and the cursor of the next page."""
 

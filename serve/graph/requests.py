@@ -114,7 +114,7 @@ class SimilarRequest(StrictModel):
     id: Annotated[Id, Field(description="the catalogue's own id, or the index id")]
     k: K = 10
     diversity: Diversity = 0.0
-    user_id: Id | None = Field(None, description="whoever it is for, by your own id: kept in the event log")
+    user_id: User = None
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"id": "/works/OL45804W", "k": 3}]})
 

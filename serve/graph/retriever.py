@@ -203,8 +203,6 @@ class RetrieverReplica:
             case messages.Fetch(ids):
                 hits = await locate(index, ids)
                 return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
-            case messages.Present(ids):
-                return await index.present(ids)
             case messages.Page(limit, after, since, filter, origin, deleted):
                 page, cursor = await index.scroll(
                     Scroll(limit=limit, after=after, since=since, filter=filter, origin=origin, deleted=deleted)

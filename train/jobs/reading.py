@@ -37,17 +37,18 @@ class Reading:
     def settings(self) -> dict[str, object]:
         """What decides the items that are read: `kind` and `map` always, the others where they are given."""
         given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("kind", "map")}
-        return {"kind": self.kind, "map": sorted(self.map)} | {name: value for name, value in given.items() if value not in (None, False)}
+        return {"kind": self.kind, "map": sorted(self.map)} | {
+            name: value for name, value in given.items() if value is not None and value is not False
+        }
 
     def words(self) -> Iterator[str]:
         """The options as a command line."""
         for one in fields(self):
-            value = getattr(self, one.name)
-            option = f"--{one.name.replace('_', '-')}"
+            name, value = f"--{one.name.replace('_', '-')}", getattr(self, one.name)
             if value is True:
-                yield option
-            for text in value if isinstance(value, list) else [] if value in (None, True, False) else [value]:
-                yield from (option, str(text))
+                yield name
+            for text in value if isinstance(value, list) else [] if value is None or isinstance(value, bool) else [value]:
+                yield from (name, str(text))
 
 
 AS_IT_IS = Reading()
