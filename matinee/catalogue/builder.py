@@ -4,21 +4,23 @@ Only a row without a title has no item. Does not read files, does not find the r
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from matinee.catalogue.cells import CellError, as_text, is_nothing, repair, shorten
 from matinee.catalogue.draft import Draft, Rules, read_id
 from matinee.catalogue.rows import Row
-from matinee.items import MAX_NAME, MAX_TITLE, Item
+from matinee.items import MAX_NAME, MAX_TITLE, MAX_YEAR, MIN_YEAR, Item
 
 
 class Built(NamedTuple):
-    """`about` is the text that tells items of the same kind, title and year apart."""
+    """`about` is the text that tells items of the same kind, title and year apart; `is_new`: an earlier reader had no such item."""
 
     item: Item
     about: str
     repaired: bool
+    is_new: bool
 
 
 @dataclass(kw_only=True)
@@ -35,10 +37,11 @@ class Builder(Rules):
     def column(self, target: str) -> str | None:
         return next((column for column, found in self.targets.items() if found == target), None)
 
-    def identity(self, row: Row) -> tuple[str, str, str]:
-        """Kind, title and year as an id is derived from them. Raises `CellError`."""
+    def identity(self, row: Row) -> tuple[tuple[str, str, str], bool]:
+        """Kind, title and year as an id is derived from them, and whether the row is new. Raises `CellError`."""
         title, _ = self._title(row.values)
-        return self._kind(row.values), title.casefold(), str(self._id_year(row.values))
+        year, is_new = self._id_year(row.values)
+        return (self._kind(row.values), title.casefold(), str(year)), is_new
 
     def has_id(self, row: Row) -> bool:
         column = self.column("id")
@@ -55,9 +58,10 @@ class Builder(Rules):
             draft.take(column, target, row.values.get(column))
         item = draft.item(title, self._kind(row.values))
         self.summary.see_year(item.year)
-        if item.id is None and (title.casefold(), self._id_year(row.values)) != (item.title.casefold(), item.year):
-            item = item.model_copy(update={"identity": (title, self._id_year(row.values))})
-        return Built(item, self._about(row.values) or item.overview, draft.repaired or broken)
+        id_year, is_new = self._id_year(row.values)
+        if item.id is None and (title.casefold(), id_year) != (item.title.casefold(), item.year):
+            item = item.model_copy(update={"identity": (title, id_year)})
+        return Built(item, self._about(row.values) or item.overview, draft.repaired or broken, is_new)
 
     def _title(self, values: Mapping[str, Any]) -> tuple[str, bool]:
         """The title with only its encoding repaired, which ids are derived from, and whether that was broken. Raises `CellError`."""
@@ -78,11 +82,18 @@ class Builder(Rules):
             own = ""
         return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or "item"
 
-    def _id_year(self, values: Mapping[str, Any]) -> int | None:
+    def _id_year(self, values: Mapping[str, Any]) -> tuple[int | None, bool]:
+        """The year in a derived id, and whether the row is new: an earlier reader could not read its year, and made no item."""
+        if self.id_years is None:
+            return None, False
+        dates, value = self.dates[self.id_years], values.get(self.id_years)
         try:
-            return self.dates[self.id_years].id_year(values.get(self.id_years)) if self.id_years else None
+            return dates.id_year(value), False
         except CellError:
-            return None
+            with suppress(CellError):
+                year = dates.year(value)
+                return (year if year is not None and MIN_YEAR <= year <= MAX_YEAR else None), True
+            return None, True
 
     def _about(self, values: Mapping[str, Any]) -> str:
         """The overview with only its encoding repaired: what some ids are derived from."""

@@ -76,10 +76,18 @@ class Dates:
         raise CellError(f"{text[:80]!r} is not a date or a year")
 
     def id_year(self, value: Any) -> int | None:
-        """The year that ids are derived from: the year 0 was once read as one of two digits, and those ids stay."""
-        zero = isinstance(value, str | int | float) and _ZERO.fullmatch(str(value).strip())
-        year = self._century(0) if zero else self.year(value)
-        return year if year is not None and MIN_YEAR <= year <= MAX_YEAR else None
+        """The year that ids are derived from. Raises `CellError` where an earlier reader read none: such a row had no item.
+
+        The year 0 was once read as one of two digits, and those ids stay.
+        """
+        if isinstance(value, date) or is_nothing(value):
+            return self.year(value)
+        text = as_text(value).strip() if isinstance(value, str | int | float) else ""
+        year = self._century(0) if _ZERO.fullmatch(text) else self.year(value)
+        plain = _one_year(text) is not None or _TWO.fullmatch(text) or _short(text)
+        if not plain or (year is not None and not MIN_YEAR <= year <= MAX_YEAR):
+            raise CellError(f"{text[:80]!r} was no year")
+        return year
 
     def _century(self, two: int) -> int:
         return two + (2000 if two <= self.pivot else 1900)

@@ -73,7 +73,7 @@ class ItemReader:
             raise SourceError(f"{source}: {error}") from None
         self._source = source
         self._found = [*self._table.notes, *learner.warnings]
-        self._shared, self._underivable = self._shared_identities()
+        self._shared, self._new_shared = self._shared_identities()
         self.total = self._table.total
         self.unit = self._table.unit
         self.done = 0
@@ -85,25 +85,28 @@ class ItemReader:
         self._builder.summary = Summary(self._table.format, fresh)
         return Report(self._source, source_name(self._source), columns, warnings=list(self._found), summary=self._builder.summary)
 
-    def _shared_identities(self) -> tuple[set[bytes], int]:
-        """The derived identities that several different rows have, and how many rows have no id of their own."""
+    def _shared_identities(self) -> tuple[set[bytes], set[bytes]]:
+        """The derived identities that several different rows have: among rows that always had items, and those that new rows share."""
         seen: dict[bytes, bytes] = {}
+        new: dict[bytes, bytes] = {}
         shared: set[bytes] = set()
-        count = 0
+        new_shared: set[bytes] = set()
         overview = self._builder.column("overview")
         for row in self._table.rows(no_progress):
             if not isinstance(row, Row) or self._builder.has_id(row):
                 continue
             try:
-                identity = _digest(*self._builder.identity(row))
+                parts, is_new = self._builder.identity(row)
             except CellError:
                 continue
-            count += 1
+            identity = _digest(*parts)
             text = str(row.values.get(overview) or "") if overview else ""
             content = _digest(text or repr(row.values))
-            if seen.setdefault(identity, content) != content:
-                shared.add(identity)
-        return shared, count
+            if (new if is_new else seen).setdefault(identity, content) != content:
+                (new_shared if is_new else shared).add(identity)
+        # A new item must not change the id of one that was there before.
+        new_shared |= {identity for identity, content in new.items() if seen.get(identity, content) != content}
+        return shared, new_shared
 
     def __iter__(self) -> Iterator[Item]:
         report = self.report = self._new_report()
@@ -128,11 +131,11 @@ class ItemReader:
         if isinstance(row, Reject):
             return row
         try:
-            item, about, repaired = self._builder.item(row)
+            item, about, repaired, is_new = self._builder.item(row)
         except CellError as error:
             return Reject(row.line, str(error), _raw(row))
         if item.id is None:
-            item = self._with_own_id(item, about)
+            item = self._with_own_id(item, about, is_new=is_new)
             report.derived_ids += 1
         uid = item.uid("")
         content = _digest(item.model_dump_json())
@@ -147,13 +150,13 @@ class ItemReader:
         what = f"id {item.id!r}" if item.id else f"kind, title and year ({item.title!r}, {item.year})"
         return Reject(row.line, f"has the {what} of line {line}, but other facts; the first was kept", _raw(row))
 
-    def _with_own_id(self, item: Item, about: str) -> Item:
+    def _with_own_id(self, item: Item, about: str, *, is_new: bool) -> Item:
         """Several different things share this kind, title and year: what they are about tells them apart, in any row order."""
         title, year = item.identity or (item.title, item.year)
         identity = (item.kind, title.casefold(), str(year))
-        if _digest(*identity) not in self._shared:
+        if _digest(*identity) not in (self._new_shared if is_new else self._shared):
             return item
-        about = about or item.model_dump_json(exclude={"numbers", "id", "identity"})
+        about = about or item.model_copy(update={"title": title, "year": year}).model_dump_json(exclude={"numbers", "id", "identity"})
         return item.model_copy(update={"id": f"derived-{_digest(*identity, about).hex()}", "identity": None})
 
     def _reject(self, reject: Reject, report: Report) -> None:

@@ -46,3 +46,12 @@ def test_an_items_own_title_and_year_make_its_id_where_nothing_else_is_said() ->
 
 def test_canonically_equal_titles_are_one_item() -> None:
     assert Item(title="E\u0301te\u0301").uid("c") == Item(title="Été").uid("c") == Item(title="É\u200bté").uid("c")
+
+
+def test_an_item_that_was_once_rejected_takes_no_id_from_another(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("title,year,overview\nQuay,,Old.\nQuay,soon,New.\nPier,1999,A pier.\nLamp,2000,A lamp.\n", encoding="utf-8")
+    quay, new_quay, pier, lamp = read_items(path)
+    assert [item.id for item in (quay, pier, lamp)] == [None, None, None]
+    assert new_quay.year is None
+    assert len({item.uid("c") for item in (quay, new_quay, pier, lamp)}) == 4
