@@ -104,6 +104,7 @@ class DateColumn:
     # Spellings that an earlier reader did not know: where they were most of a column, its years are no part of ids.
     odd: int = 0
     placeholders: int = 0
+    zeros: int = 0
     count: int = 0
     fits: dict[Position, int] = field(default_factory=lambda: {"first": 0, "last": 0})
     years: dict[Position, set[int]] = field(default_factory=lambda: {"first": set(), "last": set()})
@@ -119,6 +120,7 @@ class DateColumn:
         text = _text(value)
         if not text:
             self.placeholders += is_placeholder(value) and not is_nothing(value)
+            self.zeros += not is_placeholder(value)
             return
         self.total += 1
         if _one_year(text) is not None:
@@ -151,7 +153,7 @@ class DateColumn:
         return self.total > 0 and self.flags == self.total
 
     def was_readable(self) -> bool:
-        return self.odd + self.bad + self.placeholders <= (self.total + self.placeholders) / 2
+        return self.odd + self.bad + self.placeholders <= (self.total + self.placeholders + self.zeros) / 2
 
     def decide(self, options: ReadOptions, warnings: list[str]) -> Dates:
         """The rule for this column. Raises `SourceError` where it could be read in two ways."""
