@@ -12,9 +12,15 @@ from matinee.cli.main import app
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["books", "films", "groceries"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("books", marks=pytest.mark.full), pytest.param("films", marks=pytest.mark.full), "groceries"]
+)
 def test_the_commands_of_an_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groceries, which are the least like films, in every run."""
     monkeypatch.chdir(ROOT)
+    models = Path.home() / ".matinee" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "models").symlink_to(models)
     # Without a conversion to another precision, which would take longer than the rest.
     env = {"MATINEE_HOME": str(tmp_path), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "250"}
     [block] = re.findall(r"```sh\n(.*?)```", (ROOT / "examples" / name / "README.md").read_text(encoding="utf-8"), re.DOTALL)
