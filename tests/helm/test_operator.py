@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 import pytest
-from chart import CHART, ROOT, SCHEMAS, VALUES, Object, RenderError, application, one, rendered, run, template, values_args
+from chart import API_SERVER_ARGS, CHART, ROOT, SCHEMAS, VALUES, Object, RenderError, application, one, rendered, run, template, values_args
 from test_manifests import DOCS
 
 ALL = [*VALUES, "everything"]
@@ -144,7 +144,7 @@ def test_the_documented_upgrade_is_accepted_on_every_values_file(values: str) ->
     [line] = [line for line in page.splitlines() if line.startswith("    helm upgrade")]
     flags = line.partition("--reuse-values")[2].split()
     for major in (3, 4):
-        assert run("template", "matinee", str(CHART), "--is-upgrade", *values_args(values), *flags, major=major)
+        assert run("template", "matinee", str(CHART), "--is-upgrade", *values_args(values), *API_SERVER_ARGS, *flags, major=major)
 
 
 def test_documents_name_the_revision_to_roll_back_to() -> None:
@@ -156,7 +156,7 @@ def test_documents_name_the_revision_to_roll_back_to() -> None:
 @pytest.mark.parametrize("major", [3, 4])
 def test_set_takes_decimals(major: int) -> None:
     """Helm makes text of them. A value out of bounds is refused like a number."""
-    args = ["template", "matinee", str(CHART), "--show-only", "templates/rayservice.yaml"]
+    args = ["template", "matinee", str(CHART), "--show-only", "templates/rayservice.yaml", *API_SERVER_ARGS]
     given = {"settings.index.deployment.num_cpus": 0.25, "settings.tracing.sample_ratio": 0.5}
     texts = [
         run(*args, *(part for path, value in given.items() for part in (flag, f"{path}={value}")), major=major)

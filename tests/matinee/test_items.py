@@ -165,7 +165,7 @@ def test_only_a_filter_without_conditions_is_empty() -> None:
     "title", ["\u200b", "\u200b\u200d\ufeff", "\u3164", "\u2800\u2800", "\u00ad", "\u0301", "\u202e", "\u115f\u1160", "\ue000"]
 )
 def test_a_title_that_nobody_can_see_is_refused(title: str) -> None:
-    with pytest.raises(ValidationError, match="no character that can be seen"):
+    with pytest.raises(ValidationError, match=r"no character that can be seen|at least 1 character"):
         Item(title=title)
     assert Item(title=f"{title}A").title
 
