@@ -51,7 +51,7 @@ class Served:
 def served(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     everything, asked = (set().union(*queries.for_catalogue(None, "demo", most)[0].relevant.values()) for most in (1000, QUERIES))
     bundled = local_graph.demo_films()
-    films = [film for i, film in enumerate(bundled) if film.uid("demo") in everything or i % 10 == 0]
+    films = [film for i, film in enumerate(bundled) if film.id in everything or i % 10 == 0]
     keys = [entry.model_dump() for entry in (ADMIN_ENTRY, READER_ENTRY)]
     settings = local_graph.local_settings(tmp_path_factory.mktemp("home"), serving={"keys": keys})
     settings = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"cache_entries": 0})})
@@ -64,7 +64,7 @@ def served(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield service
 
     with local_graph.serve_app(graph) as url:
-        yield Served(url, found[0], [film for film in films if film.uid("demo") in asked])
+        yield Served(url, found[0], [film for film in films if film.id in asked])
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ def write_set(folder: Path, labels: Mapping[str, list[str]] = LABELS, *, split: 
     (folder / "qrels").mkdir(parents=True)
     rows = [{"_id": text, "text": text} | ({"metadata": {"item": text}} if items else {}) for text in labels]
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if items:
+        (folder / "set.json").write_text(json.dumps({"kind": "item"}))
     lines = [f"{text}\t{id}\t1" for text, ids in labels.items() for id in ids]
     (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]))
     return folder
@@ -288,8 +290,10 @@ def test_sets_that_can_not_be_used(tmp_path: Path, name: str, damage: str | None
 
 
 def test_a_set_of_items_that_names_none(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "taste")
+    (folder / "set.json").write_text('{"kind": "item"}')
     with pytest.raises(SourceError, match=r"metadata\.item"):
-        queries.read(ProbeSettings(queries=write_set(tmp_path / "item_x")))
+        queries.read(ProbeSettings(queries=folder))
 
 
 def test_settings_of_the_probe() -> None:
