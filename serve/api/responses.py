@@ -22,10 +22,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "no such item; or, for feedback, no event log here",
         409: "the title is ambiguous: `candidates` has what was meant",
         405: "this route has no such method: see `Allow`",
+        408: "the body did not arrive in time",
         413: "the body is too large",
         415: "not sent as JSON, or in an encoding other than gzip",
         422: "the request is malformed: the message says where",
         429: "this key or this address takes too much: see `Retry-After`",
+        431: "the headers, with path and query, are too large",
         503: "full, starting, or without an index: see `Retry-After`",
         504: "no answer within the deadline",
     }.items()
