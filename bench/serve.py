@@ -146,6 +146,9 @@ def matinee_server(environment: dict[str, str]) -> Iterator[tuple[str, list[str]
             if server.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("the server did not start; the lines above say why")
             time.sleep(0.5)
+        # The embedder loads behind the index, and would take from what is measured.
+        while not httpx.post(f"{named['url']}/v1/search", json={"text": "ready"}, timeout=60, trust_env=False).is_success:
+            time.sleep(0.5)
         page = httpx.get(f"{named['url']}/v1/items", params={"limit": 1000}, trust_env=False).json()
         yield named["url"], [item["id"] for item in page["items"]]
     finally:
