@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import HANG_S
+from waiting import HANG_S, until_async, until_late
 
-from matinee.errors import DeadlineError
 from matinee.models.embedder import Embedder
 from serve.graph import messages
 from serve.graph.clients import batched_model
@@ -75,14 +74,14 @@ async def begun(watched: Watched) -> None:
     assert await asyncio.to_thread(watched.begun.wait, HANG_S)
 
 
-async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, watched: Watched) -> None:
+async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, watched: Watched, replica: EmbedderReplica) -> None:
     trace = Trace(time.monotonic() + HANG_S)
     embeds = [asyncio.create_task(gateway.embed(TEXTS, "document", trace)) for _ in range(6)]
     await begun(watched)
     query = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a heist",)), trace.deadline))
     cold = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a cold item",), "document"), trace.deadline))
-    # Both are in the replica's queue before it takes up its second piece.
-    await asyncio.sleep(0.1)
+    asked = {("a heist",), ("a cold item",)}
+    await until_async(lambda: asked <= {waiting.queued.message.texts for queue in replica.batcher._queues for waiting in queue.waiting})
     watched.gate.set()
     await asyncio.gather(query, cold)
     assert watched.calls[1] == ["a heist"]
@@ -95,11 +94,7 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
 
 
 async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:
-    trace = Trace(time.monotonic() + 0.3)
-    late = asyncio.create_task(gateway.embed(TEXTS, "document", trace))
-    await begun(watched)
-    with pytest.raises(DeadlineError):
-        await late
+    await until_late(lambda deadline: gateway.embed(TEXTS, "document", Trace(deadline)), watched.begun.is_set)
     watched.gate.set()
     await gateway.graph.embedder(messages.Embed(("a heist",)), gateway.trace().deadline)
     assert watched.calls[1:] == [["a heist"]]

@@ -57,7 +57,7 @@ def test_messages_wait_for_one_load() -> None:
         assert (await part.info(), replica.loads) == ({"model": "one", "loaded": False, "trouble": None}, 0)
         asked = [asyncio.create_task(part(text, later())) for text in ("a", "b")]
         with pytest.raises(UnavailableError, match="still loads"):
-            await part("late", time.monotonic() + 0.01)
+            await part("late", time.monotonic() + 0.2)
         replica.gate.set()
         assert await asyncio.gather(*asked) == ["A", "B"]
         with pytest.raises(ModelError, match="bad"):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from waiting import HANG_S
+from waiting import HANG_S, until_async
 
 from matinee.errors import DeadlineError, MatineeError, ModelError
 from matinee.settings.tree import EmbedderSettings
@@ -38,6 +38,7 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
     def __init__(self, settings: Any, sink: MemorySink) -> None:
         super().__init__("embedder", settings.embedder, settings, Metrics(sink), max_batch=100, max_waiting=100)
         self.gate = threading.Event()
+        self.begun: list[list[str]] = []
         self.batches: list[list[str]] = []
 
     def load(self, settings: EmbedderSettings) -> Model:
@@ -52,8 +53,9 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
         return model.name, "fp32", "f" * 64
 
     def _answer(self, model: Model, batch: Sequence[Queued[Embed]]) -> list[str | MatineeError]:
-        assert self.gate.wait(HANG_S)
         texts = [message.texts[0] for message, *_ in batch]
+        self.begun.append(texts)
+        assert self.gate.wait(HANG_S)
         self.batches.append(texts)
         return [f"{model.name}: {text}" if text != "bad" else ModelError("bad text") for text in texts]
 
@@ -78,14 +80,14 @@ def batch(*texts: str, left_s: float = LATER) -> list[Hop[Embed]]:
 async def reached(replica: Replica, texts: str) -> asyncio.Task[Any]:
     """A call that is under way in the model's thread."""
     call = asyncio.create_task(replica.call(batch(*texts)))
-    await asyncio.sleep(0.05)
+    await until_async(lambda: [*texts] in replica.begun)
     return call
 
 
 async def test_batches_of_several_gateways_join_while_the_model_is_busy(replica: Replica) -> None:
     first = await reached(replica, "a")
     others = [asyncio.create_task(replica.call(batch(*texts))) for texts in ("bc", "de")]
-    await asyncio.sleep(0.05)
+    await until_async(lambda: replica.batcher.waiting == 4)
     replica.gate.set()
     assert await asyncio.gather(first, *others) == [["one: a"], ["one: b", "one: c"], ["one: d", "one: e"]]
     assert replica.batches == [["a"], ["b", "c", "d", "e"]]
@@ -161,8 +163,7 @@ async def test_the_place_of_work_that_nobody_waits_for_is_free_when_the_thread_i
     hangs = await reached(replica, "a")
     hangs.cancel()
     others = [asyncio.create_task(replica.call(batch(text))) for text in "bc"]
-    await asyncio.sleep(0.05)
-    assert replica.batcher.waiting == 2
+    await until_async(lambda: replica.batcher.waiting == 2)
     replica.gate.set()
     await asyncio.gather(*others)
     assert replica.batches == [["a"], ["b", "c"]]
