@@ -7,6 +7,7 @@ and knows nothing of what they mean; never unpickles.
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 _BUSY_S = 60.0
@@ -21,12 +22,14 @@ class DiskCache:
         self._path = path
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
-            self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-        except (sqlite3.Error, OSError) as error:
-            raise OSError(f"cannot open the cache {path}: {error}; delete the file to start anew") from error
+        with ExitStack() as opened:
+            try:
+                path.touch(mode=0o600)
+                self._db = opened.enter_context(closing(sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)))
+                self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+            except (sqlite3.Error, OSError) as error:
+                raise OSError(f"cannot open the cache {path}: {error}; delete the file to start anew") from error
+            opened.pop_all()
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The values of those keys that are there."""

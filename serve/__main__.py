@@ -29,7 +29,7 @@ from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
-from matinee.models import resolve, saved_model
+from matinee.models import resolve
 from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES
@@ -139,22 +139,7 @@ def _check(settings: Settings, *, index: bool = True) -> None:
     def say(step: str) -> None:
         console.print(f"  {step}", highlight=False)
 
-    resolve.resolve(
-        settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
-    )
-    if settings.enhancer.enabled:
-        base = resolve.resolve(
-            settings.enhancer.model,
-            settings.enhancer.revision,
-            models_dir=settings.models_dir,
-            artifacts=settings.artifacts_uri,
-            progress=say,
-        )
-        if settings.enhancer.adapter:
-            adapter = resolve.resolve(
-                settings.enhancer.adapter, models_dir=settings.models_dir, artifacts=settings.artifacts_uri, progress=say
-            )
-            saved_model.check_adapter(adapter, base, settings.enhancer.model)
+    resolve.fetch_models(settings, say)
     if settings.events.uri is not None:
         check_uri(settings.events.uri)
     if index and settings.index.engine == "edge":

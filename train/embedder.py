@@ -48,7 +48,7 @@ def main(options: EmbedderOptions) -> None:
         command.echo(f"{options.out} is complete already: nothing to do")
         return
     start = time.perf_counter()
-    result = launch.run("train.embedding.worker", plan, "embedder", options.hardware.workers)
+    result = launch.run("train.embedding.worker", plan, "embedder")
     model = publish(settings, plan, result, options.out, seconds=time.perf_counter() - start)
     command.echo(f"model {model.digest} in {settings.artifacts_uri}; next: [bold]matinee models promote {model.digest[:12]}[/]")
 
@@ -73,6 +73,7 @@ def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
         inputs=inputs,
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
+        workers=options.hardware.workers,
         config=config,
         base=base,
         triplets=options.triplets.absolute(),

@@ -64,7 +64,7 @@ def main(options: EnhancerOptions) -> None:
     plan = load(options, config, settings)
     if not manifests.is_complete(out, "enhancer", plan.settings, plan.inputs):
         start = time.perf_counter()
-        result = launch.run("train.generation.sft", plan, "enhancer", options.hardware.workers)
+        result = launch.run("train.generation.sft", plan, "enhancer")
         with disk_errors():
             save(settings, plan, result, out, seconds=time.perf_counter() - start)
     else:
@@ -111,6 +111,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
         inputs={f"instructions/{name}": digest for name, digest in data["outputs"].items()},
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
+        workers=options.hardware.workers,
         config=config,
         base=base,
         adapter=adapter,

@@ -72,7 +72,7 @@ def main(options: PreferenceOptions) -> None:
         out.mkdir(parents=True, exist_ok=True)
         judgments.write_judgments(chosen, plan.examples)
         start = time.perf_counter()
-        result = launch.run("train.generation.dpo", plan, "preference", options.hardware.workers)
+        result = launch.run("train.generation.dpo", plan, "preference")
         save(settings, plan, result, counts, out, seconds=time.perf_counter() - start)
     else:
         command.echo(f"{out} is complete already: nothing to train")
@@ -106,6 +106,7 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
         inputs={f"instructions/{GUARD}": data["outputs"][GUARD]} | sheets,
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
+        workers=options.hardware.workers,
         config=config,
         base=base,
         adapter=adapter,

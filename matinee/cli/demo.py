@@ -64,23 +64,7 @@ def _fetch_models(settings: Settings, console: Console) -> None:
             status.update(f"models: {step}")
             console.print(f"  {step}", highlight=False)
 
-        resolve.resolve(
-            settings.embedder.model,
-            settings.embedder.revision,
-            models_dir=settings.models_dir,
-            artifacts=settings.artifacts_uri,
-            progress=progress,
-        )
-        if settings.enhancer.enabled:
-            folder = resolve.resolve(
-                settings.enhancer.model,
-                settings.enhancer.revision,
-                models_dir=settings.models_dir,
-                artifacts=settings.artifacts_uri,
-                progress=progress,
-            )
-            if settings.enhancer.precision in ("auto", "ct2-int8"):
-                resolve.ctranslate2_dir(folder, models_dir=settings.models_dir, progress=progress)
+        resolve.fetch_models(settings, progress, converted=True)
     console.print("models are ready")
 
 

@@ -71,11 +71,7 @@ class Enhancer:
         cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: resolve.Progress | None = None
     ) -> Self:
         """Fetch or convert what is needed, then load. Raises `ModelError`."""
-        model_dir = resolve.resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts, progress=progress)
-        adapter = None
-        if settings.adapter is not None:
-            adapter = resolve.resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
-            saved_model.check_adapter(adapter, model_dir, settings.model)
+        model_dir, adapter = resolve.resolve_enhancer(settings, models_dir=models_dir, artifacts=artifacts, progress=progress)
         backend = backends.load(model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress)
         return cls(
             backend, settings, model_digest=saved_model.digest(model_dir), adapter_digest=saved_model.digest(adapter) if adapter else None

@@ -19,7 +19,8 @@ from matinee.errors import ModelError
 from matinee.files import user_path
 from matinee.models import convert
 from matinee.models.registry import resolve as resolve_artifact
-from matinee.models.saved_model import check_folder, digest
+from matinee.models.saved_model import check_adapter, check_folder, digest
+from matinee.settings.tree import EnhancerSettings, Settings
 
 Progress = Callable[[str], None]
 
@@ -50,6 +51,28 @@ def resolve(
         folder = user_path(model).absolute()
     check_folder(folder)
     return folder
+
+
+def resolve_enhancer(
+    settings: EnhancerSettings, *, models_dir: Path, artifacts: str | None = None, progress: Progress | None = None
+) -> tuple[Path, Path | None]:
+    """The folders of the base model and of the adapter, where there is one. Raises `ModelError`, also for an adapter of another base."""
+    base = resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts, progress=progress)
+    if settings.adapter is None:
+        return base, None
+    adapter = resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
+    check_adapter(adapter, base, settings.model)
+    return base, adapter
+
+
+def fetch_models(settings: Settings, progress: Progress, *, converted: bool = False) -> None:
+    """All that `settings` name, before anything starts; `converted` also as a CPU's `auto` would. Raises `ModelError`, as `resolve`."""
+    where: Any = {"models_dir": settings.models_dir, "artifacts": settings.artifacts_uri, "progress": progress}
+    resolve(settings.embedder.model, settings.embedder.revision, **where)
+    if settings.enhancer.enabled:
+        base, adapter = resolve_enhancer(settings.enhancer, **where)
+        if converted and settings.enhancer.precision in ("auto", "ct2-int8"):
+            ctranslate2_dir(base, adapter, models_dir=settings.models_dir, progress=progress)
 
 
 def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir: Path, progress: Progress | None = None) -> Path:

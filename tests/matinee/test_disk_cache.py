@@ -5,6 +5,8 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,15 @@ for batch in range(1_000_000):
 """
 
 
-def test_values_come_back(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path / "new" / "cache.sqlite")
+@pytest.fixture
+def opened() -> Iterator[Callable[[Path], DiskCache]]:
+    """Opens caches that are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda path: stack.enter_context(closing(DiskCache(path)))
+
+
+def test_values_come_back(opened: Callable[[Path], DiskCache], tmp_path: Path) -> None:
+    cache = opened(tmp_path / "new" / "cache.sqlite")
     keys = [str(i) for i in range(1200)]
     cache.put({key: key.encode() for key in keys})
     cache.put({"7": b"replaced", "": b""})
@@ -32,14 +41,14 @@ def test_values_come_back(tmp_path: Path) -> None:
     assert (len(cache), cache.get([])) == (1201, {})
 
 
-def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path / "c")
+def test_a_put_is_all_or_nothing(opened: Callable[[Path], DiskCache], tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c")
     with pytest.raises(Exception, match="NOT NULL"):
         cache.put({"a": b"1", "b": None})  # type: ignore[dict-item]
     assert len(cache) == 0
 
 
-def test_after_a_kill_every_finished_put_is_there_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_after_a_kill_every_finished_put_is_there_and_the_next_run_goes_on(opened: Callable[[Path], DiskCache], tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     with subprocess.Popen([sys.executable, "-c", PUTS, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -49,7 +58,7 @@ def test_after_a_kill_every_finished_put_is_there_and_the_next_run_goes_on(tmp_p
         os.kill(process.pid, signal.SIGKILL)
         rest = process.stdout.read().split()
     last = int(rest[-1]) if rest else 20
-    cache = DiskCache(path)
+    cache = opened(path)
     for batch in range(last + 1):
         keys = [f"{batch}-{i}" for i in range(20)]
         assert cache.get(keys) == {key: bytes([i]) * 1000 for i, key in enumerate(keys)}

@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -204,44 +205,39 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     monkeypatch.setattr(worker.ray_train, "report", told.append)
     config = ContrastiveConfig(epochs=5, patience=2)
     folders = dict.fromkeys(("out", "base", "triplets", "prepared"), tmp_path)
-    worker.fit(EmbedderPlan(settings={}, inputs={}, gpu=False, threads=0, config=config, sets=None, template="plain", pool=10, **folders))
+    worker.fit(
+        EmbedderPlan(
+            settings={}, inputs={}, gpu=False, threads=0, workers=1, config=config, sets=None, template="plain", pool=10, **folders
+        )
+    )
     assert told == [{"step": 8, **state}]
 
 
-def test_a_worker_with_a_full_disk_and_a_killed_one_are_replaced(
+def test_a_killed_worker_is_replaced(
     train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    """The same of MiniLM, with a kill of everything, is the next test's."""
+    """The same of MiniLM, with a full disk and a kill of everything, is the next test's."""
     out, log = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
 
     def rows() -> list[dict[str, Any]]:
         return [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()] if log.exists() else []
 
-    def worker(number: int) -> int:
-        """The id of the process that started as that one, and stands still."""
-
-        def started() -> list[dict[str, Any]]:
-            return [row for row in rows() if "from_step" in row][number:]
-
-        pid = int(until(started, rows)[0]["pid"])
-        os.kill(pid, signal.SIGSTOP)
-        return pid
+    ended = threading.Event()
 
     def harm() -> None:
-        pid = worker(0)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
-        os.kill(pid, signal.SIGCONT)
-        os.kill(worker(1), signal.SIGKILL)
+        if until(lambda: rows() or ended.is_set(), "a first step") is not True:
+            os.kill(int(rows()[0]["pid"]), signal.SIGKILL)
 
     with ThreadPoolExecutor(1) as pool:
         harmed = pool.submit(harm)
         args = (pairs_folder, "--prepared", prepared, "--base", tiny("modernbert"), "--save-steps", 4)
         done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
+        ended.set()
     harmed.result()
     assert done.exit_code == 0, done.output
     starts = [row for row in rows() if "from_step" in row]
-    assert len(starts) == 3
-    assert len({row["pid"] for row in starts}) == 3
+    assert len(starts) == 2
+    assert len({row["pid"] for row in starts}) == 2
     report = manifests.read(out, "embedder")["report"]
     assert report["steps"] == starts[0]["of"]
     assert [row["epoch"] for row in report["epochs"]] == [1, 2]
@@ -332,13 +328,43 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    args = (pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30)
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--lr", 1e30, "--workers", 0)
     done = train_here("embedder", *SMOKE, *args, "--out", out, home=tmp_path)
     assert done.exit_code == ModelError.exit_code
     assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
     assert not (out / manifests.MANIFEST).exists()
-    # Ray was not made to try it again.
     assert (out / "progress.jsonl").read_text().count("from_step") == 1
+
+
+def test_a_run_in_this_process_goes_on_where_it_was_interrupted(
+    train_here: Callable[..., Any],
+    tiny: Callable[[str], Path],
+    pairs_folder: Path,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, stop_at = tmp_path / "out", 7
+    args = (pairs_folder, "--prepared", prepared, "--base", tiny("roberta"), "--save-steps", 3, "--workers", 0, "--out", out)
+
+    class Interrupted(EmbedderTrainer):
+        def training_step(self, *args: Any, **more: Any) -> Any:
+            if self.state.global_step == stop_at:
+                raise KeyboardInterrupt
+            return super().training_step(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "EmbedderTrainer", Interrupted)
+        done = train_here("embedder", *SMOKE, *args, home=tmp_path)
+    assert (done.exit_code, "run the same command again" in done.output) == (130, True)
+    [stored] = out.glob("checkpoints/*/*")
+    assert stored.name == "6"
+    done = train_here("embedder", *SMOKE, *args, home=tmp_path)
+    assert done.exit_code == 0, done.output
+    starts = [row for row in map(json.loads, (out / "progress.jsonl").read_text().splitlines()) if "from_step" in row]
+    assert [row["from_step"] for row in starts] == [0, 6]
+    assert manifests.read(out, "embedder")["report"]["steps"] == starts[0]["of"]
+    assert not (out / "checkpoints").exists()
 
 
 def test_an_unknown_loss_is_refused(tmp_path: Path, pairs_folder: Path) -> None:

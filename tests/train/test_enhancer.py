@@ -70,7 +70,7 @@ def test_gemma_learns_in_four_bits(
     home.mkdir()
     (home / "models").symlink_to(gemma.parent)
     monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
-    small = ("--limit", 8, "--heldout", 2, "--max-tokens", 64, "--max-steps", 2)
+    small = ("--limit", 8, "--heldout", 2, "--max-tokens", 64, "--max-steps", 2, "--workers", 0)
     done = train_here("enhancer", pairs_of_films, "--smoke", "--cpu", *small, "--out", out, home=home)
     assert done.exit_code == 0, done.output
     report = manifests.read(out, "enhancer")["report"]
@@ -151,17 +151,15 @@ def test_two_workers_train_one_adapter_that_is_merged_and_converted(
     assert kinds == {"adapter", "model"}
 
 
-@pytest.mark.full
 def test_a_loss_that_is_not_finite_stops_the_run(
     train_here: Callable[..., Any], pairs_of_films: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
-    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--lr", 1e30)
+    options = ("--smoke", "--cpu", "--base", tiny_base, "--precision", "fp32", "--max-tokens", 512, "--lr", 1e30, "--workers", 0)
     out = tmp_path / "out"
     done = train_here("enhancer", pairs_of_films, *options, "--out", out, home=tmp_path)
     assert done.exit_code == ModelError.exit_code
     assert re.search(r"training stopped: the loss became (nan|inf) at step \d+: lower --lr", " ".join(done.stderr.split()))
     assert not (out / manifests.MANIFEST).exists()
-    # Ray was not made to try it again.
     assert (out / "progress.jsonl").read_text().count("from_step") == 1
 
 
@@ -228,6 +226,7 @@ def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films
         inputs={},
         gpu=False,
         threads=0,
+        workers=1,
         config=SftConfig(heldout=0),
         base=tmp_path,
         adapter=None,

@@ -188,7 +188,7 @@ def test_what_got_worse_is_not_published(
 ) -> None:
     """The whole command, but for the training, which ends in a given BLEU."""
 
-    def trained(worker: str, plan: DpoPlan, job: str, workers: int) -> dict[str, Any]:
+    def trained(worker: str, plan: DpoPlan, job: str) -> dict[str, Any]:
         assert len(judgments.read_judgments(plan.examples)) == 1
         shutil.copytree(tiny_adapter, plan.work / "trainer")
         plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
@@ -256,7 +256,7 @@ def test_a_real_adapter_learns_what_people_prefer(
     path, out = sheet(tmp_path / "ann.csv", judged), tmp_path / "out"
     monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
     # Two held-out texts of eight tokens say nothing: what they do to the guard must not decide here.
-    args = (path, "--adapter", first, "--prepared", prepared, "--instructions", told, "--smoke", "--cpu", "--tolerance", 1)
+    args = (path, "--adapter", first, "--prepared", prepared, "--instructions", told, "--smoke", "--cpu", "--tolerance", 1, "--workers", 0)
     done = train_here("preference", *args, "--out", out, home=home)
     assert done.exit_code == 0, done.output
     manifest = manifests.read(out, "preference")

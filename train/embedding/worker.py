@@ -24,7 +24,7 @@ def fit(plan: EmbedderPlan) -> None:
     rank, workers = ranks()
     torch.set_num_threads(plan.threads or torch.get_num_threads())
     gpu = torch.cuda.is_available() and plan.gpu
-    state, resume = restore(plan.work, rank)
+    state, resume = restore(plan, rank)
     if state.get("waited", 0) >= config.patience:
         # It was stopped between its last checkpoint and the end, and must not train another epoch.
         ray_train.report({"step": state["epochs"][-1]["step"], **state})

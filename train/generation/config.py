@@ -45,6 +45,7 @@ class SftConfig:
 
     def accumulation_steps(self, workers: int) -> int:
         """Batches that one step adds up on each worker."""
+        workers = max(1, workers)
         steps, rest = divmod(self.effective, self.batch * workers)
         if rest or not steps:
             raise SettingsError(

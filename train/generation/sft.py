@@ -31,7 +31,7 @@ def train_adapter(
     """What SFT and DPO have in common: one worker's run, from the last checkpoint to the end."""
     rank, workers = ranks()
     torch.set_num_threads(plan.threads or torch.get_num_threads())
-    state, resume = restore(plan.work, rank)
+    state, resume = restore(plan, rank)
     if state.get("done"):
         # It was stopped between its last checkpoint and the end.
         ray_train.report({"step": state["done"], **state})

@@ -33,14 +33,15 @@ def ranks() -> tuple[int, int]:
     return rank, workers
 
 
-def restore(work: Path, rank: int) -> tuple[dict[str, Any], Path | None]:
-    """A clean working folder, filled from the last checkpoint that Ray knows of: its progress, and the trainer's folder."""
+def restore(plan: TrainingPlan, rank: int) -> tuple[dict[str, Any], Path | None]:
+    """A clean working folder, filled from the last checkpoint of this run: its progress, and the trainer's folder."""
+    work = plan.work
     if rank == 0:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     # Nobody writes there before it is clean.
     barrier()
-    checkpoint = ray_train.get_checkpoint()
+    checkpoint = ray_train.get_checkpoint() if plan.workers else _stored(plan)
     if checkpoint is None:
         return {}, None
     with checkpoint.as_directory() as folder:
@@ -49,6 +50,23 @@ def restore(work: Path, rank: int) -> tuple[dict[str, Any], Path | None]:
         state: dict[str, Any] = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
     barrier()
     return state, work / "resumed" / "trainer"
+
+
+def _stored(plan: TrainingPlan) -> ray_train.Checkpoint | None:
+    folder = plan.last_stored()
+    return ray_train.Checkpoint.from_directory(str(folder)) if folder else None
+
+
+def _store(bundle: Path, plan: TrainingPlan, step: int) -> None:
+    """What Ray Train does not do in the driver's process: move a checkpoint to where the next start finds it, whole or not at all."""
+    unfinished = plan.stored / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    plan.stored.mkdir(parents=True, exist_ok=True)
+    before = [*plan.stored.iterdir()]
+    shutil.move(bundle, unfinished)
+    unfinished.rename(plan.stored / str(step))
+    for old in before:
+        shutil.rmtree(old)
 
 
 def barrier() -> None:
@@ -86,7 +104,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     trainer: FiniteLoss
 
     def __init__(self, plan: TrainingPlan, progress: dict[str, Any], rank: int) -> None:
-        self.rank, self.progress = rank, progress
+        self.rank, self.progress, self._run = rank, progress, plan
         self.work, self._log, self._trouble = plan.work, plan.log, plan.trouble
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -123,7 +141,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         shutil.move(str(Path(args.output_dir) / f"checkpoint-{state.global_step}"), bundle / "trainer")
         self.add_to(bundle)
         write_atomically(bundle / PROGRESS, json.dumps(self.progress))
-        ray_train.report(self.summary(state.global_step), checkpoint=ray_train.Checkpoint.from_directory(str(bundle)))
+        if self._run.workers:
+            ray_train.report(self.summary(state.global_step), checkpoint=ray_train.Checkpoint.from_directory(str(bundle)))
+        else:
+            _store(bundle, self._run, state.global_step)
         shutil.rmtree(bundle, ignore_errors=True)
 
     def add_to(self, bundle: Path) -> None:

@@ -30,7 +30,9 @@ Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what t
 class Hardware:
     """What a training job runs on."""
 
-    workers: Annotated[int, typer.Option(min=1, help="processes, one GPU each where there are GPUs")] = 1
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes, one GPU each where there are GPUs; 0: this process, without Ray, for a debugger")
+    ] = 1
     gpu: Gpu = None
     threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0
 

@@ -25,7 +25,7 @@ RETRIES = 3
 class TrainingPlan:
     """What each worker gets. It may run on another machine that shares the job's folders, so all paths are absolute.
 
-    `settings` and `inputs` go into the manifest: with others, it is another run.
+    `settings` and `inputs` go into the manifest: with others, it is another run. With 0 `workers`, the driver's process does the work.
     """
 
     out: Path
@@ -33,6 +33,7 @@ class TrainingPlan:
     inputs: dict[str, str]
     gpu: bool
     threads: int
+    workers: int
 
     @property
     def work(self) -> Path:
@@ -51,8 +52,22 @@ class TrainingPlan:
     def storage(self) -> Path:
         return self.out / "checkpoints"
 
+    @property
+    def digest(self) -> str:
+        """Of all that makes it this run, in 12 hexadecimal digits."""
+        return hashlib.sha256(json.dumps([self.settings, self.inputs], sort_keys=True).encode()).hexdigest()[:12]
 
-def run(worker: str, plan: TrainingPlan, job: str, workers: int) -> dict[str, Any]:
+    @property
+    def stored(self) -> Path:
+        """Checkpoints of a run in the driver's process, in folders named by their steps: Ray Train stores none of those."""
+        return self.storage / f"here-{self.digest}"
+
+    def last_stored(self) -> Path | None:
+        steps = [int(path.name) for path in self.stored.glob("*") if path.name.isdecimal()]
+        return self.stored / str(max(steps)) if steps else None
+
+
+def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
     """Run `fit(plan)` of the module `worker` in each process. Raises `ModelError`.
 
     Returns the last report, with the folder of the last checkpoint in it. The module is imported there and not here: it imports Ray, which
@@ -63,19 +78,20 @@ def run(worker: str, plan: TrainingPlan, job: str, workers: int) -> dict[str, An
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    if not ray.is_initialized():
+    if plan.workers and not ray.is_initialized():
         local_ray.start(ray.init, include_dashboard=False, logging_level="warning", log_to_driver=False)
     plan.out.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(json.dumps([plan.settings, plan.inputs], sort_keys=True).encode()).hexdigest()
 
     def train_loop() -> None:
         import_module(worker).fit(plan)
 
     trainer = TorchTrainer(
         train_loop,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=plan.gpu, resources_per_worker=None if plan.gpu else {"CPU": 1}),
+        scaling_config=ScalingConfig(
+            num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=None if plan.gpu or not plan.workers else {"CPU": 1}
+        ),
         run_config=RunConfig(
-            name=f"{job}-{digest[:12]}",
+            name=f"{job}-{plan.digest}",
             storage_path=str(plan.storage),
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -95,9 +111,10 @@ def run(worker: str, plan: TrainingPlan, job: str, workers: int) -> dict[str, An
     metrics: dict[str, Any] = result.metrics or {}
     if plan.trouble.is_file():
         raise ModelError(f"training stopped: {plan.trouble.read_text(encoding='utf-8')}")
-    if result.checkpoint is None:
+    checkpoint = (result.checkpoint and result.checkpoint.path) if plan.workers else plan.last_stored()
+    if checkpoint is None:
         raise ModelError("training ended without a checkpoint: there was nothing to train on")
-    return metrics | {"checkpoint": result.checkpoint.path}
+    return metrics | {"checkpoint": str(checkpoint)}
 
 
 def clear(plan: TrainingPlan) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from matinee.errors import IndexUnavailableError
 from matinee.index import build
 from matinee.index.active import ActiveIndex, new_revision
 from matinee.index.build import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
-from matinee.index.factory import open_store
 from matinee.index.item_vector import dimensions
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import TEXT, Point, Scroll
 from matinee.items import Item
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import FactWeights, Settings
+from matinee.settings.tree import FactWeights
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +28,6 @@ def embedder(local_graph: Any) -> Embedder:
 @pytest.fixture(scope="module")
 def films(local_graph: Any) -> list[Item]:
     return list(local_graph.demo_films()[:12])
-
-
-@pytest.fixture
-def settings(local_graph: Any, tmp_path: Path) -> Settings:
-    made: Settings = local_graph.local_settings(tmp_path)
-    return made
-
-
-@pytest.fixture
-def store(settings: Settings) -> IndexStore:
-    return open_store(settings)
 
 
 @pytest.fixture

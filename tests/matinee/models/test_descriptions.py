@@ -1,6 +1,7 @@
 """`matinee.models.descriptions`: written once, kept on disk, gone on with after a stop; on a fake enhancer that counts what it is asked."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,7 +78,8 @@ def test_what_was_written_is_never_written_again(settings: Settings, enhancer: F
     assert first.write(FILMS[:10]) == first.write(FILMS[:10]) == texts(FILMS[:10])
     assert Descriptions(settings).write(FILMS[5:15]) == texts(FILMS[5:15])
     assert sorted(enhancer.asked) == sorted(film.title for film in FILMS[:15])
-    assert len(DiskCache(kept(settings))) == 15
+    with closing(DiskCache(kept(settings))) as cache:
+        assert len(cache) == 15
 
 
 def test_items_go_to_the_model_in_its_batches(settings: Settings, enhancer: FakeEnhancer) -> None:

@@ -48,7 +48,9 @@ class Run:
         self.model = Model()
         config = ContrastiveConfig(patience=patience)
         folders = dict.fromkeys(("out", "base", "triplets", "prepared"), folder)
-        plan = EmbedderPlan(settings={}, inputs={}, gpu=False, threads=0, config=config, sets=None, template="plain", pool=10, **folders)
+        plan = EmbedderPlan(
+            settings={}, inputs={}, gpu=False, threads=0, workers=1, config=config, sets=None, template="plain", pool=10, **folders
+        )
         plan.work.mkdir()
         self.reporter = DevReporter(plan, config, self.model, {}, 0)
         self.reporter.trainer = worker.EmbedderTrainer.__new__(worker.EmbedderTrainer)
