@@ -4,7 +4,9 @@ A build is the file's items plus the live API items, minus what was deleted thro
 the file's. Does not read files (`catalogue`) and does not parse arguments (`train.ingest`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -71,8 +73,21 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items that become points together, their index ids, and the texts that are embedded."""
+
+    ids: Sequence[str]
+    items: Sequence[Item]
+    descriptions: Sequence[str | None]
+    texts: ItemTexts
+
+
 class PointMaker:
-    """Items -> points, under one encoder and one recipe; `describe` writes the descriptions that the recipe wants."""
+    """Items -> points, under one encoder and one recipe; `describe` writes the descriptions that the recipe wants.
+
+    A call makes them all in one go. A build takes the steps apart: `encode` may run in another thread.
+    """
 
     def __init__(
         self,
@@ -90,18 +105,28 @@ class PointMaker:
         self._describe = describe
 
     def __call__(self, items: Sequence[Item], ids: Sequence[str], *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
+        batch = self.batch(items, ids)
+        return self.points(batch, self.encode(batch), origin=origin, revisions=revisions)
+
+    def batch(self, items: Sequence[Item], ids: Sequence[str]) -> Batch:
+        """Describes the items where the recipe wants it."""
         descriptions: Sequence[str | None] = [None] * len(items)
         if self.recipe != "raw" and self._describe is not None:
             descriptions = self._describe(items)
-        texts = ItemTexts(items, descriptions, self.recipe)
-        vectors = texts.join(self.embedder.encode(texts.flat, kind="document"))
+        return Batch(ids, items, descriptions, ItemTexts(items, descriptions, self.recipe))
+
+    def encode(self, batch: Batch) -> Matrix:
+        """float32[items, d]"""
+        return batch.texts.join(self.embedder.encode(batch.texts.flat, kind="document"))
+
+    def points(self, batch: Batch, vectors: Matrix, *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
         payloads = [
             item_payload(item, origin=origin, revision=revision, description=description)
-            for item, revision, description in zip(items, revisions, descriptions, strict=True)
+            for item, revision, description in zip(batch.items, revisions, batch.descriptions, strict=True)
         ]
         return [
             item_point(id, item, vector, payload, recipe=self.recipe, bm25=self._bm25)
-            for id, item, vector, payload in zip(ids, items, vectors, payloads, strict=True)
+            for id, item, vector, payload in zip(batch.ids, batch.items, vectors, payloads, strict=True)
         ]
 
 
@@ -187,15 +212,42 @@ class Build:
     async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:
         """(items written, items left out because the API wrote or deleted them)"""
         written = shadowed = 0
-        stream = iter(items)
-        while chunk := list(islice(stream, BATCH)):
-            wanted = {uid: item for item in chunk if (uid := item.uid(self.catalogue)) not in api_ids}
-            shadowed += len(chunk) - len(wanted)
-            if wanted:
-                await index.upsert(self.maker(list(wanted.values()), list(wanted), origin="file", revisions=[0] * len(wanted)))
-            written += len(wanted)
-            self.progress("items", len(chunk))
+
+        def wanted() -> Iterator[tuple[str, Item]]:
+            nonlocal shadowed
+            for item in items:
+                if (uid := item.uid(self.catalogue)) in api_ids:
+                    shadowed += 1
+                else:
+                    yield uid, item
+
+        async with aclosing(self._encoded(wanted())) as encoded:
+            async for batch, vectors in encoded:
+                await index.upsert(self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
+                written += len(batch.ids)
+                self.progress("items", len(batch.ids))
         return written, shadowed
+
+    async def _encoded(self, wanted: Iterator[tuple[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
+        """Batches and their vectors. While one is encoded, the one before it is written and the next one read: the encoder never waits."""
+
+        def encode(batch: Batch) -> tuple[Batch, Matrix]:
+            return batch, self.maker.encode(batch)
+
+        encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
+        try:
+            while chunk := dict(islice(wanted, BATCH)):
+                batch = self.maker.batch([*chunk.values()], [*chunk])
+                encoded = await encoding if encoding is not None else None
+                encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
+                if encoded is not None:
+                    yield encoded
+            if encoding is not None:
+                yield await encoding
+        finally:
+            if encoding is not None:
+                # A thread can't be interrupted, and nobody is left to hear of its error.
+                await asyncio.gather(encoding, return_exceptions=True)
 
     async def _write_api(self, index: Index, entries: Sequence[ApiItem]) -> None:
         for start in range(0, len(entries), BATCH):

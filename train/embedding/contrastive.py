@@ -78,6 +78,8 @@ def load_base(folder: Path, device: str | None = None) -> Any:
 def trainable(folder: Path, config: ContrastiveConfig, device: str | None) -> Any:
     """The base model as it is trained: texts cut at `max_tokens`, with fresh adapters for LoRA."""
     model = load_base(folder, device)
+    # No card is written: its examples would be looked for in each run.
+    model.model_card_data.generate_widget_examples = False
     model.max_seq_length = min(config.max_tokens, model.max_seq_length or config.max_tokens)
     if config.lora:
         from peft import LoraConfig

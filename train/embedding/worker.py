@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
+from transformers import PrinterCallback
 
 from matinee.evaluation.splits import read_corpus
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, loss_for, steps_per_epoch, trainable
@@ -42,6 +43,8 @@ def fit(plan: EmbedderPlan) -> None:
         callbacks=[reporter],
     )
     reporter.trainer = trainer
+    # The log has what it would print.
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
     ray_train.report(reporter.summary(trainer.state.global_step))

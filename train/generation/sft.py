@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import trl
 from ray import train as ray_train
+from transformers import PrinterCallback
 
 from matinee.errors import ModelError
 from train.generation import bleu, completions, lora
@@ -43,6 +44,8 @@ def train_adapter(
         model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter]
     )
     reporter.begin(trainer, model)
+    # The log has what it would print.
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
     ray_train.report(reporter.summary(trainer.state.global_step))

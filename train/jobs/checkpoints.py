@@ -57,16 +57,15 @@ def _stored(plan: TrainingPlan) -> ray_train.Checkpoint | None:
     return ray_train.Checkpoint.from_directory(str(folder)) if folder else None
 
 
-def _store(bundle: Path, plan: TrainingPlan, step: int) -> None:
+def _store(bundle: Path, plan: TrainingPlan) -> None:
     """What Ray Train does not do in the driver's process: move a checkpoint to where the next start finds it, whole or not at all."""
-    unfinished = plan.stored / "unfinished"
+    unfinished, last = plan.stored / "unfinished", plan.last_stored()
     shutil.rmtree(unfinished, ignore_errors=True)
     plan.stored.mkdir(parents=True, exist_ok=True)
-    before = [*plan.stored.iterdir()]
     shutil.move(bundle, unfinished)
-    unfinished.rename(plan.stored / str(step))
-    for old in before:
-        shutil.rmtree(old)
+    unfinished.rename(plan.stored / str(int(last.name) + 1 if last else 1))
+    if last:
+        shutil.rmtree(last)
 
 
 def barrier() -> None:
@@ -144,7 +143,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if self._run.workers:
             ray_train.report(self.summary(state.global_step), checkpoint=ray_train.Checkpoint.from_directory(str(bundle)))
         else:
-            _store(bundle, self._run, state.global_step)
+            _store(bundle, self._run)
         shutil.rmtree(bundle, ignore_errors=True)
 
     def add_to(self, bundle: Path) -> None:

@@ -5,16 +5,18 @@ Does not know what is trained.
 
 import hashlib
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from matinee.errors import ModelError
+from matinee.models.convert import quiet
 from matinee.settings import local_ray
 from train.jobs import command
 
@@ -59,12 +61,12 @@ class TrainingPlan:
 
     @property
     def stored(self) -> Path:
-        """Checkpoints of a run in the driver's process, in folders named by their steps: Ray Train stores none of those."""
+        """Checkpoints of a run in the driver's process, in numbered folders: Ray Train stores none of those."""
         return self.storage / f"here-{self.digest}"
 
     def last_stored(self) -> Path | None:
-        steps = [int(path.name) for path in self.stored.glob("*") if path.name.isdecimal()]
-        return self.stored / str(max(steps)) if steps else None
+        numbers = [int(path.name) for path in self.stored.glob("*") if path.name.isdecimal()]
+        return self.stored / str(max(numbers)) if numbers else None
 
 
 def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
@@ -78,7 +80,10 @@ def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    if plan.workers and not ray.is_initialized():
+    if not plan.workers:
+        # It would call this a rarely used way, and ask for reports to Ray's authors.
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+    elif not ray.is_initialized():
         local_ray.start(ray.init, include_dashboard=False, logging_level="warning", log_to_driver=False)
     plan.out.mkdir(parents=True, exist_ok=True)
 
@@ -100,7 +105,7 @@ def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
     # A file, since Ray keeps only those reports that come with a checkpoint.
     plan.trouble.unlink(missing_ok=True)
     try:
-        with _shown(plan.log):
+        with _shown(plan.log), nullcontext() if plan.workers else quiet():
             result = trainer.fit()
     except TrainingFailedError as error:
         raise ModelError(

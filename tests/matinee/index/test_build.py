@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until_async
 
 from matinee.errors import IndexUnavailableError
 from matinee.index import build
 from matinee.index.active import ActiveIndex, new_revision
-from matinee.index.build import ApiItem, ApiWrites, Build, IndexWrites, Outcome, PointMaker
+from matinee.index.build import ApiItem, ApiWrites, Batch, Build, IndexWrites, Outcome, PointMaker
+from matinee.index.edge.index import EdgeIndex
 from matinee.index.item_vector import dimensions
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import TEXT, Point, Scroll
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights
+from matinee.vectors import Matrix
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,55 @@ async def test_an_older_revision_that_arrives_late_is_not_lost(store: IndexStore
     assert outcome.manifest.revision < now - 1000
 
 
+class Counting(PointMaker):
+    """Counts what it has begun to encode."""
+
+    begun = 0
+
+    def encode(self, batch: Batch) -> Matrix:
+        self.begun += 1
+        return super().encode(batch)
+
+
+async def test_a_batch_is_written_while_the_next_one_is_encoded(
+    store: IndexStore, embedder: Embedder, films: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matinee.index.build.BATCH", 5)
+    maker, seen = Counting(embedder, "raw"), list[int]()
+
+    async def upsert(index: EdgeIndex, points: Sequence[Point]) -> None:
+        await until_async(lambda: maker.begun > len(seen) + 1 or maker.begun == 3, "the next batch is encoded")
+        seen.append(maker.begun)
+        await written(index, points)
+
+    written = EdgeIndex.upsert
+    monkeypatch.setattr(EdgeIndex, "upsert", upsert)
+    outcome = await run_build(store, maker, films)
+    assert (seen, outcome.manifest.count, outcome.counts["file"]) == ([2, 3, 3], 12, 12)
+
+
+async def test_a_write_that_fails_waits_for_the_encoder_and_leaves_all_as_it_was(
+    store: IndexStore, embedder: Embedder, films: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matinee.index.build.BATCH", 5)
+    finished: list[int] = []
+
+    class Slow(Counting):
+        def encode(self, batch: Batch) -> Matrix:
+            vectors = super().encode(batch)
+            finished.append(self.begun)
+            return vectors
+
+    async def upsert(index: EdgeIndex, points: Sequence[Point]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EdgeIndex, "upsert", upsert)
+    with pytest.raises(OSError, match="No space left"):
+        await run_build(store, Slow(embedder, "raw"), films)
+    assert finished == [1, 2]
+    assert await store.current() is None
+
+
 class Broken(PointMaker):
     """Makes points whose vectors went wrong."""
 
@@ -163,8 +215,8 @@ class Broken(PointMaker):
         super().__init__(maker.embedder, maker.recipe)
         self._dense = dense
 
-    def __call__(self, *args: Any, **options: Any) -> list[Point]:
-        return [replace(point, dense=self._dense) for point in super().__call__(*args, **options)]
+    def points(self, *args: Any, **options: Any) -> list[Point]:
+        return [replace(point, dense=self._dense) for point in super().points(*args, **options)]
 
 
 @pytest.mark.parametrize("dense", [{}, {TEXT: np.zeros(384, np.float32)}], ids=["missing", "zero"])
