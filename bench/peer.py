@@ -39,8 +39,8 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
     settings = load_settings()
     enhancer = Enhancer.load(settings.enhancer, settings.models_dir) if enhance else None
 
-    def nearest(vector: list[float], limit: int) -> list[dict[str, Any]]:
-        found = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using="text"), limit=limit, with_payload=True))
+    def nearest(vector: list[float], limit: int, using: str = "text") -> list[dict[str, Any]]:
+        found = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using=using), limit=limit, with_payload=True))
         return [{"id": str(point.id), "score": point.score, "item": (point.payload or {})["item"]} for point in found]
 
     @app.get("/ids")
@@ -50,9 +50,11 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
 
     @app.get("/similar/{id}")
     def similar(id: str) -> Response:
-        [point] = shard.retrieve([id], False, ["text"])
+        # The vector that Matinee compares items by: with their facts, where the index has them.
+        [point] = shard.retrieve([id], False, ["item", "text"])
         vectors: Any = point.vector
-        found = nearest(vectors["text"], 11)
+        using = "item" if "item" in vectors else "text"
+        found = nearest(vectors[using], 11, using)
         return Response(orjson.dumps([hit for hit in found if hit["id"] != id][:10]), media_type="application/json")
 
     @app.post("/search")

@@ -3,13 +3,15 @@
 Two engines implement both: `edge` and `qdrant`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from matinee.index.lease import Held
 from matinee.index.types import Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
+
+Result = TypeVar("Result")
 
 
 class Index(Protocol):
@@ -58,6 +60,10 @@ class Index(Protocol):
 
     async def max_revision(self) -> int:
         """The highest revision of any point, 0 when empty."""
+        ...
+
+    async def together(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """The result of `work()`, which awaits nothing but this index: one hop for all of it where the engine has a thread of its own."""
         ...
 
     async def close(self) -> None: ...

@@ -133,6 +133,8 @@ class _Pending:
         return isinstance(self.answer, MatineeError)
 
 
+_LIGHT_K = 20
+
 Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems]]]
 
 
@@ -155,6 +157,18 @@ class Recommender:
     async def answer(self, queries: Sequence[Query]) -> list[RankedItems | MatineeError]:
         """One answer or one explained error for each query; the engine is asked once for all of them."""
         pending = [_Pending(query) for query in queries]
+        if all(_is_light(query) for query in queries):
+            await self._index.together(lambda: self._find_and_rank(pending))
+        else:
+            await self._find(pending)
+            valid = [one for one in pending if not one.failed]
+            answers = await self._offload(lambda: [_rank(one) for one in valid])
+            for one, answer in zip(valid, answers, strict=True):
+                one.answer = await self._debugged(one, answer) if one.query.debug else answer
+        return [one.answer for one in pending if one.answer is not None]
+
+    async def _find(self, pending: Sequence[_Pending]) -> None:
+        """Set each query's hits, or the error that ends it."""
         await self._look_up(pending)
         valid = [one for one in pending if not one.failed]
         for one in valid:
@@ -163,10 +177,11 @@ class Recommender:
             all_hits = await self._index.search([one.search for one in valid])
             for one, hits in zip(valid, all_hits, strict=True):
                 one.hits = hits
-        answers = await self._offload(lambda: [_rank(one) for one in valid])
-        for one, answer in zip(valid, answers, strict=True):
-            one.answer = await self._debugged(one, answer) if one.query.debug else answer
-        return [one.answer for one in pending if one.answer is not None]
+
+    async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
+        await self._find(pending)
+        for one in pending:
+            one.answer = one.answer or _rank(one)
 
     async def find(self, example: Example) -> Mapping[str, Any]:
         """The facts of the one item that an id or a title stands for. Raises what a recommendation from it would."""
@@ -250,6 +265,12 @@ class Recommender:
         s = self._settings
         prefetch = max(s.prefetch, pool_size(query.k, query.diversity))
         return HybridQuery(query.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
+
+
+def _is_light(query: Query) -> bool:
+    """Whether it asks for nothing but the index, and ranking takes less than a hop to another thread."""
+    titles = isinstance(query, ExampleQuery) and any(example.title for example in (*query.likes, *query.dislikes))
+    return query.k <= _LIGHT_K and query.diversity == 0 and not query.debug and not titles
 
 
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,7 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
-from serve.api.responses import needed_scopes
+from serve.api.responses import API_KEY, needed_scopes
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
@@ -40,7 +41,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         await asyncio.to_thread(events.close)
         await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = _App(
         title="Matinee",
         version=version("matinee"),
         description="Semantic recommendations: by liked items, by words, by both.",
@@ -60,7 +61,6 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         page.routes(),
     ]
     for router in routers:
-        _document_optional_keys(router)
         app.include_router(router)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
@@ -91,11 +91,13 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     return app
 
 
-def _document_optional_keys(router: APIRouter) -> None:
-    """The document names the API key of a route, and that a server without keys needs none."""
-    for route in router.routes:
-        if isinstance(route, APIRoute) and route.dependencies:
-            route.openapi_extra = {"security": [{}]}
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document, with the API key that its routes name."""
+        document = super().openapi()
+        scheme = API_KEY.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        document["components"]["securitySchemes"] = {API_KEY.scheme_name: scheme}
+        return document
 
 
 def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:

@@ -121,7 +121,7 @@ class Events:
 def routes(events: Events) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", dependencies=needs("feedback"))
+    @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", openapi_extra=needs("feedback"))
     async def feedback(body: FeedbackRequest, request: Request) -> Response:
         """What a user saw, chose, liked or disliked of an answer. Kept in the event log, where there is one; changes no answer itself."""
         return json_response(request, 202, accepted=events.accept(body, caller(request)))

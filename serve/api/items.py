@@ -25,7 +25,7 @@ _ANY: list[str] = []
 def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
-    @router.get("/items", response_model=schemas.ItemsResponse, name="list_items", dependencies=needs("read"))
+    @router.get("/items", response_model=schemas.ItemsResponse, name="list_items", openapi_extra=needs("read"))
     async def list_items(
         request: Request,
         q: Annotated[str | None, Query(min_length=1, max_length=500, description="the beginning of a title, typos forgiven")] = None,
@@ -43,33 +43,33 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
-    @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", dependencies=needs("read"))
+    @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
     async def get_item(id: str, request: Request) -> Response:
         """One item as the index holds it."""
         uid, payload = await gateway.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
-    @router.get("/item", response_model=schemas.StoredItem, name="get_item", dependencies=needs("read"))
+    @router.get("/item", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
     async def get_item_by_query(id: ItemId, request: Request) -> Response:
         """The same, for any id: also one with slashes or dots, which a path can't hold."""
         return await get_item(id, request)
 
-    @router.put("/items", response_model=schemas.WriteResponse, name="put_items", dependencies=needs("write"))
+    @router.put("/items", response_model=schemas.WriteResponse, name="put_items", openapi_extra=needs("write"))
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
         return json_response(request, items=await writes.put(body.items, request.state.trace))
 
-    @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", dependencies=needs("write"))
+    @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
         return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
 
-    @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item", dependencies=needs("write"))
+    @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item_by_query(id: ItemId, request: Request) -> Response:
         """The same, for any id: also one with slashes or dots, which a path can't hold."""
         return await delete_item(id, request)
 
-    @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", dependencies=needs("read"))
+    @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", openapi_extra=needs("read"))
     async def facets(
         request: Request,
         kind: Values = _ANY,

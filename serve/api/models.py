@@ -12,13 +12,13 @@ from serve.graph.gateway import Gateway
 def routes(gateway: Gateway) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    @router.post("/embed", response_model=schemas.EmbedResponse, name="embed", dependencies=needs("read"))
+    @router.post("/embed", response_model=schemas.EmbedResponse, name="embed", openapi_extra=needs("read"))
     async def embed(body: schemas.EmbedRequest, request: Request) -> Response:
         """Vectors of texts, by the encoder that serves: what `python -m train.ingest --via api` builds an index with."""
         embedded = await gateway.embed(body.texts, body.kind, request.state.trace)
         return json_response(request, fingerprint=embedded.fingerprint, vectors=embedded.vectors)
 
-    @router.post("/describe", response_model=schemas.DescribeResponse, name="describe", dependencies=needs("read"))
+    @router.post("/describe", response_model=schemas.DescribeResponse, name="describe", openapi_extra=needs("read"))
     async def describe(body: schemas.DescribeRequest, request: Request) -> Response:
         """A description that the enhancer writes from an item's metadata, checked against it."""
         item = body.item

@@ -39,7 +39,7 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
             **more,
         )
 
-    @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend", dependencies=needs("read"))
+    @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend", openapi_extra=needs("read"))
     async def recommend(body: RecommendRequest, request: Request) -> Response:
         """Items for someone who likes these, dislikes those, and asks for something."""
         if body.debug:
@@ -47,7 +47,7 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
         request.state.text = body.text
         return response(request, await gateway.recommend(body, request.state.trace), "recommend", body.user_id)
 
-    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar", dependencies=needs("read"))
+    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar(
         id: str,
         request: Request,
@@ -58,12 +58,12 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
         return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar", user_id)
 
-    @router.post("/similar", response_model=schemas.RankedResponse, name="similar", dependencies=needs("read"))
+    @router.post("/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar_to(body: SimilarRequest, request: Request) -> Response:
         """Items near to one item, by any id: also one with slashes or dots, which a path can't hold."""
         return await similar(body.id, request, body.k, body.diversity, body.user_id)
 
-    @router.post("/search", response_model=schemas.RankedResponse, name="search", dependencies=needs("read"))
+    @router.post("/search", response_model=schemas.RankedResponse, name="search", openapi_extra=needs("read"))
     async def search(body: SearchRequest, request: Request) -> Response:
         """Items for a text: by meaning, by words, or both."""
         if body.exact or body.debug:

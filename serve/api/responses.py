@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import orjson
-from fastapi import APIRouter, Request, params
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
@@ -33,12 +33,15 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
+API_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
 
 
-def needs(scope: Scope) -> list[params.Depends]:
-    """The dependencies of a route that needs `scope`. They document it, so that `/docs` can send a key; the middleware checks it."""
-    return [params.Security(_KEY, scopes=[scope])]
+def needs(scope: Scope) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that needs `scope`, so that `/docs` can send a key. The middleware checks it.
+
+    A dependency of FastAPI would say the same, and cost each request as much as its parameters.
+    """
+    return {"security": [{API_KEY.scheme_name: [scope]}, {}]}
 
 
 def needed_scopes(routers: Iterable[APIRouter]) -> list[NeededScope]:
@@ -47,9 +50,8 @@ def needed_scopes(routers: Iterable[APIRouter]) -> list[NeededScope]:
     return [
         NeededScope(frozenset(route.methods or ()), route.path_regex, cast(Scope, scope))
         for route in routes
-        for dependency in route.dependencies
-        if isinstance(dependency, params.Security)
-        for scope in dependency.scopes or ()
+        for requirement in (route.openapi_extra or {}).get("security", ())
+        for scope in requirement.get(API_KEY.scheme_name, ())
     ]
 
 

@@ -13,7 +13,7 @@ from serve.graph.health import Health
 def routes(health: Health) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, dependencies=needs("read"), name="info")
+    @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, openapi_extra=needs("read"), name="info")
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded. Whole paths are shown to keys of scope admin."""
         report = await health.info(caller(request).keys.writable, request.state.trace)

@@ -225,8 +225,11 @@ def test_a_killed_worker_is_replaced(
     ended = threading.Event()
 
     def harm() -> None:
-        if until(lambda: rows() or ended.is_set(), "a first step") is not True:
-            os.kill(int(rows()[0]["pid"]), signal.SIGKILL)
+        def started() -> Any:
+            return [row["pid"] for row in rows() if "pid" in row] or ended.is_set()
+
+        if isinstance(found := until(started, rows), list):
+            os.kill(int(found[0]), signal.SIGKILL)
 
     with ThreadPoolExecutor(1) as pool:
         harmed = pool.submit(harm)

@@ -8,7 +8,8 @@ Does not serve two processes: whoever opens a version holds its lock until `clos
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
@@ -32,6 +33,17 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
+def _completed(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise AssertionError("it awaited something else than its index")
+
+
 class EdgeIndex:
     """One open version. Knows its shard, its lock and its thread; which version is current is the store's."""
 
@@ -41,7 +53,8 @@ class EdgeIndex:
         self._ef = settings.ef
         self._lock: int | None = None
         self._shard: edge.EdgeShard | None = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="index-edge")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="index-edge", initializer=self._started)
+        self._thread: int | None = None
         self._closed = False
         # Only this object writes to the shard, so what it has read stays true until it writes.
         self._payloads: MemoryCache[str, dict[str, Any]] = MemoryCache(_KEPT_BYTES)
@@ -136,6 +149,9 @@ class EdgeIndex:
         points = self._open.query(edge.QueryRequest(limit=1, query=newest, with_payload=["revision"]))
         return int((points[0].payload or {})["revision"]) if points else 0
 
+    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await self._run(lambda: _completed(work()))
+
     async def close(self) -> None:
         """Give the path back, after the calls that were already under way."""
         if not self._closed:
@@ -158,7 +174,12 @@ class EdgeIndex:
             with files.explain(self._path):
                 return call(*args, **kwargs)
 
+        if threading.get_ident() == self._thread:
+            return explained()
         return await asyncio.get_running_loop().run_in_executor(self._worker, explained)
+
+    def _started(self) -> None:
+        self._thread = threading.get_ident()
 
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)

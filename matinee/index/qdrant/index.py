@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -139,6 +139,9 @@ class QdrantIndex:
         call = self._client.query_points(self._name, query=newest, limit=1, with_payload=["revision"], timeout=self._seconds)
         points = (await self._call(call)).points
         return int((points[0].payload or {})["revision"]) if points else 0
+
+    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await work()
 
     async def close(self) -> None:
         """Nothing to give back: the connection is the store's."""

@@ -247,3 +247,25 @@ def test_the_engine_of_the_settings_is_opened(tmp_path: Path) -> None:
     assert isinstance(open_store(Settings(home=tmp_path)), EdgeStore)
     served = Settings(home=tmp_path, index={"engine": "qdrant", "url": "http://127.0.0.1:1"})  # type: ignore[arg-type]
     assert isinstance(open_store(served), QdrantStore)
+
+
+async def test_calls_that_belong_together_are_one_hop(store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await build(store)
+    index = await store.open("v1")
+    hops: list[object] = []
+    submit = index._worker.submit
+    monkeypatch.setattr(index._worker, "submit", lambda *args: hops.append(args) or submit(*args))  # type: ignore[func-returns-value]
+
+    async def nearest_to_the_first() -> list[str]:
+        [first] = await index.retrieve([points(1)[0].id], vectors=True)
+        assert first is not None
+        assert first.vector is not None
+        [hits] = await index.search([Search(DenseQuery(first.vector), 2)])
+        return [hit.id for hit in hits]
+
+    assert (await index.together(nearest_to_the_first))[0] == points(1)[0].id
+    assert len(hops) == 1
+    with pytest.raises(AssertionError, match="something else than its index"):
+        await index.together(lambda: asyncio.sleep(0))
+    assert await index.count() == 3
+    await index.close()
