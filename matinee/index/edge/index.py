@@ -41,7 +41,7 @@ def _completed(work: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     work.close()
-    raise AssertionError("it awaited something else than its index")
+    raise TypeError("it awaited something else than its index")
 
 
 class EdgeIndex:
