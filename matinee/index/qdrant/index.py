@@ -93,7 +93,8 @@ class QdrantIndex:
         return [hits.get(id) for id in ids]
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        return {str(record.id) for record in await self._fetch(ids, False, payload=False)}
+        records = await self._fetch(ids, False, payload=["deleted"])
+        return {str(record.id) for record in records if not (record.payload or {}).get("deleted")}
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         page, following = await self._call(
@@ -112,7 +113,7 @@ class QdrantIndex:
     async def points(self, ids: Sequence[str]) -> list[Point]:
         return [to_point(record) for record in await self._fetch(ids, True)]
 
-    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str], *, payload: bool = True) -> list[models.Record]:
+    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str], *, payload: bool | list[str] = True) -> list[models.Record]:
         valid = valid_ids(ids)
         if not valid:
             return []

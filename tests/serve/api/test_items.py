@@ -185,6 +185,10 @@ async def test_exclude_says_what_excluded_nothing(api: Api, put: Any) -> None:
     answer = (await api.post("/v1/recommend", asked)).json()
     assert answer["exclude_unknown"] == sorted([FILM["title"], "nobody", NO_ID])
     assert state["id"] not in {item["id"] for item in answer["items"]}
+    # A deleted item is as unknown here as it is to GET, by either of its ids.
+    await api("DELETE", "/v1/item", params={"id": "own-1"})
+    for gone in ("own-1", state["id"]):
+        assert (await api.post("/v1/recommend", {"k": 3, "exclude": [gone]})).json()["exclude_unknown"] == [gone]
 
 
 async def test_a_text_that_is_one_items_id_and_anothers_title_is_asked_about(api: Api, put: Any) -> None:
