@@ -33,6 +33,7 @@ _AROUND = " \t\n\r()[]<>.!"
 # The entry of an object that says what it is called, best first.
 _NAME_KEYS = ("name", "title", "label", "value", "description", "text", "tag", "#text")
 _NUMBER_KEYS = ("average", "value", "score", "rating", "amount", "count", "total")
+_LANGUAGE = re.compile(r"[a-zA-Z]{2}(?:[-_][a-zA-Z]{2,4})?|english|romaji|native")
 _TAG = re.compile(r"</?(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]{0,1000})?>")
 _INLINE = frozenset(("a", "abbr", "b", "cite", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"))
 _CRUMB = re.compile(r" >{1,3} ")
@@ -73,10 +74,20 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         return as_text(value[0])
     if isinstance(value, Mapping):
-        return as_text(entry(value, _NAME_KEYS))
-    if isinstance(value, list | tuple | bytes):
+        return by_language(value) or as_text(entry(value, _NAME_KEYS))
+    if isinstance(value, bytes):
+        raise CellError("holds bytes, not a text")
+    if isinstance(value, list | tuple):
         raise CellError(f"holds a {type(value).__name__}, not a text")
     return str(value)
+
+
+def by_language(value: Any) -> str | None:
+    """The English text of `{"de": "Hitze", "en": "Heat"}`, the first where there is none; None for anything else."""
+    if not isinstance(value, Mapping) or not all(map(_LANGUAGE.fullmatch, map(str, value))) or value.keys() == {"id"}:
+        return None
+    texts = {str(key): text for key, text in value.items() if isinstance(text, str) and not is_nothing(text)}
+    return next((text for key, text in texts.items() if key[:2].casefold() == "en"), next(iter(texts.values()), None))
 
 
 def as_prose(value: Any) -> str:

@@ -187,7 +187,7 @@ class Draft:
 
     def _fact(self, column: str, value: Any) -> str | tuple[str, ...] | None:
         if isinstance(value, bytes):
-            raise CellError("bytes")
+            raise CellError("holds bytes, not a text")
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
             return self._names(column, value)
         if isinstance(value, list | tuple | Mapping):

@@ -97,12 +97,18 @@ class Learner:
         watched: list[tuple[str, Callable[[Any], None]]] = [
             (column, found.see) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
         ]
-        for row in self._table.rows(no_progress):
-            if isinstance(row, Row):
-                for column, see in watched:
-                    # A value that can't be looked at is rejected with its row when the items are made.
-                    with suppress(CellError):
-                        see(row.values.get(column))
+        # Mended rows follow the rules of the others; where there are no others, they make them.
+        for mended in (False, True):
+            seen = False
+            for row in self._table.rows(no_progress):
+                if isinstance(row, Row) and (row.mended is not None) == mended:
+                    seen = True
+                    for column, see in watched:
+                        # A value that can't be looked at is rejected with its row when the items are made.
+                        with suppress(CellError):
+                            see(row.values.get(column))
+            if seen:
+                break
         builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
         self._settle_dates(builder)
         self._settle_numbers(builder)
