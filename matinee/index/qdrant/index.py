@@ -27,6 +27,7 @@ from matinee.index.qdrant import query as translate
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
+from matinee.settings.addresses import is_inside
 from matinee.settings.tree import IndexSettings
 
 _MANIFEST = "matinee_manifest"
@@ -313,12 +314,16 @@ def _connect(settings: IndexSettings) -> AsyncQdrantClient:
             raise SettingsError(f"index.tls_ca {settings.tls_ca} is no file of certificates: {error}") from None
         # The client has no argument for it, and gRPC reads it when it first connects.
         os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(settings.tls_ca))
+    # A server of the cluster stands behind no proxy, and the environment's leads out of it.
+    direct = is_inside(settings.url or "")
     return AsyncQdrantClient(
         url=settings.url,
         api_key=key,
         prefer_grpc=settings.grpc,
         timeout=math.ceil(max(_PATIENCE_S, settings.timeout_s)),
         verify=verify,
+        trust_env=not direct,
+        grpc_options={"grpc.enable_http_proxy": 0} if direct else None,
         check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
     )
 
