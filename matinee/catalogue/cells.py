@@ -36,6 +36,8 @@ _NUMBER_KEYS = ("average", "value", "score", "rating", "amount", "count", "total
 _LANGUAGE = re.compile(r"[a-zA-Z]{2}(?:[-_][a-zA-Z]{2,4})?|english|romaji|native")
 _TAG = re.compile(r"</?(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]{0,1000})?>")
 _INLINE = frozenset(("a", "abbr", "b", "cite", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"))
+# A separator as other scripts write it.
+_SAME = {",": "[,，、]", ";": "[;；]", "|": r"[|｜]"}
 _CRUMB = re.compile(r" >{1,3} ")
 
 
@@ -133,7 +135,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def as_names(value: Any, separator: str | None) -> list[str]:
-    """A list of names: from a list or an object, from one that a program printed as text, or from text split at `separator`."""
+    """Names: of a list or an object, of one that a program printed as text, or of a text that is split at `separator` and line ends."""
     if is_nothing(value):
         return []
     if isinstance(value, str):
@@ -144,7 +146,9 @@ def as_names(value: Any, separator: str | None) -> list[str]:
             return as_names(listed, None)
         if text[0] + text[-1] in ("[]", "{}"):
             raise CellError(f"looks like a list, but can't be read: {text[:80]!r}")
-        return [part for part in (text.split(separator) if separator else [text]) if part.strip()]
+        signs = _SAME.get(separator or "", separator)
+        pieces = [piece for line in text.splitlines() for piece in (re.split(signs, line) if signs else [line])]
+        return [piece for piece in pieces if piece.strip()]
     if isinstance(value, Mapping):
         return _names_of(value)
     if isinstance(value, list | tuple):

@@ -14,7 +14,7 @@ from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject
 from matinee.errors import SourceError
 
 DELIMITERS = (",", ";", "\t", "|")
-NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", "/": "slash"}
+NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", "/": "slash", " / ": "slash"}
 MAX_FIELD = 1 << 24
 MAX_LINES = 1000
 # No character, so that no text holds it: stands for an escaped quote while the rest is parsed.

@@ -72,6 +72,8 @@ class Draft:
         try:
             if self._fill(column, target, value):
                 entry.see_read(value)
+            else:
+                entry.empty += 1
         except CellError as error:
             self._lose(column, value, str(error))
 

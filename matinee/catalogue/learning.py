@@ -25,6 +25,7 @@ MAX_COLUMNS = 500
 MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}
 # How many cells with commas outweigh one with a sign that separates more surely.
 _ODD = 3
+_PLAIN = str.maketrans("，、；｜", ",,;|")
 
 
 @dataclass
@@ -37,6 +38,8 @@ class ListColumn:
     bars: int = 0
     semicolons: int = 0
     slashes: int = 0
+    # `Drama / Crime`, where `Sci-Fi/Fantasy` is one genre.
+    spaced: int = 0
     commas: int = 0
     inverted: int = 0
 
@@ -45,6 +48,8 @@ class ListColumn:
             return
         # An entity's semicolon is none.
         text = html.unescape(value) if "&" in value else value
+        text = text.translate(_PLAIN)
+        self.spaced += " / " in text
         if "|" in text or ";" in text:
             self.bars += "|" in text
             self.semicolons += ";" in text
@@ -57,7 +62,7 @@ class ListColumn:
             self.inverted += len(parts) == 2 and " " not in parts[0] and bool(re.search(r"[\w.]", parts[1]))
 
     def separator(self, *, people: bool) -> str | None:
-        signs = {"|": self.bars, ";": self.semicolons} | ({"/": self.slashes} if people else {})
+        signs = {"|": self.bars, ";": self.semicolons} | ({"/": self.slashes} if people else {" / ": self.spaced})
         sign = max(signs, key=signs.__getitem__)
         commas = self.commas - (self.inverted if people else 0)
         if signs[sign] and signs[sign] * _ODD >= commas:

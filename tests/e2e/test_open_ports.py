@@ -48,8 +48,9 @@ class FreePort:
     def find_spec(self, name, path, target=None):
         if name == "ray._private.parameter":
             from ray._private import ray_constants
-            ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT = 0
+            ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT = int(port)
 
+port = sys.argv.pop()
 sys.meta_path.insert(0, FreePort())
 runpy.run_module("serve", run_name="__main__", alter_sys=True)
 """
@@ -75,7 +76,8 @@ class OnRay:
 def on_ray(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
     home = tools.new_home(tmp_path_factory.mktemp("home"))
     log = tmp_path_factory.mktemp("demo") / "log"
-    command = [sys.executable, "-c", SERVE, "--port", "0"]
+    jobs = tools.free_port()
+    command = [sys.executable, "-c", SERVE, "--port", "0", str(jobs)]
     # It needs no index for what is tried here, and nothing is measured at its start.
     more = {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "ray", "MATINEE_EMBEDDER__PRECISION": "fp32"}
     env = tools.environment(home, **more)
@@ -91,6 +93,7 @@ def on_ray(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnR
 
     try:
         until(announced, lambda: f"the server starts: {said()}")
+        until(lambda: connects("127.0.0.1", jobs), "Ray's job API listens")
         yield _seen(process.pid, json.loads((home / "server.json").read_text(encoding="utf-8")))
     finally:
         process.send_signal(signal.SIGINT)

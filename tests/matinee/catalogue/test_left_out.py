@@ -242,3 +242,21 @@ def test_texts_by_language(tmp_path: Path) -> None:
         {"title": {"id": "5"}},
     )
     assert [(item.title, item.overview) for item in items] == [("Quay", "Un quai."), ("Hatoba", "")]
+
+
+def test_every_value_is_read_empty_or_left_out(tmp_path: Path) -> None:
+    odd = {
+        "year": 0,
+        "rating": "good",
+        "votes": "N/A",
+        "genres": [""],
+        "cast": None,
+        "overview": "<p></p>",
+        "language": "x" * 41,
+        "runtime": "?",
+    }
+    items, reader = read(tmp_path, GOOD, GOOD | {"title": "Pier", "id": "p"}, GOOD | odd | {"title": "Lamp", "id": "l"}, {"title": "Ferry"})
+    assert len(items) == 4
+    counts = {name: (found.read, found.empty, found.left_out) for name, found in reader.report.summary.fields.items()}
+    assert {name: sum(count) for name, count in counts.items()} == dict.fromkeys(counts, 4)
+    assert {name for name, (_, _, lost) in counts.items() if lost} == {"rating", "language"}
