@@ -54,6 +54,11 @@ def is_nothing(value: object) -> bool:
     return isinstance(value, list | tuple | dict) and not value
 
 
+def is_blank(value: object) -> bool:
+    """Whether nothing at all stands in a cell: `None` may be a title."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
 def is_placeholder(value: object) -> bool:
     """Whether a cell of an optional field says that its value is not known. Never asked of titles: `Unknown` is a film."""
     if isinstance(value, str) and value[:1].isdigit():

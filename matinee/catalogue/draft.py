@@ -61,6 +61,9 @@ class Draft:
         """One cell. A value that can't be read is left out, or with `strict` raises `CellError`."""
         entry = self._entry(column)
         if target == "title":
+            if cells.is_blank(value):
+                entry.empty += 1
+                return
             entry.see_read(value)
             if isinstance(value, str) and len(value) > MAX_TITLE and not self._rules.strict:
                 entry.see_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")

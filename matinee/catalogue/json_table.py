@@ -26,6 +26,7 @@ MAX_LINE = 1 << 24
 # Characters of a JSON object that holds all rows: it is read whole.
 MAX_DOCUMENT = 1 << 27
 MENDED = "characters that JSON has no form for; they were repaired or left out"
+SEVERAL = "other objects on their line; each was read"
 _STRICT = json.JSONDecoder()
 # Control characters may stand in a string, where they are repaired like in any other text.
 _LENIENT = json.JSONDecoder(strict=False)
@@ -78,9 +79,13 @@ class JsonTable:
         with open_text(self._path, self._encoding) as (text, _):
             content = text.read(MAX_DOCUMENT + 1)
         try:
-            document = _parse(content.lstrip("\ufeff"))[0] if len(content) <= MAX_DOCUMENT else None
+            found = [value for value, _ in _values(content.lstrip("\ufeff"))] if len(content) <= MAX_DOCUMENT else []
         except ValueError:
             return []
+        if len(found) > 1:
+            # One after the other, each over many lines.
+            return found if all(isinstance(value, dict) for value in found) else []
+        document = found[0] if found else None
         return rows_inside(document, lambda row: known(list(row)) >= HAS_TITLE) if isinstance(document, dict) else []
 
     def _lines(self, text: Iterator[str], stream: ByteStream) -> Iterator[Row | Reject]:
@@ -92,12 +97,14 @@ class JsonTable:
                 yield Reject(number, damaged, line[:MAX_RAW])
                 continue
             try:
-                value, mended = _parse(line.lstrip("\ufeff"))
-                yield _object(number, value, line, mended)
+                found = _values(line.lstrip("\ufeff"))
             except ValueError as error:
                 cut = not line.endswith(("\n", "\r"))
                 end = "the file ends in the middle of this object: it looks cut off"
                 yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
+                continue
+            for value, mended in found:
+                yield _object(number, value, line, mended)
 
     def _elements(self, text: Any) -> Iterator[Row | Reject]:
         start, _, buffer = text.read(SAMPLE).partition("[")
@@ -109,12 +116,23 @@ class JsonTable:
                 margin = buffer[:skipped].rpartition("\n")[2]
             buffer = buffer[skipped:]
             if buffer.startswith("]"):
+                rest = buffer[1:]
+                while not rest.strip(BLANK) and (more := text.read(SAMPLE)):
+                    rest += more
+                buffer = rest.lstrip(BLANK)
+                number += rest.count("\n", 0, len(rest) - len(buffer))
+                # Pages of a web service, one after the other.
+                if buffer.startswith("["):
+                    buffer = buffer[1:]
+                    continue
+                if buffer:
+                    yield Reject(number, "stands after the end of the array: nothing from here on was read", buffer[:MAX_RAW])
                 return
             broken: int | None = None
             try:
-                value, end, mended = _decode(buffer) if buffer else (None, 0, False)
+                value, end, mended = _decode(buffer) if buffer else (None, 0, None)
             except (ValueError, RecursionError) as error:
-                value, end, mended = None, 0, False
+                value, end, mended = None, 0, None
                 broken = getattr(error, "pos", None)
             if end and (end < len(buffer) or buffer[0] == "{"):
                 yield _object(number, value, buffer[:end], mended)
@@ -136,43 +154,45 @@ class JsonTable:
             buffer += more
 
 
-def _parse(line: str) -> tuple[Any, bool]:
-    """The value of a line, and whether only a lenient reader takes it. Raises `ValueError`."""
-    # orjson would round long integers, and two ids would be one.
+def _values(text: str) -> list[tuple[Any, str | None]]:
+    """The values of a text, one after the other, and what was mended in each. Raises `ValueError`."""
     reason: ValueError | None = None
-    if not _LONG_INTEGER.search(line):
+    # orjson would round long integers, and two ids would be one.
+    if not _LONG_INTEGER.search(text):
         try:
-            return orjson.loads(line), False
+            return [(orjson.loads(text), None)]
         except orjson.JSONDecodeError as error:
             reason = error
-    text = line.strip(BLANK)
+    found: list[tuple[Any, str | None]] = []
+    rest = text.strip(BLANK)
     try:
-        value, end, mended = _decode(text)
-        if end < len(text):
-            raise ValueError("more than one value on this line")
+        while rest:
+            value, end, mended = _decode(rest)
+            found.append((value, mended))
+            rest = rest[end:].lstrip(BLANK)
     except (ValueError, RecursionError) as error:
         raise reason or ValueError(str(error)) from None
-    return value, mended
+    return found if len(found) == 1 else [(value, mended or SEVERAL) for value, mended in found]
 
 
-def _decode(text: str) -> tuple[Any, int, bool]:
-    """The value at the start of a text, where it ends, and whether only a lenient reader takes it.
+def _decode(text: str) -> tuple[Any, int, str | None]:
+    """The value at the start of a text, where it ends, and what only a lenient reader takes.
 
     Raises `ValueError` or `RecursionError`. NaN and numbers of any size are no damage: many programs write them, though JSON has none.
     """
     try:
-        return *_STRICT.raw_decode(text), False
+        return *_STRICT.raw_decode(text), None
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Invalid control character"):
             raise
-    return *_LENIENT.raw_decode(text), True
+    return *_LENIENT.raw_decode(text), MENDED
 
 
-def _object(number: int, value: Any, raw: str, mended: bool) -> Row | Reject:
+def _object(number: int, value: Any, raw: str, mended: str | None) -> Row | Reject:
     if not isinstance(value, dict):
         return Reject(number, f"holds a {type(value).__name__}, not an object", raw[:MAX_RAW])
     values = plain_row(value)
     if HALF.search(raw):
         whole = {name: mend(entry) for name, entry in values.items()}
-        values, mended = whole, mended or whole != values
-    return Row(number, values, MENDED if mended else None)
+        values, mended = whole, mended or (MENDED if whole != values else None)
+    return Row(number, values, mended)

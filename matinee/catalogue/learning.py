@@ -13,7 +13,7 @@ from typing import Any
 
 from matinee.catalogue.builder import Builder
 from matinee.catalogue.cells import CellError
-from matinee.catalogue.columns import YEARS_OUTSIDE_IDS, assign, key, squash
+from matinee.catalogue.columns import SYNONYMS, YEARS_OUTSIDE_IDS, assign, key, squash
 from matinee.catalogue.dates import DateColumn
 from matinee.catalogue.dialects import NAMES
 from matinee.catalogue.numerals import NumberColumn
@@ -115,6 +115,10 @@ class Learner:
             if seen:
                 break
         builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
+        if squash(builder.column("title") or "") not in self._mapped:
+            builder.other_titles = tuple(
+                column for name in SYNONYMS["title"] for column in self._columns if self._is_other_title(column, name)
+            )
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
@@ -123,6 +127,9 @@ class Learner:
         for column in self._columns:
             builder.summary.fields[column] = Field(column, self._targets.get(column, ""), self._rules(builder, column))
         return builder
+
+    def _is_other_title(self, column: str, name: str) -> bool:
+        return squash(column) == name and self._targets.get(column, "").startswith(("other.", "extra."))
 
     def _rules(self, builder: Builder, column: str) -> dict[str, str]:
         rules = {}

@@ -194,6 +194,9 @@ class ItemReader:
             tell(f"{len(lines)} rows have {what}, the first on line {lines[0]}")
         for found in report.summary.fields.values():
             report.warnings.extend(found.warnings())
+        if report.summary.other_titles:
+            others = ", ".join(map(repr, self._builder.other_titles))
+            tell(f"{report.summary.other_titles} items have no {self._builder.column('title')!r}, and take their title from {others}")
         if report.summary.titles_with_year:
             tell(f"{report.summary.titles_with_year} items have no other year than the one at the end of their title")
         if report.rejects:

@@ -260,3 +260,18 @@ def test_every_value_is_read_empty_or_left_out(tmp_path: Path) -> None:
     counts = {name: (found.read, found.empty, found.left_out) for name, found in reader.report.summary.fields.items()}
     assert {name: sum(count) for name, count in counts.items()} == dict.fromkeys(counts, 4)
     assert {name for name, (_, _, lost) in counts.items() if lost} == {"rating", "language"}
+
+
+def test_a_title_in_another_column_than_most(tmp_path: Path) -> None:
+    rows = [
+        {"title": "Quay", "year": 1999},
+        {"name": "Pier", "original_name": "Pir"},
+        {"title": " ", "original_title": "Lamp"},
+        {"year": 2000},
+    ]
+    items, reader = read(tmp_path, *rows)
+    assert [item.title for item in items] == ["Quay", "Pier", "Lamp"]
+    assert any(warning.startswith("2 items have no 'title', and take their title from 'name', ") for warning in reader.report.warnings)
+    assert [reject.reason for reject in reader.report.rejects] == ["the title is missing"]
+    path = tmp_path / "c.jsonl"
+    assert [item.title for item in read_items(path, mapping={"title": "title"})] == ["Quay"]
