@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from matinee.catalogue.cells import CellError, as_text, is_nothing, repair, shorten
+from matinee.catalogue.cells import CellError, as_text, by_language, is_blank, is_nothing, repair, shorten
 from matinee.catalogue.draft import Draft, Rules, read_id
 from matinee.catalogue.rows import Row
 from matinee.items import MAX_NAME, MAX_TITLE, MAX_YEAR, MIN_YEAR, Item
@@ -28,11 +28,13 @@ class Builder(Rules):
     """Makes items from rows. `targets` says what each column is.
 
     `id_years`: the column whose years are part of derived ids. It is the one that an earlier reader read as years, rightly or not.
+    `other_titles`: columns that are also named like titles, for rows whose title is empty.
     """
 
     targets: dict[str, str]
     kind: str | None = None
     id_years: str | None = None
+    other_titles: tuple[str, ...] = ()
 
     def column(self, target: str) -> str | None:
         return next((column for column, found in self.targets.items() if found == target), None)
@@ -40,7 +42,7 @@ class Builder(Rules):
     def identity(self, row: Row) -> tuple[tuple[str, str, str], bool]:
         """Kind, title and year as an id is derived from them, and whether the row is new. Raises `CellError`."""
         title, _ = self._title(row.values)
-        year, is_new = self._id_year(row.values)
+        year, is_new = self._id_year(row)
         return (self._kind(row.values), title.casefold(), str(year)), is_new
 
     def has_id(self, row: Row) -> bool:
@@ -58,14 +60,15 @@ class Builder(Rules):
             draft.take(column, target, row.values.get(column))
         item = draft.item(title, self._kind(row.values))
         self.summary.see_year(item.year)
-        id_year, is_new = self._id_year(row.values)
+        self.summary.other_titles += self._title_column(row.values) != self.column("title")
+        id_year, is_new = self._id_year(row)
         if item.id is None and (title.casefold(), id_year) != (item.title.casefold(), item.year):
             item = item.model_copy(update={"identity": (title, id_year)})
         return Built(item, self._about(row.values) or item.overview, draft.repaired or broken, is_new)
 
     def _title(self, values: Mapping[str, Any]) -> tuple[str, bool]:
         """The title with only its encoding repaired, which ids are derived from, and whether that was broken. Raises `CellError`."""
-        column = self.column("title")
+        column = self._title_column(values)
         try:
             title, broken = repair(as_text(values.get(column))) if column else ("", False)
         except CellError as error:
@@ -73,6 +76,10 @@ class Builder(Rules):
         if not title:
             raise CellError("the title is missing")
         return title if self.strict else shorten(title, MAX_TITLE), broken
+
+    def _title_column(self, values: Mapping[str, Any]) -> str | None:
+        column = self.column("title")
+        return next((name for name in (column, *self.other_titles) if name and not is_blank(values.get(name))), column)
 
     def _kind(self, values: Mapping[str, Any]) -> str:
         column = self.column("kind")
@@ -82,13 +89,15 @@ class Builder(Rules):
             own = ""
         return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or "item"
 
-    def _id_year(self, values: Mapping[str, Any]) -> tuple[int | None, bool]:
+    def _id_year(self, row: Row) -> tuple[int | None, bool]:
         """The year in a derived id, and whether the row is new: an earlier reader could not read its year, and made no item."""
+        title = self.column("title")
+        is_new = row.mended is not None or self._title_column(row.values) != title or by_language(row.values.get(title or "")) is not None
         if self.id_years is None:
-            return None, False
-        dates, value = self.dates[self.id_years], values.get(self.id_years)
+            return None, is_new
+        dates, value = self.dates[self.id_years], row.values.get(self.id_years)
         try:
-            return dates.id_year(value), False
+            return dates.id_year(value), is_new
         except CellError:
             with suppress(CellError):
                 year = dates.year(value)

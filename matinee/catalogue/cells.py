@@ -33,8 +33,11 @@ _AROUND = " \t\n\r()[]<>.!"
 # The entry of an object that says what it is called, best first.
 _NAME_KEYS = ("name", "title", "label", "value", "description", "text", "tag", "#text")
 _NUMBER_KEYS = ("average", "value", "score", "rating", "amount", "count", "total")
+_LANGUAGE = re.compile(r"[a-zA-Z]{2}(?:[-_][a-zA-Z]{2,4})?|english|romaji|native")
 _TAG = re.compile(r"</?(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]{0,1000})?>")
 _INLINE = frozenset(("a", "abbr", "b", "cite", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"))
+# A separator as other scripts write it.
+_SAME = {",": "[,，、]", ";": "[;；]", "|": r"[|｜]"}
 _CRUMB = re.compile(r" >{1,3} ")
 
 
@@ -49,6 +52,11 @@ def is_nothing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().casefold() in _NOTHING
     return isinstance(value, list | tuple | dict) and not value
+
+
+def is_blank(value: object) -> bool:
+    """Whether nothing at all stands in a cell: `None` may be a title."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def is_placeholder(value: object) -> bool:
@@ -73,10 +81,20 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         return as_text(value[0])
     if isinstance(value, Mapping):
-        return as_text(entry(value, _NAME_KEYS))
-    if isinstance(value, list | tuple | bytes):
+        return by_language(value) or as_text(entry(value, _NAME_KEYS))
+    if isinstance(value, bytes):
+        raise CellError("holds bytes, not a text")
+    if isinstance(value, list | tuple):
         raise CellError(f"holds a {type(value).__name__}, not a text")
     return str(value)
+
+
+def by_language(value: Any) -> str | None:
+    """The English text of `{"de": "Hitze", "en": "Heat"}`, the first where there is none; None for anything else."""
+    if not isinstance(value, Mapping) or not all(map(_LANGUAGE.fullmatch, map(str, value))) or value.keys() == {"id"}:
+        return None
+    texts = {str(key): text for key, text in value.items() if isinstance(text, str) and not is_nothing(text)}
+    return next((text for key, text in texts.items() if key[:2].casefold() == "en"), next(iter(texts.values()), None))
 
 
 def as_prose(value: Any) -> str:
@@ -122,7 +140,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def as_names(value: Any, separator: str | None) -> list[str]:
-    """A list of names: from a list or an object, from one that a program printed as text, or from text split at `separator`."""
+    """Names: of a list or an object, of one that a program printed as text, or of a text that is split at `separator` and line ends."""
     if is_nothing(value):
         return []
     if isinstance(value, str):
@@ -133,7 +151,9 @@ def as_names(value: Any, separator: str | None) -> list[str]:
             return as_names(listed, None)
         if text[0] + text[-1] in ("[]", "{}"):
             raise CellError(f"looks like a list, but can't be read: {text[:80]!r}")
-        return [part for part in (text.split(separator) if separator else [text]) if part.strip()]
+        signs = _SAME.get(separator or "", separator)
+        pieces = [piece for line in text.splitlines() for piece in (re.split(signs, line) if signs else [line])]
+        return [piece for piece in pieces if piece.strip()]
     if isinstance(value, Mapping):
         return _names_of(value)
     if isinstance(value, list | tuple):

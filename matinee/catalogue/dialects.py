@@ -14,8 +14,8 @@ from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject
 from matinee.errors import SourceError
 
 DELIMITERS = (",", ";", "\t", "|")
-NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", "/": "slash"}
-MAX_FIELD = 1 << 20
+NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", "/": "slash", " / ": "slash"}
+MAX_FIELD = 1 << 24
 MAX_LINES = 1000
 # No character, so that no text holds it: stands for an escaped quote while the rest is parsed.
 _HIDDEN = "\ufdd0"
@@ -132,7 +132,9 @@ def _swallowed(dialect: Dialect, taken: list[str], cells: list[str], width: int)
 
 
 def _explain(reason: str) -> str:
-    if reason.startswith(("unexpected end", "no closing", "field larger")):
+    if reason.startswith("field larger"):
+        return f"a cell has more than {MAX_FIELD:,} characters, or a quote opened here is never closed"
+    if reason.startswith(("unexpected end", "no closing")):
         return "a quote opened here is never closed"
     return f"broken quoting: {reason}"
 

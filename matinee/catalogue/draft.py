@@ -61,6 +61,9 @@ class Draft:
         """One cell. A value that can't be read is left out, or with `strict` raises `CellError`."""
         entry = self._entry(column)
         if target == "title":
+            if cells.is_blank(value):
+                entry.empty += 1
+                return
             entry.see_read(value)
             if isinstance(value, str) and len(value) > MAX_TITLE and not self._rules.strict:
                 entry.see_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
@@ -72,6 +75,8 @@ class Draft:
         try:
             if self._fill(column, target, value):
                 entry.see_read(value)
+            else:
+                entry.empty += 1
         except CellError as error:
             self._lose(column, value, str(error))
 
@@ -187,7 +192,7 @@ class Draft:
 
     def _fact(self, column: str, value: Any) -> str | tuple[str, ...] | None:
         if isinstance(value, bytes):
-            raise CellError("bytes")
+            raise CellError("holds bytes, not a text")
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
             return self._names(column, value)
         if isinstance(value, list | tuple | Mapping):

@@ -22,6 +22,10 @@ from charset_normalizer import from_bytes
 from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 
+SAMPLE = 1 << 18
+"""Characters from which the form of a file is told."""
+BLANK = " \t\r\n\x1a"
+"""White space, and the end mark of old DOS programs."""
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"))
 _BOMS16 = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _FOREIGN = {
@@ -118,6 +122,15 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
     if odd > len(start) / 50 + 2:
         raise SourceError(f"{path} is binary, not text: give a CSV, TSV, JSONL, JSON or Parquet file")
     return _survey(path)
+
+
+def damage(raw: str, encoding: Encoding) -> str | None:
+    """Which bytes of this text could not be read, None where all could."""
+    if raw.isascii():
+        return None
+    if encoding.errors == "surrogateescape":
+        return "bytes that are not UTF-8" if re.search("[\udc80-\udcff]", raw) else None
+    return f"bytes that are not {encoding.name}" if "\ufffd" in raw else None
 
 
 def _asked(name: str, bom: str | None) -> Encoding:

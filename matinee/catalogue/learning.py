@@ -13,7 +13,7 @@ from typing import Any
 
 from matinee.catalogue.builder import Builder
 from matinee.catalogue.cells import CellError
-from matinee.catalogue.columns import YEARS_OUTSIDE_IDS, assign, key, squash
+from matinee.catalogue.columns import SYNONYMS, YEARS_OUTSIDE_IDS, assign, key, squash
 from matinee.catalogue.dates import DateColumn
 from matinee.catalogue.dialects import NAMES
 from matinee.catalogue.numerals import NumberColumn
@@ -25,6 +25,7 @@ MAX_COLUMNS = 500
 MAX_FACTS = {"numbers": 32, "extra": 28, "people": 16}
 # How many cells with commas outweigh one with a sign that separates more surely.
 _ODD = 3
+_PLAIN = str.maketrans("，、；｜", ",,;|")
 
 
 @dataclass
@@ -37,6 +38,8 @@ class ListColumn:
     bars: int = 0
     semicolons: int = 0
     slashes: int = 0
+    # `Drama / Crime`, where `Sci-Fi/Fantasy` is one genre.
+    spaced: int = 0
     commas: int = 0
     inverted: int = 0
 
@@ -45,6 +48,8 @@ class ListColumn:
             return
         # An entity's semicolon is none.
         text = html.unescape(value) if "&" in value else value
+        text = text.translate(_PLAIN)
+        self.spaced += " / " in text
         if "|" in text or ";" in text:
             self.bars += "|" in text
             self.semicolons += ";" in text
@@ -57,7 +62,7 @@ class ListColumn:
             self.inverted += len(parts) == 2 and " " not in parts[0] and bool(re.search(r"[\w.]", parts[1]))
 
     def separator(self, *, people: bool) -> str | None:
-        signs = {"|": self.bars, ";": self.semicolons} | ({"/": self.slashes} if people else {})
+        signs = {"|": self.bars, ";": self.semicolons} | ({"/": self.slashes} if people else {" / ": self.spaced})
         sign = max(signs, key=signs.__getitem__)
         commas = self.commas - (self.inverted if people else 0)
         if signs[sign] and signs[sign] * _ODD >= commas:
@@ -97,13 +102,23 @@ class Learner:
         watched: list[tuple[str, Callable[[Any], None]]] = [
             (column, found.see) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
         ]
-        for row in self._table.rows(no_progress):
-            if isinstance(row, Row):
-                for column, see in watched:
-                    # A value that can't be looked at is rejected with its row when the items are made.
-                    with suppress(CellError):
-                        see(row.values.get(column))
+        # Mended rows follow the rules of the others; where there are no others, they make them.
+        for mended in (False, True):
+            seen = False
+            for row in self._table.rows(no_progress):
+                if isinstance(row, Row) and (row.mended is not None) == mended:
+                    seen = True
+                    for column, see in watched:
+                        # A value that can't be looked at is rejected with its row when the items are made.
+                        with suppress(CellError):
+                            see(row.values.get(column))
+            if seen:
+                break
         builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
+        if squash(builder.column("title") or "") not in self._mapped:
+            builder.other_titles = tuple(
+                column for name in SYNONYMS["title"] for column in self._columns if self._is_other_title(column, name)
+            )
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
@@ -112,6 +127,9 @@ class Learner:
         for column in self._columns:
             builder.summary.fields[column] = Field(column, self._targets.get(column, ""), self._rules(builder, column))
         return builder
+
+    def _is_other_title(self, column: str, name: str) -> bool:
+        return squash(column) == name and self._targets.get(column, "").startswith(("other.", "extra."))
 
     def _rules(self, builder: Builder, column: str) -> dict[str, str]:
         rules = {}

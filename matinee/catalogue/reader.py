@@ -45,6 +45,8 @@ class Report:
     mojibake_fixed: int = 0
     derived_ids: int = 0
     truncated: bool = False
+    # What rows were read in spite of -> their lines.
+    mended: dict[str, list[int]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
@@ -130,6 +132,10 @@ class ItemReader:
         """The row's item, why it has none, or None for a row that says again what an earlier one said."""
         if isinstance(row, Reject):
             return row
+        if row.mended is not None:
+            if self._builder.strict:
+                return Reject(row.line, f"has {row.mended.partition(';')[0]}", _raw(row))
+            report.mended.setdefault(row.mended, []).append(row.line)
         try:
             item, about, repaired, is_new = self._builder.item(row)
         except CellError as error:
@@ -184,8 +190,13 @@ class ItemReader:
             tell(f"{report.duplicates} rows repeat an earlier row and were counted once")
         if report.mojibake_fixed:
             tell(f"mojibake was repaired in {report.mojibake_fixed} items")
+        for what, lines in report.mended.items():
+            tell(f"{len(lines)} rows have {what}, the first on line {lines[0]}")
         for found in report.summary.fields.values():
             report.warnings.extend(found.warnings())
+        if report.summary.other_titles:
+            others = ", ".join(map(repr, self._builder.other_titles))
+            tell(f"{report.summary.other_titles} items have no {self._builder.column('title')!r}, and take their title from {others}")
         if report.summary.titles_with_year:
             tell(f"{report.summary.titles_with_year} items have no other year than the one at the end of their title")
         if report.rejects:
@@ -216,7 +227,11 @@ def write_rejects(report: Report, folder: Path) -> Path | None:
 
 
 def _raw(row: Row) -> str:
-    return json.dumps(row.values, ensure_ascii=False, default=str)[:MAX_RAW]
+    return json.dumps(row.values, ensure_ascii=False, default=_as_written)[:MAX_RAW]
+
+
+def _as_written(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _digest(*parts: str) -> bytes:

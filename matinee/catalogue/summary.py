@@ -46,12 +46,16 @@ class Field:
 
 @dataclass
 class Summary:
-    """`format` says how the file is written; `years` are the earliest and the latest one; `titles_with_year` have theirs from the title."""
+    """`format` says how the file is written; `years` are the earliest and the latest one; `titles_with_year` have theirs from the title.
+
+    `other_titles` are items whose title column is empty, and another column named like one is not.
+    """
 
     format: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Field] = field(default_factory=dict)
     years: tuple[int, int] | None = None
     titles_with_year: int = 0
+    other_titles: int = 0
 
     def see_year(self, year: int | None) -> None:
         if year is not None:

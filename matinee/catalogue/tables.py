@@ -4,40 +4,31 @@ Does not know what the columns mean, apart from asking which headers are recogni
 """
 
 import gzip
-import json
-import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import orjson
 import pyarrow
 import pyarrow.parquet
 
-from matinee.catalogue.columns import HAS_TITLE
 from matinee.catalogue.dialects import NAMES, Record, is_hint, records, sniff, trim
-from matinee.catalogue.documents import rows_inside
-from matinee.catalogue.encodings import ByteStream, Encoding, find_encoding, head, open_text
+from matinee.catalogue.encodings import BLANK, SAMPLE, ByteStream, Encoding, damage, find_encoding, head, open_text
+from matinee.catalogue.json_table import JsonTable, Known, Progress
+from matinee.catalogue.ragged import LONG, SHORT, Ragged
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
 from matinee.catalogue.typed import column_values, plain_row
+from matinee.characters import tidy
 from matinee.errors import SourceError
 from matinee.files import user_path
 
-Progress = Callable[[int], None]
-Known = Callable[[list[str]], int]
-
 BATCH = 2048
-SAMPLE = 1 << 18
-MAX_LINE = 1 << 24
-# Characters of a JSON object that holds all rows: it is read whole.
-MAX_DOCUMENT = 1 << 27
-# White space, and the end mark of old DOS programs.
-_BLANK = " \t\r\n\x1a"
+# So many rows show how whole ones look.
+_LOOK = 1000
 _LINE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -97,23 +88,30 @@ class DelimitedTable:
             "delimiter": NAMES.get(self.delimiter or "", self.delimiter or ""),
             "quote": self.dialect.quote or "none",
         }
-        self.columns = self._header()
+        self.columns = self._header(known)
+        self._ragged = self._look()
         if _ends_open(path, encoding):
             self.notes.append("the last line has no line end: if the file was cut off there, its last cell is short")
         if next(self.rows(no_progress), None) is None:
             raise SourceError(f"{path} has a header ({', '.join(self.columns)}) but no rows")
 
-    def _header(self) -> tuple[str, ...]:
+    def _header(self, known: Known) -> tuple[str, ...]:
         with open_text(self._path, self._encoding) as (text, _):
             first = next((r for r in self._records(text) if isinstance(r, Reject) or any(map(str.strip, r.cells))), None)
         if not isinstance(first, Record):
             raise SourceError(f"{self._path}: the header can't be read: {first.reason if first else 'there is none'}")
-        names = [" ".join(cell.split()) for cell in trim(first.cells)]
+        names = [" ".join(tidy(cell).split()) for cell in trim(first.cells)]
         for place, name in enumerate(names):
             if name and name in names[:place]:
-                raise SourceError(
-                    f"{self._path}: the column {name!r} appears twice (columns {names.index(name) + 1} and {place + 1}): rename one"
-                )
+                first_place = names.index(name) + 1
+                if known([name]):
+                    raise SourceError(
+                        f"{self._path}: the column {name!r} appears twice (columns {first_place} and {place + 1}): rename one"
+                    )
+                # Nothing but a fact: which of them is meant is no question.
+                number = next(n for n in count(2) if f"{name} {n}" not in names)
+                self.notes.append(f"column {place + 1} is named {name!r} like column {first_place}: it was called '{name} {number}'")
+                names[place] = f"{name} {number}"
         unnamed = [str(place) for place, name in enumerate(names, 1) if not name]
         if unnamed:
             self.notes.append(f"column {', '.join(unnamed)} has no name and was left out")
@@ -129,30 +127,65 @@ class DelimitedTable:
     def rows(self, progress: Progress) -> Iterator[Row | Reject]:
         last = 1
         with open_text(self._path, self._encoding) as (text, stream):
-            found = (r for r in self._records(text) if isinstance(r, Reject) or any(cell.strip(_BLANK) for cell in r.cells))
-            next(found)
-            for record in found:
+            # Records that may end early, which only the next whole one can tell.
+            early: list[Record] = []
+            for record in islice(self._filled(text), 1, None):
                 last = record.line
-                if isinstance(record, Record):
-                    yield self._row(record, stream)
-                else:
-                    yield record
+                if isinstance(record, Record) and record.ended and len(trim(record.cells)) < len(self.columns):
+                    early.append(record)
+                    continue
+                yield from self._early(early)
+                early = []
+                yield self._row(record, stream) if isinstance(record, Record) else record
                 progress(stream.position())
+            yield from self._early(early)
             if stream.cut:
                 yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
+
+    def _filled(self, text: Iterator[str]) -> Iterator[Record | Reject]:
+        return (r for r in self._records(text) if isinstance(r, Reject) or any(cell.strip(BLANK) for cell in r.cells))
+
+    def _look(self) -> Ragged:
+        width = len(self.columns)
+        with open_text(self._path, self._encoding) as (text, _):
+            start = islice(self._filled(text), 1, _LOOK)
+            whole = [trim(r.cells, width) for r in start if isinstance(r, Record)]
+            return Ragged((cells for cells in whole if len(cells) == width), width, self.dialect.delimiter)
+
+    def _early(self, found: list[Record]) -> Iterator[Row | Reject]:
+        """Rows whose last cells are missing, one after the other."""
+        width = len(self.columns)
+        rows = [trim(record.cells) for record in found]
+        whole = bool(found) and (all(len(record.cells) == width for record in found) or self._ragged.may_end_early(rows))
+        for record, cells in zip(found, rows, strict=True):
+            if whole or len(record.cells) >= width:
+                mended = SHORT if len(record.cells) < width else None
+                yield self._made(record, [*cells, *[""] * (width - len(cells))], mended)
+            else:
+                yield Reject(record.line, f"has {len(cells)} columns, the header has {width}", record.raw[:MAX_RAW])
 
     def _row(self, record: Record, stream: ByteStream) -> Row | Reject:
         width = len(self.columns)
         cells = trim(record.cells, width)
         raw = record.raw[:MAX_RAW]
-        if not record.ended and (stream.cut or len(cells) < width):
+        if not record.ended and (stream.cut or len(cells) < width or damage(record.raw, self._encoding)):
             return Reject(record.line, "the file ends in the middle of this row: it looks cut off", raw, cut=True)
-        if len(cells) != width:
+        joined = self._ragged.join(cells) if len(cells) > width else None
+        if len(cells) != width and joined is None:
             return Reject(record.line, f"has {len(cells)} columns, the header has {width}", raw)
-        damaged = _damage(record.raw, self._encoding)
-        if damaged:
-            return Reject(record.line, damaged, raw, cut=not record.ended)
-        return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name})
+        return self._made(record, joined or cells, LONG if joined else None)
+
+    def _made(self, record: Record, cells: list[str], mended: str | None) -> Row:
+        damaged = damage(record.raw, self._encoding)
+        if not damaged:
+            return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name}, mended)
+        # As bytes, a value is no text, and is left out where it is used.
+        values = {
+            name: cell.encode("utf-8", "surrogateescape") if damage(cell, self._encoding) else cell
+            for name, cell in zip(self.columns, cells, strict=True)
+            if name
+        }
+        return Row(record.line, values, f"{damaged}; the values that hold them were left out")
 
 
 def _ends_open(path: Path, encoding: Encoding) -> bool:
@@ -162,137 +195,6 @@ def _ends_open(path: Path, encoding: Encoding) -> bool:
         packed = data.read(2) == b"\x1f\x8b"
         data.seek(-min(size, path.stat().st_size), 2)
         return not packed and not {10, 13, 26} & set(data.read())
-
-
-def _damage(raw: str, encoding: Encoding) -> str | None:
-    if raw.isascii():
-        return None
-    if encoding.errors == "surrogateescape":
-        return "has bytes that are not UTF-8" if re.search("[\udc80-\udcff]", raw) else None
-    return f"has bytes that are not {encoding.name}" if "\ufffd" in raw else None
-
-
-class JsonTable:
-    """JSON Lines, one JSON array of objects, which is read piece by piece, or one object that holds the rows."""
-
-    unit: Literal["bytes", "rows"] = "bytes"
-    delimiter: str | None = None
-    columns: tuple[str, ...] = ()
-
-    def __init__(self, path: Path, encoding: Encoding, known: Known, *, array: bool) -> None:
-        self._path = path
-        self._encoding = encoding
-        self._array = array
-        self.format = {"kind": "JSON array" if array else "JSON Lines", "encoding": encoding.name.removesuffix("-sig")}
-        self.total = path.stat().st_size
-        self.notes = [encoding.note] if encoding.note else []
-        self._document: list[dict[str, Any]] = []
-        start = list(islice(self.rows(no_progress), 2))
-        first = next(iter(start), None)
-        if first is None:
-            raise SourceError(f"{path} has no rows")
-        if not array and (isinstance(first, Reject) or len(start) == 1):
-            self._document = self._rows_inside(known)
-        if self._document:
-            self.format["kind"] = "JSON document"
-            return
-        if not array and isinstance(first, Reject) and first.raw.strip() in ("{", "["):
-            raise SourceError(f"{path} holds one JSON object over many lines: give one object a line (JSONL), or one array of objects")
-
-    def rows(self, progress: Progress) -> Iterator[Row | Reject]:
-        last = 1
-        for number, values in enumerate(self._document, 1):
-            yield Row(number, plain_row(values))
-        if self._document:
-            progress(self.total)
-            return
-        with open_text(self._path, self._encoding) as (text, stream):
-            for row in self._elements(text) if self._array else self._lines(text, stream):
-                last = row.line
-                yield row
-                progress(stream.position())
-            if stream.cut:
-                yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
-
-    def _rows_inside(self, known: Known) -> list[dict[str, Any]]:
-        with open_text(self._path, self._encoding) as (text, _):
-            content = text.read(MAX_DOCUMENT + 1)
-        try:
-            document = _parse(content.lstrip("\ufeff")) if len(content) <= MAX_DOCUMENT else None
-        except ValueError:
-            return []
-        return rows_inside(document, lambda row: known(list(row)) >= HAS_TITLE) if isinstance(document, dict) else []
-
-    def _lines(self, text: Iterator[str], stream: ByteStream) -> Iterator[Row | Reject]:
-        for number, line in enumerate(text, 1):
-            if not line.strip("\ufeff" + _BLANK):
-                continue
-            damaged = _damage(line, self._encoding)
-            if damaged:
-                yield Reject(number, damaged, line[:MAX_RAW])
-                continue
-            try:
-                yield _object(number, _parse(line.lstrip("\ufeff")), line)
-            except ValueError as error:
-                cut = not line.endswith(("\n", "\r"))
-                end = "the file ends in the middle of this object: it looks cut off"
-                yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
-
-    def _elements(self, text: Any) -> Iterator[Row | Reject]:
-        decoder = json.JSONDecoder()
-        start, _, buffer = text.read(SAMPLE).partition("[")
-        number, margin = 1 + start.count("\n"), start.rpartition("\n")[2]
-        while True:
-            skipped = len(buffer) - len(buffer.lstrip(" \t\r\n,"))
-            number += buffer.count("\n", 0, skipped)
-            if "\n" in buffer[:skipped]:
-                margin = buffer[:skipped].rpartition("\n")[2]
-            buffer = buffer[skipped:]
-            if buffer.startswith("]"):
-                return
-            broken: int | None = None
-            try:
-                value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
-            except (ValueError, RecursionError) as error:
-                value, end = None, 0
-                broken = getattr(error, "pos", None)
-            if end and (end < len(buffer) or buffer[0] == "{"):
-                yield _object(number, value, buffer[:end])
-                number += buffer.count("\n", 0, end)
-                buffer = buffer[end:]
-                continue
-            # An element that starts its line, as this one did, is the next one; others may be parts of this one.
-            following = -1 if broken is None or margin.strip() else buffer.find(f"\n{margin}{{", broken)
-            if following > 0:
-                yield Reject(number, "is not valid JSON", buffer[:MAX_RAW])
-                number += buffer.count("\n", 0, following)
-                buffer = buffer[following:]
-                continue
-            more = text.read(SAMPLE)
-            if not more or len(buffer) > MAX_LINE:
-                reason = "the array breaks off here: it looks cut off" if not more else "is not valid JSON, nothing after it can be read"
-                yield Reject(number, reason, buffer[:MAX_RAW], cut=True)
-                return
-            buffer += more
-
-
-def _parse(line: str) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        if not re.search("NaN|Infinity", line):
-            raise
-        # Many programs write them, though JSON has none: as values that are not there, they cost nothing else.
-        try:
-            return json.loads(line)
-        except ValueError:
-            raise error from None
-
-
-def _object(number: int, value: Any, raw: str) -> Row | Reject:
-    if isinstance(value, dict):
-        return Row(number, plain_row(value))
-    return Reject(number, f"holds a {type(value).__name__}, not an object", raw[:MAX_RAW])
 
 
 class ParquetTable:

@@ -13,6 +13,10 @@ import pyarrow
 import pyarrow.compute
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""What a JSON text with a lone surrogate has, though others have it too."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNDECODED = re.compile("[\udc80-\udcff]")
 # How RDF and Open Library write one value.
 _TAGS = frozenset(("type", "value", "datatype", "xml:lang", "language"))
 MAX_DEPTH = 30
@@ -40,6 +44,20 @@ def plain(value: Any, depth: int = 0) -> Any:
 def plain_row(values: Mapping[str, Any]) -> dict[str, Any]:
     """A row of any typed source."""
     return {name: plain(value) if isinstance(value, bytes | Mapping | list | tuple) else value for name, value in values.items()}
+
+
+def mend(value: Any, depth: int = 0) -> Any:
+    """A JSON value without lone surrogates, which are halves of a character that a program has cut in two.
+
+    A text with bytes that could not be decoded becomes bytes again: no text.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape") if _UNDECODED.search(value) else _SURROGATE.sub("", value)
+    if depth > MAX_DEPTH:
+        return None
+    if isinstance(value, Mapping):
+        return {name: mend(entry, depth + 1) for name, entry in value.items()}
+    return [mend(entry, depth + 1) for entry in value] if isinstance(value, list) else value
 
 
 def column_values(column: pyarrow.ChunkedArray | pyarrow.Array) -> list[Any]:

@@ -17,6 +17,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets
 from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.events import with_impressions
+from matinee.files import user_path
 
 evalset_app = typer.Typer(no_args_is_help=True, help="Evaluation sets of your own: from events, or from a field.")
 
@@ -50,6 +51,7 @@ def make(
 
     [dim]matinee evalset make work/prepared --likes likes.jsonl --out work/sets[/]
     """
+    prepared, out = user_path(prepared), user_path(out)
     name, counts = _make(prepared, out, likes, clicks, field, least, frozenset(without_key or ()))
     sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
     after = f"python -m train.evaluate {prepared} --sets {out}"

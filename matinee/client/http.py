@@ -15,7 +15,7 @@ import httpx
 
 from matinee.errors import MatineeError
 from matinee.items import Item
-from matinee.settings.addresses import on_this_machine
+from matinee.settings.addresses import is_inside
 from matinee.settings.tree import Settings
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ class ServerError(MatineeError):
 class Client:
     """A server at `url`; `key` goes into the Authorization header and nowhere else.
 
-    `direct`: no proxy of the environment is asked, as is right for a server of this machine, whatever its address.
+    A proxy of the environment is asked for servers outside alone (`is_inside`), and never with `direct`, as is right for a server of this
+    machine, whatever its address.
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60, direct: bool = False) -> None:
         self.url = url.rstrip("/")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
-            proxies = not (direct or on_this_machine(self.url))
-            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=proxies)
+            # With a transport of its own a client takes no proxy, but still the certificates, from the environment.
+            transport = httpx.HTTPTransport() if direct or is_inside(self.url) else None
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
         except httpx.InvalidURL as error:
             raise ServerError(f"{url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000", "invalid") from None
         except UnicodeEncodeError:

@@ -35,7 +35,7 @@ class Index(Protocol):
         ...
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that a point has, tombstones included."""
+        """Those of `ids` that a live (not deleted) point has."""
         ...
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:

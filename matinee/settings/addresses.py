@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 """A host that means every interface -> the one by which this machine reaches itself."""
+_INSIDE = (".svc", ".local", ".internal", ".localhost")
 
 
 def url_of(host: str, port: int) -> str:
@@ -37,9 +38,15 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def on_this_machine(url: str) -> bool:
-    """Whether a URL names this machine: then a proxy of the environment would answer in the server's place, or nobody."""
+def is_inside(url: str) -> bool:
+    """Whether a URL names this machine, its network or its cluster: a proxy, which leads outside, would not find the server.
+
+    Those are loopback addresses, names without a dot (`qdrant`), and names of clusters and local networks (`matinee.shop.svc`). Other
+    addresses may be on either side of a proxy: NO_PROXY says it.
+    """
     try:
-        return is_loopback(urlsplit(url).hostname or "")
+        host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return False
+    # An IPv6 address has no dots either.
+    return is_loopback(host) or not {".", ":"} & set(host) or host.endswith(_INSIDE) or ".svc." in host

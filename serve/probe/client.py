@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from matinee.errors import MatineeError, SettingsError
-from matinee.settings.addresses import on_this_machine
+from matinee.settings.addresses import is_inside
 from matinee.settings.serving import ProbeSettings
 from serve.errors import STATUS
 
@@ -33,7 +33,10 @@ class AskError(MatineeError):
 
 
 class ProbeClient:
-    """One server. `observe(endpoint, seconds)` hears of every request, `count(reason)` of every failed one."""
+    """One server. `observe(endpoint, seconds)` hears of every request, `count(reason)` of every failed one.
+
+    Proxies of the environment are asked for servers outside alone (`is_inside`).
+    """
 
     def __init__(self, url: str, settings: ProbeSettings, observe: Observe, count: Count) -> None:
         self.url = url.rstrip("/")
@@ -41,9 +44,10 @@ class ProbeClient:
         limits = httpx.Limits(max_connections=settings.concurrency)
         try:
             headers = httpx.Headers({"Authorization": f"Bearer {key}"} if key else {}, encoding="ascii")
-            proxies = settings.url is not None and not on_this_machine(self.url)
+            direct = settings.url is None or is_inside(self.url)
+            transport = httpx.AsyncHTTPTransport(limits=limits) if direct else None
             self._client = httpx.AsyncClient(
-                base_url=self.url, headers=headers, timeout=settings.deadline_s, limits=limits, trust_env=proxies
+                base_url=self.url, headers=headers, timeout=settings.deadline_s, limits=limits, transport=transport
             )
         except httpx.InvalidURL as error:
             raise SettingsError(f"probe.url {url!r} is not the URL of a server ({error}): write it like http://127.0.0.1:8000") from None

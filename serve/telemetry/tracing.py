@@ -15,6 +15,7 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from matinee.settings.addresses import is_inside
 from matinee.settings.serving import TracingSettings
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def trace_id(span: otel.Span) -> str | None:
 
 def _provider(settings: TracingSettings, endpoint: str, part: str) -> "TracerProvider":
     # Imported here, because most processes never trace.
+    import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -143,5 +145,7 @@ def _provider(settings: TracingSettings, endpoint: str, part: str) -> "TracerPro
         ),
         shutdown_on_exit=False,
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url, timeout=_SEND_S)))
+    session = requests.Session()
+    session.trust_env = not is_inside(url)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url, timeout=_SEND_S, session=session)))
     return provider

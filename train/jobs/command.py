@@ -8,6 +8,7 @@ checks limits and writes the help; a `Literal` is checked here, with the error l
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from matinee.cli.errors import explain_errors
 from matinee.errors import SettingsError, SourceError
+from matinee.files import user_path
 
 OptionsT = TypeVar("OptionsT")
 
@@ -126,8 +128,15 @@ def build(options: type[OptionsT], values: dict[str, Any]) -> OptionsT:
             value, known = values[name], choices(kind)
             if known and value is not None and value not in known:
                 raise SettingsError(f"--{name.replace('_', '-')} {value}: use {', '.join(known)}")
-            built[name] = value
+            built[name] = _as_written(value)
     return options(**built)
+
+
+def _as_written(value: Any) -> Any:
+    """A path with the home folder where it begins with `~`: a shell leaves `--out=~/work` as it is."""
+    if isinstance(value, list):
+        return [_as_written(one) for one in value]
+    return user_path(value) if isinstance(value, Path) else value
 
 
 def choices(kind: Any) -> tuple[str, ...]:

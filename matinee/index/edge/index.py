@@ -109,7 +109,11 @@ class EdgeIndex:
         return [hits.get(id) for id in ids]
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        return await self._run(lambda: {str(record.id) for record in self._open.retrieve([*valid_ids(ids)], False, False)})
+        return await self._run(self._present, ids)
+
+    def _present(self, ids: Sequence[str]) -> set[str]:
+        records = self._open.retrieve([*valid_ids(ids)], ["deleted"], False)
+        return {str(record.id) for record in records if not (record.payload or {}).get("deleted")}
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         return await self._run(self._scroll, translate.page(scroll))

@@ -27,6 +27,7 @@ from matinee.index.qdrant import query as translate
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
+from matinee.settings.addresses import is_inside
 from matinee.settings.tree import IndexSettings
 
 _MANIFEST = "matinee_manifest"
@@ -93,7 +94,8 @@ class QdrantIndex:
         return [hits.get(id) for id in ids]
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        return {str(record.id) for record in await self._fetch(ids, False, payload=False)}
+        records = await self._fetch(ids, False, payload=["deleted"])
+        return {str(record.id) for record in records if not (record.payload or {}).get("deleted")}
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
         page, following = await self._call(
@@ -112,7 +114,7 @@ class QdrantIndex:
     async def points(self, ids: Sequence[str]) -> list[Point]:
         return [to_point(record) for record in await self._fetch(ids, True)]
 
-    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str], *, payload: bool = True) -> list[models.Record]:
+    async def _fetch(self, ids: Sequence[str], vectors: bool | list[str], *, payload: bool | list[str] = True) -> list[models.Record]:
         valid = valid_ids(ids)
         if not valid:
             return []
@@ -315,12 +317,16 @@ def _connect(settings: IndexSettings) -> AsyncQdrantClient:
             raise SettingsError(f"index.tls_ca {settings.tls_ca} is no file of certificates: {error}") from None
         # The client has no argument for it, and gRPC reads it when it first connects.
         os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(settings.tls_ca))
+    # A server of the cluster stands behind no proxy, and the environment's leads out of it.
+    direct = is_inside(settings.url or "")
     return AsyncQdrantClient(
         url=settings.url,
         api_key=key,
         prefer_grpc=settings.grpc,
         timeout=math.ceil(max(_PATIENCE_S, settings.timeout_s)),
         verify=verify,
+        trust_env=not direct,
+        grpc_options={"grpc.enable_http_proxy": 0} if direct else None,
         check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
     )
 

@@ -47,10 +47,25 @@ def test_a_doubtful_code_page_is_asked_for(tmp_path: Path, text: str, encoding: 
     assert [item.title for item in items] == [line.split(",")[0] for line in text.splitlines()[1:]]
 
 
-def test_some_broken_bytes_in_utf8_cost_their_rows_only(tmp_path: Path) -> None:
-    reader = read_items(write(tmp_path, "title\nÄ\nÖ\n".encode() + b"\xc4\nplain\n"))
-    assert [item.title for item in reader] == ["Ä", "Ö", "plain"]
-    assert [(reject.line, reject.reason) for reject in reader.report.rejects] == [(4, "has bytes that are not UTF-8")]
+NO_TEXT = "column 'title': holds bytes, not a text"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl"])
+def test_some_broken_bytes_in_utf8_cost_their_values_only(tmp_path: Path, name: str, strict: bool) -> None:
+    rows = [("Ä", "ä"), ("Ö", "ö"), ("\udcc4", "x"), ("B", "a\udcc4b"), ("plain", "x")]
+    text = "title,overview\n" + "".join(f"{title},{overview}\n" for title, overview in rows)
+    if name == "c.jsonl":
+        text = "".join(f'{{"title": "{title}", "overview": "{overview}"}}\n' for title, overview in rows)
+    path = tmp_path / name
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    reader = read_items(path, options=ReadOptions(strict=strict))
+    items = {item.title: item.overview for item in reader}
+    assert items == {"Ä": "ä", "Ö": "ö"} | ({} if strict else {"B": ""}) | {"plain": "x"}
+    assert len(reader.report.rejects) == (2 if strict else 1)
+    if not strict:
+        assert reader.report.rejects[0].reason == NO_TEXT
+        assert reader.report.summary.fields["overview"].left_out == 1
 
 
 def test_a_file_cut_inside_a_character_is_cut_and_not_of_another_encoding(tmp_path: Path) -> None:
@@ -62,7 +77,8 @@ def test_a_file_cut_inside_a_character_is_cut_and_not_of_another_encoding(tmp_pa
 def test_bytes_that_the_asked_encoding_has_not_are_rejected(tmp_path: Path) -> None:
     reader = read_items(write(tmp_path, FRENCH.encode()), options=ReadOptions(encoding="ascii"))
     assert list(reader) == []
-    assert {reject.reason for reject in reader.report.rejects} == {"has bytes that are not ascii"}
+    assert {reject.reason for reject in reader.report.rejects} == {NO_TEXT}
+    assert any("bytes that are not ascii" in warning for warning in reader.report.warnings)
 
 
 @pytest.mark.parametrize(

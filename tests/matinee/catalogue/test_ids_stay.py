@@ -55,3 +55,11 @@ def test_an_item_that_was_once_rejected_takes_no_id_from_another(tmp_path: Path)
     assert [item.id for item in (quay, pier, lamp)] == [None, None, None]
     assert new_quay.year is None
     assert len({item.uid("c") for item in (quay, new_quay, pier, lamp)}) == 4
+
+
+def test_a_row_that_was_once_too_short_takes_no_id_from_another(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("title,year,overview\nQuay,1999,Old.\nQuay,1999\n", encoding="utf-8")
+    quay, short = read_items(path)
+    assert quay.id is None
+    assert short.uid("c") != quay.uid("c")

@@ -195,3 +195,83 @@ def test_the_end_mark_of_old_programs_is_no_row(tmp_path: Path) -> None:
         assert [item.title for item in reader] == ["A"]
         assert reader.report.rejects == []
         assert reader.report.warnings == ["no id column: ids are derived from kind, title and year"]
+
+
+HUGE = "word " * 300_000
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl"])
+def test_a_text_of_any_length_is_cut_and_costs_no_item(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f'title,overview\nQuay,"{HUGE}"\nPier,x\n' if name == "c.csv" else json.dumps({"title": "Quay", "overview": HUGE}))
+    quay = next(iter(read_items(path)))
+    assert (quay.title, quay.overview[:10], len(quay.overview) <= MAX_OVERVIEW) == ("Quay", "word word ", True)
+
+
+ODD = [
+    '{"title": "Quay", "overview": "a\tb"}',
+    '{"title": "Pier", "overview": "cut \\ud83d"}',
+    '{"title": "Lamp \\ud83d\\ude00", "rating": 1e400}',
+    '{"title": "Ferry", "id": 123456789012345678901234567890}',
+    '{"title": "Ferry", "id": 123456789012345678901234567891}',
+]
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.json"])
+def test_what_json_has_no_form_for_costs_no_item_and_changes_no_id(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("\n".join(ODD) if name == "c.jsonl" else "[" + ",".join(ODD) + "]")
+    reader = read_items(path)
+    assert [(item.title, item.overview, item.id) for item in reader] == [
+        ("Quay", "a b", None),
+        ("Pier", "cut", None),
+        ("Lamp 😀", "", None),
+        ("Ferry", "", "123456789012345678901234567890"),
+        ("Ferry", "", "123456789012345678901234567891"),
+    ]
+    assert any(warning.startswith("2 rows have characters that JSON has no form for") for warning in reader.report.warnings)
+    strict = read_items(path, options=ReadOptions(strict=True))
+    assert [item.title for item in strict] == ["Lamp 😀", "Ferry", "Ferry"]
+
+
+def test_texts_by_language(tmp_path: Path) -> None:
+    items, _ = read(
+        tmp_path,
+        {"title": {"de": "Kai", "en-US": "Quay"}, "overview": {"fr": "Un quai."}},
+        {"title": {"romaji": "Hatoba", "english": None, "native": "波止場"}},
+        {"title": {"id": "5"}},
+    )
+    assert [(item.title, item.overview) for item in items] == [("Quay", "Un quai."), ("Hatoba", "")]
+
+
+def test_every_value_is_read_empty_or_left_out(tmp_path: Path) -> None:
+    odd = {
+        "year": 0,
+        "rating": "good",
+        "votes": "N/A",
+        "genres": [""],
+        "cast": None,
+        "overview": "<p></p>",
+        "language": "x" * 41,
+        "runtime": "?",
+    }
+    items, reader = read(tmp_path, GOOD, GOOD | {"title": "Pier", "id": "p"}, GOOD | odd | {"title": "Lamp", "id": "l"}, {"title": "Ferry"})
+    assert len(items) == 4
+    counts = {name: (found.read, found.empty, found.left_out) for name, found in reader.report.summary.fields.items()}
+    assert {name: sum(count) for name, count in counts.items()} == dict.fromkeys(counts, 4)
+    assert {name for name, (_, _, lost) in counts.items() if lost} == {"rating", "language"}
+
+
+def test_a_title_in_another_column_than_most(tmp_path: Path) -> None:
+    rows = [
+        {"title": "Quay", "year": 1999},
+        {"name": "Pier", "original_name": "Pir"},
+        {"title": " ", "original_title": "Lamp"},
+        {"year": 2000},
+    ]
+    items, reader = read(tmp_path, *rows)
+    assert [item.title for item in items] == ["Quay", "Pier", "Lamp"]
+    assert any(warning.startswith("2 items have no 'title', and take their title from 'name', ") for warning in reader.report.warnings)
+    assert [reject.reason for reject in reader.report.rejects] == ["the title is missing"]
+    path = tmp_path / "c.jsonl"
+    assert [item.title for item in read_items(path, mapping={"title": "title"})] == ["Quay"]

@@ -87,3 +87,19 @@ def test_slashes_separate_people_only() -> None:
     column = ListColumn()
     column.see("Ann Fell/Bo Gray")
     assert (column.separator(people=True), column.separator(people=False)) == ("/", None)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ('"Drama\nSea & Sky"', "War"),
+        ("Drama / Sea & Sky", "Sci-Fi/Fantasy"),
+        ("Drama、Sea & Sky",),
+        ("Drama，Sea & Sky",),
+        ("Drama｜Sea & Sky",),
+    ],
+)
+def test_separators_of_people_and_of_other_scripts(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    found = genres(tmp_path, *cells)
+    assert found[0] == ("Drama", "Sea & Sky")
+    assert all(len(names) == 1 for names in found[1:])

@@ -104,7 +104,11 @@ def test_write_rejects(tmp_path: Path) -> None:
     path = write_rejects(reader.report, tmp_path / "out")
     assert path == tmp_path / "out" / "films.rejects.jsonl"
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"line": 3, "reason": "has bytes that are not UTF-8", "raw": "\\udcff\\udcfe,2002\n"}
+        {
+            "line": 3,
+            "reason": "column 'title': holds bytes, not a text",
+            "raw": '{"title": "\\udcff\\udcfe", "year": "2002"}',
+        }
     ]
     _, clean = read(tmp_path, "title\nA\n", "films.csv")
     assert write_rejects(clean.report, tmp_path / "out") is None
@@ -211,7 +215,10 @@ def test_parquet_and_packed_files_agree(tmp_path: Path) -> None:
     items = list(plain)
     assert [(item.title, item.year, item.genres) for item in items] == [("A", 1999, ("X", "Y")), ("B", None, ())]
     assert (plain.unit, plain.total, plain.done) == ("rows", 2, 2)
-    assert "column 'cover': 1 values can't be read and are left out, the first on line 1, b'\\xff': bytes" in plain.report.warnings
+    assert (
+        "column 'cover': 1 values can't be read and are left out, the first on line 1, b'\\xff': holds bytes, not a text"
+        in plain.report.warnings
+    )
     (tmp_path / "c.parquet.gz").write_bytes(gzip.compress((tmp_path / "c.parquet").read_bytes()))
     assert list(read_items(tmp_path / "c.parquet.gz")) == items
     packed, reader = read(tmp_path, gzip.compress(b"title,year,genres\nA,1999,X|Y\nB,,\n"), "c.csv.gz")

@@ -155,3 +155,23 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_items(tmp_path)
     with pytest.raises(SourceError, match="is empty"):
         read(tmp_path, b"", "c.parquet")
+
+
+SEVERAL = {
+    "pages.json": '[{"title": "A"}]\n[{"title": "B"},\n {"title": "C"}]\n[]\n',
+    "stream.jsonl": '{"title": "A"}{"title": "B"} {"title": "C"}\n',
+    "jq.json": '{\n "title": "A"\n}\n{\n "title": "B"\n}\n{\n "title": "C"\n}\n',
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_follows_is_not_dropped(tmp_path: Path, name: str) -> None:
+    items, reader = read(tmp_path, SEVERAL[name], name)
+    assert [item.title for item in items] == ["A", "B", "C"]
+    assert reader.report.rejects == []
+
+
+def test_what_is_no_array_behind_an_array_is_told(tmp_path: Path) -> None:
+    items, reader = read(tmp_path, '[{"title": "A"}]\n\n{"title": "B"}', "c.json")
+    assert [item.title for item in items] == ["A"]
+    assert [(reject.line, reject.reason[:31]) for reject in reader.report.rejects] == [(3, "stands after the end of the arr")]

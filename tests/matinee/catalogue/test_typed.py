@@ -86,6 +86,7 @@ QUAY = {"title": "Quay", "year": 1999}
         {"7": {"success": True, "data": QUAY}},
         QUAY,
         {"response": {"docs": [QUAY]}},
+        {"columns": ["title", "year"], "index": [0], "data": [["Quay", 1999]]},
     ],
 )
 @pytest.mark.parametrize("indent", [None, 1])
@@ -94,3 +95,12 @@ def test_rows_inside_one_object(tmp_path: Path, document: Any, indent: int | Non
     path.write_text(json.dumps(document, indent=indent))
     [item] = read_items(path)
     assert (item.title, item.year, item.id) == ("Quay", 1999, "7" if "7" in document else None)
+
+
+@pytest.mark.parametrize(
+    "document", [{"title": {"0": "Quay", "1": "Pier"}, "year": {"0": 1999, "1": None}}, {"title": ["Quay", "Pier"], "year": [1999, None]}]
+)
+def test_a_table_that_is_written_column_by_column(tmp_path: Path, document: Any) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(document))
+    assert [(item.title, item.year) for item in read_items(path)] == [("Quay", 1999), ("Pier", None)]

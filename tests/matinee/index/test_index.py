@@ -190,6 +190,7 @@ async def test_a_tombstone_is_stored_and_never_answered(index: Index) -> None:
     assert await index.count() == N - 2
     assert sum(count for _, count in await index.facets("kind")) == N - 2
     assert sum(count for _, count in await index.facets("origin")) == N - 2
+    assert await index.present([best, IDS[0], "no id"]) == {IDS[0]}
     gone = (await index.retrieve([best]))[0]
     assert gone == Hit(best, 0.0, {"origin": "api", "revision": 900, "deleted": True})
     assert await index.max_revision() == 901

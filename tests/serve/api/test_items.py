@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -176,6 +177,18 @@ async def test_every_id_of_a_catalogue_can_be_addressed(api: Api, put: Any, id: 
     assert error(await api("DELETE", "/v1/item", params={"id": id})) == (404, "not_found")
 
 
+@pytest.mark.parametrize(
+    "id", ["50% off", "100%25", "two words", "किताब", "?x=1&y#z", "a+b", "a;b", "~x", "ñ\u0303", UUID_ID, "{id}", 'O\'Brien "x"']
+)
+async def test_the_path_takes_every_id_without_a_slash(api: Api, put: Any, id: str) -> None:
+    [state] = await put(FILM | {"id": id})
+    path = f"/v1/items/{quote(id, safe='')}"
+    assert (await api.get(path)).json()["item"]["id"] == id
+    assert (await api.get(f"{path}/similar", params={"k": 1})).json()["likes"][0]["id"] == state["id"]
+    assert (await api("DELETE", path)).json()["id"] == state["id"]
+    assert error(await api.get(path)) == (404, "not_found")
+
+
 NO_ID = "ffffffff-9c1d-4e7a-8f60-1d2c3b4a5e6f"
 
 
@@ -185,6 +198,10 @@ async def test_exclude_says_what_excluded_nothing(api: Api, put: Any) -> None:
     answer = (await api.post("/v1/recommend", asked)).json()
     assert answer["exclude_unknown"] == sorted([FILM["title"], "nobody", NO_ID])
     assert state["id"] not in {item["id"] for item in answer["items"]}
+    # A deleted item is as unknown here as it is to GET, by either of its ids.
+    await api("DELETE", "/v1/item", params={"id": "own-1"})
+    for gone in ("own-1", state["id"]):
+        assert (await api.post("/v1/recommend", {"k": 3, "exclude": [gone]})).json()["exclude_unknown"] == [gone]
 
 
 async def test_a_text_that_is_one_items_id_and_anothers_title_is_asked_about(api: Api, put: Any) -> None:

@@ -1,19 +1,21 @@
 """What only the server engine can get wrong: unreachable servers, their answers, sizes of batches, what is asked of a collection."""
 
-import asyncio
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 from qdrant_client import AsyncQdrantClient, models
 
@@ -166,13 +168,28 @@ def test_an_authority_that_is_none_is_explained(tmp_path: Path) -> None:
             QdrantStore(settings("https://127.0.0.1:1", tls_ca=file), "films")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def write_certificate(certificate: Path, key: Path) -> None:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(
+            name, name, secret.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1)
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(secret, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    unlocked = serialization.NoEncryption()
+    key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unlocked))
+
+
 async def test_a_server_is_trusted_by_its_authority_and_no_other(tmp_path: Path) -> None:
     """A real TLS server. Its certificate is its own authority."""
     certificate = tmp_path / "tls.crt"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "tls.key"), "-out", str(certificate)]
-    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True)
+    write_certificate(certificate, tmp_path / "tls.key")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, tmp_path / "tls.key")
     with answering(200, '{"result": {"aliases": []}, "status": "ok", "time": 0}', context) as url:

@@ -1,0 +1,39 @@
+"""The reader's options: what one job was told, it tells the next as a command line."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from train import pipeline, prepare, soup
+from train.jobs import command
+from train.jobs.reading import AS_IT_IS, Reading
+
+ALL = Reading(
+    kind="film", map=["overview=Plot", "title=- Name"], delimiter="-", quote="none", encoding="cp1252", date_order="dmy", decimal=",",
+    pivot=30, strict=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("reading", [AS_IT_IS, Reading(pivot=0), Reading(strict=True), ALL])
+def test_the_words_of_a_reading_are_read_as_the_same_one(reading: Reading) -> None:
+    values = get_command(prepare.app).make_context("prepare", ["films.csv", *reading.words()]).params
+    assert command.build(Reading, values) == reading
+
+
+def test_all_options_are_in_the_example() -> None:
+    assert all(getattr(ALL, one.name) != getattr(AS_IT_IS, one.name) for one in fields(Reading))
+
+
+def test_the_pipeline_hands_every_option_of_the_reader_on() -> None:
+    values = get_command(pipeline.app).make_context("pipeline", ["~films.csv", *ALL.words(), "--out", "work"]).params
+    options = command.build(pipeline.PipelineOptions, values)
+    assert pipeline.steps(options)[0] == ["prepare", "~films.csv", *ALL.words(), "--out", "work/prepared"]
+
+
+def test_a_folder_of_the_home_that_the_shell_did_not_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    values = get_command(soup.app).make_context("soup", ["~/one", "two", "--out=~/soup"]).params
+    options = command.build(soup.SoupOptions, values)
+    assert (options.members, options.out) == ([tmp_path / "one", Path("two")], tmp_path / "soup")
