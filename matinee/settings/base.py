@@ -17,7 +17,7 @@ class Deployment(Part):
     """Replicas and limits of one deployment."""
 
     min_replicas: Positive = Field(1, description="replicas that always run")
-    max_replicas: Positive = Field(1, description="most replicas that autoscaling starts; 1 for the index on the engine edge")
+    max_replicas: Positive = Field(1, description="most replicas that autoscaling starts")
     target_ongoing_requests: float = Field(16, gt=0, description="requests under way in each replica that autoscaling aims at")
     max_ongoing_requests: Positive = Field(64, description="most requests that a replica takes at once")
     max_queued_requests: Positive = Field(

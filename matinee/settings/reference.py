@@ -8,35 +8,60 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 
 _HEAD = """# Settings
 
-Every setting, its environment variable and its default (the `embedded` profile). Values come, strongest first, from `MATINEE_` environment
-variables, the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE=embedded|gpu`). Unknown names are refused, and
-settings that contradict each other stop the start with both values named.
+For whoever configures Matinee. Values come, strongest first, from:
+
+1. flags of a command, such as `--port`
+2. environment variables that begin with `MATINEE_`
+3. the YAML file that `MATINEE_CONFIG` names
+4. the profile: `MATINEE_PROFILE=embedded` (the default, a laptop) or `gpu` (a cluster)
+
+The column "default" is of the profile `embedded`. Where the profile `gpu` differs, it says so. The chart has values of its own:
+[the chart](../helm/matinee/README.md). Settings are read when a process starts. On a cluster, some change in place with `helm upgrade`.
+
+Unknown names are refused. Settings that contradict each other stop the start, and the error names both values.
+
+```yaml
+# settings.yaml; use it with MATINEE_CONFIG=settings.yaml
+catalogue: films
+serving:
+  port: 8080
+  keys:
+    - {name: shop, sha256: "64 hex digits", scopes: [read]}
+```
+
+| in a variable | write |
+| --- | --- |
+| a setting in a section | `__` between the names: `MATINEE_SERVING__PORT=8080` |
+| a list | JSON: `MATINEE_SERVING__HOSTS='["films.example.org"]'` |
+| a list of objects | JSON: `MATINEE_SERVING__KEYS='[{"name": "shop", "sha256": "64 hex digits", "scopes": ["read"]}]'` |
+| nothing | `null`. An empty variable counts as not set. |
 """
 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    return f"{_HEAD}\n{''.join(_section('', Settings.model_construct()))}"
+    return f"{_HEAD}\n{''.join(_section('', Settings.model_construct(), load_settings(environ={'MATINEE_PROFILE': 'gpu'})))}"
 
 
-def _section(prefix: str, part: BaseModel) -> Iterator[str]:
-    below: list[tuple[str, BaseModel]] = []
+def _section(prefix: str, part: BaseModel, gpu: BaseModel) -> Iterator[str]:
+    below: list[tuple[str, BaseModel, BaseModel]] = []
     yield f"## {prefix.rstrip('.') or 'top level'}\n\n{inspect.cleandoc(type(part).__doc__ or '')}\n\n"
     yield "| setting and its variable | meaning | values | default |\n| --- | --- | --- | --- |\n"
     for name, field in type(part).model_fields.items():
-        value = getattr(part, name)
+        value, on_gpu = getattr(part, name), getattr(gpu, name)
         if isinstance(value, BaseModel):
-            below.append((f"{prefix}{name}.", value))
+            below.append((f"{prefix}{name}.", value, on_gpu))
             continue
         variable = f"MATINEE_{prefix.replace('.', '__')}{name}".upper()
-        yield f"| `{prefix}{name}`<br>`{variable}` | {field.description} | {_values(field)} | {_shown(value)} |\n"
+        yield f"| `{prefix}{name}`<br>`{variable}` | {field.description} | {_values(field)} | {_default(value, on_gpu)} |\n"
     yield "\n"
-    for deeper, value in below:
-        yield from _section(deeper, value)
+    for deeper, value, on_gpu in below:
+        yield from _section(deeper, value, on_gpu)
 
 
 def _values(field: FieldInfo) -> str:
@@ -48,13 +73,19 @@ def _values(field: FieldInfo) -> str:
 def _kind(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         return _kind(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return "list"
     if args := get_args(annotation):
         return " or ".join(
             dict.fromkeys("nothing" if arg is type(None) else str(arg) if isinstance(arg, str) else _kind(arg) for arg in args)
         )
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "secret"}.get(
-        getattr(annotation, "__name__", ""), "list" if annotation is Ellipsis else getattr(annotation, "__name__", str(annotation))
+        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
     )
+
+
+def _default(value: Any, on_gpu: Any) -> str:
+    return _shown(value) if on_gpu == value else f"{_shown(value) or 'nothing'}; gpu: {_shown(on_gpu) or 'nothing'}"
 
 
 def _shown(value: Any) -> str:

@@ -54,7 +54,7 @@ class ServingSettings(Part):
         description="where `python -m serve` runs the parts: process is one process, ray is a Ray Serve deployment each; auto takes "
         "process where one replica of each part is asked for. A cluster always uses Ray Serve",
     )
-    fast: bool = Field(False, description="Ray Serve's throughput mode")
+    fast: bool = Field(False, description="Ray Serve's throughput mode (RAY_SERVE_THROUGHPUT_OPTIMIZED): more requests per second")
     haproxy: bool = Field(
         False, description="HAProxy before the replicas, on a cluster only: it and they answer on every interface without a token"
     )
@@ -64,7 +64,8 @@ class ServingSettings(Part):
     max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")
     max_text_chars: int = Field(4000, ge=16, le=100_000, description="longest query text in characters")
     keys: tuple[KeySettings, ...] = Field(
-        (), description="bearer keys (name, sha256, scopes); `python -m serve key NAME --scope read` prints one"
+        (),
+        description="API keys: name, sha256, scopes (read, feedback, write, admin); `python -m serve key NAME --scope read` prints one",
     )
     hosts: tuple[Host, ...] = Field(
         (), description="host names that a server without keys answers to, besides localhost and addresses; *.example.org is all below"
@@ -73,7 +74,9 @@ class ServingSettings(Part):
         (), description="addresses or networks of proxies whose X-Forwarded-For names the client; others can't name one"
     )
     limits: LimitSettings = LimitSettings()
-    metrics: bool = Field(True, description="record Matinee's own metrics; false leaves Ray's")
+    metrics: bool = Field(
+        True, description="record Matinee's own metrics; false leaves Ray's. One process exports them with `--metrics-port` only"
+    )
     log_format: Literal["text", "json"] = Field("text", description="form of log lines; json is one object a line")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="INFO logs a line for each request")
     log_texts: bool = Field(False, description="put users' query texts into request lines and search events")
@@ -86,7 +89,8 @@ class ProbeSettings(Part):
     url: str | None = Field(None, description="URL of the API; null is the server that runs here, or this release's")
     key: SecretStr | None = Field(None, description="API key; scope admin for exact searches, read for the rest")
     queries: Path | None = Field(
-        None, description="a BEIR folder, or a folder of them; null is the shipped set for the catalogue demo, none elsewhere"
+        None,
+        description="a BEIR folder, or a folder of them; null is the shipped set for the catalogue demo; other catalogues then have none",
     )
     split: str = Field("test", pattern=r"^\w{1,40}$", description="which labels of a set: qrels/SPLIT.tsv")
     max_queries: int = Field(200, ge=1, le=10_000, description="queries asked of one set in a round, always the same ones")

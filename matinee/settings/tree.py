@@ -107,7 +107,7 @@ class FactWeights(Part):
 class IndexSettings(Part):
     """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process; `qdrant` is a server or a cluster.
 
-    `edge` scans all vectors, which is exact, unless `graph_from` is set.
+    `edge` scans all vectors, which is exact, unless `graph_from` is set. It needs `deployment.max_replicas` 1.
     """
 
     engine: Literal["edge", "qdrant"] = Field("edge", description="edge: in the Retriever's process; qdrant: a server")
@@ -129,10 +129,13 @@ class IndexSettings(Part):
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
     on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
     graph_from: Positive | None = Field(
-        None, description="engine edge: use a graph (HNSW) for searches over at least so many items; null scans, which is exact"
+        None, description="engine edge: build an HNSW index for searches over at least so many items; null scans, which is exact"
     )
     ef: int | None = Field(
-        None, ge=10, le=10_000, description="candidates that a graph search keeps: more lose less and take longer; null is Qdrant's 100"
+        None,
+        ge=10,
+        le=10_000,
+        description="candidates that a search of the HNSW index keeps: more lose less and take longer; null is Qdrant's 100",
     )
     keep_versions: int = Field(2, ge=2, le=20, description="index versions kept for a rollback, the current one included")
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
@@ -186,7 +189,7 @@ class SearchSettings(Part):
 
 
 class Settings(BaseSettings):
-    """The whole tree. Load it with `matinee.settings.load`; docs/settings.md lists every setting."""
+    """The settings that belong to no section."""
 
     model_config = SettingsConfigDict(
         frozen=True,
