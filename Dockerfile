@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # One image for serving, training and jobs, for two kinds of machines:
 #
 #   docker build --target gpu -t matinee:0.1.0-gpu .    # torch with CUDA; no model inside

@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
 
-.PHONY: demo test test-all check docs observe bench format generate lock sbom audit clean
+.PHONY: demo test test-all check docs observe bench format generate lock sbom audit release-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
@@ -49,6 +49,9 @@ sbom: $(VENV)/.ready-dev  ## write sbom.json, the CycloneDX list of what is inst
 
 audit: $(VENV)/.uv  ## known weaknesses of the locked packages, where the network allows
 	.ci/uv tool run pip-audit@2.10.1 --requirement requirements.lock --require-hashes --disable-pip
+
+release-check: $(VENV)/.ready-dev  ## refuse a release whose images have no digest: make release-check BASE=python:...@sha256:... VALUES=mine.yaml
+	@$(VENV)/bin/python -m helm.release_check $(if $(BASE),--base $(BASE)) $(foreach file,$(VALUES),--values $(file))
 
 clean:
 	rm -rf $(VENV)

@@ -1,0 +1,73 @@
+"""Refuses a release while an image is not named by its digest: a tag may name another image tomorrow.
+
+    python -m helm.release_check --base python:3.11.14-slim-bookworm@sha256:... --values values-mine.yaml
+
+Checks the base image of the Dockerfile (its default, or the build argument `BASE` that you give), and the images of the chart with your
+values: `image.digest`, and `qdrant.image.digest` where the chart brings its own Qdrant. Prints each image. Ends with 1 where a digest is
+missing. Does not ask a registry whether the image exists.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm" / "matinee" / "values.yaml"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def images(base: str | None, values: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+    """Each image of a release: what it is for, its reference, and where its digest is set."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    [default] = re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
+    yield "base image", base or default, "--base, which is also docker's --build-arg BASE"
+    merged: dict[str, Any] = {}
+    for path in (CHART, *values):
+        merged = _merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    yield "Matinee", _reference(merged["image"]), "the chart's image.digest"
+    if merged["qdrant"]["mode"] == "bundled":
+        yield "Qdrant", _reference(merged["qdrant"]["image"]), "the chart's qdrant.image.digest"
+
+
+def _reference(image: dict[str, Any]) -> str:
+    """As the chart writes it. Without a tag, the chart takes its own version."""
+    if image["digest"]:
+        return f"{image['repository']}@{image['digest']}"
+    return f"{image['repository']}:{image['tag']}" if image["tag"] else str(image["repository"])
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm merges them: maps key by key, all else replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", help="the base image that the release is built on")
+    parser.add_argument(
+        "--values", type=Path, action="append", default=[], help="a values file of the release; repeatable, in Helm's order"
+    )
+    args = parser.parse_args()
+    missing = 0
+    for name, reference, where in images(args.base, args.values):
+        _, at, digest = reference.partition("@")
+        pinned = bool(at and _DIGEST.fullmatch(digest))
+        missing += not pinned
+        problem = "" if pinned else f": no digest; set {where} to the digest that your registry shows for it"
+        sys.stdout.write(f"{'ok     ' if pinned else 'MISSING'} {name} {reference}{problem}\n")
+    if missing:
+        sys.stderr.write(f"error: {missing} images have no digest: no release\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
