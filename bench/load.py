@@ -5,14 +5,19 @@
 
 `requests.jsonl` has one `{"method", "path", "body"}` a line; they are sent in turn. Open-loop latencies count from the moment that a
 request was due, so that a stalled server can't hide behind a waiting client. Prints one JSON line. Runs in a process of its own.
+
+`--log FILE` writes each answer as a JSON line (`Answer`), at once. SIGTERM ends the load early; it waits for the answers under way.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
+import signal
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -21,6 +26,23 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 import uvloop
+
+NO_CONNECTION, NO_ANSWER = 0, -1
+"""Statuses of requests that got none: the connection was refused or lost, and nothing came in time."""
+FRESH_S = 2.0
+"""How long an idle connection is used again: a server closes it after 5 s, maybe while a request is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One line of the log. `due_s` is of `time.monotonic()`, which all processes of a machine share; `ms` counts from the sending."""
+
+    number: int
+    due_s: float
+    ms: float
+    status: int
+    retry_after: bool = False
+    degraded: bool = False
 
 
 @dataclass
@@ -49,6 +71,8 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._waiter: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport | None = None
+        self.head = self.body = b""
+        self.used_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -58,17 +82,33 @@ class Connection(asyncio.Protocol):
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             return
-        head = bytes(self._buffer[:end]).lower()
+        head, start = bytes(self._buffer[:end]).lower(), end + 4
         at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0])
-        if len(self._buffer) >= end + 4 + length and self._waiter is not None:
-            del self._buffer[: end + 4 + length]
+        if at >= 0:
+            size = int(head[at + 15 :].split(b"\r\n", 1)[0])
+        else:
+            # In chunks, as Ray's own error pages are: the last one is empty.
+            last = self._buffer.find(b"\r\n0\r\n\r\n", start - 2)
+            size = last + 7 - start if last >= 0 else len(self._buffer)
+        if len(self._buffer) >= start + size and self._waiter is not None:
+            self.head, self.body = head, bytes(self._buffer[start : start + size])
+            self.used_s = time.monotonic()
+            del self._buffer[: start + size]
             waiter, self._waiter = self._waiter, None
-            waiter.set_result(int(head[9:12]))
+            if not waiter.done():
+                waiter.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(0)
+            self._waiter.set_result(NO_CONNECTION)
+
+    @property
+    def fresh(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing() and time.monotonic() - self.used_s < FRESH_S
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     async def ask(self, request: bytes) -> int:
         assert self._transport is not None
@@ -106,28 +146,63 @@ async def closed_loop(address: tuple[str, int], requests: list[bytes], clients: 
     return result
 
 
-async def open_loop(address: tuple[str, int], requests: list[bytes], rate: float, seconds: float, offset: int) -> Result:
-    result = Result()
-    loop = asyncio.get_running_loop()
-    idle: deque[Connection] = deque()
-    tasks = []
-    start = time.perf_counter()
+@dataclass
+class OpenLoop:
+    """Requests at a fixed rate. `told` gets each answer; one that takes longer than `timeout_s` counts as `NO_ANSWER`."""
 
-    async def one(number: int, due: float) -> None:
-        connection = idle.popleft() if idle else (await loop.create_connection(Connection, *address))[1]
-        status = await connection.ask(requests[number % len(requests)])
-        result.latencies.append((time.perf_counter() - due) * 1000)
+    address: tuple[str, int]
+    requests: list[bytes]
+    rate: float
+    timeout_s: float | None = None
+    told: Callable[[Answer], None] = lambda answer: None
+    _idle: list[Connection] = field(default_factory=list)
+
+    async def run(self, seconds: float, offset: int) -> Result:
+        result, tasks = Result(), set()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        start = time.monotonic()
+        for number in range(int(self.rate * seconds)):
+            due = start + number / self.rate
+            if (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            if stop.is_set():
+                break
+            task = asyncio.create_task(self._one(offset + number, due, result))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+        result.seconds = time.monotonic() - start
+        return result
+
+    async def _one(self, number: int, due: float, result: Result) -> None:
+        sent, connection, status = time.monotonic(), None, NO_CONNECTION
+        with contextlib.suppress(OSError):
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    connection = await self._connected()
+                    status = await connection.ask(self.requests[number % len(self.requests)])
+            except TimeoutError:
+                status = NO_ANSWER
+        now = time.monotonic()
+        result.latencies.append((now - due) * 1000)
         result.statuses[status] += 1
-        if status:
-            idle.append(connection)
+        known = connection is not None and status > 0
+        head, body = (connection.head, connection.body) if connection is not None and known else (b"", b"")
+        degraded = b'"degraded":[' in body and b'"degraded":[]' not in body
+        self.told(Answer(number, due, round((now - sent) * 1000, 2), status, b"retry-after:" in head, degraded))
+        if connection is not None:
+            if known:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
-    for number in range(int(rate * seconds)):
-        due = start + number / rate
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(one(offset + number, due)))
-    await asyncio.gather(*tasks)
-    result.seconds = time.perf_counter() - start
-    return result
+    async def _connected(self) -> Connection:
+        while self._idle:
+            if (connection := self._idle.pop()).fresh:
+                return connection
+            connection.close()
+        return (await asyncio.get_running_loop().create_connection(Connection, *self.address))[1]
 
 
 def main() -> None:
@@ -138,12 +213,19 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="requests a second: open loop")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--offset", type=int, default=0, help="first request of the file to send")
+    parser.add_argument("--timeout", type=float, help="open loop: seconds after which a request counts as unanswered")
+    parser.add_argument("--log", type=Path, help="open loop: write each answer as a JSON line")
     args = parser.parse_args()
     parts = urlsplit(args.url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)
     requests = encoded(parts.netloc, args.requests)
     if args.rate:
-        result = uvloop.run(open_loop(address, requests, args.rate, args.seconds, args.offset))
+        with contextlib.ExitStack() as exits:
+            told: Callable[[Answer], None] = lambda answer: None  # noqa: E731
+            if args.log:
+                log = exits.enter_context(args.log.open("wb", buffering=0))
+                told = lambda answer: log.write(orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE))  # noqa: E731
+            result = uvloop.run(OpenLoop(address, requests, args.rate, args.timeout, told).run(args.seconds, args.offset))
     else:
         result = uvloop.run(closed_loop(address, requests, args.clients, args.seconds, args.offset))
     print(json.dumps(result.summary()))

@@ -1,0 +1,121 @@
+"""Faults inside a process, which `bench.faults.bent` plays: a model that hangs, and clocks."""
+
+import json
+import subprocess
+import time
+from typing import Any, ClassVar
+
+from bench.faults.asking import post, revision
+from bench.faults.bent import FAULT
+from bench.faults.case import BUSY, Case, Stand
+from bench.local_server import BenchError
+from bench.traffic import Line, described, reads
+
+SHORT = {"MATINEE_ENHANCER__DEADLINE_S": "4", "MATINEE_ENHANCER__MAX_NEW_TOKENS": "8", "MATINEE_ENHANCER__RETRIES": "0"}
+
+
+class Bent(Case):
+    """A fault that `bench.faults.bent` plays."""
+
+    module = "bench.faults.bent"
+
+    def prepare(self, stand: Stand) -> None:
+        self._file = stand.home / "fault.json"
+        stand.environment[FAULT] = str(self._file)
+
+    def say(self, **fault: Any) -> None:
+        temporary = self._file.with_suffix(".new")
+        temporary.write_text(json.dumps(fault), encoding="utf-8")
+        temporary.replace(self._file)
+
+    def end(self, stand: Stand) -> None:
+        self._file.unlink(missing_ok=True)
+
+
+class HungEnhancer(Bent):
+    """Shorter than `enhancer.hang_s`: the model comes back."""
+
+    name = "hung-enhancer"
+    breaks = "the enhancer's model hangs"
+    settings: ClassVar[dict[str, str]] = SHORT
+    degrades = True
+
+    def lines(self, url: str) -> list[Line]:
+        """One in forty needs a description, which takes a second of a CPU."""
+        lines = reads(url)
+        for n in range(0, len(lines), 40):
+            lines[n] = described(n)
+        return lines
+
+    def measure(self, stand: Stand) -> None:
+        """The model is loaded when it is first needed, which is another matter."""
+        post(stand, described(-1))
+
+    def start(self, stand: Stand) -> None:
+        self.say(hang=True)
+
+
+class StuckEnhancer(HungEnhancer):
+    """Longer than that: what holds the model has to be replaced, which in one process is the server."""
+
+    name = "stuck-enhancer"
+    breaks = "the enhancer's model hangs for longer than enhancer.hang_s; a server that ends is started again"
+    placements = ("process",)
+    settings: ClassVar[dict[str, str]] = SHORT | {"MATINEE_ENHANCER__HANG_S": "5"}
+    seconds = 0.0
+    allowed = BUSY | {0}
+    recover_s = 120.0
+
+    def start(self, stand: Stand) -> None:
+        assert stand.server.process is not None
+        self.say(hang=True)
+        start = time.monotonic()
+        try:
+            code = stand.server.process.wait(90)
+        except subprocess.TimeoutExpired:
+            raise BenchError("a model hangs, and the server goes on as if it did not") from None
+        stand.notes.append(f"the server ended with {code} after {time.monotonic() - start:.1f} s")
+        self.say()
+        stand.server.start()
+
+    def end(self, stand: Stand) -> None:
+        stand.server.wait_ready()
+
+
+class ClockStep(Bent):
+    """An hour ahead, and back again: no deadline may notice, and no revision may go backwards."""
+
+    name = "clock-step"
+    breaks = "the machine's clock jumps an hour ahead, and back"
+    placements = ("process",)
+    allowed = frozenset()
+    ahead_s = 3600.0
+
+    def start(self, stand: Stand) -> None:
+        self._before = revision(stand)
+        self.say(clock_s=self.ahead_s)
+        time.sleep(1)
+        self._ahead = revision(stand)
+
+    def check(self, stand: Stand) -> list[str]:
+        after = revision(stand)
+        seconds = (self._ahead - self._before) / 1e6
+        if seconds < self.ahead_s:
+            return [f"the clock was not bent: {seconds:.0f} s between two writes"]
+        return [] if after > self._ahead else [f"the revision of a later write is lower: {after} after {self._ahead}"]
+
+
+class ClockSkew(Bent):
+    """One machine's clock is ahead of the others'."""
+
+    name = "clock-skew"
+    breaks = "the Retriever's clock is 60 s ahead of the gateway's"
+    placements = ("ray",)
+    allowed = frozenset()
+
+    def start(self, stand: Stand) -> None:
+        before = revision(stand)
+        self.say(clock_s=60.0, pids=[stand.server.part("retriever").pid])
+        time.sleep(1)
+        if revision(stand) - before < 50e6:
+            raise BenchError("the Retriever's clock was not bent")

@@ -1,0 +1,74 @@
+"""SIGKILL at every step of an ingest, beside a server that is asked all the time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+
+from bench.faults.case import Case, Stand
+from bench.faults.killed_ingest import MOMENTS
+from bench.local_server import BenchError
+from bench.traffic import Line, searches
+
+ITEMS = 60
+
+
+class KilledIngest(Case):
+    """The server answers from the version before until a build is whole; what a killed one leaves, the next one removes."""
+
+    name = "kill-ingest"
+    breaks = f"SIGKILL of an ingest at each of its {len(MOMENTS)} steps, then one to its end"
+    placements = ("process",)
+    seconds = 0.001
+    allowed = frozenset()
+
+    def lines(self, url: str) -> list[Line]:
+        """An ingest of fewer items takes the others away: searches find what there is."""
+        return searches(url)
+
+    def start(self, stand: Stand) -> None:
+        self._problems: list[str] = []
+        page = httpx.get(f"{stand.server.url}/v1/items", params={"limit": ITEMS}, timeout=60, trust_env=False).json()
+        self._file = stand.home / "fewer.jsonl"
+        self._file.write_text("".join(json.dumps(stored["item"]) + "\n" for stored in page["items"]), encoding="utf-8")
+        self._before = _index(stand)
+        for moment in MOMENTS:
+            code = self._ingest(stand, moment)
+            if code != -signal.SIGKILL:
+                self._problems.append(f"{moment}: the ingest ended with {code}")
+            now = _index(stand)
+            whole = {(self._before["version"], self._before["items"]), (now["version"], ITEMS)}
+            if (now["version"], now["items"]) not in whole:
+                self._problems.append(f"{moment}: {now['items']} items of version {now['version']} are served")
+        if (code := self._ingest(stand, "none")) != 0:
+            self._problems.append(f"an ingest after the kills ended with {code}")
+
+    def _ingest(self, stand: Stand, moment: str) -> int:
+        command = [sys.executable, "-m", "bench.faults.killed_ingest", moment, str(self._file), "--kind", "film"]
+        command += ["--rejects", str(stand.home)]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")}
+        environment = kept | {"MATINEE_HOME": str(stand.home), "MATINEE_CATALOGUE": "demo"}
+        try:
+            return subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False).returncode
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{moment}: the ingest did not end") from None
+
+    def check(self, stand: Stand) -> list[str]:
+        now = _index(stand)
+        if now["items"] != ITEMS:
+            self._problems.append(f"{now['items']} items after the last ingest, not {ITEMS}")
+        folders = [path for path in (stand.home / "index" / "demo").iterdir() if path.is_dir()]
+        unfinished = [path.name for path in folders if not (path / "manifest.json").exists()]
+        if unfinished:
+            self._problems.append(f"left behind: {', '.join(unfinished)}")
+        return self._problems
+
+
+def _index(stand: Stand) -> dict[str, Any]:
+    """What `/v1/info` says of the index."""
+    found: dict[str, Any] = httpx.get(f"{stand.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
+    return found
