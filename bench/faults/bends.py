@@ -61,7 +61,7 @@ class StuckEnhancer(HungEnhancer):
     name = "stuck-enhancer"
     breaks = "the enhancer's model hangs for longer than enhancer.hang_s; a server that ends is started again"
     placements = ("process",)
-    settings: ClassVar[dict[str, str]] = SHORT | {"MATINEE_ENHANCER__HANG_S": "5"}
+    settings: ClassVar[dict[str, str]] = SHORT | {"MATINEE_ENHANCER__HANG_S": "15"}
     seconds = 0.0
     allowed = BUSY | {0}
     recover_s = 120.0

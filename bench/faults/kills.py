@@ -54,7 +54,7 @@ class KillPart(Case):
     placements = ("ray",)
     seconds = 0.0
 
-    def __init__(self, part: str, *, allowed: frozenset[int] = BUSY, recover_s: float = 60.0) -> None:
+    def __init__(self, part: str, *, allowed: frozenset[int] = BUSY | {504}, recover_s: float = 60.0) -> None:
         self.name = f"kill-{part}"
         self.breaks = f"kill -9 of the {part}"
         self.allowed = allowed

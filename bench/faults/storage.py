@@ -19,7 +19,8 @@ class FullDisk(Case):
 
     name = "full-disk"
     breaks = "the disk of index and events is full"
-    size = "256m"
+    size = "640m"
+    """Above what the embedded engine wants to have free before it writes."""
 
     def prepare(self, stand: Stand) -> None:
         self._index = stand.home / "index"

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matinee.errors import MatineeError
+
 METRICS = "RAY_enable_metrics_collection"
 """Ray's own spelling."""
 MORE_METRICS_PORTS = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")
@@ -49,7 +51,7 @@ def start(init: Callable[..., object], **options: Any) -> None:
     """Call `ray.init` with `options`, on the cluster of `RAY_ADDRESS` or here, up to three times.
 
     Ray gives its own node 30 s to start, without a setting for it, and a busy machine needs longer. The next try finds Ray's files in the
-    page cache.
+    page cache. Raises `MatineeError` where the third one is too late as well.
     """
     address = os.environ.get("RAY_ADDRESS", "local")
     for left in (2, 1, 0):
@@ -57,10 +59,15 @@ def start(init: Callable[..., object], **options: Any) -> None:
             init(address, **options)
         except Exception as error:
             # Ray raises a plain `Exception` there.
-            if not left or "timed out during startup" not in str(error):
+            if "timed out during startup" not in str(error):
                 raise
-            logging.getLogger(__name__).warning("Ray did not start within 30 s on this busy machine: trying again")
             _stop_half_started(error)
+            if not left:
+                raise MatineeError(
+                    "Ray did not start within 30 s, three times: this machine is too busy. Try again later; "
+                    "a server whose parts have one replica each needs no Ray (serving.placement process)"
+                ) from error
+            logging.getLogger(__name__).warning("Ray did not start within 30 s on this busy machine: trying again")
         else:
             return
 

@@ -43,7 +43,7 @@ def prepare(settings: Settings, *, metrics: bool) -> None:
 def running(settings: Settings, url: str, port: int, metrics_port: int | None, stop: threading.Event) -> Iterator[str | None]:
     """Ray and the graph, until the end of the `with`; yields the URL of the metrics, None where none are exported.
 
-    SIGINT and SIGTERM set `stop`. Raises `MatineeError` where the gateway does not answer within `READY_S`.
+    SIGINT and SIGTERM set `stop`. Raises `MatineeError` where Ray does not start, or the gateway does not answer within `READY_S`.
     """
     import ray
     from ray import serve as ray_serve
