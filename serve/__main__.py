@@ -108,7 +108,7 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
     # Serve binds the port itself.
     stop = threading.Event()
     with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announced(settings, url, metrics):
-        stop.wait()
+        local_ray.wait(stop)
 
 
 @contextlib.contextmanager

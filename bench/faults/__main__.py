@@ -37,7 +37,7 @@ CASES: tuple[Case, ...] = (
     kills.KillPart("retriever"),
     kills.KillPart("enhancer"),
     kills.KillPart("controller"),
-    kills.KillPart("proxy", allowed=CUT_OFF | {504}),
+    kills.KillPart("proxy", allowed=kills.STARTING | {504}),
     kills.KillHead("gcs", "kill -9 of Ray's GCS, the head of its cluster"),
     kills.KillHead("raylet", "kill -9 of Ray's raylet, which runs the replicas"),
     overload.Scale(),

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 
@@ -14,6 +16,13 @@ from matinee.settings import local_ray
 from matinee.settings.tree import PREFIX, Settings
 
 READY_S = 300
+WATCH_S = 1.0
+_VITAL = frozenset({"gcs_server", "raylet"})
+"""Processes without which Ray can't go on, and which nothing replaces on one machine."""
+
+
+class _EndedError(MatineeError):
+    """Ray has lost a process that it can't do without."""
 
 
 def prepare(settings: Settings, *, metrics: bool) -> None:
@@ -65,9 +74,40 @@ def running(settings: Settings, url: str, port: int, metrics_port: int | None, s
         if not _wait_ready(url, stop):
             raise MatineeError(f"the graph was not ready within {READY_S} s: the lines above, and the logs under /tmp/ray, say why")
         yield None if metrics_port is None else f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-    finally:
-        ray_serve.shutdown()
-        ray.shutdown()
+    except _EndedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+        _own_node().kill_all_processes(check_alive=False, allow_graceful=False)
+        # Whatever tells Ray to end would wait for what is no more, at the exit of Python too.
+        os._exit(error.exit_code)
+    except BaseException:
+        _stop()
+        raise
+    else:
+        _stop()
+
+
+def wait(stop: threading.Event) -> None:
+    """Return once `stop` is set. Within `running`: where Ray can't go on, the process ends, so that whoever started it sees that."""
+    while not stop.wait(WATCH_S):
+        ended = {name for name, _ in _own_node().dead_processes()} & _VITAL
+        if ended:
+            raise _EndedError(f"Ray can't go on: its process {', '.join(sorted(ended))} has ended; start the server again")
+
+
+def _own_node() -> Any:
+    """The Ray node of this process, with the processes that it started: none where it joined a cluster."""
+    import ray
+
+    return ray._private.worker._global_node
+
+
+def _stop() -> None:
+    import ray
+    from ray import serve as ray_serve
+
+    ray_serve.shutdown()
+    ray.shutdown()
 
 
 def _cpus() -> int:
