@@ -96,7 +96,7 @@ class Scale(Case):
     def start(self, stand: Stand) -> None:
         self._exits = contextlib.ExitStack()
         # Twice what one may have under way before the second one is started.
-        rate = 100.0
+        rate = 40.0
         lines = searches(stand.server.url)
         self._load = self._exits.enter_context(traffic(stand.server.url, lines, stand.home, "scale", rate=rate))
         stand.notes.append(f"two replicas after {_wait_replicas(stand, 2):.1f} s")

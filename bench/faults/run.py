@@ -44,7 +44,8 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        return "; ".join(self.problems) or "ok"
+        """One line; the problems have the whole of it."""
+        return "; ".join(problem.partition("\n")[0] for problem in self.problems) or "ok"
 
 
 def run(case: Case, placement: str, source: Path, seconds: float | None) -> Row:

@@ -40,7 +40,7 @@ class Lane:
     share: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Sent, Result]):
     queued: Queued[Sent]
     future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -67,7 +67,8 @@ class MicroBatcher(Generic[Sent, Result]):
 
     `send(batch, early)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner to
     `early`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in its
-    lane, and `DeadlineError` when its result does not come in time. `cost` is 1 for each message by default.
+    lane, or when it still waits there at its deadline; and `DeadlineError` when the result of its batch does not come in time. `cost` is 1
+    for each message by default.
     """
 
     def __init__(
@@ -116,6 +117,9 @@ class MicroBatcher(Generic[Sent, Result]):
             async with asyncio.timeout(left):
                 return await waiting.future
         except TimeoutError:
+            if waiting in queue.waiting:
+                # More work than this part can do, and not slow work: the client may come again.
+                raise OverloadedError(f"{self._name}: its queue took until the deadline; ask again in a moment") from None
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
     def _pump(self) -> None:

@@ -113,6 +113,17 @@ async def test_an_answer_that_is_late_is_an_error_for_its_caller_only() -> None:
     assert await patient == "patient"
 
 
+async def test_a_call_that_never_left_the_queue_met_an_overload() -> None:
+    callee = Callee(open_=False)
+    call = batcher(callee, max_batch=1)
+    first = asyncio.create_task(call("first", LATER))
+    await callee.reached(1)
+    with pytest.raises(OverloadedError, match="its queue took until the deadline"):
+        await call("second", time.monotonic() + 0.1)
+    callee.gate.set()
+    assert await first == "first"
+
+
 async def test_a_call_that_hangs_keeps_its_place_no_longer_than_somebody_waits() -> None:
     callee = Callee(open_=False)
     call = batcher(callee, max_batch=1)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from waiting import HANG_S, until_async
 
-from matinee.errors import DeadlineError, MatineeError, ModelError
+from matinee.errors import MatineeError, ModelError, OverloadedError
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
@@ -103,7 +103,7 @@ async def test_an_error_is_its_messages_alone(replica: Replica) -> None:
 async def test_a_message_whose_deadline_passes_while_it_waits_is_not_worked_on(replica: Replica) -> None:
     first = await reached(replica, "a")
     [late] = await replica.call(batch("late", left_s=0.05))
-    assert isinstance(late, DeadlineError)
+    assert isinstance(late, OverloadedError)
     replica.gate.set()
     await first
     assert await replica.call(batch("b")) == ["one: b"]
@@ -144,7 +144,7 @@ async def test_a_model_that_hangs_makes_its_replica_ill_once_nobody_waits(replic
     hangs = await reached(replica, "a")
     replica.check_health()
     [late] = await replica.call(batch("late", left_s=0.05))
-    assert isinstance(late, DeadlineError)
+    assert isinstance(late, OverloadedError)
     replica.check_health()
     hangs.cancel()
     with pytest.raises(asyncio.CancelledError):
