@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from bench.faults.asking import post, revision
 from bench.faults.bent import FAULT
 from bench.faults.case import BUSY, Case, Stand
+from bench.load import NO_CONNECTION
 from bench.local_server import BenchError
 from bench.traffic import Line, described, reads
 
@@ -63,7 +64,7 @@ class StuckEnhancer(HungEnhancer):
     placements = ("process",)
     settings: ClassVar[dict[str, str]] = SHORT | {"MATINEE_ENHANCER__HANG_S": "15"}
     seconds = 0.0
-    allowed = BUSY | {0}
+    allowed = BUSY | {NO_CONNECTION, 504}
     recover_s = 120.0
 
     def start(self, stand: Stand) -> None:

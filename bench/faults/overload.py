@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.faults.case import BUSY, Case, Limit, Stand
+from bench.load import NO_ANSWER, NO_CONNECTION
 from bench.local_server import BenchError
 from bench.serve import load
 from bench.traffic import Line, searches, traffic, write_lines
@@ -91,7 +92,6 @@ class Scale(Case):
             }.items()
         },
     }
-    allowed = frozenset()
 
     def start(self, stand: Stand) -> None:
         self._exits = contextlib.ExitStack()
@@ -107,8 +107,13 @@ class Scale(Case):
         stand.notes.append(f"one replica {_wait_replicas(stand, 1):.1f} s after the load")
 
     def check(self, stand: Stand) -> list[str]:
-        failed = sum(answer.status != 200 for answer in self._load.answers())
-        return [f"{failed} of {len(self._load.answers())} requests of the load failed"] if failed else []
+        """While the second replica loads its model, the first one may be refused its cores, and refuse requests."""
+        answers = self._load.answers()
+        refused, failed = (
+            sum(answer.status in statuses for answer in answers) for statuses in (BUSY, {NO_CONNECTION, NO_ANSWER, 500, 504})
+        )
+        stand.notes.append(f"{refused} of {len(answers)} requests of the load were refused")
+        return [f"{failed} of {len(answers)} requests of the load failed"] if failed else []
 
 
 def _wait_replicas(stand: Stand, count: int) -> float:
