@@ -13,7 +13,7 @@ goes on after a kill: what is finished is not done twice. Knows the order and th
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +52,9 @@ def main(options: PipelineOptions) -> None:
 
 def steps(options: PipelineOptions) -> list[Step]:
     """The commands in their order, each with the folders of those before."""
+    if options.source is not None and options.source.startswith("-"):
+        # Typer takes the first word after `--` for the source where there is none.
+        options = replace(options, source=None, options=[options.source, *options.options])
     out = options.out
     smoke = ["--smoke"] if options.smoke else []
     sets = flag("--sets", options.sets)

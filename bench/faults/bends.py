@@ -1,8 +1,10 @@
 """Faults inside a process, which `bench.faults.bent` plays: a model that hangs, and clocks."""
 
 import json
+import os
 import subprocess
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.faults.asking import post, revision
@@ -12,6 +14,7 @@ from bench.load import NO_CONNECTION
 from bench.local_server import BenchError
 from bench.traffic import Line, described, reads
 
+ROOT = Path(__file__).parents[2]
 SHORT = {"MATINEE_ENHANCER__DEADLINE_S": "4", "MATINEE_ENHANCER__MAX_NEW_TOKENS": "8", "MATINEE_ENHANCER__RETRIES": "0"}
 
 
@@ -23,6 +26,8 @@ class Bent(Case):
     def prepare(self, stand: Stand) -> None:
         self._file = stand.home / "fault.json"
         stand.environment[FAULT] = str(self._file)
+        # Ray's workers have another working folder, and have to find `bench` too.
+        stand.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
     def say(self, **fault: Any) -> None:
         temporary = self._file.with_suffix(".new")

@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
 def is_inside(url: str) -> bool:
     """Whether a URL names this machine, its network or its cluster: a proxy, which leads outside, would not find the server.
 
-    Those are loopback addresses, names without a dot (`qdrant`), and names of clusters and local networks (`matinee.shop.svc`). Other
+    Those are loopback addresses, names without a dot (`qdrant`), and names of clusters and local networks (`qdrant.shop.svc`). Other
     addresses may be on either side of a proxy: NO_PROXY says it.
     """
     try:

@@ -56,7 +56,7 @@ def test_from_a_file_to_a_recommendation(
     train_here: Any, tiny_gemma: Any, local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def job(name: str, *args: object) -> None:
-        done = train_here(name, *args, "--smoke", home=tmp_path / "home")
+        done = train_here(name, *args, "--smoke", "--workers", 0, home=tmp_path / "home")
         assert done.exit_code == 0, done.output
 
     gemma = tiny_gemma.save_model(tmp_path / "gemma")
@@ -84,7 +84,7 @@ def test_from_a_file_to_a_recommendation(
     assert len(rows) == 50
     assert all(row["description"] for row in rows)
     run(triplets.app, prepared, "--out", pairs, "--count", 32, "--negatives", "bm25")
-    job("embedder", pairs, "--prepared", prepared, "--out", tuned, "--fp32", "--epochs", "1", "--workers", 0)
+    job("embedder", pairs, "--prepared", prepared, "--out", tuned, "--fp32", "--epochs", "1")
     monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tuned / "model"))
     # Who loaded an enhancer now would fail: all descriptions are written.
     monkeypatch.setattr("matinee.models.descriptions.Enhancer", None)

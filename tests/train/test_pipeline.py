@@ -72,33 +72,48 @@ def test_every_step_is_a_command_that_reads_what_was_written(
     assert seeds == [str(seed) for seed in range(len(seeds))]
 
 
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(
-    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: bool
 ) -> None:
-    """With the real encoder, all the way; of 40 pairs, for time."""
-    out, home = tmp_path / "out", tmp_path / "home"
-    code, err = start("pipeline", out, "--smoke", "--count", 40, "--cpu", home=home).finish()
-    assert code == 0, err[-3000:]
-    found = json.loads((out / "report" / "report.json").read_text())
-    assert found["models"]["after"]["model"] == str(out / "embedder" / "model")
-    assert found["models"]["after"]["fingerprint"] != found["models"]["before"]["fingerprint"]
-    assert {"before", "after", "BM25"} <= {row["system"] for row in found["table1"]}
-    assert (out / "report" / "report.html").read_text().count("<svg") == 2
-    made = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    # The second time in this process: four more would only import again.
-    said: list[str] = []
+    """With the real encoder, all the way; of 40 pairs, for time. Each step in a process of its own, or without one that imports again."""
+    out, home, said = tmp_path / "out", tmp_path / "home", list[str]()
 
     def here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         done = CliRunner().invoke(import_module(command[2]).app, command[3:])
         said.append(done.stderr)
         return subprocess.CompletedProcess(command, done.exit_code)
 
-    monkeypatch.setattr(pipeline.subprocess, "run", here)
-    monkeypatch.setenv("MATINEE_HOME", str(home))
-    again = CliRunner().invoke(pipeline.app, ["--smoke", "--count", "40", "--cpu", "--out", str(out)])
-    assert again.exit_code == 0, again.output
+    def in_this_process() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline.subprocess, "run", here)
+            patch.setenv("MATINEE_HOME", str(home))
+            done = CliRunner().invoke(pipeline.app, ["--smoke", "--count", "40", "--cpu", "--out", str(out), "--", "--workers", "0"])
+        assert done.exit_code == 0, (done.output, said)
+
+    if processes:
+        code, err = start("pipeline", out, "--smoke", "--count", 40, "--cpu", home=home).finish()
+        assert code == 0, err[-3000:]
+    else:
+        in_this_process()
+    found = json.loads((out / "report" / "report.json").read_text())
+    assert found["models"]["after"]["model"] == str(out / "embedder" / "model")
+    assert found["models"]["after"]["fingerprint"] != found["models"]["before"]["fingerprint"]
+    assert {"before", "after", "BM25"} <= {row["system"] for row in found["table1"]}
+    assert (out / "report" / "report.html").read_text().count("<svg") == 2
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    said.clear()
+    in_this_process()
     assert "".join(said).count("complete already") == 4
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == made
+
+
+def test_options_of_the_training_need_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, commands = run(monkeypatch, "--smoke", "--", "--lora", "16")
+    assert code == 0
+    assert commands[0][:2] == ["train.prepare", "--smoke"]
+    [trained] = [words for name, *words in commands if name == "train.embedder"]
+    assert trained[trained.index("--lora") + 1] == "16"
 
 
 def test_a_step_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
