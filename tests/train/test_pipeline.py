@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,7 +87,8 @@ def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(
 
     def in_this_process() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline.subprocess, "run", here)
+            # Its own alone: the steps start processes too, such as git.
+            patch.setattr(pipeline, "subprocess", SimpleNamespace(run=here))
             patch.setenv("MATINEE_HOME", str(home))
             done = CliRunner().invoke(pipeline.app, ["--smoke", "--count", "40", "--cpu", "--out", str(out), "--", "--workers", "0"])
         assert done.exit_code == 0, (done.output, said)
