@@ -37,7 +37,7 @@ _LANGUAGE = re.compile(r"[a-zA-Z]{2}(?:[-_][a-zA-Z]{2,4})?|english|romaji|native
 _TAG = re.compile(r"</?(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]{0,1000})?>")
 _INLINE = frozenset(("a", "abbr", "b", "cite", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"))
 # A separator as other scripts write it.
-_SAME = {",": "[,，、]", ";": "[;；]", "|": r"[|｜]"}
+_SAME = {",": "，、", ";": "；", "|": "｜"}
 _CRUMB = re.compile(r" >{1,3} ")
 
 
@@ -151,8 +151,10 @@ def as_names(value: Any, separator: str | None) -> list[str]:
             return as_names(listed, None)
         if text[0] + text[-1] in ("[]", "{}"):
             raise CellError(f"looks like a list, but can't be read: {text[:80]!r}")
-        signs = _SAME.get(separator or "", separator)
-        pieces = [piece for line in text.splitlines() for piece in (re.split(signs, line) if signs else [line])]
+        if separator is not None:
+            for sign in _SAME.get(separator, ""):
+                text = text.replace(sign, separator)
+        pieces = [piece for line in text.splitlines() for piece in (line.split(separator) if separator else [line])]
         return [piece for piece in pieces if piece.strip()]
     if isinstance(value, Mapping):
         return _names_of(value)
