@@ -1,6 +1,7 @@
 """What a case is: a fault that can be started and ended on a running server, and what must hold meanwhile and afterwards."""
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ CUT_OFF = BUSY | {NO_CONNECTION}
 """Where the process that holds the connection dies."""
 
 
-class Case:
+class Case(ABC):
     """One fault. Subclasses set what differs, and `start` and `end` it; both may raise `BenchError`."""
 
     name = ""
@@ -41,16 +42,17 @@ class Case:
         """The requests that are sent all the time, in turn."""
         return reads(url)
 
-    def prepare(self, stand: "Stand") -> None:
+    def prepare(self, stand: "Stand") -> None:  # noqa: B027  a hook
         """Before the server starts."""
 
-    def measure(self, stand: "Stand") -> None:
+    def measure(self, stand: "Stand") -> None:  # noqa: B027  a hook
         """Before the fault, on a server that nobody else asks."""
 
+    @abstractmethod
     def start(self, stand: "Stand") -> None:
-        raise NotImplementedError
+        """Break it."""
 
-    def end(self, stand: "Stand") -> None:
+    def end(self, stand: "Stand") -> None:  # noqa: B027  a hook
         """Put back what was broken."""
 
     def check(self, stand: "Stand") -> list[str]:

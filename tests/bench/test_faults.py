@@ -72,6 +72,9 @@ class Gentle(Case):
     allowed = CUT_OFF
     recover_s = 2.0
 
+    def start(self, stand: Any) -> None:
+        raise AssertionError("only judged here")
+
 
 def judged(*answers: Answer, recovered: bool = True) -> Row:
     """The row of a fault from 10 to 20 s."""
