@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -33,8 +34,9 @@ def _load(name: str, folder: str = ".") -> Any:
     return sys.modules[name]
 
 
-# Before the conftest of any folder, so that all can import it by its name.
+# Before the conftest of any folder, so that all can import them by their names.
 _load("waiting")
+os.environ |= _load("programs_environment").AS_URGENT
 
 
 # A worker of pytest-xdist has a width of 80, which a console that is made at import would keep whatever a test says.
@@ -49,6 +51,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+# Each write to an index waits until the disk has it, which is most of the time of a test on a disk. Where there is enough memory, the
+# files of the tests lie there.
+_MEMORY = Path("/dev/shm")
+if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # The same examples in each run. No test may judge how quick a CPU is: by default an example of 200 ms fails, and one slow to make.
 hypothesis.settings.register_profile(

@@ -4,7 +4,6 @@ Models are taken from the user's own cache where they are, so that nothing is fe
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from programs_environment import clean
 from waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,7 @@ SETTINGS = {
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """This process's environment with a home of its own and no other setting of Matinee."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
-    return kept | SETTINGS | {"MATINEE_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"} | more
+    return clean() | SETTINGS | {"MATINEE_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"} | more
 
 
 def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

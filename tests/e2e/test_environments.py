@@ -4,7 +4,6 @@ A machine can be blamed for a failure, but never by a traceback.
 """
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs_environment import clean
 from waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -81,9 +81,8 @@ COMMANDS = [
 
 def run(arguments: list[str], environment: Environment, home: Path, **more: str) -> subprocess.CompletedProcess[bytes]:
     """A command of ours to its end, in an environment that is otherwise as it should be."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
     # From any directory, this tree's code.
-    variables = kept | {"PYTHONPATH": str(ROOT), "MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "200"}
+    variables = clean() | {"PYTHONPATH": str(ROOT), "MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "200"}
     variables |= more | {name: value for name, value in environment.variables.items() if value is not None}
     for name, value in environment.variables.items():
         if value is None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 from chart import ROOT, Object, one, serve_config
+from programs_environment import clean
 from waiting import HANG_S, until
 
 
@@ -83,9 +84,8 @@ def ray_cluster(objects: Sequence[Object]) -> Iterator[Cluster]:
     dashboard, gcs, client, agent, metrics = free_ports(5)
     # Short: the path of a socket has 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="mt", dir="/tmp"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}
     token = secrets.token_hex(32)
-    env = kept | chart_environment(objects) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT)}
+    env = clean() | chart_environment(objects) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT)}
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     options = {
         "port": gcs,

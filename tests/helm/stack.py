@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import yaml
 from chart import ROOT, Object, template
+from programs_environment import clean
 from ray_cluster import Cluster, free_ports, ray_cluster
 from waiting import HANG_S
 
@@ -65,7 +66,7 @@ class Stack:
         more = {"MATINEE_HOME": str(self.home), "MATINEE_KEY": SECRET, "MATINEE_ARTIFACTS__URI": artifacts(self.home)}
         program = [str(Path(sys.executable).with_name("matinee"))] if words[0] == "matinee" else [sys.executable, "-m", words[0]]
         command = [*program, *words[1:]]
-        done = subprocess.run(command, cwd=ROOT, env=_clean() | more | env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=clean() | more | env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -159,12 +160,8 @@ def started(home: Path, tiny_gemma: Path) -> Iterator[Stack]:
     (home / "models").symlink_to(models)
     gemma(home).symlink_to(tiny_gemma)
     [port] = free_ports(1)
-    env = _clean() | {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32"}
+    env = clean() | {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32"}
     ingest = [sys.executable, "-m", "train.ingest", str(write_films(home, "first")), "--kind", "film", "--rejects", str(home)]
     subprocess.run(ingest, cwd=ROOT, env=env, check=True, capture_output=True)
     with ray_cluster(template(given=small(home, port))) as cluster:
         yield Stack(cluster, f"http://127.0.0.1:{port}", home, port)
-
-
-def _clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MATINEE_", "RAY_"))}

@@ -213,6 +213,7 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     assert told == [{"step": 8, **state}]
 
 
+@pytest.mark.full
 def test_a_killed_worker_is_replaced(
     train_here: Callable[..., Any], tiny: Callable[[str], Path], pairs_folder: Path, prepared: Path, tmp_path: Path
 ) -> None:

@@ -73,12 +73,14 @@ def test_every_step_is_a_command_that_reads_what_was_written(
     assert seeds == [str(seed) for seed in range(len(seeds))]
 
 
-@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(
-    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: bool
+    start: Callable[..., Any], tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: bool
 ) -> None:
-    """With the real encoder, all the way; of 40 pairs, for time. Each step in a process of its own, or without one that imports again."""
+    """All the way, of 40 pairs, for time: a random encoder in this process, and the real one with a process of its own for each step."""
     out, home, said = tmp_path / "out", tmp_path / "home", list[str]()
+    if not real:
+        monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tiny_encoder.save(tmp_path / "encoder")))
 
     def here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         done = CliRunner().invoke(import_module(command[2]).app, command[3:])
@@ -93,7 +95,7 @@ def test_the_bundled_films_become_a_report_and_nothing_is_done_twice(
             done = CliRunner().invoke(pipeline.app, ["--smoke", "--count", "40", "--cpu", "--out", str(out), "--", "--workers", "0"])
         assert done.exit_code == 0, (done.output, said)
 
-    if processes:
+    if real:
         code, err = start("pipeline", out, "--smoke", "--count", 40, "--cpu", home=home).finish()
         assert code == 0, err[-3000:]
     else:

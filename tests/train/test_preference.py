@@ -217,18 +217,18 @@ def test_what_got_worse_is_not_published(
     saved_model.check_folder(out / "refused-lora")
 
 
-def lora_for(base: Path, folder: Path) -> Path:
-    """A small adapter of a model that is too large to be loaded just for that."""
+def lora_for(base: Path, folder: Path, name: str) -> Path:
+    """A small adapter of a model, which may be too large to be loaded just for that, and is called `name`."""
     torch.manual_seed(0)
     shapes = {name: shape for path in base.glob("*.safetensors") for name, shape in saved_model.tensor_shapes(path).items()}
     tensors = {}
-    for name, (rows, columns) in ((name, shape) for name, shape in shapes.items() if name.endswith("v_proj.weight")):
-        stem = f"base_model.model.{name.removesuffix('.weight')}"
+    for weight, (rows, columns) in ((weight, shape) for weight, shape in shapes.items() if weight.endswith("v_proj.weight")):
+        stem = f"base_model.model.{weight.removesuffix('.weight')}"
         tensors |= {f"{stem}.lora_A.weight": torch.randn(2, columns) / 100, f"{stem}.lora_B.weight": torch.randn(rows, 2) / 100}
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 2, "target_modules": ["v_proj"], "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": GEMMA}))
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": name}))
     return folder
 
 
@@ -238,26 +238,31 @@ def gemma() -> Path:
     return resolve.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
-def test_a_real_adapter_learns_what_people_prefer(
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_an_adapter_learns_what_people_prefer(
     train_here: Callable[..., Any],
-    gemma: Path,
+    request: pytest.FixtureRequest,
+    real: bool,
     prepared: Path,
     told: Path,
     entries: dict[str, Entry],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Gemma 3 270M in NF4, three steps, as a user starts it."""
+    """Gemma 3 in NF4, three steps, as a user starts it: a tiny one, and the one of 270M."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "models").symlink_to(gemma.parent)
-    first = lora_for(gemma, tmp_path / "first")
+    gemma: Path = request.getfixturevalue("gemma" if real else "tiny_base")
+    base = GEMMA if real else str(gemma)
+    if real:
+        (home / "models").symlink_to(gemma.parent)
+    first = lora_for(gemma, tmp_path / "first", base)
     judged = [(id, f"{entries[id].item.title} is a quiet drama.", "It is a film.", "a") for id in of(entries, "train")[:4]]
     path, out = sheet(tmp_path / "ann.csv", judged), tmp_path / "out"
     monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
     # Two held-out texts of eight tokens say nothing: what they do to the guard must not decide here.
-    args = (path, "--adapter", first, "--prepared", prepared, "--instructions", told, "--smoke", "--cpu", "--tolerance", 1, "--workers", 0)
-    done = train_here("preference", *args, "--out", out, home=home)
+    read = ("--base", base, "--adapter", first, "--prepared", prepared, "--instructions", told)
+    done = train_here("preference", path, *read, "--smoke", "--cpu", "--tolerance", 1, "--workers", 0, "--out", out, home=home)
     assert done.exit_code == 0, done.output
     manifest = manifests.read(out, "preference")
     report = manifest["report"]
@@ -267,7 +272,7 @@ def test_a_real_adapter_learns_what_people_prefer(
     assert not (out / "checkpoints").exists()
     found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
     assert (found.kind, found.origin.settings["beta"]) == ("adapter", 0.1)
-    saved_model.check_adapter(out / "enhancer-lora", gemma, GEMMA)
+    saved_model.check_adapter(out / "enhancer-lora", gemma, base)
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, out / "enhancer-lora"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
