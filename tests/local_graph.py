@@ -7,10 +7,9 @@ Test modules get these as fixtures (`local_service`, `local_app_url`, see `conft
 """
 
 import asyncio
-import atexit
+import fcntl
 import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -93,20 +92,25 @@ async def build_local_graph(
 
 
 def demo_index() -> Path:
-    """The folder of an index of all bundled films: built once a process, and copied by whoever writes."""
-    if _built.folder is None:
-        _built.folder = Path(tempfile.mkdtemp(prefix="matinee-films"))
-        atexit.register(shutil.rmtree, _built.folder, ignore_errors=True)
-        asyncio.run(build_index(local_settings(_built.folder), demo_films()))
-    return local_settings(_built.folder).index_dir
+    """The folder of an index of all bundled films: built once by all processes of a run, and copied by whoever writes."""
+    settings = local_settings(SHARED.folder / "films")
+    with (SHARED.folder / "films.lock").open("w") as lock:
+        # Given back when the file is closed.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = settings.home_dir / "built"
+        if not built.exists():
+            asyncio.run(build_index(settings, demo_films()))
+            built.touch()
+    return settings.index_dir
 
 
 @dataclass
-class _Built:
-    folder: Path | None = None
+class _Shared:
+    folder: Path = Path("/nonexistent")
+    """Of all processes of a run."""
 
 
-_built = _Built()
+SHARED = _Shared()
 
 
 async def build_index(settings: Settings, items: Sequence[Item]) -> None:
