@@ -144,7 +144,7 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
     understood.show(report)
     show_warnings(report)
     for reject in report.rejects[: understood.SHOWN]:
-        command.echo(escape(f"rejected: line {reject.line} {reject.reason}"))
+        command.echo(f"rejected: line {reject.line} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     understood.show_items(items)
 
@@ -194,7 +194,7 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     understood.show(report)
     show_warnings(report)
     if where is not None:
-        command.echo(f"rejected rows, with line and reason: {escape(str(where))}")
+        command.echo(f"rejected rows, with line and reason: {where}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
@@ -213,7 +213,7 @@ def save_rejects(report: Report, folder: Path) -> Path | None:
 
 def show_warnings(report: Report) -> None:
     for warning in report.warnings:
-        command.echo(f"[yellow]warning[/]: {escape(warning)}")
+        command.echo(("warning", "yellow"), f": {warning}")
 
 
 app = command.job_app(

@@ -44,7 +44,7 @@ class PipelineOptions:
 def main(options: PipelineOptions) -> None:
     """Run every step from a data set to the report."""
     for step in steps(options):
-        command.echo(f"[bold]train.{' '.join(step)}[/]")
+        command.echo((f"train.{' '.join(step)}", "bold"))
         code = subprocess.run([sys.executable, "-m", f"train.{step[0]}", *step[1:]], check=False).returncode  # noqa: S603
         if code:
             raise typer.Exit(code)
