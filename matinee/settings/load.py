@@ -1,5 +1,5 @@
 """Where settings come from, strongest first: a command line's flags, `MATINEE_` environment variables, a Serve application's arguments,
-the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/profiles/*.yaml`).
+the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/settings/profiles/*.yaml`).
 
 A variable names its setting (`MATINEE_INDEX__ENGINE=qdrant`); an empty one counts as unset, an unknown one is refused. Nothing else in
 the project reads the environment. Does not know what the settings mean: `settings` does.
