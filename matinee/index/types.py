@@ -5,7 +5,7 @@ knows which is current. Does not know models: vectors come in ready, with the fi
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -202,7 +202,3 @@ def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, d
 def tombstone(id: str, *, revision: int) -> Point:
     """What a deletion leaves: no vectors, so no search finds it; a re-ingest sees it and does not bring the item back."""
     return Point(id, {"origin": "api", "revision": revision, "deleted": True})
-
-
-def live(hits: Iterable[Hit | None]) -> list[Hit]:
-    return [hit for hit in hits if hit is not None and not hit.payload.get("deleted")]

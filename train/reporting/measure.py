@@ -183,7 +183,7 @@ def closeness(corpus: Corpus, queries: QuerySet, scores: Scores, seed: int = 0) 
     return Closeness(float(np.mean(related)), float(np.mean(related) - np.mean(unrelated)), float(np.mean(wins)))
 
 
-def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 10) -> QuerySet:
+def circular_set(corpus: Corpus, split: str, count: int = 200) -> QuerySet:
     """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
     embedded: reported to compare with the paper, not to judge by."""
     info = SetInfo(kind="item", trainable=False)
@@ -197,7 +197,7 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
         own = set(entry.item.genres)
         scores[row] += np.array([len(own & other) / max(1, len(own | other)) for other in genres], np.float32)
         scores[row, corpus.rows[entry.id]] = -1
-    best = scoring.top(scores, relevant)
+    best = scoring.top(scores, K)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(heldout)}
     return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels, info)
 

@@ -12,8 +12,8 @@ from serve.api.auth import ApiKeys, new_key
 from serve.api.limits import RateLimit
 from serve.api.middleware import RequestMiddleware
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
 from serve.telemetry.tracing import Tracing
+from tests.memory_sink import MemorySink
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

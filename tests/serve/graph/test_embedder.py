@@ -19,7 +19,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.hops import Hop
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 TEXTS = [f"{n}: " + "the keeper he was told had drowned still lights the lamp every night " * (n % 4) for n in range(100)]
 

@@ -24,7 +24,7 @@ from serve.graph import messages, requests
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = RankedItems(b"[]", 0, "cosine")

@@ -17,7 +17,7 @@ from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 LATER = 3600.0
 

@@ -26,7 +26,7 @@ from serve.graph import messages, retriever
 from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 LATER = 86_400.0
 
