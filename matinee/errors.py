@@ -96,10 +96,18 @@ class TooManyTitlesError(MatineeError):
 
 
 class OverloadedError(MatineeError):
-    """A queue is full: ask again later."""
+    """A queue is full, or takes too long: ask again later. `wait_s`: seconds until what waits there now has left it; 0 if unknown."""
 
     code = "overloaded"
     exit_code = 7
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message, wait_s)
+        self.message = message
+        self.wait_s = wait_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class DeadlineError(MatineeError):

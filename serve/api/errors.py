@@ -1,5 +1,6 @@
 """The one place where an error becomes an HTTP response: status, `Retry-After`, and the envelope `{code, message, request_id}`."""
 
+import math
 from typing import Any
 
 import orjson
@@ -7,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from matinee.errors import AmbiguousTitleError, MatineeError
+from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
 from serve.api.redact import without_places
 from serve.errors import CODES, STATUS, RequestError
@@ -42,7 +43,7 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
             return envelope(409, error.code, str(error), request_id, candidates=error.candidates)
         case MatineeError() if error.code in STATUS:
             message = str(error) if sender.may("admin") else without_places(str(error))
-            return envelope(STATUS[error.code], error.code, message, request_id, retry_after_s=retry_after_s)
+            return envelope(STATUS[error.code], error.code, message, request_id, retry_after_s=retry_after(error, retry_after_s))
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)
@@ -51,6 +52,11 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
             allow = (error.headers or {}).get("Allow")
             return envelope(error.status_code, CODES.get(error.status_code, "error"), message, request_id, allow=allow)
     return None
+
+
+def retry_after(error: Exception, least_s: int) -> int:
+    """Seconds until another try makes sense: when the queue that refused has worked off what waits, but not before `least_s`."""
+    return max(least_s, math.ceil(error.wait_s)) if isinstance(error, OverloadedError) else least_s
 
 
 def outcome(error: Exception, status: int) -> str:

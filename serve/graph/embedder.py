@@ -23,7 +23,13 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         # A search waits for one encode of somebody else's work, however much there is.
         super().__init__(
-            "embedder", settings.embedder, settings, metrics, max_batch=settings.embedder.encode_tokens, max_waiting=MAX_WAITING
+            "embedder",
+            settings.embedder,
+            settings,
+            metrics,
+            max_batch=settings.embedder.encode_tokens,
+            max_waiting=MAX_WAITING,
+            max_wait_s=settings.serving.max_wait_s,
         )
 
     def cost(self, message: Embed) -> int:

@@ -22,7 +22,14 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         enhancer = settings.enhancer
         super().__init__(
-            "enhancer", enhancer, settings, metrics, max_batch=enhancer.batch_size, max_waiting=enhancer.deployment.max_queued_requests
+            "enhancer",
+            enhancer,
+            settings,
+            metrics,
+            max_batch=enhancer.batch_size,
+            max_waiting=enhancer.deployment.max_queued_requests,
+            # Who waits longer is answered without a description.
+            max_wait_s=enhancer.deadline_s,
         )
 
     def cost(self, message: Describe) -> int:
