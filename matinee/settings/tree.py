@@ -81,7 +81,11 @@ class EmbedderSettings(Part):
     cache_entries: int = Field(4096, ge=0, description="most query vectors that each gateway caches; 0 is no cache")
     cache_bytes: int = Field(32_000_000, ge=0, description="memory that these vectors and their texts may take, in bytes; 0 is no cache")
     encode_tokens: int = Field(
-        128, ge=16, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
+        128,
+        ge=16,
+        le=1_000_000,
+        description="about the most tokens of one encode of bulk or of cold items, which is what a search may wait for; queries that wait "
+        "together may have eight times as many",
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(

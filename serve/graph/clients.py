@@ -33,15 +33,11 @@ class Remote(Protocol[Sent, Result_co]):
 
 
 def batched_model(
-    name: Literal["embedder", "enhancer"],
-    remote: Remote[Model, Result],
-    settings: Settings,
-    metrics: Metrics,
-    *,
-    max_wait_s: float,
+    name: Literal["embedder", "enhancer"], remote: Remote[Model, Result], settings: Settings, metrics: Metrics
 ) -> Callable[[Model, float], Coroutine[Any, Any, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
     max_waiting = settings.serving.deployment.max_ongoing_requests
+    max_wait_s = settings.enhancer.deadline_s if name == "enhancer" else settings.serving.max_wait_s
     searches = batched(name, remote, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
     bulk = batched(name, remote, metrics, lanes=[Lane(getattr(settings, name).bulk_waiting)], max_batch=_BULK_HOP_BATCH)
     return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)

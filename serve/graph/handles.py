@@ -60,14 +60,12 @@ def graph_of_handles(
     settings: Settings, metrics: Metrics, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
 ) -> Graph:
     """The graph that a gateway replica talks to."""
-    wait_s = settings.serving.max_wait_s
-    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder), settings, metrics, max_wait_s=wait_s)
+    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder), settings, metrics)
     retrieve = RetrieverClient(RayRemote(retriever), settings, metrics)
     clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
     if enhancer is None:
         return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)
-    wait_s = settings.enhancer.deadline_s
-    describe = batched_model("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics, max_wait_s=wait_s)
+    describe = batched_model("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
     infos = {"embedder": _info(embedder), "enhancer": _info(enhancer)}
     return Graph(embed, retrieve, describe, infos, clocks=clocks | {"enhancer": _clock(enhancer)})
 

@@ -93,6 +93,18 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
     assert all(len(texts) == 1 or sum(map(messages.about_tokens, texts)) <= limit for texts in watched.calls)
 
 
+async def test_queries_that_wait_together_are_encoded_together(replica: EmbedderReplica, watched: Watched) -> None:
+    """In pieces of `encode_tokens` each, they would take half as long again: texts of like length need less padding."""
+    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    await begun(watched)
+    texts = [f"{n}: a thief who steals secrets from dreams" for n in range(32)]
+    others = asyncio.create_task(replica.call([Hop(messages.Embed((text,)), HANG_S) for text in texts]))
+    await until_async(lambda: replica.batcher.waiting == len(texts))
+    watched.gate.set()
+    await asyncio.gather(first, others)
+    assert watched.calls == [["a heist"], texts]
+
+
 async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:
     await until_late(lambda deadline: gateway.embed(TEXTS, "document", Trace(deadline)), watched.begun.is_set)
     watched.gate.set()
