@@ -89,6 +89,7 @@ class _Queue(Generic[Sent, Result]):
 
     def check_admits(self, name: str) -> None:
         """Raises `OverloadedError` where one more message would be too many, or would wait too long."""
+        self.is_empty()
         waiting = len(self.waiting)
         if waiting >= self.lane.max_waiting:
             raise OverloadedError(f"{name}: {waiting} requests wait already; ask again in a moment")

@@ -92,7 +92,8 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
                 max_in_flight=1,
                 lanes=[
                     Lane(self._max_waiting, max_wait_s=self._max_wait_s),
-                    Lane(self._max_waiting, _SECOND_SHARE, self._max_wait_s),
+                    # One request may bring many of these, and must not fill the queue against itself.
+                    Lane(self._max_waiting, _SECOND_SHARE),
                     Lane(wanted.bulk_waiting, wanted.bulk_share),
                 ],
                 lane_of=lambda message: 2 if message.bulk else int(self.waits_for_queries(message)),

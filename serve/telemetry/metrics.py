@@ -34,7 +34,7 @@ class Metrics(MetricSet):
 
     @counter("matinee_refused")
     def refused(self) -> None:
-        """Requests refused because too many were under way"""
+        """Requests refused at once, because too many were under way or waited in a queue behind"""
 
     @counter("matinee_cache")
     def cache(self, *, cache: str, result: str) -> None:

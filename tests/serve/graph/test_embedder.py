@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from waiting import HANG_S, until_async, until_late
 
+from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
 from serve.graph import messages
 from serve.graph.clients import batched_model
@@ -103,6 +104,22 @@ async def test_queries_that_wait_together_are_encoded_together(replica: Embedder
     watched.gate.set()
     await asyncio.gather(first, others)
     assert watched.calls == [["a heist"], texts]
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("query", 12), ("document", 0)])
+async def test_a_slow_machine_refuses_queries_that_wait_too_long_and_no_request_of_many_items(
+    replica: EmbedderReplica, watched: Watched, kind: Any, refused: int
+) -> None:
+    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    await begun(watched)
+    for queue in replica.batcher._queues:
+        queue.pace.interval_s, queue.pace.messages = 10.0, 1.0
+    others = asyncio.create_task(replica.call([Hop(messages.Embed((f"{n}",), kind), HANG_S) for n in range(20)]))
+    await until_async(lambda: replica.batcher.waiting == 20 - refused)
+    watched.gate.set()
+    results = await others
+    assert [isinstance(result, OverloadedError) for result in results] == [False] * (20 - refused) + [True] * refused
+    await first
 
 
 async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:

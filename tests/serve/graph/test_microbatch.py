@@ -96,6 +96,22 @@ async def test_too_many_waiting_are_refused_at_once() -> None:
     assert await call(4, LATER) == 4
 
 
+async def test_who_gave_up_fills_no_queue() -> None:
+    callee = Callee(open_=False)
+    call = batcher(callee, max_batch=1, max_waiting=2)
+    tasks = [asyncio.create_task(call(0, LATER))]
+    await callee.reached(1)
+    gone = [asyncio.create_task(call(n, LATER)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    tasks += [asyncio.create_task(call(n, LATER)) for n in (3, 4)]
+    await asyncio.sleep(0)
+    callee.gate.set()
+    assert await asyncio.gather(*tasks) == [0, 3, 4]
+
+
 async def test_a_deadline_that_has_passed_costs_nothing() -> None:
     callee = Callee()
     with pytest.raises(DeadlineError):
