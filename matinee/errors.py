@@ -88,6 +88,21 @@ class AmbiguousTitleError(MatineeError):
         return self.message
 
 
+class FilterError(MatineeError):
+    """A filter is malformed, or asks for what the catalogue's attributes don't have; `path` says where in it, `problem` what is wrong."""
+
+    code = "invalid"
+    exit_code = 2
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"filter.{self.path}: {self.problem}" if self.path else f"filter: {self.problem}"
+
+
 class TooManyTitlesError(MatineeError):
     """One request asks for more titles than are looked up in one."""
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.client.http import Client
-from matinee.items import ItemFilter, Range
+from matinee.errors import FilterError
+from matinee.filters import ItemFilter
 from matinee.recommend.offline import OfflineCatalogue
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
@@ -53,7 +53,7 @@ def search(
     if server is None:
         answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
-        body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
+        body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity}
         answer = server.post("/v1/search", body | ({"mode": search_mode} if search_mode else {}))
     _show(answer, as_json)
 
@@ -85,7 +85,7 @@ def recommend(
         answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
         body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
-        answer = server.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json"), "text": text})
+        answer = server.post("/v1/recommend", body | {"filter": filter.body, "text": text})
     _show(answer, as_json)
 
 
@@ -142,13 +142,12 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Client | No
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
+    body = {"genres": genres or [], "language": languages or [], "year": {"gte": since, "lte": until}}
     try:
-        year = Range(gte=since, lte=until) if since is not None or until is not None else None
-        return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = {"genres": "--genre: ", "language": "--language: "}.get(str(next(iter(problem["loc"]), "")), "")
-        raise typer.BadParameter(where + problem["msg"].removeprefix("Value error, ")) from None
+        return ItemFilter(**{name: value for name, value in body.items() if value and value != {"gte": None, "lte": None}})
+    except FilterError as error:
+        where = {"genres": "--genre: ", "language": "--language: "}.get(error.path.partition(".")[0], "")
+        raise typer.BadParameter(where + error.problem) from None
 
 
 def _require(text: str, name: str) -> None:

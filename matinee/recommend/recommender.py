@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import orjson
 
-from matinee.errors import MatineeError, NotFoundError
+from matinee.errors import FilterError, MatineeError, NotFoundError
+from matinee.filters import ItemFilter
 from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
@@ -27,7 +28,6 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
-from matinee.items import ItemFilter
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import examine
@@ -170,6 +170,8 @@ class Recommender:
     async def _find(self, pending: Sequence[_Pending]) -> None:
         """Set each query's hits, or the error that ends it."""
         await self._look_up(pending)
+        for one in pending:
+            one.answer = one.answer or self._wrong_filter(one.query.filter)
         valid = [one for one in pending if not one.failed]
         for one in valid:
             one.search, one.score_type = self._plan(one)
@@ -177,6 +179,14 @@ class Recommender:
             all_hits = await self._index.search([one.search for one in valid])
             for one, hits in zip(valid, all_hits, strict=True):
                 one.hits = hits
+
+    def _wrong_filter(self, filter: ItemFilter) -> FilterError | None:
+        """Why the version can't be asked for it. The engine would refuse all searches of a batch for one such filter."""
+        try:
+            filter.condition(self._index.manifest.declared)
+        except FilterError as error:
+            return error
+        return None
 
     async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
         await self._find(pending)

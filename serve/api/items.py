@@ -6,8 +6,9 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from matinee.filters import ItemFilter
 from matinee.index.ids import as_uuid
-from matinee.items import MAX_LIST, ItemFilter, Name
+from matinee.items import MAX_LIST, Name
 from serve.api import schemas
 from serve.api.responses import ERRORS, json_response, needs
 from serve.errors import RequestError

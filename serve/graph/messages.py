@@ -5,9 +5,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.types import Manifest, Point
-from matinee.items import Item, ItemFilter
+from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe

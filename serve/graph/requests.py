@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, ItemFilter
+from matinee.filters import ItemFilter
+from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item
 from matinee.settings.tree import Mode
 
 MAX_EXAMPLES = 50

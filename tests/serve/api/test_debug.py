@@ -7,7 +7,7 @@ import pytest
 from serve_helpers import Api, error
 
 from matinee.errors import IndexUnavailableError
-from matinee.items import ItemFilter
+from matinee.filters import ItemFilter
 from serve.api.schemas import RankedResponse
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -64,7 +64,7 @@ async def test_what_a_filter_drops_is_counted_by_condition(api: Api) -> None:
     filter = {"genres": ["Horror"], "genres_none": ["Mystery"], "year": {"lte": 1932}}
     found = (await debug(api, "search", text="love in the city", mode="hybrid", k=3, filter=filter))["debug"]
     stored = {item["id"]: item["item"] for item in (await api.get("/v1/items", params={"limit": 1000})).json()["items"]}
-    meant = ItemFilter.model_validate(filter)
+    meant = ItemFilter(**filter)
     assert found["items_passing_filter"] == sum(meant.matches(item) for item in stored.values()) < found["items"]
     reasons: Counter[str] = Counter()
     for row in found["candidates"]:

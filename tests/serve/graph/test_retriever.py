@@ -18,9 +18,10 @@ from matinee.errors import (
     MatineeError,
     NotFoundError,
 )
+from matinee.filters import ItemFilter
 from matinee.index import active
 from matinee.index.factory import open_store
-from matinee.items import ItemFilter, item_uid
+from matinee.items import item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from serve.graph import messages, retriever
 from serve.graph.hops import Hop
