@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from matinee.characters import fold
+from matinee.errors import UnknownAttributeError
 
 AttributeType = Literal["keyword", "text", "integer", "float", "boolean", "datetime", "geo"]
 COUNTABLE: tuple[AttributeType, ...] = ("keyword", "integer", "boolean")
@@ -117,6 +118,15 @@ def payload_values(payload: Mapping[str, Any], key: str) -> list[Any]:
     group, _, name = key.rpartition(".")
     value = (payload.get(group) or {}).get(name) if group else payload.get(name)
     return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def facet_names(attributes: Attributes, wanted: Sequence[str] = (), *, what: str = "facets") -> list[str]:
+    """The `wanted` attributes, or those that are declared as facets. Raises `UnknownAttributeError` for one that can't be counted."""
+    for name in wanted:
+        if name not in attributes or attributes[name].type not in COUNTABLE:
+            countable = {name: one for name, one in attributes.items() if one.type in COUNTABLE}
+            raise UnknownAttributeError(f"{what}: {name[:100]!r} can't be counted; the attributes that can are: {described(countable)}")
+    return list(wanted) or [name for name, attribute in attributes.items() if attribute.facet]
 
 
 def described(attributes: Attributes) -> str:

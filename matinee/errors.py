@@ -103,6 +103,13 @@ class FilterError(MatineeError):
         return f"filter.{self.path}: {self.problem}" if self.path else f"filter: {self.problem}"
 
 
+class UnknownAttributeError(MatineeError):
+    """A catalogue has no such attribute, or not of the type that is asked for: the message names those there are."""
+
+    code = "invalid"
+    exit_code = 2
+
+
 class TooManyTitlesError(MatineeError):
     """One request asks for more titles than are looked up in one."""
 

@@ -22,6 +22,7 @@ import uvicorn
 from waiting import HANG_S
 
 from matinee import demo
+from matinee.attributes import Attributes
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
 from matinee.index.build import Build, PointMaker
@@ -69,6 +70,7 @@ async def build_local_graph(
     films: Iterable[Item] | None = None,
     enhancer: EnhancerPart | None = None,
     settings: Settings | None = None,
+    attributes: Attributes | None = None,
 ) -> AsyncIterator[Gateway]:
     """A `Gateway` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
     settings = settings or local_settings(home)
@@ -76,7 +78,7 @@ async def build_local_graph(
     if items is None:
         shutil.copytree(await asyncio.to_thread(demo_index), settings.index_dir)
     elif items:
-        await build_index(settings, items)
+        await build_index(settings, items, attributes)
     metrics = Metrics(MemorySink())
     retriever = RetrieverReplica(settings, metrics)
     await retriever.start()
@@ -113,12 +115,12 @@ class _Shared:
 SHARED = _Shared()
 
 
-async def build_index(settings: Settings, items: Sequence[Item]) -> None:
+async def build_index(settings: Settings, items: Sequence[Item], attributes: Attributes | None = None) -> None:
     """Build a version of `items` and make it current, as an ingest does."""
     embedder: Embedder = embedder_replica().slot.model
     store = open_store(settings)
     try:
-        await Build(store, PointMaker(embedder, settings.index.recipe), settings.catalogue, "local").run(items)
+        await Build(store, PointMaker(embedder, settings.index.recipe), settings.catalogue, "local", attributes=attributes).run(items)
     finally:
         await store.close()
 

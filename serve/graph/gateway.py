@@ -24,7 +24,7 @@ from matinee.vectors import Matrix, Vector
 from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.parts import Graph, Trace
-from serve.graph.requests import ExampleItem, RecommendRequest, SearchRequest
+from serve.graph.requests import ExampleItem, Ranked, RecommendRequest, SearchRequest, SimilarRequest
 from serve.telemetry.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -77,14 +77,16 @@ class Gateway:
                 request.diversity,
                 request.explain,
                 request.debug,
+                request.options(),
             )
 
         return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, call, trace)
 
-    async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
-        self._check_k(k)
-        call = ExampleQuery((Example(id=id),), k=k, diversity=diversity)
-        return await self.retrieve(messages.Rank(call), trace)
+    async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
+        """As a recommendation with this one like."""
+        example = ExampleItem.model_construct(id=request.id, title=request.title, item=request.item)
+        options = {name: getattr(request, name) for name in (*Ranked.model_fields, "exclude")}
+        return await self.recommend(RecommendRequest.model_construct(likes=(example,), **options), trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
@@ -94,7 +96,9 @@ class Gateway:
 
         def call(vectors: list[Vector]) -> TextQuery:
             vector = vectors[0] if vectors else None
-            return TextQuery(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
+            return TextQuery(
+                text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug, request.options()
+            )
 
         return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, call, trace)
 
