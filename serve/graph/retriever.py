@@ -278,8 +278,8 @@ def _cost_kind(query: Query) -> Hashable:
     """What can make a ranking slow. Those that have it in common wait for one another, others do not wait for them."""
     if isinstance(query, ExampleQuery):
         by_title = any(example.title is not None for example in (*query.likes, *query.dislikes))
-        return query.filter, query.debug, by_title, query.strategy
-    return query.filter, query.debug, query.exact
+        return query.filter, query.debug, by_title, query.strategy, query.options.needs_candidates
+    return query.filter, query.debug, query.exact, query.options.needs_candidates
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:

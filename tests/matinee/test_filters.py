@@ -1,13 +1,19 @@
 """The form of a filter: what is refused and where, what is the same, and how it travels. Its meaning: `index/test_filter_congruence`."""
 
+import json
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matinee.attributes import FILM, Attribute
+from matinee.attributes import FILM, Attribute, stored_values
+from matinee.catalogue.declaration import read_declaration
 from matinee.errors import FilterError
 from matinee.filters import MAX_CONDITIONS, MAX_FILTER_VALUES, ItemFilter
+from matinee.index.types import item_payload
+from matinee.items import Item
 
 DECLARED = FILM | {
     "new": Attribute(type="boolean", source="extra.new"),
@@ -108,3 +114,19 @@ def test_filters_can_be_compared_hashed_and_sent() -> None:
     assert one == other != ItemFilter()
     assert hash(one) == hash(other)
     assert one.body == body
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documented_examples_pass_as_many_items_as_they_say() -> None:
+    rows = re.findall(r"^\| `(\{.+?\})` \| (\d+) \|", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    groceries = ROOT / "examples" / "groceries"
+    attributes = read_declaration(groceries / "attributes.yaml", {})
+    payloads = []
+    for line in (groceries / "groceries.jsonl").read_text(encoding="utf-8").splitlines():
+        item = Item.model_validate_json(line)
+        payloads.append(item_payload(item, origin="file", revision=0) | {"attributes": stored_values(item.facts(), attributes)})
+    assert len(rows) == 15
+    for body, count in rows:
+        assert (body, sum(ItemFilter.parsed(json.loads(body)).matches(payload, attributes) for payload in payloads)) == (body, int(count))

@@ -135,3 +135,48 @@ async def test_a_wrong_filter_fails_alone(shop: Api, local_graph: Any, bent: Cal
     bodies = [{"text": "drink"}, {"text": "drink", "filter": {"colour": ["red"]}}, {"text": "drink", "filter": {"storage": ["chilled"]}}]
     answers = await asyncio.gather(*(shop.post("/v1/search", body) for body in bodies))
     assert [answer.status_code for answer in answers] == [200, 422, 200]
+
+
+async def test_pages_are_parts_of_one_list(shop: Api) -> None:
+    whole = (await shop.post("/v1/search", {"text": "oat milk", "k": 40, "offset": 0})).json()["items"]
+    paged = [(await shop.post("/v1/search", {"text": "oat milk", "k": 7, "offset": at})).json()["items"] for at in range(0, 42, 7)]
+    assert [card for page in paged for card in page] == whole
+    assert len({card["id"] for card in whole}) == 40
+    diverse = [
+        (await shop.post("/v1/recommend", {"likes": ["Whole Milk"], "k": 5, "offset": at, "diversity": 0.5})).json()["items"]
+        for at in (0, 5)
+    ]
+    assert len({card["id"] for page in diverse for card in page}) == 10
+
+
+@pytest.mark.parametrize(
+    "body", [{"k": 2, "offset": 999}, {"offset": -1}, {"sort": [{"kcal_per_100": "up"}]}, {"sort": [{}]}, {"fields": ["price"]}]
+)
+async def test_options_that_mean_nothing(shop: Api, body: dict[str, Any]) -> None:
+    assert error(await shop.post("/v1/recommend", body)) == BAD
+    assert error(await shop.post("/v1/recommend", {"sort": [{"kcal_per_100": "asc"}], "diversity": 0.5})) == BAD
+    refused = await shop.post("/v1/recommend", {"group_by": {"attribute": "sugar_g"}})
+    assert error(refused) == BAD
+    assert "storage (keyword)" in refused.json()["message"]
+
+
+async def test_sorted_grouped_counted_and_cut_down(shop: Api) -> None:
+    body = {"text": "a drink", "k": 5, "sort": [{"kcal_per_100": "desc"}], "filter": VEGAN, "fields": ["title", "numbers.kcal_per_100"]}
+    answer = (await shop.post("/v1/search", body | {"facets": ["storage"]})).json()
+    meant = [entry["item"] for entry in await stored(shop) if is_meant(entry["item"])]
+    energy = sorted((item["numbers"]["kcal_per_100"] for item in meant), reverse=True)
+    assert [card["item"]["numbers"]["kcal_per_100"] for card in answer["items"]] == energy[:5]
+    assert set(answer["items"][0]["item"]) == {"title", "numbers"}
+    assert sum(row["count"] for row in answer["facets"]["storage"]) == len(meant)
+    groups = (await shop.post("/v1/similar", {"id": "whole-milk", "k": 3, "group_by": {"attribute": "storage", "limit": 2}})).json()[
+        "items"
+    ]
+    values = [card["group"] for card in groups]
+    assert values == [value for one in dict.fromkeys(values) for value in [one] * values.count(one)]
+    assert len(set(values)) == 3
+    assert max(map(values.count, values)) <= 2
+    best = (await shop.post("/v1/recommend", {"likes": ["Whole Milk"]})).json()["items"]
+    floor = best[3]["score"]
+    kept = (await shop.post("/v1/recommend", {"likes": ["Whole Milk"], "min_score": floor})).json()["items"]
+    assert all(card["score"] >= floor - 1e-6 for card in kept)
+    assert len(kept) < len(best)
