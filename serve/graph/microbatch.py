@@ -57,23 +57,35 @@ class _Waiting(Generic[Sent, Result]):
 
 @dataclass(slots=True)
 class _Pace:
-    """How fast messages leave a queue. Idle times do not count: only from one batch to the next while messages are left over."""
+    """How fast messages leave a queue: averages over batches of the seconds from one to the next, and of the messages in one.
+
+    While a batch leaves others behind, the seconds are those until the next one. Of a batch that leaves none, they are its own work:
+    idle times say nothing.
+    """
 
     interval_s: float = 0.0
     messages: float = 0.0
     _left_since: float | None = None
 
-    def record(self, taken: int, *, left: bool) -> None:
-        """A batch of `taken` messages leaves now; `left`: others stay."""
+    def take(self, messages: int, *, left: bool) -> None:
+        """A batch leaves the queue now. `left`: others stay."""
         now = time.monotonic()
         if self._left_since is not None:
-            weight = _PACE_WEIGHT if self.messages else 1.0
-            self.interval_s += weight * (now - self._left_since - self.interval_s)
-            self.messages += weight * (taken - self.messages)
+            self._record(messages, now - self._left_since)
         self._left_since = now if left else None
 
+    def end(self, messages: int, took_s: float) -> None:
+        """A batch has been answered."""
+        if self._left_since is None:
+            self._record(messages, took_s)
+
+    def _record(self, messages: int, interval_s: float) -> None:
+        weight = _PACE_WEIGHT if self.messages else 1.0
+        self.interval_s += weight * (interval_s - self.interval_s)
+        self.messages += weight * (messages - self.messages)
+
     def wait_s(self, waiting: int) -> float:
-        """Seconds until `waiting` messages have left; 0 before the first batch that left some over."""
+        """Seconds until `waiting` messages have left; 0 before the first batch."""
         return waiting * self.interval_s / self.messages if self.messages else 0.0
 
 
@@ -191,7 +203,7 @@ class MicroBatcher(Generic[Sent, Result]):
             if batch and left < 0:
                 break
             batch.append(queue.waiting.popleft())
-        queue.pace.record(len(batch), left=bool(queue.waiting))
+        queue.pace.take(len(batch), left=bool(queue.waiting))
         return batch
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -224,7 +236,9 @@ class MicroBatcher(Generic[Sent, Result]):
             await asyncio.wait({call})
         answered()
         _resolve(self._name, batch, call)
-        self._charge(queue, time.monotonic() - start)
+        took_s = time.monotonic() - start
+        queue.pace.end(len(batch), took_s / self._max_in_flight)
+        self._charge(queue, took_s)
 
     def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
         """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""

@@ -395,12 +395,25 @@ async def test_a_short_queue_is_waited_for_however_slow_it_is(clock: list[float]
 
 
 async def test_time_without_work_is_no_pace(clock: list[float]) -> None:
-    """Nobody waited in the night: the first requests of the morning are not too many."""
+    """Nobody asked in the night: the first requests of the morning are not too many."""
     paced = Paced(clock)
     for _ in range(5):
         await paced.ask(1)
-        await paced.work(1, 3600.0)
+        await paced.work(1, 0.01)
+        clock[0] += 3600
     await paced.ask(50)
+    await paced.end()
+
+
+async def test_single_requests_tell_the_pace_of_the_first_crowd(clock: list[float]) -> None:
+    paced = Paced(clock)
+    for _ in range(5):
+        await paced.ask(1)
+        await paced.work(1, 0.099)
+    await paced.ask(1)
+    await paced.ask(21)
+    with pytest.raises(OverloadedError, match=r"21 requests wait already, for about 2\.1 s"):
+        await paced.batcher("search", LATER)
     await paced.end()
 
 
