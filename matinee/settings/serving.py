@@ -61,7 +61,7 @@ class ServingSettings(Part):
     deadline_s: Seconds = Field(15, description="seconds that a request may take")
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
     max_wait_s: Seconds = Field(
-        2,
+        3,
         description="longest wait in seconds that a search or a recommendation may expect in one queue; further ones get 503 with "
         "Retry-After. A queue of less than 8 refuses none",
     )
