@@ -3,6 +3,7 @@
 Does not rank: that is `matinee.recommend`.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ Genres = Annotated[list[str] | None, typer.Option("--genre", help="only items of
 Since = Annotated[int | None, typer.Option("--from", metavar="YEAR", help="only from this year on")]
 Until = Annotated[int | None, typer.Option("--to", metavar="YEAR", help="only up to this year")]
 Language = Annotated[list[str] | None, typer.Option("--language", help="only this language, e.g. fr; repeatable")]
+Where = Annotated[str | None, typer.Option("--filter", metavar="JSON", help="a filter by any attribute, as the API takes it")]
 Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
 Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
 Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="its API key", show_envvar=True)]
@@ -38,6 +40,7 @@ def search(
     since: Since = None,
     until: Until = None,
     language: Language = None,
+    where: Where = None,
     diversity: Diversity = 0.0,
     as_json: Json = False,
     url: Url = None,
@@ -47,7 +50,7 @@ def search(
 
     [dim]matinee search "a heist inside dreams" --from 2000[/]
     """
-    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language), _mode(mode)
+    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language, where), _mode(mode)
     _require(text, "TEXT")
     server = _server(settings, url, key)
     if server is None:
@@ -68,6 +71,7 @@ def recommend(
     since: Since = None,
     until: Until = None,
     language: Language = None,
+    where: Where = None,
     diversity: Diversity = 0.0,
     as_json: Json = False,
     url: Url = None,
@@ -77,7 +81,7 @@ def recommend(
 
     [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
     """
-    settings, filter = load_settings(), _filter(genre, since, until, language)
+    settings, filter = load_settings(), _filter(genre, since, until, language, where)
     for title in (*(likes or []), *(dislike or [])):
         _require(title, "a title")
     server = _server(settings, url, key)
@@ -141,13 +145,19 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Client | No
     return server if url or (server is not None and server.serves(settings.catalogue)) else None
 
 
-def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
+def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None, more: str | None) -> ItemFilter:
     body = {"genres": genres or [], "language": languages or [], "year": {"gte": since, "lte": until}}
     try:
-        return ItemFilter(**{name: value for name, value in body.items() if value and value != {"gte": None, "lte": None}})
+        own = {name: value for name, value in body.items() if value and value != {"gte": None, "lte": None}}
+        if more is None:
+            return ItemFilter(**own)
+        wanted = ItemFilter.parsed(json.loads(more))
+        return ItemFilter(**{"and": [part for part in (own, wanted.body) if part]}) if own else wanted
+    except ValueError as error:
+        raise typer.BadParameter(f"--filter: not JSON ({error})") from None
     except FilterError as error:
         where = {"genres": "--genre: ", "language": "--language: "}.get(error.path.partition(".")[0], "")
-        raise typer.BadParameter(where + error.problem) from None
+        raise typer.BadParameter(where + error.problem if where else str(error)) from None
 
 
 def _require(text: str, name: str) -> None:
