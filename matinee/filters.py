@@ -78,13 +78,8 @@ class ItemFilter:
         conditions = [_resolve(node, attributes) for _, node in self._entries]
         return None if not conditions else conditions[0] if len(conditions) == 1 else All(tuple(conditions))
 
-    def matches(self, payload: Mapping[str, Any], attributes: Attributes = FILM) -> bool:
-        """Its meaning, on an index payload: what all engines must agree with."""
-        condition = self.condition(attributes)
-        return condition is None or holds(condition, payload)
-
     def failed(self, payload: Mapping[str, Any], attributes: Attributes = FILM) -> list[str]:
-        """The entries that an item does not meet."""
+        """The entries that an item does not meet, by its index payload; none where it passes. All engines must agree with it."""
         unmet = [name for name, node in self._entries if not holds(_resolve(node, attributes), payload)]
         return list(dict.fromkeys(unmet))
 
