@@ -208,7 +208,8 @@ class _Parser:
         for low in ("gte", "gt"):
             for high in ("lte", "lt"):
                 if low in read and high in read and _is_empty(read[low], read[high], closed=(low, high) == ("gte", "lte")):
-                    raise FilterError(path, f"an empty range: {low} {limits[low]} leaves nothing up to {high} {limits[high]}")
+                    above = "is above" if read[low] != read[high] else "leaves nothing below"
+                    raise FilterError(path, f"an empty range: {low} {limits[low]} {above} {high} {limits[high]}")
         return tuple(read.items())
 
 

@@ -20,7 +20,7 @@ from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
-JsonFilter = Annotated[str | None, Query(max_length=20_000, description="a filter as JSON, as POST /v1/search takes it")]
+JsonFilter = Annotated[str | None, Query(max_length=8000, description="a filter as JSON, as POST /v1/search takes it")]
 _ANY: list[str] = []
 
 

@@ -120,7 +120,7 @@ def test_an_item_needs_a_title() -> None:
 
 
 def test_an_empty_range_is_refused_with_both_ends() -> None:
-    with pytest.raises(FilterError, match="gte 2000 leaves nothing up to lte 1999"):
+    with pytest.raises(FilterError, match="gte 2000 is above lte 1999"):
         ItemFilter(year={"gte": 2000, "lte": 1999})
     assert not ItemFilter(year={"gte": 2000, "lte": 2000}).is_empty()
 
