@@ -32,6 +32,13 @@ class ModelError(MatineeError):
     exit_code = 4
 
 
+class ModelServerError(MatineeError):
+    """A server that runs a model for us can't be reached, is full, or answers nonsense: ask again later."""
+
+    code = "unavailable"
+    exit_code = 5
+
+
 class IndexAbsentError(MatineeError):
     """There is no index yet, or none of the fingerprint that was asked for."""
 

@@ -36,6 +36,7 @@ def _load(name: str, folder: str = ".") -> Any:
 
 # Before the conftest of any folder, so that all can import them by their names.
 _load("waiting")
+_load("model_server")
 os.environ |= _load("programs_environment").AS_URGENT
 
 

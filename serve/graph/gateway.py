@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
+from matinee.errors import (
+    DeadlineError,
+    FingerprintError,
+    IndexAbsentError,
+    IndexUnavailableError,
+    ModelError,
+    ModelServerError,
+    OverloadedError,
+)
 from matinee.index.ids import as_uuid
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
@@ -32,8 +40,8 @@ Result = TypeVar("Result")
 DESCRIPTION_S = 60.0
 """How long a gateway keeps a description: a replaced model's description may be served for that long."""
 
-LATE = (DeadlineError, OverloadedError, UnavailableError)
-"""What makes an answer degraded instead of failed, where the part is optional."""
+LATE = (DeadlineError, OverloadedError, UnavailableError, ModelServerError, ModelError)
+"""What makes an answer degraded instead of failed, where the part is optional: late, full or away, or a server that lost the model."""
 
 
 class Gateway:

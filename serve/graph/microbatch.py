@@ -140,7 +140,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._name = name
         self._send = send
         self.max_batch = max_batch
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._lane_of = lane_of
         self._cost = cost
         self._observe_batch = observe_batch
@@ -176,8 +176,8 @@ class MicroBatcher(Generic[Sent, Result]):
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
     def _pump(self) -> None:
-        most = _MOST_UNFINISHED * self._max_in_flight
-        while self._unanswered < self._max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
+        most = _MOST_UNFINISHED * self.max_in_flight
+        while self._unanswered < self.max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
             batch = self._take(queue)
             self._unanswered += 1
             # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
