@@ -6,6 +6,7 @@ from matinee.cli import demo, ingest, search
 from matinee.cli.evalset import evalset_app
 from matinee.cli.index import index_app
 from matinee.cli.models import models_app
+from matinee.cli.size import size
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +20,7 @@ for command in (search.search, search.recommend, search.describe, search.info):
     app.command()(command)
 app.command(context_settings=ingest.CONTEXT)(ingest.ingest)
 app.command()(demo.demo)
+app.command()(size)
 app.add_typer(index_app, name="index")
 app.add_typer(models_app, name="models")
 app.add_typer(evalset_app, name="evalset")
