@@ -182,6 +182,21 @@ class IndexSettings(Part):
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
     on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
+    payload: Literal["auto", "memory", "disk"] = Field(
+        "auto", description="where items are kept (qdrant); auto is where on_disk puts vectors"
+    )
+    m: int = Field(16, ge=4, le=128, description="links of an item in the HNSW index (qdrant): more lose less and take more memory")
+    ef_construct: int = Field(
+        100, ge=10, le=1000, description="candidates for these links while the index is built (qdrant): more lose less and take longer"
+    )
+    quantization: Literal["none", "scalar", "binary", "product"] = Field(
+        "none",
+        description="small copies of dense vectors, held in memory, that a search reads first (qdrant): 1 byte a number (scalar), "
+        "1 bit (binary), or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors",
+    )
+    oversampling: float = Field(
+        2.0, ge=1, le=20, description="candidates by these copies that are ranked again, as a multiple of the results"
+    )
     graph_from: Positive | None = Field(
         None, description="engine edge: build an HNSW index for searches over at least so many items; null scans, which is exact"
     )
@@ -209,6 +224,10 @@ class IndexSettings(Part):
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
         if self.engine == "edge" and (self.shards != 1 or self.on_disk):
             raise ValueError("shards and on_disk are of a Qdrant server, but engine is 'edge': set shards to 1 and on_disk to false")
+        server_only = ("payload", "m", "ef_construct", "quantization", "oversampling")
+        changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
+        if self.engine == "edge" and changed:
+            raise ValueError(f"{', '.join(changed)} is of a Qdrant server, but engine is 'edge': remove it, or use engine 'qdrant'")
         if self.engine == "qdrant" and self.graph_from:
             raise ValueError("graph_from is of engine 'edge'; a Qdrant server decides by its own hnsw_config: remove graph_from")
         if self.engine == "edge" and self.ef and not self.graph_from:

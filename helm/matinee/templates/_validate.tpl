@@ -86,6 +86,7 @@
 {{- if $url -}}{{- fail "settings.index.engine edge has no server, but settings.index.url is set: remove it, or use engine qdrant" -}}{{- end -}}
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
 {{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.shards and on_disk are of a Qdrant server, but settings.index.engine is edge: set shards to 1 and on_disk to false" -}}{{- end -}}
+{{- if or (ne $i.payload "auto") (ne (int $i.m) 16) (ne (int $i.ef_construct) 100) (ne $i.quantization "none") (ne (float64 $i.oversampling) 2.0) -}}{{- fail "settings.index.payload, m, ef_construct, quantization and oversampling are of a Qdrant server, but settings.index.engine is edge: remove them" -}}{{- end -}}
 {{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.ef is of a search by a graph, and engine edge scans without one: set settings.index.graph_from, or remove ef" -}}{{- end -}}
 {{- else -}}
 {{- if $i.graph_from -}}{{- fail "settings.index.graph_from is of engine edge; Qdrant decides by its own configuration: remove it" -}}{{- end -}}

@@ -81,9 +81,10 @@ class QdrantIndex:
         self._name = collection
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        ef, local = self._call.settings.ef, self._call.local
+        local = self._call.local
         requests = [
-            translate.request(search, self.manifest, exact=search.exact and not local, ef=None if local else ef) for search in searches
+            translate.request(search, self.manifest, exact=search.exact and not local, settings=None if local else self._call.settings)
+            for search in searches
         ]
         if not requests:
             return []

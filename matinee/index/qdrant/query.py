@@ -50,6 +50,19 @@ def payload_indexes(manifest: Manifest) -> dict[str, models.PayloadSchemaType]:
     return {key: _SCHEMAS[type] for key, type in manifest.payload_types().items()}
 
 
+_QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
+    "none": None,
+    # Without the outermost 1 % of the numbers, which would stretch the scale of all others.
+    "scalar": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+    "product": models.ProductQuantization(
+        product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+    ),
+}
+
+
 def collection(manifest: Manifest, settings: IndexSettings) -> dict[str, Any]:
     """The arguments of `create_collection` for a version."""
     disk = settings.on_disk
@@ -60,8 +73,9 @@ def collection(manifest: Manifest, settings: IndexSettings) -> dict[str, Any]:
             for name, size in manifest.dimensions.items()
         },
         "sparse_vectors_config": {BM25: sparse, TITLE: sparse},
-        "hnsw_config": models.HnswConfigDiff(on_disk=disk),
-        "on_disk_payload": disk,
+        "hnsw_config": models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct, on_disk=disk),
+        "quantization_config": _QUANTIZATION[settings.quantization],
+        "on_disk_payload": settings.payload == "disk" or (disk and settings.payload == "auto"),
         "shard_number": settings.shards,
         "replication_factor": settings.replication_factor,
     }
@@ -117,10 +131,22 @@ def _condition(condition: Condition) -> models.Condition:
     return _group(condition)
 
 
-def request(search: Search, manifest: Manifest, *, exact: bool, ef: int | None = None) -> models.QueryRequest:
-    """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
+def _approximate(settings: IndexSettings | None) -> models.SearchParams | None:
+    if settings is None:
+        return None
+    if settings.quantization == "none":
+        return models.SearchParams(hnsw_ef=settings.ef) if settings.ef else None
+    ranked_again = models.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
+    return models.SearchParams(hnsw_ef=settings.ef, quantization=ranked_again)
+
+
+def request(search: Search, manifest: Manifest, *, exact: bool, settings: IndexSettings | None) -> models.QueryRequest:
+    """One search as the engine's request, with the engine's own defaults where there are no `settings`.
+
+    A filter stands on each prefetch, so that fusion ranks only what may be answered.
+    """
     filter = filter_of(search_condition(search, manifest.declared))
-    params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=ef) if ef else None
+    params = models.SearchParams(exact=True) if exact else _approximate(settings)
     fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
         **_query(search.query, filter, params),
