@@ -237,7 +237,7 @@ class MicroBatcher(Generic[Sent, Result]):
         answered()
         _resolve(self._name, batch, call)
         took_s = time.monotonic() - start
-        queue.pace.end(len(batch), took_s / self._max_in_flight)
+        queue.pace.end(len(batch), took_s / self.max_in_flight)
         self._charge(queue, took_s)
 
     def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
