@@ -174,10 +174,13 @@ class _Parser:
         for operator in (operator for operator in value if operator not in _LIMITS):
             yield self._wish(name, operator, value[operator], path, f"{path}.{operator}")
 
-    def _wish(self, name: str, operator: str, operand: object, path: str, where: str) -> Wish:
+    def _count(self, where: str) -> None:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise FilterError(where, f"more than {MAX_CONDITIONS} conditions in one filter: send fewer")
+
+    def _wish(self, name: str, operator: str, operand: object, path: str, where: str) -> Wish:
+        self._count(where)
         match operator:
             case "any" | "all" | "none":
                 return Wish(path, name, operator, self._list(operand, where))
@@ -201,7 +204,7 @@ class _Parser:
         return tuple(_plain(value, f"{path}.{i}") for i, value in enumerate(values))
 
     def _range(self, limits: dict[str, Any], path: str) -> tuple[tuple[str, float | str], ...]:
-        self._conditions += 1
+        self._count(path)
         read = {limit: _limit(value, f"{path}.{limit}") for limit, value in limits.items()}
         if len({isinstance(value, str) for value in read.values()}) > 1:
             raise FilterError(path, "a range from a number to a date: give both ends in one form")

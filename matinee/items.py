@@ -6,9 +6,11 @@ Does not know where items come from (`catalogue`), how they are embedded (`text`
 import re
 import unicodedata
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from matinee.characters import tidy
 
@@ -23,6 +25,8 @@ MAX_LANGUAGE = 40
 MAX_LIST = 64
 MAX_ROLES = 16
 MAX_FACTS = 32
+MAX_FIELDS = 64
+"""Of an object in a request, known or not."""
 MIN_YEAR, MAX_YEAR = -5000, 3000
 MAX_NUMBER = 1e15
 MAX_TEXTS = 100
@@ -49,6 +53,13 @@ def _visible(text: str) -> str:
     return text
 
 
+def small(value: Any, entries: int) -> Any:
+    """The value, unless it is an object of more entries: each of a million wrong ones would become an error that takes time to tell."""
+    if isinstance(value, Mapping) and len(value) > entries:
+        raise PydanticCustomError("too_long", "has {count} entries; at most {most} are allowed", {"count": len(value), "most": entries})
+    return value
+
+
 # After the constraints in every annotation: pydantic would check a length before it strips, and let a blank through as "".
 PRINTABLE = AfterValidator(_printable)
 VISIBLE = AfterValidator(_visible)
@@ -56,7 +67,8 @@ VISIBLE = AfterValidator(_visible)
 TIDY = BeforeValidator(lambda value: tidy(value) if isinstance(value, str) else value)
 OwnId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE, TIDY]
-Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST)]
+# The first that is wrong is told.
+Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST, fail_fast=True)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # Strict: `true` is no 1.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -81,15 +93,20 @@ class Item(BaseModel):
     title: Title
     year: Year | None = None
     genres: Names = ()
-    people: Annotated[dict[Key, Names], Field(max_length=MAX_ROLES)] = {}
+    people: Annotated[dict[Key, Names], Field(max_length=MAX_ROLES), BeforeValidator(lambda value: small(value, MAX_ROLES))] = {}
     overview: Annotated[str, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True), PRINTABLE, TIDY] = ""
     language: Language | None = None
-    numbers: Annotated[dict[Key, Number], Field(max_length=MAX_FACTS)] = {}
-    extra: Annotated[dict[Key, Fact | Names], Field(max_length=MAX_FACTS)] = {}
+    numbers: Annotated[dict[Key, Number], Field(max_length=MAX_FACTS), BeforeValidator(lambda value: small(value, MAX_FACTS))] = {}
+    extra: Annotated[dict[Key, Fact | Names], Field(max_length=MAX_FACTS), BeforeValidator(lambda value: small(value, MAX_FACTS))] = {}
     identity: tuple[OldTitle, Year | None] | None = Field(
         None,
         description="title and year that the id is derived from, where the catalogue file wrote them in another way than they stand here",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _small(cls, value: Any) -> Any:
+        return small(value, MAX_FIELDS)
 
     def uid(self, catalogue: str) -> str:
         """The item's id in the index: `uuid5(catalogue, external id)`, or of (kind, title, year) where the catalogue gives none."""

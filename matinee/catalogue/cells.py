@@ -13,9 +13,11 @@ from typing import Any
 import ftfy
 
 from matinee.catalogue.lists import read_list
-from matinee.characters import tidy
+from matinee.characters import normalize, tidy
 
-_REPAIR = ftfy.TextFixerConfig(unescape_html=True, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False)
+_REPAIR = ftfy.TextFixerConfig(
+    unescape_html=True, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, normalization=None
+)
 # What ftfy could never change, so that most texts skip it.
 _CLEAN = re.compile(r"[\x20-\x25\x27-\x7e\t\n\r]*")
 _NOTHING = frozenset(
@@ -126,7 +128,7 @@ def repair(text: str) -> tuple[str, bool]:
         return " ".join(text.split()), False
     if "\0" in text:
         raise CellError("holds a NUL byte")
-    fixed = ftfy.fix_text(text, _REPAIR)
+    fixed = normalize("NFC", ftfy.fix_text(text, _REPAIR))
     broken = fixed != text and not text.isascii() and ftfy.fix_encoding(text, _REPAIR) != text
     return " ".join(fixed.split()), broken
 

@@ -5,9 +5,9 @@ Names are compared without case and separators, so `Release_Date`, `releaseDate`
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
+from matinee.characters import normalize
 from matinee.errors import SourceError
 
 # Names of years that were learned after ids had been derived from titles without them: those ids stay.
@@ -76,12 +76,12 @@ _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 def squash(name: str) -> str:
     """A name without case, accents and separators."""
-    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", name).casefold())
+    return re.sub(r"[\W_]", "", normalize("NFKD", name).casefold())
 
 
 def key(name: str) -> str:
     """A column's name as a key of `numbers` or `extra`."""
-    ascii_name = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).encode("ascii", "ignore").decode().lower()
+    ascii_name = normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"[^a-z0-9]+", "_", ascii_name).strip("_")
     return (plain if plain[:1].isalpha() else f"column_{plain}".rstrip("_"))[:40]
 

@@ -13,6 +13,7 @@ from collections import Counter
 
 import qdrant_edge as edge
 
+from matinee.characters import normalize
 from matinee.vectors import Sparse
 
 # Written out, though most are the encoder's defaults: they enter the fingerprint, and a new release must not change them unseen. Its
@@ -47,7 +48,7 @@ def indexed_words(title: str) -> str:
     They lack the vowel signs of some scripts: they find candidates, which `characters.fold` compares. Every stored index was made with
     this form, so whoever changes it must change the fingerprint.
     """
-    folded = unicodedata.normalize("NFKD", title.casefold()).replace("&", " and ").replace("'", "").replace("’", "")
+    folded = normalize("NFKD", title.casefold()).replace("&", " and ").replace("'", "").replace("’", "")
     kept = "".join(c if c.isalnum() else " " for c in folded if not unicodedata.combining(c))
     return " ".join(kept.split()) or " ".join(title.casefold().split())
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import ftfy
 
+from matinee.characters import normalize
 from matinee.text.data import language
 
 MAX_SENTENCES = 4
@@ -29,7 +30,7 @@ _FIELD = re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, language().form_fi
 
 def clean(answer: str) -> str:
     """Plain prose: no markup, no echo of the form, no control characters, whole sentences, each once, at most `MAX_SENTENCES`."""
-    text = html.unescape(ftfy.fix_text(answer))
+    text = html.unescape(normalize("NFC", ftfy.fix_text(answer, normalization=None)))
     text = re.sub(r"</?[a-zA-Z][^<>]{0,200}>", " ", text)
     text = re.sub(r"\*{1,3}|_{2,3}|`{1,3}|~~", "", text)
     body = next((part for part in _FIELD.split(f"\n{text.strip()}") if part.strip()), "")

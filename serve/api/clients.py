@@ -63,6 +63,8 @@ class TrustedHosts:
         return name in self._names or any(f"*{name[i:]}" in self._names for i, sign in enumerate(name) if sign == ".")
 
 
+# DNS has no longer one.
+_LONGEST_NAME = 253
 _REMEDY = "add the name to serving.hosts, or set serving.keys"
 
 
@@ -71,8 +73,9 @@ def _values(headers: Headers, name: bytes) -> list[str]:
 
 
 def _host_name(host: str) -> str:
-    """The host without its port."""
-    return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    """The host without its port; nothing where it can't be a name."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name if len(name) <= _LONGEST_NAME else ""
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -3,12 +3,12 @@
 Unknown fields are refused. Does not know HTTP (`serve.api`).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from matinee.filters import ItemFilter
-from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item
+from matinee.items import MAX_FIELDS, MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, small
 from matinee.recommend.options import MAX_CANDIDATES, Direction, RankingOptions
 from matinee.settings.tree import Mode
 
@@ -55,6 +55,11 @@ class StrictModel(BaseModel):
     """A request body: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _small(cls, value: Any) -> Any:
+        return small(value, MAX_FIELDS)
 
 
 class ExampleItem(StrictModel):

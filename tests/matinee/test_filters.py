@@ -45,6 +45,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"kind": [None]}, "kind.0"),
         ({"kind": ["x"] * (MAX_FILTER_VALUES + 1)}, "kind"),
         ({"and": [{"kind": ["x"]}] * (MAX_CONDITIONS + 1)}, f"and.{MAX_CONDITIONS}.kind"),
+        ({"and": [{"year": {"gte": 0}}] * (MAX_CONDITIONS + 1)}, f"and.{MAX_CONDITIONS}.year"),
         ({"year": {"gte": 2, "lt": 2}}, "year"),
         ({"year": {"gt": 2, "lte": 2}}, "year"),
         ({"released": {"gte": "2020-01-02", "lte": "2020-01-01"}}, "released"),
