@@ -1,7 +1,7 @@
 """The clients of the parts: each message to the right queue, in micro-batches. Does not know how a part is reached: see `Remote`."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol, TypeVar, cast
 
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
@@ -34,7 +34,7 @@ class Remote(Protocol[Sent, Result_co]):
 
 def batched_model(
     name: Literal["embedder", "enhancer"], remote: Remote[Model, Result], settings: Settings, metrics: Metrics
-) -> Callable[[Model, float], Coroutine[Any, Any, Result]]:
+) -> Callable[[Model, float], Coroutine[object, None, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
     max_waiting = settings.serving.deployment.max_ongoing_requests
     max_wait_s = settings.enhancer.deadline_s if name == "enhancer" else settings.serving.max_wait_s

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
@@ -16,7 +16,7 @@ from serve.errors import UnavailableError
 from serve.graph.clients import Pairs, RetrieverClient, batched_model
 from serve.graph.clock_skew import Clock
 from serve.graph.hops import Hop
-from serve.graph.messages import Describe, Embed, Embedded
+from serve.graph.messages import Describe, Embed, Embedded, Json
 from serve.graph.parts import Graph, Info
 from serve.telemetry.metrics import Metrics
 
@@ -71,9 +71,9 @@ def graph_of_handles(
 
 
 def _info(handle: DeploymentHandle) -> Info:
-    async def info() -> dict[str, Any]:
+    async def info() -> Json:
         try:
-            reported: dict[str, Any] = await handle.info.remote()
+            reported: Json = await handle.info.remote()
         except (RayServeException, RayError) as error:
             raise _explained(handle, error) from error
         return reported

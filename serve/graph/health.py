@@ -3,7 +3,6 @@
 import asyncio
 import time
 from importlib.metadata import version
-from typing import Any
 
 from matinee.errors import MatineeError
 from matinee.index.types import Manifest
@@ -11,7 +10,7 @@ from matinee.items import MAX_TITLE
 from matinee.recommend import titles
 from serve.graph import messages
 from serve.graph.gateway import Gateway
-from serve.graph.messages import IndexStatus
+from serve.graph.messages import IndexStatus, Json
 from serve.graph.parts import Info, Trace
 
 OUTAGE_S = 60.0
@@ -29,10 +28,11 @@ class Health:
         self._checking = asyncio.Lock()
         self._checked: tuple[float, list[str]] = float("-inf"), []
 
-    async def info(self, writable: bool, trace: Trace) -> dict[str, Any]:
+    async def info(self, writable: bool, trace: Trace) -> Json:
         infos = self._gateway.graph.infos
         # At once: one that hangs until the deadline leaves the others their time.
-        status, *reports = await asyncio.gather(self._index_status(trace), *(_part_info(info, trace) for info in infos.values()))
+        parts_report = asyncio.gather(*(_part_info(info, trace) for info in infos.values()))
+        status, reports = await asyncio.gather(self._index_status(trace), parts_report)
         parts = dict(zip(infos, reports, strict=True))
         degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
         if status.trouble:
@@ -95,7 +95,7 @@ class Health:
         return []
 
 
-def _index_info(manifest: Manifest, status: IndexStatus) -> dict[str, Any]:
+def _index_info(manifest: Manifest, status: IndexStatus) -> Json:
     return manifest.model_dump(mode="json") | {
         "attributes": {name: attribute.model_dump(mode="json") for name, attribute in manifest.declared.items()},
         "items": status.items,
@@ -104,7 +104,7 @@ def _index_info(manifest: Manifest, status: IndexStatus) -> dict[str, Any]:
     }
 
 
-async def _part_info(info: Info, trace: Trace) -> dict[str, Any]:
+async def _part_info(info: Info, trace: Trace) -> Json:
     """What a part reports of itself; a part that is out of reach is degraded, and hides nothing of the others."""
     try:
         async with asyncio.timeout(trace.deadline - time.monotonic()):

@@ -6,31 +6,43 @@ The index opens first, so items are compared at once. The embedder loads behind 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient
-from serve.graph.hops import hop, queued
-from serve.graph.messages import Describe, Embed, Embedded
+from serve.graph.hops import Hop, hop, queued
+from serve.graph.messages import Describe, Embed, Embedded, Json
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from serve.graph.model_replica import ModelMessage, ModelReplica
+    from serve.graph.embedder import EmbedderReplica
+    from serve.graph.enhancer import EnhancerReplica
 
 RETRY_S = 30.0
 """How long after a failed load the next request tries again."""
 
 log = logging.getLogger(__name__)
 
-Sent = TypeVar("Sent", bound="ModelMessage")
+Sent = TypeVar("Sent")
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Replica(Protocol[Sent, Result_co]):
+    """A model's replica (`serve.graph.model_replica.ModelReplica`), whatever its model and its settings."""
+
+    def reconfigure(self, user_config: Mapping[str, object]) -> None: ...
+    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
+    async def info(self) -> Json: ...
+    def check_health(self) -> None: ...
+    def close(self) -> None: ...
 
 
 @asynccontextmanager
@@ -52,14 +64,14 @@ async def graph_in_process(settings: Settings, metrics_of: Callable[[str], Metri
         await graph.close()
 
 
-def _embedder(settings: Settings, metrics: Metrics) -> "ModelReplica[Any, Any, Embed, Embedded]":
+def _embedder(settings: Settings, metrics: Metrics) -> "EmbedderReplica":
     # Imported in the loading thread: PyTorch is most of a start, and the index need not wait for it.
     from serve.graph.embedder import EmbedderReplica
 
     return EmbedderReplica(settings, metrics)
 
 
-def _enhancer(settings: Settings, metrics: Metrics) -> "ModelReplica[Any, Any, Describe, Description]":
+def _enhancer(settings: Settings, metrics: Metrics) -> "EnhancerReplica":
     from serve.graph.enhancer import EnhancerReplica
 
     return EnhancerReplica(settings, metrics)
@@ -77,7 +89,9 @@ class InProcessGraph:
         enhancer: "LoadedPart[Describe, Description] | None",
     ) -> None:
         self._retriever = retriever
-        self._models: list[LoadedPart[Any, Any]] = [part for part in (embedder, enhancer) if part is not None]
+        self._models: list[LoadedPart[Embed, Embedded] | LoadedPart[Describe, Description]] = [
+            part for part in (embedder, enhancer) if part is not None
+        ]
         self.embedder = embedder
         retrieve = RetrieverClient(retriever, settings, metrics)
         self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
@@ -97,11 +111,11 @@ class InProcessGraph:
 class LoadedPart(Generic[Sent, Result]):
     """A model of this process. `load`, or the first message, loads it in a thread; messages wait for that until their deadline."""
 
-    def __init__(self, name: str, model: str, make: Callable[[], "ModelReplica[Any, Any, Sent, Result]"]) -> None:
+    def __init__(self, name: str, model: str, make: Callable[[], "Replica[Sent, Result]"]) -> None:
         self.name = name
         self._model = model
         self._make = make
-        self._replica: ModelReplica[Any, Any, Sent, Result] | None = None
+        self._replica: Replica[Sent, Result] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._trouble: str | None = None
         self._failed_at = float("-inf")
@@ -122,7 +136,7 @@ class LoadedPart(Generic[Sent, Result]):
             raise
         self._trouble = None
 
-    def _loaded(self) -> "ModelReplica[Any, Any, Sent, Result]":
+    def _loaded(self) -> "Replica[Sent, Result]":
         replica = self._make()
         try:
             replica.reconfigure({})
@@ -144,7 +158,7 @@ class LoadedPart(Generic[Sent, Result]):
             raise result
         return result
 
-    async def _wait_loaded(self, deadline: float) -> "ModelReplica[Any, Any, Sent, Result]":
+    async def _wait_loaded(self, deadline: float) -> "Replica[Sent, Result]":
         loading = self.load()
         await asyncio.wait({loading}, timeout=max(0.0, deadline - time.monotonic()))
         if not loading.done():
@@ -153,7 +167,7 @@ class LoadedPart(Generic[Sent, Result]):
             raise UnavailableError(f"{self.name}: its model did not load ({self._trouble})")
         return self._replica
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> Json:
         if self._replica is not None:
             return await self._replica.info()
         return {"model": self._model, "loaded": False, "trouble": self._trouble}

@@ -15,8 +15,11 @@ from matinee.settings.tree import Recipe
 
 Result_co = TypeVar("Result_co", covariant=True)
 
-Payload = dict[str, Any]
-"""What the index stores beside an item's vectors: JSON."""
+Json = dict[str, Any]  # type: ignore[explicit-any]
+"""A JSON object. Python has no type for it, so this is the one `Any` of the request path."""
+
+Payload = Json
+"""What the index stores beside an item's vectors."""
 
 
 class Message(Generic[Result_co]):

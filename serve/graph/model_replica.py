@@ -7,11 +7,12 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
 from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
 from serve.graph.hops import Hop, Queued, received
+from serve.graph.messages import Json
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, announce, updated
 from serve.telemetry.batches import BatchTelemetry
@@ -24,7 +25,7 @@ _SECOND_SHARE = 0.5
 class LoadedModel(Protocol):
     """What both models can do."""
 
-    def info(self) -> dict[str, Any]: ...
+    def info(self) -> Json: ...
 
 
 Model = TypeVar("Model", bound=LoadedModel)
@@ -141,7 +142,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         labels = {"part": self._part, "model": name, "precision": precision, "fingerprint": fingerprint[:16]}
         self._labels = announce(self._metrics, self._labels, labels)
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> Json:
         return self.slot.model.info() | {"trouble": self.slot.trouble}
 
     async def clock(self) -> float:

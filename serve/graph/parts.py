@@ -7,11 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from matinee.models.types import Description
 from serve.graph.clock_skew import Clock
-from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
+from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
 
 Result = TypeVar("Result")
 
@@ -19,13 +19,13 @@ Result = TypeVar("Result")
 class EmbedderPart(Protocol):
     """Texts and a deadline -> vectors."""
 
-    def __call__(self, message: Embed, deadline: float, /) -> Coroutine[Any, Any, Embedded]: ...
+    def __call__(self, message: Embed, deadline: float, /) -> Coroutine[object, None, Embedded]: ...
 
 
 class EnhancerPart(Protocol):
     """An item and a deadline -> its description."""
 
-    def __call__(self, message: Describe, deadline: float, /) -> Coroutine[Any, Any, Description]: ...
+    def __call__(self, message: Describe, deadline: float, /) -> Coroutine[object, None, Description]: ...
 
 
 class RetrieverPart(Protocol):
@@ -34,8 +34,8 @@ class RetrieverPart(Protocol):
     async def __call__(self, message: RetrieverMessage[Result], deadline: float, /) -> Result: ...
 
 
-Info = Callable[[], Awaitable[dict[str, Any]]]
-"""What a part reports of itself for `/v1/info`: JSON."""
+Info = Callable[[], Awaitable[Json]]
+"""What a part reports of itself for `/v1/info`."""
 
 
 @dataclass(frozen=True)

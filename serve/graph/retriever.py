@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from matinee.attributes import facet_names
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
@@ -52,7 +52,7 @@ class RetrieverReplica:
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
-        self._writes: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[object]] = set()
         self._opened = asyncio.Event()
         self._failure: MatineeError | None = None
         self._handover_ends = float("-inf")
@@ -103,7 +103,7 @@ class RetrieverReplica:
         self._health.checked(error)
 
     async def _handed_over(self) -> None:
-        """Return once the index is this replica's, or it is no handover that keeps it locked."""
+        """Wait while the replica before this one still holds the index, at most until the handover must have ended."""
         if self._locked:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._handover_ends - time.monotonic()):
@@ -217,7 +217,7 @@ class RetrieverReplica:
                 return await self._pending(index, limit, after)
         raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
 
-    async def _to_its_end(self, write: Coroutine[Any, Any, T]) -> T:
+    async def _to_its_end(self, write: Coroutine[object, None, T]) -> T:
         """The result of a write. A caller that gives up ends its waiting, never the write."""
         task = asyncio.create_task(write)
         self._writes.add(task)

@@ -1,4 +1,4 @@
-"""One text search, traced: the functions that it passes on its way to the encoder are those that `docs/architecture.md` lists."""
+"""One text search, traced in both placements: on its way to the encoder it passes the functions that `docs/architecture.md` lists."""
 
 import asyncio
 import dis
@@ -8,9 +8,10 @@ import sys
 import threading
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 OWN = (f"{ROOT}/serve/", f"{ROOT}/matinee/")
@@ -49,8 +50,8 @@ def _file(code: CodeType) -> str:
     return Path(code.co_filename).relative_to(ROOT).as_posix()
 
 
-async def search_traced(local_graph: Any, home: Path) -> Tracer:
-    """A search over an Embedder that is connected as over Ray, but in this process. The Retriever is none of ours here."""
+async def search_traced(local_graph: Any, home: Path, placement: Literal["process", "ray"]) -> Tracer:
+    """A search over an Embedder that is connected as in one process, or as over Ray but without it. The Retriever is none of ours here."""
     from matinee.models.embedder import Embedder
     from matinee.recommend.recommender import RankedItems
     from serve.api.app import create_app
@@ -58,6 +59,7 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     from serve.graph.clients import batched_model
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
+    from serve.graph.in_process import LoadedPart
     from serve.graph.parts import Graph
     from serve.telemetry.metrics import Metrics
     from tests.memory_sink import MemorySink
@@ -71,9 +73,15 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
         return RankedItems(b"[]", 0, "cosine")
 
     settings, metrics = local_graph.local_settings(home), Metrics(MemorySink())
-    replica = Loaded(settings, metrics)
-    replica.reconfigure({})
-    gateway = Gateway(settings, Graph(batched_model("embedder", replica, settings, metrics), retriever, None, {}), metrics)
+    embedder: Any
+    if placement == "process":
+        embedder = LoadedPart("embedder", "minilm", lambda: Loaded(settings, metrics))
+        await embedder.load()
+    else:
+        replica = Loaded(settings, metrics)
+        replica.reconfigure({})
+        embedder = batched_model("embedder", replica, settings, metrics)
+    gateway = Gateway(settings, Graph(embedder, retriever, None, {}, placement), metrics)
     tracer = Tracer(Embedder.encode.__code__)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -90,10 +98,14 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     return tracer
 
 
-def test_a_search_passes_the_functions_that_the_document_lists(local_graph: Any, tmp_path: Path) -> None:
-    tracer = asyncio.run(search_traced(local_graph, tmp_path))
+@pytest.mark.parametrize(("placement", "column"), [("ray", 0), ("process", 1)])
+def test_a_search_passes_the_functions_that_the_document_lists(
+    local_graph: Any, tmp_path: Path, placement: Literal["process", "ray"], column: int
+) -> None:
+    tracer = asyncio.run(search_traced(local_graph, tmp_path, placement))
     written = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| \d+ \| `([\w/.]+)` \| `([\w.]+)` \|", written, re.MULTILINE)
+    rows = re.findall(r"^\| (\d*) \| (\d*) \| `([\w/.]+)` \| `([\w.]+)` \|", written, re.MULTILINE)
+    listed = [(file, function) for *_, file, function in sorted((row for row in rows if row[column]), key=lambda row: int(row[column]))]
     assert tracer.path == listed
     assert len(listed) <= MAX_FUNCTIONS
     assert len({file for file, _ in listed}) <= MAX_FILES

@@ -1,0 +1,92 @@
+"""Every message to the Retriever is answered with a result of the type that it declares. A gateway takes that for granted."""
+
+from pathlib import Path
+from typing import Any, get_args
+from uuid import UUID
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from matinee.index.build import item_point
+from matinee.index.types import Point, item_payload
+from matinee.items import Item
+from matinee.models.bm25 import Bm25Encoder
+from matinee.recommend.recommender import Example, ExampleQuery, TextQuery
+from serve.graph import messages
+from serve.graph.hops import Hop
+from serve.graph.messages import IndexStatus, RetrieverMessage
+from serve.graph.retriever import RetrieverReplica
+from serve.telemetry.metrics import Metrics
+from tests.memory_sink import MemorySink
+
+LATER = 86_400.0
+KINDS = {
+    kind
+    for kind in vars(messages).values()
+    if isinstance(kind, type) and issubclass(kind, RetrieverMessage) and kind is not RetrieverMessage
+}
+
+
+def check(message: RetrieverMessage[object], result: object) -> None:
+    """Raises `ValidationError` where a result is not of the message's type, down to the elements of lists and the fields of objects."""
+    [base] = type(message).__orig_bases__  # type: ignore[attr-defined]
+    [declared] = get_args(base)
+    TypeAdapter(declared).validate_python(result, strict=True)
+    if hasattr(result, "__dataclass_fields__"):
+        # An object's own fields are not looked at again: it counts as made by its constructor.
+        fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
+        TypeAdapter(declared).validate_python(fields)
+
+
+def point(item: Item) -> Point:
+    vector = np.eye(1, 384, dtype=np.float32)[0]
+    return item_point(item.uid("local"), item, vector, item_payload(item, origin="api", revision=0), recipe="raw", bm25=Bm25Encoder())
+
+
+async def test_each_result_is_of_the_type_that_its_message_declares(local_graph: Any, tmp_path: Path) -> None:
+    settings = local_graph.local_settings(tmp_path)
+    await local_graph.build_index(settings, local_graph.demo_films()[:6])
+    retriever = RetrieverReplica(settings, Metrics(MemorySink()))
+    await retriever.start()
+    try:
+        [status] = await retriever.call([Hop(messages.Status(), LATER)])
+        assert isinstance(status, IndexStatus)
+        assert status.manifest is not None
+        liked = ExampleQuery((Example(title="Nosferatu"),), explain=True, debug=True)
+        sent: list[RetrieverMessage[object]] = [
+            messages.Status(),
+            messages.Rank(liked),
+            messages.Rank(TextQuery("dream", None, "sparse", 2)),
+            messages.Fetch(("nosferatu-1922", "nothing")),
+            messages.Page(limit=2),
+            messages.Page(limit=50),
+            messages.Suggest("nosf", 3),
+            messages.Write((point(Item(id="new", title="A New One")),), status.manifest.fingerprint, "raw"),
+            messages.Pending(limit=5, after=str(UUID(int=0))),
+            messages.Facets(),
+            messages.Delete("new"),
+            messages.Delete("nothing"),
+        ]
+        assert {type(message) for message in sent} >= KINDS, "send each message here, with a result that is not empty"
+        for message in sent:
+            [result] = await retriever.call([Hop(message, LATER)])
+            check(message, result)
+    finally:
+        await retriever.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "result"),
+    [
+        (messages.Suggest("x", 1), [{"id": "a"}]),
+        (messages.Suggest("x", 1), [("a", "no payload")]),
+        (messages.Fetch(("x",)), (None,)),
+        (messages.Facets(), {"kind": [("film", 1)]}),
+        (messages.Status(), {"items": 3}),
+        (messages.Status(), IndexStatus(items="three")),  # type: ignore[arg-type]
+    ],
+)
+def test_another_result_is_found(message: RetrieverMessage[object], result: object) -> None:
+    with pytest.raises(ValidationError):
+        check(message, result)
