@@ -64,7 +64,7 @@ class Result:
         }
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One kept connection, one request at a time."""
 
     def __init__(self) -> None:
@@ -133,13 +133,13 @@ async def closed_loop(address: tuple[str, int], requests: list[bytes], clients: 
     start = time.perf_counter()
 
     async def client() -> None:
-        _, connection = await loop.create_connection(Connection, *address)
+        _, connection = await loop.create_connection(HttpConnection, *address)
         while (begun := time.perf_counter()) - start < seconds:
             status = await connection.ask(requests[next(numbers) % len(requests)])
             result.latencies.append((time.perf_counter() - begun) * 1000)
             result.statuses[status] += 1
             if status == 0:
-                _, connection = await loop.create_connection(Connection, *address)
+                _, connection = await loop.create_connection(HttpConnection, *address)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     result.seconds = time.perf_counter() - start
@@ -155,7 +155,7 @@ class OpenLoop:
     rate: float
     timeout_s: float | None = None
     told: Callable[[Answer], None] = lambda answer: None
-    _idle: list[Connection] = field(default_factory=list)
+    _idle: list[HttpConnection] = field(default_factory=list)
 
     async def run(self, seconds: float, offset: int) -> Result:
         result, tasks = Result(), set()
@@ -197,12 +197,12 @@ class OpenLoop:
             else:
                 connection.close()
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> HttpConnection:
         while self._idle:
             if (connection := self._idle.pop()).fresh:
                 return connection
             connection.close()
-        return (await asyncio.get_running_loop().create_connection(Connection, *self.address))[1]
+        return (await asyncio.get_running_loop().create_connection(HttpConnection, *self.address))[1]
 
 
 def main() -> None:

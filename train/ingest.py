@@ -46,9 +46,9 @@ from matinee.index.build import Outcome
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
 from matinee.settings.load import load_settings
-from matinee.settings.tree import Settings
+from matinee.settings.tree import Recipe, Settings
 from train.jobs import command, indexing, understood
-from train.jobs.api_writes import Connection
+from train.jobs.api_writes import IndexHolder
 from train.jobs.command import console
 from train.jobs.reading import AS_IT_IS, Reading
 
@@ -68,7 +68,7 @@ class IngestOptions:
     demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
     catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
     reading: Reading = AS_IT_IS
-    recipe: Annotated[str | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
+    recipe: Annotated[Recipe | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
     descriptions: Annotated[
         Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")
     ] = None
@@ -121,7 +121,7 @@ def main(options: IngestOptions) -> None:
     server = Client(options.url, key=options.key) if options.url else None
     if options.via == "api":
         server = server or Client.running(settings, key=options.key)
-    connection = Connection(server, options.key, Patience(options.patience))
+    connection = IndexHolder(server, options.key, Patience(options.patience))
     models = indexing.server_models if options.via == "api" else indexing.local_models
     with models(settings, connection, descriptions) as maker:
         source = demo.source() if options.demo_films else reader.report.source

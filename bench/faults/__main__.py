@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bench.faults import bends, ingest, kills, overload, qdrant, storage
 from bench.faults.case import CUT_OFF, Case
-from bench.faults.run import Row, run
+from bench.faults.run import CaseResult, run
 from bench.local_server import temporary_home
 
 CASES: tuple[Case, ...] = (
@@ -82,7 +82,7 @@ def main() -> None:
     sys.exit(any(row.problems for row in rows))
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[CaseResult]) -> None:
     table = Table(box=box.MARKDOWN)
     for column in ("case", "placement", "lasts s", "sent", "failed", "without a part", "p50 ms before, since", "recovered s", "verdict"):
         table.add_column(column, overflow="fold")

@@ -26,7 +26,7 @@ PATIENCE_S = 180.0
 
 
 @dataclass
-class Row:
+class CaseResult:
     """What a case did. Seconds are None where they were not reached."""
 
     case: str
@@ -48,10 +48,10 @@ class Row:
         return "; ".join(problem.partition("\n")[0] for problem in self.problems) or "ok"
 
 
-def run(case: Case, placement: str, source: Path, seconds: float | None) -> Row:
+def run(case: Case, placement: str, source: Path, seconds: float | None) -> CaseResult:
     """The row of a case on a server of its own. What keeps the case from being played is a problem of its row, too."""
     lasts = case.seconds if seconds is None or not case.seconds else seconds
-    row = Row(case.name, case.breaks, placement, lasts)
+    row = CaseResult(case.name, case.breaks, placement, lasts)
     with ExitStack() as exits:
         stand = Stand(source, Path(tempfile.mkdtemp(prefix="matinee-faults-")), placement, case, lasts, exits)
         try:
@@ -67,7 +67,7 @@ def run(case: Case, placement: str, source: Path, seconds: float | None) -> Row:
     return row
 
 
-def _play(case: Case, stand: Stand, load: Traffic, row: Row) -> None:
+def _play(case: Case, stand: Stand, load: Traffic, row: CaseResult) -> None:
     time.sleep(CALM_S)
     started = time.monotonic()
     case.start(stand)
@@ -98,7 +98,7 @@ def whole(answer: Answer) -> bool:
     return answer.status == 200 and not answer.degraded
 
 
-def judge(case: Case, row: Row, answers: Sequence[Answer], started: float, ended: float, recovered: bool) -> None:
+def judge(case: Case, row: CaseResult, answers: Sequence[Answer], started: float, ended: float, recovered: bool) -> None:
     """Fill the row from the answers to all requests that were under way when the fault `started`, or came later."""
     before = [answer for answer in answers if answer.due_s + answer.ms / 1000 < started]
     since = [answer for answer in answers if answer.due_s + answer.ms / 1000 >= started]

@@ -57,7 +57,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CsvRecord:
     """One record: its first line, its cells, and whether its last line has a line end."""
 
     line: int
@@ -88,7 +88,7 @@ class _Lines:
         self._back.extendleft(reversed(lines))
 
 
-def records(source: Iterator[str], dialect: Dialect, width: int) -> Iterator[Record | Reject]:
+def records(source: Iterator[str], dialect: Dialect, width: int) -> Iterator[CsvRecord | Reject]:
     """Every record that is not blank; `width` is the number of columns that a whole row has."""
     lines = _Lines(source)
     reader = dialect.reader(lines)
@@ -109,7 +109,7 @@ def records(source: Iterator[str], dialect: Dialect, width: int) -> Iterator[Rec
             reason = f"the quote opened here swallows line {number + place}, which looks like a row of its own" if place else None
         if reason is None:
             if cells:
-                yield Record(number, cells, "".join(taken), taken[-1].endswith(("\n", "\r")))
+                yield CsvRecord(number, cells, "".join(taken), taken[-1].endswith(("\n", "\r")))
             number += len(taken)
             continue
         if reason == "unexpected end of data" and not any(dialect.looks_whole(line, width) for line in taken[1:]):
@@ -182,7 +182,7 @@ def _score(text: str, whole: bool, dialect: Dialect, known: Callable[[list[str]]
     errors = 0
     lines = list(io.StringIO(text, newline=""))
     header = next((r for r in records(iter(lines), dialect, 0) if isinstance(r, Reject) or any(map(str.strip, r.cells))), None)
-    if not isinstance(header, Record):
+    if not isinstance(header, CsvRecord):
         return None
     names = [cell.strip() for cell in trim(header.cells)]
     width = len(names)

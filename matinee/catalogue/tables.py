@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 import pyarrow
 import pyarrow.parquet
 
-from matinee.catalogue.dialects import NAMES, Record, is_hint, records, sniff, trim
+from matinee.catalogue.dialects import NAMES, CsvRecord, is_hint, records, sniff, trim
 from matinee.catalogue.encodings import BLANK, SAMPLE, ByteStream, Encoding, damage, find_encoding, head, open_text
 from matinee.catalogue.json_table import JsonTable, Known, Progress
 from matinee.catalogue.ragged import LONG, SHORT, Ragged
@@ -43,7 +43,7 @@ def open_table(source: str, known: Known, options: ReadOptions) -> Table:
         if path.is_dir():
             raise SourceError(f"{path} is a directory: give one file, or hub:{path} for a folder that `datasets` can load")
         if path.stat().st_size == 0:
-            raise SourceError(f"{path} is empty")
+            raise SourceError(f"{path} is empty: write the catalogue into it, or name another file")
         return _open_file(path, known, options)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
@@ -98,7 +98,7 @@ class DelimitedTable:
     def _header(self, known: Known) -> tuple[str, ...]:
         with open_text(self._path, self._encoding) as (text, _):
             first = next((r for r in self._records(text) if isinstance(r, Reject) or any(map(str.strip, r.cells))), None)
-        if not isinstance(first, Record):
+        if not isinstance(first, CsvRecord):
             raise SourceError(f"{self._path}: the header can't be read: {first.reason if first else 'there is none'}")
         names = [" ".join(tidy(cell).split()) for cell in trim(first.cells)]
         for place, name in enumerate(names):
@@ -117,10 +117,10 @@ class DelimitedTable:
             self.notes.append(f"column {', '.join(unnamed)} has no name and was left out")
         return tuple(names)
 
-    def _records(self, text: Iterator[str]) -> Iterator[Record | Reject]:
+    def _records(self, text: Iterator[str]) -> Iterator[CsvRecord | Reject]:
         width = len(getattr(self, "columns", ()))
         for record in records(text, self.dialect, width):
-            if isinstance(record, Record) and record.line == 1 and is_hint(record.raw.rstrip("\r\n")):
+            if isinstance(record, CsvRecord) and record.line == 1 and is_hint(record.raw.rstrip("\r\n")):
                 continue
             yield record
 
@@ -128,31 +128,31 @@ class DelimitedTable:
         last = 1
         with open_text(self._path, self._encoding) as (text, stream):
             # Records that may end early, which only the next whole one can tell.
-            early: list[Record] = []
+            early: list[CsvRecord] = []
             for record in islice(self._filled(text), 1, None):
                 last = record.line
-                if isinstance(record, Record) and record.ended and len(trim(record.cells)) < len(self.columns):
+                if isinstance(record, CsvRecord) and record.ended and len(trim(record.cells)) < len(self.columns):
                     early.append(record)
                     continue
                 yield from self._early(early)
                 early = []
-                yield self._row(record, stream) if isinstance(record, Record) else record
+                yield self._row(record, stream) if isinstance(record, CsvRecord) else record
                 progress(stream.position())
             yield from self._early(early)
             if stream.cut:
                 yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
 
-    def _filled(self, text: Iterator[str]) -> Iterator[Record | Reject]:
+    def _filled(self, text: Iterator[str]) -> Iterator[CsvRecord | Reject]:
         return (r for r in self._records(text) if isinstance(r, Reject) or any(cell.strip(BLANK) for cell in r.cells))
 
     def _look(self) -> Ragged:
         width = len(self.columns)
         with open_text(self._path, self._encoding) as (text, _):
             start = islice(self._filled(text), 1, _LOOK)
-            whole = [trim(r.cells, width) for r in start if isinstance(r, Record)]
+            whole = [trim(r.cells, width) for r in start if isinstance(r, CsvRecord)]
             return Ragged((cells for cells in whole if len(cells) == width), width, self.dialect.delimiter)
 
-    def _early(self, found: list[Record]) -> Iterator[Row | Reject]:
+    def _early(self, found: list[CsvRecord]) -> Iterator[Row | Reject]:
         """Rows whose last cells are missing, one after the other."""
         width = len(self.columns)
         rows = [trim(record.cells) for record in found]
@@ -164,7 +164,7 @@ class DelimitedTable:
             else:
                 yield Reject(record.line, f"has {len(cells)} columns, the header has {width}", record.raw[:MAX_RAW])
 
-    def _row(self, record: Record, stream: ByteStream) -> Row | Reject:
+    def _row(self, record: CsvRecord, stream: ByteStream) -> Row | Reject:
         width = len(self.columns)
         cells = trim(record.cells, width)
         raw = record.raw[:MAX_RAW]
@@ -175,7 +175,7 @@ class DelimitedTable:
             return Reject(record.line, f"has {len(cells)} columns, the header has {width}", raw)
         return self._made(record, joined or cells, LONG if joined else None)
 
-    def _made(self, record: Record, cells: list[str], mended: str | None) -> Row:
+    def _made(self, record: CsvRecord, cells: list[str], mended: str | None) -> Row:
         damaged = damage(record.raw, self._encoding)
         if not damaged:
             return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name}, mended)

@@ -29,7 +29,7 @@ def leased_error(catalogue: str, holder: str) -> IndexLockedError:
     )
 
 
-class Record(Protocol):
+class LeaseRecord(Protocol):
     """One shared record: it is created once, read, changed and removed."""
 
     async def create(self, values: dict[str, Any]) -> bool:
@@ -42,7 +42,7 @@ class Record(Protocol):
 
 
 @asynccontextmanager
-async def renewed(record: Record, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
+async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
     """Hold the lease that `record` is, renewed until the end of the `with`.
 
     Raises `IndexLockedError` where another holder renews it. One that does not is waited for, for `expiry_s` seconds.
@@ -70,7 +70,7 @@ async def renewed(record: Record, catalogue: str, *, expiry_s: float = EXPIRY_S)
             await record.remove()
 
 
-async def _renew(record: Record, mine: dict[str, Any], expiry_s: float) -> None:
+async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> None:
     for count in range(1, 10**9):
         await asyncio.sleep(expiry_s / 6)
         with suppress(MatineeError):
@@ -80,7 +80,7 @@ async def _renew(record: Record, mine: dict[str, Any], expiry_s: float) -> None:
                 await record.update({"renewed": count})
 
 
-async def _expired(record: Record, catalogue: str, expiry_s: float) -> None:
+async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> None:
     """Return once the record is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
     first, start = await record.read(), time.monotonic()
     while first is not None and time.monotonic() - start < expiry_s:

@@ -19,7 +19,7 @@ _ALSO = re.compile(r"(?:a\.?k\.?a\.?|also known as|original title)[: ] ?", re.IG
 _MAX_GROUPS = 3
 
 
-class Form(NamedTuple):
+class TitleForm(NamedTuple):
     """One way to write a title. `whole`: nothing but a year, an article or a series was left out."""
 
     title: str
@@ -31,10 +31,10 @@ def title_year(title: str) -> int | None:
     return _split_year(title)[1]
 
 
-def forms(title: str) -> list[Form]:
+def forms(title: str) -> list[TitleForm]:
     """The title itself, and what it is without its qualifiers; also the other name that stands in brackets behind it."""
     name, _ = _split_year(title)
-    found = [Form(title, whole=True), *_with_article(name, whole=True)]
+    found = [TitleForm(title, whole=True), *_with_article(name, whole=True)]
     for _ in range(_MAX_GROUPS):
         start = name.rfind("(")
         if not name.endswith(")") or start <= 0 or not name[:start].strip():
@@ -44,7 +44,7 @@ def forms(title: str) -> list[Form]:
         found += _with_article(name, whole=is_series)
         if not is_series and len(group) > 2:
             found += _with_article(_ALSO.sub("", group, count=1), whole=False)
-    distinct: dict[str, Form] = {}
+    distinct: dict[str, TitleForm] = {}
     for form in found:
         distinct.setdefault(form.title, form)
     return list(distinct.values())
@@ -60,11 +60,11 @@ def _split_year(title: str) -> tuple[str, int | None]:
     return (name, int(match[1])) if any(map(str.isalnum, name)) else (written, None)
 
 
-def _with_article(name: str, *, whole: bool) -> list[Form]:
+def _with_article(name: str, *, whole: bool) -> list[TitleForm]:
     """The name, and with an article that stands behind it in front."""
     match = _ARTICLE.search(name[-_END:])
     if match is None:
-        return [Form(name, whole)]
+        return [TitleForm(name, whole)]
     article = match[1]
     moved = f"{article}{'' if article[-1] in '’' + chr(39) else ' '}{name[: len(name) - len(match[0])].strip()}"
-    return [Form(moved, whole), Form(name, whole)]
+    return [TitleForm(moved, whole), TitleForm(name, whole)]

@@ -32,7 +32,7 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from serve.probe.client import ProbeClient
 from serve.probe.metrics import ProbeExporter
-from serve.probe.round import SIMILAR, Prober, Quality, Report
+from serve.probe.round import SIMILAR, Prober, Quality, RoundReport
 from serve.telemetry import logs
 
 FINE, BELOW, UNUSABLE = 0, 1, 2
@@ -71,19 +71,19 @@ def target(settings: Settings) -> str:
     return settings.probe.url or (named["url"] if named else url_of(serving.host, serving.port))
 
 
-async def _round(prober: Prober, metrics: ProbeExporter, settings: Settings) -> Report:
+async def _round(prober: Prober, metrics: ProbeExporter, settings: Settings) -> RoundReport:
     async with ProbeClient(target(settings), settings.probe, metrics.observe, metrics.count) as client:
         report = await prober.round(client)
     metrics.show(report)
     return report
 
 
-async def _once(settings: Settings) -> tuple[Report, ProbeExporter]:
+async def _once(settings: Settings) -> tuple[RoundReport, ProbeExporter]:
     metrics = ProbeExporter()
     return await _round(Prober(settings.probe), metrics, settings), metrics
 
 
-def judge(report: Report, metrics: ProbeExporter, *, min_recall: float | None, max_unknown: float) -> int:
+def judge(report: RoundReport, metrics: ProbeExporter, *, min_recall: float | None, max_unknown: float) -> int:
     """Print a round and return its exit code."""
     if report.catalogue:
         Console().print(_table(report, metrics))
@@ -107,11 +107,11 @@ def judge(report: Report, metrics: ProbeExporter, *, min_recall: float | None, m
     return UNUSABLE if unusable else BELOW if faults else FINE
 
 
-def _judged(report: Report) -> Iterator[Quality]:
+def _judged(report: RoundReport) -> Iterator[Quality]:
     return (quality for quality in report.qualities if quality.mode in (report.default_mode, SIMILAR))
 
 
-def _table(report: Report, metrics: ProbeExporter) -> Table:
+def _table(report: RoundReport, metrics: ProbeExporter) -> Table:
     age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
     table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
     for quality in report.qualities:
@@ -180,7 +180,7 @@ async def _watch(prober: Prober, metrics: ProbeExporter, settings: Settings) -> 
         await asyncio.sleep(max(0.0, settings.probe.interval_s - (time.monotonic() - start)))
 
 
-def _say(report: Report) -> None:
+def _say(report: RoundReport) -> None:
     for trouble in report.trouble:
         log.warning("%s", trouble)
     if report.not_compared:

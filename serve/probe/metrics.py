@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from serve.probe.round import Report
+from serve.probe.round import RoundReport
 from serve.telemetry.declare import Record, Spec
 from serve.telemetry.metrics import PROBE_METRICS, ProbeMetrics
 
@@ -22,7 +22,7 @@ class ProbeExporter(Collector):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._report = Report()
+        self._report = RoundReport()
         self._succeeded_at: float | None = None
         self._gauges: dict[str, GaugeMetricFamily] = {}
         self._requests: Histogram | None = None
@@ -47,7 +47,7 @@ class ProbeExporter(Collector):
     def count(self, reason: str) -> None:
         self._metrics.failures(reason=reason)
 
-    def show(self, report: Report) -> None:
+    def show(self, report: RoundReport) -> None:
         """Export this round's figures in place of the last one's."""
         self._metrics.rounds()
         self._report = report
@@ -73,7 +73,7 @@ class ProbeExporter(Collector):
             metrics.labelled_items(count, set=name)
         for name, count in report.unknown.items():
             metrics.unknown_items(count, set=name)
-        if report != Report():
+        if report != RoundReport():
             metrics.up(float(report.up))
         if report.created is not None:
             metrics.index_age_seconds(time.time() - report.created.timestamp())

@@ -45,7 +45,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Report:
+class RoundReport:
     """What a round found. `trouble` says why something that should be there is not; empty after a whole round.
 
     `up`: the server told its state. `not_compared`: why approximate search could not be held against exact search, where nothing is wrong
@@ -77,18 +77,18 @@ class Prober:
         self._present: dict[str, bool] = {}
         self._index_ids: dict[str, str | None] = {}
 
-    async def round(self, client: ProbeClient) -> Report:
+    async def round(self, client: ProbeClient) -> RoundReport:
         """Never raises for what a server does: that is in the report."""
         self._up = False
         try:
             async with asyncio.timeout(self._settings.interval_s):
                 return await self._round(client)
         except TimeoutError:
-            return Report(up=self._up, trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
+            return RoundReport(up=self._up, trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
         except AskError as error:
-            return Report(up=self._up, trouble=(str(error),))
+            return RoundReport(up=self._up, trouble=(str(error),))
 
-    async def _round(self, client: ProbeClient) -> Report:
+    async def _round(self, client: ProbeClient) -> RoundReport:
         info = await client.get("info", "/v1/info")
         if not {"catalogue", "index", "search"} <= info.keys():
             raise client.failed("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
@@ -106,7 +106,7 @@ class Prober:
         ann, not_compared = (
             await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
         )
-        return Report(
+        return RoundReport(
             up=True,
             catalogue=info["catalogue"],
             default_mode=info["search"]["mode"],

@@ -18,7 +18,7 @@ from waiting import HANG_S, until
 from bench.faults.__main__ import CASES
 from bench.faults.case import CUT_OFF, Case
 from bench.faults.fake_qdrant import Fake
-from bench.faults.run import Row, judge
+from bench.faults.run import CaseResult, judge
 from bench.load import NO_ANSWER, NO_CONNECTION, Answer, OpenLoop
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
@@ -76,9 +76,9 @@ class Gentle(Case):
         raise AssertionError("only judged here")
 
 
-def judged(*answers: Answer, recovered: bool = True) -> Row:
+def judged(*answers: Answer, recovered: bool = True) -> CaseResult:
     """The row of a fault from 10 to 20 s."""
-    row = Row("gentle", "nothing", "process")
+    row = CaseResult("gentle", "nothing", "process")
     judge(Gentle(), row, answers, 10.0, 20.0, recovered)
     return row
 

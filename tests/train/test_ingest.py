@@ -157,7 +157,7 @@ def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -
         (["films.csv", "--map", "overview"], 3, "write it as FIELD=COLUMN"),
         (["films.csv", "--map", "overview=Plot"], 3, "Plot"),
         (["films.csv", "--map", "plot=overview"], 3, "plot"),
-        (["films.csv", "--recipe", "magic"], 2, "index.recipe"),
+        (["films.csv", "--recipe", "magic"], 2, "--recipe magic: use raw, enhanced, both"),
         (["films.csv", "--catalogue", "My Films"], 2, "catalogue"),
         (["broken.csv"], 3, "no usable item in 1 rows, the first because: the title is missing"),
     ],

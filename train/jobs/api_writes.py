@@ -3,8 +3,9 @@
 Does not write, and does not know what is built.
 """
 
-import asyncio
 from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from matinee.client.http import Client, read_writes
 from matinee.client.models import Patience, connect
@@ -18,7 +19,7 @@ _LOCKED_S = 60
 
 
 @dataclass(frozen=True)
-class Connection:
+class IndexHolder:
     """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
 
     server: Client | None
@@ -29,18 +30,16 @@ class Connection:
 class LiveApiWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
-    def __init__(self, settings: Settings, store: IndexStore, connection: Connection) -> None:
+    def __init__(self, settings: Settings, store: IndexStore, connection: IndexHolder) -> None:
         self._settings, self._store, self._connection = settings, store, connection
-        self._tries = 0
+        self._attempts = 1
 
     async def read(self, since: int) -> list[ApiItem]:
-        for _ in range(self._tries):
-            try:
-                return await self._read(since)
-            except IndexLockedError:
-                await asyncio.sleep(1)
-        entries = await self._read(since)
-        self._tries = _LOCKED_S
+        held = AsyncRetrying(
+            retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(1), stop=stop_after_attempt(self._attempts), reraise=True
+        )
+        entries: list[ApiItem] = await held(self._read, since)
+        self._attempts = 1 + _LOCKED_S
         return entries
 
     async def _read(self, since: int) -> list[ApiItem]:

@@ -19,7 +19,7 @@ from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
-from train.jobs.api_writes import Connection, LiveApiWrites
+from train.jobs.api_writes import IndexHolder, LiveApiWrites
 from train.jobs.command import console
 
 Known = Mapping[str, str] | None
@@ -27,7 +27,7 @@ Known = Mapping[str, str] | None
 
 
 @contextmanager
-def local_models(settings: Settings, _: Connection, known: Known) -> Iterator[PointMaker]:
+def local_models(settings: Settings, _: IndexHolder, known: Known) -> Iterator[PointMaker]:
     """Embeds, and describes where the recipe wants it, with models that are loaded here."""
     with console.status("loading the embedder (the first time converts it)"):
         # An ingest has the machine's cores to itself, unlike a replica.
@@ -38,7 +38,7 @@ def local_models(settings: Settings, _: Connection, known: Known) -> Iterator[Po
 
 
 @contextmanager
-def server_models(settings: Settings, connection: Connection, known: Known) -> Iterator[PointMaker]:
+def server_models(settings: Settings, connection: IndexHolder, known: Known) -> Iterator[PointMaker]:
     """The same with the models of the server. Vectors that it has sent are kept: a stopped run goes on with them."""
     server, patience = connection.server, connection.patience
     if server is None:
@@ -68,7 +68,7 @@ async def build(
     settings: Settings,
     reader: ItemReader,
     maker: PointMaker,
-    connection: Connection,
+    connection: IndexHolder,
     source: str,
     *,
     replace: bool,

@@ -23,7 +23,7 @@ from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
 from train.reporting import measure
-from train.reporting.measure import Corpus, Encoder, PerQuery, System
+from train.reporting.measure import CachedEncoder, Corpus, PerQuery, System
 
 Facts = Literal["all metadata", "overview hidden"]
 ResultRow = dict[str, Any]
@@ -57,7 +57,7 @@ class DescriptionSet:
 class CorpusTexts:
     """Every text and vector of one corpus under one encoder, with the overviews or without; what arms are made of."""
 
-    def __init__(self, corpus: Corpus, encoder: Encoder, facts: Facts, template: templates.Template) -> None:
+    def __init__(self, corpus: Corpus, encoder: CachedEncoder, facts: Facts, template: templates.Template) -> None:
         self.corpus, self.encoder, self.template = corpus, encoder, template
         hidden = facts == "overview hidden"
         self.items: list[Item] = [e.item.model_copy(update={"overview": ""}) if hidden else e.item for e in corpus.entries]
@@ -113,7 +113,7 @@ class Arm:
 
 def table(
     corpus: Corpus,
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, CachedEncoder],
     written: Sequence[DescriptionSet],
     sets: Sequence[QuerySet],
     template: templates.Template = templates.DENSE_TEMPLATE,
@@ -213,7 +213,7 @@ def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], c
 
 
 def _within(queries: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> QuerySet:
-    """The queries that the ranked items can answer, and that do not ask with an item outside of them."""
+    """The queries that have an answer among the ranked items. An item that asks must be one of them too."""
     ids = {corpus.ids[column] for column in columns}
     kept = {query: answers & ids for query, answers in queries.relevant.items()}
     kept = {query: answers for query, answers in kept.items() if answers and (not queries.of_items or queries.items[query] in ids)}

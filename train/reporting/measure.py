@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from matinee.characters import fold
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
 from matinee.evaluation.query_sets import QuerySet, SetInfo
@@ -54,13 +55,16 @@ class Corpus:
     def texts(self, kind: Texts) -> list[str]:
         return [templates.raw_text(entry.item, kind.template) for entry in self.entries]
 
+    def has(self, title: str) -> bool:
+        return any(fold(entry.item.title) == fold(title) for entry in self.entries)
+
     def pool(self, name: str | None) -> np.ndarray[Any, Any] | None:
         """The columns that were judged for a kind of label; None where all were."""
         judged = [row for row, entry in enumerate(self.entries) if name in entry.pools]
         return np.array(judged) if judged else None
 
 
-class Encoder:
+class CachedEncoder:
     """A model's vectors of texts, kept on disk in the folder `cache`: a model encodes a text once."""
 
     def __init__(self, embedder: Embedder, cache: Path) -> None:
@@ -82,7 +86,7 @@ class Encoder:
 System = Callable[[QuerySet], Scores]
 
 
-def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
+def dense(corpus: Corpus, encoder: CachedEncoder, kind: Texts) -> System:
     documents = encoder(corpus.texts(kind))
 
     def score(queries: QuerySet) -> Scores:
@@ -93,8 +97,8 @@ def dense(corpus: Corpus, encoder: Encoder, kind: Texts) -> System:
     return score
 
 
-def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeights) -> System:
-    """As the API compares items with items (`matinee.index.item_vector`); texts have no facts, so text sets are not its business."""
+def with_facts(corpus: Corpus, encoder: CachedEncoder, kind: Texts, weights: FactWeights) -> System:
+    """As the API compares items with items (`matinee.index.item_vector`); for sets of items only: a text has no facts."""
     documents = encoder(corpus.texts(kind))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
     return lambda queries: scoring.cosine(whole[[corpus.rows[queries.items[query]] for query in queries.relevant]], whole)

@@ -26,7 +26,7 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Example(_Data):
+class WorkedExample(_Data):
     """A made-up item, and a description of it as it should be."""
 
     item: Item
@@ -50,7 +50,7 @@ class Language(_Data):
 class Kind(_Data):
     """What texts about one kind of item are like."""
 
-    examples: tuple[Example, ...] = Field(description="worked examples that a base model is shown before the item")
+    examples: tuple[WorkedExample, ...] = Field(description="worked examples that a base model is shown before the item")
     genres: Mapping[str, tuple[str, ...]] = Field(description="genre of a catalogue -> the words that name it in a text")
     plain_genres: frozenset[str] = Field(description="genres whose words are a claim wherever they stand")
     kind_words: tuple[str, ...] = Field(description="nouns after which a genre's word is a claim: 'war film'")

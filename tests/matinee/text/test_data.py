@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 from matinee.items import Item
 from matinee.text import data, fact_checks, templates
-from matinee.text.data import Example, Kind
+from matinee.text.data import Kind, WorkedExample
 
 GAME = Item(kind="Game", title="Mole Run", genres=("Racing",), people={"studio": ("Tin Hat",)}, overview="Moles race through tunnels.")
 GAMES = data.kind("film").model_copy(
     update={
-        "examples": (Example(item=GAME, description="Mole Run is a racing game. Moles race through seven dark tunnels."),),
+        "examples": (WorkedExample(item=GAME, description="Mole Run is a racing game. Moles race through seven dark tunnels."),),
         "genres": {"racing": ("racing", "racer"), "puzzle": ("puzzle",)},
         "plain_genres": frozenset({"puzzle"}),
         "kind_words": ("game",),

@@ -1,6 +1,6 @@
 import pytest
 
-from matinee.text.qualifiers import Form, forms, title_year
+from matinee.text.qualifiers import TitleForm, forms, title_year
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_a_year_in_brackets_at_the_end_is_the_years(title: str, year: int | None
     ],
 )
 def test_a_title_has_forms_without_its_qualifiers(title: str, whole: list[str], others: list[str]) -> None:
-    assert forms(title) == [*(Form(name, True) for name in whole), *(Form(name, False) for name in others)]
+    assert forms(title) == [*(TitleForm(name, True) for name in whole), *(TitleForm(name, False) for name in others)]

@@ -18,7 +18,7 @@ from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
 from serve.probe.client import AskError
 from serve.probe.metrics import ProbeExporter
-from serve.probe.round import Prober, Quality, Report
+from serve.probe.round import Prober, Quality, RoundReport
 from serve.telemetry.metrics import PROBE_METRICS
 
 ROOT = Path(__file__).parents[3]
@@ -89,7 +89,7 @@ class Script:
         return {"items": [{"id": id} for id in self.answers[key]]}
 
 
-async def look(server: Any, **settings: Any) -> Report:
+async def look(server: Any, **settings: Any) -> RoundReport:
     return await Prober(ProbeSettings(**settings)).round(server)
 
 
@@ -316,7 +316,7 @@ def exported(metrics: ProbeExporter) -> dict[str, float]:
 
 def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
     metrics = ProbeExporter()
-    whole = Report(
+    whole = RoundReport(
         catalogue="films",
         qualities=(Quality("mine", "dense", 3, 0.5, 0.25),),
         queries={"mine": 3},
@@ -335,7 +335,7 @@ def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
     assert values['matinee_probe_failures_total{reason="timeout"}'] == 1
     assert values['matinee_probe_request_seconds_bucket{endpoint="search",le="0.25"}'] == 1
     succeeded = values["matinee_probe_last_success_timestamp_seconds"]
-    metrics.show(Report(trouble=("the server is gone",)))
+    metrics.show(RoundReport(trouble=("the server is gone",)))
     after = exported(metrics)
     assert not any("recall" in name or "queries" in name for name in after)
     assert after["matinee_probe_rounds_total"] == 2
@@ -344,7 +344,7 @@ def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
 
 def test_without_a_query_set_a_metric_says_so() -> None:
     metrics = ProbeExporter()
-    metrics.show(Report(catalogue="films"))
+    metrics.show(RoundReport(catalogue="films"))
     assert exported(metrics)['matinee_probe_queries{set="none"}'] == 0
 
 
