@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -102,7 +103,14 @@ def _setting_comment(path: list[str]) -> str:
     section = _section_of(field)
     meaning = _first_line(section) if section else field.description
     note = NOTES.get(".".join(path))
-    return f"({'section' if section else _kind(field.annotation)}) {meaning}" + (f"; {note}" if note else "")
+    return f"({'section' if section else _kind(field.annotation) + _bounds(field)}) {meaning}" + (f"; {note}" if note else "")
+
+
+def _bounds(field: FieldInfo) -> str:
+    """The limits of a number, written as those of the chart's own values are."""
+    signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+    found = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
+    return "".join(f" {sign}{bound}" for sign, bound in found)
 
 
 def _first_line(section: type[BaseModel]) -> str:

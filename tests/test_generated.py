@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from generate import files
+from matinee.settings.reference import entry_of
+from matinee.settings.serving import KeySettings
 from matinee.settings.tree import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +24,7 @@ def undescribed(model: type[BaseModel], prefix: str = "") -> list[str]:
     missing = []
     for name, field in model.model_fields.items():
         kind = field.annotation
+        kind = entry_of(field) or kind
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             missing += undescribed(kind, f"{prefix}{name}.") + ([] if kind.__doc__ else [f"{prefix}{name}"])
         elif not field.description:
@@ -31,3 +34,23 @@ def undescribed(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def test_every_setting_has_a_description() -> None:
     assert undescribed(Settings) == []
+
+
+def test_the_fields_of_a_lists_entries_are_looked_at_and_shown() -> None:
+    class Entry(BaseModel):
+        """An entry."""
+
+        plain: int = 0
+
+    class Holder(BaseModel):
+        entries: tuple[Entry, ...] = Field((), description="some")
+
+    assert undescribed(Holder) == ["entries.plain"]
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name, field in KeySettings.model_fields.items():
+        assert f"| `{name}` | {field.description} |" in page
+
+
+def test_the_chart_shows_the_bounds_of_a_setting() -> None:
+    values = (ROOT / "helm" / "matinee" / "values.yaml").read_text(encoding="utf-8")
+    assert "# (int >=64 <=8192) longest prompt" in values

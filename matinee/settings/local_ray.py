@@ -58,7 +58,8 @@ def start(init: Callable[..., object], **options: Any) -> None:
         try:
             init(address, **options)
         except Exception as error:
-            # Ray raises a plain `Exception` there.
+            # Ray raises a plain `Exception` there. What it has half started must end before the next try and after the last one alike, so
+            # a loop says it in fewer words than tenacity.
             if "timed out during startup" not in str(error):
                 raise
             _stop_half_started(error)

@@ -60,8 +60,25 @@ def _section(prefix: str, part: BaseModel, gpu: BaseModel) -> Iterator[str]:
         variable = f"MATINEE_{prefix.replace('.', '__')}{name}".upper()
         yield f"| `{prefix}{name}`<br>`{variable}` | {field.description} | {_values(field)} | {_default(value, on_gpu)} |\n"
     yield "\n"
+    for name, field in type(part).model_fields.items():
+        if (entry := entry_of(field)) is not None:
+            yield from _entries(f"{prefix}{name}", entry)
     for deeper, value, on_gpu in below:
         yield from _section(deeper, value, on_gpu)
+
+
+def entry_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a list's entries; None where it is no list, or one of plain values."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _entries(name: str, entry: type[BaseModel]) -> Iterator[str]:
+    yield f"Each entry of `{name}`:\n\n| field | meaning | values | default |\n| --- | --- | --- | --- |\n"
+    for key, field in entry.model_fields.items():
+        default = "required" if field.is_required() else _shown(field.get_default())
+        yield f"| `{key}` | {field.description} | {_values(field)} | {default} |\n"
+    yield "\n"
 
 
 def _values(field: FieldInfo) -> str:

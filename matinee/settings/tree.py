@@ -127,15 +127,17 @@ class EmbedderSettings(Part):
     max_tokens: int = Field(256, ge=16, le=8192, description="tokens of a text that are read; the rest is cut off")
     language: Language | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
     batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")
-    threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
+    threads: int = Field(
+        2, ge=0, le=256, description="CPU threads of the model; 0 leaves it to Ray: as many as deployment.num_cpus, at least one"
+    )
     cache_entries: int = Field(4096, ge=0, description="most query vectors that each gateway caches; 0 is no cache")
     cache_bytes: int = Field(32_000_000, ge=0, description="memory that these vectors and their texts may take, in bytes; 0 is no cache")
     encode_tokens: int = Field(
         128,
         ge=16,
         le=1_000_000,
-        description="about the most tokens of one encode of bulk or of cold items, which is what a search may wait for; queries that wait "
-        "together may have eight times as many",
+        description="about how many tokens of bulk or of cold items the model encodes at a time: a search waits for one such piece. Queries "
+        "that wait together may have eight times as many",
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(

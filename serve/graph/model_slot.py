@@ -137,6 +137,7 @@ class ModelSlot(Generic[Model, Settings]):
 
     def _begin_after(self, pause: float, settings: Settings) -> None:
         """Try again, after longer and longer pauses: a store that was away comes back, and nobody would say the same settings twice."""
+        # A timer and not a loop of tenacity: no thread waits ten minutes, and newer settings make a try that is due return at once.
         timer = threading.Timer(pause, self._begin, (settings, min(pause * 2, _LONGEST_PAUSE_S)))
         timer.daemon = True
         timer.start()
