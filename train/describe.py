@@ -56,7 +56,7 @@ class DescribeOptions:
     sample: Annotated[int | None, typer.Option(min=1, help="describe that many items only")] = None
     seed: Annotated[int, typer.Option(help="of the sample")] = 0
     first: Annotated[Path | None, typer.Option(help="a folder of evaluation sets: what they look for comes first")] = None
-    split: Annotated[str, typer.Option(help="of those sets")] = "dev"
+    split: Annotated[Split, typer.Option(help="of those sets: train, dev or test")] = "dev"
     smoke: Annotated[bool, typer.Option("--smoke", help="four items")] = False
 
     @property

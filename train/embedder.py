@@ -48,7 +48,7 @@ def main(options: EmbedderOptions) -> None:
         command.echo(f"{options.out} is complete already: nothing to do")
         return
     start = time.perf_counter()
-    result = launch.run("train.embedding.worker", plan, "embedder")
+    result = launch.run(train, plan, "embedder")
     model = publish(settings, plan, result, options.out, seconds=time.perf_counter() - start)
     command.echo(f"model {model.digest} in {settings.artifacts_uri}; next: ", (f"matinee models promote {model.digest[:12]}", "bold"))
 
@@ -82,6 +82,13 @@ def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
         template=data["settings"]["template"],
         pool=pool,
     )
+
+
+def train(plan: EmbedderPlan) -> None:
+    """In each worker: build the trainer, train, and measure NDCG on dev queries after each epoch."""
+    from train.embedding import worker
+
+    worker.fit(plan)
 
 
 def training_config(options: EmbedderOptions) -> ContrastiveConfig:

@@ -64,7 +64,7 @@ def main(options: EnhancerOptions) -> None:
     plan = load(options, config, settings)
     if not manifests.is_complete(out, "enhancer", plan.settings, plan.inputs):
         start = time.perf_counter()
-        result = launch.run("train.generation.sft", plan, "enhancer")
+        result = launch.run(train, plan, "enhancer")
         with disk_errors():
             save(settings, plan, result, out, seconds=time.perf_counter() - start)
     else:
@@ -119,6 +119,13 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
         heldout=options.instructions.absolute() / "heldout.jsonl",
         new_tokens=settings.enhancer.max_new_tokens,
     )
+
+
+def train(plan: AdapterPlan) -> None:
+    """In each worker: build the trainer, train, and measure BLEU after each epoch."""
+    from train.generation import sft
+
+    sft.train_adapter(plan, read_pairs(plan.examples), sft.BleuReporter, sft.trainer_for)
 
 
 def in_shape_of(adapter: Path, config: SftConfig) -> SftConfig:

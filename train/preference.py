@@ -72,7 +72,7 @@ def main(options: PreferenceOptions) -> None:
         out.mkdir(parents=True, exist_ok=True)
         judgments.write_judgments(chosen, plan.examples)
         start = time.perf_counter()
-        result = launch.run("train.generation.dpo", plan, "preference")
+        result = launch.run(train, plan, "preference")
         save(settings, plan, result, counts, out, seconds=time.perf_counter() - start)
     else:
         command.echo(f"{out} is complete already: nothing to train")
@@ -114,6 +114,13 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
         heldout=options.instructions.absolute() / GUARD,
         new_tokens=settings.enhancer.max_new_tokens,
     )
+
+
+def train(plan: DpoPlan) -> None:
+    """In each worker: build the trainer, train, and measure BLEU and margins."""
+    from train.generation import dpo, sft
+
+    sft.train_adapter(plan, judgments.read_judgments(plan.examples), dpo.MarginReporter, dpo.trainer_for)
 
 
 def regressions(before: dict[str, float], after: dict[str, float], tolerance: float) -> list[str]:

@@ -72,7 +72,7 @@ def input_hashes(source: str) -> dict[str, str]:
         return {source: "fetched"}
     path = Path(source) / "corpus.jsonl" if Path(source).is_dir() else Path(source)
     if not path.is_file():
-        raise SourceError(f"{source} is neither a catalogue file nor a folder with corpus.jsonl")
+        raise SourceError(f"{source} is neither a catalogue file nor a folder with corpus.jsonl: name one of these, or hub:OWNER/NAME")
     return {path.name: sha256(path)}
 
 

@@ -22,7 +22,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import read_corpus
 from matinee.files import sha256, write_atomically
 from train.human import rating_sheets, ratings_report
-from train.human.rating_sheets import KEY, Draw, Form, Key, Model, form_of
+from train.human.rating_sheets import KEY, Draw, Form, Key, Model, RatedSplit, form_of
 from train.jobs import command, manifests
 
 
@@ -34,7 +34,7 @@ class SheetOptions:
     rater: Annotated[list[str], typer.Option(help="a rater's name; repeatable")]
     out: Annotated[Path, typer.Option(help="folder of the sheets and their key")] = Path("work/ratings")
     items: Annotated[int, typer.Option(min=1, help="how many are drawn")] = 20
-    split: Annotated[str, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test"
+    split: Annotated[RatedSplit, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test"
     seed: Annotated[int, typer.Option(help="of the draw, of each rater's order, and of which one is A")] = 0
 
 

@@ -86,7 +86,10 @@ def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
         weights = load_base(folder, "cpu").state_dict()
         odd = next((name for name, tensor in mean.items() if name not in weights or weights[name].shape != tensor.shape), None)
         if odd is not None or len(weights) != len(mean):
-            raise ModelError(f"{folder} does not have the weights of {members[0]} ({odd or 'it has more'}): they are not one architecture")
+            raise ModelError(
+                f"{folder} does not have the weights of {members[0]} ({odd or 'it has more'}): "
+                "average models that were trained from one base"
+            )
         for name, tensor in mean.items():
             # Positions and the like are the same everywhere, and whole numbers.
             tensor.copy_(tensor + share * weights[name] if tensor.is_floating_point() else weights[name])

@@ -93,7 +93,9 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
         items = {row["_id"]: str(row["metadata"]["item"]) for row in labelled if (row.get("metadata") or {}).get("item")}
         texts = {row["_id"]: str(row["text"]) for row in labelled}
     except OSError as error:
-        raise SourceError(f"cannot read the set {name}: {error.strerror} ({error.filename})") from None
+        raise SourceError(
+            f"cannot read the set {name}: {error.strerror} ({error.filename}); `matinee evalset make` writes a whole set"
+        ) from None
     except ValueError as error:
         raise SourceError(f"the set {name} in {folder} is malformed: {error}") from None
     except (KeyError, TypeError, AttributeError):

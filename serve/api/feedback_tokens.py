@@ -70,7 +70,7 @@ class SigningKeys:
         try:
             keys = self._path.read_bytes().split()
         except OSError as error:
-            raise SettingsError(f"events.signing_keys {self._path}: {error.strerror}") from None
+            raise SettingsError(f"events.signing_keys {self._path}: {error.strerror}: name a file that this user can read") from None
         if not keys or min(map(len, keys)) < _SHORTEST_KEY:
             raise SettingsError(f"events.signing_keys {self._path}: write keys of at least {_SHORTEST_KEY} characters, one a line")
         return keys

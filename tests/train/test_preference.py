@@ -188,7 +188,7 @@ def test_what_got_worse_is_not_published(
 ) -> None:
     """The whole command, but for the training, which ends in a given BLEU."""
 
-    def trained(worker: str, plan: DpoPlan, job: str) -> dict[str, Any]:
+    def trained(train: object, plan: DpoPlan, job: str) -> dict[str, Any]:
         assert len(judgments.read_judgments(plan.examples)) == 1
         shutil.copytree(tiny_adapter, plan.work / "trainer")
         plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')

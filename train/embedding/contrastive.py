@@ -17,6 +17,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.models.convert import quiet
 from matinee.models.embedder import load_model
 from matinee.text import templates
+from train.jobs.command import Schedule
 from train.jobs.launch import TrainingPlan
 
 Loss = Literal["triplet", "mnr", "cached", "guided"]
@@ -34,7 +35,7 @@ class ContrastiveConfig:
     batch: Annotated[int, typer.Option(min=2, help="a worker's; with less memory --batch 32 --lr 1e-4, or --loss cached")] = 128
     lr: Annotated[float, typer.Option(help="the highest learning rate")] = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.1
-    schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = "linear"
+    schedule: Schedule = "linear"
     weight_decay: float = 0.01
     scale: Annotated[float, typer.Option(help="inverse temperature of the in-batch losses")] = 20.0
     margin: Annotated[float, typer.Option(help="of the triplet loss")] = 0.3

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from matinee.errors import SettingsError
+from train.jobs.command import Schedule, ScheduleName
 from train.jobs.launch import TrainingPlan
 
 SAMPLES = 8
@@ -33,7 +34,7 @@ class SftConfig:
     effective: Annotated[int, typer.Option(min=1, help="pairs of one step, on all workers together")] = 8
     lr: LearningRate = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.03
-    schedule: Annotated[str, typer.Option(help="linear, cosine, constant_with_warmup")] = "linear"
+    schedule: Schedule = "linear"
     weight_decay: Annotated[float, typer.Option(min=0)] = 0.01
     max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and text together")] = 256
     max_steps: Annotated[int, typer.Option(min=0, help="stop there; 0: what the epochs take")] = 0
@@ -62,7 +63,7 @@ class DpoConfig(SftConfig):
     alpha: int = 16
     dropout: float = 0.0
     warmup: float = 0.1
-    schedule: str = "linear"
+    schedule: ScheduleName = "linear"
     weight_decay: float = 0.01
     limit: int = 0
     epochs: Epochs = 1

@@ -1,4 +1,4 @@
-"""What one worker of `train.preference` does: direct preference optimisation of an adapter, by TRL's DPOTrainer.
+"""What a worker of `train.preference` trains with: direct preference optimisation of an adapter, by TRL's DPOTrainer.
 
 The reference is the adapter as it came, a frozen copy beside the one that is trained. Measured and resumed as in
 `train.generation.sft`. Does not decide whether the result may be published (`train.preference`).
@@ -12,17 +12,12 @@ import trl
 
 from matinee.errors import ModelError
 from train.generation import completions, sft
-from train.generation.config import DpoConfig, DpoPlan
+from train.generation.config import DpoConfig
 from train.generation.instruction_pairs import InstructionPair
-from train.human.judgments import Judgment, read_judgments
+from train.human.judgments import Judgment
 from train.jobs.checkpoints import FiniteLoss
 
 CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
-
-
-def fit(plan: DpoPlan) -> None:
-    """The training loop of one worker."""
-    sft.train_adapter(plan, read_judgments(plan.examples), MarginReporter, trainer_for)
 
 
 class PreferenceTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]

@@ -80,7 +80,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
     for number, line in enumerate(lines, 1):
         try:
             row = orjson.loads(line)

@@ -28,7 +28,7 @@ def ranked_sample(entries: Sequence[Entry], count: int | None, seed: int, weight
 
 
 def query_weights(folder: Path, split: str) -> dict[str, float]:
-    """Item -> how much hangs on it: every query gives 1, shared by the items that answer it, and asks with its own item."""
+    """Item -> how many queries need it. A query counts 1, divided among the items that answer it; the item that it asks with gets 1."""
     weights: dict[str, float] = defaultdict(float)
     for name in set_names(folder, split):
         queries = read_set(folder, name, split)

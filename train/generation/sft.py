@@ -21,11 +21,6 @@ from train.generation.instruction_pairs import InstructionPair, read_pairs
 from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 
-def fit(plan: AdapterPlan) -> None:
-    """The training loop of one worker."""
-    train_adapter(plan, read_pairs(plan.examples), BleuReporter, trainer_for)
-
-
 def train_adapter(
     plan: AdapterPlan, examples: Sequence[Any], reporter_of: Callable[..., "BleuReporter"], trainer_of: Callable[..., Any]
 ) -> None:

@@ -107,11 +107,11 @@ def build(folder: Path) -> Starlette:
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise SourceError("send application/json")
         if int(request.headers.get("content-length") or MAX_BODY + 1) > MAX_BODY:
-            raise SourceError(f"an answer is shorter than {MAX_BODY} bytes")
+            raise SourceError(f"an answer is shorter than {MAX_BODY} bytes: send Content-Length, and one row a request")
         try:
             update = RowAnswers.model_validate_json(await request.body())
         except ValidationError as error:
-            raise SourceError(f"not an answer: {error.errors()[0]['msg']}") from None
+            raise SourceError(f'not an answer: {error.errors()[0]["msg"]}; send {{"item": ID, "answers": {{QUESTION: VALUE}}}}') from None
         return JSONResponse(await run_in_threadpool(sheets.save, request.path_params["rater"], update.item, update.answers))
 
     def explain(request: Request, error: Exception) -> Response:

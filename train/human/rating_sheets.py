@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from matinee.errors import SettingsError, SourceError
+from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
 from matinee.files import write_atomically
 from matinee.text import templates
 
 Model = Literal["base", "tuned"]
 SheetRow = dict[str, str]
+RatedSplit = Literal["test", "train"]
 
 CRITERIA = ("creativity", "relevance", "utility")
 SHOWN = ("item", "title", "facts", "a", "b")
@@ -37,7 +38,7 @@ class Form:
     """What is asked of each row: its columns, and all values that an answer may have, in their order."""
 
     name: str
-    split: str
+    split: RatedSplit
     asks: tuple[str, ...]
     values: tuple[str, ...]
 
@@ -58,11 +59,8 @@ PREFERENCE = Form("preference", "train", ("preference",), ("a", "b", "tie"))
 FORMS = (RATINGS, PREFERENCE)
 
 
-def form_of(split: str) -> Form:
-    form = next((form for form in FORMS if form.split == split), None)
-    if form is None:
-        raise SettingsError(f"--split {split}: use test (ratings) or train (preferences)")
-    return form
+def form_of(split: RatedSplit) -> Form:
+    return next(form for form in FORMS if form.split == split)
 
 
 class Draw(BaseModel):
@@ -70,7 +68,7 @@ class Draw(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    split: str
+    split: RatedSplit
     seed: int
     items: int
 

@@ -25,6 +25,8 @@ console = Console(stderr=True)
 
 GO_ON = "run the same command again to go on"
 
+ScheduleName = Literal["linear", "cosine", "constant_with_warmup"]
+Schedule = Annotated[ScheduleName, typer.Option(help="of the learning rate: linear, cosine, constant_with_warmup")]
 Revision = Annotated[str | None, typer.Option(help="of a hub model")]
 Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")]
 

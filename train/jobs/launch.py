@@ -8,12 +8,11 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
@@ -21,6 +20,8 @@ from matinee.settings import local_ray
 from train.jobs import command
 
 RETRIES = 3
+
+Plan = TypeVar("Plan", bound="TrainingPlan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class TrainingPlan:
 
     @property
     def digest(self) -> str:
-        """Of all that makes it this run, in 12 hexadecimal digits."""
+        """12 hexadecimal digits of the SHA-256 of settings and inputs: a run with others gets a folder of its own."""
         return hashlib.sha256(json.dumps([self.settings, self.inputs], sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -69,11 +70,11 @@ class TrainingPlan:
         return self.stored / str(max(numbers)) if numbers else None
 
 
-def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
-    """Run `fit(plan)` of the module `worker` in each process. Raises `ModelError`.
+def run(train: Callable[[Plan], None], plan: Plan, job: str) -> dict[str, Any]:
+    """Run `train(plan)` in each process. Raises `ModelError`.
 
-    Returns the last report, with the folder of the last checkpoint in it. The module is imported there and not here: it imports Ray, which
-    reads its token when it is imported.
+    Returns the last report, with the folder of the last checkpoint in it. `train` imports its trainer itself: that imports Ray, which reads
+    its token when it is imported.
     """
     local_ray.secure()
     import ray
@@ -88,7 +89,7 @@ def run(worker: str, plan: TrainingPlan, job: str) -> dict[str, Any]:
     plan.out.mkdir(parents=True, exist_ok=True)
 
     def train_loop() -> None:
-        import_module(worker).fit(plan)
+        train(plan)
 
     trainer = TorchTrainer(
         train_loop,
