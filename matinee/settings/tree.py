@@ -136,8 +136,8 @@ class EmbedderSettings(Part):
         128,
         ge=16,
         le=1_000_000,
-        description="about how many tokens of bulk or of cold items the model encodes at a time: a search waits for one such piece. Queries "
-        "that wait together may have eight times as many",
+        description="about how many tokens of bulk or of cold items the model encodes at a time; a search waits for one such piece, and "
+        "queries that wait together may have eight times as many",
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(

@@ -41,7 +41,7 @@ def violations(text: str, item: Item) -> tuple[str, ...]:
     """Everything in `text` that the facts don't bear out, and the required facts that it lacks: 'year: 1999', 'missing: genre'."""
     if not usable(text):
         return ("empty",)
-    facts = _Facts(item)
+    facts = _KnownFacts(item)
     problems = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, facts)]
     if loops(text):
         problems.append("loop")
@@ -54,7 +54,7 @@ def violations(text: str, item: Item) -> tuple[str, ...]:
 
 def grounded_part(text: str, item: Item) -> str:
     """The sentences of `text` that hold no invention; empty where nothing usable remains, or the rest is still made up."""
-    facts = _Facts(item)
+    facts = _KnownFacts(item)
     kept = " ".join(sentence for sentence in whole_sentences(text) if not any(_inventions(sentence, facts)))
     return kept if usable(kept) and not loops(kept) and not _made_up(kept, item) else ""
 
@@ -123,7 +123,7 @@ def _patterns_for(item: Item) -> _Patterns:
     return _patterns(data.kind_name(item.kind))
 
 
-class _Facts:
+class _KnownFacts:
     """An item's facts in the forms in which sentences are checked against them, made once for all sentences."""
 
     def __init__(self, item: Item) -> None:
@@ -168,7 +168,7 @@ class _Facts:
         return spans if start is None else [*spans, (start, len(self.overview))]
 
 
-def _inventions(sentence: str, facts: _Facts) -> Iterator[str]:
+def _inventions(sentence: str, facts: _KnownFacts) -> Iterator[str]:
     for year, plural in _YEAR.findall(sentence):
         if year not in facts.years and not (plural and year[:3] in facts.decades):
             yield f"year: {year}{plural}"
@@ -186,7 +186,7 @@ def _inventions(sentence: str, facts: _Facts) -> Iterator[str]:
             yield f"genre: {name}"
 
 
-def _credited(how: str, who: str, facts: _Facts) -> bool:
+def _credited(how: str, who: str, facts: _KnownFacts) -> bool:
     how = facts.patterns.kind.credit_nouns.get(how, how)
     # What the overview itself says about makers may be said again; a character's name there is no credit.
     if facts.tells(how, who.split()[0].casefold()):
