@@ -85,7 +85,7 @@ class EnhancerSettings(Part):
         le=256,
         description="most items generated together, or asked of the server at once; at most deployment.max_ongoing_requests",
     )
-    threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
+    threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 leaves it to Ray: deployment.num_cpus, at least one")
     deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
     cache_entries: int = Field(4096, ge=0, description="most descriptions that each gateway caches; 0 is no cache")
     cache_bytes: int = Field(32_000_000, ge=0, description="memory that these descriptions may take, in bytes; 0 is no cache")
