@@ -6,12 +6,12 @@ Its one owner is the Retriever (or a command, while no server runs). Does not em
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import Hit, Manifest, Point, Scroll, tombstone
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,35 @@ class ActiveIndex:
                     await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
             return Written(len(points), revision)
 
+    async def change(
+        self, points: Sequence[Point], *, expected: Mapping[str, int], fingerprint: str | None = None, recipe: Recipe = "raw"
+    ) -> Written:
+        """Write newer facts of items, each only where the stored point still has the revision that is `expected`.
+
+        Points without a dense vector (`fingerprint` None) keep what each version made of their text: its vector, its description, and
+        whether either is still to be made. Others were made under `fingerprint` and `recipe`, as in `upsert`.
+        """
+        async with self._lock:
+            current = self.get()
+            if fingerprint not in (None, current.manifest.fingerprint) and not self._rolls_over(fingerprint):
+                raise FingerprintError("the index was switched while these items were embedded: send them again")
+            stored = await current.retrieve([point.id for point in points])
+            points = [
+                point
+                for point, hit in zip(points, stored, strict=True)
+                if hit is not None and not hit.payload.get("deleted") and hit.payload.get("revision") == expected[point.id]
+            ]
+            if not points:
+                return Written(0)
+            revision = await self._next_revision()
+            points = [replace(point, payload=point.payload | {"revision": revision}) for point in points]
+            for index in self._written_versions():
+                if fingerprint is None:
+                    await index.upsert(await _with_stored_texts(points, index))
+                else:
+                    await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
+            return Written(len(points), revision)
+
     async def _next_revision(self) -> int:
         """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""
         versions = self._written_versions()
@@ -195,6 +224,19 @@ async def _carry_over(old: Index, fresh: Index) -> None:
             await fresh.upsert(points)
         if after is None:
             return
+
+
+async def _with_stored_texts(points: Sequence[Point], index: Index) -> list[Point]:
+    """The points with the text vectors that the stored ones have in `index`, and with all that is said there of their texts."""
+    stored = {point.id: point for point in await index.points([point.id for point in points])}
+    return [_with_stored_text(point, stored.get(point.id)) for point in points]
+
+
+def _with_stored_text(point: Point, stored: Point | None) -> Point:
+    if stored is None or stored.payload.get("deleted"):
+        return replace(point, payload=point.payload | {"pending": True})
+    said = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
+    return replace(point, payload=point.payload | said, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
 
 
 def _adapt(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:

@@ -130,11 +130,11 @@ class PointMaker:
         ]
 
 
-def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
-    """A live item's point: its dense vector, the terms of its text and of the people in it, and its title's trigrams."""
+def item_point(id: str, item: Item, vector: Vector | None, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
+    """A live item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
     text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))
-    return Point(id, payload, {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
+    return Point(id, payload, {} if vector is None else {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 
 
 @dataclass

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from matinee.errors import AmbiguousTitleError, MatineeError
 from serve.api.auth import Caller
 from serve.api.redact import without_places
-from serve.errors import CODES, STATUS, RequestError
+from serve.errors import CODES, STATUS, RequestError, problems
 
 
 def envelope(
@@ -79,17 +79,4 @@ def _validation(error: RequestValidationError) -> tuple[int, str]:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return 400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-    return 422, _validation_message(error)
-
-
-def _validation_message(error: RequestValidationError) -> str:
-    problems = []
-    for problem in error.errors()[:5]:
-        # A name that the client made up may be as long as a body.
-        where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown field: see /docs for the fields of this route"
-        problems.append(f"{where}: {message}" if where else message)
-    # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
-    return "; ".join(problems).encode("utf-8", "backslashreplace").decode()
+    return 422, problems(error.errors())

@@ -1,9 +1,9 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
 from matinee.index.ids import as_uuid
@@ -19,6 +19,14 @@ from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
+ItemPatch = Annotated[
+    dict[str, Any],
+    Body(
+        media_type="application/merge-patch+json",
+        description="the facts to change, by their names in an item; null removes one",
+        examples=[{"numbers": {"rating": 8.4}, "genres": ["Drama"], "language": None}],
+    ),
+]
 _ANY: list[str] = []
 
 
@@ -58,6 +66,20 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
         return json_response(request, items=await writes.put(body.items, request.state.trace))
+
+    @router.patch("/items/{id}", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
+    async def patch_item(id: str, patch: ItemPatch, request: Request) -> Response:
+        """Change facts of an item by a JSON merge patch (RFC 7396): a value replaces, null removes. Other facts and the id stay.
+
+        Unless its text changes, the encoder does not run.
+        """
+        uid, payload = await writes.patch(id, patch, request.state.trace)
+        return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+
+    @router.patch("/item", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
+    async def patch_item_by_query(id: ItemId, patch: ItemPatch, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await patch_item(id, patch, request)
 
     @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:

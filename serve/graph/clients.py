@@ -21,7 +21,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
 Pairs = Sequence[tuple[int, Result | MatineeError]]
 
-_BULK = (messages.Write, messages.Delete, messages.Page, messages.Facets, messages.Pending)
+_BULK = (messages.Write, messages.Change, messages.Delete, messages.Page, messages.Facets, messages.Pending)
 """What takes the index longer than a search does."""
 
 

@@ -7,17 +7,22 @@ bounded and resumable: what is left to do is written in the index itself (`pendi
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from matinee.errors import FingerprintError, MatineeError
+from pydantic import ValidationError
+
+from matinee.errors import FingerprintError, MatineeError, OverloadedError
+from matinee.index.active import Written
 from matinee.index.build import item_point
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
+from matinee.text.recipe import reads_alike
 from matinee.vectors import Vector
-from serve.errors import RequestError
+from serve.errors import RequestError, problems
 from serve.graph import messages
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
@@ -25,6 +30,7 @@ from serve.graph.parts import Trace
 log = logging.getLogger(__name__)
 
 _MAX_PENDING = 8
+_PATCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +80,53 @@ class ItemWrites:
         written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
         return [WrittenItem(uid, written.revision) for uid in uids]
 
+    async def patch(self, id: str, patch: Mapping[str, Any], trace: Trace) -> tuple[str, messages.Payload]:
+        """Change facts of an item by a JSON merge patch; returns its index id and payload. One that changes nothing writes nothing.
+
+        Only another text runs the encoder: else the item keeps its text vector, of which the index makes the item vector anew.
+        """
+        for _ in range(_PATCH_TRIES):
+            uid, payload = await self._gateway.stored(id, trace)
+            before = Item.model_validate(payload["item"])
+            try:
+                after = before.patched(patch)
+            except ValidationError as error:
+                raise RequestError(422, problems(error.errors(include_url=False))) from None
+            except ValueError as error:
+                raise RequestError(422, str(error)) from None
+            if after == before:
+                return uid, payload
+            try:
+                written, changed = await self._change(uid, payload, before, after, trace)
+            except FingerprintError:
+                continue
+            if written.count:
+                return uid, changed | {"revision": written.revision}
+        raise OverloadedError(f"the item {id!r} is being changed by others; send the patch again in a moment")
+
+    async def _change(
+        self, uid: str, payload: messages.Payload, before: Item, after: Item, trace: Trace
+    ) -> tuple[Written, messages.Payload]:
+        """Writes `after`, unless another write came first."""
+        expected = {uid: int(payload["revision"])}
+        # One that has no description yet was embedded raw, whatever the recipe is.
+        recipe: Recipe = "raw" if payload.get("description") is None else await self._gateway.recipe(trace)
+        if reads_alike(before, after, recipe):
+            changed = item_payload(after, origin="api", revision=0, description=payload.get("description"))
+            point = await asyncio.to_thread(self._point, uid, after, None, changed, recipe)
+            return await self._gateway.retrieve(messages.Change((point,), expected), trace), changed
+        fingerprint, vectors = await self._gateway.embed_items([after], [None], "raw", trace)
+        changed = item_payload(after, origin="api", revision=0)
+        point = await asyncio.to_thread(self._point, uid, after, vectors[0], changed, "raw")
+        return await self._gateway.retrieve(messages.Change((point,), expected, fingerprint, "raw"), trace), changed
+
     async def delete(self, id: str, trace: Trace) -> str:
         uid = await self._gateway.retrieve(messages.Delete(id), trace)
         if uid is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 
-    def _point(self, uid: str, item: Item, vector: Vector, payload: messages.Payload, recipe: Recipe) -> Point:
+    def _point(self, uid: str, item: Item, vector: Vector | None, payload: messages.Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
 
     def start(self) -> None:

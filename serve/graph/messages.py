@@ -111,6 +111,16 @@ class Write(RetrieverMessage[Written]):
 
 
 @dataclass(frozen=True, slots=True)
+class Change(RetrieverMessage[Written]):
+    """Newer facts of items that have the revisions `expected`; without `fingerprint`, with the vectors they have (`ActiveIndex.change`)."""
+
+    points: tuple[Point, ...]
+    expected: dict[str, int]
+    fingerprint: str | None = None
+    recipe: Recipe = "raw"
+
+
+@dataclass(frozen=True, slots=True)
 class Delete(RetrieverMessage[str | None]):
     """An item to delete, by the catalogue's id or the index'; the result is its index id, None if there was no such item."""
 

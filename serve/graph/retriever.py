@@ -196,6 +196,9 @@ class RetrieverReplica:
             case messages.Write(points, fingerprint, recipe, if_revision):
                 writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
                 return await self._to_its_end(writing)
+            case messages.Change(points, expected, fingerprint, recipe):
+                changing = self._live.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
+                return await self._to_its_end(changing)
             case messages.Delete(id):
                 hit = (await locate(index, [id]))[id]
                 gone = None if hit is None else await self._to_its_end(self._live.delete(hit.id))
