@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, live, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -180,14 +180,18 @@ class ActiveIndex:
 
     async def delete(self, id: str) -> Hit | None:
         """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
+        return next(iter(await self.delete_all([id])), None)
+
+    async def delete_all(self, ids: Sequence[str]) -> list[Hit]:
+        """Leave tombstones under one revision; returns what was there, without those that were gone already."""
         async with self._lock:
-            [hit] = await self.get().retrieve([id])
-            if hit is None or hit.payload.get("deleted"):
-                return None
-            gone = tombstone(id, revision=await self._next_revision())
-            for index in self._written_versions():
-                await index.upsert([gone])
-            return hit
+            there = live(await self.get().retrieve(ids))
+            if there:
+                revision = await self._next_revision()
+                gone = [tombstone(hit.id, revision=revision) for hit in there]
+                for index in self._written_versions():
+                    await index.upsert(gone)
+            return there
 
     def _rolls_over(self, fingerprint: str | None = None) -> bool:
         """Whether another encoder (that of `fingerprint`) made the version before."""

@@ -44,6 +44,13 @@ class LimitSettings(Part):
     header_bytes: int = Field(16_384, ge=1024, le=1_000_000, description="most bytes of a request's headers and its URL together")
 
 
+class BulkSettings(Part):
+    """Requests of many parts, such as a batch of recommendations: how many at once, and how long."""
+
+    at_once: int = Field(8, ge=1, le=1000, description="bulk requests that a gateway handles at once; further ones get 503")
+    deadline_s: Seconds = Field(60, description="seconds that a batch of recommendations may take")
+
+
 class ServingSettings(Part):
     """The HTTP API: address, limits, deadlines, keys and logs."""
 
@@ -74,6 +81,7 @@ class ServingSettings(Part):
         (), description="addresses or networks of proxies whose X-Forwarded-For names the client; others can't name one"
     )
     limits: LimitSettings = LimitSettings()
+    bulk: BulkSettings = BulkSettings()
     metrics: bool = Field(
         True, description="record Matinee's own metrics; false leaves Ray's. One process exports them with `--metrics-port` only"
     )

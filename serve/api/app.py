@@ -18,6 +18,7 @@ from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, needed_scopes
+from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
@@ -29,6 +30,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
     settings = gateway.settings
     clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
+    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s)
     writes, events, tracing = ItemWrites(gateway), Events(settings, gateway.metrics), Tracing(settings.tracing, "gateway")
 
     @asynccontextmanager
@@ -53,7 +55,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         redirect_slashes=False,
     )
     routers = [
-        ranking.routes(gateway, events),
+        ranking.routes(gateway, events, bulk),
         models.routes(gateway),
         feedback.routes(events),
         items.routes(gateway, writes),

@@ -37,12 +37,9 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
     """The answer to a known error, None for one that is a bug."""
     match error:
         case RequestError():
-            return envelope(error.status, error.code, str(error), request_id, retry_after_s=retry_after_s)
-        case AmbiguousTitleError():
-            return envelope(409, error.code, str(error), request_id, candidates=error.candidates)
+            return envelope(error.status, request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
         case MatineeError() if error.code in STATUS:
-            message = str(error) if sender.may("admin") else without_places(str(error))
-            return envelope(STATUS[error.code], error.code, message, request_id, retry_after_s=retry_after_s)
+            return envelope(STATUS[error.code], request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)
@@ -51,6 +48,13 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
             allow = (error.headers or {}).get("Allow")
             return envelope(error.status_code, CODES.get(error.status_code, "error"), message, request_id, allow=allow)
     return None
+
+
+def fields(error: MatineeError, sender: Caller) -> dict[str, Any]:
+    """Code, message and candidates of an error, as `sender` may see them."""
+    whole = isinstance(error, RequestError | AmbiguousTitleError) or sender.may("admin")
+    shown = {"code": error.code, "message": str(error) if whole else without_places(str(error))}
+    return shown | ({"candidates": error.candidates} if isinstance(error, AmbiguousTitleError) else {})
 
 
 def outcome(error: Exception, status: int) -> str:

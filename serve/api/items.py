@@ -91,6 +91,14 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         """The same, for any id: also one with slashes or dots, which a path can't hold."""
         return await delete_item(id, request)
 
+    @router.post("/items:delete", response_model=schemas.DeleteManyResponse, name="delete_items", openapi_extra=needs("write"))
+    async def delete_items(body: schemas.DeleteManyRequest, request: Request) -> Response:
+        """Delete items together, all or none; `dry_run` only says which they are. A later ingest of the file brings none of them back."""
+        found = await writes.delete_many(body.ids, request.state.trace, dry_run=body.dry_run)
+        ids = list(dict.fromkeys(uid for uid in found.values() if uid is not None))
+        unknown = [id for id, uid in found.items() if uid is None]
+        return json_response(request, count=len(ids), ids=ids, unknown=unknown, dry_run=body.dry_run)
+
     @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", openapi_extra=needs("read"))
     async def facets(
         request: Request,

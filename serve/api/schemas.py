@@ -9,6 +9,7 @@ from serve.api.schemas_debug import Debug
 from serve.graph.requests import Id, StrictModel
 
 MAX_WRITE = 100
+MAX_DELETE = 1000
 
 
 class DescribeRequest(StrictModel):
@@ -40,6 +41,15 @@ class PutItemsRequest(StrictModel):
         extra="forbid",
         json_schema_extra={"examples": [{"items": [{"id": "my-film-1", "kind": "film", "title": "My Film", "year": 2024}]}]},
     )
+
+
+class DeleteManyRequest(StrictModel):
+    """Items to delete together."""
+
+    ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=MAX_DELETE, description="the catalogue's own ids, or index ids")]
+    dry_run: bool = Field(False, strict=True, description="delete nothing, and say which items would be deleted")
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"ids": ["my-film-1"], "dry_run": True}]})
 
 
 class ErrorResponse(BaseModel):
@@ -81,6 +91,27 @@ class RankedResponse(BaseModel):
     )
     debug: Debug | None = Field(None, description="only where it was asked for")
     feedback_token: str | None = Field(None, description="what POST /v1/feedback wants; only where the server keeps events")
+    request_id: str
+
+
+class RankedResult(BaseModel):
+    """The answer to one request of a batch, or `error` alone."""
+
+    items: list[Ranked] | None = None
+    score_type: str | None = None
+    likes: list[Liked] | None = None
+    degraded: list[str] | None = None
+    exclude_unknown: list[str] | None = None
+    debug: Debug | None = None
+    feedback_token: str | None = None
+    error: dict[str, Any] | None = Field(None, description="code and message, as an error of /v1/recommend has them")
+
+
+class RankedBatchResponse(BaseModel):
+    """The results in the order of the requests."""
+
+    results: list[RankedResult]
+    failed: int
     request_id: str
 
 
@@ -155,6 +186,16 @@ class DeleteResponse(BaseModel):
 
     id: str
     deleted: bool
+    request_id: str
+
+
+class DeleteManyResponse(BaseModel):
+    """What was deleted, or with `dry_run` would be."""
+
+    count: int
+    ids: list[str] = Field(description="index ids of the items")
+    unknown: list[str] = Field(description="ids of the request that no item has")
+    dry_run: bool
     request_id: str
 
 

@@ -126,6 +126,10 @@ class ItemWrites:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 
+    async def delete_many(self, ids: Sequence[str], trace: Trace, *, dry_run: bool) -> dict[str, str | None]:
+        """Index ids of the items that were deleted (or would be), by the ids that were given; None for one that no item has."""
+        return await self._gateway.retrieve(messages.DeleteMany(tuple(dict.fromkeys(ids)), dry_run), trace)
+
     def _point(self, uid: str, item: Item, vector: Vector | None, payload: messages.Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
 

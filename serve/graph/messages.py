@@ -67,10 +67,11 @@ class Describe(Message[Description]):
 
 @dataclass(frozen=True, slots=True)
 class Rank(RetrieverMessage[RankedItems]):
-    """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector."""
+    """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector. `bulk` as in `Embed`."""
 
     call: ExampleQuery | TextQuery
     fingerprint: str | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,14 @@ class Delete(RetrieverMessage[str | None]):
     """An item to delete, by the catalogue's id or the index'; the result is its index id, None if there was no such item."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMany(RetrieverMessage[dict[str, str | None]]):
+    """Items to delete together, or with `dry_run` only to look up: each of `ids` with its index id, None if there is no such item."""
+
+    ids: tuple[str, ...]
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,8 @@ class RetrieverReplica:
                 hit = (await locate(index, [id]))[id]
                 gone = None if hit is None else await self._to_its_end(self._live.delete(hit.id))
                 return None if gone is None else gone.id
+            case messages.DeleteMany(ids, dry_run):
+                return await self._delete_many(index, ids, dry_run=dry_run)
             case messages.Fetch(ids):
                 hits = await locate(index, ids)
                 return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
@@ -219,6 +221,14 @@ class RetrieverReplica:
             case messages.Pending(limit, after):
                 return await self._pending(index, limit, after)
         raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
+
+    async def _delete_many(self, index: Index, ids: Sequence[str], *, dry_run: bool) -> dict[str, str | None]:
+        uids = {id: None if hit is None or hit.payload.get("deleted") else hit.id for id, hit in (await locate(index, ids)).items()}
+        there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
+        if dry_run or not there:
+            return uids
+        gone = {hit.id for hit in await self._to_its_end(self._live.delete_all(there))}
+        return {id: uid if uid in gone else None for id, uid in uids.items()}
 
     async def _to_its_end(self, write: Coroutine[Any, Any, T]) -> T:
         """The result of a write. A caller that gives up ends its waiting, never the write."""

@@ -293,3 +293,30 @@ async def test_a_patch_of_no_item(api: Api, put: Any) -> None:
     await api("DELETE", "/v1/items/own-1")
     assert error(await patch(api, "own-1", {"year": 2000})) == (404, "not_found")
     assert error(await patch(api, "never", {"year": 2000})) == (404, "not_found")
+
+
+# many at once
+
+
+async def test_items_are_deleted_together_or_only_looked_up(api: Api, put: Any) -> None:
+    states = await put(*({"id": f"own/{n}", "title": f"Number {n}"} for n in range(3)))
+    body = {"ids": ["own/0", states[1]["id"], "own/1", "never"]}
+    rehearsed = (await api.post("/v1/items:delete", body | {"dry_run": True})).json()
+    assert rehearsed["ids"] == [states[0]["id"], states[1]["id"]]
+    assert (rehearsed["count"], rehearsed["unknown"], rehearsed["dry_run"]) == (2, ["never"], True)
+    assert (await api.get("/v1/item", params={"id": "own/0"})).status_code == 200
+    done = (await api.post("/v1/items:delete", body)).json()
+    assert done | {"request_id": 0} == rehearsed | {"dry_run": False, "request_id": 0}
+    stones = await everything(api, since=states[2]["revision"], deleted=True)
+    assert {stone["id"] for stone in stones} == set(done["ids"])
+    assert len({stone["revision"] for stone in stones}) == 1
+    again = (await api.post("/v1/items:delete", body)).json()
+    assert (again["count"], again["unknown"]) == (0, body["ids"])
+    assert (await api.get("/v1/item", params={"id": "own/2"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"ids": []}, {"ids": ["x"] * 1001}, {"ids": "x"}, {"ids": [""]}, {"ids": ["x"], "dry_run": "no"}, {"filter": {}}]
+)
+async def test_deletes_that_will_not_do(api: Api, body: Any) -> None:
+    assert error(await api.post("/v1/items:delete", body)) == BAD
