@@ -102,6 +102,13 @@ class OverloadedError(MatineeError):
     exit_code = 7
 
 
+class ImportsFullError(MatineeError):
+    """As many imports are open as may be: waiting a moment does not help."""
+
+    code = "overloaded"
+    exit_code = 7
+
+
 class DeadlineError(MatineeError):
     """The answer would have come after its deadline."""
 

@@ -130,7 +130,7 @@ def read_writes(server: Client, since: int) -> "list[ApiItem]":
         if error.code == "index_absent":
             return []
         raise
-    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in changed]
+    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"]), e.get("asked")) for e in changed]
 
 
 def read_server_file(path: Path) -> dict[str, Any] | None:

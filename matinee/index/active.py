@@ -119,12 +119,20 @@ class ActiveIndex:
         return index if rolling else None
 
     async def upsert(
-        self, points: Sequence[Point], *, fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None = None
+        self,
+        points: Sequence[Point],
+        *,
+        fingerprint: str,
+        recipe: Recipe,
+        if_revision: dict[str, int] | None = None,
+        asked: int | None = None,
     ) -> Written:
         """Write points made under `fingerprint` and `recipe`, with a new revision. Under another recipe they are pending.
 
         With `if_revision`, a point is only written where the stored one still has that revision, which it keeps: a background job never
         overwrites a newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
+
+        With `asked`, the revision when the write was asked for, a point is only written where no later write or delete was asked for.
         """
         async with self._lock:
             current = self.get()
@@ -132,6 +140,15 @@ class ActiveIndex:
                 raise FingerprintError("the index was switched while these items were embedded: send them again")
             revision = 0
             if if_revision is None:
+                if asked is not None:
+                    there = await current.retrieve([point.id for point in points])
+                    points = [
+                        replace(point, payload=point.payload | {"asked": asked})
+                        for point, hit in zip(points, there, strict=True)
+                        if hit is None or hit.payload.get("asked", hit.payload["revision"]) <= asked
+                    ]
+                    if not points:
+                        return Written(0)
                 revision = await self._next_revision()
                 points = [replace(point, payload=point.payload | {"revision": revision}) for point in points]
             else:
@@ -171,6 +188,12 @@ class ActiveIndex:
                 else:
                     await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
             return Written(len(points), revision)
+
+    async def stamp(self) -> int:
+        """A revision above all that were written, for work that is asked for now and done later."""
+        async with self._lock:
+            self.get()
+            return await self._next_revision()
 
     async def _next_revision(self) -> int:
         """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""

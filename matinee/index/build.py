@@ -7,7 +7,7 @@ the file's. Does not read files (`catalogue`) and does not parse arguments (`tra
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -41,11 +41,12 @@ Describe = Callable[[Sequence[Item]], Sequence[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class ApiItem:
-    """What the API wrote: an item, or the tombstone of a deleted one."""
+    """What the API wrote: an item, or the tombstone of a deleted one. `asked`: the revision when an import asked for it."""
 
     id: str
     revision: int
     item: Item | None
+    asked: int | None = None
 
 
 class ApiWrites(Protocol):
@@ -256,9 +257,14 @@ class Build:
             points = [tombstone(entry.id, revision=entry.revision) for entry in batch if entry.item is None]
             if live:
                 ids, revisions = [entry.id for entry, _ in live], [entry.revision for entry, _ in live]
-                points += self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
+                made = self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
+                points += [_asked(point, entry.asked) for point, (entry, _) in zip(made, live, strict=True)]
             await index.upsert(points)
             self.progress("api items", len(batch))
+
+
+def _asked(point: Point, asked: int | None) -> Point:
+    return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 
 def _seen(entries: Sequence[ApiItem]) -> int:
@@ -303,4 +309,4 @@ class IndexWrites:
 
 def _api_item(hit: Hit) -> ApiItem:
     item = None if hit.payload.get("deleted") else Item.model_validate(hit.payload["item"])
-    return ApiItem(hit.id, hit.payload["revision"], item)
+    return ApiItem(hit.id, hit.payload["revision"], item, hit.payload.get("asked"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
+from matinee.index.imports import ImportStore
 from matinee.index.lease import Held
 from matinee.index.types import Hit, Manifest, Point, Scroll, Search
 from matinee.items import ItemFilter
@@ -92,6 +93,10 @@ class IndexStore(Protocol):
 
     async def open(self, version: str) -> Index:
         """Raises `IndexAbsentError` for a version that does not exist or is unfinished."""
+        ...
+
+    def imports(self) -> ImportStore:
+        """The import jobs of the catalogue, which are no part of any version."""
         ...
 
     def lease(self) -> AbstractAsyncContextManager[Held]:

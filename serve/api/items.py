@@ -128,5 +128,5 @@ def _cursor(cursor: str | None) -> str | None:
 def _stored(id: str, payload: messages.Payload) -> dict[str, object]:
     if payload.get("deleted"):
         return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
-    keys = ("item", "origin", "revision", "enriched", "description")
+    keys = ("item", "origin", "revision", "enriched", "description", "asked")
     return {"id": id, **{key: payload[key] for key in keys if key in payload}}

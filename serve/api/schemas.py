@@ -155,6 +155,7 @@ class StoredItem(BaseModel):
     enriched: bool = False
     description: str | None = None
     deleted: bool = False
+    asked: int | None = Field(None, description="items of an import only: the revision when the import was asked for")
 
 
 class ItemsResponse(BaseModel):
@@ -178,6 +179,54 @@ class WriteResponse(BaseModel):
     """What was written."""
 
     items: list[WrittenItem]
+    request_id: str
+
+
+class RejectedLine(BaseModel):
+    """A line that was not used."""
+
+    line: int = Field(description="its number, from 1 on")
+    reason: str
+
+
+class UploadResponse(BaseModel):
+    """What became of the lines that were not blank."""
+
+    lines: int
+    written: int
+    rejected: int
+    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
+    request_id: str
+
+
+class ImportFields(BaseModel):
+    """An import: how far it is, and what it could not use."""
+
+    id: str
+    status: Literal["receiving", "queued", "running", "done", "cancelled"]
+    source: str = Field(description="`body`, or the URI that its lines come from")
+    created: str
+    total: int = Field(description="lines that are not blank")
+    lines: int = Field(description="lines that are done: written, skipped or rejected")
+    written: int
+    skipped: int = Field(description="lines whose item was written or deleted after the import was asked for")
+    rejected: int
+    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
+    rate: float | None = Field(description="lines a second")
+    left_s: float | None = Field(description="seconds that are left at this rate")
+    trouble: str | None = Field(description="why it does not get on now; it is tried again")
+
+
+class ImportResponse(ImportFields):
+    """An import, and the request's id."""
+
+    request_id: str
+
+
+class ImportsResponse(BaseModel):
+    """The imports that are remembered."""
+
+    imports: list[ImportFields]
     request_id: str
 
 

@@ -21,7 +21,16 @@ Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
 Pairs = Sequence[tuple[int, Result | MatineeError]]
 
-_BULK = (messages.Write, messages.Change, messages.Delete, messages.DeleteMany, messages.Page, messages.Facets, messages.Pending)
+_BULK = (
+    messages.Write,
+    messages.Change,
+    messages.Delete,
+    messages.DeleteMany,
+    messages.Page,
+    messages.Facets,
+    messages.Pending,
+    *messages.IMPORTS,
+)
 """What takes the index longer than a search does."""
 
 

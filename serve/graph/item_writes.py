@@ -53,32 +53,40 @@ class ItemWrites:
         self._task: asyncio.Task[None] | None = None
         self._pending_limit = _MAX_PENDING
 
+    def uid(self, item: Item) -> str:
+        """The item's id in the index."""
+        return item.uid(self._gateway.settings.catalogue)
+
     async def put(self, items: Sequence[Item], trace: Trace) -> list[WrittenItem]:
         """Add or replace; returns id, revision and state of each item."""
-        catalogue = self._gateway.settings.catalogue
-        uids = [item.uid(catalogue) for item in items]
+        uids = [self.uid(item) for item in items]
         if len(set(uids)) != len(uids):
             twice = next(item.title for i, item in enumerate(items) if uids[i] in uids[:i])
             raise RequestError(422, f"items: {twice!r} is there twice (same id, or same kind, title and year)")
+        written = await self.write(dict(zip(uids, items, strict=True)), trace)
+        return [WrittenItem(uid, written.revision) for uid in uids]
+
+    async def write(self, items: Mapping[str, Item], trace: Trace, asked: int | None = None) -> Written:
+        """Add or replace items by their index ids; with `asked`, only those that nobody wrote or deleted since (`ActiveIndex.upsert`)."""
         for attempt in (0, 1):
             try:
-                return await self._put(items, uids, trace)
+                return await self._write(items, trace, asked)
             except FingerprintError:
                 if attempt:
                     raise
         raise AssertionError("unreachable")
 
-    async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
-        fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
+    async def _write(self, items: Mapping[str, Item], trace: Trace, asked: int | None) -> Written:
+        fingerprint, vectors = await self._gateway.embed_items([*items.values()], [None] * len(items), "raw", trace)
 
         # The Retriever gives them their revision: it knows those that are there already.
         def points() -> tuple[Point, ...]:
-            payloads = (item_payload(item, origin="api", revision=0) for item in items)
-            return tuple(self._point(*each, "raw") for each in zip(uids, items, vectors, payloads, strict=True))
+            payloads = (item_payload(item, origin="api", revision=0) for item in items.values())
+            return tuple(self._point(*each, "raw") for each in zip(items, items.values(), vectors, payloads, strict=True))
 
         # Words and trigrams of a hundred long items take a tenth of a second: every other request would wait for them on the loop.
-        written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
-        return [WrittenItem(uid, written.revision) for uid in uids]
+        made = await asyncio.to_thread(points)
+        return await self._gateway.retrieve(messages.Write(made, fingerprint, "raw", asked=asked), trace)
 
     async def patch(self, id: str, patch: Mapping[str, Any], trace: Trace) -> tuple[str, messages.Payload]:
         """Change facts of an item by a JSON merge patch; returns its index id and payload. One that changes nothing writes nothing.
@@ -172,7 +180,8 @@ class ItemWrites:
                     pending[i][0],
                     items[i],
                     vector,
-                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i]),
+                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i])
+                    | ({"asked": pending[i][1]["asked"]} if "asked" in pending[i][1] else {}),
                     recipe,
                 )
                 for i, vector in zip(ready, vectors, strict=True)

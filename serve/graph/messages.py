@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from matinee.index.active import Written
+from matinee.index.imports import ImportJob
 from matinee.index.types import Manifest, Point
 from matinee.items import Item, ItemFilter
 from matinee.models.types import Description, Kind
@@ -109,6 +110,7 @@ class Write(RetrieverMessage[Written]):
     fingerprint: str
     recipe: Recipe
     if_revision: dict[str, int] | None = None
+    asked: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,53 @@ class DeleteMany(RetrieverMessage[dict[str, str | None]]):
 
     ids: tuple[str, ...]
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartImport(RetrieverMessage[ImportJob]):
+    """A new import job, which receives its lines. At most `most` may be open."""
+
+    source: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJobs(RetrieverMessage[list[ImportJob]]):
+    """All import jobs that are remembered, or those that are not over, in the order in which they were asked for."""
+
+    unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveImport(RetrieverMessage[bool]):
+    """A job's next version (`ImportStore.save`), and chunks that are not needed any more once it is written."""
+
+    job: ImportJob
+    drop: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddChunk(RetrieverMessage[None]):
+    """A chunk of an import's lines."""
+
+    id: str
+    number: int
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChunk(RetrieverMessage[bytes | None]):
+    """A chunk of an import's lines, None where there is none."""
+
+    id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveImport(RetrieverMessage[None]):
+    """An import to forget, with its lines."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +220,7 @@ class IndexStatus:
 @dataclass(frozen=True, slots=True)
 class Status(RetrieverMessage[IndexStatus]):
     """The state of the index."""
+
+
+IMPORTS = (StartImport, ImportJobs, SaveImport, AddChunk, ReadChunk, RemoveImport)
+"""What is asked of the imports beside the index, and needs no version of it to be open."""

@@ -23,6 +23,7 @@ from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Reco
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.hops import Hop, Queued, received
+from serve.graph.import_records import ImportRecords
 from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
 from serve.graph.microbatch import as_completed, in_time
 from serve.telemetry.batches import BatchTelemetry
@@ -49,6 +50,7 @@ class RetrieverReplica:
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
         self._live = ActiveIndex(self._store)
+        self._imports = ImportRecords(self._store.imports(), self._live)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
@@ -191,10 +193,12 @@ class RetrieverReplica:
     async def _answer(self, message: RetrieverMessage[object]) -> object:
         if isinstance(message, messages.Status):
             return await self._status()
+        if isinstance(message, messages.IMPORTS):
+            return await self._to_its_end(self._imports.answer(message))
         index = self._index()
         match message:
-            case messages.Write(points, fingerprint, recipe, if_revision):
-                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
+            case messages.Write(points, fingerprint, recipe, if_revision, asked):
+                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
                 return await self._to_its_end(writing)
             case messages.Change(points, expected, fingerprint, recipe):
                 changing = self._live.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
