@@ -6,7 +6,7 @@
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,17 @@ class Client:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._send("POST", path, json=body)
+
+    def patch(self, path: str, body: dict[str, Any], **params: Any) -> dict[str, Any]:
+        return self._send("PATCH", path, params=params, json=body)
+
+    def delete(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._send("DELETE", path, params=params)
+
+    def post_lines(self, path: str, lines: Iterable[bytes]) -> dict[str, Any]:
+        """Send lines as they come; each gets a line end, where it has none."""
+        body = (line if line.endswith(b"\n") else line + b"\n" for line in lines)
+        return self._send("POST", path, content=body, headers={"Content-Type": "application/x-ndjson"})
 
     def _send(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
