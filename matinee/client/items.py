@@ -1,4 +1,4 @@
-"""Items of a running server: read, write, change and delete them, one, many or as an import. Does not print and does not wait for imports."""
+"""Items of a running server: read, write, change and delete them, one, many or as an import. Does not wait for imports."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal

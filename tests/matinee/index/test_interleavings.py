@@ -259,7 +259,7 @@ def run(engine: str, steps: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("engine", ["edge", "memory"])
-@pytest.mark.parametrize("examples", [15, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("examples", [8, pytest.param(400, marks=pytest.mark.full)])
 def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # One writer, whose revisions come in order: without the overlap, each part has to be right by itself.
     monkeypatch.setattr(build_module, "_OVERLAP", 0)
