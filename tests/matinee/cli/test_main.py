@@ -17,7 +17,8 @@ from matinee.cli.main import app
 from matinee.items import Item
 
 Run = Callable[..., Result]
-COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"]]
+ITEMS = [["items", name] for name in ("get", "put", "patch", "delete", "import", "imports", "cancel")]
+COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"], *ITEMS]
 ODD = Item(id="odd", kind="film", title="[bold]Brackets[/] and [/x]", year=1999, genres=("[red]",), overview="Zebras in square brackets.")
 
 
@@ -184,7 +185,8 @@ def test_info_and_index_work_without_an_index(empty: Run) -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (["ingest"], ["demo"])], ids=" ".join)
 def test_bad_settings_stop_every_command(empty: Run, command: list[str]) -> None:
-    args = [*command, "x"] if command[0] in ("search", "recommend", "describe") else command
+    texts = {"patch": ["x", "{}"], "imports": []}.get(command[-1], ["x"]) if command[0] == "items" else ["x"]
+    args = [*command, *texts] if command[0] in ("search", "recommend", "describe", "items") else command
     refused(empty(*args, MATINEE_INDX__URL="x"), 2, "MATINEE_INDX__URL: did you mean MATINEE_INDEX__URL?")
 
 

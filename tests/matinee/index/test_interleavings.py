@@ -258,8 +258,10 @@ def run(engine: str, steps: list[Any]) -> None:
         asyncio.run(on_qdrant())
 
 
-@pytest.mark.parametrize("engine", ["edge", "memory"])
-@pytest.mark.parametrize("examples", [8, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("engine", "examples"),
+    [("edge", 4), ("memory", 40), pytest.param("edge", 60, marks=pytest.mark.full), pytest.param("memory", 600, marks=pytest.mark.full)],
+)
 def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # One writer, whose revisions come in order: without the overlap, each part has to be right by itself.
     monkeypatch.setattr(build_module, "_OVERLAP", 0)
