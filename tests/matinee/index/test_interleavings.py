@@ -145,7 +145,11 @@ class World:
             self.truth.wrote(id, title, asked)
 
     async def build(self, encoder: int, ids: list[str], steps: list[Any], killed: bool) -> None:
-        """A build; `steps` are gone through behind its reads of what the API wrote. The live index follows later."""
+        """A build; `steps` are gone through behind its reads of what the API wrote. The live index follows later.
+
+        It has followed the one before: that takes it a second, and `prune` keeps two versions.
+        """
+        await self.follow()
         self.builds += 1
         files = {id: f"File {self.builds} {id}" for id in ids}
 
