@@ -81,6 +81,11 @@ class ActiveIndex:
             if current is None or (self._current is not None and current.version == self._current.manifest.version):
                 return False
             old, drained = self._current, self._draining
+            if old is not None and old.manifest.version not in {manifest.version for manifest in await self._store.versions()}:
+                # Two builds came at once and pruned it. It has nothing to give any more, and must not keep the new one away.
+                log.warning("index version %s was deleted while it was open", old.manifest.version)
+                await old.close()
+                old = None
             back = drained is not None and drained.manifest.version == current.version
             # A rollback: the embedded engine could not open that path a second time.
             fresh = drained if back and drained is not None else await self._store.open(current.version)

@@ -276,3 +276,22 @@ def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, exa
         run(engine, steps)
 
     check()
+
+
+async def test_a_version_that_was_deleted_under_the_live_index_is_left_behind() -> None:
+    """Two builds end before the live index follows, and prune the version that it has open: a Qdrant server knows of no open ones."""
+    client = AsyncQdrantClient(":memory:")
+    store = QdrantStore(IndexSettings(), "demo", client=client)
+    live = ActiveIndex(store)
+    for n in range(4):
+        outcome = await Build(store, MAKERS[0], "demo", "test", keep=2).run([Item(id="item-0", title=f"Build {n}")])
+        if n == 0:
+            await live.refresh()
+    assert await live.refresh() is True
+    assert live.manifest is not None
+    assert live.manifest.version == outcome.manifest.version
+    [hit] = await live.get().retrieve([uid("item-0")])
+    assert hit is not None
+    assert hit.payload["title"] == "Build 3"
+    await live.close()
+    await client.close()
