@@ -5,7 +5,7 @@ VENV := .venv
 # Where an image sets it, each of the many processes would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST := $(VENV)/bin/pytest --numprocesses 3 --durations 20
+PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
 
 .PHONY: demo test test-all check docs observe bench format generate lock sbom audit release-check clean
 .DEFAULT_GOAL := demo

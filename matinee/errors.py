@@ -32,6 +32,13 @@ class ModelError(MatineeError):
     exit_code = 4
 
 
+class ModelServerError(MatineeError):
+    """A server that runs a model for us can't be reached, is full, or answers nonsense: ask again later."""
+
+    code = "unavailable"
+    exit_code = 5
+
+
 class IndexAbsentError(MatineeError):
     """There is no index yet, or none of the fingerprint that was asked for."""
 
@@ -88,6 +95,28 @@ class AmbiguousTitleError(MatineeError):
         return self.message
 
 
+class FilterError(MatineeError):
+    """A filter is malformed, or asks for what the catalogue's attributes don't have; `path` says where in it, `problem` what is wrong."""
+
+    code = "invalid"
+    exit_code = 2
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"filter.{self.path}: {self.problem}" if self.path else f"filter: {self.problem}"
+
+
+class UnknownAttributeError(MatineeError):
+    """A catalogue has no such attribute, or not of the type that is asked for: the message names those there are."""
+
+    code = "invalid"
+    exit_code = 2
+
+
 class TooManyTitlesError(MatineeError):
     """One request asks for more titles than are looked up in one."""
 
@@ -96,10 +125,18 @@ class TooManyTitlesError(MatineeError):
 
 
 class OverloadedError(MatineeError):
-    """A queue is full: ask again later."""
+    """A queue is full, or takes too long: ask again later. `wait_s`: seconds until what waits there now has left it; 0 if unknown."""
 
     code = "overloaded"
     exit_code = 7
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message, wait_s)
+        self.message = message
+        self.wait_s = wait_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ImportsFullError(MatineeError):

@@ -1,4 +1,4 @@
-"""The item: one thing that can be recommended, its stable id, and the filter over items.
+"""The item: one thing that can be recommended, and its stable id.
 
 Does not know where items come from (`catalogue`), how they are embedded (`text`, `models`) or where they are stored (`index`).
 """
@@ -7,9 +7,9 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from matinee.characters import tidy
 
@@ -136,59 +136,3 @@ def item_uid(catalogue: str, external_id: str) -> str:
 
 def _uuid5(*parts: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)))
-
-
-class Range(BaseModel):
-    """A closed range; either end may be open."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    gte: Number | None = None
-    lte: Number | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.gte is not None and self.lte is not None and self.gte > self.lte:
-            raise ValueError(f"an empty range: gte {self.gte:g} is above lte {self.lte:g}")
-        return self
-
-
-class ItemFilter(BaseModel):
-    """Which items may be answered. Lists mean "any of these"; all given conditions hold together.
-
-    `genres_all` asks for every genre of the list, `genres_none` for none of them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Names = ()
-    genres: Names = ()
-    genres_all: Names = ()
-    genres_none: Names = ()
-    language: Names = ()
-    year: Range | None = None
-    rating: Range | None = None
-    votes: Range | None = None
-
-    def is_empty(self) -> bool:
-        return self == ItemFilter()
-
-    def matches(self, payload: Mapping[str, Any]) -> bool:
-        """The filter's meaning, on an index payload: what both engines must agree with."""
-        genres = set(payload.get("genres") or ())
-        return (
-            (not self.kind or payload.get("kind") in self.kind)
-            and (not self.genres or bool(genres & set(self.genres)))
-            and genres >= set(self.genres_all)
-            and not genres & set(self.genres_none)
-            and (not self.language or payload.get("language") in self.language)
-            and all(_within(getattr(self, name), payload.get(name)) for name in ("year", "rating", "votes"))
-        )
-
-
-def _within(limits: Range | None, value: float | None) -> bool:
-    if limits is None or limits == Range():
-        return True
-    if value is None:
-        return False
-    return (limits.gte is None or value >= limits.gte) and (limits.lte is None or value <= limits.lte)

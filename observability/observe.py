@@ -85,6 +85,7 @@ def _welcome(url: str, targets: list[str]) -> None:
     console.print(
         f"Grafana: add {url} as a Prometheus data source, then Dashboards > New > Import each file of {FOLDER}; Ctrl-C stops this",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 

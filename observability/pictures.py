@@ -45,7 +45,7 @@ def main(
         for board in BOARDS:
             path = folder / file_name(board.UID)
             draw(board.UID, board.TITLE, source, minutes * 60, path)
-            console.print(f"{path}", highlight=False)
+            console.print(f"{path}", highlight=False, markup=False)
 
 
 def file_name(uid: str) -> str:

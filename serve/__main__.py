@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from matinee.cli.errors import explain_errors
 from matinee.client.http import announced
@@ -115,7 +116,9 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
 def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
     """Say that the server answers, here and in `server.json`, until the end of the `with`."""
     with announced(settings.server_file, url, metrics):
-        console.print(f"Matinee serves on [bold]{url}[/] (page: {url}/, API: {url}/docs); Ctrl-C stops it", highlight=False)
+        # An IPv6 address is in brackets, as markup is.
+        shown = escape(url)
+        console.print(f"Matinee serves on [bold]{shown}[/] (page: {shown}/, API: {shown}/docs); Ctrl-C stops it", highlight=False)
         yield
         console.print("stopping ...")
 
@@ -137,7 +140,7 @@ def _check(settings: Settings, *, index: bool = True) -> None:
     """Find here, in seconds and in plain words, what would otherwise fail in a replica: models, and an index that is locked or broken."""
 
     def say(step: str) -> None:
-        console.print(f"  {step}", highlight=False)
+        console.print(f"  {step}", highlight=False, markup=False)
 
     resolve.fetch_models(settings, say)
     if settings.events.uri is not None:

@@ -48,16 +48,17 @@ class GatewayDeployment:
 
 def build(args: dict[str, Any]) -> Application:
     """The application from settings (docs/settings.md). Raises `SettingsError` on what contradicts itself."""
-    if (args.get("index") or {}).get("api_key"):
-        raise SettingsError(
-            "index.api_key: Ray Serve keeps the arguments of an application in clear text; "
-            "set MATINEE_INDEX__API_KEY in the environment of every node instead"
-        )
+    for part in ("index", "enhancer"):
+        if (args.get(part) or {}).get("api_key"):
+            raise SettingsError(
+                f"{part}.api_key: Ray Serve keeps the arguments of an application in clear text; "
+                f"set MATINEE_{part.upper()}__API_KEY in the environment of every node instead"
+            )
     return graph(load_settings(args))
 
 
 def graph(settings: Settings) -> Application:
-    """The application of settings that are loaded already. The key of the index is not in it: the Retriever reads it where it runs."""
+    """The application of settings that are loaded already. Keys to other services are not in it: the parts read them where they run."""
     settings = without_secrets(settings)
     # The type checker does not see that Serve's decorator replaces the class.
     embedder = _bind(deployments.EmbedderDeployment, settings.embedder.deployment, settings, **_AS_SETTINGS)

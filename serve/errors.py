@@ -59,6 +59,8 @@ def problems(errors: Sequence[Mapping[str, Any]]) -> str:
         # A name that the client made up may be as long as a body.
         where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
         message = str(problem["msg"]).removeprefix("Value error, ")
+        if problem["type"] == "filter" and problem["ctx"]["path"]:
+            where = f"{where}.{problem['ctx']['path']}"[:300]
         if problem["type"] == "extra_forbidden":
             message = "unknown field: see /docs for the fields of this route"
         found.append(f"{where}: {message}" if where else message)

@@ -36,6 +36,7 @@ def _load(name: str, folder: str = ".") -> Any:
 
 # Before the conftest of any folder, so that all can import them by their names.
 _load("waiting")
+_load("model_server")
 os.environ |= _load("programs_environment").AS_URGENT
 
 
@@ -123,9 +124,12 @@ def while_in() -> Any:
 
 
 @pytest.fixture(scope="session")
-def local_graph() -> Any:
+def local_graph(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The module `local_graph`: `build_local_graph`, `serve_app`, `local_settings`, `FakeEnhancer`."""
-    return _load("local_graph")
+    module, own = _load("local_graph"), tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist have folders of their own beside each other.
+    module.SHARED.folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,9 @@ Test modules get these as fixtures (`local_service`, `local_app_url`, see `conft
 """
 
 import asyncio
-import atexit
+import fcntl
 import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -23,6 +22,7 @@ import uvicorn
 from waiting import HANG_S
 
 from matinee import demo
+from matinee.attributes import Attributes
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
 from matinee.index.build import Build, PointMaker
@@ -41,7 +41,7 @@ from serve.graph.hops import Hop, hop, queued
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 
 @cache
@@ -70,6 +70,7 @@ async def build_local_graph(
     films: Iterable[Item] | None = None,
     enhancer: EnhancerPart | None = None,
     settings: Settings | None = None,
+    attributes: Attributes | None = None,
 ) -> AsyncIterator[Gateway]:
     """A `Gateway` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
     settings = settings or local_settings(home)
@@ -77,7 +78,7 @@ async def build_local_graph(
     if items is None:
         shutil.copytree(await asyncio.to_thread(demo_index), settings.index_dir)
     elif items:
-        await build_index(settings, items)
+        await build_index(settings, items, attributes)
     metrics = Metrics(MemorySink())
     retriever = RetrieverReplica(settings, metrics)
     await retriever.start()
@@ -93,28 +94,33 @@ async def build_local_graph(
 
 
 def demo_index() -> Path:
-    """The folder of an index of all bundled films: built once a process, and copied by whoever writes."""
-    if _built.folder is None:
-        _built.folder = Path(tempfile.mkdtemp(prefix="matinee-films"))
-        atexit.register(shutil.rmtree, _built.folder, ignore_errors=True)
-        asyncio.run(build_index(local_settings(_built.folder), demo_films()))
-    return local_settings(_built.folder).index_dir
+    """The folder of an index of all bundled films: built once by all processes of a run, and copied by whoever writes."""
+    settings = local_settings(SHARED.folder / "films")
+    with (SHARED.folder / "films.lock").open("w") as lock:
+        # Given back when the file is closed.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = settings.home_dir / "built"
+        if not built.exists():
+            asyncio.run(build_index(settings, demo_films()))
+            built.touch()
+    return settings.index_dir
 
 
 @dataclass
-class _Built:
-    folder: Path | None = None
+class _Shared:
+    folder: Path = Path("/nonexistent")
+    """Of all processes of a run."""
 
 
-_built = _Built()
+SHARED = _Shared()
 
 
-async def build_index(settings: Settings, items: Sequence[Item]) -> None:
+async def build_index(settings: Settings, items: Sequence[Item], attributes: Attributes | None = None) -> None:
     """Build a version of `items` and make it current, as an ingest does."""
     embedder: Embedder = embedder_replica().slot.model
     store = open_store(settings)
     try:
-        await Build(store, PointMaker(embedder, settings.index.recipe), settings.catalogue, "local").run(items)
+        await Build(store, PointMaker(embedder, settings.index.recipe), settings.catalogue, "local", attributes=attributes).run(items)
     finally:
         await store.close()
 

@@ -1,17 +1,18 @@
 """What the documents say is what the code does: their commands, modules and links; and they build into a site without other hosts."""
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
-import warnings
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from matinee.cli.main import app
@@ -45,29 +46,34 @@ TEXTS = sorted(path for pattern in ("*.md", "docs/*.md", "k8s/**/*.md", "helm/ma
 CODE = sorted(
     path for folder in ("matinee", "serve", "train", "bench", "observability", "helm", "k8s") for path in (ROOT / folder).rglob("*.py")
 )
-# `matinee.models.convert` or `matinee.models.convert.once`, with or without `python -m` in front.
-_MODULE = re.compile(
-    r"`(?:python -m )?((?:matinee|serve|train|bench|observability)(?:\.[a-z]\w*)+)(?!\w|\.[A-Za-z])(?<!\.jsonl)[^`\n]{0,200}`"
-)
+_ROOTS = "matinee|serve|train|bench|observability|helm|tests"
+# `matinee.models.convert`, a function or a class of it, with or without `python -m` in front.
+_MODULE = re.compile(rf"`(?:python -m )?((?:{_ROOTS})(?:\.[A-Za-z]\w*)+)(?<!\.jsonl)(?![\w:])[^`\n]{{0,200}}`")
+# `serve/graph/hops.py`, `matinee/settings`, `matinee/settings/profiles/*.yaml`.
+_PATH = re.compile(rf"`((?:{_ROOTS}|docs|k8s|examples)/[\w./*-]*)(?: [^`\n]*)?`")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def resolves(dotted: str) -> bool:
-    """Whether it names a module, or an attribute (of an attribute) of one."""
+    """Whether it names a module, or a name that stands in one (or in a class of it). Read, not imported: some modules take seconds."""
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         path = ROOT.joinpath(*parts[:length])
-        if not (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):
-            continue
-        with warnings.catch_warnings():
-            # Ray's own, at its first import.
-            warnings.simplefilter("ignore")
-            found: Any = import_module(".".join(parts[:length]))
-        for name in parts[length:]:
-            found = getattr(found, name, None)
-            if found is None:
-                return False
+        file = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+        if file is not None:
+            return defines(ast.parse(file.read_text(encoding="utf-8")), parts[length:])
+    return False
+
+
+def defines(scope: ast.Module | ast.ClassDef, names: list[str]) -> bool:
+    if not names:
         return True
+    for node in scope.body:
+        if isinstance(node, ast.ClassDef) and node.name == names[0]:
+            return defines(node, names[1:])
+        bound = [getattr(node, "name", None), *(target.id for target in ast.walk(node) if isinstance(target, ast.Name))]
+        if names[0] in bound:
+            return not names[1:]
     return False
 
 
@@ -77,12 +83,49 @@ def test_every_module_that_a_text_names_exists(path: Path) -> None:
     assert not sorted(dotted for dotted in named if not resolves(dotted))
 
 
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_a_text_names_exists(path: Path) -> None:
+    named = set(_PATH.findall(path.read_text(encoding="utf-8")))
+    assert not sorted(pattern for pattern in named if not any(ROOT.glob(pattern.rstrip("/"))))
+
+
+def test_the_search_finds_classes_functions_and_paths() -> None:
+    text = "`matinee.items.Item`, `python -m train.soup work`, `helm.generate.files`, `serve/graph/*.py`, `serve.app:build`, `train.jsonl`"
+    assert _MODULE.findall(text) == ["matinee.items.Item", "train.soup", "helm.generate.files"]
+    assert _PATH.findall(text) == ["serve/graph/*.py"]
+    assert resolves("matinee.items.Item")
+    assert not resolves("matinee.index.build.LiveApiWrites")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in TEXTS if path.name != "index.md" and path != ROOT / "README.md"], ids=lambda path: path.name
+)
+def test_a_page_begins_with_who_needs_it(path: Path) -> None:
+    _, second = path.read_text(encoding="utf-8").split("\n\n", 2)[:2]
+    assert second.startswith("For ")
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(path: Path) -> None:
     targets = {
         target for target in _LINK.findall(path.read_text(encoding="utf-8")) if "://" not in target and not target.startswith("mailto:")
     }
     assert not sorted(target for target in targets if not (path.parent / target).exists())
+
+
+def named_in_the_menu() -> set[str]:
+    """The pages of `nav` in mkdocs.yml, as their addresses in the site."""
+
+    def pages(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for one in (entry if isinstance(entry, list) else entry.values()) for page in pages(one)]
+
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    return {
+        page.removesuffix("README.md") + "index.html" if page.endswith("README.md") else page.removesuffix(".md") + ".html"
+        for page in pages(nav)
+    }
 
 
 class Resources(HTMLParser):
@@ -105,6 +148,8 @@ def test_the_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stderr
     pages = sorted(tmp_path.rglob("*.html"))
+    # MkDocs is content with a page that no menu leads to.
+    assert {path.relative_to(tmp_path).as_posix() for path in pages} - {"404.html"} == named_in_the_menu()
     assert {"index.html", "k8s/runbooks/upgrade.html", "CHANGELOG.html"} <= {path.relative_to(tmp_path).as_posix() for path in pages}
     for path in pages:
         resources = Resources()
@@ -113,4 +158,4 @@ def test_the_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> 
         # The theme fetches Mermaid from another host for a page that has such a diagram.
         assert 'class="mermaid"' not in path.read_text(encoding="utf-8")
     for path in tmp_path.rglob("*.css"):
-        assert not re.search(r"url\([\"']?(?:https?:)?//", path.read_text(encoding="utf-8")), path.name
+        assert not re.search(r"(?:url\(|@import\s*)[\"']?(?:https?:)?//", path.read_text(encoding="utf-8")), path.name

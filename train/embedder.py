@@ -50,7 +50,7 @@ def main(options: EmbedderOptions) -> None:
     start = time.perf_counter()
     result = launch.run("train.embedding.worker", plan, "embedder")
     model = publish(settings, plan, result, options.out, seconds=time.perf_counter() - start)
-    command.echo(f"model {model.digest} in {settings.artifacts_uri}; next: [bold]matinee models promote {model.digest[:12]}[/]")
+    command.echo(f"model {model.digest} in {settings.artifacts_uri}; next: ", (f"matinee models promote {model.digest[:12]}", "bold"))
 
 
 def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:

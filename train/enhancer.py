@@ -151,7 +151,7 @@ def save(settings: Settings, plan: AdapterPlan, result: dict[str, Any], out: Pat
     launch.clear(plan)
     command.console.print_json(json.dumps(report))
     hint = f"enhancer.adapter: artifact:{model.digest}"
-    command.echo(f"{out / ADAPTER}, published in {settings.artifacts_uri}; to serve it: [bold]{hint}[/]")
+    command.echo(f"{out / ADAPTER}, published in {settings.artifacts_uri}; to serve it: ", (hint, "bold"))
 
 
 def save_samples(plan: AdapterPlan, result: dict[str, Any], path: Path) -> None:
@@ -167,7 +167,7 @@ def save_samples(plan: AdapterPlan, result: dict[str, Any], path: Path) -> None:
 def save_merged(settings: Settings, plan: AdapterPlan, out: Path) -> None:
     convert.merge(plan.base, out / ADAPTER, out / MERGED)
     model = publish(settings, plan, out / MERGED, manifests.read(out, "enhancer")["report"]["epochs"][-1])
-    command.echo(f"{out / MERGED}: to serve it [bold]enhancer.model: artifact:{model.digest}[/]")
+    command.echo(f"{out / MERGED}: to serve it: ", (f"enhancer.model: artifact:{model.digest}", "bold"))
 
 
 @contextmanager

@@ -59,11 +59,11 @@ def main(options: EvaluateOptions) -> None:
     out, split = options.out, options.split
     manifest = manifests.read(options.prepared, "prepare")
     descriptions = [ablation.DescriptionSet.read(text) for text in options.descriptions]
-    corpus = measure.Corpus(read_corpus(options.prepared))
+    serving = load_settings()
+    corpus = measure.Corpus(read_corpus(options.prepared), serving.embedder.language)
     sets = load_sets(corpus, options)
     out.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(options)
-    serving = load_settings()
     settings: dict[str, Any] = {"split": split, "template": options.template, "sets": sorted(q.name for q in sets), "smoke": options.smoke}
     settings |= {"titles": options.title, "fusions": options.fusion, "recipes": options.recipes, "precision": options.precision}
     settings |= {"search": serving.search.model_dump(mode="json"), "facts": serving.index.facts.model_dump()}

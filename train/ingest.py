@@ -5,6 +5,7 @@
     python -m train.ingest hub:Pablinho/movies-dataset --kind film --catalogue films
     python -m train.ingest --demo
     python -m train.ingest films.csv --dry-run
+    python -m train.ingest films.csv --attributes attributes.yaml
 
     python -m train.ingest films.csv --recipe enhanced --json > result.json
     python -m train.ingest films.csv --via api --url http://matinee-serve-svc:8000
@@ -12,7 +13,8 @@
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
 gives the same index. What was written through the API is kept (`--replace` discards it and says how much). A value that can't be read is
 left out, counted and shown. Rows that can't be used go to a rejects file with line number and reason; with `--strict`, so do rows with
-such values. `--dry-run` builds nothing: it says what each column became, and shows the first items as they would be stored.
+such values. What items can be filtered by is proposed from the data, or declared in the file of `--attributes`.
+`--dry-run` builds nothing: it says what each column became, and shows the first items as they would be stored.
 Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
 
 `--via api` loads no model: the server at `--url` embeds (and describes), so a job on a cluster needs no GPU. It waits for a server that is
@@ -22,6 +24,7 @@ starting or full, and a stopped run goes on where it was. The next embedder's in
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,11 +35,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee import demo
+from matinee.attributes import Attribute
+from matinee.catalogue.declaration import as_yaml, read_declaration
+from matinee.catalogue.proposal import Surveyed, changes, survey
 from matinee.catalogue.reader import ItemReader, Report, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
 from matinee.index.build import Outcome
+from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -67,6 +74,9 @@ class IngestOptions:
     ] = None
     replace: Annotated[bool, typer.Option("--replace", help="discard items written through the API instead of keeping them")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="build nothing: show what was understood, and the first three items")] = False
+    attributes: Annotated[
+        Path | None, typer.Option(help="YAML of what items can be filtered by; by default it is proposed from the data, see --dry-run")
+    ] = None
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
     via: Annotated[Via, typer.Option(help="whose models: local (loaded here), or api (those of the server at --url)")] = "local"
@@ -105,6 +115,7 @@ def main(options: IngestOptions) -> None:
     if options.dry_run:
         rehearse(reader, options)
         return
+    attributes, surveyed = surveyed_attributes(reader, options)
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
     server = Client(options.url, key=options.key) if options.url else None
@@ -114,8 +125,12 @@ def main(options: IngestOptions) -> None:
     models = indexing.server_models if options.via == "api" else indexing.local_models
     with models(settings, connection, descriptions) as maker:
         source = demo.source() if options.demo_films else reader.report.source
-        outcome = asyncio.run(indexing.build(settings, reader, maker, connection, source, replace=options.replace, release=options.release))
-    print_report(reader, outcome, time.perf_counter() - start, options)
+        outcome = asyncio.run(
+            indexing.build(
+                settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
+            )
+        )
+    print_report(reader, outcome, time.perf_counter() - start, options, surveyed)
 
 
 def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
@@ -131,22 +146,45 @@ def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
 
 def rehearse(reader: ItemReader, options: IngestOptions) -> None:
     """Read the whole source, and say what would be ingested."""
-    items, report = understood.first_items(reader), reader.report
+    items: list[Item] = []
+    attributes, surveyed = surveyed_attributes(reader, options, first=items)
+    report = reader.report
     counts = {"rows": report.rows, "items": report.items, "duplicates": report.duplicates, "rejected": len(report.rejects)}
     if options.json:
         answer = counts | {
             "warnings": report.warnings,
             "understood": report.summary.as_json(),
             "first_items": [item.facts() for item in items],
+            "attributes": [row.as_json() for row in surveyed],
         }
         sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
         return
     understood.show(report)
     show_warnings(report)
     for reject in report.rejects[: understood.SHOWN]:
-        command.echo(escape(f"rejected: line {reject.line} {reject.reason}"))
+        command.echo(f"rejected: line {reject.line} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     understood.show_items(items)
+    understood.show_attributes(surveyed)
+    if options.attributes is None:
+        command.echo("To change the attributes, save these lines to a file, edit them, and name it with --attributes:")
+        console.print(escape(as_yaml(attributes)), highlight=False, soft_wrap=True)
+
+
+def surveyed_attributes(
+    reader: ItemReader, options: IngestOptions, *, first: list[Item] | None = None
+) -> tuple[dict[str, Attribute], list[Surveyed]]:
+    """What the items can be filtered by, and what they have of it. Reads the whole source; `first` gets its first items."""
+    declared = None if options.attributes is None else read_declaration(options.attributes, reader.report.columns)
+
+    def items() -> Iterator[Item]:
+        for item in reader:
+            if first is not None and len(first) < understood.SHOWN:
+                first.append(item)
+            yield item
+
+    with console.status("reading the catalogue"):
+        return survey(items(), declared)
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
@@ -159,8 +197,10 @@ def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, s
     return read_descriptions(path)
 
 
-def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions) -> None:
+def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, surveyed: list[Surveyed]) -> None:
     report, manifest = reader.report, outcome.manifest
+    if outcome.previous is not None:
+        report.warnings += changes(outcome.previous.declared, manifest.declared)
     rows: dict[str, Any] = {
         "rows read": report.rows,
         "items in the index": manifest.count,
@@ -183,6 +223,7 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
                     "rejects_file": None if where is None else str(where),
                     "warnings": report.warnings,
                     "understood": report.summary.as_json(),
+                    "attributes": [row.as_json() for row in surveyed],
                 }
             )
             + b"\n"
@@ -192,9 +233,10 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
         table.add_row(name, escape(str(value)))
     console.print(table)
     understood.show(report)
+    understood.show_attributes(surveyed)
     show_warnings(report)
     if where is not None:
-        command.echo(f"rejected rows, with line and reason: {escape(str(where))}")
+        command.echo(f"rejected rows, with line and reason: {where}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
@@ -213,7 +255,7 @@ def save_rejects(report: Report, folder: Path) -> Path | None:
 
 def show_warnings(report: Report) -> None:
     for warning in report.warnings:
-        command.echo(f"[yellow]warning[/]: {escape(warning)}")
+        command.echo(("warning", "yellow"), f": {warning}")
 
 
 app = command.job_app(

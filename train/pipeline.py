@@ -7,8 +7,8 @@
     python -m train.pipeline films.csv --weight related=1 -- --loss triplet --negatives --epochs 5 --batch 16 --lr 3e-5   # as in the paper
     python -m train.pipeline --smoke --out work                                                  # the bundled films, some minutes on a CPU
 
-Each step is a process of its own (`python -m train.STEP`), with that job's defaults, and ends the pipeline where it fails. The same command
-goes on after a kill: what is finished is not done twice. Knows the order and the folders, and nothing of what a step does.
+Each step is a process of its own (`python -m train.prepare` and so on), with that job's defaults, and ends the pipeline where it fails. The
+same command goes on after a kill: what is finished is not done twice. Knows the order and the folders, and nothing of what a step does.
 """
 
 import subprocess
@@ -44,7 +44,7 @@ class PipelineOptions:
 def main(options: PipelineOptions) -> None:
     """Run every step from a data set to the report."""
     for step in steps(options):
-        command.echo(f"[bold]train.{' '.join(step)}[/]")
+        command.echo((f"train.{' '.join(step)}", "bold"))
         code = subprocess.run([sys.executable, "-m", f"train.{step[0]}", *step[1:]], check=False).returncode  # noqa: S603
         if code:
             raise typer.Exit(code)

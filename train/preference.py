@@ -154,7 +154,7 @@ def verdict(out: Path) -> None:
             f"not published: on dev items {', '.join(manifest['report']['against'])} (tolerance {manifest['settings']['tolerance']}). "
             f"Raise --beta, lower --lr, or collect more judgments; the adapter is in {out / REFUSED}"
         )
-    command.echo(f"{out / ADAPTER}, published; to serve it: [bold]enhancer.adapter: artifact:{manifest['digest']}[/]")
+    command.echo(f"{out / ADAPTER}, published; to serve it: ", (f"enhancer.adapter: artifact:{manifest['digest']}", "bold"))
 
 
 app = command.job_app(PreferenceOptions, main)

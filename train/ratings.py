@@ -73,7 +73,7 @@ def make_sheets(options: SheetOptions) -> None:
     key = Key(draw=draw, inputs=inputs, raters=raters | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))
     write_new_sheets(out, form, rows)
-    command.echo(f"next: [bold]python -m train.ratings serve {out}[/], or fill in the CSV files")
+    command.echo("next: ", (f"python -m train.ratings serve {out}", "bold"), ", or fill in the CSV files")
 
 
 def write_new_sheets(out: Path, form: Form, rows: dict[str, tuple[list[rating_sheets.SheetRow], dict[str, Model]]]) -> None:

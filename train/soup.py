@@ -74,7 +74,7 @@ def main(options: SoupOptions) -> None:
     )
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     manifests.write(out, "soup", recorded, inputs, digest=manifest.digest)
-    command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: [bold]train.evaluate ... --after {out / 'model'}[/]")
+    command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: ", (f"train.evaluate ... --after {out / 'model'}", "bold"))
 
 
 def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:

@@ -66,12 +66,13 @@ def main(options: TripletsOptions) -> None:
     weights = WEIGHTS | set_weights(sets) | chosen_weights
     count = min(options.count, SMOKE) if options.smoke else options.count
     settings = {name: getattr(options, name) for name in ("negatives", "margin", "template", "model", "seed")}
-    settings |= {"count": count, "weights": weights}
+    language = load_settings().embedder.language
+    settings |= {"count": count, "weights": weights, "language": language}
     inputs = dict(manifest["outputs"]) | input_hashes(sets, options.descriptions)
     if manifests.is_complete(out, "triplets", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    items = pairs.Trainable(read_corpus(options.prepared), options.template)
+    items = pairs.Trainable(read_corpus(options.prepared), options.template, language)
     available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
     if sets is not None:
         available = pairs.without_test_keywords(available, sets) | pairs.from_sets(items, sets)

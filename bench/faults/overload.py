@@ -30,11 +30,16 @@ class Overload(Case):
         return searches(url)
 
     def measure(self, stand: Stand) -> None:
-        """As many clients as there are places: nothing is refused, and nothing could be faster."""
-        clients = stand.server.settings.serving.deployment.max_ongoing_requests
+        """As many clients as there are places, or as are let in: nothing is refused, and nothing could be faster."""
+        clients = 2 * stand.server.settings.serving.deployment.max_ongoing_requests
         requests = write_lines(self.lines(stand.server.url), stand.home / "saturation.jsonl")
-        load(stand.server.url, requests, clients=clients, seconds=3)
-        self._saturated: dict[str, Any] = load(stand.server.url, requests, clients=clients, seconds=SATURATED_S)
+        refused = True
+        while refused and clients > 1:
+            clients //= 2
+            load(stand.server.url, requests, clients=clients, seconds=3)
+            self._saturated: dict[str, Any] = load(stand.server.url, requests, clients=clients, seconds=SATURATED_S)
+            refused = set(self._saturated["statuses"]) != {"200"}
+        self._clients = clients
         self._memory = _memory(stand)
         self._exits = contextlib.ExitStack()
 
@@ -56,7 +61,7 @@ class Overload(Case):
         p99 = float(np.percentile(good, 99)) if good else float("inf")
         seconds = max(answer.due_s for answer in answers) - min(answer.due_s for answer in answers)
         stand.notes += [
-            f"saturated: {self._saturated['rps']:.0f} requests/s, p99 {self._saturated['p99_ms']:.0f} ms",
+            f"saturated by {self._clients} clients: {self._saturated['rps']:.0f} requests/s, p99 {self._saturated['p99_ms']:.0f} ms",
             f"sent {len(answers) / seconds:.0f}/s, answered {len(good) / seconds:.0f}/s, p99 {p99:.0f} ms",
             f"memory {self._memory / 1e6:.0f} MB before, {self._after / 1e6:.0f} MB after",
         ]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from matinee import demo as films
 from matinee.cli.errors import explain_errors
@@ -47,7 +48,7 @@ def run(settings: Settings, port: int | None, console: Console, *, metrics: bool
     """
     running = Client.running(settings)
     if running is not None:
-        console.print(f"a server is running already: open {running.url}/ (stop it first to start the demo anew)", highlight=False)
+        console.print(f"a server is running already: open {escape(running.url)}/ (stop it first to start the demo anew)", highlight=False)
         return
     _fetch_models(settings, console)
     if not asyncio.run(_has_films(settings)):
@@ -61,8 +62,8 @@ def _fetch_models(settings: Settings, console: Console) -> None:
     with console.status("models ...") as status:
 
         def progress(step: str) -> None:
-            status.update(f"models: {step}")
-            console.print(f"  {step}", highlight=False)
+            status.update(f"models: {escape(step)}")
+            console.print(f"  {step}", highlight=False, markup=False)
 
         resolve.fetch_models(settings, progress, converted=True)
     console.print("models are ready")
@@ -139,6 +140,7 @@ def _probe(settings: Settings, url: str) -> "subprocess.Popen[bytes]":
 
 def _welcome(url: str, console: Console) -> None:
     body = '{"likes": ["Inception"], "k": 3}'
+    url = escape(url)
     console.print(f"\n[bold green]ready[/]: open [bold]{url}/[/] in a browser, or paste\n", highlight=False)
     console.print(f"  curl -s {url}/v1/recommend -H 'content-type: application/json' -d '{body}'\n", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops everything.")

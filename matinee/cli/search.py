@@ -3,18 +3,19 @@
 Does not rank: that is `matinee.recommend`.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.client.http import Client
-from matinee.items import ItemFilter, Range
+from matinee.errors import FilterError
+from matinee.filters import ItemFilter
 from matinee.recommend.offline import OfflineCatalogue
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
@@ -24,6 +25,7 @@ Genres = Annotated[list[str] | None, typer.Option("--genre", help="only items of
 Since = Annotated[int | None, typer.Option("--from", metavar="YEAR", help="only from this year on")]
 Until = Annotated[int | None, typer.Option("--to", metavar="YEAR", help="only up to this year")]
 Language = Annotated[list[str] | None, typer.Option("--language", help="only this language, e.g. fr; repeatable")]
+Where = Annotated[str | None, typer.Option("--filter", metavar="JSON", help="a filter by any attribute, as the API takes it")]
 Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
 Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
 Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="its API key", show_envvar=True)]
@@ -38,6 +40,7 @@ def search(
     since: Since = None,
     until: Until = None,
     language: Language = None,
+    where: Where = None,
     diversity: Diversity = 0.0,
     as_json: Json = False,
     url: Url = None,
@@ -47,13 +50,13 @@ def search(
 
     [dim]matinee search "a heist inside dreams" --from 2000[/]
     """
-    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language), _mode(mode)
+    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language, where), _mode(mode)
     _require(text, "TEXT")
     server = _server(settings, url, key)
     if server is None:
         answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
-        body = {"text": text, "k": k, "filter": filter.model_dump(mode="json"), "diversity": diversity}
+        body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity}
         answer = server.post("/v1/search", body | ({"mode": search_mode} if search_mode else {}))
     _show(answer, as_json)
 
@@ -68,6 +71,7 @@ def recommend(
     since: Since = None,
     until: Until = None,
     language: Language = None,
+    where: Where = None,
     diversity: Diversity = 0.0,
     as_json: Json = False,
     url: Url = None,
@@ -77,7 +81,7 @@ def recommend(
 
     [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
     """
-    settings, filter = load_settings(), _filter(genre, since, until, language)
+    settings, filter = load_settings(), _filter(genre, since, until, language, where)
     for title in (*(likes or []), *(dislike or [])):
         _require(title, "a title")
     server = _server(settings, url, key)
@@ -85,7 +89,7 @@ def recommend(
         answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
         body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
-        answer = server.post("/v1/recommend", body | {"filter": filter.model_dump(mode="json"), "text": text})
+        answer = server.post("/v1/recommend", body | {"filter": filter.body, "text": text})
     _show(answer, as_json)
 
 
@@ -141,14 +145,19 @@ def _server(settings: Settings, url: str | None, key: str | None) -> Client | No
     return server if url or (server is not None and server.serves(settings.catalogue)) else None
 
 
-def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None) -> ItemFilter:
+def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None, more: str | None) -> ItemFilter:
+    body = {"genres": genres or [], "language": languages or [], "year": {"gte": since, "lte": until}}
     try:
-        year = Range(gte=since, lte=until) if since is not None or until is not None else None
-        return ItemFilter(genres=tuple(genres or ()), language=tuple(languages or ()), year=year)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = {"genres": "--genre: ", "language": "--language: "}.get(str(next(iter(problem["loc"]), "")), "")
-        raise typer.BadParameter(where + problem["msg"].removeprefix("Value error, ")) from None
+        own = {name: value for name, value in body.items() if value and value != {"gte": None, "lte": None}}
+        if more is None:
+            return ItemFilter(**own)
+        wanted = ItemFilter.parsed(json.loads(more))
+        return ItemFilter(**{"and": [part for part in (own, wanted.body) if part]}) if own else wanted
+    except ValueError as error:
+        raise typer.BadParameter(f"--filter: not JSON ({error})") from None
+    except FilterError as error:
+        where = {"genres": "--genre: ", "language": "--language: "}.get(error.path.partition(".")[0], "")
+        raise typer.BadParameter(where + error.problem if where else str(error)) from None
 
 
 def _require(text: str, name: str) -> None:

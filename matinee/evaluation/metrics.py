@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 Measure = Literal["recall", "ndcg", "mrr"]
+_SAMPLES = 2000
 
 
 def recall_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
@@ -52,7 +53,7 @@ def per_query(
     return {query: _MEASURES[measure](runs.get(query, ()), ids, k) for query, ids in relevant.items() if ids}
 
 
-def interval(values: Collection[float], *, samples: int = 2000, seed: int = 0) -> Interval:
+def interval(values: Collection[float], *, seed: int = 0) -> Interval:
     """Percentile bootstrap of the mean. Raises `ValueError` when there is nothing to average."""
     # scipy.stats takes a second to import, and the probe needs only the measures above.
     from scipy.stats import bootstrap
@@ -63,10 +64,10 @@ def interval(values: Collection[float], *, samples: int = 2000, seed: int = 0) -
     mean = float(data.mean())
     if len(data) == 1:
         return Interval(mean, mean, mean)
-    drawn = bootstrap((data,), np.mean, n_resamples=samples, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    drawn = bootstrap((data,), np.mean, n_resamples=_SAMPLES, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
     return Interval(mean, float(drawn.low), float(drawn.high))
 
 
-def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, samples: int = 2000, seed: int = 0) -> Interval:
+def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Interval:
     """`a` minus `b` over the queries that both have: an interval without 0 is a difference that the queries agree on."""
-    return interval([a[query] - b[query] for query in a if query in b], samples=samples, seed=seed)
+    return interval([a[query] - b[query] for query in a if query in b])

@@ -25,6 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split
 
+_DEVIATIONS = 3.0
+_COMMONEST = 0.02
+
 
 class SetInfo(BaseModel):
     """What a set is: its `set.json`."""
@@ -145,10 +148,10 @@ def write_set(folder: Path, name: str, sets: dict[Split, QuerySet]) -> None:
             (qrels / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]), encoding="utf-8")
 
 
-def from_colikes(entries: Sequence[Entry], likes: Iterable[tuple[str, str]], *, least: int = 5, z: float = 3.0) -> dict[Split, QuerySet]:
+def from_colikes(entries: Sequence[Entry], likes: Iterable[tuple[str, str]], *, least: int = 5) -> dict[Split, QuerySet]:
     """`item_colike`: items that the same people liked, from (user, item) events.
 
-    A pair counts with `least` people or more, and when they are `z` standard deviations more than chance gives two items so popular.
+    A pair counts with `least` people or more, and when they are three standard deviations more than chance gives two items so popular.
     """
     known = {entry.id for entry in entries}
     baskets: dict[str, set[str]] = defaultdict(set)
@@ -161,7 +164,7 @@ def from_colikes(entries: Sequence[Entry], likes: Iterable[tuple[str, str]], *, 
     related: dict[str, set[str]] = defaultdict(set)
     for (a, b), count in pairs.items():
         expected = single[a] * single[b] / max(1, len(baskets))
-        if count >= least and (count - expected) / math.sqrt(expected) >= z:
+        if count >= least and (count - expected) / math.sqrt(expected) >= _DEVIATIONS:
             related[a].add(b)
             related[b].add(a)
     return _by_split("item_colike", entries, related)
@@ -178,8 +181,8 @@ def from_clicks(entries: Sequence[Entry], clicks: Iterable[tuple[str, str]], *, 
     return _texts_by_split("text_click", relevant, splits)
 
 
-def from_field(entries: Sequence[Entry], field: str, *, most: float = 0.02) -> dict[Split, QuerySet]:
-    """`text_FIELD`: each value of a field (of `extra` or `people`) -> the items that carry it. Values on more than `most` of all items say
+def from_field(entries: Sequence[Entry], field: str) -> dict[Split, QuerySet]:
+    """`text_FIELD`: each value of a field (of `extra` or `people`) -> the items that carry it. Values on more than 2 % of all items say
     too little. Raises `SourceError` where no item has the field."""
     splits = {entry.id: entry.split for entry in entries}
     carriers: dict[str, set[str]] = defaultdict(set)
@@ -190,7 +193,7 @@ def from_field(entries: Sequence[Entry], field: str, *, most: float = 0.02) -> d
                 carriers[value.strip().casefold()].add(entry.id)
     if not carriers:
         raise SourceError(f"no item has a field {field!r} in its extra facts or people")
-    limit = max(3, most * len(entries))
+    limit = max(3, _COMMONEST * len(entries))
     return _texts_by_split(f"text_{field}", {value: ids for value, ids in carriers.items() if 2 <= len(ids) <= limit}, splits)
 
 

@@ -21,9 +21,9 @@ PREFETCH = 200
 
 
 class Bm25Scorer:
-    """Qdrant's BM25: its encoder, with the engine's IDF over these documents."""
+    """Qdrant's BM25: its encoder, with the engine's IDF over these documents. `language`: `embedder.language`, as the index has it."""
 
-    def __init__(self, documents: Sequence[str], language: str | None = "english") -> None:
+    def __init__(self, documents: Sequence[str], language: str | None) -> None:
         self._encoder = Bm25Encoder(language)
         self._columns: dict[int, int] = {}
         terms = _rows([self._encoder.document(text) for text in documents], self._columns, grow=True)
@@ -38,10 +38,11 @@ class Bm25Scorer:
 
 
 class TfidfScorer:
-    """Cosine of TF-IDF vectors (words and pairs of words, sublinear counts)."""
+    """Cosine of TF-IDF vectors (words and pairs of words, sublinear counts). English has stop words, other languages have none."""
 
-    def __init__(self, documents: Sequence[str]) -> None:
-        self._vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
+    def __init__(self, documents: Sequence[str], language: str | None) -> None:
+        stop_words = "english" if language == "english" else None
+        self._vectorizer = TfidfVectorizer(stop_words=stop_words, sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
         self._documents = self._vectorizer.fit_transform(documents).T.tocsr()
 
     def __call__(self, queries: Sequence[str]) -> Scores:

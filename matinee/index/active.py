@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, live, tombstone
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,8 @@ class ActiveIndex:
     async def delete_all(self, ids: Sequence[str]) -> list[Hit]:
         """Leave tombstones under one revision; returns what was there, without those that were gone already."""
         async with self._lock:
-            there = live(await self.get().retrieve(ids))
+            stored = await self.get().retrieve(ids)
+            there = [hit for hit in stored if hit is not None and not hit.payload.get("deleted")]
             if there:
                 revision = await self._next_revision()
                 gone = [tombstone(hit.id, revision=revision) for hit in there]

@@ -5,13 +5,14 @@ the file's. Does not read files (`catalogue`) and does not parse arguments (`tra
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
+from matinee.attributes import Attribute
 from matinee.errors import IndexUnavailableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
@@ -143,7 +144,7 @@ class Build:
     """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was.
 
     One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
-    removes nothing.
+    removes nothing. `attributes` are what its items can be filtered by; None: as those of the kind film.
     """
 
     store: IndexStore
@@ -155,6 +156,7 @@ class Build:
     release: int | None = None
     progress: Callable[[str, int], None] = lambda stage, count: None
     keep: int | None = None
+    attributes: Mapping[str, Attribute] | None = None
 
     async def run(self, items: Iterable[Item]) -> Outcome:
         async with self.store.lease() as held:
@@ -208,6 +210,7 @@ class Build:
             revision=revision,
             models={"embedder": embedder.model_id},
             release=self.release,
+            attributes=None if self.attributes is None else dict(self.attributes),
         )
 
     async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:

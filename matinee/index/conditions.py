@@ -1,62 +1,16 @@
-"""Which stored points a search, a count or a page may hold, in no engine's own types. Each engine translates the four conditions.
+"""Which stored points a search, a count or a page may hold, as one condition. Each engine translates it.
 
-Does not decide what a filter means: `ItemFilter.matches` does, and a test compares every engine with it.
+Does not decide what a filter means: `ItemFilter` and `conditions.holds` do, and a test compares every engine with them.
 """
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from matinee.index.types import INTEGER_FIELDS, PopularQuery, Scroll, Search, is_uid
-from matinee.items import ItemFilter, Range
+from matinee.attributes import Attributes
+from matinee.conditions import All, Condition, Equal, HasId, Not, Within
+from matinee.filters import ItemFilter
+from matinee.index.types import PopularQuery, Scroll, Search, is_uid
 
-
-@dataclass(frozen=True, slots=True)
-class Equal:
-    """The field has this value, or its list holds it."""
-
-    key: str
-    value: str | bool
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """The field has one of these values, or its list holds one."""
-
-    key: str
-    values: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """The number lies between the limits that are not None."""
-
-    key: str
-    gte: float | None = None
-    lte: float | None = None
-    gt: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HasId:
-    """The point is one of these."""
-
-    ids: list[str]
-
-
-Condition = Equal | AnyOf | Within | HasId
-DELETED = Equal("deleted", True)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """All of `must` hold, and none of `must_not`."""
-
-    must: list[Condition]
-    must_not: list[Condition]
-
-    def __bool__(self) -> bool:
-        return bool(self.must or self.must_not)
+LIVE = Not(Equal("deleted", True))
 
 
 def valid_ids(ids: Iterable[str]) -> list[str]:
@@ -64,47 +18,33 @@ def valid_ids(ids: Iterable[str]) -> list[str]:
     return [id for id in ids if is_uid(id)]
 
 
-def search_conditions(search: Search, *, exclude: bool = True) -> Conditions:
-    """Those of a search. Vectors leave tombstones out by themselves, which have none; an order by popularity does not."""
-    conditions = _filtered(search.filter)
+def search_condition(search: Search, attributes: Attributes, *, exclude: bool = True) -> Condition | None:
+    """That of a search. Vectors leave tombstones out by themselves, which have none; an order by popularity does not."""
+    parts = [search.filter.condition(attributes)]
     if exclude and (excluded := valid_ids(search.exclude)):
-        conditions.must_not.append(HasId(excluded))
+        parts.append(Not(HasId(tuple(excluded))))
     if isinstance(search.query, PopularQuery):
-        conditions.must_not.append(DELETED)
-    return conditions
+        parts.append(LIVE)
+    return _all(parts)
 
 
-def live_conditions(filter: ItemFilter) -> Conditions:
-    """Those of the live points that pass a filter."""
-    conditions = _filtered(filter)
-    conditions.must_not.append(DELETED)
-    return conditions
+def live_condition(filter: ItemFilter, attributes: Attributes) -> Condition:
+    """That of the live points that pass a filter."""
+    return _all([filter.condition(attributes), LIVE]) or LIVE
 
 
-def scroll_conditions(scroll: Scroll) -> Conditions:
-    """Those of a page of stored points."""
-    conditions = _filtered(scroll.filter) if scroll.deleted else live_conditions(scroll.filter)
+def scroll_condition(scroll: Scroll, attributes: Attributes) -> Condition | None:
+    """That of a page of stored points."""
+    parts = [scroll.filter.condition(attributes), None if scroll.deleted else LIVE]
     if scroll.since:
-        conditions.must.append(Within("revision", gt=scroll.since))
+        parts.append(Within("revision", gt=scroll.since))
     if scroll.pending:
-        conditions.must.append(Equal("pending", True))
+        parts.append(Equal("pending", True))
     if scroll.origin is not None:
-        conditions.must.append(Equal("origin", scroll.origin))
-    return conditions
+        parts.append(Equal("origin", scroll.origin))
+    return _all(parts)
 
 
-def _filtered(filter: ItemFilter) -> Conditions:
-    any_of = (("kind", filter.kind), ("genres", filter.genres), ("language", filter.language))
-    must: list[Condition] = [AnyOf(key, list(values)) for key, values in any_of if values]
-    must += [Equal("genres", genre) for genre in filter.genres_all]
-    ranges = (("year", filter.year), ("rating", filter.rating), ("votes", filter.votes))
-    must += [_within(key, limits) for key, limits in ranges if limits is not None and limits != Range()]
-    return Conditions(must, [AnyOf("genres", list(filter.genres_none))] if filter.genres_none else [])
-
-
-def _within(key: str, limits: Range) -> Within:
-    low, high = limits.gte, limits.lte
-    if key in INTEGER_FIELDS:
-        # An integer index cuts a fractional limit towards zero, which would let 1999 pass "at least 1999.5".
-        low, high = None if low is None else math.ceil(low), None if high is None else math.floor(high)
-    return Within(key, gte=low, lte=high)
+def _all(parts: Iterable[Condition | None]) -> Condition | None:
+    conditions = tuple(part for part in parts if part is not None)
+    return None if not conditions else conditions[0] if len(conditions) == 1 else All(conditions)

@@ -1,17 +1,14 @@
 """The store of the engine that the settings name."""
 
-from typing import Any
-
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import IndexStore
 from matinee.settings.tree import Settings
 
 
-def open_store(settings: Settings, *, client: Any = None) -> IndexStore:
-    """The store of the configured engine. `client` replaces the Qdrant client (tests: `AsyncQdrantClient(":memory:")`)."""
-    if settings.index.engine == "edge" and client is None:
+def open_store(settings: Settings) -> IndexStore:
+    if settings.index.engine == "edge":
         return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
     # Its client is seconds of imports, which the embedded engine does not need.
     from matinee.index.qdrant.index import QdrantStore
 
-    return QdrantStore(settings.index, settings.catalogue, client=client)
+    return QdrantStore(settings.index, settings.catalogue)

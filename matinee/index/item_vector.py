@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from matinee.attributes import STORED, Attributes, stored_values
 from matinee.index.types import ITEM, TEXT, Manifest, Point
 from matinee.settings.tree import FactWeights
 from matinee.vectors import Vector
@@ -50,14 +51,23 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
 
 
 def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
-    """The points with the dense vectors that the version has and no others: those of another version may come with facts or without.
+    """The points with the dense vectors and the attributes that the version has and no others: those of another version may have others.
 
     A point without a text vector yet gets no item vector.
     """
+    points = [_attributed(point, manifest.attributes) for point in points]
     if manifest.facts is not None and ITEM in manifest.dimensions:
         weights = manifest.facts
         return [_completed(point, weights) if TEXT in point.dense else point for point in points]
     return [replace(point, dense={name: vector for name, vector in point.dense.items() if name in manifest.dimensions}) for point in points]
+
+
+def _attributed(point: Point, attributes: Attributes | None) -> Point:
+    values = stored_values(point.payload["item"], attributes) if attributes and "item" in point.payload else {}
+    if values == point.payload.get(STORED, {}):
+        return point
+    rest = {name: value for name, value in point.payload.items() if name != STORED}
+    return replace(point, payload=rest | ({STORED: values} if values else {}))
 
 
 def _completed(point: Point, weights: FactWeights) -> Point:

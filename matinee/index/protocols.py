@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
+from matinee.filters import ItemFilter
 from matinee.index.imports import ImportStore
 from matinee.index.lease import Held
-from matinee.index.types import Hit, Manifest, Point, Scroll, Search
-from matinee.items import ItemFilter
+from matinee.index.types import FacetCount, Hit, Manifest, Point, Scroll, Search
 
 Result = TypeVar("Result")
 
@@ -55,8 +55,8 @@ class Index(Protocol):
         """How many live (not deleted) points pass the filter, exactly."""
         ...
 
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        """The most frequent values of a keyword field (`kind`, `genres`, `language`) with their counts, deleted points left out."""
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
+        """The most frequent values of an attribute (keyword, integer, boolean) with their counts, deleted points left out."""
         ...
 
     async def max_revision(self) -> int:

@@ -5,14 +5,16 @@ knows which is current. Does not know models: vectors come in ready, with the fi
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from matinee.items import Item, ItemFilter
+from matinee.attributes import FILM, Attribute, Attributes, AttributeType, payload_key
+from matinee.filters import ItemFilter
+from matinee.items import Item
 from matinee.settings.tree import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
 
@@ -23,11 +25,17 @@ SCORES = ("$score[0]", "$score[1]")
 """What a formula of Qdrant's calls the scores of its first and second list."""
 
 ScoreType = Literal["cosine", "bm25", "linear", "rrf", "dbsf", "best_score", "popularity", "title"]
-KEYWORD_FIELDS = ("kind", "genres", "language", "origin")
-INTEGER_FIELDS = ("year", "revision")
-FLOAT_FIELDS = ("rating", "votes", "popularity")
-BOOL_FIELDS = ("deleted", "pending")
+OWN_FIELDS: dict[str, AttributeType] = {
+    "origin": "keyword",
+    "revision": "integer",
+    "popularity": "float",
+    "deleted": "boolean",
+    "pending": "boolean",
+}
+"""Fields of every payload that the index itself searches by, with their types."""
 
+FacetCount = tuple[str | int | bool, int]
+"""A value, and how many items have it."""
 
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -162,9 +170,27 @@ class Manifest(BaseModel):
     source: str = ""
     revision: int = Field(0, description="API writes up to this revision are in the version")
     models: dict[str, str] = {}
+    attributes: dict[str, Attribute] | None = Field(
+        None,
+        exclude_if=lambda attributes: attributes is None,
+        description="what its items can be filtered, sorted and counted by; None: built before there were declarations, as `FILM` says",
+    )
     release: int | None = Field(
         None, exclude_if=lambda release: release is None, description="revision of the Helm release whose Job built it"
     )
+
+    @property
+    def declared(self) -> Attributes:
+        """The attributes of its items."""
+        return FILM if self.attributes is None else self.attributes
+
+    def payload_types(self) -> dict[str, AttributeType]:
+        """Each field of a payload that gets an index, with its type."""
+        return OWN_FIELDS | {payload_key(name, attribute): attribute.type for name, attribute in self.declared.items()}
+
+    def payload_key(self, name: str) -> str:
+        """Where a payload has the values of an attribute, or of a field of its own."""
+        return payload_key(name, self.declared[name]) if name in self.declared else name
 
 
 def new_version(fingerprint: str, recipe: Recipe) -> str:
@@ -202,7 +228,3 @@ def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, d
 def tombstone(id: str, *, revision: int) -> Point:
     """What a deletion leaves: no vectors, so no search finds it; a re-ingest sees it and does not bring the item back."""
     return Point(id, {"origin": "api", "revision": revision, "deleted": True})
-
-
-def live(hits: Iterable[Hit | None]) -> list[Hit]:
-    return [hit for hit in hits if hit is not None and not hit.payload.get("deleted")]

@@ -57,7 +57,8 @@ class Descriptions:
         info = enhancer.info()
         name = "-".join(str(info[key])[:16] for key in ("digest", "adapter_digest", "prompt_digest") if info[key])
         keys = [hashlib.sha256(templates.facts_text(item).encode()).hexdigest() for item in items]
-        size = self._settings.enhancer.batch_size
+        # Of a server, several times what it works on at once: what is kept together waits for its slowest.
+        size = self._settings.enhancer.batch_size * (8 if self._settings.enhancer.engine == "openai" else 1)
         with closing(DiskCache(self._settings.home_dir / "descriptions" / f"{name}.sqlite")) as cache:
             known = cache.get(keys)
             todo = [(key, item) for key, item in dict(zip(keys, items, strict=True)).items() if key not in known]

@@ -129,8 +129,8 @@ class Embedder:
             return None
         return cls(model, settings, encoder, precision, weights_digest)
 
-    def encode(self, texts: Sequence[str], *, kind: Kind = "document", progress: Callable[[int], None] | None = None) -> Matrix:
-        """float32[len(texts), dimension], unit rows. Texts over `max_tokens` are cut; `progress` gets the number done after each batch."""
+    def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
+        """float32[len(texts), dimension], unit rows. Texts over `max_tokens` are cut."""
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         prompt = self._prompts.get(kind, "")
@@ -138,12 +138,8 @@ class Embedder:
         self.tokens_read += sum(len(encoding.ids) for encoding in encodings)
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         out = np.empty((len(texts), self.dimension), np.float32)
-        done = 0
         for rows in self._batches(order, [len(e.ids) for e in encodings]):
             out[rows] = self._forward(self._pack([encodings[i].ids for i in rows]))
-            done += len(rows)
-            if progress is not None:
-                progress(done)
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise ModelError(f"{self.model_id} gave a vector that is zero or not finite: its weights are broken")

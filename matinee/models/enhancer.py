@@ -6,21 +6,25 @@ HTTP, queues or the index, keeps no cache, and does not train.
 """
 
 import hashlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from matinee.errors import DeadlineError
+from matinee.errors import DeadlineError, ModelServerError
 from matinee.items import Item
-from matinee.models import backends, resolve, saved_model
+from matinee.models import backends, openai_server, resolve, saved_model
 from matinee.models.backends import Backend, Completion, GenerationOptions
+from matinee.models.openai_server import ServerBackend
 from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings
 from matinee.text import cleaning, data, fact_checks, templates
 
 RETRY_TEMPERATURE = 0.7
+
+log = logging.getLogger(__name__)
 
 # The prompts made of it, one for each kind of item that has data of its own, change whenever the template or its data do.
 _EVERY_FACT = Item(
@@ -50,12 +54,13 @@ class _Attempt:
 
 
 class Enhancer:
-    """A loaded model that describes items. Not safe for concurrent calls: a replica has one worker thread."""
+    """A model that describes items. Of the engines, only `openai` is safe for concurrent calls."""
 
     def __init__(self, backend: Backend, settings: EnhancerSettings, *, model_digest: str, adapter_digest: str | None = None) -> None:
         self._backend = backend
         self._settings = settings
         self._digests = (model_digest, adapter_digest)
+        self._remote = settings.engine == "openai"
         self._chat = bool(getattr(backend.tokenizer, "chat_template", None))
         # A base model needs to be shown the form and helped into the first sentence; one that was trained on the form, or to chat, doesn't.
         self._guided = not self._chat and adapter_digest is None
@@ -64,13 +69,42 @@ class Enhancer:
     def name(self) -> str:
         """The model and, by content, the adapter: another name, other descriptions."""
         model, adapter = self._settings.model, self._digests[1]
+        if self._remote and self._settings.revision:
+            model = f"{model}@{self._settings.revision}"
         return f"{model}+{adapter[:12]}" if adapter else model
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls of `describe` may be under way."""
+        return self._settings.batch_size if self._remote else 1
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the server of engine `openai` does not write now."""
+        return self._backend.trouble if isinstance(self._backend, ServerBackend) else None
 
     @classmethod
     def load(
-        cls, settings: EnhancerSettings, models_dir: Path, *, artifacts: str | None = None, progress: resolve.Progress | None = None
+        cls,
+        settings: EnhancerSettings,
+        models_dir: Path,
+        *,
+        artifacts: str | None = None,
+        progress: resolve.Progress | None = None,
+        count_failure: Callable[[str], None] = lambda reason: None,
     ) -> Self:
-        """Fetch or convert what is needed, then load. Raises `ModelError`."""
+        """Fetch or convert what is needed, then load; or find the server of engine `openai`. Raises `ModelError`.
+
+        A server that can't be reached yet is asked again by the first `describe`. `count_failure` gets the reason of each failed request.
+        """
+        if settings.engine == "openai":
+            server = ServerBackend(settings, count_failure=count_failure)
+            try:
+                server.check()
+            except ModelServerError as error:
+                log.warning("%s It is asked again when it is needed.", error)
+            model_digest, adapter_digest = openai_server.digests(settings)
+            return cls(server, settings, model_digest=model_digest, adapter_digest=adapter_digest)
         model_dir, adapter = resolve.resolve_enhancer(settings, models_dir=models_dir, artifacts=artifacts, progress=progress)
         backend = backends.load(model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress)
         return cls(
@@ -86,14 +120,15 @@ class Enhancer:
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError("the deadline passed before the enhancer could begin")
         best = {place: _Attempt() for place, item in enumerate(items) if _tells(item)}
+        size = self._batch(len(items))
         for attempt in range(self._settings.retries + 1):
             pending = [place for place, kept in best.items() if kept.violations]
             # Of like length together, here and in `write`: a batch is as slow as its longest row.
             pending.sort(key=lambda place: len(items[place].overview))
-            for start in range(0, len(pending), self._settings.batch_size):
+            for start in range(0, len(pending), size):
                 if deadline is not None and time.monotonic() >= deadline:
                     break
-                places = pending[start : start + self._settings.batch_size]
+                places = pending[start : start + size]
                 for place, tried in zip(places, self._try([items[p] for p in places], attempt, deadline), strict=True):
                     best[place] = _better(best[place], tried)
         return [self._finish(item, best.get(place)) for place, item in enumerate(items)]
@@ -102,8 +137,9 @@ class Enhancer:
         """What the model itself says of each item: plain prose, but unchecked, even from a title alone. To measure it, not to serve it."""
         texts: dict[int, str] = {}
         order = sorted(range(len(items)), key=lambda place: len(items[place].overview))
-        for start in range(0, len(order), self._settings.batch_size):
-            places = order[start : start + self._settings.batch_size]
+        size = self._batch(len(items))
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
             batch = [items[place] for place in places]
             for place, item, answer in zip(places, batch, self._answers(batch, 0, None), strict=True):
                 text = self._whole_answer(item, answer)
@@ -114,6 +150,7 @@ class Enhancer:
     def info(self) -> dict[str, Any]:
         """What is loaded, by content."""
         return {
+            **({"engine": self._settings.engine} if self._remote else {}),
             "model": self._settings.model,
             "revision": self._settings.revision,
             "digest": self._digests[0],
@@ -149,6 +186,10 @@ class Enhancer:
         # A token is at least one character most of the time: short prompts need no count.
         limit = self._settings.max_input_tokens
         return len(text) <= limit or len(self._backend.tokenizer(text).input_ids) <= limit
+
+    def _batch(self, items: int) -> int:
+        """How many are handed to the backend together. A server starts the next one as soon as one is done: it gets them all."""
+        return max(1, items) if self._remote else self._settings.batch_size
 
     def _try(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[_Attempt]:
         began = time.perf_counter()

@@ -69,7 +69,7 @@ def fetch_models(settings: Settings, progress: Progress, *, converted: bool = Fa
     """All that `settings` name, before anything starts; `converted` also as a CPU's `auto` would. Raises `ModelError`, as `resolve`."""
     where: Any = {"models_dir": settings.models_dir, "artifacts": settings.artifacts_uri, "progress": progress}
     resolve(settings.embedder.model, settings.embedder.revision, **where)
-    if settings.enhancer.enabled:
+    if settings.enhancer.enabled and settings.enhancer.engine == "local":
         base, adapter = resolve_enhancer(settings.enhancer, **where)
         if converted and settings.enhancer.precision in ("auto", "ct2-int8"):
             ctranslate2_dir(base, adapter, models_dir=settings.models_dir, progress=progress)

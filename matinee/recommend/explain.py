@@ -4,14 +4,14 @@ It asks the index again, stage by stage and without conditions: more searches, f
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from matinee.attributes import Attributes
 from matinee.index.protocols import Index
 from matinee.index.types import DenseQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
-from matinee.items import ItemFilter
 
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
@@ -48,7 +48,10 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
         rank = answered.index(hit.id) + 1 if hit.id in answered else None
         row: dict[str, Any] = {"id": hit.id, "title": hit.payload.get("title"), "scores": scores.get(hit.id, {})}
         row |= {"score": round(final[hit.id], 6)} if hit.id in final else {}
-        rows.append(row | ({"rank": rank} if rank else {"dropped": _reasons(hit, search, examples, in_pool=hit.id in final)}))
+        rows.append(
+            row
+            | ({"rank": rank} if rank else {"dropped": _reasons(hit, search, examples, index.manifest.declared, in_pool=hit.id in final)})
+        )
     dropped = Counter(reason for row in rows for reason in row.get("dropped", ()))
     manifest = index.manifest
     return {
@@ -88,14 +91,9 @@ def _merge(*lists: Sequence[Hit]) -> list[Hit]:
     return list(firsts.values())
 
 
-def _reasons(hit: Hit, search: Search, examples: frozenset[str], *, in_pool: bool) -> list[str]:
+def _reasons(hit: Hit, search: Search, examples: frozenset[str], attributes: Attributes, *, in_pool: bool) -> list[str]:
     if hit.id in examples:
         return ["example"]
     if hit.id in search.exclude:
         return ["exclude"]
-    return [f"filter.{name}" for name in failed(search.filter, hit.payload)] or ["diversity" if in_pool else "rank"]
-
-
-def failed(filter: ItemFilter, payload: Mapping[str, Any]) -> list[str]:
-    """The filter's conditions that an item does not meet."""
-    return [name for name in ItemFilter.model_fields if not ItemFilter(**{name: getattr(filter, name)}).matches(payload)]
+    return [f"filter.{name}" for name in search.filter.failed(hit.payload, attributes)] or ["diversity" if in_pool else "rank"]

@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 
 from matinee.errors import IndexLockedError, MatineeError
+from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.index.ids import as_uuid
 from matinee.index.types import Manifest
-from matinee.items import Item, ItemFilter
+from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommend import titles

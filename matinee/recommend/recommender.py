@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import orjson
 
-from matinee.errors import MatineeError, NotFoundError
+from matinee.errors import FilterError, MatineeError, NotFoundError, UnknownAttributeError
+from matinee.filters import ItemFilter
 from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
@@ -19,6 +20,7 @@ from matinee.index.types import (
     ITEM,
     TEXT,
     DenseQuery,
+    FacetCount,
     Hit,
     HybridQuery,
     PopularQuery,
@@ -27,10 +29,10 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
-from matinee.items import ItemFilter
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import examine
+from matinee.recommend.options import MAX_CANDIDATES, RankingOptions, counted, group_of, grouped, ordered, picked
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.recommend.titles import Resolution
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
@@ -70,6 +72,7 @@ class ExampleQuery:
     diversity: float = 0.0
     explain: bool = True
     debug: bool = False
+    options: RankingOptions = RankingOptions()  # noqa: RUF009  it is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class TextQuery:
     diversity: float = 0.0
     exact: bool = False
     debug: bool = False
+    options: RankingOptions = RankingOptions()  # noqa: RUF009  it is frozen
 
 
 Query = ExampleQuery | TextQuery
@@ -94,7 +98,7 @@ class RankedItems:
     """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
 
     `exclude_unknown` are entries of `exclude` that no item has as its id.
-    `debug` says how the list came about (`matinee.recommend.explain`), where the query has `debug`.
+    `debug` says how the list came about (`matinee.recommend.explain`), where the query has `debug`; `facets` are its counts.
     """
 
     items: bytes
@@ -103,6 +107,7 @@ class RankedItems:
     likes: tuple[dict[str, Any], ...] = ()
     debug: dict[str, Any] | None = None
     exclude_unknown: tuple[str, ...] = ()
+    facets: dict[str, list[FacetCount]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +167,7 @@ class Recommender:
         else:
             await self._find(pending)
             valid = [one for one in pending if not one.failed]
-            answers = await self._offload(lambda: [_rank(one) for one in valid])
+            answers = await self._offload(lambda: [self._rank(one) for one in valid])
             for one, answer in zip(valid, answers, strict=True):
                 one.answer = await self._debugged(one, answer) if one.query.debug else answer
         return [one.answer for one in pending if one.answer is not None]
@@ -170,18 +175,37 @@ class Recommender:
     async def _find(self, pending: Sequence[_Pending]) -> None:
         """Set each query's hits, or the error that ends it."""
         await self._look_up(pending)
+        for one in pending:
+            one.answer = one.answer or self._unanswerable(one.query)
         valid = [one for one in pending if not one.failed]
         for one in valid:
             one.search, one.score_type = self._plan(one)
         if valid:
             all_hits = await self._index.search([one.search for one in valid])
             for one, hits in zip(valid, all_hits, strict=True):
-                one.hits = hits
+                one.hits = hits if one.search.with_payload else await self._page(one.query, hits)
+
+    def _unanswerable(self, query: Query) -> MatineeError | None:
+        """Why the version can't be asked for it. The engine would refuse all searches of a batch for one such filter."""
+        attributes = self._index.manifest.declared
+        try:
+            query.filter.condition(attributes)
+            query.options.check(attributes)
+        except (FilterError, UnknownAttributeError) as error:
+            return error
+        return None
+
+    async def _page(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits of one page with their payloads: those of the other candidates are not worth reading."""
+        start = query.options.offset or 0
+        page = ordered(hits, query.options, self._index.manifest.declared)[start : start + query.k]
+        stored = await self._index.retrieve([hit.id for hit in page])
+        return [replace(hit, payload=one.payload) for hit, one in zip(page, stored, strict=True) if one is not None]
 
     async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
         await self._find(pending)
         for one in pending:
-            one.answer = one.answer or _rank(one)
+            one.answer = one.answer or self._rank(one)
 
     async def find(self, example: Example) -> Mapping[str, Any]:
         """The facts of the one item that an id or a title stands for. Raises what a recommendation from it would."""
@@ -244,12 +268,16 @@ class Recommender:
         exact: bool,
     ) -> Search:
         explains = isinstance(request, ExampleQuery) and request.explain and len(request.likes) > 1
+        plain_page = (
+            request.options.needs_candidates and not request.options.reads_attributes and not request.diversity and not request.debug
+        )
         return Search(
             query,
-            pool_size(request.k, request.diversity),
+            _candidates(request),
             filter=request.filter,
             exclude=exclude,
             exact=exact,
+            with_payload=not plain_page,
             with_vectors=request.diversity > 0 or explains,
         )
 
@@ -263,14 +291,47 @@ class Recommender:
             # Nothing but stop words or signs: the sparse side has no say, and fusing with an empty list would only hide the cosine.
             return DenseQuery(query.vector), "cosine"
         s = self._settings
-        prefetch = max(s.prefetch, pool_size(query.k, query.diversity))
+        prefetch = max(s.prefetch, _candidates(query))
         return HybridQuery(query.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
+
+    def _rank(self, pending: _Pending) -> RankedItems:
+        query, options, attributes = pending.query, pending.query.options, self._index.manifest.declared
+        hits, start = pending.hits, options.offset or 0
+        if pending.search.with_payload:
+            hits = ordered(hits, options, attributes)
+        else:
+            start = 0
+        facets = counted(hits, options, attributes) if options.facets else None
+        if query.diversity and not options.sort:
+            hits = diversify(hits, start + query.k if options.group_by is None else len(hits), query.diversity)
+        chosen = [hit for group in grouped(hits, options, attributes)[start : start + query.k] for hit in group]
+        explain = isinstance(query, ExampleQuery) and query.explain
+        vectors = [example.vector for example in pending.likes]
+        cards = []
+        for hit in chosen:
+            facts = hit.payload["item"]
+            card: dict[str, Any] = {"id": hit.id, "score": round(hit.score, 6), "item": picked(facts, options.fields)}
+            if options.group_by is not None:
+                card["group"] = group_of(hit, options, attributes)
+            if explain and pending.likes:
+                like = pending.likes[nearest_like(hit.vector, vectors)]
+                card["because"] = like.id
+                card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
+            cards.append(card)
+        likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
+        items = orjson.dumps(cards)
+        return RankedItems(items, len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown, facets=facets)
+
+
+def _candidates(query: Query) -> int:
+    """How many items are searched for. Every page is a part of the same list, which does not depend on its place."""
+    return MAX_CANDIDATES if query.options.needs_candidates else pool_size(query.k, query.diversity)
 
 
 def _is_light(query: Query) -> bool:
     """Whether it asks for nothing but the index, and ranking takes less than a hop to another thread."""
     titles = isinstance(query, ExampleQuery) and any(example.title for example in (*query.likes, *query.dislikes))
-    return query.k <= _LIGHT_K and query.diversity == 0 and not query.debug and not titles
+    return query.k <= _LIGHT_K and query.diversity == 0 and not query.debug and not titles and not query.options.needs_candidates
 
 
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":
@@ -319,21 +380,3 @@ def _example_query(
     if query.strategy == "best" or not positive:
         return RecommendationQuery(positive, negative, "best", using), "best_score"
     return RecommendationQuery(positive, negative, "average", using), "cosine"
-
-
-def _rank(pending: _Pending) -> RankedItems:
-    query = pending.query
-    chosen = diversify(pending.hits, query.k, query.diversity)
-    explain = isinstance(query, ExampleQuery) and query.explain
-    vectors = [example.vector for example in pending.likes]
-    cards = []
-    for hit in chosen:
-        facts = hit.payload["item"]
-        card: dict[str, Any] = {"id": hit.id, "score": round(hit.score, 6), "item": facts}
-        if explain and pending.likes:
-            like = pending.likes[nearest_like(hit.vector, vectors)]
-            card["because"] = like.id
-            card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
-        cards.append(card)
-    likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
-    return RankedItems(orjson.dumps(cards), len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown)

@@ -18,6 +18,7 @@ from rapidfuzz import fuzz
 
 from matinee.characters import fold, tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
+from matinee.filters import ItemFilter
 from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, Search, SparseQuery
 from matinee.models.bm25 import indexed_words, title_trigrams
@@ -185,11 +186,11 @@ def check_unambiguous(text: str, own: Hit, named: Resolution | MatineeError) -> 
         )
 
 
-async def suggest(index: Index, prefix: str, limit: int = 10) -> list[Hit]:
+async def suggest(index: Index, prefix: str, limit: int = 10, filter: ItemFilter = ItemFilter()) -> list[Hit]:
     """Items whose title goes on from what was typed so far, the popular ones first, then near misses; none for a blank."""
     if not prefix.strip():
         return []
-    search = Search(SparseQuery(title_trigrams(tidy(prefix), open_end=True), TITLE), max(5 * limit, 50))
+    search = Search(SparseQuery(title_trigrams(tidy(prefix), open_end=True), TITLE), max(5 * limit, 50), filter)
     typed = {fold(prefix), fold(prefix, joined=True)}
     [hits] = await index.search([search])
 

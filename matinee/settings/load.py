@@ -1,5 +1,5 @@
 """Where settings come from, strongest first: a command line's flags, `MATINEE_` environment variables, a Serve application's arguments,
-the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/profiles/*.yaml`).
+the YAML file that `MATINEE_CONFIG` names, and the profile (`MATINEE_PROFILE`, one of `matinee/settings/profiles/*.yaml`).
 
 A variable names its setting (`MATINEE_INDEX__ENGINE=qdrant`); an empty one counts as unset, an unknown one is refused. Nothing else in
 the project reads the environment. Does not know what the settings mean: `settings` does.
@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -72,20 +72,27 @@ def load_settings(
 
 def without_secrets(settings: Settings) -> Settings:
     """`settings` without the keys to other services, to be kept where others may read it: Serve keeps it in its checkpoints."""
-    return _with(settings, index_key=None, probe_key=None)
+    return _with_keys(settings, {})
 
 
-def with_index_key(settings: Settings, environ: Mapping[str, str] | None = None) -> Settings:
-    """`settings` with the key of the Qdrant server, out of this process's environment or the settings file on this machine."""
+def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Mapping[str, str] | None = None) -> Settings:
+    """`settings` with the key of one part's server, out of this process's environment or the settings file on this machine."""
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
     given = _merge(file, _from_environment(os.environ if environ is None else environ))
-    key = (given.get("index") or {}).get("api_key")
-    return _with(settings, index_key=None if key is None else SecretStr(str(key)), probe_key=settings.probe.key)
+    key = (given.get(part) or {}).get("api_key")
+    return _with_keys(settings, _keys(settings) | {part: None if key is None else SecretStr(str(key))})
 
 
-def _with(settings: Settings, *, index_key: SecretStr | None, probe_key: SecretStr | None) -> Settings:
-    index, probe = settings.index.model_copy(update={"api_key": index_key}), settings.probe.model_copy(update={"key": probe_key})
-    return settings.model_copy(update={"index": index, "probe": probe})
+_KEYS = {"index": "api_key", "enhancer": "api_key", "probe": "key"}
+
+
+def _keys(settings: Settings) -> dict[str, SecretStr | None]:
+    return {part: getattr(getattr(settings, part), name) for part, name in _KEYS.items()}
+
+
+def _with_keys(settings: Settings, keys: Mapping[str, SecretStr | None]) -> Settings:
+    parts = {part: getattr(settings, part).model_copy(update={name: keys.get(part)}) for part, name in _KEYS.items()}
+    return settings.model_copy(update=parts)
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

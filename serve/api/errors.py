@@ -1,5 +1,6 @@
 """The one place where an error becomes an HTTP response: status, `Retry-After`, and the envelope `{code, message, request_id}`."""
 
+import math
 from typing import Any
 
 import orjson
@@ -7,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from matinee.errors import AmbiguousTitleError, MatineeError
+from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
 from serve.api.redact import without_places
 from serve.errors import CODES, STATUS, RequestError, problems
@@ -39,7 +40,9 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
         case RequestError():
             return envelope(error.status, request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
         case MatineeError() if error.code in STATUS:
-            return envelope(STATUS[error.code], request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
+            return envelope(
+                STATUS[error.code], request_id=request_id, retry_after_s=retry_after(error, retry_after_s), **fields(error, sender)
+            )
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)
@@ -55,6 +58,11 @@ def fields(error: MatineeError, sender: Caller) -> dict[str, Any]:
     whole = isinstance(error, RequestError | AmbiguousTitleError) or sender.may("admin")
     shown = {"code": error.code, "message": str(error) if whole else without_places(str(error))}
     return shown | ({"candidates": error.candidates} if isinstance(error, AmbiguousTitleError) else {})
+
+
+def retry_after(error: Exception, least_s: int) -> int:
+    """Seconds until another try makes sense: when the queue that refused has worked off what waits, but not before `least_s`."""
+    return max(least_s, math.ceil(error.wait_s)) if isinstance(error, OverloadedError) else least_s
 
 
 def outcome(error: Exception, status: int) -> str:

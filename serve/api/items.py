@@ -6,8 +6,9 @@ import orjson
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
+from matinee.filters import ItemFilter
 from matinee.index.ids import as_uuid
-from matinee.items import MAX_LIST, ItemFilter, Name
+from matinee.items import MAX_LIST, Name
 from serve.api import schemas
 from serve.api.responses import ERRORS, json_response, needs
 from serve.errors import RequestError
@@ -27,6 +28,7 @@ ItemPatch = Annotated[
         examples=[{"numbers": {"rating": 8.4}, "genres": ["Drama"], "language": None}],
     ),
 ]
+JsonFilter = Annotated[str | None, Query(max_length=8000, description="a filter as JSON, as POST /v1/search takes it")]
 _ANY: list[str] = []
 
 
@@ -42,13 +44,15 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
         origin: Annotated[str | None, Query(pattern="^(file|api)$")] = None,
         deleted: bool = False,
+        filter: JsonFilter = None,
     ) -> Response:
-        """Suggestions for a beginning (`q`), or the whole catalogue page by page."""
+        """Suggestions for a beginning (`q`), or the whole catalogue page by page, of the items that pass `filter`."""
+        wanted = _filter(filter)
         trace: Trace = request.state.trace
         if q is not None:
-            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20)), trace)
+            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20), wanted), trace)
             return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
-        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, ItemFilter(), origin, deleted), trace)
+        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, wanted, origin, deleted), trace)
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
@@ -106,14 +110,29 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         genres: Values = _ANY,
         language: Values = _ANY,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        attribute: Annotated[list[str], Query(max_length=MAX_LIST, description="only these attributes; repeatable")] = _ANY,
+        filter: JsonFilter = None,
     ) -> Response:
         """Values and counts for filters, among the items that pass the given ones."""
-        filter = ItemFilter(kind=tuple(kind), genres=tuple(genres), language=tuple(language))
-        counts, total = await gateway.retrieve(messages.Facets(filter, limit), request.state.trace)
-        fields = {field: [{"value": value, "count": n} for value, n in pairs] for field, pairs in counts.items()}
-        return json_response(request, count=total, **fields)
+        bare = {name: values for name, values in (("kind", kind), ("genres", genres), ("language", language)) if values}
+        parts = [part for part in (bare, _filter(filter).body) if part]
+        wanted = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
+        counts, total = await gateway.retrieve(messages.Facets(wanted, limit, tuple(attribute)), request.state.trace)
+        facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counts.items()}
+        return json_response(request, count=total, facets=facets, **{name: facets.get(name, []) for name in ("kind", "genres", "language")})
 
     return router
+
+
+def _filter(text: str | None) -> ItemFilter:
+    """The filter of a query string."""
+    if text is None:
+        return ItemFilter()
+    try:
+        body = orjson.loads(text)
+    except ValueError as error:
+        raise RequestError(422, f"filter: not JSON ({error}): write it like the filter of POST /v1/search, URL-encoded") from None
+    return ItemFilter.parsed(body)
 
 
 def _cursor(cursor: str | None) -> str | None:

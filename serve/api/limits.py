@@ -1,4 +1,6 @@
-"""What one client may take of a gateway: a share of its places, and a rate. Each gateway counts by itself. Does not know HTTP."""
+"""What a gateway refuses before any work: what one client takes too much of, and routes whose queue is too long. Each gateway counts by
+itself. Does not know HTTP.
+"""
 
 import time
 from collections import Counter
@@ -7,6 +9,7 @@ from contextlib import contextmanager
 
 from cachetools import LRUCache
 
+from matinee.errors import OverloadedError
 from matinee.settings.serving import LimitSettings
 from serve.api.auth import Caller
 from serve.errors import RequestError
@@ -63,3 +66,26 @@ class RateLimit:
         taken = level >= 1
         self._levels[client] = (level - amount if taken else level, now)
         return taken
+
+
+class BusyRoutes:
+    """Routes that a queue behind them has just refused. Until an eighth of that queue has left, further requests are refused here.
+
+    A refusal here costs a small part of one by the queue. Under an overload that decides how many requests are answered. No more than an
+    eighth: the pace is an estimate, and the queue must never run empty while requests are refused.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[str, tuple[float, float]] = {}
+
+    def record(self, route: str, wait_s: float) -> None:
+        """A queue behind `route` needs `wait_s` seconds for what waits in it."""
+        now = self._clock()
+        self._until[route] = now + wait_s / 8, now + wait_s
+
+    def check(self, route: str) -> None:
+        """Raises `OverloadedError` while the queue behind `route` is nearly as long as when it refused."""
+        closed_until, empty_at = self._until.get(route, (0.0, 0.0))
+        if (now := self._clock()) < closed_until:
+            raise OverloadedError(f"{route}: too many requests wait already; ask again in a moment", empty_at - now)

@@ -21,8 +21,8 @@ from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
 from serve.api.bodies import limited, paced
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
-from serve.api.errors import envelope, explain, outcome
-from serve.api.limits import ClientLimits
+from serve.api.errors import envelope, explain, outcome, retry_after
+from serve.api.limits import BusyRoutes, ClientLimits
 from serve.errors import STATUS, RequestError
 from serve.graph.parts import Trace
 from serve.telemetry import logs
@@ -95,6 +95,7 @@ class RequestMiddleware:
         self._hosts = TrustedHosts((settings.host, *settings.hosts))
         self._addresses = ClientAddresses(settings)
         self._clients = ClientLimits(settings.limits, self._limit)
+        self._busy = BusyRoutes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +106,7 @@ class RequestMiddleware:
                 caller = self._caller(scope)
                 # A full or starved gateway still answers its probes: it is no reason to restart it.
                 if scope["path"] not in _PROBES:
-                    held.enter_context(self._place(caller))
+                    held.enter_context(self._place(scope, caller))
             except MatineeError as error:
                 await self._refuse(error, scope, receive, send)
                 return
@@ -153,11 +154,15 @@ class RequestMiddleware:
         return decoded(scope, limited(scope, receive, self._settings), self._settings.max_body_bytes)
 
     @contextmanager
-    def _place(self, caller: Caller) -> Iterator[None]:
-        """Counts a request while it is under way. Raises where the gateway is full, or the caller has enough."""
-        if self._ongoing >= self._limit:
+    def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
+        """Counts a request while it is under way. Raises where the gateway or a queue behind it is full, or the caller has enough."""
+        try:
+            self._busy.check(_queued_route(scope))
+            if self._ongoing >= self._limit:
+                raise OverloadedError(f"{self._limit} requests are under way here; ask again in a moment")
+        except OverloadedError:
             self._metrics.refused()
-            raise OverloadedError(f"{self._limit} requests are under way here; ask again in a moment")
+            raise
         with self._clients.admitted(caller):
             self._count_ongoing(1)
             try:
@@ -185,7 +190,7 @@ class RequestMiddleware:
     async def _refuse(self, error: MatineeError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that gets no place. Its body stays unread."""
         request_id, status = _request_id(scope), error.status if isinstance(error, RequestError) else STATUS[error.code]
-        response = envelope(status, error.code, str(error), request_id, retry_after_s=self._settings.retry_after_s)
+        response = envelope(status, error.code, str(error), request_id, retry_after_s=retry_after(error, self._settings.retry_after_s))
         response.raw_headers += [*_HEADERS, *([(b"x-request-id", request_id.encode())] if self._names_requests else [])]
         await response(scope, receive, send)
         if status != 503:
@@ -194,6 +199,8 @@ class RequestMiddleware:
 
     def _error_response(self, error: Exception, visit: _Visit) -> Response:
         """The response to what the app raised; a bug is logged."""
+        if isinstance(error, OverloadedError) and error.wait_s:
+            self._busy.record(_queued_route(visit.scope), error.wait_s)
         response = explain(error, visit.request_id, visit.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
@@ -260,6 +267,11 @@ def _describe_span(visit: _Visit) -> None:
     )
     if visit.status >= 500:
         visit.span.set_status(StatusCode.ERROR, visit.outcome)
+
+
+def _queued_route(scope: Scope) -> str:
+    """The requests that wait in the same queues as this one: `GET /v1/items` is all reads of items."""
+    return f"{scope['method']} {'/'.join(scope['path'].split('/', 3)[:3])}"
 
 
 def _request_id(scope: Scope) -> str:

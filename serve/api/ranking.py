@@ -29,9 +29,11 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         """An answer, once its impression is logged."""
         gateway.metrics.results(ranked.count, endpoint=endpoint)
         token = events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
+        counted = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in (ranked.facets or {}).items()}
         optional = {
             "exclude_unknown": ranked.exclude_unknown or None,
             "debug": None if ranked.debug is None else _with_times(ranked.debug, trace),
+            "facets": None if ranked.facets is None else counted,
             "feedback_token": token,
         }
         return {
@@ -78,12 +80,16 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         user_id: Annotated[Id | None, Query(description="whoever it is for, by your own id: kept in the event log")] = None,
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
-        return response(request, await gateway.similar(id, k, diversity, request.state.trace), "similar", user_id)
+        # An id of a path may be what no body allows, and is that of no item then.
+        wanted = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
+        return response(request, await gateway.similar(wanted, request.state.trace), "similar", user_id)
 
     @router.post("/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar_to(body: SimilarRequest, request: Request) -> Response:
-        """Items near to one item, by any id: also one with slashes or dots, which a path can't hold."""
-        return await similar(body.id, request, body.k, body.diversity, body.user_id)
+        """Items near to one item: by any id, also one that a path can't hold, by its title, or by its facts."""
+        if body.debug:
+            caller(request).require("admin")
+        return response(request, await gateway.similar(body, request.state.trace), "similar", body.user_id)
 
     @router.post("/search", response_model=schemas.RankedResponse, name="search", openapi_extra=needs("read"))
     async def search(body: SearchRequest, request: Request) -> Response:

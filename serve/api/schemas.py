@@ -66,7 +66,8 @@ class Ranked(BaseModel):
 
     id: str
     score: float
-    item: Item
+    item: Item | dict[str, Any] = Field(description="the item, or the parts of it that `fields` names")
+    group: str | int | bool | None = Field(None, description="the value that it is grouped by; only with `group_by`")
     because: str | None = Field(None, description="id of the liked item that the reason names")
     reason: str | None = None
 
@@ -89,6 +90,7 @@ class RankedResponse(BaseModel):
     exclude_unknown: list[str] | None = Field(
         None, description="entries of `exclude` that excluded nothing, because no item has such an id; only where there are any"
     )
+    facets: dict[str, list["FacetValue"]] | None = Field(None, description="values and counts of the attributes that were asked for")
     debug: Debug | None = Field(None, description="only where it was asked for")
     feedback_token: str | None = Field(None, description="what POST /v1/feedback wants; only where the server keeps events")
     request_id: str
@@ -251,14 +253,15 @@ class DeleteManyResponse(BaseModel):
 class FacetValue(BaseModel):
     """A value and how many items have it."""
 
-    value: str
+    value: str | int | bool
     count: int
 
 
 class FacetsResponse(BaseModel):
-    """Values and counts for filters, most frequent first."""
+    """Values and counts for filters, most frequent first: of each attribute in `facets`, and of three beside it, as ever."""
 
     count: int
+    facets: dict[str, list[FacetValue]] = Field(description="attribute -> its values; those declared as facets, or those asked for")
     kind: list[FacetValue]
     genres: list[FacetValue]
     language: list[FacetValue]

@@ -45,19 +45,21 @@ def batched_model(
     name: Literal["embedder", "enhancer"], remote: Remote[Model, Result], settings: Settings, metrics: Metrics
 ) -> Callable[[Model, float], Coroutine[Any, Any, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
-    searches = batched(name, remote, settings, metrics)
-    bulk = batched(name, remote, settings, metrics, max_batch=_BULK_HOP_BATCH, max_waiting=getattr(settings, name).bulk_waiting)
+    max_waiting = settings.serving.deployment.max_ongoing_requests
+    max_wait_s = settings.enhancer.deadline_s if name == "enhancer" else settings.serving.max_wait_s
+    searches = batched(name, remote, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
+    bulk = batched(name, remote, metrics, lanes=[Lane(getattr(settings, name).bulk_waiting)], max_batch=_BULK_HOP_BATCH)
     return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)
 
 
 def batched(
     name: str,
     remote: Remote[Sent, Result],
-    settings: Settings,
     metrics: Metrics,
     *,
+    lanes: Sequence[Lane],
+    lane_of: Callable[[Sent], int] = lambda message: 0,
     max_batch: int = MAX_HOP_BATCH,
-    max_waiting: int | None = None,
 ) -> MicroBatcher[Sent, Result]:
     """A client of the part `name`, whose batches `remote` carries to one of its replicas."""
 
@@ -71,7 +73,8 @@ def batched(
         send,
         max_batch=max_batch,
         max_in_flight=HOPS_IN_FLIGHT,
-        lanes=[Lane(settings.serving.deployment.max_ongoing_requests if max_waiting is None else max_waiting)],
+        lanes=lanes,
+        lane_of=lane_of,
         observe_batch=lambda size: metrics.hop_batch(size, part=name),
     )
 
@@ -89,8 +92,12 @@ class RetrieverClient:
     """The Retriever: each message has a result of its own type."""
 
     def __init__(self, remote: Remote[RetrieverMessage[object], object], settings: Settings, metrics: Metrics) -> None:
-        self._searches = batched("retriever", remote, settings, metrics)
-        self._bulk = batched("retriever", remote, settings, metrics, max_batch=_BULK_HOP_BATCH)
+        max_waiting = settings.serving.deployment.max_ongoing_requests
+        # Whether a gateway is ready must be known under any load.
+        lanes = [Lane(max_waiting), Lane(max_waiting, 0.5, settings.serving.max_wait_s)]
+        lane_of: Callable[[object], int] = lambda message: int(not isinstance(message, messages.Status))  # noqa: E731
+        self._searches = batched("retriever", remote, metrics, lanes=lanes, lane_of=lane_of)
+        self._bulk = batched("retriever", remote, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
         bulk = isinstance(message, _BULK) or (isinstance(message, messages.Rank) and message.bulk)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ray import serve as ray_serve
 
-from matinee.settings.load import with_index_key
+from matinee.settings.load import with_key
 from matinee.settings.tree import Settings
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
@@ -31,7 +31,7 @@ class EnhancerDeployment(EnhancerReplica):
     """Items -> descriptions."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, start_telemetry(settings.serving, "enhancer"))
+        super().__init__(with_key(settings, "enhancer"), start_telemetry(settings.serving, "enhancer"))
 
 
 @ray_serve.deployment(name="Retriever")
@@ -39,7 +39,7 @@ class RetrieverDeployment:
     """Vectors, words and examples -> ranked items."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
-        self._replica = RetrieverReplica(with_index_key(settings), start_telemetry(settings.serving, "retriever"))
+        self._replica = RetrieverReplica(with_key(settings, "index"), start_telemetry(settings.serving, "retriever"))
         await self._replica.start()
 
     def check_health(self) -> None:

@@ -16,6 +16,11 @@ from serve.telemetry.metrics import Metrics
 MAX_WAITING = 8192
 """Messages of searches and recommendations."""
 
+QUERIES_TIMES = 8
+"""So many times `encode_tokens` may the queries of one encode have: none of them would be answered sooner in parts, and many texts of like
+length need less padding.
+"""
+
 
 class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded]):
     """Answers `messages.Embed`."""
@@ -23,11 +28,17 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         # A search waits for one encode of somebody else's work, however much there is.
         super().__init__(
-            "embedder", settings.embedder, settings, metrics, max_batch=settings.embedder.encode_tokens, max_waiting=MAX_WAITING
+            "embedder",
+            settings.embedder,
+            settings,
+            metrics,
+            max_batch=settings.embedder.encode_tokens,
+            max_waiting=MAX_WAITING,
+            max_wait_s=settings.serving.max_wait_s,
         )
 
     def cost(self, message: Embed) -> int:
-        return message.tokens
+        return -(-message.tokens // QUERIES_TIMES) if message.kind == "query" and not message.bulk else message.tokens
 
     def waits_for_queries(self, message: Embed) -> bool:
         return message.kind == "document"

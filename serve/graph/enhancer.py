@@ -1,6 +1,7 @@
 """The Enhancer's replica: items -> checked descriptions, batched across gateways. A shell around `matinee.models.enhancer`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matinee.errors import MatineeError
 from matinee.items import Item
@@ -22,7 +23,14 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         enhancer = settings.enhancer
         super().__init__(
-            "enhancer", enhancer, settings, metrics, max_batch=enhancer.batch_size, max_waiting=enhancer.deployment.max_queued_requests
+            "enhancer",
+            enhancer,
+            settings,
+            metrics,
+            max_batch=enhancer.batch_size,
+            max_waiting=enhancer.deployment.max_queued_requests,
+            # Who waits longer is answered without a description.
+            max_wait_s=enhancer.deadline_s,
         )
 
     def cost(self, message: Describe) -> int:
@@ -30,8 +38,14 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
         return 2 if message.bulk else 1
 
     def load(self, settings: EnhancerSettings) -> Enhancer:
-        enhancer = Enhancer.load(settings, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
-        enhancer.describe([_WARM_UP])
+        enhancer = Enhancer.load(
+            settings,
+            self._settings.models_dir,
+            artifacts=self._settings.artifacts_uri,
+            count_failure=lambda reason: self._metrics.enhancer_server_failures(reason=reason),
+        )
+        if settings.engine == "local":
+            enhancer.describe([_WARM_UP])
         return enhancer
 
     def labels(self, model: Enhancer) -> tuple[str, str, str]:
@@ -40,7 +54,25 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
         super().reconfigure(user_config)
-        self.batcher.max_batch = updated(self._base, user_config).batch_size
+        settings = updated(self._base, user_config)
+        if settings.engine == "local":
+            self.batcher.max_batch, self.batcher.max_in_flight = settings.batch_size, 1
+        else:
+            self._let_server_batch(self.slot.model)
+
+    def _announce(self, model: Enhancer) -> None:
+        super()._announce(model)
+        if self._batcher is not None:
+            self._let_server_batch(model)
+
+    def _let_server_batch(self, model: Enhancer) -> None:
+        """A description that is done waits for no other, and the server gets the next. Only once its model is the live one."""
+        if model.calls_at_once > 1:
+            self.batcher.max_batch, self.batcher.max_in_flight = 1, model.calls_at_once
+
+    async def info(self) -> dict[str, Any]:
+        info = await super().info()
+        return info | {"trouble": info["trouble"] or self.slot.model.trouble}
 
     def _answer(self, model: Enhancer, batch: Sequence[Queued[Describe]]) -> list[Description | MatineeError]:
         self._metrics.model_batch(len(batch), part="enhancer")

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexUnavailableError, OverloadedError
+from matinee.errors import (
+    DeadlineError,
+    FingerprintError,
+    IndexAbsentError,
+    IndexUnavailableError,
+    ModelError,
+    ModelServerError,
+    OverloadedError,
+)
 from matinee.index.ids import as_uuid
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
@@ -24,7 +32,7 @@ from matinee.vectors import Matrix, Vector
 from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.parts import Graph, Trace
-from serve.graph.requests import ExampleItem, RecommendRequest, SearchRequest
+from serve.graph.requests import ExampleItem, Ranked, RecommendRequest, SearchRequest, SimilarRequest
 from serve.telemetry.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -32,8 +40,8 @@ Result = TypeVar("Result")
 DESCRIPTION_S = 60.0
 """How long a gateway keeps a description: a replaced model's description may be served for that long."""
 
-LATE = (DeadlineError, OverloadedError, UnavailableError)
-"""What makes an answer degraded instead of failed, where the part is optional."""
+LATE = (DeadlineError, OverloadedError, UnavailableError, ModelServerError, ModelError)
+"""What makes an answer degraded instead of failed, where the part is optional: late, full or away, or a server that lost the model."""
 
 
 class Gateway:
@@ -77,14 +85,16 @@ class Gateway:
                 request.diversity,
                 request.explain,
                 request.debug,
+                request.options(),
             )
 
         return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, call, trace)
 
-    async def similar(self, id: str, k: int, diversity: float, trace: Trace) -> RankedItems:
-        self._check_k(k)
-        call = ExampleQuery((Example(id=id),), k=k, diversity=diversity)
-        return await self.retrieve(messages.Rank(call), trace)
+    async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
+        """As a recommendation with this one like."""
+        example = ExampleItem.model_construct(id=request.id, title=request.title, item=request.item)
+        options = {name: getattr(request, name) for name in (*Ranked.model_fields, "exclude")}
+        return await self.recommend(RecommendRequest.model_construct(likes=(example,), **options), trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
@@ -94,7 +104,9 @@ class Gateway:
 
         def call(vectors: list[Vector]) -> TextQuery:
             vector = vectors[0] if vectors else None
-            return TextQuery(text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug)
+            return TextQuery(
+                text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug, request.options()
+            )
 
         return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, call, trace)
 

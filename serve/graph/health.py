@@ -97,6 +97,7 @@ class Health:
 
 def _index_info(manifest: Manifest, status: IndexStatus) -> dict[str, Any]:
     return manifest.model_dump(mode="json") | {
+        "attributes": {name: attribute.model_dump(mode="json") for name, attribute in manifest.declared.items()},
         "items": status.items,
         "approximate": status.approximate,
         "previous": status.previous,

@@ -5,10 +5,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
-from matinee.index.types import Manifest, Point
-from matinee.items import Item, ItemFilter
+from matinee.index.types import FacetCount, Manifest, Point
+from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import Recipe
@@ -100,6 +101,7 @@ class Suggest(RetrieverMessage[list[tuple[str, Payload]]]):
 
     prefix: str
     limit: int
+    filter: ItemFilter = ItemFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +188,15 @@ class RemoveImport(RetrieverMessage[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Facets(RetrieverMessage[tuple[dict[str, list[tuple[str, int]]], int]]):
-    """Values of each field with their counts, and the number of items, among those that pass `filter`."""
+class Facets(RetrieverMessage[tuple[dict[str, list[FacetCount]], int]]):
+    """Values of `attributes` with their counts, and the number of items, among those that pass `filter`.
+
+    Without attributes, those that are declared as facets.
+    """
 
     filter: ItemFilter = ItemFilter()
     limit: int = 50
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,21 +29,64 @@ _MOST_UNFINISHED = 8
 """Batches of which something has come back and something not, for each that may be under way: a slow message holds no place."""
 
 
+_SHORT = 8
+"""Messages of a queue that is never too slow: a machine that needs seconds for one still answers."""
+
+_PACE_WEIGHT = 0.2
+"""Of the newest batch in the average pace of a queue."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """Messages that wait in one queue. A lane goes before those that are named after it.
 
-    `share` is the part of the time that a lane gets while those before it have work for all of it.
+    `share` is the part of the time that a lane gets while those before it have work for all of it. `max_wait_s` is the longest wait that
+    a message may expect, unless the queue is short.
     """
 
     max_waiting: int
     share: float = 0.0
+    max_wait_s: float = float("inf")
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Sent, Result]):
     queued: Queued[Sent]
     future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast messages leave a queue: averages over batches of the seconds from one to the next, and of the messages in one.
+
+    While a batch leaves others behind, the seconds are those until the next one. Of a batch that leaves none, they are its own work:
+    idle times say nothing.
+    """
+
+    interval_s: float = 0.0
+    messages: float = 0.0
+    _left_since: float | None = None
+
+    def take(self, messages: int, *, left: bool) -> None:
+        """A batch leaves the queue now. `left`: others stay."""
+        now = time.monotonic()
+        if self._left_since is not None:
+            self._record(messages, now - self._left_since)
+        self._left_since = now if left else None
+
+    def end(self, messages: int, took_s: float) -> None:
+        """A batch has been answered."""
+        if self._left_since is None:
+            self._record(messages, took_s)
+
+    def _record(self, messages: int, interval_s: float) -> None:
+        weight = _PACE_WEIGHT if self.messages else 1.0
+        self.interval_s += weight * (interval_s - self.interval_s)
+        self.messages += weight * (messages - self.messages)
+
+    def wait_s(self, waiting: int) -> float:
+        """Seconds until `waiting` messages have left; 0 before the first batch."""
+        return waiting * self.interval_s / self.messages if self.messages else 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +97,17 @@ class _Queue(Generic[Sent, Result]):
     waiting: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
     owed_s: float = 0.0
     took_s: float = 0.0
+    pace: _Pace = field(default_factory=_Pace)
+
+    def check_admits(self, name: str) -> None:
+        """Raises `OverloadedError` where one more message would be too many, or would wait too long."""
+        self.is_empty()
+        waiting = len(self.waiting)
+        if waiting >= self.lane.max_waiting:
+            raise OverloadedError(f"{name}: {waiting} requests wait already; ask again in a moment")
+        wait_s = self.pace.wait_s(waiting)
+        if waiting >= _SHORT and wait_s > self.lane.max_wait_s:
+            raise OverloadedError(f"{name}: {waiting} requests wait already, for about {wait_s:.1f} s; ask again in a moment", wait_s)
 
     def is_empty(self) -> bool:
         """Drops the messages at its head whose callers have gone."""
@@ -67,8 +121,8 @@ class MicroBatcher(Generic[Sent, Result]):
 
     `send(batch, early)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner to
     `early`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in its
-    lane, or when it still waits there at its deadline; and `DeadlineError` when the result of its batch does not come in time. `cost` is 1
-    for each message by default.
+    lane, when it would wait there for too long, or when it still waits there at its deadline; and `DeadlineError` when the result of its
+    batch does not come in time. `cost` is 1 for each message by default.
     """
 
     def __init__(
@@ -86,7 +140,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._name = name
         self._send = send
         self.max_batch = max_batch
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._lane_of = lane_of
         self._cost = cost
         self._observe_batch = observe_batch
@@ -101,8 +155,7 @@ class MicroBatcher(Generic[Sent, Result]):
     async def __call__(self, message: Sent, deadline: float, since: float | None = None, traceparent: str | None = None) -> Result:
         """The result of `message`. One that has waited elsewhere before brings its `since` and `traceparent`."""
         queue = self._queues[self._lane_of(message)]
-        if len(queue.waiting) >= queue.lane.max_waiting:
-            raise OverloadedError(f"{self._name}: {queue.lane.max_waiting} requests wait already; ask again in a moment")
+        queue.check_admits(self._name)
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
@@ -123,8 +176,8 @@ class MicroBatcher(Generic[Sent, Result]):
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
     def _pump(self) -> None:
-        most = _MOST_UNFINISHED * self._max_in_flight
-        while self._unanswered < self._max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
+        most = _MOST_UNFINISHED * self.max_in_flight
+        while self._unanswered < self.max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
             batch = self._take(queue)
             self._unanswered += 1
             # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
@@ -150,6 +203,7 @@ class MicroBatcher(Generic[Sent, Result]):
             if batch and left < 0:
                 break
             batch.append(queue.waiting.popleft())
+        queue.pace.take(len(batch), left=bool(queue.waiting))
         return batch
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -182,7 +236,9 @@ class MicroBatcher(Generic[Sent, Result]):
             await asyncio.wait({call})
         answered()
         _resolve(self._name, batch, call)
-        self._charge(queue, time.monotonic() - start)
+        took_s = time.monotonic() - start
+        queue.pace.end(len(batch), took_s / self.max_in_flight)
+        self._charge(queue, took_s)
 
     def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
         """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""

@@ -46,7 +46,15 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
     """Answers messages with a model. The model is loaded by the first `reconfigure`: only then is it known which one."""
 
     def __init__(
-        self, part: str, part_settings: PartSettings, settings: Settings, metrics: Metrics, *, max_batch: int, max_waiting: int
+        self,
+        part: str,
+        part_settings: PartSettings,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        max_wait_s: float,
     ) -> None:
         self._part = part
         self._base: PartSettings = part_settings
@@ -54,7 +62,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         self._metrics = metrics
         self._labels: dict[str, str] | None = None
         self._telemetry = BatchTelemetry(part, settings.tracing, metrics)
-        self._max_batch, self._max_waiting = max_batch, max_waiting
+        self._max_batch, self._max_waiting, self._max_wait_s = max_batch, max_waiting, max_wait_s
         self._slot: ModelSlot[Model, PartSettings] | None = None
         self._batcher: MicroBatcher[Sent, Result] | None = None
 
@@ -82,7 +90,12 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
                 lambda batch, early: slot.run(self._answer, batch, deadline=max(queued.deadline for queued in batch)),
                 max_batch=self._max_batch,
                 max_in_flight=1,
-                lanes=[Lane(self._max_waiting), Lane(self._max_waiting, _SECOND_SHARE), Lane(wanted.bulk_waiting, wanted.bulk_share)],
+                lanes=[
+                    Lane(self._max_waiting, max_wait_s=self._max_wait_s),
+                    # One request may bring many of these, and must not fill the queue against itself.
+                    Lane(self._max_waiting, _SECOND_SHARE),
+                    Lane(wanted.bulk_waiting, wanted.bulk_share),
+                ],
                 lane_of=lambda message: 2 if message.bulk else int(self.waits_for_queries(message)),
                 cost=self.cost,
             )

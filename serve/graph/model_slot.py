@@ -1,4 +1,4 @@
-"""The model of a replica: one worker thread, and model updates that never interrupt answers.
+"""The model of a replica: its worker threads, and model updates that never interrupt answers.
 
 A load or a swap runs in a thread of its own while the old model goes on answering; a failure keeps the old model, and is tried again
 while the new one is wanted. Knows neither model.
@@ -28,6 +28,8 @@ Args = TypeVarTuple("Args")
 
 _RETRY_S = 60.0
 _LONGEST_PAUSE_S = 600.0
+_MOST_THREADS = 256
+"""The most that `enhancer.batch_size` may be."""
 
 
 class ModelSlot(Generic[Model, Settings]):
@@ -46,12 +48,13 @@ class ModelSlot(Generic[Model, Settings]):
     ) -> None:
         self._name = name
         self._hang_s = hang_s
-        self._given_up_at: float | None = None
+        self._given_up_at: dict[object, float] = {}
         self._retry_s = retry_s
         self._load = load
         self._announce = announce
         self._metrics = metrics
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
+        # As many threads as whoever calls `run` has calls under way: one, unless the model is safe for more.
+        self._workers = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
         self._target = self._live = settings
         self._weighed_at = float("-inf")
@@ -67,12 +70,14 @@ class ModelSlot(Generic[Model, Settings]):
         return model
 
     async def run(self, work: Callable[[Model, *Args], T], *args: *Args, deadline: float = float("-inf")) -> T:
-        """`work(model, *args)` in the worker thread, with the model that is live now; it keeps that model to its end.
+        """`work(model, *args)` in a worker thread, with the model that is live now; it keeps that model to its end.
 
-        One at a time. `deadline` is the `time.monotonic()` moment until which somebody waits for the result.
+        Only a model that several threads may use is given several calls at once. `deadline` is the `time.monotonic()` moment until which
+        somebody waits for the result.
         """
-        self._given_up_at = max(deadline, time.monotonic() + self._hang_s)
-        working = asyncio.get_running_loop().run_in_executor(self._worker, work, self.model, *args)
+        call = object()
+        self._given_up_at[call] = max(deadline, time.monotonic() + self._hang_s)
+        working = asyncio.get_running_loop().run_in_executor(self._workers, work, self.model, *args)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
@@ -80,12 +85,12 @@ class ModelSlot(Generic[Model, Settings]):
             await asyncio.wait({working})
             raise
         finally:
-            self._given_up_at = None
+            del self._given_up_at[call]
             self._weigh()
 
     def check_health(self) -> None:
         """Raises where the model hangs: its work takes longer than `hang_s` seconds, and nobody waits for the result any more."""
-        if self._given_up_at is not None and time.monotonic() > self._given_up_at:
+        if time.monotonic() > min(self._given_up_at.values(), default=float("inf")):
             raise RuntimeError(f"{self._name}: the model has worked on one batch for more than {self._hang_s:g} s; the replica is replaced")
 
     def _weigh(self) -> None:

@@ -3,11 +3,13 @@
 Unknown fields are refused. Does not know HTTP (`serve.api`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
-from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, ItemFilter
+from matinee.filters import ItemFilter
+from matinee.items import MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item
+from matinee.recommend.options import MAX_CANDIDATES, Direction, RankingOptions
 from matinee.settings.tree import Mode
 
 MAX_EXAMPLES = 50
@@ -38,6 +40,17 @@ Diversity = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)
 
 
 K = Annotated[int, Field(strict=True, ge=1, le=1000, description="how many items; serving may allow fewer (search.max_k)")]
+
+
+Offset = Annotated[
+    int | None,
+    Field(strict=True, ge=0, le=999, description="how many of the list to leave out; send it with every page, also 0, so that pages fit"),
+]
+AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+ItemField = Annotated[
+    str,
+    StringConstraints(pattern=r"^(id|kind|title|year|overview|language|genres|(people|numbers|extra)(\.[a-z][a-z0-9_]{0,39})?)$"),
+]
 
 
 class StrictModel(BaseModel):
@@ -73,11 +86,34 @@ ExampleIn = Annotated[
 Examples = Annotated[tuple[ExampleIn, ...], Field(max_length=MAX_EXAMPLES)]
 
 
+Excluded = Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE, description="ids of items that are not wanted; no titles")]
 User = Annotated[Id | None, Field(description="whoever it is for, by your own id: kept in the event log, where there is one")]
 
 
-class _Ranked(StrictModel):
+class GroupBy(StrictModel):
+    """Groups of the ranked list: `k` is the number of groups, and each has at most `limit` items."""
+
+    attribute: AttributeName
+    limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+
+
+class Ranked(StrictModel):
+    """What every route that ranks takes."""
+
     k: K = 10
+    offset: Offset = None
+    min_score: Annotated[float | None, Field(strict=True, allow_inf_nan=False, description="leave out items below this score")] = None
+    sort: Annotated[
+        tuple[Annotated[dict[AttributeName, Direction], Field(min_length=1, max_length=1)], ...],
+        Field(max_length=3, description='order the best 1,000 by these attributes, then by score: `[{"year": "desc"}]`'),
+    ] = ()
+    group_by: GroupBy | None = None
+    facets: Annotated[
+        tuple[AttributeName, ...], Field(max_length=20, description="count the values of these attributes among the best 1,000")
+    ] = ()
+    fields: Annotated[
+        tuple[ItemField, ...] | None, Field(max_length=64, description="parts of each item that come back; null: all of it")
+    ] = None
     filter: ItemFilter = ItemFilter()
     diversity: Diversity = 0.0
     user_id: User = None
@@ -85,8 +121,24 @@ class _Ranked(StrictModel):
         False, strict=True, description="say how the answer came about: candidates, scores, what dropped them (scope admin)"
     )
 
+    @model_validator(mode="after")
+    def _answerable(self) -> Self:
+        if (self.offset or 0) + self.k > MAX_CANDIDATES:
+            raise ValueError(
+                f"k and offset: {self.k} + {self.offset}, at most {MAX_CANDIDATES:,} items are ranked; page through GET /v1/items"
+            )
+        if self.sort and self.diversity:
+            raise ValueError("sort and diversity: a list has one order; leave one of them out")
+        return self
 
-class RecommendRequest(_Ranked):
+    def options(self) -> RankingOptions:
+        """The options of the ranked list."""
+        group, sort = self.group_by, tuple(pair for entry in self.sort for pair in entry.items())
+        by, limit = (None, 1) if group is None else (group.attribute, group.limit)
+        return RankingOptions(self.offset, self.min_score, sort, by, limit, self.facets, self.fields)
+
+
+class RecommendRequest(Ranked):
     """`likes` and `text` are positive examples of equal weight, `dislikes` negative ones. At most 20 of all may be titles.
 
     One positive and no negative is similarity (score: cosine). `strategy` `average` searches with 2*mean(positive) - mean(negative)
@@ -98,7 +150,7 @@ class RecommendRequest(_Ranked):
     dislikes: Examples = ()
     text: Query | None = None
     strategy: Literal["average", "best"] = "average"
-    exclude: Annotated[tuple[Id, ...], Field(max_length=MAX_EXCLUDE, description="ids of items that are not wanted; no titles")] = ()
+    exclude: Excluded = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
     enhance: bool | None = Field(
         None, strict=True, description="let the enhancer describe cold items first; by default as the index was built"
@@ -128,18 +180,18 @@ class RecommendBatchRequest(StrictModel):
     )
 
 
-class SimilarRequest(StrictModel):
-    """One item, for those near to it."""
+class SimilarRequest(Ranked, ExampleItem):
+    """One item, for those near to it: exactly one of id, title, item."""
 
-    id: Annotated[Id, Field(description="the catalogue's own id, or the index id")]
-    k: K = 10
-    diversity: Diversity = 0.0
-    user_id: User = None
+    exclude: Excluded = ()
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"id": "/works/OL45804W", "k": 3}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"id": "/works/OL45804W", "k": 3}, {"title": "Metropolis", "filter": {"year": {"lt": 1930}}}]},
+    )
 
 
-class SearchRequest(_Ranked):
+class SearchRequest(Ranked):
     """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
 
     text: Query

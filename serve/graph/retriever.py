@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from matinee.attributes import facet_names
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
@@ -37,8 +38,6 @@ T = TypeVar("T")
 HANDOVER_S = 10.0
 """How long calls wait for an embedded index that another replica holds: in a roll-over it stops once this one is up, in about 3 s."""
 LOCKED_WATCH_S = 0.1
-
-_FACETS = ("kind", "genres", "language")
 
 
 class RetrieverReplica:
@@ -217,11 +216,12 @@ class RetrieverReplica:
                     Scroll(limit=limit, after=after, since=since, filter=filter, origin=origin, deleted=deleted)
                 )
                 return [(hit.id, hit.payload) for hit in page], cursor
-            case messages.Suggest(prefix, limit):
-                return [(hit.id, hit.payload) for hit in await titles.suggest(index, prefix, limit)]
-            case messages.Facets(filter, limit):
-                values = await asyncio.gather(*(index.facets(key, filter=filter, limit=limit) for key in _FACETS))
-                return dict(zip(_FACETS, values, strict=True)), await index.count(filter)
+            case messages.Suggest(prefix, limit, filter):
+                return [(hit.id, hit.payload) for hit in await titles.suggest(index, prefix, limit, filter)]
+            case messages.Facets(filter, limit, attributes):
+                names = facet_names(index.manifest.declared, attributes)
+                values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit) for name in names))
+                return dict(zip(names, values, strict=True)), await index.count(filter)
             case messages.Pending(limit, after):
                 return await self._pending(index, limit, after)
         raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
@@ -295,8 +295,8 @@ def _cost_kind(query: Query) -> Hashable:
     """What can make a ranking slow. Those that have it in common wait for one another, others do not wait for them."""
     if isinstance(query, ExampleQuery):
         by_title = any(example.title is not None for example in (*query.likes, *query.dislikes))
-        return query.filter, query.debug, by_title, query.strategy
-    return query.filter, query.debug, query.exact
+        return query.filter, query.debug, by_title, query.strategy, query.options.needs_candidates
+    return query.filter, query.debug, query.exact, query.options.needs_candidates
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:

@@ -33,9 +33,10 @@ def prepare(settings: Settings, *, metrics: bool) -> None:
             "leave it off here (the chart turns it on in a cluster, behind its NetworkPolicy)"
         )
     local_ray.secure(metrics=metrics)
-    if settings.index.api_key is not None:
-        # The Retriever reads it there, wherever this process has it from.
-        os.environ[f"{PREFIX}INDEX__API_KEY"] = settings.index.api_key.get_secret_value()
+    for part, key in (("INDEX", settings.index.api_key), ("ENHANCER", settings.enhancer.api_key)):
+        if key is not None:
+            # The replicas read it there, wherever this process has it from.
+            os.environ[f"{PREFIX}{part}__API_KEY"] = key.get_secret_value()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Serve restarts a proxy that was not ready in 5 s: on a slow machine it never was.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")

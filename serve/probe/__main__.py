@@ -137,7 +137,9 @@ def _serve(settings: Settings) -> None:
     prober, metrics = Prober(settings.probe), ProbeExporter()
     with _exported(settings, metrics) as address, _announced(settings, address):
         every = " and on every other address of this machine" if settings.probe.metrics_host in ("0.0.0.0", "::") else ""  # noqa: S104
-        console.print(f"probe: asks {target(settings)}; metrics on [bold]{address}[/]{every}", highlight=False, soft_wrap=True)
+        console.print(
+            f"probe: asks {escape(target(settings))}; metrics on [bold]{escape(address)}[/]{every}", highlight=False, soft_wrap=True
+        )
         with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
             asyncio.run(_watch(prober, metrics, settings))
 

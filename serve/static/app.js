@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { learn, lookUp, nameOf, renderChips } from "./chips.js";
 import { $, plural } from "./dom.js";
-import { kinds, renderFilters, setFacets } from "./filters.js";
+import { declared, kinds, renderFilters, setAttributes, setFacets } from "./filters.js";
 import { EMPTY, filterOf, filters, isId, PAGE, read, view, write, yearsCross } from "./state.js";
 import { combobox } from "./suggest.js";
 import * as page from "./view.js";
@@ -72,13 +72,14 @@ async function run(focus = null) {
 }
 
 function ask(wanted, signal) {
-  const common = { k: Math.min(wanted.k, server.maxK), diversity: wanted.diversity, filter: filterOf(wanted) };
+  const order = wanted.sort ? { sort: [Object.fromEntries([wanted.sort.split(".")])] } : { diversity: wanted.diversity };
+  const common = { k: Math.min(wanted.k, server.maxK), filter: filterOf(wanted, declared()), ...order };
   switch (view(wanted)) {
     case "search":
       return api.search({ text: wanted.text, mode: wanted.mode, ...common }, signal);
     case "similar":
-      // The route of one item takes no filter; liking just this one means the same.
-      if (filters(wanted).length) return api.recommend({ likes: [wanted.similar], ...common }, signal);
+      // The route of one item takes neither filter nor order; liking just this one means the same.
+      if (filters(wanted).length || wanted.sort) return api.recommend({ likes: [wanted.similar], ...common }, signal);
       return api.similar(wanted.similar, common, signal);
     default:
       return api.recommend({ likes: wanted.likes, dislikes: wanted.dislikes, ...(wanted.text && { text: wanted.text }), ...common }, signal);
@@ -102,7 +103,7 @@ function show(data, timing, focus = null) {
 function context() {
   const { likes, dislikes } = state;
   const k = Math.min(state.k, server.maxK);
-  return { likes, dislikes, k, canShowMore: k < server.maxK, canDescribe: server.canDescribe, showKind: kinds().length > 1 };
+  return { likes, dislikes, k, attributes: declared(), canShowMore: k < server.maxK, canDescribe: server.canDescribe, showKind: kinds().length > 1 };
 }
 
 // what was clicked
@@ -176,6 +177,10 @@ async function start() {
   if (info.status === "fulfilled") {
     const { catalogue, index, limits, enhancer, degraded } = info.value.data;
     server = { maxK: limits.k, canDescribe: enhancer !== null };
+    setAttributes(index?.attributes ?? {});
+    renderFilters(state, change);
+    // What a value of the URL is, a number or a text, is known only now.
+    if (Object.keys(state.values).some((name) => ["integer", "boolean"].includes(declared()[name]?.type))) run();
     $("catalogue").textContent = index ? `${catalogue} \u00b7 ${plural(index.items, "item")}` : catalogue;
     page.notice(degraded);
   }

@@ -29,6 +29,7 @@ export function card(result, rank, context, actions) {
       result.reason && el("p", { class: "reason" }, result.reason),
       item.overview && overview(item.overview, rank),
       people(item.people ?? {}),
+      details(item, context.attributes),
       buttons(result, context, actions),
     ),
   );
@@ -63,6 +64,16 @@ function people(roles) {
       return el("div", {}, el("dt", {}, words(role)), el("dd", { title: rest > 0 ? names.join(", ") : null }, shown));
     }),
   );
+}
+
+/** The other declared attributes that the item has. */
+function details(item, attributes) {
+  const rows = Object.entries(attributes ?? {}).flatMap(([name, { type, source }]) => {
+    const [group, key] = typeof source === "string" ? source.split(".") : [];
+    const fact = ["numbers", "extra"].includes(group) && type !== "text" ? item[group]?.[key] : undefined;
+    return fact === undefined ? [] : [[name, Array.isArray(fact) ? fact.join(", ") : typeof fact === "number" ? fact.toLocaleString("en") : fact]];
+  });
+  return rows.length > 0 && el("dl", { class: "details" }, rows.map(([name, fact]) => el("div", {}, el("dt", {}, words(name)), el("dd", {}, fact))));
 }
 
 function overview(text, rank) {

@@ -1,17 +1,29 @@
 // The column of filters: made from the catalogue's own facets, and kept in step with the state. Knows no field of any one kind of item.
 
 import { $, button, el, languageName, words } from "./dom.js";
-import { filters, MODES, view, year, yearsCross } from "./state.js";
+import { filters, MODES, noFilters, view, withEntry, year, yearsCross } from "./state.js";
 
 const SHOWN = 10;
 const MODE_NAMES = { hybrid: "Meaning and words", dense: "Meaning", sparse: "Words" };
 
 let facets = { kind: [], genres: [], language: [] };
+let attributes = {};
+// They have controls of their own, whose places in the URL are older than attributes.
+const OWN = ["kind", "genres", "language", "year"];
+const RANGES = { integer: "number", float: "number", datetime: "date" };
+const SORTABLE = ["integer", "float", "datetime"];
 const expanded = new Set();
 
 export function setFacets(found) {
   facets = found;
 }
+
+export function setAttributes(declared) {
+  attributes = declared;
+}
+
+/** The declared attributes, by name. */
+export const declared = () => attributes;
 
 export const kinds = () => facets.kind.map(({ value }) => value);
 
@@ -24,10 +36,14 @@ export function renderFilters(state, change) {
       facets.kind.length > 1 && checks("Kind", "kind", facets.kind, state, change, words),
       facets.genres.length > 0 && checks("Genres", "genres", facets.genres, state, change),
       facets.language.length > 1 && languages(state, change),
-      years(state, change),
+      (attributes.year?.type ?? "integer") === "integer" && years(state, change),
+      ...Object.entries(attributes)
+        .filter(([name]) => !OWN.includes(name))
+        .map(([name, { type }]) => attribute(name, type, state, change)),
+      order(state, change),
       diversity(state, change),
       modes(state, change),
-      set.length > 0 && button("Clear filters", () => change(Object.assign({}, ...set.map(([, , without]) => without))), { class: "quiet", id: "clear-filters" }),
+      set.length > 0 && button("Clear filters", () => change(noFilters()), { class: "quiet", id: "clear-filters" }),
     ].filter(Boolean),
   );
   $("filter-count").textContent = set.length ? ` ${set.length}` : "";
@@ -57,6 +73,43 @@ function checks(legend, name, values, state, change, label = (value) => value) {
     all.length > SHOWN &&
     button(open ? "Show fewer" : `Show all ${all.length}`, more, { class: "link", id: `${name}-more`, "aria-expanded": String(open) });
   return group(legend, el("div", { class: "checks" }, rows), toggle);
+}
+
+/** One attribute, whatever it means: boxes for values that are counted, two ends for numbers and dates. */
+function attribute(name, type, state, change) {
+  const chosen = state.values[name] ?? [];
+  const counted = (facets.facets?.[name] ?? []).map(({ value, count }) => ({ value: String(value), count }));
+  if (counted.length > 1 || chosen.length) {
+    const set = ({ [name]: values }) => change({ values: withEntry(state.values, name, values) });
+    return checks(words(name), name, counted, { [name]: chosen }, set);
+  }
+  return type in RANGES ? range(name, RANGES[type], state, change) : null;
+}
+
+function range(name, type, state, change) {
+  const ends = state.limits[name] ?? [null, null];
+  const box = (i, label) => {
+    const set = (event) => {
+      const next = ends.map((end, j) => (j === i ? event.target.value || null : end));
+      change({ limits: withEntry(state.limits, name, next.some((end) => end !== null) ? next : null) });
+    };
+    const input = el("input", { id: `${name}-${label}`, type, step: type === "number" ? "any" : null, placeholder: label, "aria-label": `${words(name)} ${label}`, onchange: set });
+    input.value = ends[i] ?? "";
+    return input;
+  };
+  return group(words(name), el("div", { class: "years" }, box(0, "from"), el("span", { "aria-hidden": "true" }, "\u2013"), box(1, "to")));
+}
+
+function order(state, change) {
+  const sortable = Object.entries(attributes).filter(([, { type }]) => SORTABLE.includes(type));
+  if (!sortable.length) return null;
+  const orders = sortable.flatMap(([name]) => [
+    [`${name}.desc`, `${words(name)}, highest first`],
+    [`${name}.asc`, `${words(name)}, lowest first`],
+  ]);
+  const options = [["", "Best match"], ...orders].map(([value, label]) => el("option", { value, selected: value === (state.sort ?? "") }, label));
+  const select = el("select", { id: "sort", onchange: (event) => change({ sort: event.target.value || null }) }, options);
+  return el("div", { class: "field" }, el("label", { for: "sort" }, "Order"), select);
 }
 
 function languages(state, change) {

@@ -15,6 +15,9 @@ export const EMPTY = Object.freeze({
   kind: [],
   from: null,
   to: null,
+  values: {},
+  limits: {},
+  sort: null,
   k: PAGE,
 });
 
@@ -38,6 +41,9 @@ export function read(hash) {
     kind: all("kind"),
     from: year(params.get("from")),
     to: year(params.get("to")),
+    values: named(params, "is.", (name) => all(`is.${name}`)),
+    limits: named(params, "in.", (name) => limitsOf(params.get(`in.${name}`))),
+    sort: /^[a-z][a-z0-9_]{0,39}\.(asc|desc)$/.test(params.get("sort") ?? "") ? params.get("sort") : null,
     k: clamp(Math.round(number(params.get("k")) ?? PAGE), 1, 1000),
   };
 }
@@ -55,6 +61,9 @@ export function write(state) {
   for (const kind of state.kind) params.append("kind", kind);
   if (state.from !== null) params.set("from", String(state.from));
   if (state.to !== null) params.set("to", String(state.to));
+  for (const [name, values] of Object.entries(state.values)) for (const value of values) params.append(`is.${name}`, value);
+  for (const [name, [low, high]] of Object.entries(state.limits)) params.set(`in.${name}`, `${low ?? ""}..${high ?? ""}`);
+  if (state.sort) params.set("sort", state.sort);
   if (state.k !== PAGE) params.set("k", String(state.k));
   return params.toString();
 }
@@ -66,8 +75,13 @@ export function view(state) {
   return state.similar ? "similar" : "popular";
 }
 
-export function filterOf(state) {
+/** `attributes` are the declared ones, by name: what a value is, the URL does not say. */
+export function filterOf(state, attributes = {}) {
   const filter = {};
+  for (const [name, values] of Object.entries(state.values)) filter[name] = values.map((value) => typed(value, attributes[name]?.type));
+  for (const [name, [low, high]] of Object.entries(state.limits)) {
+    filter[name] = { ...(low !== null && { gte: limit(low) }), ...(high !== null && { lte: limit(high) }) };
+  }
   for (const name of ["genres", "language", "kind"]) if (state[name].length) filter[name] = state[name];
   const { from, to } = state;
   if (from !== null || to !== null) filter.year = { ...(from !== null && { gte: from }), ...(to !== null && { lte: to }) };
@@ -84,7 +98,37 @@ export function filters(state) {
   if (state.genres.length) set.push(["genres", state.genres, { genres: [] }]);
   if (state.language.length) set.push(["language", state.language, { language: [] }]);
   if (state.from !== null || state.to !== null) set.push(["years", [years(state)], { from: null, to: null }]);
+  for (const [name, values] of Object.entries(state.values)) set.push([name, values, { values: without(state.values, name) }]);
+  for (const [name, [low, high]] of Object.entries(state.limits)) {
+    set.push([name, [`${low ?? ""} \u2013 ${high ?? ""}`.trim()], { limits: without(state.limits, name) }]);
+  }
   return set;
+}
+
+/** What removes all of them at once. */
+export const noFilters = () => ({ kind: [], genres: [], language: [], from: null, to: null, values: {}, limits: {} });
+
+/** An object with `name` set to `value`, or without it where that is empty. */
+export function withEntry(object, name, value) {
+  return value === null || value.length === 0 ? without(object, name) : { ...object, [name]: value };
+}
+
+const without = (object, name) => Object.fromEntries(Object.entries(object).filter(([other]) => other !== name));
+
+const typed = (value, type) => (type === "integer" ? Number(value) : type === "boolean" ? value === "true" : value);
+
+/** A number as one, a date as it is. */
+const limit = (text) => number(text) ?? text;
+
+function named(params, prefix, read) {
+  const names = [...new Set([...params.keys()].filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length)))];
+  const entries = names.filter((name) => /^[a-z][a-z0-9_]{0,39}$/.test(name)).map((name) => [name, read(name)]);
+  return Object.fromEntries(entries.filter(([, value]) => value !== null && value.length > 0).slice(0, 50));
+}
+
+function limitsOf(text) {
+  const ends = (text ?? "").split("..").map((end) => end.trim().slice(0, 40) || null);
+  return ends.length === 2 && ends.some((end) => end !== null) ? ends : null;
 }
 
 function years({ from, to }) {

@@ -2,7 +2,7 @@
 
 import { $, button, el, languageName, named, plural, prose } from "./dom.js";
 import { card, measure } from "./cards.js";
-import { EMPTY, filters, view } from "./state.js";
+import { EMPTY, filters, noFilters, view } from "./state.js";
 
 const TEXTS = ["an unlikely friendship", "alone at sea", "a heist that goes wrong", "growing up in a small town"];
 const TITLES = {
@@ -71,7 +71,7 @@ export function empty(state, data, timing, change) {
   const said = (name, values) => (name === "language" ? values.map(languageName) : values).join(", ");
   const relax = filters(state).map(([name, values, without]) => [`Clear ${name}: ${said(name, values)}`, without]);
   if (view(state) === "search" && state.mode === "sparse") relax.push(["Search by meaning, too", { mode: "hybrid" }]);
-  if (relax.length > 1) relax.push(["Clear all filters", Object.assign({}, ...filters(state).map(([, , without]) => without))]);
+  if (relax.length > 1) relax.push(["Clear all filters", noFilters()]);
   const advice = relax.length ? "Nothing in the catalogue passes all of this. Let go of something:" : "Try other words, or a title that you like.";
   settle(
     el(

@@ -30,11 +30,11 @@ class Metrics(MetricSet):
 
     @counter("matinee_degraded")
     def degraded(self, *, part: str, reason: str) -> None:
-        """Answers given without a part, by the error's code: deadline, overloaded or unavailable"""
+        """Answers given without a part, by the error's code: deadline, overloaded, unavailable or model"""
 
     @counter("matinee_refused")
     def refused(self) -> None:
-        """Requests refused because too many were under way"""
+        """Requests refused at once, because too many were under way or waited in a queue behind"""
 
     @counter("matinee_cache")
     def cache(self, *, cache: str, result: str) -> None:
@@ -67,6 +67,10 @@ class Metrics(MetricSet):
     @counter("matinee_description_violations")
     def violations(self) -> None:
         """Statements in descriptions that the metadata does not bear out"""
+
+    @counter("matinee_enhancer_server_failures")
+    def enhancer_server_failures(self, *, reason: str) -> None:
+        """Requests that the enhancer's server did not answer well: unreachable, timeout, refused, nonsense or rejected"""
 
     @gauge("matinee_model_info")
     def model_info(self, *, part: str, model: str, precision: str, fingerprint: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a process's metrics go: to Ray, nowhere, or into memory for tests."""
+"""Where a process's metrics go: to Ray, or nowhere."""
 
 import threading
 import time
@@ -74,21 +74,3 @@ class NullSink:
 
     def make(self, spec: Spec) -> Record:
         return lambda value, tags: None
-
-
-class MemorySink:
-    """Counts in this process: for tests of the graph's parts without Ray."""
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-
-    def make(self, spec: Spec) -> Record:
-        def record(value: float, tags: dict[str, str]) -> None:
-            if set(tags) != set(spec.tags):
-                raise ValueError(f"{spec.name} has the tags {spec.tags}, not {tuple(tags)}")
-            if spec.kind == "counter" and value <= 0:
-                raise ValueError(f"value must be >0, got {value}")  # as Ray does
-            key = (spec.name, tuple(sorted(tags.items())))
-            self.values[key] = value if spec.kind == "gauge" else self.values.get(key, 0) + value
-
-        return record

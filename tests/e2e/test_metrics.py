@@ -15,6 +15,7 @@ UNSEEN = {
     "events_dropped": "the event log had room",
     "index_errors": "the index answered",
     "gpu_memory": "there may be no GPU",
+    "enhancer_server_failures": "the model is in the process",
     "violations": "the descriptions kept to the metadata, or not: the model's affair",
     "model_swap_failures": "no model was updated",
 }

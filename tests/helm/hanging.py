@@ -22,7 +22,7 @@ from serve.graph.enhancer import EnhancerReplica
 from serve.graph.handles import RayRemote
 from serve.graph.messages import Describe, Embed
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from serve.telemetry.sinks import NullSink
 
 HOME = Path("/nonexistent")
 SETTINGS = load_settings(
@@ -58,7 +58,7 @@ class Model(SimpleNamespace):
 @ray_serve.deployment(name="Embedder", user_config={}, health_check_period_s=1)
 class Embedder(EmbedderReplica):
     def __init__(self) -> None:
-        super().__init__(SETTINGS, Metrics(MemorySink()))
+        super().__init__(SETTINGS, Metrics(NullSink()))
 
     def load(self, settings: Any) -> Any:
         return Model(fingerprint=str(os.getpid()))
@@ -67,7 +67,7 @@ class Embedder(EmbedderReplica):
 @ray_serve.deployment(name="Enhancer", user_config={}, health_check_period_s=1)
 class Enhancer(EnhancerReplica):
     def __init__(self) -> None:
-        super().__init__(SETTINGS, Metrics(MemorySink()))
+        super().__init__(SETTINGS, Metrics(NullSink()))
 
     def load(self, settings: Any) -> Any:
         return Model()
@@ -78,7 +78,7 @@ class Front:
     """`?part=embedder&word=hang`: the id of the process that answered, or the error."""
 
     def __init__(self, embedder: Any, enhancer: Any) -> None:
-        metrics = Metrics(MemorySink())
+        metrics = Metrics(NullSink())
         self._embed = batched_model("embedder", RayRemote[Embed, Any](embedder), SETTINGS, metrics)
         self._describe = batched_model("enhancer", RayRemote[Describe, Any](enhancer), SETTINGS, metrics)
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, ROOT, VALUES, Object, containers, one, pods, rendered, template, validate
+from chart import CHART, ROOT, VALUES, Object, application, containers, one, pods, rendered, template, validate
 from helm_tools import kustomize
 from test_pods import check_command, help_of, restricted
 
+from matinee.settings.tree import EnhancerSettings
+
 FOLDER = ROOT / "k8s" / "jobs"
+VLLM = ROOT / "k8s" / "vllm"
 JOBS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml") if path.parent.name != "rayjob")
 # Without the log of experiments: its commands are those of their day.
 PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "experiments.md"]
@@ -30,7 +33,7 @@ def objects(path: Path) -> list[Object]:
     return [entry for entry in yaml.safe_load_all(text) if entry]
 
 
-@pytest.mark.parametrize("path", [FOLDER / "base.yaml", *JOBS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [FOLDER / "base.yaml", *JOBS, VLLM / "vllm.yaml"], ids=lambda path: path.stem)
 def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
     for entry in objects(path):
         validate(entry)
@@ -39,7 +42,8 @@ def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
             assert pod["spec"]["automountServiceAccountToken"] is False
             for container in containers(pod):
                 assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
-                assert container.get("command") is None, "KubeRay writes it"
+                if path.parent != VLLM:
+                    assert container.get("command") is None, "KubeRay writes it"
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
@@ -69,6 +73,33 @@ def test_a_job_with_a_gpu_asks_for_one_and_runs_on_its_image() -> None:
                     if container["name"] == "ray-head":
                         assert container["image"].endswith("-gpu" if on_gpu else "-cpu"), path.name
                         assert ("tolerations" in pod["spec"]) == on_gpu
+
+
+def test_the_charts_enhancer_reaches_the_vllm_of_the_manifest_by_its_names() -> None:
+    deployment, service, policy = objects(VLLM / "vllm.yaml")
+    values = yaml.safe_load((VLLM / "values.yaml").read_text(encoding="utf-8"))
+    rendered_objects = template(given=values)
+    [entry] = [d for d in application(rendered_objects)["deployments"] if d["name"] == "Enhancer"]
+    enhancer = EnhancerSettings.model_validate(entry["user_config"])
+    assert enhancer.engine == "openai"
+    [_, vllm] = containers(deployment["spec"]["template"])
+    args = dict(arg.removeprefix("--").partition("=")[::2] for arg in vllm["args"])
+    assert enhancer.model == args["served-model-name"]
+    assert args["lora-modules"].partition("=")[0] == enhancer.adapter
+    assert enhancer.url == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/v1"
+    assert int(args["max-model-len"]) >= enhancer.max_input_tokens + enhancer.max_new_tokens
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"]
+    # The key comes from one Secret on both sides, and stands in no object.
+    env = {entry["name"]: entry.get("valueFrom") for entry in vllm["env"]}
+    [worker, *_] = one(rendered_objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    given = {entry["name"]: entry.get("valueFrom") for entry in containers(worker["template"])[-1]["env"]}
+    assert given["MATINEE_ENHANCER__API_KEY"] == env["VLLM_API_KEY"]
+    # Each side's policy lets the other's pods through.
+    out = [peer for rule in one(rendered_objects, "NetworkPolicy", "matinee-ray")["spec"]["egress"] for peer in rule["to"]]
+    assert {"podSelector": {"matchLabels": labels}} in out
+    [peer] = policy["spec"]["ingress"][0]["from"]
+    assert worker["template"]["metadata"]["labels"]["matinee/part"] in peer["podSelector"]["matchExpressions"][0]["values"]
 
 
 def test_the_ingest_job_reaches_the_releases_qdrant() -> None:
@@ -111,7 +142,7 @@ def test_commands_of_the_documents_exist(document: str, command: str) -> None:
         # It hands its flags to the job.
         words = ["python", "-m", "train.ingest", *words[2:]]
     depth = 3 if words[0] == "python" else 1
-    if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", "models"], ["matinee", "index"]):
+    if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", "models"], ["matinee", "index"], ["matinee", "size"]):
         depth += 1
     depth = 3 if words[:2] == ["matinee", "evalset"] else depth
     flags_at = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))

@@ -32,6 +32,14 @@ def deployment(part: str, **values: Any) -> dict[str, Any]:
     return settings(part, deployment=values)
 
 
+SERVER: dict[str, Any] = {
+    "engine": "openai",
+    "url": "http://vllm:8000/v1",
+    "model": "gemma",
+    "precision": "auto",
+    "deployment": {"num_gpus": 0},
+}
+
 # What is given, what the message must name: the value, and what to do.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # names and images
@@ -45,6 +53,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # settings against each other
     "a settings file": ({"settings": {"config": "/x.yaml"}}, "put what it says into settings"),
     "a secret in clear text": (settings("index", api_key="x"), "qdrant.apiKey.existingSecret"),
+    "the key of the enhancer's server in clear text": (settings("enhancer", api_key="x"), "enhancerServer.apiKey.existingSecret"),
+    "an enhancer's server without a url": (settings("enhancer", engine="openai"), "needs settings.enhancer.url"),
+    "weights for an enhancer's server": (
+        settings("enhancer", engine="openai", url="http://vllm:8000/v1"),
+        "takes the server's name for it",
+    ),
+    "an adapter's weights for an enhancer's server": (
+        settings("enhancer", **SERVER | {"adapter": "artifact:" + "a" * 64}),
+        "settings.enhancer.adapter artifact:",
+    ),
+    "a precision for an enhancer's server": (settings("enhancer", **SERVER | {"precision": "bf16"}), "set precision auto"),
+    "a GPU beside an enhancer's server": (settings("enhancer", **SERVER | {"deployment": {}}), "the replica has no model"),
+    "an enhancer's server out of reach": (settings("enhancer", **SERVER), "add an entry for its pods"),
+    "a key for an enhancer's server in clear text": (
+        merged(settings("enhancer", **SERVER | {"url": "http://10.1.2.3:8000/v1"}), enhancerServer={"apiKey": {"existingSecret": "k"}}),
+        "settings.enhancer.url http://10.1.2.3:8000/v1 would carry the API key in clear text",
+    ),
+    "a server that nobody asks": (settings("enhancer", url="http://vllm:8000/v1"), "set that engine, or remove them"),
     "the probe's key in clear text": (settings("probe", key="x"), "MATINEE_PROBE__KEY"),
     "fewer than the least": (deployment("embedder", min_replicas=3, max_replicas=2), "max_replicas 2 is below min_replicas 3"),
     "a target above the limit, embedder": (deployment("embedder", target_ongoing_requests=200), "above max_ongoing_requests 128"),
@@ -108,6 +134,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a server for the embedded engine": (merged(EMBEDDED, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
     "shards of the embedded engine": (merged(EMBEDDED, **settings("index", shards=3)), "set shards to 1"),
     "vectors of the embedded engine on disk": (merged(EMBEDDED, **settings("index", on_disk=True)), "on_disk to false"),
+    "quantised vectors of the embedded engine": (merged(EMBEDDED, **settings("index", quantization="binary")), "are of a Qdrant server"),
     "no time left for an answer without its description": (settings("enhancer", deadline_s=15), "is not below"),
     "candidates of a graph that is not built": (merged(EMBEDDED, **settings("index", ef=200)), "set settings.index.graph_from"),
     "a graph of ours beside Qdrant's": (settings("index", graph_from=1000), "remove it"),

@@ -20,7 +20,7 @@ DOMAINS = ("", ".ns", ".ns.svc", ".ns.svc.cluster.local")
 # Contradicts engine qdrant, which the rest is tried with.
 EMBEDDED_ONLY = ("index", "graph_from")
 # The last one is of one machine.
-NOT_VALUES = {("index", "api_key"), ("config",), ("serving", "keys"), ("probe", "key"), ("serving", "placement")}
+NOT_VALUES = {("index", "api_key"), ("enhancer", "api_key"), ("config",), ("serving", "keys"), ("probe", "key"), ("serving", "placement")}
 
 
 def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -59,7 +59,12 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         # The Service's own names come first, whoever names them.
         ("serving", "hosts"): [*(f"matinee-serve-svc{domain}" for domain in DOMAINS), "films.example"],
         ("serving", "trusted_proxies"): ["10.0.0.0/8"],
-        ("enhancer", "adapter"): "/models/adapter",
+        ("enhancer", "engine"): "openai",
+        ("enhancer", "url"): "http://vllm:8000/v1",
+        ("enhancer", "model"): "gemma",
+        ("enhancer", "precision"): "auto",
+        ("enhancer", "adapter"): "films",
+        ("enhancer", "deployment", "num_gpus"): 0,
         ("artifacts", "uri"): "s3://bucket/models",
         ("events", "uri"): "s3://bucket/events",
         ("tracing", "endpoint"): "http://collector:4318",

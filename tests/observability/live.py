@@ -1,7 +1,7 @@
 """The real thing for this folder's tests: `matinee demo` with its probe, and Prometheus, scraping as the chart's PodMonitors say.
 
 The server's limits are so low that some requests fail, are refused or come degraded: a dashboard has to show that too. Before the version
-that it serves there are two broken ones, of an export that lost a column and of an ingest that mixed up its vectors: going to one of them
+that it serves there are broken ones, of an export that lost a column and of an ingest whose vectors mean nothing: going to one of them
 makes searches worse, and `index rollback` better again.
 """
 
@@ -79,7 +79,7 @@ SETTINGS = {
     "MATINEE_EVENTS__MAX_WAITING": "50",
 }
 ANNOUNCED = ("server.json", "probe.json")
-LOST_COLUMN, SHIFTED_VECTORS = "lost column", "shifted vectors"
+LOST_COLUMN, RANDOM_VECTORS = "lost column", "random vectors"
 
 
 @dataclass
@@ -126,14 +126,15 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder) -> Iterator[Stack]:
-    """Everything, with load on it, until the end of the `with`."""
+def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder, needed: Sequence[str]) -> Iterator[Stack]:
+    """Everything, with load on it, until the end of the `with`; and the broken versions that are `needed`."""
     objects = template(given=CHART_VALUES)
     e2e.new_home(home)
-    broken = {
-        LOST_COLUMN: _build(home, [film.model_copy(update={"overview": ""}) for film in films], embedder),
-        SHIFTED_VECTORS: _build(home, films, _OffByOne(embedder)),
+    makers = {
+        LOST_COLUMN: lambda: _build(home, [film.model_copy(update={"overview": ""}) for film in films], embedder),
+        RANDOM_VECTORS: lambda: _build(home, films, _AtRandom(embedder)),
     }
+    broken = {how: makers[how]() for how in needed}
     with ExitStack() as exits:
         server = exits.enter_context(_demo(home, folder))
         ray, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
@@ -148,17 +149,19 @@ def demo_index(home: Path) -> IndexStore:
     return open_store(load_settings({"catalogue": "demo"}, environ=e2e.environment(home, **SETTINGS)))
 
 
-class _OffByOne:
-    """Each item gets the vector of the one before it."""
+class _AtRandom:
+    """It gives texts the vectors of nothing."""
 
     def __init__(self, right: Embedder) -> None:
         self._right = right
+        self._random = np.random.default_rng(0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._right, name)
 
-    def encode(self, *texts: Any, **options: Any) -> Any:
-        return np.roll(self._right.encode(*texts, **options), 1, axis=0)
+    def encode(self, texts: Sequence[str], **_: Any) -> Any:
+        vectors = self._random.normal(size=(len(texts), self._right.dimension)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _build(home: Path, films: Sequence[Item], embedder: Any) -> str:

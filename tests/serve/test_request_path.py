@@ -60,7 +60,7 @@ async def search_traced(local_graph: Any, home: Path) -> Tracer:
     from serve.graph.gateway import Gateway
     from serve.graph.parts import Graph
     from serve.telemetry.metrics import Metrics
-    from serve.telemetry.sinks import MemorySink
+    from tests.memory_sink import MemorySink
 
     class Loaded(EmbedderReplica):
         def load(self, settings: Any) -> Embedder:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import SettingsError
-from matinee.settings.load import load_settings, with_index_key, without_secrets
+from matinee.settings.load import load_settings, with_key, without_secrets
 
 with warnings.catch_warnings():
     # Of Ray's own modules.
@@ -18,27 +18,37 @@ with warnings.catch_warnings():
     from serve.app import build, graph
     from serve.graph.deployments import RetrieverDeployment
 
-QDRANT, PROBE = "s3cret-of-qdrant", "s3cret-of-the-probe"
+QDRANT, PROBE, MODELS = "s3cret-of-qdrant", "s3cret-of-the-probe", "s3cret-of-vllm"
 ENVIRON = {
     "MATINEE_INDEX__ENGINE": "qdrant",
     "MATINEE_INDEX__URL": "https://qdrant.example:6333",
     "MATINEE_INDEX__API_KEY": QDRANT,
     "MATINEE_PROBE__KEY": PROBE,
+    "MATINEE_ENHANCER__ENGINE": "openai",
+    "MATINEE_ENHANCER__URL": "http://vllm:8000/v1",
+    "MATINEE_ENHANCER__MODEL": "gemma",
+    "MATINEE_ENHANCER__API_KEY": MODELS,
 }
 
 
 def test_no_key_is_bound_into_the_graph() -> None:
     settings = load_settings(environ=ENVIRON)
-    assert QDRANT.encode() in cloudpickle.dumps(settings)
+    assert all(key.encode() in cloudpickle.dumps(settings) for key in (QDRANT, PROBE, MODELS))
     kept = cloudpickle.dumps(graph(settings))
     assert b"qdrant.example" in kept
-    assert QDRANT.encode() not in kept
-    assert PROBE.encode() not in kept
+    assert not any(key.encode() in kept for key in (QDRANT, PROBE, MODELS))
+    # Each part gets its own and no other.
+    alone = with_key(without_secrets(settings), "enhancer", ENVIRON)
+    assert alone.enhancer.api_key is not None
+    assert alone.enhancer.api_key.get_secret_value() == MODELS
+    assert (alone.index.api_key, alone.probe.key) == (None, None)
 
 
 def test_a_key_among_the_arguments_of_an_application_is_refused() -> None:
     with pytest.raises(SettingsError, match="set MATINEE_INDEX__API_KEY"):
         build({"index": {"engine": "qdrant", "url": "https://qdrant.example:6333", "api_key": QDRANT}})
+    with pytest.raises(SettingsError, match="set MATINEE_ENHANCER__API_KEY"):
+        build({"enhancer": {"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "api_key": MODELS}})
 
 
 def test_the_key_comes_from_the_environment_or_from_the_settings_file(tmp_path: Path) -> None:
@@ -48,12 +58,12 @@ def test_the_key_comes_from_the_environment_or_from_the_settings_file(tmp_path: 
     assert bound.index.api_key is None
 
     def key(environ: dict[str, str]) -> str | None:
-        found = with_index_key(bound, environ).index.api_key
+        found = with_key(bound, "index", environ).index.api_key
         return found and found.get_secret_value()
 
     assert key({}) == QDRANT
     assert key({"MATINEE_INDEX__API_KEY": "another"}) == "another"
-    assert with_index_key(without_secrets(load_settings(environ=ENVIRON)), {}).index.api_key is None
+    assert with_key(without_secrets(load_settings(environ=ENVIRON)), "index", {}).index.api_key is None
 
 
 async def test_the_retriever_reads_the_key_where_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

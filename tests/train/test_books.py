@@ -18,7 +18,7 @@ from serve.graph.health import Health
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 from train import describe, ingest, instructions, prepare, triplets
 from train.enhancer import CT2, MERGED
 from train.jobs.manifests import ADAPTER

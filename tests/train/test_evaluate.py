@@ -73,7 +73,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
         assert len(told) > 10
         assert [float(ours[0, row]) for row, _ in told] == pytest.approx([score for _, score in told], abs=1e-5)
 
-    lexical, dense = scoring.Bm25Scorer(texts)([asked]), scoring.cosine(query[None], vectors[:-1])
+    lexical, dense = scoring.Bm25Scorer(texts, "english")([asked]), scoring.cosine(query[None], vectors[:-1])
     counts = Counter(lexical[0].round(4).tolist())
     tied = {row for row, score in enumerate(lexical[0].round(4).tolist()) if score and counts[score] > 1}
     agrees(lexical, words)

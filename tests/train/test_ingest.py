@@ -100,6 +100,27 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
     assert {payload["kind"] for payload in found.values()} == {"film"}
 
 
+def test_attributes_are_proposed_or_declared_and_changes_are_told(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "things.csv"
+    path.write_text("title,Price,New\nCup,1.5,yes\nPot,12,no\nPan,,no\n", encoding="utf-8")
+    proposed = json.loads(ingest(tmp_path, path, "--json", MATINEE_CATALOGUE=settings.catalogue).stdout)
+    rows = {row["name"]: row for row in proposed["attributes"]}
+    assert (rows["price"]["type"], rows["price"]["missing"], rows["new"]["type"]) == ("float", 1, "boolean")
+    declared = tmp_path / "attributes.yaml"
+    declared.write_text("attributes: {price: {type: integer, source: Price}, title: {type: text, source: title}}", encoding="utf-8")
+    done = ingest(tmp_path, path, "--attributes", declared, "--json", MATINEE_CATALOGUE=settings.catalogue)
+    answer = json.loads(done.stdout)
+    assert "attribute price was of type float and is of type integer now: requests that filter by it may fail" in answer["warnings"]
+    assert "attribute new is gone: requests that filter by it will fail" in answer["warnings"]
+    price = next(row for row in answer["attributes"] if row["name"] == "price")
+    assert (price["missing"], price["unread"]) == (2, 1)
+    manifest = json.loads(next(tmp_path.rglob(f"{answer['version']}/manifest.json")).read_text())
+    assert set(manifest["attributes"]) == {"price", "title"}
+    wrong = ingest(tmp_path, path, "--attributes", path)
+    assert wrong.returncode == 3
+    assert "has no attributes" in wrong.stderr
+
+
 def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "films.csv", [*ROWS, *BROKEN])
     done = ingest(tmp_path, path, "--kind", "film", "--dry-run", "--json")

@@ -140,3 +140,9 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = run(*args, "--out", tmp_path / "out")
     assert result.exit_code == SourceError.exit_code
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_finished_folder_is_named_with_its_brackets(tmp_path: Path) -> None:
+    source, out = write_csv(tmp_path / "films.csv", [("Alien", "1979", "Horror", "A crew meets something.")]), tmp_path / "[v1]" / "out"
+    assert run(source, "--kind", "film", "--out", out).exit_code == 0
+    assert f"{out} is complete already" in run(source, "--kind", "film", "--out", out).stderr

@@ -48,14 +48,12 @@ class DevSet:
         return by_set
 
 
-def dev_set(
-    entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL, per_set: int = QUERIES
-) -> DevSet:
-    """The dev side of every set of `folder`, thinned to `queries` each."""
+def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL) -> DevSet:
+    """The dev side of every set of `folder`, thinned to `QUERIES` each."""
     names = set_names(folder, "dev") if folder is not None else []
-    sets = [_thinned(read_set(folder, name, "dev"), per_set) for name in names if folder is not None]
+    sets = [_thinned(read_set(folder, name, "dev")) for name in names if folder is not None]
     if not sets:
-        sets = [_own(entries, template, per_set)]
+        sets = [_own(entries, template)]
     by_id = {entry.id: entry for entry in entries}
     sets = [_inside(queries, by_id) for queries in sets]
     needed = {id for queries in sets for ids in queries.relevant.values() for id in ids} | {
@@ -70,9 +68,9 @@ def dev_set(
     return DevSet(tuple(entry.id for entry in chosen), texts, tuple(queries for queries in sets if queries.relevant))
 
 
-def _thinned(queries: QuerySet, count: int) -> QuerySet:
+def _thinned(queries: QuerySet) -> QuerySet:
     kept = sorted(queries.relevant)
-    kept = random.Random(0).sample(kept, min(count, len(kept)))  # noqa: S311
+    kept = random.Random(0).sample(kept, min(QUERIES, len(kept)))  # noqa: S311
     return replace(queries, relevant={query: queries.relevant[query] for query in kept})
 
 
@@ -82,8 +80,8 @@ def _inside(queries: QuerySet, by_id: dict[str, Entry]) -> QuerySet:
     return replace(queries, items={query: queries.items[query] for query in kept if query in queries.items}, relevant=kept)
 
 
-def _own(entries: Sequence[Entry], template: templates.Template, count: int) -> QuerySet:
+def _own(entries: Sequence[Entry], template: templates.Template) -> QuerySet:
     as_train = [replace(entry, split="train") for entry in entries if entry.split == "dev"]
     pairs = from_catalogue(Trainable(as_train, template), 0, ("sentence",)).get("sentence", []) if as_train else []
-    kept = pairs[:count]
+    kept = pairs[:QUERIES]
     return QuerySet("sentence", {p.group: p.anchor for p in kept}, {}, {p.group: {p.positive_id} for p in kept})

@@ -43,7 +43,7 @@ def mine(
     positives: dict[str, set[str]] = defaultdict(set)
     for pair in (*known, *pairs):
         positives[pair.group].add(pair.positive_id)
-    bm25 = scoring.Bm25Scorer(items.texts) if miner in ("bm25", "both") else None
+    bm25 = scoring.Bm25Scorer(items.texts, items.language) if miner in ("bm25", "both") else None
     documents = encode(items.texts, "document") if encode is not None else None
     chosen: list[tuple[str, ...]] = []
     for start in range(0, len(pairs), _CHUNK):

@@ -42,10 +42,18 @@ class TextPair:
 
 
 class Trainable:
-    """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here."""
+    """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here.
 
-    def __init__(self, entries: Sequence[Entry], template: templates.Template = templates.DENSE_TEMPLATE) -> None:
-        self.template = template
+    `language`: of their words, as `embedder.language`.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        template: templates.Template = templates.DENSE_TEMPLATE,
+        language: str | None = "english",
+    ) -> None:
+        self.template, self.language = template, language
         self.entries = [entry for entry in entries if entry.split == "train"]
         if not self.entries:
             raise SourceError("no item of the split train: nothing to train on")
@@ -159,7 +167,7 @@ def _plain(text: str) -> str:
 
 def _related(items: Trainable, random: random.Random) -> Iterator[TextPair]:
     """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
-    tfidf = scoring.TfidfScorer(items.texts)
+    tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]
     for start in range(0, len(items.entries), 500):
         scores = tfidf(items.texts[start : start + 500])

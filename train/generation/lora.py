@@ -80,11 +80,11 @@ def adapt(model: Any, *, rank: int, alpha: int, dropout: float, seed: int) -> An
     return adapted
 
 
-def readapt(model: Any, adapter: Path, *, trainable: bool = True) -> Any:
-    """`model` with an adapter from disk."""
+def readapt(model: Any, adapter: Path) -> Any:
+    """`model` with an adapter from disk, to train it on."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, use_safetensors=True)
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=True, use_safetensors=True)
 
 
 def shape(adapter: Path) -> dict[str, Any]:

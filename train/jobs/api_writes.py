@@ -1,4 +1,4 @@
-"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.LiveApiWrites`).
+"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.ApiWrites`).
 
 Does not write, and does not know what is built.
 """

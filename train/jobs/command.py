@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from matinee.cli.errors import explain_errors
 from matinee.errors import SettingsError, SourceError
@@ -52,9 +53,12 @@ class Hardware:
         return backends.computes_in_bf16("cuda" if self.on_gpu else "cpu")
 
 
-def echo(message: str) -> None:
-    """A message to whoever started the job, on stderr: stdout is for results. Rich's markup is understood."""
-    console.print(message, highlight=False, soft_wrap=True)
+def echo(*parts: str | tuple[str, str]) -> None:
+    """A message to whoever started the job, on stderr: stdout is for results. A part is text, or text and its style: `(hint, "bold")`.
+
+    Text is printed as it is. Rich's markup is not understood: a path may hold brackets.
+    """
+    console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
 def column_map(pairs: list[str]) -> dict[str, str]:

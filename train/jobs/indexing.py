@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from matinee.attributes import Attributes
 from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect
@@ -72,8 +73,12 @@ async def build(
     *,
     replace: bool,
     release: int | None = None,
+    attributes: Attributes | None = None,
 ) -> Outcome:
-    """Build, verify and switch to the version; `replace` discards what was written through the API, `release` stands in the manifest."""
+    """Build, verify and switch to the version; `replace` discards what was written through the API.
+
+    `release` and `attributes` stand in its manifest.
+    """
     store = open_store(settings)
     try:
         with progress_bar() as progress:
@@ -83,7 +88,9 @@ async def build(
                 progress.update(bar, completed=reader.done, description=stage)
 
             api = LiveApiWrites(settings, store, connection)
-            build = Build(store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions)
+            build = Build(
+                store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions, attributes
+            )
             outcome = await build.run(usable_items(reader))
             progress.update(bar, completed=reader.total)
     finally:

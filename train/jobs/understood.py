@@ -6,22 +6,14 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.catalogue.reader import ItemReader, Report
+from matinee.catalogue.proposal import MAX_DISTINCT, Surveyed, shown_first
+from matinee.catalogue.reader import Report
 from matinee.items import Item
 from train.jobs import command
 from train.jobs.command import console
 
 SHOWN = 3
 """Items that a dry run shows."""
-
-
-def first_items(reader: ItemReader) -> list[Item]:
-    """The first items of a reader, which is read to its end: then its report is complete."""
-    items: list[Item] = []
-    for item in reader:
-        if len(items) < SHOWN:
-            items.append(item)
-    return items
 
 
 def show(report: Report) -> None:
@@ -39,6 +31,25 @@ def show(report: Report) -> None:
     console.print(table)
     if summary.years:
         command.echo(f"years from {summary.years[0]} to {summary.years[1]}")
+
+
+def show_attributes(rows: Sequence[Surveyed]) -> None:
+    """Print what items can be filtered by, and which of their facts they can't."""
+    table = Table(title="attributes: what items can be filtered, sorted and counted by", title_justify="left")
+    for name, right in (("attribute", False), ("type", False), ("from", False), ("facet", False), ("missing", True), ("different", True)):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    table.add_column("not of its type", justify="right")
+    table.add_column("example", no_wrap=True, overflow="ellipsis", max_width=30)
+    for row in shown_first(rows):
+        share = f"{row.missing / row.items:.0%}" if row.items else ""
+        different = f"{row.distinct:,}{'+' if row.distinct == MAX_DISTINCT else ''}"
+        if row.attribute is None:
+            table.add_row("none", "", escape(row.source), "", share, different, "", escape(row.example))
+            continue
+        type = row.attribute.type + (", many" if row.attribute.many else "")
+        facet = "yes" if row.attribute.facet else ""
+        table.add_row(row.name, type, escape(row.source), facet, share, different, str(row.unread or ""), escape(row.example))
+    console.print(table)
 
 
 def show_items(items: Sequence[Item]) -> None:

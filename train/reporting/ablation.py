@@ -94,7 +94,7 @@ class CorpusTexts:
         return scoring.cosine(self.encoder(texts, "query"), documents)
 
     def bm25(self, documents: Sequence[str]) -> System:
-        ready = scoring.Bm25Scorer(documents)
+        ready = scoring.Bm25Scorer(documents, self.corpus.language)
         # A query item asks with its own words, not with a model's.
         return lambda queries: ready(
             [self.words[r] for r in self.rows(queries)] if queries.of_items else [queries.texts[q] for q in queries.relevant]

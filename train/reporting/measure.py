@@ -42,9 +42,10 @@ class Texts:
 
 @dataclass
 class Corpus:
-    """The items that are ranked, as texts in each template."""
+    """The items that are ranked, as texts in each template. `language`: of their words, as `embedder.language`."""
 
     entries: Sequence[Entry]
+    language: str | None = "english"
 
     def __post_init__(self) -> None:
         self.ids = [entry.id for entry in self.entries]
@@ -99,10 +100,10 @@ def with_facts(corpus: Corpus, encoder: Encoder, kind: Texts, weights: FactWeigh
     return lambda queries: scoring.cosine(whole[[corpus.rows[queries.items[query]] for query in queries.relevant]], whole)
 
 
-def lexical(corpus: Corpus, scorer: Callable[[Sequence[str]], Callable[[Sequence[str]], Scores]]) -> System:
+def lexical(corpus: Corpus, scorer: type[scoring.Bm25Scorer] | type[scoring.TfidfScorer]) -> System:
     """By the words of the text that is indexed for them."""
     texts = corpus.texts(Texts(templates.SPARSE_TEMPLATE))
-    ready = scorer(texts)
+    ready = scorer(texts, corpus.language)
 
     def score(queries: QuerySet) -> Scores:
         return ready([texts[corpus.rows[queries.items[query]]] if queries.of_items else queries.texts[query] for query in queries.relevant])
@@ -182,7 +183,7 @@ def closeness(corpus: Corpus, queries: QuerySet, scores: Scores, seed: int = 0) 
     return Closeness(float(np.mean(related)), float(np.mean(related) - np.mean(unrelated)), float(np.mean(wins)))
 
 
-def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 10) -> QuerySet:
+def circular_set(corpus: Corpus, split: str, count: int = 200) -> QuerySet:
     """The paper's own kind of label: held-out items, and the items most like them BY THEIR METADATA. Circular, since the same metadata is
     embedded: reported to compare with the paper, not to judge by."""
     info = SetInfo(kind="item", trainable=False)
@@ -190,13 +191,13 @@ def circular_set(corpus: Corpus, split: str, count: int = 200, relevant: int = 1
     if not heldout:
         return QuerySet(CIRCULAR, {}, {}, {}, info)
     genres = [set(entry.item.genres) for entry in corpus.entries]
-    tfidf = scoring.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries])
+    tfidf = scoring.TfidfScorer([entry.item.overview or entry.item.title for entry in corpus.entries], corpus.language)
     scores = tfidf([entry.item.overview or entry.item.title for entry in heldout])
     for row, entry in enumerate(heldout):
         own = set(entry.item.genres)
         scores[row] += np.array([len(own & other) / max(1, len(own | other)) for other in genres], np.float32)
         scores[row, corpus.rows[entry.id]] = -1
-    best = scoring.top(scores, relevant)
+    best = scoring.top(scores, K)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(heldout)}
     return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels, info)
 

@@ -172,6 +172,15 @@ would change, it would own, and Helm 4 would refuse the next upgrade.
 {{- end }}
 {{- end -}}
 
+{{- define "matinee.enhancerKeyEnv" -}}
+{{- with .Values.enhancerServer.apiKey }}
+{{- if .existingSecret }}
+- name: MATINEE_ENHANCER__API_KEY
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .secretKey }}}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Not empty where events are kept. */}}
 {{- define "matinee.events" -}}
 {{- with .Values.settings.events.uri }}{{ if ne (toString .) "null" }}true{{ end }}{{ end -}}

@@ -16,6 +16,7 @@
 {{ include "matinee.scratchEnv" . }}
 {{ include "matinee.modelsEnv" (list . false) }}
 {{- include "matinee.qdrantKeyEnv" . }}
+{{- include "matinee.enhancerKeyEnv" . }}
 {{- with .Values.keys.existingSecret }}
 - name: MATINEE_SERVING__KEYS
   valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.keys.secretKey }}}}

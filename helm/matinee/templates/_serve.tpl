@@ -1,7 +1,7 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings.tree" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.tls_ca" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
+{{- range $path := list "enhancer.url" "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.tls_ca" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
@@ -15,6 +15,7 @@
 {{- $_ := set $s.events "signing_keys" "/etc/matinee-feedback/keys" -}}
 {{- end -}}
 {{- $_ := set $s "index" (omit $s.index "api_key") -}}
+{{- $_ := set $s "enhancer" (omit $s.enhancer "api_key") -}}
 {{- $_ := set $s "serving" (set (omit $s.serving "keys") "hosts" (fromJsonArray (include "matinee.hosts" .))) -}}
 {{- toYaml $s -}}
 {{- end -}}

@@ -25,6 +25,7 @@
 {{- $s := .Values.settings -}}
 {{- if hasKey $s "config" -}}{{- fail "settings.config names a file in the pods: put what it says into settings" -}}{{- end -}}
 {{- if get $s.index "api_key" -}}{{- fail "settings.index.api_key would stand in the RayService in clear text: put it into a Secret and name it in qdrant.apiKey.existingSecret" -}}{{- end -}}
+{{- if get $s.enhancer "api_key" -}}{{- fail "settings.enhancer.api_key would stand in the RayService in clear text: put it into a Secret and name it in enhancerServer.apiKey.existingSecret" -}}{{- end -}}
 {{- if get $s.probe "key" -}}{{- fail "settings.probe.key would stand in the RayService in clear text: put it into a Secret, as MATINEE_PROBE__KEY of the probe" -}}{{- end -}}
 {{- range $part := list "enhancer" "embedder" "index" "serving" -}}
 {{- $d := (index $s $part).deployment -}}
@@ -33,6 +34,19 @@
 {{- end -}}
 {{- if gt (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests) -}}{{- fail (printf "settings.enhancer.batch_size %d is above settings.enhancer.deployment.max_ongoing_requests %d: such a batch could never fill; lower it or raise the limit" (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests)) -}}{{- end -}}
 {{- if ge (float64 $s.enhancer.deadline_s) (float64 $s.serving.deadline_s) -}}{{- fail (printf "settings.enhancer.deadline_s %v is not below settings.serving.deadline_s %v: a late description would leave no time for the answer without it; lower it" $s.enhancer.deadline_s $s.serving.deadline_s) -}}{{- end -}}
+{{- $e := $s.enhancer -}}
+{{- $url := toString $e.url -}}
+{{- $set := and $e.url (ne $url "null") -}}
+{{- if eq $e.engine "openai" -}}
+{{- if not $set -}}{{- fail "settings.enhancer.engine openai needs settings.enhancer.url, the server's base URL, such as http://vllm:8000/v1" -}}{{- end -}}
+{{- range $name := list "model" "adapter" -}}
+{{- if regexMatch "^(pypi|hub|artifact):" (toString (get $e $name)) -}}{{- fail (printf "settings.enhancer.%s %v names weights, but settings.enhancer.engine openai takes the server's name for it: see its /models" $name (get $e $name)) -}}{{- end -}}
+{{- end -}}
+{{- if ne $e.precision "auto" -}}{{- fail (printf "settings.enhancer.precision is %s, but with settings.enhancer.engine openai the server decides it: set precision auto" $e.precision) -}}{{- end -}}
+{{- if gt (float64 $e.deployment.num_gpus) 0.0 -}}{{- fail (printf "settings.enhancer.deployment.num_gpus is %v, but with settings.enhancer.engine openai the replica has no model: set it to 0" $e.deployment.num_gpus) -}}{{- end -}}
+{{- if and (hasPrefix "http://" $url) (contains "." (get (urlParse $url) "hostname")) (not (regexMatch "[.]svc([.].*)?$" (get (urlParse $url) "hostname"))) .Values.enhancerServer.apiKey.existingSecret -}}{{- fail (printf "settings.enhancer.url %s would carry the API key in clear text: use https" $url) -}}{{- end -}}
+{{- if and $e.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}{{- fail "settings.enhancer.engine openai, but networkPolicy.egress is empty: the workers could not reach the server; add an entry for its pods" -}}{{- end -}}
+{{- else if or $set $e.chat -}}{{- fail "settings.enhancer.url and chat are of settings.enhancer.engine openai: set that engine, or remove them" -}}{{- end -}}
 {{- if and (ne $s.index.recipe "raw") (not $s.enhancer.enabled) -}}{{- fail (printf "settings.index.recipe %s needs descriptions, but settings.enhancer.enabled is false: enable it, or use raw" $s.index.recipe) -}}{{- end -}}
 {{- end -}}
 
@@ -72,6 +86,7 @@
 {{- if $url -}}{{- fail "settings.index.engine edge has no server, but settings.index.url is set: remove it, or use engine qdrant" -}}{{- end -}}
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
 {{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.shards and on_disk are of a Qdrant server, but settings.index.engine is edge: set shards to 1 and on_disk to false" -}}{{- end -}}
+{{- if or (ne $i.payload "auto") (ne (int $i.m) 16) (ne (int $i.ef_construct) 100) (ne $i.quantization "none") (ne (float64 $i.oversampling) 2.0) -}}{{- fail "settings.index.payload, m, ef_construct, quantization and oversampling are of a Qdrant server, but settings.index.engine is edge: remove them" -}}{{- end -}}
 {{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.ef is of a search by a graph, and engine edge scans without one: set settings.index.graph_from, or remove ef" -}}{{- end -}}
 {{- else -}}
 {{- if $i.graph_from -}}{{- fail "settings.index.graph_from is of engine edge; Qdrant decides by its own configuration: remove it" -}}{{- end -}}
@@ -104,7 +119,7 @@
 {{- range $path := list "embedder.model" "enhancer.model" "enhancer.adapter" -}}
 {{- $parts := splitList "." $path -}}
 {{- $model := toString (get (index $.Values.settings (index $parts 0)) (index $parts 1)) -}}
-{{- if or (eq (index $parts 0) "embedder") $.Values.settings.enhancer.enabled -}}
+{{- if or (eq (index $parts 0) "embedder") (and $.Values.settings.enhancer.enabled (eq $.Values.settings.enhancer.engine "local")) -}}
 {{- if and (eq $source "image") (or (hasPrefix "hub:" $model) (hasPrefix "artifact:" $model)) -}}{{- fail (printf "models.source image fetches nothing, but settings.%s is %s: name the folder in the image, or use models.source hub or store" $path $model) -}}{{- end -}}
 {{- if and (eq $source "store") (hasPrefix "hub:" $model) -}}{{- fail (printf "models.source store does not reach the hub, but settings.%s is %s: name an artifact:DIGEST, or use models.source hub" $path $model) -}}{{- end -}}
 {{- $uri := get $.Values.settings.artifacts "uri" -}}

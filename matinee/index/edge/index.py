@@ -17,13 +17,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 import qdrant_edge as edge
 
 from matinee.errors import IndexUnavailableError
-from matinee.index.conditions import live_conditions, valid_ids
+from matinee.filters import ItemFilter
+from matinee.index.conditions import live_condition, valid_ids
 from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
 from matinee.index.records import to_hit, to_point
-from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
-from matinee.items import ItemFilter
+from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 from matinee.memory_cache import MemoryCache
 from matinee.settings.tree import IndexSettings
 
@@ -77,7 +77,7 @@ class EdgeIndex:
         return await self._run(self._search, searches)
 
     def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        requests = [translate.request(search, self._ef) for search in searches]
+        requests = [translate.request(search, self.manifest, self._ef) for search in searches]
         if len(requests) == 1:
             answers = [self._open.query(requests[0])]
         else:
@@ -116,7 +116,7 @@ class EdgeIndex:
         return {str(record.id) for record in records if not (record.payload or {}).get("deleted")}
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
-        return await self._run(self._scroll, translate.page(scroll))
+        return await self._run(self._scroll, translate.page(scroll, self.manifest))
 
     def _scroll(self, request: edge.ScrollRequest) -> tuple[list[Hit], str | None]:
         page, following = self._open.scroll(request)
@@ -139,11 +139,13 @@ class EdgeIndex:
             self._open.flush()
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        return await self._run(lambda: self._open.count(edge.CountRequest(exact=True, filter=translate.filter_of(live_conditions(filter)))))
+        request = edge.CountRequest(exact=True, filter=translate.filter_of(live_condition(filter, self.manifest.declared)))
+        return await self._run(lambda: self._open.count(request))
 
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        request = edge.FacetRequest(key, limit, exact=True, filter=translate.filter_of(live_conditions(filter)))
-        return await self._run(lambda: [(str(hit.value), hit.count) for hit in self._open.facet(request).hits])
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
+        live = translate.filter_of(live_condition(filter, self.manifest.declared))
+        request = edge.FacetRequest(self.manifest.payload_key(key), limit, exact=True, filter=live)
+        return await self._run(lambda: [(hit.value, hit.count) for hit in self._open.facet(request).hits])
 
     async def max_revision(self) -> int:
         return await self._run(self._max_revision)
@@ -195,7 +197,7 @@ class EdgeIndex:
         files.empty(self._path)
         files.require_space(self._path)
         self._shard = edge.EdgeShard.create(str(self._path / "shard"), translate.shard_config(self.manifest))
-        for operation in translate.payload_indexes():
+        for operation in translate.payload_indexes(self.manifest):
             self._shard.update(operation)
         self._shard.flush()
 

@@ -5,20 +5,18 @@ Pure translation: opens no shard and does no I/O. Vector searches carry no condi
 
 from __future__ import annotations  # several of the engine's type names exist in its stubs only
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
 
-from matinee.index.conditions import AnyOf, Condition, Conditions, Equal, HasId, Within, scroll_conditions, search_conditions
+from matinee.attributes import AttributeType
+from matinee.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
+from matinee.index.conditions import scroll_condition, search_condition
 from matinee.index.records import to_hit
 from matinee.index.types import (
     BM25,
-    BOOL_FIELDS,
-    FLOAT_FIELDS,
-    INTEGER_FIELDS,
-    KEYWORD_FIELDS,
     SCORES,
     TEXT,
     TITLE,
@@ -37,7 +35,7 @@ from matinee.vectors import Sparse
 
 _MAX_DROPPED = 100
 # NumPy's, because the engine takes Python's `True` for the integer 1, which no boolean field ever equals (and reads every payload).
-_TRUE = edge.MatchValue(np.True_)  # type: ignore[arg-type]
+_BOOLEANS = {value: edge.MatchValue(np.bool_(value)) for value in (True, False)}  # type: ignore[arg-type]
 
 
 def shard_config(manifest: Manifest, scanned: int = 0) -> edge.EdgeConfig:
@@ -59,14 +57,20 @@ def _dense_params(size: int, scanned: int) -> edge.EdgeVectorParams:
     return edge.EdgeVectorParams(size, edge.Distance.Cosine, hnsw_config=graph if scanned else None)
 
 
-def payload_indexes() -> list[edge.UpdateOperation]:
-    schemas = {
-        edge.PayloadSchemaType.Keyword: KEYWORD_FIELDS,
-        edge.PayloadSchemaType.Integer: INTEGER_FIELDS,
-        edge.PayloadSchemaType.Float: FLOAT_FIELDS,
-        edge.PayloadSchemaType.Bool: BOOL_FIELDS,
-    }
-    return [edge.UpdateOperation.create_field_index(name, schema) for schema, names in schemas.items() for name in names]
+_SCHEMAS: dict[AttributeType, edge.PayloadSchemaType] = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    # Its words, which are folded already: an engine's own tokeniser would fold otherwise, and each engine in its way.
+    "text": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
+    "boolean": edge.PayloadSchemaType.Bool,
+    "datetime": edge.PayloadSchemaType.Datetime,
+    "geo": edge.PayloadSchemaType.Geo,
+}
+
+
+def payload_indexes(manifest: Manifest) -> list[edge.UpdateOperation]:
+    return [edge.UpdateOperation.create_field_index(key, _SCHEMAS[type]) for key, type in manifest.payload_types().items()]
 
 
 def engine_point(point: Point) -> edge.Point:
@@ -75,43 +79,59 @@ def engine_point(point: Point) -> edge.Point:
     return edge.Point(point.id, vectors, point.payload)
 
 
-def filter_of(conditions: Conditions) -> edge.Filter | None:
-    return edge.Filter(must=_all(conditions.must), must_not=_all(conditions.must_not)) if conditions else None
+def filter_of(condition: Condition | None) -> edge.Filter | None:
+    if condition is None:
+        return None
+    return _group(condition if isinstance(condition, All | Some | Not) else All((condition,)))
 
 
-def _all(conditions: Iterable[Condition]) -> list[edge.ConditionType]:
-    return [_condition(condition) for condition in conditions]
+def _group(group: All | Some | Not) -> edge.Filter:
+    match group:
+        case All(of):
+            positive = [_condition(part) for part in of if not isinstance(part, Not)]
+            return edge.Filter(must=positive, must_not=[_condition(part.of) for part in of if isinstance(part, Not)])
+        case Some(of):
+            return edge.Filter(should=[_condition(part) for part in of])
+        case Not(of):
+            return edge.Filter(must_not=[_condition(of)])
 
 
 def _condition(condition: Condition) -> edge.ConditionType:
     match condition:
         case Equal(key, value):
-            return edge.FieldCondition(key, match=_TRUE if value is True else edge.MatchValue(value))
+            return edge.FieldCondition(key, match=_BOOLEANS[value] if isinstance(value, bool) else edge.MatchValue(value))
         case AnyOf(key, values):
-            return edge.FieldCondition(key, match=edge.MatchAny(values))
-        case Within(key, gte, lte, gt):
-            return edge.FieldCondition(key, range=edge.RangeFloat(gte=gte, lte=lte, gt=gt))
+            return edge.FieldCondition(key, match=edge.MatchAny(list(values)))  # type: ignore[arg-type]
+        case Within(key, gte, lte, gt, lt):
+            return edge.FieldCondition(key, range=edge.RangeFloat(gte=gte, lte=lte, gt=gt, lt=lt))
+        case During(key, gte, lte, gt, lt):
+            return edge.FieldCondition(key, range=edge.RangeDateTime(gte=gte, lte=lte, gt=gt, lt=lt))
+        case Near(key, lat, lon, radius_m):
+            return edge.FieldCondition(key, geo_radius=edge.GeoRadius(edge.GeoPoint(lon, lat), radius_m))
+        case Missing(key):
+            return edge.IsEmptyCondition(key)
         case HasId(ids):
             return edge.HasIdCondition({*ids})
+    return _group(condition)
 
 
-def page(scroll: Scroll) -> edge.ScrollRequest:
+def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
     return edge.ScrollRequest(
         offset=scroll.after,
         limit=scroll.limit,
-        filter=filter_of(scroll_conditions(scroll)),
+        filter=filter_of(scroll_condition(scroll, manifest.declared)),
         with_payload=True,
         with_vector=[TEXT] if scroll.vectors else False,
     )
 
 
-def request(search: Search, ef: int | None = None) -> edge.QueryRequest:
+def request(search: Search, manifest: Manifest, ef: int | None = None) -> edge.QueryRequest:
     """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
     fused = isinstance(search.query, HybridQuery)
     # Asking for more and dropping the excluded is the same answer as a filter on ids, for 0.2 ms less at 10,000 points; not where
     # lists are fused, since there an excluded item takes up a rank.
     dropped = 0 if fused or len(search.exclude) > _MAX_DROPPED else len(search.exclude)
-    filter = filter_of(search_conditions(search, exclude=not dropped))
+    filter = filter_of(search_condition(search, manifest.declared, exclude=not dropped))
     params = edge.SearchParams(hnsw_ef=ef, exact=search.exact)
     query, prefetches = _query(search.query, filter, params)
     return edge.QueryRequest(

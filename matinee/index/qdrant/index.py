@@ -20,14 +20,14 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
-from matinee.index.conditions import live_conditions, scroll_conditions, valid_ids
+from matinee.filters import ItemFilter
+from matinee.index.conditions import live_condition, scroll_condition, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.lease import Held, renewed
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.records import to_hit, to_point
-from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, Search
-from matinee.items import ItemFilter
+from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 from matinee.settings.addresses import is_inside
 from matinee.settings.tree import IndexSettings
 
@@ -82,8 +82,11 @@ class QdrantIndex:
         self._name = collection
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        ef, local = self._call.settings.ef, self._call.local
-        requests = [translate.request(search, exact=search.exact and not local, ef=None if local else ef) for search in searches]
+        local = self._call.local
+        requests = [
+            translate.request(search, self.manifest, exact=search.exact and not local, settings=None if local else self._call.settings)
+            for search in searches
+        ]
         if not requests:
             return []
         answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))
@@ -102,7 +105,7 @@ class QdrantIndex:
         page, following = await self._call(
             self._client.scroll(
                 self._name,
-                scroll_filter=translate.filter_of(scroll_conditions(scroll)),
+                scroll_filter=translate.filter_of(scroll_condition(scroll, self.manifest.declared)),
                 limit=scroll.limit,
                 offset=scroll.after,
                 with_payload=True,
@@ -128,14 +131,16 @@ class QdrantIndex:
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        call = self._client.count(self._name, count_filter=translate.filter_of(live_conditions(filter)), exact=True, timeout=self._seconds)
+        call = self._client.count(self._name, count_filter=self._live(filter), exact=True, timeout=self._seconds)
         return (await self._call(call)).count
 
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[tuple[str, int]]:
-        call = self._client.facet(
-            self._name, key, facet_filter=translate.filter_of(live_conditions(filter)), limit=limit, exact=True, timeout=self._seconds
-        )
-        return [(str(hit.value), hit.count) for hit in (await self._call(call)).hits]
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
+        field = self.manifest.payload_key(key)
+        call = self._client.facet(self._name, field, facet_filter=self._live(filter), limit=limit, exact=True, timeout=self._seconds)
+        return [(hit.value, hit.count) for hit in (await self._call(call)).hits]
+
+    def _live(self, filter: ItemFilter) -> models.Filter | None:
+        return translate.filter_of(live_condition(filter, self.manifest.declared))
 
     async def max_revision(self) -> int:
         newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))
@@ -182,7 +187,7 @@ class QdrantStore:
                 raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
             await self._call(self._client.delete_collection(name), patient=True)
         await self._call(self._client.create_collection(name, **translate.collection(manifest, self._call.settings)), patient=True)
-        for field, schema in translate.PAYLOAD_INDEXES.items() if not self._call.local else ():
+        for field, schema in translate.payload_indexes(manifest).items() if not self._call.local else ():
             await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
         return QdrantIndex(self._call, name, manifest)
 

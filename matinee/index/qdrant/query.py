@@ -4,18 +4,17 @@ Pure translation: holds no client and does no I/O. Vector searches carry no cond
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from qdrant_client import models
 
-from matinee.index.conditions import AnyOf, Condition, Conditions, Equal, HasId, Within, search_conditions
+from matinee.attributes import AttributeType
+from matinee.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
+from matinee.index.conditions import search_condition
 from matinee.index.records import text_vector
 from matinee.index.types import (
     BM25,
-    BOOL_FIELDS,
-    FLOAT_FIELDS,
-    INTEGER_FIELDS,
-    KEYWORD_FIELDS,
     SCORES,
     TEXT,
     TITLE,
@@ -34,11 +33,33 @@ from matinee.vectors import Sparse
 
 _MAX_POINTS, _MAX_BYTES = 256, 5_000_000
 
-PAYLOAD_INDEXES = {
-    **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
-    **dict.fromkeys(INTEGER_FIELDS, models.PayloadSchemaType.INTEGER),
-    **dict.fromkeys(FLOAT_FIELDS, models.PayloadSchemaType.FLOAT),
-    **dict.fromkeys(BOOL_FIELDS, models.PayloadSchemaType.BOOL),
+_SCHEMAS: dict[AttributeType, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    # Its words, which are folded already: see the embedded engine.
+    "text": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
+    "boolean": models.PayloadSchemaType.BOOL,
+    "datetime": models.PayloadSchemaType.DATETIME,
+    "geo": models.PayloadSchemaType.GEO,
+}
+
+
+def payload_indexes(manifest: Manifest) -> dict[str, models.PayloadSchemaType]:
+    """Field of the payload -> type of its index."""
+    return {key: _SCHEMAS[type] for key, type in manifest.payload_types().items()}
+
+
+_QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
+    "none": None,
+    # Without the outermost 1 % of the numbers, which would stretch the scale of all others.
+    "scalar": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+    "product": models.ProductQuantization(
+        product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+    ),
 }
 
 
@@ -52,8 +73,9 @@ def collection(manifest: Manifest, settings: IndexSettings) -> dict[str, Any]:
             for name, size in manifest.dimensions.items()
         },
         "sparse_vectors_config": {BM25: sparse, TITLE: sparse},
-        "hnsw_config": models.HnswConfigDiff(on_disk=disk),
-        "on_disk_payload": disk,
+        "hnsw_config": models.HnswConfigDiff(m=settings.m, ef_construct=settings.ef_construct, on_disk=disk),
+        "quantization_config": _QUANTIZATION[settings.quantization],
+        "on_disk_payload": settings.payload == "disk" or (disk and settings.payload == "auto"),
         "shard_number": settings.shards,
         "replication_factor": settings.replication_factor,
     }
@@ -71,12 +93,21 @@ def engine_point(point: Point) -> models.PointStruct:
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
-def filter_of(conditions: Conditions) -> models.Filter | None:
-    return models.Filter(must=_all(conditions.must), must_not=_all(conditions.must_not)) if conditions else None
+def filter_of(condition: Condition | None) -> models.Filter | None:
+    if condition is None:
+        return None
+    return _group(condition if isinstance(condition, All | Some | Not) else All((condition,)))
 
 
-def _all(conditions: Iterable[Condition]) -> list[models.Condition]:
-    return [_condition(condition) for condition in conditions]
+def _group(group: All | Some | Not) -> models.Filter:
+    match group:
+        case All(of):
+            positive = [_condition(part) for part in of if not isinstance(part, Not)]
+            return models.Filter(must=positive, must_not=[_condition(part.of) for part in of if isinstance(part, Not)])
+        case Some(of):
+            return models.Filter(should=[_condition(part) for part in of])
+        case Not(of):
+            return models.Filter(must_not=[_condition(of)])
 
 
 def _condition(condition: Condition) -> models.Condition:
@@ -84,17 +115,38 @@ def _condition(condition: Condition) -> models.Condition:
         case Equal(key, value):
             return models.FieldCondition(key=key, match=models.MatchValue(value=value))
         case AnyOf(key, values):
-            return models.FieldCondition(key=key, match=models.MatchAny(any=values))
-        case Within(key, gte, lte, gt):
-            return models.FieldCondition(key=key, range=models.Range(gte=gte, lte=lte, gt=gt))
+            return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
+        case Within(key, gte, lte, gt, lt):
+            return models.FieldCondition(key=key, range=models.Range(gte=gte, lte=lte, gt=gt, lt=lt))
+        case During(key):
+            limits = {name: datetime.fromisoformat(limit) for name in ("gte", "lte", "gt", "lt") if (limit := getattr(condition, name))}
+            return models.FieldCondition(key=key, range=models.DatetimeRange(**limits))
+        case Near(key, lat, lon, radius_m):
+            circle = models.GeoRadius(center=models.GeoPoint(lon=lon, lat=lat), radius=radius_m)
+            return models.FieldCondition(key=key, geo_radius=circle)
+        case Missing(key):
+            return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         case HasId(ids):
             return models.HasIdCondition(has_id=[*ids])
+    return _group(condition)
 
 
-def request(search: Search, *, exact: bool, ef: int | None = None) -> models.QueryRequest:
-    """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
-    filter = filter_of(search_conditions(search))
-    params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=ef) if ef else None
+def _approximate(settings: IndexSettings | None) -> models.SearchParams | None:
+    if settings is None:
+        return None
+    if settings.quantization == "none":
+        return models.SearchParams(hnsw_ef=settings.ef) if settings.ef else None
+    ranked_again = models.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
+    return models.SearchParams(hnsw_ef=settings.ef, quantization=ranked_again)
+
+
+def request(search: Search, manifest: Manifest, *, exact: bool, settings: IndexSettings | None) -> models.QueryRequest:
+    """One search as the engine's request, with the engine's own defaults where there are no `settings`.
+
+    A filter stands on each prefetch, so that fusion ranks only what may be answered.
+    """
+    filter = filter_of(search_condition(search, manifest.declared))
+    params = models.SearchParams(exact=True) if exact else _approximate(settings)
     fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
         **_query(search.query, filter, params),

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from matinee.attributes import Attribute
 from matinee.index.item_vector import FACTS_DIMENSION, completed, dimensions, item_vector
-from matinee.index.types import ITEM, TEXT, Manifest, Point, tombstone
+from matinee.index.types import ITEM, TEXT, Manifest, Point, item_payload, tombstone
+from matinee.items import Item
 from matinee.settings.tree import FactWeights
 
 TEXT_VECTOR = np.array([0.6, 0.8], np.float32)
@@ -61,3 +63,22 @@ def test_points_are_completed_as_their_version_wants() -> None:
     done = completed([embedded, waiting, gone], wants)
     assert [sorted(point.dense) for point in done] == [[ITEM, TEXT], [], []]
     assert completed([embedded], plain)[0].dense.keys() == {TEXT}
+
+
+def test_a_point_of_another_version_gets_the_attributes_of_this_one() -> None:
+    """As writes do that are carried over, by a switch or a rollback, to a version with another declaration or with none."""
+    item = Item(title="x", extra={"size": "12"})
+    point = Point("1", item_payload(item, origin="api", revision=1), {TEXT: np.ones(1, np.float32)})
+    made = {name: Attribute(type=name, source="extra.size") for name in ("keyword", "integer")}
+    versions = [
+        Manifest(version="v", catalogue="c", fingerprint="f", recipe="raw", dimensions={TEXT: 1}, attributes=attributes)
+        for attributes in ({"size": made["keyword"]}, {"size": made["integer"]}, None)
+    ]
+    stored = [None, None, None]
+    for i, manifest in enumerate(versions):
+        [point] = completed([point], manifest)
+        stored[i] = point.payload.get("attributes")
+    assert stored == [{"size": "12"}, {"size": 12}, None]
+    assert "attributes" not in versions[2].model_dump(mode="json")
+    [gone] = completed([tombstone("1", revision=2)], versions[0])
+    assert gone == tombstone("1", revision=2)

@@ -9,11 +9,12 @@ import pytest
 import pytest_asyncio
 
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
+from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
-from matinee.items import Item, ItemFilter, Range
+from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.ranking import shared_facts
 from matinee.recommend.recommender import Example, ExampleQuery, Query, RankedItems, Recommender, TextQuery
@@ -203,7 +204,7 @@ async def test_excluded_ids_do_not_come_back(ask: Any) -> None:
 
 
 async def test_filters_hold_for_every_kind_of_call(ask: Any, embedder: Embedder) -> None:
-    wanted = ItemFilter(genres=("Drama",), year=Range(gte=1960, lte=1999))
+    wanted = ItemFilter(genres=("Drama",), year={"gte": 1960, "lte": 1999})
     [text] = embedder.encode(["family"], kind="query")
     calls: list[Query] = [liked("Heat", filter=wanted), ExampleQuery(filter=wanted), ExampleQuery(text=text, filter=wanted)]
     calls += [liked("Heat", "Psycho", filter=wanted, diversity=0.5), ExampleQuery(dislikes=(Example(title="Heat"),), filter=wanted)]

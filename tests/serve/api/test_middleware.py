@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from matinee.errors import DeadlineError
+from matinee.errors import DeadlineError, OverloadedError
 from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.api.auth import ApiKeys, new_key
-from serve.api.limits import RateLimit
+from serve.api.limits import BusyRoutes, RateLimit
 from serve.api.middleware import RequestMiddleware
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
 from serve.telemetry.tracing import Tracing
+from tests.memory_sink import MemorySink
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -105,6 +105,35 @@ async def test_a_place_is_given_back_whatever_happens() -> None:
             await visit()
             assert visit.status in (200, 500, 504)
         assert ("matinee_refused", ()) not in visit.sink.values
+
+
+async def test_a_queue_that_refused_is_not_asked_again_until_an_eighth_of_it_has_left() -> None:
+    calls, now = [], [0.0]
+
+    async def full(scope: Any, receive: Any, send: Any) -> None:
+        calls.append(scope["path"])
+        raise OverloadedError("embedder: 90 requests wait already", 4.5)
+
+    visit = Visit(full, path="/v1/search", names_requests=False)
+    visit.middleware._busy = BusyRoutes(lambda: now[0])
+
+    async def refused(path: str = "/v1/search") -> bytes:
+        visit.sent.clear()
+        await visit(path)
+        assert visit.status == 503
+        return visit.headers[b"retry-after"]
+
+    assert await refused() == b"5"
+    now[0] = 0.5
+    assert await refused() == b"4"
+    assert visit.sink.values["matinee_refused", ()] == 1
+    assert calls == ["/v1/search"]
+    await refused("/v1/items/7/similar")
+    await refused("/v1/items")
+    assert calls == ["/v1/search", "/v1/items/7/similar"]
+    now[0] = 0.6
+    await refused()
+    assert calls[-1] == "/v1/search"
 
 
 async def test_when_it_is_full_the_next_one_is_refused_but_probes_pass() -> None:

@@ -8,7 +8,7 @@ import pytest
 from serve.errors import UnavailableError
 from serve.graph.clock_skew import ClockWatch, skew_s
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 
 @pytest.mark.parametrize(("there", "skew"), [(100.0, 0.0), (101.0, 0.0), (104.0, 0.0), (120.0, 16.0), (84.0, -16.0)], ids=str)

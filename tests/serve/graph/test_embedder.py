@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from waiting import HANG_S, until_async, until_late
 
+from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
 from serve.graph import messages
 from serve.graph.clients import batched_model
@@ -19,7 +20,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.hops import Hop
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 TEXTS = [f"{n}: " + "the keeper he was told had drowned still lights the lamp every night " * (n % 4) for n in range(100)]
 
@@ -91,6 +92,34 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
     assert all(np.allclose(made.vectors, alone, atol=1e-5) for made in bulk)
     limit = gateway.settings.embedder.encode_tokens
     assert all(len(texts) == 1 or sum(map(messages.about_tokens, texts)) <= limit for texts in watched.calls)
+
+
+async def test_queries_that_wait_together_are_encoded_together(replica: EmbedderReplica, watched: Watched) -> None:
+    """In pieces of `encode_tokens` each, they would take half as long again: texts of like length need less padding."""
+    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    await begun(watched)
+    texts = [f"{n}: a thief who steals secrets from dreams" for n in range(32)]
+    others = asyncio.create_task(replica.call([Hop(messages.Embed((text,)), HANG_S) for text in texts]))
+    await until_async(lambda: replica.batcher.waiting == len(texts))
+    watched.gate.set()
+    await asyncio.gather(first, others)
+    assert watched.calls == [["a heist"], texts]
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("query", 12), ("document", 0)])
+async def test_a_slow_machine_refuses_queries_that_wait_too_long_and_no_request_of_many_items(
+    replica: EmbedderReplica, watched: Watched, kind: Any, refused: int
+) -> None:
+    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    await begun(watched)
+    for queue in replica.batcher._queues:
+        queue.pace.interval_s, queue.pace.messages = 10.0, 1.0
+    others = asyncio.create_task(replica.call([Hop(messages.Embed((f"{n}",), kind), HANG_S) for n in range(20)]))
+    await until_async(lambda: replica.batcher.waiting == 20 - refused)
+    watched.gate.set()
+    results = await others
+    assert [isinstance(result, OverloadedError) for result in results] == [False] * (20 - refused) + [True] * refused
+    await first
 
 
 async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:

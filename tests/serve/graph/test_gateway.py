@@ -24,7 +24,7 @@ from serve.graph import messages, requests
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = RankedItems(b"[]", 0, "cosine")
@@ -291,4 +291,4 @@ async def test_limits_name_their_setting(make: Any) -> None:
         with pytest.raises(RequestError, match=r"search\.max_k|serving\.max_text_chars"):
             await service.recommend(asked, trace())
     with pytest.raises(RequestError, match=r"search\.max_k"):
-        await service.similar("x", 6, 0.0, trace())
+        await service.similar(requests.SimilarRequest(id="x", k=6), trace())

@@ -96,6 +96,22 @@ async def test_too_many_waiting_are_refused_at_once() -> None:
     assert await call(4, LATER) == 4
 
 
+async def test_who_gave_up_fills_no_queue() -> None:
+    callee = Callee(open_=False)
+    call = batcher(callee, max_batch=1, max_waiting=2)
+    tasks = [asyncio.create_task(call(0, LATER))]
+    await callee.reached(1)
+    gone = [asyncio.create_task(call(n, LATER)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    tasks += [asyncio.create_task(call(n, LATER)) for n in (3, 4)]
+    await asyncio.sleep(0)
+    callee.gate.set()
+    assert await asyncio.gather(*tasks) == [0, 3, 4]
+
+
 async def test_a_deadline_that_has_passed_costs_nothing() -> None:
     callee = Callee()
     with pytest.raises(DeadlineError):
@@ -275,15 +291,21 @@ async def test_bulk_fills_its_own_lane_only() -> None:
     await asyncio.gather(*bulk)
 
 
-async def test_bulk_keeps_its_share_under_searches_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of its own, on which each call takes a second."""
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of all queues: one number, which a test moves on."""
     now = [time.monotonic()]
     monkeypatch.setattr("serve.graph.microbatch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+async def test_bulk_keeps_its_share_under_searches_without_end(clock: list[float]) -> None:
+    """Each call takes a second."""
     order = []
 
     async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
         order.append(batch[0].message)
-        now[0] += 1
+        clock[0] += 1
         if batch[0].message == "search" and len(order) < 100:
             searches.append(asyncio.create_task(call("search", LATER)))
         await asyncio.sleep(0)
@@ -295,6 +317,116 @@ async def test_bulk_keeps_its_share_under_searches_without_end(monkeypatch: pyte
     await asyncio.gather(*bulk)
     await asyncio.gather(*searches)
     assert 15 <= order[:100].count("bulk") <= 25
+
+
+class Paced:
+    """Answers a batch when the test says so, and counts those that are under way."""
+
+    def __init__(self, clock: list[float], **more: Any) -> None:
+        self.clock = clock
+        self.calls: list[asyncio.Event] = []
+        self.batcher = batcher(self._send, max_batch=2, **{"lanes": [Lane(1000, max_wait_s=2.0)]} | more)
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def _send(self, batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+        self.calls.append(call := asyncio.Event())
+        await call.wait()
+        return [queued.message for queued in batch]
+
+    async def ask(self, count: int) -> None:
+        self.tasks += [asyncio.create_task(self.batcher("search", LATER)) for _ in range(count)]
+        await settled()
+
+    async def work(self, batches: int, seconds: float) -> None:
+        """`batches` of two messages are answered, one each `seconds`."""
+        for _ in range(batches):
+            self.clock[0] += seconds
+            self.calls[-1].set()
+            await settled()
+
+    async def end(self) -> None:
+        while not all(task.done() for task in self.tasks):
+            self.calls[-1].set()
+            await settled()
+        await asyncio.gather(*self.tasks)
+
+
+async def settled() -> None:
+    """All that can go on without the clock has gone on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_queue_that_would_take_too_long_refuses_and_says_how_long(clock: list[float]) -> None:
+    paced = Paced(clock)
+    await paced.ask(20)
+    await paced.work(4, 0.5)
+    assert paced.batcher.waiting == 10
+    with pytest.raises(OverloadedError, match=r"10 requests wait already, for about 2\.5 s") as refused:
+        await paced.batcher("search", LATER)
+    assert refused.value.wait_s == pytest.approx(2.5)
+    await paced.work(1, 0.5)
+    assert paced.batcher.waiting == 8
+    await paced.ask(1)
+    assert paced.batcher.waiting == 9
+    await paced.end()
+
+
+async def test_the_pace_follows_a_part_that_gets_slower_and_faster(clock: list[float]) -> None:
+    paced = Paced(clock)
+    await paced.ask(100)
+    await paced.work(10, 0.01)
+    await paced.ask(1)
+    await paced.work(10, 1.0)
+    with pytest.raises(OverloadedError):
+        await paced.batcher("search", LATER)
+    await paced.work(25, 0.01)
+    await paced.ask(1)
+    await paced.end()
+
+
+async def test_a_short_queue_is_waited_for_however_slow_it_is(clock: list[float]) -> None:
+    paced = Paced(clock)
+    await paced.ask(8)
+    await paced.work(3, 60.0)
+    await paced.ask(8)
+    assert paced.batcher.waiting == 8
+    await paced.end()
+
+
+async def test_time_without_work_is_no_pace(clock: list[float]) -> None:
+    """Nobody asked in the night: the first requests of the morning are not too many."""
+    paced = Paced(clock)
+    for _ in range(5):
+        await paced.ask(1)
+        await paced.work(1, 0.01)
+        clock[0] += 3600
+    await paced.ask(50)
+    await paced.end()
+
+
+async def test_single_requests_tell_the_pace_of_the_first_crowd(clock: list[float]) -> None:
+    paced = Paced(clock)
+    for _ in range(5):
+        await paced.ask(1)
+        await paced.work(1, 0.099)
+    await paced.ask(1)
+    await paced.ask(21)
+    with pytest.raises(OverloadedError, match=r"21 requests wait already, for about 2\.1 s"):
+        await paced.batcher("search", LATER)
+    await paced.end()
+
+
+async def test_lanes_have_a_pace_each_and_bulk_may_wait_as_long_as_it_likes(clock: list[float]) -> None:
+    lanes = [Lane(1000, max_wait_s=2.0), Lane(1000, 0.2)]
+    paced = Paced(clock, lanes=lanes, lane_of=lambda message: int(message == "bulk"))
+    paced.tasks += [asyncio.create_task(paced.batcher("bulk", LATER)) for _ in range(50)]
+    await settled()
+    await paced.work(5, 10.0)
+    paced.tasks += [asyncio.create_task(paced.batcher("bulk", LATER)) for _ in range(50)]
+    await paced.ask(20)
+    assert paced.batcher.waiting == 108
+    await paced.end()
 
 
 async def test_a_slow_message_delays_neither_its_batch_nor_the_next_ones() -> None:

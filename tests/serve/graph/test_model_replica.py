@@ -17,7 +17,7 @@ from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 LATER = 3600.0
 
@@ -36,7 +36,7 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
     """Answers with the model's name and the first text, once `gate` is open."""
 
     def __init__(self, settings: Any, sink: MemorySink) -> None:
-        super().__init__("embedder", settings.embedder, settings, Metrics(sink), max_batch=100, max_waiting=100)
+        super().__init__("embedder", settings.embedder, settings, Metrics(sink), max_batch=100, max_waiting=100, max_wait_s=10.0)
         self.gate = threading.Event()
         self.begun: list[list[str]] = []
         self.batches: list[list[str]] = []

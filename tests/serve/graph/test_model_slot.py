@@ -11,7 +11,7 @@ from waiting import HANG_S, until
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, updated
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-from matinee.items import ItemFilter
+from matinee.filters import ItemFilter
 from serve.graph import requests
 
 

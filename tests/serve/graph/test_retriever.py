@@ -18,15 +18,16 @@ from matinee.errors import (
     MatineeError,
     NotFoundError,
 )
+from matinee.filters import ItemFilter
 from matinee.index import active
 from matinee.index.factory import open_store
-from matinee.items import ItemFilter, item_uid
+from matinee.items import item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from serve.graph import messages, retriever
 from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 LATER = 86_400.0
 

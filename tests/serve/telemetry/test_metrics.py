@@ -11,7 +11,8 @@ from matinee.index.types import Manifest
 from serve.telemetry.declare import Recorder
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import METRICS, Metrics
-from serve.telemetry.sinks import MemorySink, NullSink, RepeatedGauge
+from serve.telemetry.sinks import NullSink, RepeatedGauge
+from tests.memory_sink import MemorySink
 
 SERVE = Path(__file__).parents[3] / "serve"
 

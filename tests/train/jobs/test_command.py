@@ -1,6 +1,8 @@
 """`train.jobs.command`: an options model is the command line, and its fields are the only place where an option is declared."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -9,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import ModelError, SettingsError
 from train.jobs import command
+
+TRAIN = Path(command.__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +72,15 @@ def test_an_error_is_one_line_and_an_exit_code() -> None:
     result, _ = run("work", fails=ModelError("no [weights] here"))
     assert (result.exit_code, result.stderr) == (ModelError.exit_code, "error: no [weights] here\n")
     assert run("work", fails=KeyboardInterrupt())[0].exit_code == 130  # type: ignore[arg-type]
+
+
+def test_a_message_keeps_brackets_and_may_stress_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    command.echo("in work/[v1]/out; next: ", ("train.evaluate --after work/[v1]/[/]", "bold"))
+    assert capsys.readouterr().err == "in work/[v1]/out; next: train.evaluate --after work/[v1]/[/]\n"
+
+
+def test_no_job_still_echoes_markup() -> None:
+    """`echo` prints it as it stands, so users would see it."""
+    echoes = [line for path in TRAIN.rglob("*.py") for line in path.read_text("utf-8").splitlines() if "command.echo(" in line]
+    assert len(echoes) > 20
+    assert not [line for line in echoes if re.search(r"\[/?(?:bold|dim|red|yellow|)\]|escape\(", line)]

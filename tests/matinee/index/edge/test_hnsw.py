@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
 from matinee.index.types import BM25, TEXT, DenseQuery, Manifest, Point, Search, tombstone
-from matinee.items import ItemFilter
 from matinee.settings.tree import IndexSettings
 from matinee.vectors import Sparse
 

@@ -201,3 +201,34 @@ async def test_a_server_is_trusted_by_its_authority_and_no_other(tmp_path: Path)
         with pytest.raises(IndexUnavailableError, match="can't be reached"):
             await store.current()
         await store.close()
+
+
+def test_settings_decide_how_a_collection_is_kept_and_searched() -> None:
+    def server(**given: object) -> IndexSettings:
+        return settings("http://qdrant:6333", **given)
+
+    manifest = Manifest.model_construct(dimensions={"text": 4}, declared={})
+    plain = query.collection(manifest, server())
+    assert (plain["quantization_config"], plain["on_disk_payload"], plain["hnsw_config"].m) == (None, False, 16)
+    tuned = query.collection(manifest, server(m=32, ef_construct=200, payload="disk", quantization="scalar"))
+    assert (tuned["hnsw_config"].m, tuned["hnsw_config"].ef_construct, tuned["on_disk_payload"]) == (32, 200, True)
+    assert tuned["vectors_config"]["text"].on_disk is False, "each in its place"
+    assert tuned["quantization_config"].scalar.always_ram
+    kinds = {
+        kind: type(query.collection(manifest, server(quantization=kind))["quantization_config"]).__name__ for kind in ("binary", "product")
+    }
+    assert kinds == {"binary": "BinaryQuantization", "product": "ProductQuantization"}
+    assert query.collection(manifest, server(on_disk=True))["on_disk_payload"]
+    assert not query.collection(manifest, server(on_disk=True, payload="memory"))["on_disk_payload"]
+
+    def params(**given: object) -> models.SearchParams | None:
+        search = Search(DenseQuery(np.zeros(4, np.float32)), 3)
+        return query.request(search, manifest, exact=False, settings=server(**given)).params
+
+    assert params() is None
+    assert params(ef=300) == models.SearchParams(hnsw_ef=300)
+    assert params(quantization="binary", oversampling=4) == models.SearchParams(
+        quantization=models.QuantizationSearchParams(rescore=True, oversampling=4)
+    )
+    with pytest.raises(ValueError, match="m, quantization is of a Qdrant server"):
+        IndexSettings(m=32, quantization="scalar")
