@@ -139,6 +139,13 @@ class OverloadedError(MatineeError):
         return self.message
 
 
+class ImportsFullError(MatineeError):
+    """As many imports are open as may be: waiting a moment does not help."""
+
+    code = "overloaded"
+    exit_code = 7
+
+
 class DeadlineError(MatineeError):
     """The answer would have come after its deadline."""
 

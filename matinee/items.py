@@ -53,7 +53,7 @@ def _visible(text: str) -> str:
     return text
 
 
-def small(value: Any, entries: int) -> Any:
+def small(value: object, entries: int) -> object:
     """The value, unless it is an object of more entries: each of a million wrong ones would become an error that takes time to tell."""
     if isinstance(value, Mapping) and len(value) > entries:
         raise PydanticCustomError("too_long", "has {count} entries; at most {most} are allowed", {"count": len(value), "most": entries})
@@ -105,7 +105,7 @@ class Item(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _small(cls, value: Any) -> Any:
+    def _small(cls, value: object) -> object:
         return small(value, MAX_FIELDS)
 
     def uid(self, catalogue: str) -> str:
@@ -121,6 +121,28 @@ class Item(BaseModel):
 
     def names(self) -> list[str]:
         return [name for names in self.people.values() for name in names]
+
+    def patched(self, patch: Mapping[str, Any]) -> "Item":
+        """The item after a JSON merge patch (RFC 7396): a value replaces, null removes, an object changes the entries that it names.
+
+        The id stays: a derived one goes on being that of the old title and year. Raises `ValueError`, which pydantic's error is too.
+        """
+        facts = self.facts() if self.id is not None else {"identity": [self.title, self.year], **self.facts()}
+        for name, value in patch.items():
+            # No deeper: an item has no objects inside of these.
+            facts[name] = _merged(facts.get(name), value) if isinstance(value, Mapping) else value
+        item = Item.model_validate({name: value for name, value in facts.items() if value is not None})
+        if item.id is None and item.identity == (item.title, item.year):
+            item = item.model_copy(update={"identity": None})
+        if item.uid("") != self.uid(""):
+            raise ValueError("id: it would change with this patch, and an item keeps its id: put a new item, and delete this one")
+        return item
+
+
+def _merged(before: object, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of an object after a merge patch of it."""
+    entries = {**(before if isinstance(before, Mapping) else {}), **patch}
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 def item_uid(catalogue: str, external_id: str) -> str:

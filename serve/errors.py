@@ -1,5 +1,8 @@
 """The errors of the graph and of its API, and the HTTP status of each code. Does not know HTTP responses (`serve.api.errors`)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from matinee.errors import MatineeError
 
 STATUS: dict[str, int] = {
@@ -47,3 +50,19 @@ class RequestError(MatineeError):
         super().__init__(message)
         self.status = status
         self.code = CODES[status]
+
+
+def problems(errors: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a request, from the errors of its validation: the first five, each with its place."""
+    found = []
+    for problem in errors[:5]:
+        # A name that the client made up may be as long as a body.
+        where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        if problem["type"] == "filter" and problem["ctx"]["path"]:
+            where = f"{where}.{problem['ctx']['path']}"[:300]
+        if problem["type"] == "extra_forbidden":
+            message = "unknown field: see /docs for the fields of this route"
+        found.append(f"{where}: {message}" if where else message)
+    # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
+    return "; ".join(found).encode("utf-8", "backslashreplace").decode()

@@ -5,6 +5,7 @@ import typer
 from matinee.cli import demo, ingest, search
 from matinee.cli.evalset import evalset_app
 from matinee.cli.index import index_app
+from matinee.cli.items import items_app
 from matinee.cli.models import models_app
 from matinee.cli.size import size
 
@@ -20,6 +21,7 @@ for command in (search.search, search.recommend, search.describe, search.info):
     app.command()(command)
 app.command(context_settings=ingest.CONTEXT)(ingest.ingest)
 app.command()(demo.demo)
+app.add_typer(items_app, name="items")
 app.command()(size)
 app.add_typer(index_app, name="index")
 app.add_typer(models_app, name="models")

@@ -6,7 +6,7 @@
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,17 @@ class Client:
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._send("POST", path, json=body)
 
+    def patch(self, path: str, body: dict[str, Any], **params: Any) -> dict[str, Any]:
+        return self._send("PATCH", path, params=params, json=body)
+
+    def delete(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._send("DELETE", path, params=params)
+
+    def post_lines(self, path: str, lines: Iterable[bytes]) -> dict[str, Any]:
+        """Send lines as they come; each gets a line end, where it has none."""
+        body = (line if line.endswith(b"\n") else line + b"\n" for line in lines)
+        return self._send("POST", path, content=body, headers={"Content-Type": "application/x-ndjson"})
+
     def _send(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         try:
             response = self._client.request(method, path, **kwargs)
@@ -130,7 +141,7 @@ def read_writes(server: Client, since: int) -> "list[ApiItem]":
         if error.code == "index_absent":
             return []
         raise
-    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"])) for e in changed]
+    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"]), e.get("asked")) for e in changed]
 
 
 def read_server_file(path: Path) -> dict[str, Any] | None:

@@ -6,12 +6,12 @@ Its one owner is the Retriever (or a command, while no server runs). Does not em
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import Hit, Manifest, Point, Scroll, tombstone
+from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
 from matinee.settings.tree import Recipe
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,11 @@ class ActiveIndex:
             if current is None or (self._current is not None and current.version == self._current.manifest.version):
                 return False
             old, drained = self._current, self._draining
+            if old is not None and old.manifest.version not in {manifest.version for manifest in await self._store.versions()}:
+                # Two builds came at once and pruned it. It has nothing to give any more, and must not keep the new one away.
+                log.warning("index version %s was deleted while it was open", old.manifest.version)
+                await old.close()
+                old = None
             back = drained is not None and drained.manifest.version == current.version
             # A rollback: the embedded engine could not open that path a second time.
             fresh = drained if back and drained is not None else await self._store.open(current.version)
@@ -119,12 +124,20 @@ class ActiveIndex:
         return index if rolling else None
 
     async def upsert(
-        self, points: Sequence[Point], *, fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None = None
+        self,
+        points: Sequence[Point],
+        *,
+        fingerprint: str,
+        recipe: Recipe,
+        if_revision: dict[str, int] | None = None,
+        asked: int | None = None,
     ) -> Written:
         """Write points made under `fingerprint` and `recipe`, with a new revision. Under another recipe they are pending.
 
         With `if_revision`, a point is only written where the stored one still has that revision, which it keeps: a background job never
         overwrites a newer write. Such a job is for the current version alone: raises `FingerprintError` for any other encoder's vectors.
+
+        With `asked`, the revision when the write was asked for, a point is only written where no later write or delete was asked for.
         """
         async with self._lock:
             current = self.get()
@@ -132,6 +145,15 @@ class ActiveIndex:
                 raise FingerprintError("the index was switched while these items were embedded: send them again")
             revision = 0
             if if_revision is None:
+                if asked is not None:
+                    there = await current.retrieve([point.id for point in points])
+                    points = [
+                        replace(point, payload=point.payload | {"asked": asked})
+                        for point, hit in zip(points, there, strict=True)
+                        if hit is None or hit.payload.get("asked", hit.payload["revision"]) <= asked
+                    ]
+                    if not points:
+                        return Written(0)
                 revision = await self._next_revision()
                 points = [replace(point, payload=point.payload | {"revision": revision}) for point in points]
             else:
@@ -143,6 +165,41 @@ class ActiveIndex:
                     await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
             return Written(len(points), revision)
 
+    async def change(
+        self, points: Sequence[Point], *, expected: Mapping[str, int], fingerprint: str | None = None, recipe: Recipe = "raw"
+    ) -> Written:
+        """Write newer facts of items, each only where the stored point still has the revision that is `expected`.
+
+        Points without a dense vector (`fingerprint` None) keep what each version made of their text: its vector, its description, and
+        whether either is still to be made. Others were made under `fingerprint` and `recipe`, as in `upsert`.
+        """
+        async with self._lock:
+            current = self.get()
+            if fingerprint not in (None, current.manifest.fingerprint) and not self._rolls_over(fingerprint):
+                raise FingerprintError("the index was switched while these items were embedded: send them again")
+            stored = await current.retrieve([point.id for point in points])
+            points = [
+                point
+                for point, hit in zip(points, stored, strict=True)
+                if hit is not None and not hit.payload.get("deleted") and hit.payload.get("revision") == expected[point.id]
+            ]
+            if not points:
+                return Written(0)
+            revision = await self._next_revision()
+            points = [replace(point, payload=point.payload | {"revision": revision}) for point in points]
+            for index in self._written_versions():
+                if fingerprint is None:
+                    await index.upsert(await _with_stored_texts(points, index))
+                else:
+                    await index.upsert(_adapt(points, index.manifest, fingerprint, recipe))
+            return Written(len(points), revision)
+
+    async def stamp(self) -> int:
+        """A revision above all that were written, for work that is asked for now and done later."""
+        async with self._lock:
+            self.get()
+            return await self._next_revision()
+
     async def _next_revision(self) -> int:
         """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""
         versions = self._written_versions()
@@ -151,14 +208,19 @@ class ActiveIndex:
 
     async def delete(self, id: str) -> Hit | None:
         """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
+        return next(iter(await self.delete_all([id])), None)
+
+    async def delete_all(self, ids: Sequence[str]) -> list[Hit]:
+        """Leave tombstones under one revision; returns what was there, without those that were gone already."""
         async with self._lock:
-            [hit] = await self.get().retrieve([id])
-            if hit is None or hit.payload.get("deleted"):
-                return None
-            gone = tombstone(id, revision=await self._next_revision())
-            for index in self._written_versions():
-                await index.upsert([gone])
-            return hit
+            stored = await self.get().retrieve(ids)
+            there = [hit for hit in stored if hit is not None and not hit.payload.get("deleted")]
+            if there:
+                revision = await self._next_revision()
+                gone = [tombstone(hit.id, revision=revision) for hit in there]
+                for index in self._written_versions():
+                    await index.upsert(gone)
+            return there
 
     def _rolls_over(self, fingerprint: str | None = None) -> bool:
         """Whether another encoder (that of `fingerprint`) made the version before."""
@@ -195,6 +257,19 @@ async def _carry_over(old: Index, fresh: Index) -> None:
             await fresh.upsert(points)
         if after is None:
             return
+
+
+async def _with_stored_texts(points: Sequence[Point], index: Index) -> list[Point]:
+    """The points with the text vectors that the stored ones have in `index`, and with all that is said there of their texts."""
+    stored = {point.id: point for point in await index.points([point.id for point in points])}
+    return [_with_stored_text(point, stored.get(point.id)) for point in points]
+
+
+def _with_stored_text(point: Point, stored: Point | None) -> Point:
+    if stored is None or stored.payload.get("deleted"):
+        return replace(point, payload=point.payload | {"pending": True})
+    said = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
+    return replace(point, payload=point.payload | said, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
 
 
 def _adapt(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:

@@ -7,7 +7,7 @@ the file's. Does not read files (`catalogue`) and does not parse arguments (`tra
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -42,11 +42,12 @@ Describe = Callable[[Sequence[Item]], Sequence[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class ApiItem:
-    """What the API wrote: an item, or the tombstone of a deleted one."""
+    """What the API wrote: an item, or the tombstone of a deleted one. `asked`: the revision when an import asked for it."""
 
     id: str
     revision: int
     item: Item | None
+    asked: int | None = None
 
 
 class ApiWrites(Protocol):
@@ -131,11 +132,11 @@ class PointMaker:
         ]
 
 
-def item_point(id: str, item: Item, vector: Vector, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
-    """A live item's point: its dense vector, the terms of its text and of the people in it, and its title's trigrams."""
+def item_point(id: str, item: Item, vector: Vector | None, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
+    """A live item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
     text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))
-    return Point(id, payload, {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
+    return Point(id, payload, {} if vector is None else {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 
 
 @dataclass
@@ -259,9 +260,14 @@ class Build:
             points = [tombstone(entry.id, revision=entry.revision) for entry in batch if entry.item is None]
             if live:
                 ids, revisions = [entry.id for entry, _ in live], [entry.revision for entry, _ in live]
-                points += self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
+                made = self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
+                points += [_asked(point, entry.asked) for point, (entry, _) in zip(made, live, strict=True)]
             await index.upsert(points)
             self.progress("api items", len(batch))
+
+
+def _asked(point: Point, asked: int | None) -> Point:
+    return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 
 def _seen(entries: Sequence[ApiItem]) -> int:
@@ -306,4 +312,4 @@ class IndexWrites:
 
 def _api_item(hit: Hit) -> ApiItem:
     item = None if hit.payload.get("deleted") else Item.model_validate(hit.payload["item"])
-    return ApiItem(hit.id, hit.payload["revision"], item)
+    return ApiItem(hit.id, hit.payload["revision"], item, hit.payload.get("asked"))

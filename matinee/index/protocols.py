@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from matinee.filters import ItemFilter
+from matinee.index.imports import ImportStore
 from matinee.index.lease import Held
 from matinee.index.types import FacetCount, Hit, Manifest, Point, Scroll, Search
 
@@ -92,6 +93,10 @@ class IndexStore(Protocol):
 
     async def open(self, version: str) -> Index:
         """Raises `IndexAbsentError` for a version that does not exist or is unfinished."""
+        ...
+
+    def imports(self) -> ImportStore:
+        """The import jobs of the catalogue, which are no part of any version."""
         ...
 
     def lease(self) -> AbstractAsyncContextManager[Held]:

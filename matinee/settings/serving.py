@@ -44,6 +44,22 @@ class LimitSettings(Part):
     header_bytes: int = Field(16_384, ge=1024, le=1_000_000, description="most bytes of a request's headers and its URL together")
 
 
+class BulkSettings(Part):
+    """Requests of many parts, such as a batch of recommendations: how many at once, and how long."""
+
+    at_once: int = Field(8, ge=1, le=1000, description="bulk requests that a gateway handles at once; further ones get 503")
+    deadline_s: Seconds = Field(60, description="seconds that a batch of recommendations may take, and a chunk of an upload")
+    rate: int = Field(1000, ge=1, le=1_000_000_000, description="lowest rate of a streamed upload, in bytes a second")
+    stall_s: Seconds = Field(30, description="seconds that a streamed upload may fall behind this rate")
+
+
+class ImportSettings(Part):
+    """Import jobs (`POST /v1/imports`), whose lines and state lie beside the index."""
+
+    open: int = Field(4, ge=1, le=100, description="imports that may be open at once: one is worked on, the others wait")
+    max_bytes: int = Field(1_000_000_000, ge=1024, description="most bytes of one import's lines, once they are decompressed")
+
+
 class ServingSettings(Part):
     """The HTTP API: address, limits, deadlines, keys and logs."""
 
@@ -80,6 +96,8 @@ class ServingSettings(Part):
         (), description="addresses or networks of proxies whose X-Forwarded-For names the client; others can't name one"
     )
     limits: LimitSettings = LimitSettings()
+    bulk: BulkSettings = BulkSettings()
+    imports: ImportSettings = ImportSettings()
     metrics: bool = Field(
         True, description="record Matinee's own metrics; false leaves Ray's. One process exports them with `--metrics-port` only"
     )

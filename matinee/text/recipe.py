@@ -17,6 +17,12 @@ WEIGHT = 0.3
 """Of the enhanced text's vector beside the raw one's 1, chosen on dev queries. Whoever changes it changes `templates.TEXT_VERSION`."""
 
 
+def reads_alike(before: Item, after: Item, recipe: Recipe) -> bool:
+    """Whether the description and the dense vector that `before` has under `recipe` are those of `after` too."""
+    text = templates.raw_text if recipe == "raw" else templates.facts_text
+    return text(before) == text(after)
+
+
 class ItemTexts:
     """Items, their descriptions (None: not enriched, then raw under every recipe), and a recipe, as one flat list of texts."""
 

@@ -12,15 +12,17 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve.api import feedback, items, models, page, ranking, state
+from serve.api import feedback, items, models, page, ranking, state, uploads
 from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
-from serve.api.responses import API_KEY, needed_scopes
+from serve.api.responses import API_KEY, needed_scopes, streamed_routes
+from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
+from serve.graph.imports import Imports
 from serve.graph.item_writes import ItemWrites
 from serve.telemetry.tracing import Tracing
 
@@ -29,14 +31,18 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
     settings = gateway.settings
     clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
+    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s)
     writes, events, tracing = ItemWrites(gateway), Events(settings, gateway.metrics), Tracing(settings.tracing, "gateway")
+
+    imports = Imports(gateway, writes, bulk)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        writes.start()
-        clocks.start()
+        for background in (writes, imports, clocks):
+            background.start()
         yield
         await clocks.stop()
+        await imports.stop()
         await writes.stop()
         await asyncio.to_thread(events.close)
         await asyncio.to_thread(tracing.close)
@@ -53,10 +59,11 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         redirect_slashes=False,
     )
     routers = [
-        ranking.routes(gateway, events),
+        ranking.routes(gateway, events, bulk),
         models.routes(gateway),
         feedback.routes(events),
         items.routes(gateway, writes),
+        uploads.routes(writes, imports, bulk, settings.serving.max_body_bytes),
         state.routes(Health(gateway)),
         page.routes(),
     ]
@@ -84,6 +91,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         settings=settings.serving,
         keys=keys,
         scopes=needed_scopes(routers),
+        streamed=streamed_routes(routers),
         metrics=gateway.metrics,
         tracing=tracing,
         names_requests=names_requests,

@@ -69,15 +69,21 @@ class ApiKeys:
 
 
 @dataclass(frozen=True)
-class NeededScope:
-    """The scope that a route needs."""
+class RouteMatch:
+    """Which requests are a route's."""
 
     methods: frozenset[str]
     path: re.Pattern[str]
-    scope: Scope
 
     def covers(self, method: str, path: str) -> bool:
         return method in self.methods and self.path.match(path) is not None
+
+
+@dataclass(frozen=True)
+class NeededScope(RouteMatch):
+    """The scope that a route needs."""
+
+    scope: Scope
 
 
 @dataclass(frozen=True)

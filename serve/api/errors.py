@@ -11,7 +11,7 @@ from starlette.responses import Response
 from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
 from serve.api.redact import without_places
-from serve.errors import CODES, STATUS, RequestError
+from serve.errors import CODES, STATUS, RequestError, problems
 
 
 def envelope(
@@ -38,12 +38,11 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
     """The answer to a known error, None for one that is a bug."""
     match error:
         case RequestError():
-            return envelope(error.status, error.code, str(error), request_id, retry_after_s=retry_after_s)
-        case AmbiguousTitleError():
-            return envelope(409, error.code, str(error), request_id, candidates=error.candidates)
+            return envelope(error.status, request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
         case MatineeError() if error.code in STATUS:
-            message = str(error) if sender.may("admin") else without_places(str(error))
-            return envelope(STATUS[error.code], error.code, message, request_id, retry_after_s=retry_after(error, retry_after_s))
+            return envelope(
+                STATUS[error.code], request_id=request_id, retry_after_s=retry_after(error, retry_after_s), **fields(error, sender)
+            )
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)
@@ -52,6 +51,13 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
             allow = (error.headers or {}).get("Allow")
             return envelope(error.status_code, CODES.get(error.status_code, "error"), message, request_id, allow=allow)
     return None
+
+
+def fields(error: MatineeError, sender: Caller) -> dict[str, Any]:
+    """Code, message and candidates of an error, as `sender` may see them."""
+    whole = isinstance(error, RequestError | AmbiguousTitleError) or sender.may("admin")
+    shown = {"code": error.code, "message": str(error) if whole else without_places(str(error))}
+    return shown | ({"candidates": error.candidates} if isinstance(error, AmbiguousTitleError) else {})
 
 
 def retry_after(error: Exception, least_s: int) -> int:
@@ -85,19 +91,4 @@ def _validation(error: RequestValidationError) -> tuple[int, str]:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return 400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-    return 422, _validation_message(error)
-
-
-def _validation_message(error: RequestValidationError) -> str:
-    problems = []
-    for problem in error.errors()[:5]:
-        # A name that the client made up may be as long as a body.
-        where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        if problem["type"] == "filter" and problem["ctx"]["path"]:
-            where = f"{where}.{problem['ctx']['path']}"[:300]
-        if problem["type"] == "extra_forbidden":
-            message = "unknown field: see /docs for the fields of this route"
-        problems.append(f"{where}: {message}" if where else message)
-    # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
-    return "; ".join(problems).encode("utf-8", "backslashreplace").decode()
+    return 422, problems(error.errors())

@@ -1,9 +1,9 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
 from matinee.filters import ItemFilter
@@ -20,6 +20,14 @@ from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
+ItemPatch = Annotated[
+    dict[str, Any],
+    Body(
+        media_type="application/merge-patch+json",
+        description="the facts to change, by their names in an item; null removes one",
+        examples=[{"numbers": {"rating": 8.4}, "genres": ["Drama"], "language": None}],
+    ),
+]
 JsonFilter = Annotated[str | None, Query(max_length=8000, description="a filter as JSON, as POST /v1/search takes it")]
 _ANY: list[str] = []
 
@@ -63,6 +71,20 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
         return json_response(request, items=await writes.put(body.items, request.state.trace))
 
+    @router.patch("/items/{id}", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
+    async def patch_item(id: str, patch: ItemPatch, request: Request) -> Response:
+        """Change facts of an item by a JSON merge patch (RFC 7396): a value replaces, null removes. Other facts and the id stay.
+
+        Unless its text changes, the encoder does not run.
+        """
+        uid, payload = await writes.patch(id, patch, request.state.trace)
+        return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+
+    @router.patch("/item", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
+    async def patch_item_by_query(id: ItemId, patch: ItemPatch, request: Request) -> Response:
+        """The same, for any id: also one with slashes or dots, which a path can't hold."""
+        return await patch_item(id, patch, request)
+
     @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
@@ -72,6 +94,14 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     async def delete_item_by_query(id: ItemId, request: Request) -> Response:
         """The same, for any id: also one with slashes or dots, which a path can't hold."""
         return await delete_item(id, request)
+
+    @router.post("/items:delete", response_model=schemas.DeleteManyResponse, name="delete_items", openapi_extra=needs("write"))
+    async def delete_items(body: schemas.DeleteManyRequest, request: Request) -> Response:
+        """Delete items together, all or none; `dry_run` only says which they are. A later ingest of the file brings none of them back."""
+        found = await writes.delete_many(body.ids, request.state.trace, dry_run=body.dry_run)
+        ids = list(dict.fromkeys(uid for uid in found.values() if uid is not None))
+        unknown = [id for id, uid in found.items() if uid is None]
+        return json_response(request, count=len(ids), ids=ids, unknown=unknown, dry_run=body.dry_run)
 
     @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", openapi_extra=needs("read"))
     async def facets(
@@ -117,5 +147,5 @@ def _cursor(cursor: str | None) -> str | None:
 def _stored(id: str, payload: messages.Payload) -> dict[str, object]:
     if payload.get("deleted"):
         return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
-    keys = ("item", "origin", "revision", "enriched", "description")
+    keys = ("item", "origin", "revision", "enriched", "description", "asked")
     return {"id": id, **{key: payload[key] for key in keys if key in payload}}

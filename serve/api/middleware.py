@@ -4,7 +4,6 @@ Admission comes first and reads no body: headers, host, key, then a place for th
 would cost more than the whole routing. Does not know routes or models.
 """
 
-import asyncio
 import logging
 import time
 import uuid
@@ -13,13 +12,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, StatusCode
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
-from serve.api.auth import ApiKeys, Caller, NeededScope
+from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
+from serve.api.bodies import limited, paced
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome, retry_after
@@ -36,8 +35,6 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-# Digits of any length that is possible: a longer number is not worth reading, and Python refuses some.
-_LONGEST = 18
 _PROBES = {"/livez", "/readyz"}
 _KEYED = "/v1/"
 _NO_ROUTE = "none"
@@ -78,6 +75,7 @@ class RequestMiddleware:
         settings: ServingSettings,
         keys: ApiKeys,
         scopes: Sequence[NeededScope],
+        streamed: Sequence[RouteMatch],
         metrics: Metrics,
         tracing: Tracing,
         *,
@@ -87,6 +85,7 @@ class RequestMiddleware:
         self._keys = keys
         # What a key needs where nothing says more: to read.
         self._scopes = [needed for needed in scopes if needed.scope != "read"]
+        self._streamed = streamed
         self._tracing = tracing
         self._names_requests = names_requests
         self._settings = settings
@@ -122,8 +121,7 @@ class RequestMiddleware:
                 await send(message)
 
             try:
-                body = _limited(scope, receive, self._settings)
-                await self._app(scope, decoded(scope, body, self._settings.max_body_bytes), send_with_headers)
+                await self._app(scope, self._body(scope, receive), send_with_headers)
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:
@@ -141,13 +139,19 @@ class RequestMiddleware:
             self._hosts.check(headers)
         peer, _ = scope.get("client") or (None, None)
         address = self._addresses.find(peer, headers)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path(scope)
         if not path.startswith(_KEYED):
             return Caller(self._keys, address=address)
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
         caller = Caller(self._keys, self._keys.identify(sent), address)
         caller.require(next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), "read"))
         return caller
+
+    def _body(self, scope: Scope, receive: Receive) -> Receive:
+        """The body as the app may read it: a whole one below a limit of bytes, a streamed one above a lowest rate."""
+        if any(route.covers(scope["method"], _path(scope)) for route in self._streamed):
+            return decoded(scope, paced(receive, self._settings.bulk), None)
+        return decoded(scope, limited(scope, receive, self._settings), self._settings.max_body_bytes)
 
     @contextmanager
     def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
@@ -240,6 +244,11 @@ class RequestMiddleware:
         logs.request(log, visit.status, fields)
 
 
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def _describe_span(visit: _Visit) -> None:
     """The span's name and attributes, once they are known. Never the path or the query as they came: they may hold what a user wrote."""
     path, method = getattr(visit.scope.get("route"), "path", None), visit.scope["method"]
@@ -274,39 +283,3 @@ def _request_id(scope: Scope) -> str:
 def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
     stages = [*trace.stages.items(), ("total", total_ms)]
     return b"server-timing", ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages).encode()
-
-
-def _limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receive:
-    """`receive`, refusing a body above the limit of bytes as soon as that is known, and one that has not arrived in time.
-
-    Both by an HTTPException: FastAPI hides any other.
-    """
-    limit = settings.max_body_bytes
-    message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
-
-        async def refuse() -> Message:
-            raise HTTPException(413, message)
-
-        return refuse
-    ends = time.monotonic() + min(settings.limits.body_s, settings.deadline_s)
-    received, complete = 0, False
-
-    async def counted() -> Message:
-        nonlocal received, complete
-        try:
-            # After the body, the app waits for the client's disconnect, and that may take long.
-            async with asyncio.timeout(None if complete else max(0, ends - time.monotonic())):
-                event = await receive()
-        except TimeoutError:
-            raise HTTPException(
-                408, "the body did not arrive in time (serving.limits.body_s); send it faster, or in several requests"
-            ) from None
-        if event["type"] == "http.request":
-            received, complete = received + len(event.get("body", b"")), not event.get("more_body", False)
-            if received > limit:
-                raise HTTPException(413, message)
-        return event
-
-    return counted

@@ -3,43 +3,49 @@
 Responses are put together as bytes, because the Retriever has already written the JSON of their items.
 """
 
+import time
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from matinee.errors import MatineeError
 from matinee.recommend.recommender import RankedItems
 from serve.api import schemas
+from serve.api.errors import fields as explained
 from serve.api.feedback import Events
 from serve.api.responses import ERRORS, caller, json_response, needs
+from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
-from serve.graph.requests import Id, RecommendRequest, SearchRequest, SimilarRequest
+from serve.graph.requests import Id, RecommendBatchRequest, RecommendRequest, SearchRequest, SimilarRequest
 
 
-def routes(gateway: Gateway, events: Events) -> APIRouter:
+def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
 
-    def response(request: Request, ranked: RankedItems, endpoint: str, user_id: str | None = None) -> Response:
+    def fields(ranked: RankedItems, endpoint: str, request: Request, trace: Trace, user_id: str | None, text: str | None) -> dict[str, Any]:
+        """An answer, once its impression is logged."""
         gateway.metrics.results(ranked.count, endpoint=endpoint)
-        trace: Trace = request.state.trace
-        text = getattr(request.state, "text", None)
         token = events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
-        more: dict[str, Any] = {} if ranked.debug is None else {"debug": _with_times(ranked.debug, trace)}
-        if ranked.facets is not None:
-            more["facets"] = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in ranked.facets.items()}
-        if token is not None:
-            more["feedback_token"] = token
-        return json_response(
-            request,
-            items=orjson.Fragment(ranked.items),
-            score_type=ranked.score_type,
-            likes=ranked.likes,
-            degraded=trace.degraded,
-            **({"exclude_unknown": ranked.exclude_unknown} if ranked.exclude_unknown else {}),
-            **more,
-        )
+        counted = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in (ranked.facets or {}).items()}
+        optional = {
+            "exclude_unknown": ranked.exclude_unknown or None,
+            "debug": None if ranked.debug is None else _with_times(ranked.debug, trace),
+            "facets": None if ranked.facets is None else counted,
+            "feedback_token": token,
+        }
+        return {
+            "items": orjson.Fragment(ranked.items),
+            "score_type": ranked.score_type,
+            "likes": ranked.likes,
+            "degraded": trace.degraded,
+        } | {name: value for name, value in optional.items() if value is not None}
+
+    def response(request: Request, ranked: RankedItems, endpoint: str, user_id: str | None = None) -> Response:
+        text = getattr(request.state, "text", None)
+        return json_response(request, **fields(ranked, endpoint, request, request.state.trace, user_id, text))
 
     @router.post("/recommend", response_model=schemas.RankedResponse, name="recommend", openapi_extra=needs("read"))
     async def recommend(body: RecommendRequest, request: Request) -> Response:
@@ -48,6 +54,22 @@ def routes(gateway: Gateway, events: Events) -> APIRouter:
             caller(request).require("admin")
         request.state.text = body.text
         return response(request, await gateway.recommend(body, request.state.trace), "recommend", body.user_id)
+
+    @router.post("/recommend:batch", response_model=schemas.RankedBatchResponse, name="recommend_batch", openapi_extra=needs("read"))
+    async def recommend_batch(body: RecommendBatchRequest, request: Request) -> Response:
+        """Up to 1,000 recommendations, for mailings: searches and single recommendations go first. Each has an answer or an error."""
+        sender = caller(request)
+        if any(one.debug for one in body.requests):
+            sender.require("admin")
+        with bulk.place():
+            answers = await bulk.each(body.requests, gateway.recommend, time.monotonic() + bulk.settings.deadline_s)
+        results = [
+            {"error": explained(answer, sender)}
+            if isinstance(answer, MatineeError)
+            else fields(answer, "recommend_batch", request, trace, one.user_id, one.text)
+            for one, (answer, trace) in zip(body.requests, answers, strict=True)
+        ]
+        return json_response(request, results=results, failed=sum("error" in result for result in results))
 
     @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar(

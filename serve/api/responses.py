@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from matinee.settings.serving import Scope
 from serve.api import schemas
-from serve.api.auth import Caller, NeededScope
+from serve.api.auth import Caller, NeededScope, RouteMatch
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorResponse, "description": text}
@@ -33,6 +33,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+NDJSON = "application/x-ndjson"
 API_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
 
 
@@ -44,12 +45,32 @@ def needs(scope: Scope) -> dict[str, Any]:
     return {"security": [{API_KEY.scheme_name: [scope]}, {}]}
 
 
+def takes_lines(description: str) -> dict[str, Any]:
+    """What the OpenAPI document says of a route whose body is NDJSON, read as it arrives. The middleware lets it in without a limit."""
+    return {
+        "x-streamed": True,
+        "requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string", "description": description}}}},
+    }
+
+
+def streamed_routes(routers: Iterable[APIRouter]) -> list[RouteMatch]:
+    """The routes that read their body as it arrives."""
+    return [
+        RouteMatch(frozenset(route.methods or ()), route.path_regex)
+        for route in _routes(routers)
+        if (route.openapi_extra or {}).get("x-streamed")
+    ]
+
+
+def _routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+
 def needed_scopes(routers: Iterable[APIRouter]) -> list[NeededScope]:
     """What each route of `routers` needs, in the order in which the app tries them."""
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     return [
         NeededScope(frozenset(route.methods or ()), route.path_regex, cast(Scope, scope))
-        for route in routes
+        for route in _routes(routers)
         for requirement in (route.openapi_extra or {}).get("security", ())
         for scope in requirement.get(API_KEY.scheme_name, ())
     ]

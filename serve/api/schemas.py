@@ -9,6 +9,7 @@ from serve.api.schemas_debug import Debug
 from serve.graph.requests import Id, StrictModel
 
 MAX_WRITE = 100
+MAX_DELETE = 1000
 
 
 class DescribeRequest(StrictModel):
@@ -40,6 +41,15 @@ class PutItemsRequest(StrictModel):
         extra="forbid",
         json_schema_extra={"examples": [{"items": [{"id": "my-film-1", "kind": "film", "title": "My Film", "year": 2024}]}]},
     )
+
+
+class DeleteManyRequest(StrictModel):
+    """Items to delete together."""
+
+    ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=MAX_DELETE, description="the catalogue's own ids, or index ids")]
+    dry_run: bool = Field(False, strict=True, description="delete nothing, and say which items would be deleted")
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"ids": ["my-film-1"], "dry_run": True}]})
 
 
 class ErrorResponse(BaseModel):
@@ -86,6 +96,27 @@ class RankedResponse(BaseModel):
     request_id: str
 
 
+class RankedResult(BaseModel):
+    """The answer to one request of a batch, or `error` alone."""
+
+    items: list[Ranked] | None = None
+    score_type: str | None = None
+    likes: list[Liked] | None = None
+    degraded: list[str] | None = None
+    exclude_unknown: list[str] | None = None
+    debug: Debug | None = None
+    feedback_token: str | None = None
+    error: dict[str, Any] | None = Field(None, description="code and message, as an error of /v1/recommend has them")
+
+
+class RankedBatchResponse(BaseModel):
+    """The results in the order of the requests."""
+
+    results: list[RankedResult]
+    failed: int
+    request_id: str
+
+
 class EmbedRequest(StrictModel):
     """Texts to embed: as the indexed ones are (`document`), or as queries are."""
 
@@ -126,6 +157,7 @@ class StoredItem(BaseModel):
     enriched: bool = False
     description: str | None = None
     deleted: bool = False
+    asked: int | None = Field(None, description="items of an import only: the revision when the import was asked for")
 
 
 class ItemsResponse(BaseModel):
@@ -152,11 +184,69 @@ class WriteResponse(BaseModel):
     request_id: str
 
 
+class RejectedLine(BaseModel):
+    """A line that was not used."""
+
+    line: int = Field(description="its number, from 1 on")
+    reason: str
+
+
+class UploadResponse(BaseModel):
+    """What became of the lines that were not blank."""
+
+    lines: int
+    written: int
+    rejected: int
+    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
+    request_id: str
+
+
+class ImportFields(BaseModel):
+    """An import: how far it is, and what it could not use."""
+
+    id: str
+    status: Literal["receiving", "queued", "running", "done", "cancelled"]
+    source: str = Field(description="`body`, or the URI that its lines come from")
+    created: str
+    total: int = Field(description="lines that are not blank")
+    lines: int = Field(description="lines that are done: written, skipped or rejected")
+    written: int
+    skipped: int = Field(description="lines whose item was written or deleted after the import was asked for")
+    rejected: int
+    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
+    rate: float | None = Field(description="lines a second")
+    left_s: float | None = Field(description="seconds that are left at this rate")
+    trouble: str | None = Field(description="why it does not get on now; it is tried again")
+
+
+class ImportResponse(ImportFields):
+    """An import, and the request's id."""
+
+    request_id: str
+
+
+class ImportsResponse(BaseModel):
+    """The imports that are remembered."""
+
+    imports: list[ImportFields]
+    request_id: str
+
+
 class DeleteResponse(BaseModel):
     """What was deleted."""
 
     id: str
     deleted: bool
+    request_id: str
+
+
+class DeleteManyResponse(BaseModel):
+    """What was deleted, or with `dry_run` would be."""
+
+    count: int
+    ids: list[str] = Field(description="index ids of the items")
+    unknown: list[str] = Field(description="ids of the request that no item has")
+    dry_run: bool
     request_id: str
 
 

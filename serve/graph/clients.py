@@ -21,7 +21,16 @@ Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
 Pairs = Sequence[tuple[int, Result | MatineeError]]
 
-_BULK = (messages.Write, messages.Delete, messages.Page, messages.Facets, messages.Pending)
+_BULK = (
+    messages.Write,
+    messages.Change,
+    messages.Delete,
+    messages.DeleteMany,
+    messages.Page,
+    messages.Facets,
+    messages.Pending,
+    *messages.IMPORTS,
+)
 """What takes the index longer than a search does."""
 
 
@@ -91,6 +100,7 @@ class RetrieverClient:
         self._bulk = batched("retriever", remote, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
-        send = self._bulk if isinstance(message, _BULK) else self._searches
+        bulk = isinstance(message, _BULK) or (isinstance(message, messages.Rank) and message.bulk)
+        send = self._bulk if bulk else self._searches
         # One batch has messages of many types. The Retriever answers each with the type that it declares.
         return cast(Result, await send(message, deadline))

@@ -1,7 +1,6 @@
 """The Enhancer's replica: items -> checked descriptions, batched across gateways. A shell around `matinee.models.enhancer`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matinee.errors import MatineeError
 from matinee.items import Item
@@ -9,7 +8,7 @@ from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings, Settings
 from serve.graph.hops import Queued
-from serve.graph.messages import Describe
+from serve.graph.messages import Describe, Json
 from serve.graph.model_replica import ModelReplica
 from serve.graph.model_slot import updated
 from serve.telemetry.metrics import Metrics
@@ -70,7 +69,7 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
         if model.calls_at_once > 1:
             self.batcher.max_batch, self.batcher.max_in_flight = 1, model.calls_at_once
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> Json:
         info = await super().info()
         return info | {"trouble": info["trouble"] or self.slot.model.trouble}
 

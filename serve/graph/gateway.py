@@ -117,7 +117,7 @@ class Gateway:
         for retry in (True, False):
             try:
                 fingerprint, vectors = await self._embed(texts, trace)
-                return await self.retrieve(messages.Rank(call(vectors), fingerprint), trace)
+                return await self.retrieve(messages.Rank(call(vectors), fingerprint, trace.bulk), trace)
             except FingerprintError:
                 if not retry:
                     raise
@@ -172,7 +172,9 @@ class Gateway:
                 if not group:
                     continue
                 pieces = _pieces(group, self.settings.embedder.encode_tokens)
-                made = await asyncio.gather(*(self.graph.embedder(messages.Embed(piece, kind), trace.deadline) for piece in pieces))
+                made = await asyncio.gather(
+                    *(self.graph.embedder(messages.Embed(piece, kind, trace.bulk), trace.deadline) for piece in pieces)
+                )
                 known |= {
                     (kind, text): (one.fingerprint, vector)
                     for piece, one in zip(pieces, made, strict=True)
@@ -210,7 +212,7 @@ class Gateway:
 
     async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
         try:
-            return await self.describe(item, trace, bulk=False)
+            return await self.describe(item, trace, bulk=trace.bulk)
         except LATE as error:
             if "enhancer" not in trace.degraded:
                 trace.degraded.append("enhancer")

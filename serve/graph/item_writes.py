@@ -7,17 +7,21 @@ bounded and resumable: what is left to do is written in the index itself (`pendi
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from matinee.errors import FingerprintError, MatineeError
+from pydantic import ValidationError
+
+from matinee.errors import FingerprintError, MatineeError, OverloadedError
+from matinee.index.active import Written
 from matinee.index.build import item_point
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.tree import Recipe
+from matinee.text.recipe import reads_alike
 from matinee.vectors import Vector
-from serve.errors import RequestError
+from serve.errors import RequestError, problems
 from serve.graph import messages
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
@@ -25,6 +29,7 @@ from serve.graph.parts import Trace
 log = logging.getLogger(__name__)
 
 _MAX_PENDING = 8
+_PATCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +52,80 @@ class ItemWrites:
         self._task: asyncio.Task[None] | None = None
         self._pending_limit = _MAX_PENDING
 
+    def uid(self, item: Item) -> str:
+        """The item's id in the index."""
+        return item.uid(self._gateway.settings.catalogue)
+
     async def put(self, items: Sequence[Item], trace: Trace) -> list[WrittenItem]:
         """Add or replace; returns id, revision and state of each item."""
-        catalogue = self._gateway.settings.catalogue
-        uids = [item.uid(catalogue) for item in items]
+        uids = [self.uid(item) for item in items]
         if len(set(uids)) != len(uids):
             twice = next(item.title for i, item in enumerate(items) if uids[i] in uids[:i])
             raise RequestError(422, f"items: {twice!r} is there twice (same id, or same kind, title and year)")
+        written = await self.write(dict(zip(uids, items, strict=True)), trace)
+        return [WrittenItem(uid, written.revision) for uid in uids]
+
+    async def write(self, items: Mapping[str, Item], trace: Trace, asked: int | None = None) -> Written:
+        """Add or replace items by their index ids; with `asked`, only those that nobody wrote or deleted since (`ActiveIndex.upsert`)."""
         for attempt in (0, 1):
             try:
-                return await self._put(items, uids, trace)
+                return await self._write(items, trace, asked)
             except FingerprintError:
                 if attempt:
                     raise
         raise AssertionError("unreachable")
 
-    async def _put(self, items: Sequence[Item], uids: Sequence[str], trace: Trace) -> list[WrittenItem]:
-        fingerprint, vectors = await self._gateway.embed_items(items, [None] * len(items), "raw", trace)
+    async def _write(self, items: Mapping[str, Item], trace: Trace, asked: int | None) -> Written:
+        fingerprint, vectors = await self._gateway.embed_items([*items.values()], [None] * len(items), "raw", trace)
 
         # The Retriever gives them their revision: it knows those that are there already.
         def points() -> tuple[Point, ...]:
-            payloads = (item_payload(item, origin="api", revision=0) for item in items)
-            return tuple(self._point(*each, "raw") for each in zip(uids, items, vectors, payloads, strict=True))
+            payloads = (item_payload(item, origin="api", revision=0) for item in items.values())
+            return tuple(self._point(*each, "raw") for each in zip(items, items.values(), vectors, payloads, strict=True))
 
         # Words and trigrams of a hundred long items take a tenth of a second: every other request would wait for them on the loop.
-        written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, "raw"), trace)
-        return [WrittenItem(uid, written.revision) for uid in uids]
+        made = await asyncio.to_thread(points)
+        return await self._gateway.retrieve(messages.Write(made, fingerprint, "raw", asked=asked), trace)
+
+    async def patch(self, id: str, patch: Mapping[str, object], trace: Trace) -> tuple[str, messages.Payload]:
+        """Change facts of an item by a JSON merge patch; returns its index id and payload. One that changes nothing writes nothing.
+
+        Only another text runs the encoder: else the item keeps its text vector, of which the index makes the item vector anew.
+        """
+        for _ in range(_PATCH_TRIES):
+            uid, payload = await self._gateway.stored(id, trace)
+            before = Item.model_validate(payload["item"])
+            try:
+                after = before.patched(patch)
+            except ValidationError as error:
+                raise RequestError(422, problems(error.errors(include_url=False))) from None
+            except ValueError as error:
+                raise RequestError(422, str(error)) from None
+            if after == before:
+                return uid, payload
+            try:
+                written, changed = await self._change(uid, payload, before, after, trace)
+            except FingerprintError:
+                continue
+            if written.count:
+                return uid, changed | {"revision": written.revision}
+        raise OverloadedError(f"the item {id!r} is being changed by others; send the patch again in a moment")
+
+    async def _change(
+        self, uid: str, payload: messages.Payload, before: Item, after: Item, trace: Trace
+    ) -> tuple[Written, messages.Payload]:
+        """Writes `after`, unless another write came first."""
+        expected = {uid: int(payload["revision"])}
+        # One that has no description yet was embedded raw, whatever the recipe is.
+        recipe: Recipe = "raw" if payload.get("description") is None else await self._gateway.recipe(trace)
+        if reads_alike(before, after, recipe):
+            changed = item_payload(after, origin="api", revision=0, description=payload.get("description"))
+            point = await asyncio.to_thread(self._point, uid, after, None, changed, recipe)
+            return await self._gateway.retrieve(messages.Change((point,), expected), trace), changed
+        fingerprint, vectors = await self._gateway.embed_items([after], [None], "raw", trace)
+        changed = item_payload(after, origin="api", revision=0)
+        point = await asyncio.to_thread(self._point, uid, after, vectors[0], changed, "raw")
+        return await self._gateway.retrieve(messages.Change((point,), expected, fingerprint, "raw"), trace), changed
 
     async def delete(self, id: str, trace: Trace) -> str:
         uid = await self._gateway.retrieve(messages.Delete(id), trace)
@@ -80,7 +133,11 @@ class ItemWrites:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
         return uid
 
-    def _point(self, uid: str, item: Item, vector: Vector, payload: messages.Payload, recipe: Recipe) -> Point:
+    async def delete_many(self, ids: Sequence[str], trace: Trace, *, dry_run: bool) -> dict[str, str | None]:
+        """Index ids of the items that were deleted (or would be), by the ids that were given; None for one that no item has."""
+        return await self._gateway.retrieve(messages.DeleteMany(tuple(dict.fromkeys(ids)), dry_run), trace)
+
+    def _point(self, uid: str, item: Item, vector: Vector | None, payload: messages.Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
 
     def start(self) -> None:
@@ -122,7 +179,8 @@ class ItemWrites:
                     pending[i][0],
                     items[i],
                     vector,
-                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i]),
+                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i])
+                    | ({"asked": pending[i][1]["asked"]} if "asked" in pending[i][1] else {}),
                     recipe,
                 )
                 for i, vector in zip(ready, vectors, strict=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from matinee.filters import ItemFilter
 from matinee.index.active import Written
+from matinee.index.imports import ImportJob
 from matinee.index.types import FacetCount, Manifest, Point
 from matinee.items import Item
 from matinee.models.types import Description, Kind
@@ -71,10 +72,11 @@ class Describe(Message[Description]):
 
 @dataclass(frozen=True, slots=True)
 class Rank(RetrieverMessage[RankedItems]):
-    """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector."""
+    """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector. `bulk` as in `Embed`."""
 
     call: ExampleQuery | TextQuery
     fingerprint: str | None = None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,77 @@ class Write(RetrieverMessage[Written]):
     fingerprint: str
     recipe: Recipe
     if_revision: dict[str, int] | None = None
+    asked: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(RetrieverMessage[Written]):
+    """Newer facts of items that have the revisions `expected`; without `fingerprint`, with the vectors they have (`ActiveIndex.change`)."""
+
+    points: tuple[Point, ...]
+    expected: dict[str, int]
+    fingerprint: str | None = None
+    recipe: Recipe = "raw"
 
 
 @dataclass(frozen=True, slots=True)
 class Delete(RetrieverMessage[str | None]):
     """An item to delete, by the catalogue's id or the index'; the result is its index id, None if there was no such item."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMany(RetrieverMessage[dict[str, str | None]]):
+    """Items to delete together, or with `dry_run` only to look up: each of `ids` with its index id, None if there is no such item."""
+
+    ids: tuple[str, ...]
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartImport(RetrieverMessage[ImportJob]):
+    """A new import job, which receives its lines. At most `most` may be open."""
+
+    source: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJobs(RetrieverMessage[list[ImportJob]]):
+    """All import jobs that are remembered, or those that are not over, in the order in which they were asked for."""
+
+    unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveImport(RetrieverMessage[bool]):
+    """A job's next version (`ImportStore.save`), and chunks that are not needed any more once it is written."""
+
+    job: ImportJob
+    drop: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddChunk(RetrieverMessage[None]):
+    """A chunk of an import's lines."""
+
+    id: str
+    number: int
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChunk(RetrieverMessage[bytes | None]):
+    """A chunk of an import's lines, None where there is none."""
+
+    id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveImport(RetrieverMessage[None]):
+    """An import to forget, with its lines."""
 
     id: str
 
@@ -161,3 +229,7 @@ class IndexStatus:
 @dataclass(frozen=True, slots=True)
 class Status(RetrieverMessage[IndexStatus]):
     """The state of the index."""
+
+
+IMPORTS = (StartImport, ImportJobs, SaveImport, AddChunk, ReadChunk, RemoveImport)
+"""What is asked of the imports beside the index, and needs no version of it to be open."""

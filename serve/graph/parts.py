@@ -58,13 +58,14 @@ def no_span(name: str) -> AbstractContextManager[None]:
 class Trace:
     """One request's deadline (a `time.monotonic()` moment), the time of its stages in ms, and what it had to do without.
 
-    `span` records a stage elsewhere too.
+    `bulk`: nobody waits for this one answer, so searches go first. `span` records a stage elsewhere too.
     """
 
     deadline: float
     span: Callable[[str], AbstractContextManager[None]] = no_span
     stages: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
+    bulk: bool = False
     _under_way: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @contextmanager

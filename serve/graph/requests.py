@@ -3,7 +3,7 @@
 Unknown fields are refused. Does not know HTTP (`serve.api`).
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -14,6 +14,8 @@ from matinee.settings.tree import Mode
 
 MAX_EXAMPLES = 50
 MAX_EXCLUDE = 1000
+MAX_BATCH = 1000
+MAX_BATCH_ITEMS = 10_000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
@@ -58,7 +60,7 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _small(cls, value: Any) -> Any:
+    def _small(cls, value: object) -> object:
         return small(value, MAX_FIELDS)
 
 
@@ -162,6 +164,24 @@ class RecommendRequest(Ranked):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"likes": ["Inception"], "k": 3}, {"likes": ["Amélie"], "text": "a heist", "diversity": 0.3}]},
+    )
+
+
+class RecommendBatchRequest(StrictModel):
+    """Recommendations that nobody waits for."""
+
+    requests: Annotated[tuple[RecommendRequest, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "RecommendBatchRequest":
+        if (total := sum(one.k for one in self.requests)) > MAX_BATCH_ITEMS:
+            raise ValueError(
+                f"they want {total:,} items together, at most {MAX_BATCH_ITEMS:,} are allowed: lower k, or send several batches"
+            )
+        return self
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"requests": [{"likes": ["Inception"], "k": 3, "user_id": "u-1"}, {"k": 3}]}]}
     )
 
 

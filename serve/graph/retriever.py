@@ -24,6 +24,7 @@ from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Reco
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.hops import Hop, Queued, received
+from serve.graph.import_records import ImportRecords
 from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
 from serve.graph.microbatch import as_completed, in_time
 from serve.telemetry.batches import BatchTelemetry
@@ -48,6 +49,7 @@ class RetrieverReplica:
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
         self._live = ActiveIndex(self._store)
+        self._imports = ImportRecords(self._store.imports(), self._live)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
@@ -190,15 +192,22 @@ class RetrieverReplica:
     async def _answer(self, message: RetrieverMessage[object]) -> object:
         if isinstance(message, messages.Status):
             return await self._status()
+        if isinstance(message, messages.IMPORTS):
+            return await self._to_its_end(self._imports.answer(message))
         index = self._index()
         match message:
-            case messages.Write(points, fingerprint, recipe, if_revision):
-                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision)
+            case messages.Write(points, fingerprint, recipe, if_revision, asked):
+                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
                 return await self._to_its_end(writing)
+            case messages.Change(points, expected, fingerprint, recipe):
+                changing = self._live.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
+                return await self._to_its_end(changing)
             case messages.Delete(id):
                 hit = (await locate(index, [id]))[id]
                 gone = None if hit is None else await self._to_its_end(self._live.delete(hit.id))
                 return None if gone is None else gone.id
+            case messages.DeleteMany(ids, dry_run):
+                return await self._delete_many(index, ids, dry_run=dry_run)
             case messages.Fetch(ids):
                 hits = await locate(index, ids)
                 return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
@@ -216,6 +225,14 @@ class RetrieverReplica:
             case messages.Pending(limit, after):
                 return await self._pending(index, limit, after)
         raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
+
+    async def _delete_many(self, index: Index, ids: Sequence[str], *, dry_run: bool) -> dict[str, str | None]:
+        uids = {id: None if hit is None or hit.payload.get("deleted") else hit.id for id, hit in (await locate(index, ids)).items()}
+        there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
+        if dry_run or not there:
+            return uids
+        gone = {hit.id for hit in await self._to_its_end(self._live.delete_all(there))}
+        return {id: uid if uid in gone else None for id, uid in uids.items()}
 
     async def _to_its_end(self, write: Coroutine[object, None, T]) -> T:
         """The result of a write. A caller that gives up ends its waiting, never the write."""

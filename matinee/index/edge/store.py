@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
 from matinee.index.edge import files, hnsw
+from matinee.index.edge.imports import EdgeImports
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.lease import Held, leased_error
 from matinee.index.types import Manifest
@@ -66,6 +67,9 @@ class EdgeStore:
     async def open(self, version: str) -> EdgeIndex:
         manifest = await asyncio.to_thread(self._manifest, version)
         return await EdgeIndex.start(self._folder(version), manifest, self._settings)
+
+    def imports(self) -> EdgeImports:
+        return EdgeImports(self._path)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:

@@ -25,6 +25,7 @@ from matinee.index.conditions import live_condition, scroll_condition, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.lease import Held, renewed
 from matinee.index.qdrant import query as translate
+from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 from matinee.settings.addresses import is_inside
@@ -167,6 +168,7 @@ class QdrantStore:
         self._client = self._call.client
         self._catalogue = catalogue
         self._alias, self._alias_before, self._lease = catalogue, f"{catalogue}.previous", f"{catalogue}.lease"
+        self._imports = f"{catalogue}.imports"
 
     async def versions(self) -> list[Manifest]:
         manifests = await asyncio.gather(*map(self._manifest_of, await self._collections()))
@@ -195,6 +197,9 @@ class QdrantStore:
             raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
         metadata = {_MANIFEST: manifest.model_dump(mode="json")}
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
+
+    def imports(self) -> QdrantImports:
+        return QdrantImports(self._client, self._call, self._imports)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
@@ -236,7 +241,7 @@ class QdrantStore:
     async def _collections(self) -> list[str]:
         collections = (await self._call(self._client.get_collections())).collections
         names = (entry.name for entry in collections if entry.name.startswith(f"{self._catalogue}."))
-        return sorted(name for name in names if name != self._lease)
+        return sorted(name for name in names if name not in (self._lease, self._imports))
 
     async def _aliases(self) -> dict[str, str]:
         aliases = (await self._call(self._client.get_aliases())).aliases

@@ -1,6 +1,7 @@
 """`matinee.cli.main`: help that teaches, JSON that parses, errors in one line with an exit code; through HTTP and without a server."""
 
 import asyncio
+import gzip
 import json
 import os
 import socket
@@ -16,7 +17,8 @@ from matinee.cli.main import app
 from matinee.items import Item
 
 Run = Callable[..., Result]
-COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"]]
+ITEMS = [["items", name] for name in ("get", "put", "patch", "delete", "import", "imports", "cancel")]
+COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"], *ITEMS]
 ODD = Item(id="odd", kind="film", title="[bold]Brackets[/] and [/x]", year=1999, genres=("[red]",), overview="Zebras in square brackets.")
 
 
@@ -183,7 +185,8 @@ def test_info_and_index_work_without_an_index(empty: Run) -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (["ingest"], ["demo"])], ids=" ".join)
 def test_bad_settings_stop_every_command(empty: Run, command: list[str]) -> None:
-    args = [*command, "x"] if command[0] in ("search", "recommend", "describe") else command
+    texts = {"patch": ["x", "{}"], "imports": []}.get(command[-1], ["x"]) if command[0] == "items" else ["x"]
+    args = [*command, *texts] if command[0] in ("search", "recommend", "describe", "items") else command
     refused(empty(*args, MATINEE_INDX__URL="x"), 2, "MATINEE_INDX__URL: did you mean MATINEE_INDEX__URL?")
 
 
@@ -234,3 +237,50 @@ def test_versions_are_listed_and_rolled_back(local_graph: Any, films: list[Item]
     back = run("index", "rollback")
     assert back.stdout.strip() == f"current is now {old} (2 items)"
     assert json.loads(run("index", "rollback", "--json").stdout)["version"] == new
+
+
+def test_items_are_put_changed_and_deleted_through_a_server(served: Run, tmp_path: Path) -> None:
+    file = tmp_path / "new.jsonl"
+    file.write_text('{"id": "cli-1", "title": "One"}\n{"id": "cli-2"}\n{"id": "cli/3", "title": "Three"}', encoding="utf-8")
+    done = json.loads(served("items", "put", str(file), "--json").stdout)
+    assert (done["lines"], done["written"], done["rejects"][0]["line"]) == (3, 2, 2)
+    changed = json.loads(served("items", "patch", "cli/3", '{"year": 1999}').stdout)
+    assert changed["item"] == {"id": "cli/3", "title": "Three", "year": 1999}
+    assert json.loads(served("items", "get", "cli/3").stdout) == changed
+    rehearsed = served("items", "delete", "cli-1", "cli/3", "never", "--dry-run")
+    assert "2 items would be deleted" in rehearsed.stdout
+    assert "never" in rehearsed.stderr
+    assert json.loads(served("items", "delete", "cli-1", "cli/3", "--json").stdout)["count"] == 2
+    assert served("items", "get", "cli-1").exit_code == 6
+
+
+def test_an_import_is_waited_for(served: Run, tmp_path: Path) -> None:
+    file = tmp_path / "new.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"id": "cli-4", "title": "Four"}\n'))
+    done = json.loads(served("items", "import", str(file), "--json").stdout)
+    assert (done["status"], done["written"]) == ("done", 1)
+    assert [state["id"] for state in json.loads(served("items", "imports", "--json").stdout)] == [done["id"]]
+    assert "is done" in served("items", "cancel", done["id"]).stdout
+    served("items", "delete", "cli-4")
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["items", "patch", "x", "{"], 2),
+        (["items", "patch", "x", "[1]"], 2),
+        (["items", "patch", "no-such-item", "{}"], 6),
+        (["items", "cancel", "nope"], 6),
+        (["items", "put", "/no/such/file.jsonl"], 1),
+    ],
+)
+def test_commands_of_items_that_will_not_do(served: Run, args: list[str], code: int) -> None:
+    result = served(*args)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+
+
+def test_items_need_a_server(run: Run) -> None:
+    result = run("items", "get", "x")
+    assert result.exit_code == 5
+    assert "python -m serve" in result.stderr

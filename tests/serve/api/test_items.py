@@ -212,3 +212,111 @@ async def test_a_text_that_is_one_items_id_and_anothers_title_is_asked_about(api
     assert {one["id"] for one in response.json()["candidates"]} == {state["id"] for state in states}
     for like, title in (({"id": "1917"}, "The Iron Beekeeper"), ({"title": "1917"}, "1917")):
         assert (await api.post("/v1/recommend", {"likes": [like], "k": 1})).json()["likes"][0]["title"] == title
+
+
+async def patch(api: Api, id: str, body: Any, **headers: str) -> Any:
+    return await api("PATCH", f"/v1/items/{id}", json=body, headers=headers)
+
+
+async def test_a_patch_changes_what_it_names(api: Api, put: Any) -> None:
+    [state] = await put(FILM | {"numbers": {"rating": 7.0, "votes": 10}, "genres": ["Drama"], "language": "en"})
+    response = await patch(
+        api, "own-1", {"numbers": {"rating": 8.5, "votes": None}, "genres": ["Horror"], "language": None, "extra": {"colour": "blue"}}
+    )
+    changed = response.json()
+    assert changed["item"] == FILM | {"numbers": {"rating": 8.5}, "genres": ["Horror"], "extra": {"colour": "blue"}}
+    assert (changed["id"], changed["origin"]) == (state["id"], "api")
+    assert changed["revision"] > state["revision"]
+    assert (await api.get("/v1/items/own-1")).json() == changed
+    found = await api.post(
+        "/v1/search", {"text": "glass beehive", "k": 1, "filter": {"genres": ["Horror"], "rating": {"gte": 8}, "year": {"gte": 2030}}}
+    )
+    assert found.json()["items"][0]["item"] == changed["item"]
+    by_query = await api(
+        "PATCH", "/v1/item", params={"id": "own-1"}, content=b'{"year": 2031}', headers={"content-type": "application/merge-patch+json"}
+    )
+    assert by_query.json()["item"]["year"] == 2031
+
+
+async def test_a_patch_that_changes_nothing_writes_nothing(api: Api, put: Any) -> None:
+    [state] = await put(FILM)
+    for same in ({}, {"year": 2030}, {"language": None}, {"id": "own-1"}, {"numbers": {"votes": None}}):
+        assert (await patch(api, "own-1", same)).json()["revision"] == state["revision"]
+
+
+async def test_another_title_is_found_by_its_meaning_and_its_words(api: Api, put: Any) -> None:
+    await put(FILM)
+    await patch(api, "own-1", {"title": "The Copper Lighthouse", "overview": "A keeper rows home through the fog."})
+    for mode in ("dense", "sparse"):
+        found = (await api.post("/v1/search", {"text": "a lighthouse keeper rows through fog", "mode": mode, "k": 1})).json()
+        assert found["items"][0]["item"]["title"] == "The Copper Lighthouse"
+    assert (await api.get("/v1/items", params={"q": "glass bee"})).json()["items"] == []
+
+
+async def test_an_item_keeps_its_id_under_a_patch(api: Api, put: Any) -> None:
+    [state] = await put({"kind": "film", "title": "Unnamed One", "year": 2001})
+    renamed = (await patch(api, state["id"], {"title": "Named One", "year": 2002})).json()
+    assert renamed["id"] == state["id"]
+    assert renamed["item"]["identity"] == ["Unnamed One", 2001]
+    assert "identity" not in (await patch(api, state["id"], {"title": "Unnamed One", "year": 2001})).json()["item"]
+    for other in ({"kind": "book"}, {"id": "mine"}, {"identity": ["x", 1]}):
+        response = await patch(api, state["id"], other)
+        assert error(response) == BAD
+        assert response.json()["message"].startswith("id: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"title": None}, "title"),
+        ({"year": "soon"}, "year"),
+        ({"votes": 3}, "votes"),
+        ({"numbers": {"rating": {"a": 1}}}, "numbers.rating"),
+        ({"numbers": [1]}, "numbers"),
+        ({"people": {"Bad Key": ["x"]}}, "people"),
+        ({"extra": {"a": "x\x00"}}, "extra"),
+        ([1], ""),
+        ("x", ""),
+        (None, ""),
+    ],
+)
+async def test_patches_that_will_not_do(api: Api, put: Any, body: Any, where: str) -> None:
+    [state] = await put(FILM)
+    response = await patch(api, "own-1", body)
+    assert error(response) == BAD
+    assert response.json()["message"].startswith(where)
+    assert (await api.get("/v1/items/own-1")).json()["revision"] == state["revision"]
+
+
+async def test_a_patch_of_no_item(api: Api, put: Any) -> None:
+    await put(FILM)
+    await api("DELETE", "/v1/items/own-1")
+    assert error(await patch(api, "own-1", {"year": 2000})) == (404, "not_found")
+    assert error(await patch(api, "never", {"year": 2000})) == (404, "not_found")
+
+
+# many at once
+
+
+async def test_items_are_deleted_together_or_only_looked_up(api: Api, put: Any) -> None:
+    states = await put(*({"id": f"own/{n}", "title": f"Number {n}"} for n in range(3)))
+    body = {"ids": ["own/0", states[1]["id"], "own/1", "never"]}
+    rehearsed = (await api.post("/v1/items:delete", body | {"dry_run": True})).json()
+    assert rehearsed["ids"] == [states[0]["id"], states[1]["id"]]
+    assert (rehearsed["count"], rehearsed["unknown"], rehearsed["dry_run"]) == (2, ["never"], True)
+    assert (await api.get("/v1/item", params={"id": "own/0"})).status_code == 200
+    done = (await api.post("/v1/items:delete", body)).json()
+    assert done | {"request_id": 0} == rehearsed | {"dry_run": False, "request_id": 0}
+    stones = await everything(api, since=states[2]["revision"], deleted=True)
+    assert {stone["id"] for stone in stones} == set(done["ids"])
+    assert len({stone["revision"] for stone in stones}) == 1
+    again = (await api.post("/v1/items:delete", body)).json()
+    assert (again["count"], again["unknown"]) == (0, body["ids"])
+    assert (await api.get("/v1/item", params={"id": "own/2"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"ids": []}, {"ids": ["x"] * 1001}, {"ids": "x"}, {"ids": [""]}, {"ids": ["x"], "dry_run": "no"}, {"filter": {}}]
+)
+async def test_deletes_that_will_not_do(api: Api, body: Any) -> None:
+    assert error(await api.post("/v1/items:delete", body)) == BAD

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
+from matinee.index.build import IndexWrites
+from matinee.index.item_vector import item_vector
 from matinee.items import Item
 from serve.errors import RequestError, UnavailableError
 from serve.graph import gateway, messages
@@ -188,3 +191,110 @@ async def test_the_loop_goes_on_while_the_terms_of_many_items_are_made(kept: Any
         await writes.put([A, B], service.trace())
         assert await writes.finish_some() == 2
         assert (await stored(service, "a"))["enriched"] is True
+
+
+# patches
+
+
+async def no_encoder(message: Any, deadline: float) -> Any:
+    raise AssertionError("the encoder was asked")
+
+
+async def whole(service: Any, replica_of: Any, id: str) -> Any:
+    """The stored point of an item."""
+    uid, _ = await service.stored(id, service.trace())
+    [point] = await replica_of._live.get().points([uid])
+    return point
+
+
+@pytest.fixture
+def bench(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
+    """A factory: `ItemWrites`, its gateway, and the live index below."""
+
+    @asynccontextmanager
+    async def make(recipe: str = "raw") -> AsyncIterator[tuple[ItemWrites, Any, Any]]:
+        settings, enhancer = local_graph.local_settings(tmp_path, index={"recipe": recipe}), local_graph.FakeEnhancer()
+        graph = local_graph.build_local_graph(tmp_path, films=local_graph.demo_films()[:3], enhancer=enhancer, settings=settings)
+        async with graph as service:
+            retriever = service.graph.retriever.__closure__[0].cell_contents.__self__
+            yield ItemWrites(service), service, retriever
+
+    return make
+
+
+async def test_facts_outside_the_text_never_run_the_encoder(bench: Any) -> None:
+    async with bench() as (writes, service, retriever):
+        await writes.put([A.model_copy(update={"numbers": {"votes": 10.0}})], service.trace())
+        before = await whole(service, retriever, "a")
+        service.graph = replace(service.graph, embedder=no_encoder)
+        await writes.patch("a", {"numbers": {"votes": 1e6}, "genres": ["War"], "year": 1931, "language": "fr"}, service.trace())
+        after = await whole(service, retriever, "a")
+        assert (after.dense["text"] == before.dense["text"]).all()
+        expected = item_vector(before.dense["text"], after.payload["item"], service.settings.index.facts)
+        assert after.dense["item"] == pytest.approx(expected, abs=1e-6)
+        assert not (after.dense["item"] == before.dense["item"]).all()
+        # Words that people type are in the text of BM25.
+        assert set(after.sparse["bm25"].indices) != set(before.sparse["bm25"].indices)
+        with pytest.raises(AssertionError, match="the encoder was asked"):
+            await writes.patch("a", {"overview": "Another story."}, service.trace())
+
+
+async def test_a_described_item_keeps_its_description_while_that_is_right(bench: Any) -> None:
+    async with bench("both") as (writes, service, retriever):
+        await writes.put([A], service.trace())
+        assert await writes.finish_some() == 1
+        before = await whole(service, retriever, "a")
+        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.trace())
+        after = await whole(service, retriever, "a")
+        assert (after.payload["description"], after.payload["enriched"], after.payload["pending"]) == (
+            before.payload["description"],
+            True,
+            False,
+        )
+        assert (after.dense["text"] == before.dense["text"]).all()
+        assert await writes.finish_some() == 0
+        # The enhancer reads the genres: what it wrote may be wrong now.
+        await writes.patch("a", {"genres": ["War"]}, service.trace())
+        assert (await stored(service, "a"))["pending"] is True
+        assert await writes.finish_some() == 1
+        assert (await stored(service, "a"))["enriched"] is True
+
+
+async def test_what_waits_for_its_description_goes_on_waiting(bench: Any) -> None:
+    async with bench("both") as (writes, service, _):
+        await writes.put([A], service.trace())
+        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.trace())
+        assert (await stored(service, "a"))["pending"] is True
+        assert await writes.finish_some() == 1
+
+
+async def test_patches_of_one_item_at_once_all_count(bench: Any) -> None:
+    async with bench() as (writes, service, _):
+        await writes.put([A], service.trace())
+        await asyncio.gather(*(writes.patch("a", {"extra": {f"fact_{n}": str(n)}}, service.trace()) for n in range(4)))
+        assert (await stored(service, "a"))["item"]["extra"] == {f"fact_{n}": str(n) for n in range(4)}
+
+
+async def test_an_item_deleted_meanwhile_does_not_come_back_by_a_patch(bench: Any) -> None:
+    async with bench() as (writes, service, _):
+        await writes.put([A], service.trace())
+        ask = service.graph.retriever
+
+        async def deleted_between(message: Any, deadline: float) -> Any:
+            if isinstance(message, messages.Change):
+                service.graph = replace(service.graph, retriever=ask)
+                await writes.delete("a", service.trace())
+            return await ask(message, deadline)
+
+        service.graph = replace(service.graph, retriever=deleted_between)
+        with pytest.raises(RequestError, match="no item has the id"):
+            await writes.patch("a", {"year": 1999}, service.trace())
+
+
+async def test_a_patched_item_of_the_file_outlives_the_next_ingest(bench: Any, local_graph: Any) -> None:
+    async with bench() as (writes, service, retriever):
+        film = local_graph.demo_films()[0]
+        uid, _ = await writes.patch(film.uid("demo"), {"numbers": {"rating": 1.5}}, service.trace())
+        index = retriever._live.get()
+        [entry] = await IndexWrites(index).read(0)
+        assert (entry.id, entry.item.numbers["rating"]) == (uid, 1.5)

@@ -1,0 +1,122 @@
+"""Items of a running server: read, write, change and delete them, one, many or as an import. Does not wait for imports."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from matinee.client.http import Client
+from matinee.items import Item
+
+SLICE = 1000
+"""Lines of one upload: small enough for a proxy that holds a whole body in memory."""
+
+
+class Stored(BaseModel):
+    """An item as the index holds it."""
+
+    id: str
+    item: Item
+    revision: int
+    origin: Literal["file", "api"] | None = None
+    enriched: bool = False
+    description: str | None = None
+
+
+class Rejected(BaseModel):
+    """A line that was not used."""
+
+    line: int
+    reason: str
+
+
+class Uploaded(BaseModel):
+    """What became of the lines of an upload."""
+
+    lines: int = 0
+    written: int = 0
+    rejected: int = 0
+    rejects: list[Rejected] = []
+
+
+class Deleted(BaseModel):
+    """What was deleted, or would be."""
+
+    count: int
+    ids: list[str]
+    unknown: list[str]
+    dry_run: bool
+
+
+class ImportState(Uploaded):
+    """How far an import is. `left_s`: seconds that are left, None while nobody can tell."""
+
+    id: str
+    status: Literal["receiving", "queued", "running", "done", "cancelled"]
+    source: str
+    created: str
+    total: int
+    skipped: int
+    rate: float | None
+    left_s: float | None
+    trouble: str | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "cancelled")
+
+
+class Items:
+    """The items of `server`. Every call raises `ServerError` where the server refuses it or can't answer."""
+
+    def __init__(self, server: Client) -> None:
+        self._server = server
+
+    def get(self, id: str) -> Stored:
+        return Stored.model_validate(self._server.get("/v1/item", id=id))
+
+    def put(self, lines: Iterable[bytes]) -> Uploaded:
+        """Add or replace items, a line of JSON each, some at a time; returns when all are written."""
+        total, before = Uploaded(), 0
+        for part in _slices(lines):
+            done = Uploaded.model_validate(self._server.post_lines("/v1/items:batch", part))
+            rejects = [*total.rejects, *(Rejected(line=before + one.line, reason=one.reason) for one in done.rejects)]
+            total = Uploaded(
+                lines=total.lines + done.lines,
+                written=total.written + done.written,
+                rejected=total.rejected + done.rejected,
+                rejects=rejects[:SLICE],
+            )
+            before += len(part)
+        return total
+
+    def patch(self, id: str, patch: dict[str, Any]) -> Stored:
+        """Change facts of an item by a JSON merge patch."""
+        return Stored.model_validate(self._server.patch("/v1/item", patch, id=id))
+
+    def delete(self, ids: Sequence[str], *, dry_run: bool = False) -> Deleted:
+        return Deleted.model_validate(self._server.post("/v1/items:delete", {"ids": [*ids], "dry_run": dry_run}))
+
+    def start_import(self, lines: Iterable[bytes]) -> ImportState:
+        """Send all lines, to be written in the background."""
+        return ImportState.model_validate(self._server.post_lines("/v1/imports", lines))
+
+    def imports(self) -> list[ImportState]:
+        return [ImportState.model_validate(state) for state in self._server.get("/v1/imports")["imports"]]
+
+    def import_state(self, id: str) -> ImportState:
+        return ImportState.model_validate(self._server.get(f"/v1/imports/{id}"))
+
+    def cancel_import(self, id: str) -> ImportState:
+        return ImportState.model_validate(self._server.delete(f"/v1/imports/{id}"))
+
+
+def _slices(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    for line in lines:
+        part.append(line)
+        if len(part) == SLICE:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,95 @@
+"""Items in streams: as many as come, a line each, written as they arrive."""
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from matinee.index.imports import OPEN, ImportJob
+from serve.api import schemas
+from serve.api.responses import ERRORS, NDJSON, json_response, needs, takes_lines
+from serve.graph.bulk import Bulk
+from serve.graph.imports import Imports
+from serve.graph.item_lines import Counts, Line, split, write_lines
+from serve.graph.item_writes import ItemWrites
+
+_LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines")
+
+
+def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, line_bytes: int) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
+
+    @router.post(
+        "/items:batch",
+        response_model=schemas.UploadResponse,
+        name="put_item_lines",
+        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it"),
+    )
+    async def put_item_lines(request: Request) -> Response:
+        """Add or replace any number of items, a line of JSON each. Lines that can't be used are rejected, the others are written."""
+        require_lines(request)
+        counts = Counts()
+        with bulk.place():
+            await write_lines(lines_of(request, line_bytes, counts), writes, bulk, line_bytes, counts)
+        return json_response(request, **asdict(counts))
+
+    @router.post(
+        "/imports",
+        status_code=202,
+        response_model=schemas.ImportResponse,
+        name="start_import",
+        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it"),
+    )
+    async def start_import(request: Request) -> Response:
+        """Take any number of items, a line of JSON each, and write them in the background. The job goes on whatever restarts."""
+        require_lines(request)
+        counts = Counts()
+        with bulk.place():
+            job = await imports.receive(lines_of(request, line_bytes, counts), "body")
+        return json_response(request, 202, **import_fields(job))
+
+    @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
+    async def list_imports(request: Request) -> Response:
+        """The imports that are open, and the last ones that are over; oldest first."""
+        return json_response(request, imports=[import_fields(job) for job in await imports.jobs()])
+
+    @router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))
+    async def get_import(id: str, request: Request) -> Response:
+        """How far an import is, and which lines it could not use."""
+        return json_response(request, **import_fields(await imports.job(id)))
+
+    @router.delete("/imports/{id}", response_model=schemas.ImportResponse, name="cancel_import", openapi_extra=needs("write"))
+    async def cancel_import(id: str, request: Request) -> Response:
+        """Cancel an import. What it has written stays; one that is over stays as it is."""
+        return json_response(request, **import_fields(await imports.cancel(id)))
+
+    return router
+
+
+def import_fields(job: ImportJob) -> dict[str, object]:
+    """A job as the API shows it, with its rate and the time that is left at this rate."""
+    rate = job.lines / job.spent_s if job.lines and job.spent_s else None
+    shown = ("id", "status", "source", "created", "total", "lines", "written", "skipped", "rejected", "trouble")
+    fields = {name: getattr(job, name) for name in shown} | {"rejects": [reject.model_dump() for reject in job.rejects]}
+    left = 0.0 if job.status not in OPEN else None if rate is None else (job.total - job.lines) / rate
+    return fields | {"rate": None if rate is None else round(rate, 1), "left_s": None if left is None else round(left, 1)}
+
+
+def require_lines(request: Request) -> None:
+    """Raises where the body is not said to be lines of JSON."""
+    media, _, _ = request.headers.get("content-type", "").partition(";")
+    if media.strip().lower() not in _LINES:
+        raise HTTPException(415, f"send an item a line, as JSON, with the header Content-Type: {NDJSON}")
+
+
+async def lines_of(request: Request, line_bytes: int, counts: Counts) -> AsyncIterator[Line]:
+    """The lines of a request's body as they arrive. Raises where it is cut off: half a line is never used."""
+    try:
+        async for line in split(request.stream(), line_bytes):
+            yield line
+    except ClientDisconnect:
+        message = f"the body was cut off; {counts.written} items of its first {counts.lines} lines were written"
+        raise HTTPException(400, message) from None

@@ -1,0 +1,74 @@
+"""Work of many parts that nobody waits for: places for it, a pause where a queue is full, and the lane behind searches.
+
+Does not know HTTP (`serve.api`), nor what the parts are.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from matinee.errors import MatineeError, OverloadedError
+from matinee.settings.serving import BulkSettings
+from serve.graph.parts import Trace
+
+_AT_ONCE = 16
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class Bulk:
+    """The bulk requests of one gateway. `deadline_s`: what one part may take."""
+
+    def __init__(self, settings: BulkSettings, deadline_s: float) -> None:
+        self.settings = settings
+        self._deadline_s = deadline_s
+        self._ongoing = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Raises where as many bulk requests are under way as may be."""
+        if self._ongoing >= self.settings.at_once:
+            message = f"{self.settings.at_once} bulk requests are under way here (serving.bulk.at_once); ask again in a moment"
+            raise OverloadedError(message)
+        self._ongoing += 1
+        try:
+            yield
+        finally:
+            self._ongoing -= 1
+
+    def trace(self, ends: float) -> Trace:
+        return Trace(min(ends, time.monotonic() + self._deadline_s), bulk=True)
+
+    async def each(
+        self, parts: Sequence[Part], work: Callable[[Part, Trace], Awaitable[Result]], ends: float
+    ) -> list[tuple[Result | MatineeError, Trace]]:
+        """The result or the error of each part, and its trace, in order; a few at a time, all of them by the moment `ends`."""
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(part: Part) -> tuple[Result | MatineeError, Trace]:
+            async with free:
+                try:
+                    return await self.patiently(lambda trace: work(part, trace), ends)
+                except MatineeError as error:
+                    return error, Trace(ends)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(part)) for part in parts]
+        return [task.result() for task in tasks]
+
+    async def patiently(self, work: Callable[[Trace], Awaitable[Result]], ends: float) -> tuple[Result, Trace]:
+        """The result of `work`, tried again with growing pauses while a queue is full, until the moment `ends`."""
+        pause = _PAUSE_S
+        while True:
+            trace = self.trace(ends)
+            try:
+                return await work(trace), trace
+            except OverloadedError:
+                if time.monotonic() + pause >= ends:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, 2 * pause)

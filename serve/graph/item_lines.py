@@ -1,0 +1,133 @@
+"""Items as lines of JSON (NDJSON): one that can't be used is rejected with its number and the reason, the others are written.
+
+Lines are bounded, and so is what waits in memory: a chunk is written before further lines are read. Does not know HTTP.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic import ValidationError
+
+from matinee.errors import MatineeError
+from matinee.index.imports import MAX_REJECTS
+from matinee.items import Item
+from serve.errors import problems
+from serve.graph.bulk import Bulk
+from serve.graph.item_writes import ItemWrites
+
+CHUNK = 100
+"""Items that are written together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is not blank, by its number from 1 on; `content` is None for one above the limit."""
+
+    number: int
+    content: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    line: int
+    reason: str
+
+
+@dataclass
+class Counts:
+    """What became of the lines so far."""
+
+    lines: int = 0
+    written: int = 0
+    rejected: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+    def reject(self, line: int, reason: str) -> None:
+        self.rejected += 1
+        if len(self.rejects) < MAX_REJECTS:
+            self.rejects.append(Reject(line, reason))
+
+
+class PartlyDoneError(MatineeError):
+    """Something failed after a part was done: the message says how far it came."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+async def split(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[Line]:
+    """The lines of a text that comes in pieces. One of more than `limit` bytes is never held in memory as a whole."""
+    number, begun, skipping = 1, bytearray(), False
+    async for piece in pieces:
+        *whole, rest = piece.split(b"\n")
+        for end in whole:
+            if skipping or len(begun) + len(end) > limit:
+                yield Line(number, None)
+            elif content := bytes(begun + end).strip():
+                yield Line(number, content)
+            number, begun, skipping = number + 1, bytearray(), False
+        if not skipping:
+            begun += rest
+            skipping = len(begun) > limit
+            if skipping:
+                begun = bytearray()
+    if skipping:
+        yield Line(number, None)
+    elif content := bytes(begun).strip():
+        yield Line(number, content)
+
+
+def parse(line: Line, limit: int) -> Item | Reject:
+    """The item of a line, or why it has none."""
+    if line.content is None:
+        return Reject(line.number, f"longer than {limit} bytes (serving.max_body_bytes)")
+    try:
+        value = orjson.loads(line.content)
+    except orjson.JSONDecodeError as error:
+        return Reject(line.number, f"not JSON: {error}")
+    if not isinstance(value, dict):
+        return Reject(line.number, "not a JSON object")
+    try:
+        return Item.model_validate(value)
+    except ValidationError as error:
+        return Reject(line.number, problems(error.errors(include_url=False, include_input=False)))
+
+
+async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk, limit: int, counts: Counts) -> None:
+    """Write the items of `lines` chunk by chunk, in order: of two with one id, the later one stays. `counts` is kept up to date.
+
+    Raises `PartlyDoneError` where a chunk can't be written: what came before it is.
+    """
+    chunk: dict[str, Item] = {}
+    first = size = 0
+
+    async def flush() -> None:
+        nonlocal chunk, size
+        if chunk:
+            items = [*chunk.values()]
+            try:
+                await bulk.patiently(lambda trace: writes.put(items, trace), time.monotonic() + bulk.settings.deadline_s)
+            except MatineeError as error:
+                raise PartlyDoneError(
+                    f"{error}; {counts.written} items were written, and none from line {first} on: send those again", error.code
+                ) from error
+            counts.written += len(items)
+        chunk, size = {}, 0
+
+    async for line in lines:
+        counts.lines += 1
+        found = parse(line, limit)
+        if isinstance(found, Reject):
+            counts.reject(found.line, found.reason)
+            continue
+        uid = writes.uid(found)
+        if uid in chunk or len(chunk) == CHUNK or size > limit:
+            await flush()
+        if not chunk:
+            first = line.number
+        chunk[uid] = found
+        size += len(line.content or b"")
+    await flush()

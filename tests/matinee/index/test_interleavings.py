@@ -1,0 +1,297 @@
+"""Writes, patches, imports and deletes, in any order with builds, switches, rollbacks and kills, on both engines.
+
+Nothing that was written is lost, and nothing that was deleted comes back, whatever the index goes through.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from qdrant_client import AsyncQdrantClient
+
+from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.index import build as build_module
+from matinee.index.active import ActiveIndex
+from matinee.index.build import ApiItem, Build, IndexWrites, PointMaker
+from matinee.index.edge.store import EdgeStore
+from matinee.index.protocols import IndexStore
+from matinee.index.qdrant.index import QdrantStore
+from matinee.index.types import ITEM, TEXT, Point, Scroll, item_payload
+from matinee.items import Item
+from matinee.settings.tree import IndexSettings
+
+IDS = [f"item-{n}" for n in range(4)]
+Store = Callable[[], IndexStore]
+
+
+class Encoder:
+    """A vector of each text, of which every two differ; another name makes other ones."""
+
+    dimension = 16
+
+    def __init__(self, name: str) -> None:
+        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.model_id = name
+
+    def encode(self, texts: Sequence[str], **_: Any) -> Any:
+        seeds = [int.from_bytes(hashlib.sha256(f"{self.model_id}{text}".encode()).digest()[:8], "big") for text in texts]
+        rows = np.array([np.random.default_rng(seed).normal(size=self.dimension) for seed in seeds], np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+MAKERS = [PointMaker(Encoder(name), "raw") for name in ("one", "two")]
+
+
+class KilledError(Exception):
+    """The process died here."""
+
+
+@dataclass
+class Truth:
+    """What must be there: the title that the last write of an item gave it, None for a delete; and when that was asked for."""
+
+    api: dict[str, tuple[int, str | None, int]] = field(default_factory=dict)
+    files: dict[str, set[str]] = field(default_factory=dict)
+    clock: int = 0
+
+    def tick(self) -> int:
+        self.clock += 1
+        return self.clock
+
+    def wrote(self, id: str, title: str | None, asked: int | None = None, votes: int = 0) -> None:
+        self.api[id] = (self.tick() if asked is None else asked, title, votes)
+
+
+class World:
+    """A catalogue that goes through steps, and what is true of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.store = store()
+        self.live = ActiveIndex(self.store)
+        self.truth = Truth()
+        self.builds = 0
+        self.imports: list[tuple[int, int, str, str]] = []
+
+    async def put(self, id: str, encoder: int) -> None:
+        title = f"Put {self.truth.tick()}"
+        maker = MAKERS[encoder]
+        points = maker([Item(id=id, title=title)], [uid(id)], origin="api", revisions=[0])
+        try:
+            await self.live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw")
+        except (FingerprintError, IndexAbsentError):
+            return
+        self.truth.wrote(id, title)
+
+    async def patch(self, id: str) -> None:
+        """Another number of votes: the title and what was made of it stay."""
+        if self.live.manifest is None:
+            return
+        index = self.live.get()
+        [before] = await index.points([uid(id)]) or [None]
+        if before is None or before.payload.get("deleted"):
+            return
+        votes = self.truth.tick()
+        item = Item.model_validate(before.payload["item"]).patched({"numbers": {"votes": float(votes)}})
+        point = Point(uid(id), item_payload(item, origin="api", revision=0), {}, before.sparse)
+        written = await self.live.change([point], expected={uid(id): before.payload["revision"]})
+        assert written.count == 1
+        [after] = await index.points([uid(id)])
+        assert (TEXT in after.dense) == (TEXT in before.dense)
+        if TEXT in before.dense:
+            assert after.dense[TEXT] == pytest.approx(before.dense[TEXT], abs=1e-6)
+            assert not np.allclose(after.dense[ITEM], before.dense[ITEM], atol=1e-4)
+        self.truth.wrote(id, item.title, votes=votes)
+
+    async def stale_patch(self, id: str) -> None:
+        if self.live.manifest is None:
+            return
+        point = Point(uid(id), item_payload(Item(id=id, title="Stale"), origin="api", revision=0))
+        assert (await self.live.change([point], expected={uid(id): 5})).count == 0
+
+    async def delete(self, id: str) -> None:
+        if self.live.manifest is None:
+            return
+        if await self.live.delete(uid(id)) is not None:
+            self.truth.wrote(id, None)
+
+    async def ask_import(self, id: str) -> None:
+        if self.live.manifest is not None:
+            now = self.truth.tick()
+            self.imports.append((await self.live.stamp(), now, id, f"Import {now}"))
+
+    async def work_import(self, encoder: int) -> None:
+        if not self.imports:
+            return
+        stamp, asked, id, title = self.imports.pop(0)
+        maker = MAKERS[encoder]
+        points = maker([Item(id=id, title=title)], [uid(id)], origin="api", revisions=[0])
+        try:
+            written = await self.live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw", asked=stamp)
+        except FingerprintError:
+            self.imports.insert(0, (stamp, asked, id, title))
+            return
+        newer = self.truth.api.get(id, (0, None, 0))[0] > asked
+        assert written.count == (0 if newer else 1)
+        if not newer:
+            self.truth.wrote(id, title, asked)
+
+    async def build(self, encoder: int, ids: list[str], steps: list[Any], killed: bool) -> None:
+        """A build; `steps` are gone through behind its reads of what the API wrote. The live index follows later.
+
+        It has followed the one before: that takes it a second, and `prune` keeps two versions.
+        """
+        await self.follow()
+        self.builds += 1
+        files = {id: f"File {self.builds} {id}" for id in ids}
+
+        def items() -> Iterator[Item]:
+            for id, title in files.items():
+                yield Item(id=id, title=title)
+            if killed:
+                raise KilledError
+
+        api = None if self.live.manifest is None else Interleaved(self, IndexWrites(self.live.get()), list(steps))
+        try:
+            outcome = await Build(self.store, MAKERS[encoder], "demo", "test", api, keep=2).run(items())
+        except KilledError:
+            return
+        self.truth.files[outcome.manifest.version] = set(ids)
+
+    async def follow(self) -> None:
+        await self.live.refresh(recover=self.live.manifest is None)
+
+    async def rollback(self) -> None:
+        try:
+            await self.store.rollback()
+        except IndexAbsentError:
+            return
+
+    async def kill(self) -> None:
+        await self.live.close()
+        self.store = self._store()
+        self.live = ActiveIndex(self.store)
+        await self.follow()
+
+    async def step(self, name: str, arguments: tuple[Any, ...]) -> None:
+        await getattr(self, name)(*arguments)
+
+    async def check(self) -> None:
+        await self.follow()
+        if self.live.manifest is None:
+            assert not self.truth.api
+            return
+        index = self.live.get()
+        page, _ = await index.scroll(Scroll(limit=100, deleted=True))
+        api = {id: (title, votes) for id, (_, title, votes) in self.truth.api.items()}
+        found = {hit.payload["item"]["id"]: hit.payload for hit in page if not hit.payload.get("deleted")}
+        assert {id: payload["title"] for id, payload in found.items() if payload["origin"] == "api"} == {
+            id: title for id, (title, _) in api.items() if title is not None
+        }
+        for id, (title, votes) in api.items():
+            if title is not None:
+                assert found[id]["item"].get("numbers", {}).get("votes", 0) == votes
+        from_file = {id for id, payload in found.items() if payload["origin"] == "file"}
+        assert from_file == self.truth.files[index.manifest.version] - set(api)
+
+
+class Interleaved:
+    """What the API wrote, as a build reads it; steps come in behind each read."""
+
+    def __init__(self, world: World, writes: IndexWrites, steps: list[Any]) -> None:
+        self._world = world
+        self._writes = writes
+        self._steps = steps
+
+    async def read(self, since: int) -> list[ApiItem]:
+        entries = await self._writes.read(since)
+        if self._steps:
+            await self._world.step(*self._steps.pop(0))
+        return entries
+
+
+def uid(id: str) -> str:
+    return Item(id=id, title="x").uid("demo")
+
+
+ids, encoders = st.sampled_from(IDS), st.sampled_from([0, 0, 0, 1])
+WRITES = st.one_of(
+    st.tuples(st.just("put"), st.tuples(ids, encoders)),
+    st.tuples(st.just("patch"), st.tuples(ids)),
+    st.tuples(st.just("stale_patch"), st.tuples(ids)),
+    st.tuples(st.just("delete"), st.tuples(ids)),
+    st.tuples(st.just("ask_import"), st.tuples(ids)),
+    st.tuples(st.just("work_import"), st.tuples(encoders)),
+)
+BUILDS = st.tuples(
+    st.just("build"),
+    st.tuples(encoders, st.lists(ids, unique=True, min_size=1), st.lists(WRITES, max_size=3), st.sampled_from([False, False, True])),
+)
+STEPS = st.one_of(
+    WRITES, WRITES, WRITES, BUILDS, *(st.tuples(st.just(name), st.just(())) for name in ("follow", "rollback", "kill", "check"))
+)
+FIRST = ("build", (0, IDS[:3], [], False))
+
+
+def run(engine: str, steps: list[Any]) -> None:
+    async def go(store: Store) -> None:
+        world = World(store)
+        try:
+            for name, arguments in [FIRST, ("follow", ()), *steps, ("check", ()), ("kill", ()), ("check", ())]:
+                await world.step(name, arguments)
+        finally:
+            await world.live.close()
+
+    async def on_qdrant() -> None:
+        client = AsyncQdrantClient(":memory:")
+        await go(lambda: QdrantStore(IndexSettings(), "demo", client=client))
+        await client.close()
+
+    if engine == "edge":
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(go(lambda: EdgeStore(Path(folder), "demo")))
+    else:
+        asyncio.run(on_qdrant())
+
+
+@pytest.mark.parametrize(
+    ("engine", "examples"),
+    [("edge", 4), ("memory", 40), pytest.param("edge", 60, marks=pytest.mark.full), pytest.param("memory", 600, marks=pytest.mark.full)],
+)
+def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One writer, whose revisions come in order: without the overlap, each part has to be right by itself.
+    monkeypatch.setattr(build_module, "_OVERLAP", 0)
+
+    @hypothesis.settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(st.lists(STEPS, max_size=14))
+    def check(steps: list[Any]) -> None:
+        run(engine, steps)
+
+    check()
+
+
+async def test_a_version_that_was_deleted_under_the_live_index_is_left_behind() -> None:
+    """Two builds end before the live index follows, and prune the version that it has open: a Qdrant server knows of no open ones."""
+    client = AsyncQdrantClient(":memory:")
+    store = QdrantStore(IndexSettings(), "demo", client=client)
+    live = ActiveIndex(store)
+    for n in range(4):
+        outcome = await Build(store, MAKERS[0], "demo", "test", keep=2).run([Item(id="item-0", title=f"Build {n}")])
+        if n == 0:
+            await live.refresh()
+    assert await live.refresh() is True
+    assert live.manifest is not None
+    assert live.manifest.version == outcome.manifest.version
+    [hit] = await live.get().retrieve([uid("item-0")])
+    assert hit is not None
+    assert hit.payload["title"] == "Build 3"
+    await live.close()
+    await client.close()
