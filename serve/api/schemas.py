@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from matinee.index.imports import RejectedLine
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
 from serve.graph.requests import Id, StrictModel
@@ -182,13 +183,6 @@ class WriteResponse(BaseModel):
 
     items: list[WrittenItem]
     request_id: str
-
-
-class RejectedLine(BaseModel):
-    """A line that was not used."""
-
-    line: int = Field(description="its number, from 1 on")
-    reason: str
 
 
 class UploadResponse(BaseModel):

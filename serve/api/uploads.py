@@ -34,7 +34,7 @@ def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, line_bytes: int) ->
         counts = Counts()
         with bulk.place():
             await write_lines(lines_of(request, line_bytes, counts), writes, bulk, line_bytes, counts)
-        return json_response(request, **asdict(counts))
+        return json_response(request, **(asdict(counts) | {"rejects": [reject.model_dump() for reject in counts.rejects]}))
 
     @router.post(
         "/imports",

@@ -20,7 +20,7 @@ from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
-from serve.graph.item_lines import CHUNK, Line, Reject, parse
+from serve.graph.item_lines import CHUNK, Line, parse
 from serve.graph.item_writes import ItemWrites
 
 log = logging.getLogger(__name__)
@@ -215,8 +215,8 @@ class Imports:
         for stored in content.split(b"\n"):
             number, _, line = stored.partition(b" ")
             found = parse(Line(int(number), line or None), self._settings.max_body_bytes)
-            if isinstance(found, Reject):
-                rejects.append(RejectedLine(line=found.line, reason=found.reason))
+            if isinstance(found, RejectedLine):
+                rejects.append(found)
             else:
                 usable += 1
                 items[self._writes.uid(found)] = found

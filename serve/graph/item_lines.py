@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from matinee.errors import MatineeError
-from matinee.index.imports import MAX_REJECTS
+from matinee.index.imports import MAX_REJECTS, RejectedLine
 from matinee.items import Item
 from serve.errors import problems
 from serve.graph.bulk import Bulk
@@ -29,12 +29,6 @@ class Line:
     content: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    line: int
-    reason: str
-
-
 @dataclass
 class Counts:
     """What became of the lines so far."""
@@ -42,12 +36,12 @@ class Counts:
     lines: int = 0
     written: int = 0
     rejected: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedLine] = field(default_factory=list)
 
     def reject(self, line: int, reason: str) -> None:
         self.rejected += 1
         if len(self.rejects) < MAX_REJECTS:
-            self.rejects.append(Reject(line, reason))
+            self.rejects.append(RejectedLine(line=line, reason=reason))
 
 
 class PartlyDoneError(MatineeError):
@@ -80,20 +74,20 @@ async def split(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[Line]
         yield Line(number, content)
 
 
-def parse(line: Line, limit: int) -> Item | Reject:
+def parse(line: Line, limit: int) -> Item | RejectedLine:
     """The item of a line, or why it has none."""
     if line.content is None:
-        return Reject(line.number, f"longer than {limit} bytes (serving.max_body_bytes)")
+        return RejectedLine(line=line.number, reason=f"longer than {limit} bytes (serving.max_body_bytes)")
     try:
         value = orjson.loads(line.content)
     except orjson.JSONDecodeError as error:
-        return Reject(line.number, f"not JSON: {error}")
+        return RejectedLine(line=line.number, reason=f"not JSON: {error}")
     if not isinstance(value, dict):
-        return Reject(line.number, "not a JSON object")
+        return RejectedLine(line=line.number, reason="not a JSON object")
     try:
         return Item.model_validate(value)
     except ValidationError as error:
-        return Reject(line.number, problems(error.errors(include_url=False, include_input=False)))
+        return RejectedLine(line=line.number, reason=problems(error.errors(include_url=False, include_input=False)))
 
 
 async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk, limit: int, counts: Counts) -> None:
@@ -120,7 +114,7 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
     async for line in lines:
         counts.lines += 1
         found = parse(line, limit)
-        if isinstance(found, Reject):
+        if isinstance(found, RejectedLine):
             counts.reject(found.line, found.reason)
             continue
         uid = writes.uid(found)

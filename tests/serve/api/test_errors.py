@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 import serve.graph.gateway
 from matinee import errors
-from matinee.errors import AmbiguousTitleError, MatineeError
+from matinee.errors import AmbiguousTitleError, FilterError, MatineeError
 from matinee.settings.serving import ServingSettings
 from serve.api.auth import ApiKeys, Caller
 from serve.api.errors import envelope, explain, outcome
@@ -28,6 +28,8 @@ def classes() -> list[type[MatineeError]]:
 def make(kind: type[MatineeError]) -> MatineeError:
     if kind is RequestError:
         return RequestError(422, "what is wrong")
+    if kind is FilterError:
+        return FilterError("", "what is wrong")
     return AmbiguousTitleError("what is wrong", [{"id": "a"}]) if kind is AmbiguousTitleError else kind("what is wrong")
 
 
@@ -37,7 +39,7 @@ def test_an_error_survives_a_hop(kind: type[MatineeError]) -> None:
     error = make(kind)
     # Taken apart and put together (`__reduce_ex__`) as for a hop.
     arrived = copy.deepcopy(error)
-    assert (type(arrived), str(arrived), arrived.code) == (kind, "what is wrong", error.code)
+    assert (type(arrived), str(arrived), arrived.code) == (kind, str(error), error.code)
     assert getattr(arrived, "candidates", None) == getattr(error, "candidates", None)
 
 
@@ -51,14 +53,15 @@ def test_what_clients_are_told(kind: type[MatineeError]) -> None:
         return
     assert outcome(error, response.status_code) == error.code
     body = json.loads(bytes(response.body))
-    assert (body["code"], body["message"], body["request_id"]) == (error.code, "what is wrong", "id-1")
+    assert (body["code"], body["message"], body["request_id"]) == (error.code, str(error), "id-1")
     assert response.headers.get("retry-after") == ("3" if response.status_code == 503 else None)
     assert ("candidates" in body) is (kind is AmbiguousTitleError)
 
 
 def test_statuses_are_of_codes_that_exist() -> None:
     assert set(STATUS) <= {kind.code for kind in classes()}
-    assert (errors.DeadlineError, errors.OverloadedError, UnavailableError) == serve.graph.gateway.LATE
+    late = (errors.DeadlineError, errors.OverloadedError, UnavailableError, errors.ModelServerError, errors.ModelError)
+    assert late == serve.graph.gateway.LATE
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), ValueError("x"), RecursionError()])

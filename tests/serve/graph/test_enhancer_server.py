@@ -19,7 +19,7 @@ from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.hops import Hop
 from serve.telemetry.metrics import Metrics
-from serve.telemetry.sinks import MemorySink
+from tests.memory_sink import MemorySink
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
 OTHERS = [FILM.model_copy(update={"title": f"Film {n}"}) for n in range(12)]

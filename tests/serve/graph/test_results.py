@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from matinee.index.build import item_point
+from matinee.index.imports import new_job
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -53,6 +54,7 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
         [status] = await retriever.call([Hop(messages.Status(), LATER)])
         assert isinstance(status, IndexStatus)
         assert status.manifest is not None
+        newer = point(Item(id="new", title="A Newer One"))
         liked = ExampleQuery((Example(title="Nosferatu"),), explain=True, debug=True)
         sent: list[RetrieverMessage[object]] = [
             messages.Status(),
@@ -65,6 +67,16 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.Write((point(Item(id="new", title="A New One")),), status.manifest.fingerprint, "raw"),
             messages.Pending(limit=5, after=str(UUID(int=0))),
             messages.Facets(),
+            messages.Change((newer,), {newer.id: 0}, status.manifest.fingerprint),
+            messages.DeleteMany(("new", "nothing"), dry_run=True),
+            messages.DeleteMany(("nothing",)),
+            messages.ImportJobs(),
+            messages.AddChunk("a-job", 0, b"1 {}"),
+            messages.ReadChunk("a-job", 0),
+            messages.StartImport("body", 3),
+            messages.ImportJobs(unfinished=True),
+            messages.SaveImport(new_job("body", 1)),
+            messages.RemoveImport("a-job"),
             messages.Delete("new"),
             messages.Delete("nothing"),
         ]
