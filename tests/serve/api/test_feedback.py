@@ -110,6 +110,30 @@ async def test_feedback_cannot_invent_users_items_or_tokens(bent: Any, kept: Kep
     assert [event["event"] for event in events] == ["impression"]
 
 
+async def test_a_shown_id_with_another_tail_is_an_item_that_was_not_shown(bent: Any, kept: Kept) -> None:
+    """The attack: a token that kept the start of each id let its holder invent thousands of items, each one an event of its own."""
+    async with bent(events=kept.settings) as api:
+        ids, token = await searched(api, user_id="victim")
+        start, end = ids[0][:8], ids[0][9:]
+        many = [f"{start}-0000-0000-0000-{number:012d}" for number in range(1000)]
+        one_off = [f"{ids[0][:i]}{int(ids[0][i], 16) ^ 1:x}{ids[0][i + 1 :]}" for i in range(36) if ids[0][i] != "-"]
+        for invented in (many, *([id] for id in one_off), [ids[0], many[0]], [f"00000000-{end}"]):
+            assert error(await api.post("/v1/feedback", {"token": token, "shown": ids, "liked": invented})) == (422, "invalid")
+        events = await kept(api)
+    assert [event["event"] for event in events] == ["impression"]
+
+
+async def test_each_spelling_of_an_id_is_one_event_in_the_spelling_of_the_index(bent: Any, kept: Kept) -> None:
+    async with bent(events=kept.settings) as api:
+        [id, _], token = await searched(api)
+        spellings = [id.upper(), id.replace("-", ""), f"{{{id}}}", f"urn:uuid:{id}", id]
+        for spelling in spellings:
+            assert (await api.post("/v1/feedback", {"token": token, "liked": [spelling]})).json()["accepted"] == 1
+        assert (await api.post("/v1/feedback", {"token": token, "liked": spellings})).json()["accepted"] == 1
+        await kept(api)
+    assert [event["item"] for _, event in with_impressions(str(kept.uri)) if event["event"] == "liked"] == [id]
+
+
 async def test_a_retry_counts_once(bent: Any, kept: Kept) -> None:
     async with bent(events=kept.settings) as api:
         ids, token = await searched(api)

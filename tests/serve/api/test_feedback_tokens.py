@@ -1,14 +1,20 @@
 """Feedback tokens: whose they are, how long they hold, and how their keys are shared and replaced."""
 
+import base64
+import hmac
 import stat
 import threading
+import uuid
 from pathlib import Path
 
+import orjson
 import pytest
 
 from matinee.errors import SettingsError
+from matinee.recommend.options import MAX_CANDIDATES
 from serve.api import feedback_tokens
 from serve.api.feedback_tokens import FeedbackTokens, SigningKeys
+from serve.api.schemas_feedback import MAX_TOKEN
 from serve.errors import RequestError
 
 UIDS = ["0a3f6c12-0000-5000-8000-000000000001", "9b3f6c12-0000-5000-8000-000000000002"]
@@ -30,8 +36,32 @@ def test_a_token_says_what_was_signed(keys: Path) -> None:
     impression = tokens(keys).read(tokens(keys).sign("i", "u", UIDS))
     assert (impression.id, impression.user_id) == ("i", "u")
     assert all(map(impression.shows, UIDS))
-    assert not impression.shows("00000000-0000-5000-8000-000000000001")
-    assert tokens(keys).read(tokens(keys).sign("i", None, [])).user_id is None
+    assert not any(impression.shows(f"{uid[:-1]}0") for uid in UIDS)
+    nothing = tokens(keys).read(tokens(keys).sign("i", None, []))
+    assert nothing.user_id is None
+    assert not nothing.items
+
+
+def test_ids_with_any_bytes_are_shown(keys: Path) -> None:
+    """Line ends too, which are what parts the ids from the rest of the token."""
+    uids = [str(uuid.UUID(bytes=bytes([byte]) * 16)) for byte in range(256)]
+    impression = tokens(keys).read(tokens(keys).sign("i", "\n", uids))
+    assert (impression.user_id, len(impression.items)) == ("\n", 256)
+    assert all(map(impression.shows, uids))
+
+
+def test_the_token_of_the_longest_answer_fits_into_a_request(keys: Path) -> None:
+    token = tokens(keys).sign(uuid.uuid4().hex, "\U0001f3ac" * 200, [str(uuid.uuid4()) for _ in range(MAX_CANDIDATES)])
+    assert len(token) < MAX_TOKEN
+    assert len(tokens(keys).read(token).items) == MAX_CANDIDATES
+
+
+def test_a_signed_token_that_holds_parts_of_ids_is_refused(keys: Path) -> None:
+    body = orjson.dumps([1, "films", "i", 60, "u", "0a3f6c12"])
+    signature = hmac.digest(OLD.encode(), body, "sha256")
+    token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (body, signature))
+    with pytest.raises(RequestError, match="another catalogue or release"):
+        tokens(keys).read(token)
 
 
 def test_it_ends_and_belongs_to_one_catalogue(keys: Path) -> None:
