@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from matinee.index.build import item_point
-from matinee.index.imports import new_job
+from matinee.index.imports import ImportJob
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -54,6 +54,8 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
         [status] = await retriever.call([Hop(messages.Status(), LATER)])
         assert isinstance(status, IndexStatus)
         assert status.manifest is not None
+        [job] = await retriever.call([Hop(messages.StartImport("body", 3), LATER)])
+        assert isinstance(job, ImportJob)
         newer = point(Item(id="new", title="A Newer One"))
         liked = ExampleQuery((Example(title="Nosferatu"),), explain=True, debug=True)
         sent: list[RetrieverMessage[object]] = [
@@ -71,12 +73,12 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.DeleteMany(("new", "nothing"), dry_run=True),
             messages.DeleteMany(("nothing",)),
             messages.ImportJobs(),
-            messages.AddChunk("a-job", 0, b"1 {}"),
-            messages.ReadChunk("a-job", 0),
+            messages.AddChunk(job.id, 0, b"1 {}"),
+            messages.ReadChunk(job.id, 0),
             messages.StartImport("body", 3),
             messages.ImportJobs(unfinished=True),
-            messages.SaveImport(new_job("body", 1)),
-            messages.RemoveImport("a-job"),
+            messages.SaveImport(job),
+            messages.RemoveImport(job.id),
             messages.Delete("new"),
             messages.Delete("nothing"),
         ]
