@@ -1,13 +1,13 @@
-"""How a request's body may arrive: a whole one below a limit of bytes and of time, a streamed one above a lowest rate.
+"""How bodies may travel: a request's whole one below a limit of bytes and of time, a streamed one above a lowest rate, a response in time.
 
-Both refuse by an HTTPException: FastAPI hides any other. Does not decompress (`serve.api.decoding`).
+Requests are refused by an HTTPException: FastAPI hides any other. Does not decompress (`serve.api.decoding`).
 """
 
 import asyncio
 import time
 
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from matinee.settings.serving import BulkSettings, ServingSettings
 
@@ -72,3 +72,23 @@ def paced(receive: Receive, settings: BulkSettings) -> Receive:
         return event
 
     return counted
+
+
+class UnreadError(Exception):
+    """The client does not read its response."""
+
+
+def timely(send: Send, seconds: float) -> Send:
+    """`send`, which raises `UnreadError` once the client has not read the whole response `seconds` after its start."""
+    ends: float | None = None
+
+    async def sent(message: Message) -> None:
+        nonlocal ends
+        ends = ends or time.monotonic() + seconds
+        try:
+            async with asyncio.timeout(max(0, ends - time.monotonic())):
+                await send(message)
+        except TimeoutError:
+            raise UnreadError from None
+
+    return sent

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
 from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
-from serve.api.bodies import limited, paced
+from serve.api.bodies import UnreadError, limited, paced, timely
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome, retry_after
@@ -35,8 +35,8 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-_PROBES = {"/livez", "/readyz"}
-_KEYED = "/v1/"
+# What needs a key where there are keys, and holds a place. Pages and probes hold none: a full gateway still answers them.
+_API = "/v1/"
 _NO_ROUTE = "none"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
 
@@ -101,11 +101,18 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = timely(send, self._settings.deadline_s)
+        try:
+            await self._handle(scope, receive, send)
+        except UnreadError:
+            # A response that ends too early: the server closes the connection.
+            return
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         with ExitStack() as held:
             try:
                 caller = self._caller(scope)
-                # A full or starved gateway still answers its probes: it is no reason to restart it.
-                if scope["path"] not in _PROBES:
+                if _path(scope).startswith(_API):
                     held.enter_context(self._place(scope, caller))
             except MatineeError as error:
                 await self._refuse(error, scope, receive, send)
@@ -122,6 +129,9 @@ class RequestMiddleware:
 
             try:
                 await self._app(scope, self._body(scope, receive), send_with_headers)
+            except UnreadError:
+                visit.outcome = "cancelled"
+                raise
             except Exception as error:
                 response = self._error_response(error, visit)
                 if visit.status:
@@ -140,7 +150,7 @@ class RequestMiddleware:
         peer, _ = scope.get("client") or (None, None)
         address = self._addresses.find(peer, headers)
         path = _path(scope)
-        if not path.startswith(_KEYED):
+        if not path.startswith(_API):
             return Caller(self._keys, address=address)
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
         caller = Caller(self._keys, self._keys.identify(sent), address)

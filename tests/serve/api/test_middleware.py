@@ -206,6 +206,21 @@ async def test_a_body_that_does_not_come_gives_its_place_back() -> None:
     assert visit.status == 408, "the place is free again: it is not refused as one too many"
 
 
+async def test_an_answer_that_is_not_read_gives_its_place_back() -> None:
+    visit = Visit(answer, deadline_s=0.01)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    for _ in range(2):
+        await visit.middleware(dict(visit.scope), visit.receive, send)
+    assert [message.get("status") for message in sent] == [200, None] * 2, "the second one is not refused as one too many"
+    assert visit.counted(endpoint="none", outcome="cancelled") == 2
+
+
 async def test_after_its_body_a_client_may_wait_for_long() -> None:
     async def patient(scope: Any, receive: Any, send: Any) -> None:
         first = await receive()
