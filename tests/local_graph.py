@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 from waiting import HANG_S
 
 from matinee import demo
@@ -40,6 +41,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.hops import Hop, hop, queued
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
+from serve.placement import process
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 
@@ -173,7 +175,7 @@ def serve_app(make: Callable[[], AbstractAsyncContextManager[Gateway]]) -> Itera
     """The HTTP app of a local graph on a free port, in a thread; yields its URL."""
     started = threading.Event()
     running = _Running()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(make, started, running)), name="local-app", daemon=True)
+    thread = threading.Thread(target=lambda: uvloop.run(_serve(make, started, running)), name="local-app", daemon=True)
     thread.start()
     if not started.wait(HANG_S) or running.server is None:
         raise RuntimeError(f"the local app did not start: {running.error!r}")
@@ -198,7 +200,7 @@ async def _serve(make: Callable[[], AbstractAsyncContextManager[Gateway]], start
             # It listens already, so whoever comes before the server is up waits a moment and is answered.
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 running.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                running.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+                running.server = uvicorn.Server(process.config(app, service.settings))
                 started.set()
                 await running.server.serve(sockets=[listener])
     except BaseException as error:

@@ -34,9 +34,16 @@ Host = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-
 class LimitSettings(Part):
     """What one client may take of a gateway, and how large headers may be. Each gateway counts by itself."""
 
+    header_s: Seconds = Field(5, description="seconds that the headers of a request may take to arrive, with `serving.placement` process")
     body_s: Seconds = Field(5, description="seconds that the body of a request may take to arrive")
     share: float = Field(
         0.75, gt=0, le=1, description="largest part of a gateway's places that one key or one client address may hold; 1 is no limit"
+    )
+    connections: int = Field(
+        4096,
+        ge=8,
+        le=1_000_000,
+        description="most open connections, with `serving.placement` process; one client address gets its share of them",
     )
     key_rate: float = Field(0, ge=0, description="requests a second that each key may send; 0 is no limit")
     address_rate: float = Field(0, ge=0, description="requests a second that each client address may send; 0 is no limit")

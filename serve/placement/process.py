@@ -23,6 +23,7 @@ from serve.api.app import create_app
 from serve.api.auth import ApiKeys
 from serve.graph.gateway import Gateway
 from serve.graph.in_process import InProcessGraph, graph_in_process
+from serve.placement.connections import limited_protocol
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.prometheus import PrometheusSink, SharedRegistry
@@ -80,7 +81,7 @@ async def _serve(
 ) -> None:
     async with graph_in_process(settings, metrics_of) as parts:
         gateway = Gateway(settings, parts.graph, metrics_of("gateway"))
-        server = _Server(_config(create_app(gateway, ApiKeys(settings.serving)), settings))
+        server = _Server(config(create_app(gateway, ApiKeys(settings.serving)), settings))
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, server.stop)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -93,11 +94,12 @@ async def _serve(
             raise trouble
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the app."""
     drain = max(1, round(settings.serving.drain_s))
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=limited_protocol(settings.serving),
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,0 +1,134 @@
+"""The connections of the one process: how many there are, and how long a client may leave one waiting.
+
+The limits of requests begin where a request is known. A client that never ends its headers, or never reads what was sent, is met here.
+"""
+
+import asyncio
+import resource
+from collections import Counter
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from matinee.settings.serving import ServingSettings
+from serve.api.clients import ClientAddresses
+
+
+class Connections:
+    """The open connections: at most `most`, and of one client address at most `share` of them."""
+
+    def __init__(self, settings: ServingSettings, most: int) -> None:
+        self.header_s, self.send_s = settings.limits.header_s, settings.deadline_s
+        self._addresses = ClientAddresses(settings)
+        self._most = most
+        self._share = max(1, int(most * settings.limits.share))
+        self._open: dict[asyncio.Protocol, str | None] = {}
+        self._of_address: Counter[str] = Counter()
+        # In the order in which they began to wait.
+        self._waiting: dict[asyncio.Protocol, asyncio.Transport] = {}
+
+    def enter(self, connection: asyncio.Protocol, peer: str | None) -> bool:
+        """Count a new connection; False where it can't stay. Where all are open, the one that has waited longest for headers is closed."""
+        address = self._addresses.find(peer, ())
+        if address is not None and self._of_address[address] >= self._share:
+            return False
+        if len(self._open) >= self._most:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                return False
+            self._waiting[longest].abort()
+            self.leave(longest)
+        self._open[connection] = address
+        if address is not None:
+            self._of_address[address] += 1
+        return True
+
+    def leave(self, connection: asyncio.Protocol) -> None:
+        """Count a connection no more. It may have left before."""
+        self._waiting.pop(connection, None)
+        address = self._open.pop(connection, None)
+        if address is not None:
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def wait(self, connection: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        """`connection` owes headers from now on."""
+        if connection in self._open:
+            self._waiting[connection] = transport
+
+    def go_on(self, connection: asyncio.Protocol) -> None:
+        """The headers of `connection` are complete."""
+        self._waiting.pop(connection, None)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which closes a connection whose headers do not come in time, and one whose client does not read."""
+
+    open: ClassVar[Connections]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._headers_due: asyncio.TimerHandle | None = None
+        self._reading_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self.open.enter(self, self.client[0] if self.client else None):
+            transport.abort()
+            return
+        # The loop says `pause_writing` for whatever the client has left unread, not only for much of it.
+        transport.set_write_buffer_limits(high=0)
+        self._expect_headers(self.open.header_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open.leave(self)
+        for timer in (self._headers_due, self._reading_due):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+        self.open.go_on(self)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        # The rest of a refused body may still drip in: only the next headers end this wait, and uvicorn's own ends at any byte.
+        if not self.pipeline and not self.transport.is_closing():
+            self._expect_headers(self.timeout_keep_alive + self.open.header_s)
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # `close` would wait for the client to read.
+        self._reading_due = self.loop.call_later(self.open.send_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._reading_due is not None:
+            self._reading_due.cancel()
+        super().resume_writing()
+
+    def _expect_headers(self, seconds: float) -> None:
+        self._headers_due = self.loop.call_later(seconds, self.transport.close)
+        self.open.wait(self, self.transport)
+
+
+def limited_protocol(settings: ServingSettings) -> type[LimitedProtocol]:
+    """The protocol of one server, with its connections counted together."""
+    # The other half is for the index, the models, and connections to other servers.
+    most = min(settings.limits.connections, _open_files() // 2)
+    return type("ServerProtocol", (LimitedProtocol,), {"open": Connections(settings, most)})
+
+
+def _open_files() -> int:
+    """How many files this process may have open, after it has asked for all that it can get."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            # macOS says "no limit" and grants less.
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else 2**31
