@@ -27,7 +27,7 @@ class Visit:
         names = limits.pop("names_requests", True)
         tracing = Tracing(TracingSettings(), "gateway")
         serving = ServingSettings.model_validate(limits)
-        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], Metrics(self.sink), tracing, names_requests=names)
+        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], Metrics(self.sink), tracing, names_requests=names)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 
