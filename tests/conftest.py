@@ -37,7 +37,7 @@ def _load(name: str, folder: str = ".") -> Any:
 # Before the conftest of any folder, so that all can import them by their names.
 _load("waiting")
 _load("model_server")
-os.environ |= _load("programs_environment").AS_URGENT
+_load("programs_environment")
 
 
 # A worker of pytest-xdist has a width of 80, which a console that is made at import would keep whatever a test says.
