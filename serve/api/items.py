@@ -28,7 +28,7 @@ ItemPatch = Annotated[
         examples=[{"numbers": {"rating": 8.4}, "genres": ["Drama"], "language": None}],
     ),
 ]
-JsonFilter = Annotated[str | None, Query(max_length=8000, description="a filter as JSON, as POST /v1/search takes it")]
+JsonFilter = Annotated[str | None, Query(max_length=4000, description="a filter as JSON, as POST /v1/search takes it")]
 _ANY: list[str] = []
 
 

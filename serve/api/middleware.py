@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from opentelemetry.trace import Span, StatusCode
@@ -102,14 +102,9 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         send = timely(send, self._settings.deadline_s)
-        try:
-            await self._handle(scope, receive, send)
-        except UnreadError:
-            # A response that ends too early: the server closes the connection.
-            return
-
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         with ExitStack() as held:
+            # A response that ends too early: the server closes the connection.
+            held.enter_context(suppress(UnreadError))
             try:
                 caller = self._caller(scope)
                 if _path(scope).startswith(_API):

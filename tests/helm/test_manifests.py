@@ -142,9 +142,11 @@ def test_commands_of_the_documents_exist(document: str, command: str) -> None:
         # It hands its flags to the job.
         words = ["python", "-m", "train.ingest", *words[2:]]
     depth = 3 if words[0] == "python" else 1
-    if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", "models"], ["matinee", "index"], ["matinee", "size"]):
+    if words[:3] == ["python", "-m", "serve"] or words[:2] in (
+        ["matinee", name] for name in ("models", "index", "size", "search", "recommend")
+    ):
         depth += 1
-    depth = 3 if words[:2] == ["matinee", "evalset"] else depth
+    depth = 3 if words[:2] in (["matinee", "evalset"], ["matinee", "items"]) else depth
     flags_at = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     program, rest = words[: min(depth, flags_at)], words[min(depth, flags_at) :]
     text = help_of(*program)

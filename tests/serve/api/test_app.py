@@ -189,7 +189,7 @@ async def test_unknown_routes(api: Api, path: str) -> None:
     [
         ("GET", "/v1/search", "POST"),
         ("PATCH", "/v1/items", "GET, PUT"),
-        ("POST", "/v1/items/x", "DELETE, GET"),
+        ("POST", "/v1/items/x", "DELETE, GET, PATCH"),
         ("OPTIONS", "/v1/recommend", "POST"),
         ("HEAD", "/v1/info", "GET"),
         ("HEAD", "/", "GET"),
