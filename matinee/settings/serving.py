@@ -85,9 +85,9 @@ class ServingSettings(Part):
     deadline_s: Seconds = Field(15, description="seconds that a request may take")
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
     max_wait_s: Seconds = Field(
-        3,
-        description="longest wait in seconds that a search or a recommendation may expect in one queue; further ones get 503 with "
-        "Retry-After. A queue of less than 8 refuses none",
+        2,
+        description="longest wait in seconds that a search or a recommendation may expect or have in one queue; others get 503 with "
+        "Retry-After. A queue of at most 8 refuses none",
     )
     retry_after_s: int = Field(1, ge=1, le=300, description="least seconds in the Retry-After header of a 503")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")

@@ -30,7 +30,7 @@ _MOST_UNFINISHED = 8
 
 
 _SHORT = 8
-"""Messages of a queue that is never too slow: a machine that needs seconds for one still answers."""
+"""Messages of a queue that refuses none: a machine that needs seconds for one still answers."""
 
 _PACE_WEIGHT = 0.2
 """Of the newest batch in the average pace of a queue."""
@@ -40,8 +40,9 @@ _PACE_WEIGHT = 0.2
 class Lane:
     """Messages that wait in one queue. A lane goes before those that are named after it.
 
-    `share` is the part of the time that a lane gets while those before it have work for all of it. `max_wait_s` is the longest wait that
-    a message may expect, unless the queue is short.
+    `share` is the part of the time that a lane gets while those before it have work for all of it. A message that expects to wait for
+    longer than `max_wait_s` is refused at once. One that did wait so long is refused then, as others would be late because of it. A short
+    queue refuses none.
     """
 
     max_waiting: int
@@ -93,27 +94,38 @@ class _Pace:
 class _Queue(Generic[Sent, Result]):
     """A lane's messages, the seconds that its share entitles it to, and those that its last batch took."""
 
+    name: str
     lane: Lane
     waiting: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
     owed_s: float = 0.0
     took_s: float = 0.0
     pace: _Pace = field(default_factory=_Pace)
 
-    def check_admits(self, name: str) -> None:
+    def check_admits(self) -> None:
         """Raises `OverloadedError` where one more message would be too many, or would wait too long."""
         self.is_empty()
         waiting = len(self.waiting)
         if waiting >= self.lane.max_waiting:
-            raise OverloadedError(f"{name}: {waiting} requests wait already; ask again in a moment")
+            raise OverloadedError(f"{self.name}: {waiting} requests wait already; ask again in a moment")
         wait_s = self.pace.wait_s(waiting)
         if waiting >= _SHORT and wait_s > self.lane.max_wait_s:
-            raise OverloadedError(f"{name}: {waiting} requests wait already, for about {wait_s:.1f} s; ask again in a moment", wait_s)
+            message = f"{self.name}: {waiting} requests wait already, for about {wait_s:.1f} s; ask again in a moment"
+            raise OverloadedError(message, wait_s)
 
     def is_empty(self) -> bool:
-        """Drops the messages at its head whose callers have gone."""
-        while self.waiting and self.waiting[0].future.done():
+        """Drops the messages at its head whose callers have gone, or who have waited too long."""
+        late = time.monotonic() - self.lane.max_wait_s
+        while self.waiting:
+            head = self.waiting[0]
+            if not head.future.done():
+                if len(self.waiting) <= _SHORT or head.queued.since >= late:
+                    return False
+                message = (
+                    f"{self.name}: no turn within {self.lane.max_wait_s:g} s, more requests came than it can answer; ask again in a moment"
+                )
+                _settle(head.future, OverloadedError(message, self.pace.wait_s(len(self.waiting))))
             self.waiting.popleft()
-        return not self.waiting
+        return True
 
 
 class MicroBatcher(Generic[Sent, Result]):
@@ -144,7 +156,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._lane_of = lane_of
         self._cost = cost
         self._observe_batch = observe_batch
-        self._queues: list[_Queue[Sent, Result]] = [_Queue(lane) for lane in lanes]
+        self._queues: list[_Queue[Sent, Result]] = [_Queue(name, lane) for lane in lanes]
         self._in_flight: set[asyncio.Task[None]] = set()
         self._unanswered = 0
 
@@ -155,7 +167,7 @@ class MicroBatcher(Generic[Sent, Result]):
     async def __call__(self, message: Sent, deadline: float, since: float | None = None, traceparent: str | None = None) -> Result:
         """The result of `message`. One that has waited elsewhere before brings its `since` and `traceparent`."""
         queue = self._queues[self._lane_of(message)]
-        queue.check_admits(self._name)
+        queue.check_admits()
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")

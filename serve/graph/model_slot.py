@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from matinee.errors import MatineeError
+from serve.graph.thread_priority import background_threads
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,14 @@ class ModelSlot(Generic[Model, Settings]):
         self._target = self._live = settings
         self._weighed_at = float("-inf")
         self.trouble: str | None = None
-        self.model = self._load_timed(settings)
+        # In a worker: some libraries keep threads for each thread that calls them, and begin them at its first call.
+        self.model = self._workers.submit(self._load_timed, settings).result()
         announce(self.model)
 
     def _load_timed(self, settings: Settings) -> Model:
         start = time.perf_counter()
-        model = self._load(settings)
+        with background_threads():
+            model = self._load(settings)
         self._metrics.model_load_s(time.perf_counter() - start, part=self._name)
         self._weigh()
         return model

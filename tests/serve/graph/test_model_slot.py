@@ -1,15 +1,19 @@
 """The model slot: answers go on while a model is replaced, and a bad replacement changes nothing."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import torch
 from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, updated
+from serve.graph.thread_priority import NICENESS
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 
@@ -89,6 +93,26 @@ async def test_the_first_model_is_loaded_timed_and_announced(bench: Bench) -> No
     assert await bench.name() == "one"
     assert bench.announced == ["one"]
     assert ("matinee_model_load_seconds", (("part", "part"),)) in bench.sink.values
+
+
+async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
+    """One that held the interpreter's lock, and got no core, would stop the event loop that it is to make room for."""
+
+    def load(wish: Wish) -> Echo:
+        torch.set_num_threads(2)
+        torch.ones(2_000_000).sin_()
+        return Echo(wish.name)
+
+    def of_python() -> set[int]:
+        return {os.getpriority(os.PRIO_PROCESS, thread.native_id) for thread in threading.enumerate() if thread.native_id}
+
+    def all_threads() -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()]
+
+    lowered = all_threads().count(NICENESS)
+    ModelSlot("part", Wish("one"), load, lambda _: None, Metrics(MemorySink()))
+    assert all_threads().count(NICENESS) > lowered
+    assert NICENESS not in of_python()
 
 
 async def test_a_first_model_that_fails_stops_the_replica() -> None:

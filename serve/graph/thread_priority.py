@@ -1,0 +1,38 @@
+"""Priorities of threads: a model's arithmetic takes the cores that the event loop leaves.
+
+Without it, each of a model's threads gets as much of a core as the event loop. Under an overload the loop then falls seconds behind, and no
+queue counts that wait. Threads that run Python keep their priority: one that held the interpreter's lock and got no core would stop all.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+NICENESS = 10
+"""About a tenth of the share of a thread of niceness 0."""
+
+_TASKS = Path("/proc/self/task")
+
+
+@contextmanager
+def background_threads() -> Iterator[None]:
+    """The threads that libraries start meanwhile, such as a model's, get `NICENESS`. Only Linux has one for each thread."""
+    before = _native_threads()
+    try:
+        yield
+    finally:
+        for thread in _native_threads() - before:
+            # It may have ended.
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
+
+
+def _native_threads() -> set[int]:
+    """Ids of this process's threads that run no Python code."""
+    if not _TASKS.exists():
+        return set()
+    # First all threads, then Python's: one that begins in between is not taken for another.
+    threads = {int(task.name) for task in _TASKS.iterdir()}
+    return threads - {thread.native_id for thread in threading.enumerate()}
