@@ -63,12 +63,15 @@ class ItemFilter:
     `ItemFilter(genres=["Drama"], year={"gte": 1990})` is the JSON object of the same entries. Raises `FilterError` for a malformed one.
     """
 
-    __slots__ = ("_entries", "body")
+    __slots__ = ("_entries", "body", "conditions")
     body: dict[str, Any]
+    conditions: int
+    """How many conditions an engine checks at most: each value of `all` and each word of `match` is one."""
 
     def __init__(self, /, **body: Any) -> None:
         self.body = body
         self._entries = tuple(_Parser().entries(body, "", 0))
+        self.conditions = sum(_conditions(node) for _, node in self._entries)
 
     def is_empty(self) -> bool:
         return not self._entries
@@ -117,6 +120,17 @@ class ItemFilter:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return _SCHEMA
+
+
+def _conditions(node: Node) -> int:
+    if isinstance(node, Group):
+        return sum(map(_conditions, node.of))
+    match node.operator:
+        case "all":
+            return len(node.operand)
+        case "match":
+            return len(words(node.operand[0]))
+    return 1
 
 
 def _restored(body: Mapping[str, Any]) -> ItemFilter:
@@ -192,15 +206,19 @@ class _Parser:
                 text = _text(operand, where)
                 if not any(c.isalnum() for c in text):
                     raise FilterError(where, "has no word to match")
+                self._count_values(len(words(text)), where)
                 return Wish(path, name, operator, (text,))
         return Wish(path, name, operator, _circle(operand, where))
+
+    def _count_values(self, values: int, path: str) -> None:
+        self._values += values
+        if self._values > MAX_FILTER_VALUES:
+            raise FilterError(path, f"more than {MAX_FILTER_VALUES:,} values in one filter: send fewer, or filter by something else")
 
     def _list(self, values: object, path: str) -> tuple[Plain, ...]:
         if not isinstance(values, list | tuple) or not values:
             raise FilterError(path, "not a list with at least one value: give it one, or leave it out")
-        self._values += len(values)
-        if self._values > MAX_FILTER_VALUES:
-            raise FilterError(path, f"more than {MAX_FILTER_VALUES:,} values in one filter: send fewer, or filter by something else")
+        self._count_values(len(values), path)
         return tuple(_plain(value, f"{path}.{i}") for i, value in enumerate(values))
 
     def _range(self, limits: dict[str, Any], path: str) -> tuple[tuple[str, float | str], ...]:

@@ -12,6 +12,7 @@ import orjson
 
 from matinee.errors import FilterError, MatineeError, NotFoundError, UnknownAttributeError
 from matinee.filters import ItemFilter
+from matinee.index import cost
 from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
@@ -328,8 +329,17 @@ def _candidates(query: Query) -> int:
     return MAX_CANDIDATES if query.options.needs_candidates else pool_size(query.k, query.diversity)
 
 
+def scans(query: Query) -> int:
+    """How much work it gives the engine (`matinee.index.cost`): its search, and reading its examples."""
+    examples = len(query.likes) + len(query.dislikes) if isinstance(query, ExampleQuery) else 0
+    by_each = isinstance(query, ExampleQuery) and (query.strategy == "best" or not (query.likes or query.text is not None))
+    return cost.scans(examples if by_each and examples else 1, query.filter, _candidates(query)) + cost.reading(examples)
+
+
 def _is_light(query: Query) -> bool:
-    """Whether it asks for nothing but the index, and ranking takes less than a hop to another thread."""
+    """Whether it asks for nothing but the index, and for little of it, and ranking takes less than a hop to another thread."""
+    if scans(query) > cost.LIGHT:
+        return False
     titles = isinstance(query, ExampleQuery) and any(example.title for example in (*query.likes, *query.dislikes))
     return query.k <= _LIGHT_K and query.diversity == 0 and not query.debug and not titles and not query.options.needs_candidates
 

@@ -15,12 +15,13 @@ from typing import TypeVar
 from matinee.attributes import facet_names
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
+from matinee.index.cost import LIGHT, MOST
 from matinee.index.factory import open_store
 from matinee.index.ids import locate
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.recommend import titles
-from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender
+from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender, scans
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.hops import Hop, Queued, received
@@ -283,20 +284,30 @@ class RetrieverReplica:
 
 
 def _groups(batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[list[int]]:
-    """Places of the messages that are answered together: rankings of one kind; all others alone."""
-    groups: dict[Hashable, list[int]] = {}
+    """Places of the messages that are answered together: rankings of one kind, up to a limit of their cost; all others alone."""
+    groups: list[list[int]] = []
+    latest: dict[Hashable, list[int]] = {}
+    left: dict[Hashable, int] = {}
     for place, (message, *_) in enumerate(batch):
-        key = (message.fingerprint, _cost_kind(message.call)) if isinstance(message, messages.Rank) else place
-        groups.setdefault(key, []).append(place)
-    return list(groups.values())
+        key: Hashable = place
+        cost = 0
+        if isinstance(message, messages.Rank):
+            key, cost = (message.fingerprint, _cost_kind(message.call)), scans(message.call)
+        left[key] = left.get(key, 0) - cost
+        if key not in latest or left[key] < 0:
+            groups.append([])
+            latest[key], left[key] = groups[-1], MOST - cost
+        latest[key].append(place)
+    return groups
 
 
 def _cost_kind(query: Query) -> Hashable:
     """What can make a ranking slow. Those that have it in common wait for one another, others do not wait for them."""
+    heavy = scans(query) > LIGHT
     if isinstance(query, ExampleQuery):
         by_title = any(example.title is not None for example in (*query.likes, *query.dislikes))
-        return query.filter, query.debug, by_title, query.strategy, query.options.needs_candidates
-    return query.filter, query.debug, query.exact, query.options.needs_candidates
+        return query.filter, query.debug, by_title, query.strategy, query.options.needs_candidates, heavy
+    return query.filter, query.debug, query.exact, query.options.needs_candidates, heavy
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:

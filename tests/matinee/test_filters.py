@@ -58,6 +58,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"place": {"near": {"lat": 1, "lon": 2}}}, "place.near"),
         ({"place": {"near": {"lat": 91, "lon": 2, "radius_m": 1}}}, "place.near.lat"),
         ({"about": {"match": "?!"}}, "about.match"),
+        ({"and": [{"about": {"match": "a " * 100}}] * 11}, "and.10.about.match"),
     ],
 )
 def test_a_malformed_filter_says_where(body: dict[str, Any], path: str) -> None:

@@ -1,36 +1,36 @@
 """The embedded engine: each version of a catalogue is a folder with one `qdrant-edge` shard, opened inside this process.
 
-Every shard call runs in the one worker thread of its open index, so no event loop blocks and searches that come together are one hop.
+Every shard call runs in the one thread of its open index. The engine holds Python's lock for as long as a call runs, so more threads
+would answer no more. Light calls go before heavy ones (`matinee.index.cost`). Searches that come together are one hop.
 Searches scan, which loses nothing, unless the version's graphs were built (HNSW, `hnsw`); what is written later is scanned too.
 Does not serve two processes: whoever opens a version holds its lock until `close`, others get `IndexLockedError`. Does not watch
 `CURRENT`: the Retriever does. Leaves the order of equal scores to the engine.
 """
 
-import asyncio
 import os
-import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 import qdrant_edge as edge
 
 from matinee.errors import IndexUnavailableError
 from matinee.filters import ItemFilter
+from matinee.index import cost
 from matinee.index.conditions import live_condition, valid_ids
 from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
+from matinee.lanes import LaneThread
 from matinee.memory_cache import MemoryCache
 from matinee.settings.tree import IndexSettings
 
 _BATCH = 1000
 _KEPT_BYTES = 64_000_000
 T = TypeVar("T")
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 
 
 def _completed(work: Coroutine[Any, Any, T]) -> T:
@@ -53,8 +53,7 @@ class EdgeIndex:
         self._ef = settings.ef
         self._lock: int | None = None
         self._shard: edge.EdgeShard | None = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="index-edge", initializer=self._started)
-        self._thread: int | None = None
+        self._thread = LaneThread("index-edge")
         self._closed = False
         # Only this object writes to the shard, so what it has read stays true until it writes.
         self._payloads: MemoryCache[str, dict[str, Any]] = MemoryCache(_KEPT_BYTES)
@@ -74,7 +73,7 @@ class EdgeIndex:
         return index
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        return await self._run(self._search, searches)
+        return await self._run(self._search, searches, heavy=cost.is_heavy(searches))
 
     def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         requests = [translate.request(search, self.manifest, self._ef) for search in searches]
@@ -101,7 +100,7 @@ class EdgeIndex:
         return payloads
 
     async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
-        return await self._run(self._retrieve, ids, vectors)
+        return await self._run(self._retrieve, ids, vectors, heavy=cost.reading(len(ids)) > cost.LIGHT)
 
     def _retrieve(self, ids: Sequence[str], vectors: bool) -> list[Hit | None]:
         records = self._open.retrieve([*valid_ids(ids)], True, [TEXT] if vectors else False)
@@ -116,14 +115,18 @@ class EdgeIndex:
         return {str(record.id) for record in records if not (record.payload or {}).get("deleted")}
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
-        return await self._run(self._scroll, translate.page(scroll, self.manifest))
+        heavy = cost.scans(0, scroll.filter, scroll.limit) > cost.LIGHT
+        return await self._run(self._scroll, translate.page(scroll, self.manifest), heavy=heavy)
 
     def _scroll(self, request: edge.ScrollRequest) -> tuple[list[Hit], str | None]:
         page, following = self._open.scroll(request)
         return [to_hit(record) for record in page], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
-        return await self._run(lambda: [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)])
+        return await self._run(self._points, ids, heavy=cost.reading(len(ids)) > cost.LIGHT)
+
+    def _points(self, ids: Sequence[str]) -> list[Point]:
+        return [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)]
 
     async def upsert(self, points: Sequence[Point]) -> None:
         await self._run(self._upsert, points)
@@ -140,12 +143,12 @@ class EdgeIndex:
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
         request = edge.CountRequest(exact=True, filter=translate.filter_of(live_condition(filter, self.manifest.declared)))
-        return await self._run(lambda: self._open.count(request))
+        return await self._run(lambda: self._open.count(request), heavy=filter.conditions > cost.LIGHT)
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
         live = translate.filter_of(live_condition(filter, self.manifest.declared))
         request = edge.FacetRequest(self.manifest.payload_key(key), limit, exact=True, filter=live)
-        return await self._run(lambda: [(hit.value, hit.count) for hit in self._open.facet(request).hits])
+        return await self._run(lambda: [(hit.value, hit.count) for hit in self._open.facet(request).hits], heavy=True)
 
     async def max_revision(self) -> int:
         return await self._run(self._max_revision)
@@ -162,9 +165,7 @@ class EdgeIndex:
         """Give the path back, after the calls that were already under way."""
         if not self._closed:
             self._closed = True
-            released = self._worker.submit(self._release)
-            self._worker.shutdown(wait=False)
-            await asyncio.shield(asyncio.wrap_future(released))
+            await self._thread.close(self._release)
 
     @property
     def _open(self) -> edge.EdgeShard:
@@ -172,20 +173,15 @@ class EdgeIndex:
             raise IndexUnavailableError(f"the index version {self.manifest.version} was closed")
         return self._shard
 
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _run(self, call: Callable[[*Args], T], *args: *Args, heavy: bool = False) -> T:
         if self._closed:
             raise IndexUnavailableError(f"the index version {self.manifest.version} was closed")
 
         def explained() -> T:
             with files.explain(self._path):
-                return call(*args, **kwargs)
+                return call(*args)
 
-        if threading.get_ident() == self._thread:
-            return explained()
-        return await asyncio.get_running_loop().run_in_executor(self._worker, explained)
-
-    def _started(self) -> None:
-        self._thread = threading.get_ident()
+        return await self._thread.run(explained, heavy=heavy)
 
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)

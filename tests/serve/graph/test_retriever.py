@@ -1,12 +1,15 @@
 """The Retriever on a real embedded index: batches with errors in them, versions that come while it runs, and a store that fails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from waiting import HANG_S
+from waiting import HANG_S, until_async
 
 from matinee.errors import (
     AmbiguousTitleError,
@@ -21,9 +24,13 @@ from matinee.errors import (
 from matinee.filters import ItemFilter
 from matinee.index import active
 from matinee.index.factory import open_store
+from matinee.index.item_vector import item_vector
+from matinee.index.types import ITEM, TEXT, Point, Search, SparseQuery
 from matinee.items import item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
+from matinee.settings.tree import FactWeights
 from serve.graph import messages, retriever
+from serve.graph.clients import RetrieverClient
 from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -121,6 +128,55 @@ async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch:
     assert set(answered) == set(range(6))
     assert isinstance(answered[0], RankedItems)
     assert isinstance(answered[5], NotFoundError)
+
+
+async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty rankings by a hundred examples each, as far as a request may go, and then one search: the engine's calls are its own."""
+    await bench.build(1)
+    retriever = await bench.start()
+    index = retriever._live.get()
+    vectors = np.random.default_rng(0).standard_normal((2000, index.manifest.dimensions[TEXT])).astype(np.float32)
+    stored = {"item": {"title": "x"}, "title": "x", "deleted": False}
+    await index.upsert(
+        [Point(str(uuid.UUID(int=n)), stored, {TEXT: v, ITEM: item_vector(v, {}, FactWeights())}) for n, v in enumerate(vectors)]
+    )
+    examples = [Example(id=str(uuid.UUID(int=n))) for n in range(100)]
+    heavy = messages.Rank(ExampleQuery(tuple(examples[:50]), tuple(examples[50:]), strategy="best", k=100))
+    light = messages.Rank(TextQuery("robots", None, "sparse"))
+    calls: list[list[str]] = []
+    search = index._search
+
+    def seen(searches: Sequence[Search]) -> object:
+        calls.append(["light" if isinstance(one.query, SparseQuery) else "heavy" for one in searches])
+        return search(searches)
+
+    monkeypatch.setattr(index, "_search", seen)
+    client = RetrieverClient(retriever, bench.settings, Metrics(bench.sink))
+    heavy_ones = [asyncio.create_task(client(heavy, time.monotonic() + LATER)) for _ in range(20)]
+    await until_async(lambda: calls)
+    await client(light, time.monotonic() + LATER)
+    assert not all(one.done() for one in heavy_ones)
+    assert {result.count for result in await asyncio.gather(*heavy_ones)} == {100}
+    assert calls.count(["heavy"]) == 20, "none waits for more than one of them"
+    assert calls.index(["light"]) < 15
+
+
+async def test_heavy_searches_have_a_share_of_the_time(bench: Bench) -> None:
+    await bench.build(6)
+    retriever = await bench.start()
+    index = retriever._live.get()
+    done = False
+
+    async def light() -> None:
+        while not done:
+            await index.present([])
+
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(light())
+        for _ in range(3):
+            assert await index.facets("genres")
+        done = True
 
 
 async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from matinee.index.edge.index import EdgeIndex
 from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
 from matinee.index.qdrant.index import QdrantStore
-from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
+from matinee.index.types import TEXT, DenseQuery, Manifest, Point, RecommendationQuery, Search
 from matinee.settings.tree import IndexSettings, Settings
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
@@ -253,8 +253,9 @@ async def test_calls_that_belong_together_are_one_hop(store: EdgeStore, monkeypa
     await build(store)
     index = await store.open("v1")
     hops: list[object] = []
-    submit = index._worker.submit
-    monkeypatch.setattr(index._worker, "submit", lambda *args: hops.append(args) or submit(*args))  # type: ignore[func-returns-value]
+    pool = index._thread._thread
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda *args: hops.append(args) or submit(*args))  # type: ignore[func-returns-value]
 
     async def nearest_to_the_first() -> list[str]:
         [first] = await index.retrieve([points(1)[0].id], vectors=True)
@@ -268,4 +269,25 @@ async def test_calls_that_belong_together_are_one_hop(store: EdgeStore, monkeypa
     with pytest.raises(TypeError, match="something else than its index"):
         await index.together(lambda: asyncio.sleep(0))
     assert await index.count() == 3
+    await index.close()
+
+
+async def test_light_calls_go_before_heavy_ones_and_a_cancelled_one_never_runs(store: EdgeStore) -> None:
+    index = await store.create(manifest())
+    await index.upsert(points(500))
+    vectors = np.random.default_rng(0).standard_normal((100, 4)).astype(np.float32)
+    heavy = Search(RecommendationQuery(vectors[:50], vectors[50:], "best"), 100)
+    light = Search(DenseQuery(vectors[0]), 5)
+    answered: list[Search] = []
+
+    async def ask(search: Search) -> None:
+        await index.search([search])
+        answered.append(search)
+
+    calls = [asyncio.create_task(ask(one)) for one in [*[heavy] * 20, light]]
+    await asyncio.sleep(0)
+    assert calls[18].cancel()
+    await asyncio.wait(calls)
+    assert len(answered) == 20
+    assert answered.index(light) < 3
     await index.close()
