@@ -72,20 +72,21 @@ class BusyRoutes:
     """Routes that a queue behind them has just refused. Until an eighth of that queue has left, further requests are refused here.
 
     A refusal here costs a small part of one by the queue. Under an overload that decides how many requests are answered. No more than an
-    eighth: the pace is an estimate, and the queue must never run empty while requests are refused.
+    eighth: the queue must never run empty while requests are refused. Its pace tells when that is, or the requests that are under way in
+    this gateway, which wait in it: once an eighth of them has ended, answered or given up, the route is open again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[str, tuple[float, float]] = {}
+        self._closed: dict[str, tuple[float, float, float]] = {}
 
-    def record(self, route: str, wait_s: float) -> None:
-        """A queue behind `route` needs `wait_s` seconds for what waits in it."""
+    def record(self, route: str, wait_s: float, ongoing: int) -> None:
+        """A queue behind `route` needs `wait_s` seconds for what waits in it. `ongoing` other requests are under way."""
         now = self._clock()
-        self._until[route] = now + wait_s / 8, now + wait_s
+        self._closed[route] = now + wait_s / 8, now + wait_s, ongoing * 7 / 8
 
-    def check(self, route: str) -> None:
-        """Raises `OverloadedError` while the queue behind `route` is nearly as long as when it refused."""
-        closed_until, empty_at = self._until.get(route, (0.0, 0.0))
-        if (now := self._clock()) < closed_until:
+    def check(self, route: str, ongoing: int) -> None:
+        """Raises `OverloadedError` while the queue behind `route` is nearly as long as when it refused. `ongoing` are under way now."""
+        closed_until, empty_at, still = self._closed.get(route, (0.0, 0.0, 0.0))
+        if (now := self._clock()) < closed_until and ongoing >= still:
             raise OverloadedError(f"{route}: too many requests wait already; ask again in a moment", empty_at - now)

@@ -162,7 +162,7 @@ class RequestMiddleware:
     def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
         """Counts a request while it is under way. Raises where the gateway or a queue behind it is full, or the caller has enough."""
         try:
-            self._busy.check(_queued_route(scope))
+            self._busy.check(_queued_route(scope), self._ongoing)
             if self._ongoing >= self._limit:
                 raise OverloadedError(f"{self._limit} requests are under way here; ask again in a moment")
         except OverloadedError:
@@ -205,7 +205,8 @@ class RequestMiddleware:
     def _error_response(self, error: Exception, visit: _Visit) -> Response:
         """The response to what the app raised; a bug is logged."""
         if isinstance(error, OverloadedError) and error.wait_s:
-            self._busy.record(_queued_route(visit.scope), error.wait_s)
+            # Without this one, which still holds its place.
+            self._busy.record(_queued_route(visit.scope), error.wait_s, self._ongoing - 1)
         response = explain(error, visit.request_id, visit.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}

@@ -1,16 +1,19 @@
 """The middleware on its own: what it counts, and what it does with apps that misbehave. Its answers over HTTP: `test_api*`."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from waiting import HANG_S, until_async
 
 from matinee.errors import DeadlineError, OverloadedError
 from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.api.auth import ApiKeys, new_key
 from serve.api.limits import BusyRoutes, RateLimit
 from serve.api.middleware import RequestMiddleware
+from serve.graph.microbatch import Lane, MicroBatcher
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 from tests.memory_sink import MemorySink
@@ -134,6 +137,48 @@ async def test_a_queue_that_refused_is_not_asked_again_until_an_eighth_of_it_has
     now[0] = 0.6
     await refused()
     assert calls[-1] == "/v1/search"
+
+
+async def test_a_queue_whose_requests_have_gone_is_asked_again_at_once() -> None:
+    """The real queue: one client fills it until it refuses, and leaves. On a clock that stands still, the others are let in."""
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def send(batch: Any, early: Any) -> list[None]:
+        # A pace of one message a moment, and then one that never ends.
+        if begun.is_set():
+            await gate.wait()
+        await asyncio.sleep(0.01)
+        begun.set()
+        return [None] * len(batch)
+
+    queue = MicroBatcher[str, None]("embedder", send, max_batch=1, max_in_flight=1, lanes=[Lane(100, max_wait_s=0.001)])
+    calls = []
+
+    async def search(scope: Any, receive: Any, send: Any) -> None:
+        calls.append(scope["path"])
+        await queue("text", time.monotonic() + HANG_S)
+        await answer(scope, receive, send)
+
+    visit = Visit(search, deployment={"max_ongoing_requests": 100, "target_ongoing_requests": 1})
+    visit.middleware._busy = BusyRoutes(lambda: 0.0)
+    await visit()
+    greedy = [asyncio.create_task(visit()) for _ in range(20)]
+    # One is worked on, some wait, and the others are refused.
+    await until_async(lambda: sum(one.done() for one in greedy) > 5)
+    reached, waiting = len(calls), [one for one in greedy if not one.done()]
+    assert len(waiting) >= 8
+    visit.sent.clear()
+    await visit()
+    assert visit.status == 503
+    assert len(calls) == reached, "the queue is not asked while it is as long"
+    for one in waiting:
+        one.cancel()
+    gate.set()
+    await asyncio.wait(waiting)
+    visit.sent.clear()
+    await visit()
+    assert visit.status == 200
+    assert len(calls) == reached + 1
 
 
 async def test_when_it_is_full_the_next_one_is_refused_but_probes_pass() -> None:
