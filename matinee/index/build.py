@@ -6,14 +6,14 @@ the file's. Does not read files (`catalogue`) and does not parse arguments (`tra
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
 from matinee.attributes import Attribute
-from matinee.errors import IndexUnavailableError
+from matinee.errors import IndexLockedError, IndexUnavailableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
@@ -162,7 +162,10 @@ class Build:
         async with self.store.lease() as held:
             outcome = await self._run(items, held)
             if self.keep is not None:
-                await self.store.prune(self.keep)
+                # Whoever took the lease over may be building, and prunes at its own end. This version is current all the same.
+                with suppress(IndexLockedError):
+                    await held()
+                    await self.store.prune(self.keep)
         return outcome
 
     async def _run(self, items: Iterable[Item], held: Held) -> Outcome:

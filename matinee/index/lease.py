@@ -38,7 +38,9 @@ class LeaseRecord(Protocol):
 
     async def read(self) -> dict[str, Any] | None: ...
     async def update(self, values: dict[str, Any]) -> None: ...
-    async def remove(self) -> None: ...
+    async def remove(self, id: str) -> None:
+        """Does nothing where it is another's by now, whose values have another `id`."""
+        ...
 
 
 @asynccontextmanager
@@ -49,8 +51,8 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
     """
     mine = {"id": uuid.uuid4().hex, "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"}
     while not await record.create(mine | {"renewed": 0}):
-        await _expired(record, catalogue, expiry_s)
-        await record.remove()
+        # Others may have waited for the same holder, and be quicker.
+        await record.remove(await _expired(record, catalogue, expiry_s))
     renewing = asyncio.create_task(_renew(record, mine, expiry_s))
 
     async def held() -> None:
@@ -64,10 +66,8 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
         renewing.cancel()
         with suppress(asyncio.CancelledError):
             await renewing
-        # Another holder's is not ours to remove.
         with suppress(MatineeError):
-            await held()
-            await record.remove()
+            await record.remove(mine["id"])
 
 
 async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> None:
@@ -80,13 +80,14 @@ async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> 
                 await record.update({"renewed": count})
 
 
-async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> None:
-    """Return once the record is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
+async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
+    """The id of the record once it is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
     first, start = await record.read(), time.monotonic()
     while first is not None and time.monotonic() - start < expiry_s:
         await asyncio.sleep(expiry_s / 12)
         found = await record.read()
         if found is None:
-            return
+            break
         if found != first:
             raise leased_error(catalogue, str(found.get("holder", "unknown")))
+    return str((first or {}).get("id", ""))

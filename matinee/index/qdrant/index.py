@@ -313,8 +313,10 @@ class _LeaseCollection:
     async def update(self, values: dict[str, Any]) -> None:
         await self._call(self._client.update_collection(self._name, metadata=values), patient=True)
 
-    async def remove(self) -> None:
-        await self._call(self._client.delete_collection(self._name), patient=True)
+    async def remove(self, id: str) -> None:
+        # The server deletes without a condition. Whoever is hit between these two lines learns it from `held`.
+        if (found := await self.read()) is not None and found.get("id", "") == id:
+            await self._call(self._client.delete_collection(self._name), patient=True)
 
 
 def _connect(settings: IndexSettings) -> AsyncQdrantClient:

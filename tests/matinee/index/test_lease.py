@@ -88,6 +88,56 @@ async def test_what_a_killed_ingest_leaves_is_taken_over_once_it_has_expired(ser
     assert await killed.read() is None
 
 
+async def steal(store: QdrantStore) -> None:
+    """Take the lease over from whoever holds it."""
+    record = qdrant._LeaseCollection(store._call, store._lease)
+    await record.remove(str((await record.read() or {})["id"]))
+    assert await record.create({"id": "other", "holder": "somebody", "renewed": 0})
+
+
+async def test_of_two_who_wait_for_a_killed_ingest_one_gets_its_lease(server: QdrantStore) -> None:
+    """The slower one has found the same lease expired, and removes it when the quicker one has made its own."""
+    assert await qdrant._LeaseCollection(server._call, server._lease).create({"id": "killed", "holder": "nobody", "renewed": 7})
+    expired, quicker_holds = asyncio.Event(), asyncio.Event()
+
+    class Slower(qdrant._LeaseCollection):
+        async def remove(self, *args: str) -> None:
+            expired.set()
+            await quicker_holds.wait()
+            await super().remove(*args)
+
+    async def slower() -> None:
+        async with renewed(Slower(server._call, server._lease), "test", expiry_s=EXPIRY_S):
+            pytest.fail("both hold it")
+
+    waiting = asyncio.create_task(slower())
+    await asyncio.sleep(0)
+    async with server.lease() as held:
+        await expired.wait()
+        quicker_holds.set()
+        with pytest.raises(IndexLockedError, match="another ingest of the catalogue 'test' is under way"):
+            await waiting
+        await held()
+
+
+async def test_who_lost_the_lease_after_its_switch_prunes_nothing(server: QdrantStore) -> None:
+    manifest = Manifest(version="v0", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 16})
+
+    class Stolen(QdrantStore):
+        """Another ingest takes the lease when this one has switched, and begins its build."""
+
+        async def switch(self, version: str) -> None:
+            await super().switch(version)
+            await steal(self)
+            await self.create(manifest)
+
+    stolen = Stolen(qdrant.IndexSettings(), "test", client=server._client)
+    outcome = await build(stolen).run(FILMS)
+    assert await server.current() == outcome.manifest
+    await server.finish(manifest)
+    assert manifest in await server.versions()
+
+
 async def test_who_was_taken_for_dead_does_not_switch(server: QdrantStore) -> None:
     first = await build(server).run(FILMS)
 
@@ -96,9 +146,7 @@ async def test_who_was_taken_for_dead_does_not_switch(server: QdrantStore) -> No
 
         async def finish(self, manifest: Manifest) -> None:
             await super().finish(manifest)
-            record = qdrant._LeaseCollection(self._call, self._lease)
-            await record.remove()
-            assert await record.create({"id": "other", "holder": "somebody", "renewed": 0})
+            await steal(self)
 
     stolen = Stolen(qdrant.IndexSettings(), "test", client=server._client)
     with pytest.raises(IndexLockedError, match="somebody, which took over"):
