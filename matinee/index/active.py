@@ -234,6 +234,12 @@ class ActiveIndex:
         kept = [self._draining] if self._rolls_over() else []
         return [index for index in (*kept, self._current) if index is not None]
 
+    def check_health(self, hang_s: float) -> None:
+        """Raises `RuntimeError` where a call of an open version has run for more than `hang_s` seconds."""
+        for index in (self._current, self._draining):
+            if index is not None:
+                index.check_health(hang_s)
+
     async def close(self) -> None:
         for index in (self._current, self._draining):
             if index is not None:

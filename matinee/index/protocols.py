@@ -67,6 +67,10 @@ class Index(Protocol):
         """The result of `work()`, which awaits nothing but this index: one hop for all of it where the engine has a thread of its own."""
         ...
 
+    def check_health(self, hang_s: float) -> None:
+        """Raises `RuntimeError` where a call has run for more than `hang_s` seconds, and no deadline can end it."""
+        ...
+
     async def close(self) -> None: ...
 
 

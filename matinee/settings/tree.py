@@ -181,6 +181,9 @@ class IndexSettings(Part):
     tls_verify: bool = Field(True, description="check the server's certificate")
     tls_ca: Path | None = Field(None, description="file of the authority that signed the server's certificate; null is the system's own")
     timeout_s: Seconds = Field(5, description="seconds that a call to Qdrant may take")
+    hang_s: Seconds = Field(
+        60, description="seconds of one call of the embedded engine, or of one ranking, after which the Retriever is replaced"
+    )
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
     on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")

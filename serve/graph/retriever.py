@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -20,6 +19,7 @@ from matinee.index.factory import open_store
 from matinee.index.ids import locate
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
+from matinee.lanes import LaneThread
 from matinee.recommend import titles
 from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender, scans
 from matinee.settings.tree import Settings
@@ -51,7 +51,7 @@ class RetrieverReplica:
         self._store = store or open_store(settings)
         self._live = ActiveIndex(self._store)
         self._imports = ImportRecords(self._store.imports(), self._live)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
+        self._thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
@@ -188,7 +188,7 @@ class RetrieverReplica:
         return self._recommenders[version]
 
     async def _offload(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._thread.run(work)
 
     async def _answer(self, message: RetrieverMessage[object]) -> object:
         if isinstance(message, messages.Status):
@@ -270,16 +270,21 @@ class RetrieverReplica:
         )
 
     def check_health(self) -> None:
-        """Raises where the replica can't follow the index any more; an absent index or a store out of reach is no illness."""
+        """Raises where the replica can't follow the index any more, or where one of its threads hangs: then whoever started it replaces it.
+
+        An absent index or a store out of reach is no illness.
+        """
         if self._watcher is not None and self._watcher.done():
             raise RuntimeError("the watcher of the index version has died")
+        self._thread.check_health(self._settings.index.hang_s)
+        self._live.check_health(self._settings.index.hang_s)
 
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*self._writes, return_exceptions=True)
         await self._live.close()
-        self._thread.shutdown()
+        await self._thread.close()
         await asyncio.to_thread(self._telemetry.close)
 
 

@@ -24,6 +24,7 @@ from serve.api.auth import ApiKeys
 from serve.graph.gateway import Gateway
 from serve.graph.in_process import InProcessGraph, graph_in_process
 from serve.placement.connections import limited_protocol
+from serve.placement.watchdog import watched
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.prometheus import PrometheusSink, SharedRegistry
@@ -48,14 +49,8 @@ def run(settings: Settings, listener: socket.socket, metrics_port: int | None, a
     def metrics_of(part: str) -> Metrics:
         return Metrics(PrometheusSink(registry, part) if settings.serving.metrics else NullSink())
 
-    try:
-        with _exported(registry, metrics_port) as metrics_url:
-            uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
-    except _StuckError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.stderr.flush()
-        # Python would first wait for the thread of a model that hangs.
-        os._exit(error.exit_code)
+    with _exported(registry, metrics_port) as metrics_url:
+        uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
 
 
 @contextlib.contextmanager
@@ -86,10 +81,15 @@ async def _serve(
             asyncio.get_running_loop().add_signal_handler(name, server.stop)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait({serving, asyncio.create_task(server.answers.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        with announce():
+        with announce(), watched():
             trouble = await _watch(parts, serving)
             server.stop()
             await serving
+        if isinstance(trouble, _StuckError):
+            sys.stderr.write(f"error: {trouble}\n")
+            sys.stderr.flush()
+            # To close the parts, and to leave Python, is to wait for all of their threads.
+            os._exit(trouble.exit_code)
         if trouble is not None:
             raise trouble
 

@@ -161,6 +161,9 @@ class EdgeIndex:
     async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await self._run(lambda: _completed(work()))
 
+    def check_health(self, hang_s: float) -> None:
+        self._thread.check_health(hang_s)
+
     async def close(self) -> None:
         """Give the path back, after the calls that were already under way."""
         if not self._closed:

@@ -151,6 +151,9 @@ class QdrantIndex:
     async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await work()
 
+    def check_health(self, hang_s: float) -> None:
+        """Nothing to check: each call has a deadline."""
+
     async def close(self) -> None:
         """Nothing to give back: the connection is the store's."""
 

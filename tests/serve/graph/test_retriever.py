@@ -1,6 +1,7 @@
 """The Retriever on a real embedded index: batches with errors in them, versions that come while it runs, and a store that fails."""
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -177,6 +178,30 @@ async def test_heavy_searches_have_a_share_of_the_time(bench: Bench) -> None:
         for _ in range(3):
             assert await index.facets("genres")
         done = True
+
+
+@pytest.mark.parametrize("part", ["rank", "index-edge"])
+async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str, tmp_path: Path) -> None:
+    bench.settings = bench.graph.local_settings(tmp_path, index={"hang_s": 0.05})
+    await bench.build(1)
+    retriever = await bench.start()
+    retriever.check_health()
+    gate = threading.Event()
+    thread = retriever._thread if part == "rank" else retriever._live.get()._thread  # type: ignore[attr-defined]
+    hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
+
+    def illness() -> str:
+        try:
+            retriever.check_health()
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    await until_async(illness)
+    assert illness() == f"{part}: a call has run for more than 0.05 s"
+    gate.set()
+    assert await hangs
+    await until_async(lambda: not illness())
 
 
 async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
