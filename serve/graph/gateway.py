@@ -40,6 +40,9 @@ Result = TypeVar("Result")
 DESCRIPTION_S = 60.0
 """How long a gateway keeps a description: a replaced model's description may be served for that long."""
 
+_FEW_ITEMS = 5
+"""The most items of one request whose descriptions go before bulk work. Each takes the enhancer as long as all of a search does."""
+
 LATE = (DeadlineError, OverloadedError, UnavailableError, ModelServerError, ModelError)
 """What makes an answer degraded instead of failed, where the part is optional: late, full or away, or a server that lost the model."""
 
@@ -198,8 +201,10 @@ class Gateway:
             recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
         if recipe == "raw":
             return ItemTexts(items, [None] * len(items), recipe)
+        # Many are nobody's one answer: other people's descriptions go before them.
+        bulk = trace.bulk or len(items) > _FEW_ITEMS
         # Together: they share the enhancer's deadline, which leaves time to embed and to rank.
-        descriptions = await asyncio.gather(*(self._describe_or_degrade(item, trace) for item in items))
+        descriptions = await asyncio.gather(*(self._describe_or_degrade(item, trace, bulk=bulk) for item in items))
         return ItemTexts(items, [None if one is None else one.text for one in descriptions], recipe)
 
     async def recipe(self, trace: Trace) -> Recipe:
@@ -210,9 +215,9 @@ class Gateway:
             raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
         return status.manifest.recipe
 
-    async def _describe_or_degrade(self, item: Item, trace: Trace) -> Description | None:
+    async def _describe_or_degrade(self, item: Item, trace: Trace, *, bulk: bool) -> Description | None:
         try:
-            return await self.describe(item, trace, bulk=trace.bulk)
+            return await self.describe(item, trace, bulk=bulk)
         except LATE as error:
             if "enhancer" not in trace.degraded:
                 trace.degraded.append("enhancer")
@@ -222,7 +227,7 @@ class Gateway:
     async def _expansion(self, text: str, trace: Trace) -> str:
         """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
         wish = Item(title=text[:200], overview=text[:MAX_OVERVIEW])
-        description = await self._describe_or_degrade(wish, trace)
+        description = await self._describe_or_degrade(wish, trace, bulk=trace.bulk)
         return text if description is None else f"{text} {description.text}"
 
     async def describe(self, item: Item, trace: Trace, *, bulk: bool = True) -> Description:

@@ -42,6 +42,7 @@ class Parts:
         self.model = 0
         self.embedded: list[messages.Embed] = []
         self.described: list[str] = []
+        self.described_in_bulk: list[bool] = []
         self.ranked: list[messages.Rank] = []
         self.refusals: list[Exception] = []
 
@@ -60,6 +61,7 @@ class Parts:
 
     async def enhancer(self, unit: messages.Describe, deadline: float) -> Description:
         self.described.append(unit.item.title)
+        self.described_in_bulk.append(unit.bulk)
         self.deadline = deadline
         text = f"About {unit.item.title}."
         return Description(
@@ -137,6 +139,16 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
     await service.recommend(recommend(likes=[{"item": COLD.facts()}], enhance=enhance), trace())
     assert parts.described == (["A Cold Film"] if described else [])
     assert any("About A Cold Film." in text for text in parts.embedded[0].texts) is described
+
+
+@pytest.mark.parametrize(("likes", "dislikes", "bulk"), [(3, 2, False), (50, 0, True), (3, 3, True)])
+async def test_the_descriptions_of_many_cold_items_are_bulk_work(make: Any, likes: int, dislikes: int, bulk: bool) -> None:
+    service, parts = make("raw")
+    cold = [{"item": {"title": f"Film {n}"}} for n in range(likes + dislikes)]
+    await service.recommend(recommend(likes=cold[:likes], dislikes=cold[likes:], enhance=True), trace())
+    assert parts.described_in_bulk == [bulk] * (likes + dislikes)
+    await service.search(search(text="a text", expand=True), trace())
+    assert parts.described_in_bulk[-1] is False
 
 
 async def test_cold_items_are_described_together(make: Any) -> None:
