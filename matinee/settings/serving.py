@@ -151,7 +151,11 @@ class EventSettings(Part):
     flush_events: int = Field(1000, ge=1, le=100_000, description="events of a full part; at most max_waiting")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="events that wait at each gateway; further ones are refused")
     keep_days: int = Field(365, ge=0, le=36_500, description="days that events are kept; older days are deleted. 0 keeps them")
-    quota: int = Field(6000, ge=0, description="events of feedback that each key may send a minute to each gateway; 0 is no limit")
+    quota: int = Field(
+        6000,
+        ge=0,
+        description="events of feedback that each key, or else each client address, may send a minute to each gateway; 0 is no limit",
+    )
     token_s: float = Field(86_400, ge=60, le=2_592_000, description="seconds that the feedback_token of an answer is valid")
     signing_keys: Path | None = Field(
         None,

@@ -18,7 +18,7 @@ from matinee.index.ids import index_ids
 from matinee.recommend.recommender import RankedItems
 from matinee.settings.tree import Settings
 from serve.api.auth import Caller
-from serve.api.feedback_tokens import FeedbackTokens, SigningKeys
+from serve.api.feedback_tokens import FeedbackTokens, Impression, SigningKeys
 from serve.api.limits import RateLimit
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
@@ -82,8 +82,9 @@ class Events:
         """
         if self._log is None:
             raise EventsOffError("this server keeps no events: set events.uri")
-        events = self._events(feedback, sender)
-        if self._quota is not None and not self._quota.take(sender.key or sender.address or "", len(events)):
+        impression = self._tokens.read(feedback.token)
+        events = self._events(feedback, impression, sender)
+        if self._quota is not None and not self._quota.take(_payer(sender, impression), len(events)):
             raise RequestError(429, f"more than {self._quota.rate * 60:g} events a minute (events.quota); send them again in a moment")
         if not self._log.offer(events):
             raise OverloadedError("too many events wait to be written; send them again in a moment")
@@ -91,8 +92,7 @@ class Events:
             self._metrics.events(1, kind=event["event"])
         return len(events)
 
-    def _events(self, feedback: FeedbackRequest, sender: Caller) -> list[dict[str, Any]]:
-        impression = self._tokens.read(feedback.token)
+    def _events(self, feedback: FeedbackRequest, impression: Impression, sender: Caller) -> list[dict[str, Any]]:
         events: dict[str, dict[str, Any]] = {}
         for kind in FEEDBACK:
             for id in getattr(feedback, kind):
@@ -116,6 +116,18 @@ class Events:
     def close(self) -> None:
         if self._log is not None:
             self._log.close()
+
+
+def _payer(sender: Caller, impression: Impression) -> str:
+    """Whose quota feedback counts on: the key's, else the client address'.
+
+    Clients that have neither can't be told apart, as behind a proxy that is not trusted. There each answer has a quota of its own: one
+    client can't use up that of all, and has to ask for an answer to get another.
+    """
+    for kind, name in (("key", sender.key), ("address", sender.address)):
+        if name is not None:
+            return f"{kind} {name}"
+    return f"answer {impression.id}"
 
 
 def routes(events: Events) -> APIRouter:

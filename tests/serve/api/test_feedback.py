@@ -157,6 +157,26 @@ async def test_a_quota_for_each_key_and_its_name_in_each_event(bent: Any, kept: 
     assert [(event["event"], event["key"]) for event in events] == [("impression", "one"), *[("liked", "one")] * 3, *[("liked", "two")] * 3]
 
 
+@pytest.mark.parametrize(("peer", "serving"), [("127.0.0.1", {}), ("10.1.2.3", {"haproxy": True})])
+async def test_a_client_of_no_known_address_uses_up_no_quota_but_its_answers(bent: Any, kept: Kept, peer: str, serving: Any) -> None:
+    """Behind HAProxy without trusted proxies all clients have its address, and none has its own."""
+    async with bent(events=kept.settings | {"quota": 2}, serving=serving) as api:
+        api.client._transport.client = (peer, 1)
+        greedy, other = [await searched(api) for _ in range(2)]
+        send = [{"token": token, "liked": ids} for ids, token in (greedy, greedy, other)]
+        assert [(await api.post("/v1/feedback", body)).status_code for body in send] == [202, 429, 202]
+
+
+async def test_clients_of_known_addresses_have_a_quota_each_for_all_their_answers(bent: Any, kept: Kept) -> None:
+    async with bent(events=kept.settings | {"quota": 2}) as api:
+        statuses = []
+        for peer in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            api.client._transport.client = (peer, 1)
+            ids, token = await searched(api)
+            statuses.append((await api.post("/v1/feedback", {"token": token, "liked": ids})).status_code)
+        assert statuses == [202, 429, 202]
+
+
 async def test_a_read_key_sends_no_feedback(bent: Any, kept: Kept) -> None:
     reader, entry = new_key("reader", ("read",))
     headers = {"authorization": f"Bearer {reader}"}
