@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from prometheus_client import start_http_server
 
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.api.app import create_app
 from serve.api.auth import ApiKeys
+from serve.api.exposition import exported
 from serve.graph.gateway import Gateway
 from serve.graph.in_process import InProcessGraph, graph_in_process
 from serve.placement.connections import limited_protocol
@@ -49,23 +49,18 @@ def run(settings: Settings, listener: socket.socket, metrics_port: int | None, a
     def metrics_of(part: str) -> Metrics:
         return Metrics(PrometheusSink(registry, part) if settings.serving.metrics else NullSink())
 
-    with _exported(registry, metrics_port) as metrics_url:
+    with _exported(registry, metrics_port, settings) as metrics_url:
         uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
 
 
 @contextlib.contextmanager
-def _exported(registry: SharedRegistry, port: int | None) -> Iterator[str | None]:
+def _exported(registry: SharedRegistry, port: int | None, settings: Settings) -> Iterator[str | None]:
     """Prometheus text on loopback; yields its URL, None where it is not asked for."""
     if port is None:
         yield None
         return
-    server, thread = start_http_server(port, "127.0.0.1", registry.registry)
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with exported(registry.registry, "127.0.0.1", port, settings.serving) as url:
+        yield url
 
 
 async def _serve(

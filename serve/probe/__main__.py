@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from prometheus_client import start_http_server
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,6 +29,7 @@ from matinee.errors import SettingsError
 from matinee.settings.addresses import url_of
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+from serve.api.exposition import exported
 from serve.probe.client import ProbeClient
 from serve.probe.metrics import ProbeExporter
 from serve.probe.round import SIMILAR, Prober, Quality, RoundReport
@@ -147,18 +147,14 @@ def _serve(settings: Settings) -> None:
 @contextlib.contextmanager
 def _exported(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
     host, port = settings.probe.metrics_host, settings.probe.metrics_port
-    try:
-        server, thread = start_http_server(port, host, metrics.registry)
-    except OSError as error:
-        raise SettingsError(
-            f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
-        ) from None
-    try:
-        yield f"{url_of(host, server.server_port)}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with contextlib.ExitStack() as exits:
+        try:
+            address = exits.enter_context(exported(metrics.registry, host, port, settings.serving))
+        except OSError as error:
+            raise SettingsError(
+                f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
+            ) from None
+        yield address
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""Metrics on a port of this machine: no web page reads them through the user's browser."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from matinee.settings.serving import ServingSettings
+from serve.api.exposition import exported
+
+
+@pytest.fixture(scope="module")
+def metrics_url() -> Iterator[str]:
+    registry = CollectorRegistry()
+    Counter("secrets", "", registry=registry).inc()
+    with exported(registry, "127.0.0.1", 0, ServingSettings(hosts=("films.example.org",))) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:1"}, 200),
+        ({"host": "[::1]:1"}, 200),
+        ({"host": "films.example.org"}, 200),
+        ({"host": "rebound.example.net"}, 403),
+        ({"host": "127.0.0.1.example.net"}, 403),
+        ({"host": "." * 10_000}, 403),
+        ({"origin": "http://rebound.example.net"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["/metrics", "/"])
+def test_metrics_on_loopback_answer_to_the_hosts_that_the_api_answers_to(
+    metrics_url: str, headers: dict[str, str], status: int, path: str
+) -> None:
+    answer = httpx.get(metrics_url.removesuffix("/metrics") + path, headers=headers, trust_env=False)
+    assert answer.status_code == status
+    assert ("secrets_total 1.0" in answer.text) is (status == 200)
+
+
+def test_metrics_for_other_machines_answer_to_any_name() -> None:
+    """The probe's in a cluster, whose network policy says who reaches them."""
+    with exported(CollectorRegistry(), "0.0.0.0", 0, ServingSettings()) as url:
+        assert httpx.get(url, headers={"host": "probe.films.svc"}, trust_env=False).status_code == 200
