@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serve.api import feedback, items, models, page, ranking, state, uploads
+from serve.api.admission import Admission
 from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
@@ -86,6 +87,8 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
 
     app.add_exception_handler(RequestValidationError, error_response)
     app.add_exception_handler(HTTPException, error_response)
+    # The server in front of the app asks it too, before a request is one.
+    admission = app.state.admission = Admission(settings.serving, gateway.metrics, names_requests=names_requests)
     app.add_middleware(
         RequestMiddleware,
         settings=settings.serving,
@@ -94,7 +97,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         streamed=streamed_routes(routers),
         metrics=gateway.metrics,
         tracing=tracing,
-        names_requests=names_requests,
+        admission=admission,
     )
     return app
 

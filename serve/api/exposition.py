@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from matinee.settings.addresses import is_loopback, url_of
 from matinee.settings.serving import ServingSettings
@@ -22,7 +22,7 @@ def exported(registry: CollectorRegistry, host: str, port: int, serving: Serving
     """
     server, thread = start_http_server(port, host, registry)
     if is_loopback(host):
-        server.set_app(_checked(server.get_app(), TrustedHosts((serving.host, *serving.hosts))))
+        server.set_app(_checked(make_wsgi_app(registry), TrustedHosts((serving.host, *serving.hosts))))
     try:
         yield f"{url_of(host, server.server_port)}/metrics"
     finally:

@@ -6,7 +6,6 @@ would cost more than the whole routing. Does not know routes or models.
 
 import logging
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
+from serve.api.admission import API, NO_ROUTE, SECURITY_HEADERS, Admission, request_id
 from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
 from serve.api.bodies import UnreadError, limited, paced, timely
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
-from serve.api.errors import envelope, explain, outcome, retry_after
-from serve.api.limits import BusyRoutes, ClientLimits
-from serve.errors import STATUS, RequestError
+from serve.api.errors import envelope, explain, outcome
+from serve.api.limits import ClientLimits
+from serve.errors import RequestError
 from serve.graph.parts import Trace
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
@@ -31,13 +31,6 @@ from serve.telemetry.tracing import Tracing, trace_id
 
 log = logging.getLogger(__name__)
 
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
-# What needs a key where there are keys, and holds a place. Pages and probes hold none: a full gateway still answers them.
-_API = "/v1/"
-_NO_ROUTE = "none"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
 
 
@@ -60,14 +53,11 @@ class _Visit:
 
     @property
     def endpoint(self) -> str:
-        return getattr(self.scope.get("route"), "name", None) or _NO_ROUTE
+        return getattr(self.scope.get("route"), "name", None) or NO_ROUTE
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id`, `trace` and `caller` in the request's state; refuses what is too much or too large.
-
-    `names_requests`: responses carry `X-Request-Id`; False where something in front of the app adds it already.
-    """
+    """Wraps the app. Sets `request_id`, `trace` and `caller` in the request's state; refuses what is too much or too large."""
 
     def __init__(
         self,
@@ -78,8 +68,7 @@ class RequestMiddleware:
         streamed: Sequence[RouteMatch],
         metrics: Metrics,
         tracing: Tracing,
-        *,
-        names_requests: bool = True,
+        admission: Admission,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -87,15 +76,12 @@ class RequestMiddleware:
         self._scopes = [needed for needed in scopes if needed.scope != "read"]
         self._streamed = streamed
         self._tracing = tracing
-        self._names_requests = names_requests
         self._settings = settings
         self._metrics = metrics
-        self._limit = settings.deployment.max_ongoing_requests
-        self._ongoing = 0
+        self._admission = admission
         self._hosts = TrustedHosts((settings.host, *settings.hosts))
         self._addresses = ClientAddresses(settings)
-        self._clients = ClientLimits(settings.limits, self._limit)
-        self._busy = BusyRoutes()
+        self._clients = ClientLimits(settings.limits, admission.places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,10 +93,10 @@ class RequestMiddleware:
             held.enter_context(suppress(UnreadError))
             try:
                 caller = self._caller(scope)
-                if _path(scope).startswith(_API):
+                if _path(scope).startswith(API):
                     held.enter_context(self._place(scope, caller))
             except MatineeError as error:
-                await self._refuse(error, scope, receive, send)
+                await self._admission.refusal(error, scope["headers"])(scope, receive, send)
                 return
             visit = held.enter_context(self._visit(scope, caller))
 
@@ -145,7 +131,7 @@ class RequestMiddleware:
         peer, _ = scope.get("client") or (None, None)
         address = self._addresses.find(peer, headers)
         path = _path(scope)
-        if not path.startswith(_API):
+        if not path.startswith(API):
             return Caller(self._keys, address=address)
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
         caller = Caller(self._keys, self._keys.identify(sent), address)
@@ -160,20 +146,10 @@ class RequestMiddleware:
 
     @contextmanager
     def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
-        """Counts a request while it is under way. Raises where the gateway or a queue behind it is full, or the caller has enough."""
-        try:
-            self._busy.check(_queued_route(scope), self._ongoing)
-            if self._ongoing >= self._limit:
-                raise OverloadedError(f"{self._limit} requests are under way here; ask again in a moment")
-        except OverloadedError:
-            self._metrics.refused()
-            raise
-        with self._clients.admitted(caller):
-            self._count_ongoing(1)
-            try:
-                yield
-            finally:
-                self._count_ongoing(-1)
+        """Holds a place for a request. Raises where the gateway or a queue behind it is full, or the caller has enough."""
+        self._admission.check(scope["method"], _path(scope))
+        with self._clients.admitted(caller), self._admission.place():
+            yield
 
     @contextmanager
     def _visit(self, scope: Scope, caller: Caller) -> Iterator[_Visit]:
@@ -181,32 +157,17 @@ class RequestMiddleware:
         with self._tracing.request(scope["headers"]) as span:
             state = scope.setdefault("state", {})
             trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
-            visit = _Visit(scope, _request_id(scope), trace, span, time.perf_counter(), caller)
+            visit = _Visit(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
             state["request_id"], state["trace"], state["caller"] = visit.request_id, trace, caller
             try:
                 yield visit
             finally:
                 self._record(visit)
 
-    def _count_ongoing(self, change: int) -> None:
-        self._ongoing += change
-        self._metrics.in_flight(self._ongoing)
-
-    async def _refuse(self, error: MatineeError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that gets no place. Its body stays unread."""
-        request_id, status = _request_id(scope), error.status if isinstance(error, RequestError) else STATUS[error.code]
-        response = envelope(status, error.code, str(error), request_id, retry_after_s=retry_after(error, self._settings.retry_after_s))
-        response.raw_headers += [*_HEADERS, *([(b"x-request-id", request_id.encode())] if self._names_requests else [])]
-        await response(scope, receive, send)
-        if status != 503:
-            self._metrics.requests(endpoint=_NO_ROUTE, outcome=error.code)
-        logs.request(log, status, {"request_id": request_id, "endpoint": _NO_ROUTE, "status": status, "outcome": error.code})
-
     def _error_response(self, error: Exception, visit: _Visit) -> Response:
         """The response to what the app raised; a bug is logged."""
         if isinstance(error, OverloadedError) and error.wait_s:
-            # Without this one, which still holds its place.
-            self._busy.record(_queued_route(visit.scope), error.wait_s, self._ongoing - 1)
+            self._admission.record(visit.scope["method"], _path(visit.scope), error.wait_s)
         response = explain(error, visit.request_id, visit.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
@@ -217,8 +178,8 @@ class RequestMiddleware:
         return response
 
     def _headers(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
-        headers = [*_HEADERS, _timing(visit.trace, visit.ms)]
-        if self._names_requests:
+        headers = [*SECURITY_HEADERS, _timing(visit.trace, visit.ms)]
+        if self._admission.names_requests:
             headers.append((b"x-request-id", visit.request_id.encode()))
         if traced := trace_id(visit.span):
             headers.append((b"x-trace-id", traced.encode()))
@@ -273,17 +234,6 @@ def _describe_span(visit: _Visit) -> None:
     )
     if visit.status >= 500:
         visit.span.set_status(StatusCode.ERROR, visit.outcome)
-
-
-def _queued_route(scope: Scope) -> str:
-    """The requests that wait in the same queues as this one: `GET /v1/items` is all reads of items."""
-    return f"{scope['method']} {'/'.join(scope['path'].split('/', 3)[:3])}"
-
-
-def _request_id(scope: Scope) -> str:
-    """The `X-Request-Id` that came (from the caller, or from Serve in front of this), else a new one."""
-    name = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-    return name if 0 < len(name) <= 128 and name.isascii() and name.isprintable() else uuid.uuid4().hex
 
 
 def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:

@@ -6,11 +6,14 @@ The limits of requests begin where a request is known. A client that never ends 
 import asyncio
 import resource
 from collections import Counter
+from http import HTTPStatus
 from typing import Any, ClassVar
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from matinee.settings.serving import ServingSettings
+from serve.api.admission import Admission
 from serve.api.clients import ClientAddresses
 
 
@@ -63,14 +66,19 @@ class Connections:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, which closes a connection whose headers do not come in time, and one whose client does not read."""
+    """uvicorn's HTTP, which closes a connection whose headers do not come in time, and one whose client does not read.
+
+    While the gateway is full it refuses requests by itself: no app, no task, one write.
+    """
 
     open: ClassVar[Connections]
+    admission: ClassVar[Admission]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._headers_due: asyncio.TimerHandle | None = None
         self._reading_due: asyncio.TimerHandle | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -88,11 +96,41 @@ class LimitedProtocol(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
 
+    def on_message_begin(self) -> None:
+        self._refused = False
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         if self._headers_due is not None:
             self._headers_due.cancel()
         self.open.go_on(self)
+        # Responses go out in the order of their requests: one behind another waits for it, as the app does.
+        if self.cycle is None or self.cycle.response_complete:
+            method, path = self.parser.get_method().decode("ascii"), self.url.split(b"?", 1)[0].decode("latin-1")
+            if (refusal := self.admission.early(method, path, self.headers)) is not None:
+                self._refuse(refusal, with_body=method != "HEAD")
+                return
         super().on_headers_complete()
+
+    def _refuse(self, response: Response, *, with_body: bool) -> None:
+        """Answer in place of the app. What is left of the request is read and dropped."""
+        self._refused = True
+        stays = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        headers = [*self.server_state.default_headers, *response.raw_headers, *([] if stays else [(b"connection", b"close")])]
+        start = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n".encode()
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(start + lines + b"\r\n" + (bytes(response.body) if with_body else b""))
+        if not stays:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         # The rest of a refused body may still drip in: only the next headers end this wait, and uvicorn's own ends at any byte.
@@ -115,11 +153,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self.open.wait(self, self.transport)
 
 
-def limited_protocol(settings: ServingSettings) -> type[LimitedProtocol]:
+def limited_protocol(settings: ServingSettings, admission: Admission) -> type[LimitedProtocol]:
     """The protocol of one server, with its connections counted together."""
     # The other half is for the index, the models, and connections to other servers.
     most = min(settings.limits.connections, _open_files() // 2)
-    return type("ServerProtocol", (LimitedProtocol,), {"open": Connections(settings, most)})
+    return type("ServerProtocol", (LimitedProtocol,), {"open": Connections(settings, most), "admission": admission})
 
 
 def _open_files() -> int:

@@ -94,7 +94,7 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     drain = max(1, round(settings.serving.drain_s))
     return uvicorn.Config(
         app,
-        http=limited_protocol(settings.serving),
+        http=limited_protocol(settings.serving, app.state.admission),
         ws="none",
         log_config=None,
         access_log=False,

@@ -10,6 +10,7 @@ from waiting import HANG_S, until_async
 
 from matinee.errors import DeadlineError, OverloadedError
 from matinee.settings.serving import ServingSettings, TracingSettings
+from serve.api.admission import Admission
 from serve.api.auth import ApiKeys, new_key
 from serve.api.limits import BusyRoutes, RateLimit
 from serve.api.middleware import RequestMiddleware
@@ -30,7 +31,9 @@ class Visit:
         names = limits.pop("names_requests", True)
         tracing = Tracing(TracingSettings(), "gateway")
         serving = ServingSettings.model_validate(limits)
-        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], Metrics(self.sink), tracing, names_requests=names)
+        metrics = Metrics(self.sink)
+        self.admission = Admission(serving, metrics, names_requests=names)
+        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], metrics, tracing, self.admission)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 
@@ -118,7 +121,7 @@ async def test_a_queue_that_refused_is_not_asked_again_until_an_eighth_of_it_has
         raise OverloadedError("embedder: 90 requests wait already", 4.5)
 
     visit = Visit(full, path="/v1/search", names_requests=False)
-    visit.middleware._busy = BusyRoutes(lambda: now[0])
+    visit.admission._busy = BusyRoutes(lambda: now[0])
 
     async def refused(path: str = "/v1/search") -> bytes:
         visit.sent.clear()
@@ -160,7 +163,7 @@ async def test_a_queue_whose_requests_have_gone_is_asked_again_at_once() -> None
         await answer(scope, receive, send)
 
     visit = Visit(search, deployment={"max_ongoing_requests": 100, "target_ongoing_requests": 1})
-    visit.middleware._busy = BusyRoutes(lambda: 0.0)
+    visit.admission._busy = BusyRoutes(lambda: 0.0)
     await visit()
     greedy = [asyncio.create_task(visit()) for _ in range(20)]
     # One is worked on, some wait, and the others are refused.

@@ -15,7 +15,10 @@ import pytest
 from waiting import HANG_S, until
 
 from matinee.settings.serving import ServingSettings
+from serve.api.admission import Admission
 from serve.placement.connections import Connections, limited_protocol
+from serve.telemetry.metrics import Metrics
+from tests.memory_sink import MemorySink
 
 PLACES = 4
 SOON_S = 0.5
@@ -167,7 +170,7 @@ def test_a_server_may_open_all_files_that_its_process_can_get() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
-        limited_protocol(ServingSettings())
+        limited_protocol(ServingSettings(), Admission(ServingSettings(), Metrics(MemorySink())))
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
