@@ -104,7 +104,7 @@ def load_enhancer(options: DescribeOptions) -> tuple[Enhancer, EnhancerSettings]
     # Serving's limits on a batch do not bind a job that has the machine to itself.
     alone = settings.enhancer.model_copy(update={"batch_size": options.batch, "retries": options.retries, "threads": 0})
     with command.console.status("loading the enhancer (the first time converts it)"):
-        return Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri), alone
+        return Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, language=settings.language), alone
 
 
 def describe(enhancer: Enhancer, items: Sequence[Item], *, checked: bool) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +96,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
     """Check the data and the models."""
     data = manifests.read(options.instructions, "instructions")
     base, adapter = find_models(settings, options.adapter)
+    config = replace(config, language=settings.language)
     if adapter is not None:
         config = in_shape_of(adapter, config)
     described = {
@@ -107,7 +108,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
     }
     return AdapterPlan(
         out=options.out.absolute(),
-        settings=asdict(config) | described,
+        settings=config.described() | described,
         inputs={f"instructions/{name}": digest for name, digest in data["outputs"].items()},
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

@@ -26,7 +26,9 @@ import typer
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import Split, read_corpus
+from matinee.settings.load import load_settings
 from matinee.text import templates
+from matinee.text.data import ENGLISH
 from train.generation.instruction_pairs import InputFields, InstructionPair, Target, items_of, make_pairs, word_sets, write_pairs
 from train.jobs import command, manifests
 
@@ -66,6 +68,8 @@ def main(options: InstructionsOptions) -> None:
     limit = min(options.limit or SMOKE, SMOKE) if options.smoke else options.limit
     manifest = manifests.read(options.prepared, "prepare")
     settings = {"target": target, "given": options.given, "limit": limit, "seed": options.seed, "text_version": templates.TEXT_VERSION}
+    language = load_settings().language
+    settings |= {} if language == ENGLISH else {"language": language}
     inputs = dict(manifest["outputs"]) | input_hashes(options.sets, options.teacher)
     if manifests.is_complete(out, "instructions", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
@@ -78,7 +82,7 @@ def main(options: InstructionsOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     for name, split, most in files:
-        made, remarks = make_pairs(items_of(entries, split), target, options.given, options.sets, options.teacher, split)
+        made, remarks = make_pairs(items_of(entries, split), target, options.given, options.sets, options.teacher, split, language)
         pairs = sample(made, most, options.seed)
         if not pairs and name != "dev":
             raise SourceError(f"no item of the split {split} has a text for the target {target}: {HINTS[target]} (found: {remarks or 0})")

@@ -13,7 +13,7 @@ is `enhancer-lora/`, the same as an immutable artifact, the curves of `train.enh
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,8 +65,9 @@ def main(options: PreferenceOptions) -> None:
     config = replace(options.training, **SMOKE) if options.smoke else options.training
     lora.check_precision(config.precision)
     config.accumulation_steps(options.hardware.workers)
-    chosen, counts = judgments.collect(options.sheets, {entry.id: entry for entry in read_corpus(options.prepared)})
     settings = load_settings(flags={"enhancer": {"model": options.base, "revision": options.revision}} if options.base else {})
+    config = replace(config, language=settings.language)
+    chosen, counts = judgments.collect(options.sheets, {entry.id: entry for entry in read_corpus(options.prepared)}, settings.language)
     plan = load(options, config, settings)
     if not manifests.is_complete(out, "preference", plan.settings, plan.inputs):
         out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
     sheets = {f"sheets/{place}-{path.name}": sha256(path) for place, path in enumerate(sorted(set(options.sheets)))}
     return DpoPlan(
         out=options.out.absolute(),
-        settings=asdict(config) | described,
+        settings=config.described() | described,
         inputs={f"instructions/{GUARD}": data["outputs"][GUARD]} | sheets,
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

@@ -24,6 +24,8 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.files import sha256, write_atomically
 from matinee.items import Item
+from matinee.settings.load import load_settings
+from matinee.text.data import ENGLISH
 from train.jobs import command, manifests
 from train.jobs.reading import AS_IT_IS, Reading
 
@@ -47,6 +49,8 @@ def main(options: PrepareOptions) -> None:
     """Turn a catalogue into clean items with a split."""
     out, source = options.out, str(demo.FILMS) if options.source is None else options.source
     settings = {name: getattr(options, name) for name in ("test", "dev", "seed")} | options.reading.settings()
+    language = load_settings().language
+    settings |= {} if language == ENGLISH else {"language": language}
     inputs = input_hashes(source)
     if manifests.is_complete(out, "prepare", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
@@ -56,7 +60,7 @@ def main(options: PrepareOptions) -> None:
     if (Path(source) / "corpus.jsonl").is_file():
         entries, report = read_corpus(Path(source)), None
     else:
-        entries, report = load(source, options)
+        entries, report = load(source, options, language)
         write_rejects(report, out)
     if not entries:
         raise SourceError(f"{source}: no usable item")
@@ -76,10 +80,10 @@ def input_hashes(source: str) -> dict[str, str]:
     return {path.name: sha256(path)}
 
 
-def load(source: str, options: PrepareOptions) -> tuple[list[Entry], Report]:
+def load(source: str, options: PrepareOptions, language: str) -> tuple[list[Entry], Report]:
     """The items of a catalogue with their split."""
     reader = options.reading.read(source)
-    entries = [to_entry(item) for item in reader]
+    entries = [to_entry(item, language) for item in reader]
     has_split = [entry.split in SPLITS for entry in entries]
     if any(has_split) and not all(has_split):
         row = has_split.index(False)
@@ -91,12 +95,13 @@ def load(source: str, options: PrepareOptions) -> tuple[list[Entry], Report]:
     return entries, reader.report
 
 
-def to_entry(item: Item) -> Entry:
+def to_entry(item: Item, language: str = ENGLISH) -> Entry:
     """A column `split`, or `franchise`, comes as an extra fact; neither belongs into a text."""
     columns = {name: str(item.extra[name]).strip().casefold() for name in ("split", "franchise") if item.extra.get(name)}
     rest = {name: value for name, value in item.extra.items() if name not in columns}
     split: Any = columns.get("split", "unknown")
-    return Entry(item.id or item.uid(""), item.model_copy(update={"extra": rest}), split, columns.get("franchise") or franchise(item.title))
+    series = columns.get("franchise") or franchise(item.title, language)
+    return Entry(item.id or item.uid(""), item.model_copy(update={"extra": rest}), split, series)
 
 
 def statistics(entries: list[Entry], report: Report | None) -> dict[str, Any]:

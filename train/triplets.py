@@ -27,6 +27,7 @@ from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
+from matinee.text.data import ENGLISH
 from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
 from train.jobs import command, manifests
@@ -66,14 +67,16 @@ def main(options: TripletsOptions) -> None:
     weights = WEIGHTS | set_weights(sets) | chosen_weights
     count = min(options.count, SMOKE) if options.smoke else options.count
     settings = {name: getattr(options, name) for name in ("negatives", "margin", "template", "model", "seed")}
-    language = load_settings().embedder.language
+    known = load_settings()
+    language = known.embedder.language
     settings |= {"count": count, "weights": weights, "language": language}
+    settings |= {} if known.language == ENGLISH else {"queries_in": known.language}
     inputs = dict(manifest["outputs"]) | input_hashes(sets, options.descriptions)
     if manifests.is_complete(out, "triplets", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
     items = pairs.Trainable(read_corpus(options.prepared), options.template, language)
-    available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0])
+    available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0], known.language)
     if sets is not None:
         available = pairs.without_test_keywords(available, sets) | pairs.from_sets(items, sets)
     if options.descriptions is not None:

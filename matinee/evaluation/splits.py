@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,15 +23,11 @@ from pydantic import ValidationError
 from matinee.characters import fold
 from matinee.errors import SourceError
 from matinee.items import Item
+from matinee.text import data
+from matinee.text.data import ENGLISH
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-_SEQUEL = re.compile(
-    r"(?<!\s)\s++(?:(?:part|chapter|episode|volume|vol)\s++)?(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)$"
-    r"|(?<!\s)\s++(?:returns|reloaded|revolutions|forever|begins|reborn|resurrection|redemption)$"
-)
-_NUMBERED = re.compile(r"\b(?:part|chapter|episode|volume|vol)\s++(?:\d{1,2}|[ivx]{1,5}|one|two|three|four|five)\b.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +41,29 @@ class Entry:
     pools: tuple[str, ...] = ()
 
 
-def franchise(title: str) -> str:
-    """What the films of a series have in common: the title before its subtitle, without number, article and sequel words."""
+def franchise(title: str, language: str = ENGLISH) -> str:
+    """What the titles of a series have in common: the title before its subtitle, without number, article and sequel words."""
     head = re.split(r":\s|\s[-–—]\s", title, maxsplit=1)[0]
-    key = fold(head)
-    key = re.sub(r"^(?:the|a|an)\s+", "", key)
-    for pattern in (_NUMBERED, _SEQUEL, _SEQUEL):
+    article, *endings = _series_patterns(language)
+    key = article.sub("", fold(head))
+    for pattern in endings:
         shorter = pattern.sub("", key).strip()
         # "Part II" alone, or "2012", is a title and no sequel's number.
         key = shorter if len(shorter) > 1 else key
     return key
+
+
+@cache
+def _series_patterns(language: str) -> tuple[re.Pattern[str], ...]:
+    """An article in front, then the endings in the order in which they are cut off; the last one may stand twice."""
+    series = data.language(language).series
+    articles, parts, sequels = (
+        "|".join(re.escape(fold(word)) for word in words) for words in (series.articles, series.parts, series.sequels)
+    )
+    number = "|".join([r"\d{1,2}", "[ivx]{1,5}", *(re.escape(fold(word)) for word in series.numbers)])
+    numbered = re.compile(rf"\b(?:{parts})\s++(?:{number})\b.*", re.DOTALL)
+    sequel = re.compile(rf"(?<!\s)\s++(?:(?:{parts})\s++)?(?:{number})$|(?<!\s)\s++(?:{sequels})$")
+    return re.compile(rf"^(?:{articles})\s+"), numbered, sequel, sequel
 
 
 def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1, dev: float = 0.05) -> list[Entry]:

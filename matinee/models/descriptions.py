@@ -17,7 +17,7 @@ from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import Settings
-from matinee.text import templates
+from matinee.text import data, templates
 
 
 class Describer(Protocol):
@@ -53,9 +53,20 @@ class Descriptions:
         return texts
 
     def _from_model(self, items: Sequence[Item]) -> list[str]:
+        """Of each kind by itself: a changed prompt of one kind leaves the descriptions of the others as they are."""
+        kinds = [data.kind_name(item.kind, self._settings.language) for item in items]
+        written: dict[int, str] = {}
+        for kind in dict.fromkeys(kinds):
+            places = [place for place, one in enumerate(kinds) if one == kind]
+            written |= zip(places, self._of_kind(kind, [items[place] for place in places]), strict=True)
+        return [written[place] for place in range(len(items))]
+
+    def _of_kind(self, kind: str, items: Sequence[Item]) -> list[str]:
         enhancer = self._load()
         info = enhancer.info()
-        name = "-".join(str(info[key])[:16] for key in ("digest", "adapter_digest", "prompt_digest") if info[key])
+        # An older server has one digest for all kinds.
+        prompt = info.get("prompt_digests", {}).get(kind, info["prompt_digest"])
+        name = "-".join(str(digest)[:16] for digest in (info["digest"], info["adapter_digest"], prompt) if digest)
         keys = [hashlib.sha256(templates.facts_text(item).encode()).hexdigest() for item in items]
         # Of a server, several times what it works on at once: what is kept together waits for its slowest.
         size = self._settings.enhancer.batch_size * (8 if self._settings.enhancer.engine == "openai" else 1)
@@ -73,7 +84,12 @@ class Descriptions:
     def _load(self) -> Describer:
         if self._enhancer is None:
             with self._console.status("loading the enhancer (the first time converts it)"):
-                self._enhancer = Enhancer.load(self._settings.enhancer, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
+                self._enhancer = Enhancer.load(
+                    self._settings.enhancer,
+                    self._settings.models_dir,
+                    artifacts=self._settings.artifacts_uri,
+                    language=self._settings.language,
+                )
         return self._enhancer
 
 

@@ -26,7 +26,7 @@ RETRY_TEMPERATURE = 0.7
 
 log = logging.getLogger(__name__)
 
-# The prompts made of it, one for each kind of item that has data of its own, change whenever the template or its data do.
+# The prompts made of it change whenever the template or its data do.
 _EVERY_FACT = Item(
     kind="film",
     title="Title",
@@ -56,8 +56,17 @@ class _Attempt:
 class Enhancer:
     """A model that describes items. Of the engines, only `openai` is safe for concurrent calls."""
 
-    def __init__(self, backend: Backend, settings: EnhancerSettings, *, model_digest: str, adapter_digest: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        settings: EnhancerSettings,
+        *,
+        model_digest: str,
+        adapter_digest: str | None = None,
+        language: str = data.ENGLISH,
+    ) -> None:
         self._backend = backend
+        self._language = language
         self._settings = settings
         self._digests = (model_digest, adapter_digest)
         self._remote = settings.engine == "openai"
@@ -90,10 +99,13 @@ class Enhancer:
         models_dir: Path,
         *,
         artifacts: str | None = None,
+        language: str = data.ENGLISH,
         progress: resolve.Progress | None = None,
         count_failure: Callable[[str], None] = lambda reason: None,
     ) -> Self:
         """Fetch or convert what is needed, then load; or find the server of engine `openai`. Raises `ModelError`.
+
+        `language`: of the prompts and the checks, as the setting `language`.
 
         A server that can't be reached yet is asked again by the first `describe`. `count_failure` gets the reason of each failed request.
         """
@@ -104,11 +116,15 @@ class Enhancer:
             except ModelServerError as error:
                 log.warning("%s It is asked again when it is needed.", error)
             model_digest, adapter_digest = openai_server.digests(settings)
-            return cls(server, settings, model_digest=model_digest, adapter_digest=adapter_digest)
+            return cls(server, settings, model_digest=model_digest, adapter_digest=adapter_digest, language=language)
         model_dir, adapter = resolve.resolve_enhancer(settings, models_dir=models_dir, artifacts=artifacts, progress=progress)
         backend = backends.load(model_dir, adapter, settings.precision, models_dir=models_dir, threads=settings.threads, progress=progress)
         return cls(
-            backend, settings, model_digest=saved_model.digest(model_dir), adapter_digest=saved_model.digest(adapter) if adapter else None
+            backend,
+            settings,
+            model_digest=saved_model.digest(model_dir),
+            adapter_digest=saved_model.digest(adapter) if adapter else None,
+            language=language,
         )
 
     def describe(self, items: Sequence[Item], *, deadline: float | None = None) -> list[Description]:
@@ -119,7 +135,7 @@ class Enhancer:
         """
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineError("the deadline passed before the enhancer could begin")
-        best = {place: _Attempt() for place, item in enumerate(items) if _tells(item)}
+        best = {place: _Attempt() for place, item in enumerate(items) if _is_describable(item)}
         size = self._batch(len(items))
         for attempt in range(self._settings.retries + 1):
             pending = [place for place, kept in best.items() if kept.violations]
@@ -144,11 +160,12 @@ class Enhancer:
             for place, item, answer in zip(places, batch, self._answers(batch, 0, None), strict=True):
                 text = self._whole_answer(item, answer)
                 # Keywords and taglines end without a full stop, and would pass for a sentence that was cut off.
-                texts[place] = cleaning.clean(text) or cleaning.clean(f"{text.strip()}.")
+                texts[place] = self._clean(text) or self._clean(f"{text.strip()}.")
         return [texts[place] for place in range(len(items))]
 
     def info(self) -> dict[str, Any]:
-        """What is loaded, by content."""
+        """What is loaded, by content. `prompt_digests`: for each kind of item that has data of its own, and "" for all others."""
+        prompts = {kind: self.prompt(_EVERY_FACT.model_copy(update={"kind": kind or "item"})) for kind in data.kinds(self._language)}
         return {
             **({"engine": self._settings.engine} if self._remote else {}),
             "model": self._settings.model,
@@ -159,7 +176,8 @@ class Enhancer:
             "precision": self._backend.precision,
             "device": self._backend.device,
             "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
-            "prompt_digest": hashlib.sha256("".join(map(self.prompt, _every_kind())).encode()).hexdigest(),
+            "prompt_digest": _digest("".join(prompts.values())),
+            "prompt_digests": {kind: _digest(prompt) for kind, prompt in prompts.items()},
             "text_version": templates.TEXT_VERSION,
         }
 
@@ -173,14 +191,14 @@ class Enhancer:
                 if self._fits(text):
                     return text
         # Only facts of absurd length come here: a token is a quarter of a character at worst.
-        facts = templates.facts_text(item)[: self._settings.max_input_tokens // 4]
+        facts = templates.facts_text(item, self._language)[: self._settings.max_input_tokens // 4]
         return self._prompt(item.model_copy(update={"title": item.title[:100], "overview": ""}), 0, facts)
 
     def _prompt(self, item: Item, examples: int, facts: str | None = None) -> str:
         if self._chat:
-            return templates.enhancer_prompt(item, self._backend.tokenizer, facts=facts)
-        text = templates.enhancer_prompt(item, examples=examples, facts=facts)
-        return f"{text} {templates.lead(item)}" if self._guided else text
+            return templates.enhancer_prompt(item, self._backend.tokenizer, facts=facts, language=self._language)
+        text = templates.enhancer_prompt(item, examples=examples, facts=facts, language=self._language)
+        return f"{text} {templates.lead(item, self._language)}" if self._guided else text
 
     def _fits(self, text: str) -> bool:
         # A token is at least one character most of the time: short prompts need no count.
@@ -211,25 +229,28 @@ class Enhancer:
         return self._backend.generate([self.prompt(item) for item in items], writing)
 
     def _whole_answer(self, item: Item, answer: Completion) -> str:
-        return f"{templates.lead(item)}{answer.text}" if self._guided else answer.text
+        return f"{templates.lead(item, self._language)}{answer.text}" if self._guided else answer.text
+
+    def _clean(self, answer: str) -> str:
+        return cleaning.clean(answer, self._language)
 
     def _judge(self, item: Item, answer: Completion, elapsed: float) -> _Attempt:
-        text = cleaning.clean(self._whole_answer(item, answer))
-        return _Attempt(text, fact_checks.violations(text, item), 1, answer.tokens, elapsed)
+        text = self._clean(self._whole_answer(item, answer))
+        return _Attempt(text, fact_checks.violations(text, item, self._language), 1, answer.tokens, elapsed)
 
     def _finish(self, item: Item, kept: _Attempt | None) -> Description:
         """The description of an item from its best attempt; without one (nothing to tell), from its facts."""
         if kept is None:
             kept = _Attempt(violations=("no overview",))
         invented = any(not problem.startswith("missing") for problem in kept.violations)
-        text = fact_checks.grounded_part(kept.text, item) if invented else kept.text
+        text = fact_checks.grounded_part(kept.text, item, self._language) if invented else kept.text
         source: Literal["model", "template"] = "model" if text else "template"
-        text = text or templates.template_description(item)
+        text = text or templates.template_description(item, self._language)
         return Description(
             text=text,
             source=source,
             violations=kept.violations,
-            adherence=fact_checks.adherence(text, item).score,
+            adherence=fact_checks.adherence(text, item, self._language).score,
             attempts=kept.attempts,
             tokens=kept.tokens,
             model=self.name,
@@ -238,11 +259,11 @@ class Enhancer:
         )
 
 
-def _every_kind() -> list[Item]:
-    return [_EVERY_FACT.model_copy(update={"kind": kind}) for kind in data.kinds()]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tells(item: Item) -> bool:
+def _is_describable(item: Item) -> bool:
     """Whether there is something to describe: from a title alone a small model invents plot and cast."""
     return bool(item.overview or item.extra)
 

@@ -14,6 +14,7 @@ from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.index.ids import as_uuid
+from matinee.index.protocols import Index
 from matinee.index.types import Manifest
 from matinee.items import Item
 from matinee.models.embedder import Embedder
@@ -53,9 +54,9 @@ class OfflineCatalogue:
 
     def describe(self, title: str) -> dict[str, Any]:
         item = asyncio.run(self._find(title))
-        [written] = Enhancer.load(self._settings.enhancer, self._settings.models_dir, artifacts=self._settings.artifacts_uri).describe(
-            [item]
-        )
+        settings = self._settings
+        enhancer = Enhancer.load(settings.enhancer, settings.models_dir, artifacts=settings.artifacts_uri, language=settings.language)
+        [written] = enhancer.describe([item])
         return {
             "description": written.text,
             "source": written.source,
@@ -112,7 +113,7 @@ class OfflineCatalogue:
         live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
-            recommender = Recommender(live.get(), self._settings.search, language=self._settings.embedder.language)
+            recommender = self._recommender(live.get())
             return Item.model_validate(await recommender.find(_example(title)))
         finally:
             await live.close()
@@ -121,13 +122,17 @@ class OfflineCatalogue:
         live = ActiveIndex(open_store(self._settings))
         try:
             await live.refresh()
-            recommender = Recommender(live.get(fingerprint), self._settings.search, language=self._settings.embedder.language)
+            recommender = self._recommender(live.get(fingerprint))
             [answer] = await recommender.answer([query])
         finally:
             await live.close()
         if isinstance(answer, MatineeError):
             raise answer
         return {"items": orjson.loads(answer.items), "score_type": answer.score_type, "likes": list(answer.likes), "degraded": []}
+
+    def _recommender(self, index: Index) -> Recommender:
+        settings = self._settings
+        return Recommender(index, settings.search, language=settings.embedder.language, reasons_in=settings.language)
 
     def _embedder(self) -> Embedder:
         # Measuring precisions takes longer than one query at any of them.

@@ -37,6 +37,7 @@ from matinee.recommend.options import MAX_CANDIDATES, RankingOptions, counted, g
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.recommend.titles import Resolution
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
+from matinee.text.data import ENGLISH
 from matinee.text.templates import reason_sentence
 from matinee.vectors import Vector
 
@@ -145,7 +146,11 @@ Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems
 
 
 class Recommender:
-    """Answers queries from one index version. `offload` runs a CPU-bound function where it blocks no event loop."""
+    """Answers queries from one index version.
+
+    `language` is that of a text's words (`embedder.language`), `reasons_in` that of the reasons (`language`). `offload` runs a CPU-bound
+    function where it blocks no event loop.
+    """
 
     def __init__(
         self,
@@ -153,9 +158,11 @@ class Recommender:
         settings: SearchSettings,
         *,
         language: str | None = "english",
+        reasons_in: str = ENGLISH,
         offload: Offload | None = None,
     ) -> None:
         self._bm25 = Bm25Encoder(language)
+        self._reasons_in = reasons_in
         self._index = index
         self._settings = settings
         self._offload = offload or _inline
@@ -317,7 +324,7 @@ class Recommender:
             if explain and pending.likes:
                 like = pending.likes[nearest_like(hit.vector, vectors)]
                 card["because"] = like.id
-                card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts))
+                card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts), self._reasons_in)
             cards.append(card)
         likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
         items = orjson.dumps(cards)

@@ -34,6 +34,18 @@ def _language(name: str) -> str:
 
 Language = Annotated[str, AfterValidator(_language)]
 
+# What there are sentences in: each is a file of `matinee.text.data`, a package that is built on this one.
+TEXT_LANGUAGES = sorted(path.stem for path in (Path(__file__).parents[1] / "text" / "data").glob("*.yaml") if "." not in path.stem)
+
+
+def _text_language(name: str) -> str:
+    if name not in TEXT_LANGUAGES:
+        raise ValueError(f"there are no sentences in {name!r}: use {' or '.join(TEXT_LANGUAGES)}, or add its file to matinee/text/data")
+    return name
+
+
+TextLanguage = Annotated[str, AfterValidator(_text_language)]
+
 PREFIX = "MATINEE_"
 
 
@@ -282,6 +294,10 @@ class Settings(BaseSettings):
     config: Path | None = Field(None, description="YAML file of settings, stronger than the profile")
     home: Path = Field(Path("~/.matinee"), description="folder of models, the embedded index and local state")
     catalogue: str = Field("demo", pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name of the catalogue that is ingested and served")
+    language: TextLanguage = Field(
+        "english",
+        description="language of prompts, descriptions and reasons: english or german; embedder.language is that of a search's words",
+    )
     enhancer: EnhancerSettings = EnhancerSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     index: IndexSettings = IndexSettings()

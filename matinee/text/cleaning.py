@@ -8,11 +8,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import ftfy
 
 from matinee.characters import normalize
-from matinee.text.data import language
+from matinee.text import data
 
 MAX_SENTENCES = 4
 MIN_WORDS = 5
@@ -21,19 +22,27 @@ WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 # A sentence ends before white space and a capital, a digit or an opening mark, and not after an initial or a title.
 # It looks for the end from the first of several marks only: from each of them, a row of dots would take quadratic time.
 _ENDED = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)]*+(?=\s++[\"'“‘(]?[A-Z0-9À-Þ]|\s*+$)")
-_ABBREVIATED = re.compile(rf"\b(?:{'|'.join(map(re.escape, language().abbreviations))})\.$")
 _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
-# The longest of both patterns with a closing mark, and the character before it.
-_LAST_CHARS = max(map(len, language().abbreviations)) + 4
-_FIELD = re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, language().form_fields))}):")
 
 
-def clean(answer: str) -> str:
+@cache
+def _abbreviated(language: str) -> tuple[re.Pattern[str], int]:
+    """What ends no sentence, and how many last characters show it: the longest with a closing mark, and the character before it."""
+    abbreviations = data.language(language).abbreviations
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, abbreviations))})\.$"), max(map(len, abbreviations), default=0) + 4
+
+
+@cache
+def _field(language: str) -> re.Pattern[str]:
+    return re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, data.language(language).form_fields))}):")
+
+
+def clean(answer: str, language: str = data.ENGLISH) -> str:
     """Plain prose: no markup, no echo of the form, no control characters, whole sentences, each once, at most `MAX_SENTENCES`."""
     text = html.unescape(normalize("NFC", ftfy.fix_text(answer, normalization=None)))
     text = re.sub(r"</?[a-zA-Z][^<>]{0,200}>", " ", text)
     text = re.sub(r"\*{1,3}|_{2,3}|`{1,3}|~~", "", text)
-    body = next((part for part in _FIELD.split(f"\n{text.strip()}") if part.strip()), "")
+    body = next((part for part in _field(language).split(f"\n{text.strip()}") if part.strip()), "")
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", body) if part.strip()]
     # "Here is a description:" announces an answer and is none.
     body = next((part for part in paragraphs if not part.endswith(":")), "")
@@ -42,17 +51,18 @@ def clean(answer: str) -> str:
     body = " ".join(body.split())
     if len(body) > 1 and body[0] in "\"“'‘" and body[-1] in "\"”'’" and body.count('"') <= 2:
         body = body[1:-1].strip()
-    distinct = {sentence.casefold(): sentence for sentence in reversed(whole_sentences(body))}
+    distinct = {sentence.casefold(): sentence for sentence in reversed(whole_sentences(body, language))}
     return " ".join([*distinct.values()][::-1][:MAX_SENTENCES])
 
 
-def whole_sentences(text: str) -> list[str]:
+def whole_sentences(text: str, language: str = data.ENGLISH) -> list[str]:
     """The complete sentences of a text; what is cut off at its end is left out."""
     sentences, start = [], 0
+    abbreviated, last_chars = _abbreviated(language)
     for match in _ENDED.finditer(text):
-        end = text[max(start, match.end() - _LAST_CHARS) : match.end()]
+        end = text[max(start, match.end() - last_chars) : match.end()]
         # A text may end with "plan B.", but not with "on Mt.": there it was cut off.
-        if _ABBREVIATED.search(end) or (match.end() < len(text) and _INITIAL.search(end)):
+        if abbreviated.search(end) or (match.end() < len(text) and _INITIAL.search(end)):
             continue
         sentence = text[start : match.end()].strip()
         if WORD.search(sentence):

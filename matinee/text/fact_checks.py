@@ -1,8 +1,8 @@
 """What a generated text may say: checked against the item's facts.
 
 Finds years, names, credits and genres that the facts don't have, echoes of the worked examples, and facts that the text should carry
-and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. The words are `data`. Does
-not generate and does not decide what happens then: that is `models.enhancer`.
+and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. The words are `data`, of the
+language that is named. Does not generate and does not decide what happens then: that is `models.enhancer`.
 """
 
 import re
@@ -14,12 +14,12 @@ from itertools import pairwise
 from matinee.items import Item
 from matinee.text import data, templates
 from matinee.text.cleaning import MIN_WORDS, WORD, loops, runs, usable, whole_sentences, words
+from matinee.text.data import ENGLISH
 
 # Chosen on some 60 answers of the 270M base model: below it every plot was made up, above it most were a summary.
 MIN_SUPPORT = 0.3
 
 _YEAR = re.compile(r"(?<![\d.,:$£€#])(1[5-9]\d\d|20\d\d)(s?)\b(?![,:.]\d)")
-_ORDINARY, _EMPTY = data.language().ordinary_words, data.language().empty_words
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,32 @@ class Adherence:
         return sum(required) / len(required) if required else 1.0
 
 
-def violations(text: str, item: Item) -> tuple[str, ...]:
+def violations(text: str, item: Item, language: str = ENGLISH) -> tuple[str, ...]:
     """Everything in `text` that the facts don't bear out, and the required facts that it lacks: 'year: 1999', 'missing: genre'."""
     if not usable(text):
         return ("empty",)
-    facts = _KnownFacts(item)
-    problems = [problem for sentence in whole_sentences(text) for problem in _inventions(sentence, facts)]
+    facts = _KnownFacts(item, language)
+    problems = [problem for sentence in whole_sentences(text, language) for problem in _inventions(sentence, facts)]
     if loops(text):
         problems.append("loop")
-    if _made_up(text, item):
+    if _is_made_up(text, item, language):
         problems.append("unsupported")
-    if adherence(text, item).genre is False:
+    if adherence(text, item, language).genre is False:
         problems.append("missing: genre")
     return tuple(dict.fromkeys(problems))
 
 
-def grounded_part(text: str, item: Item) -> str:
+def grounded_part(text: str, item: Item, language: str = ENGLISH) -> str:
     """The sentences of `text` that hold no invention; empty where nothing usable remains, or the rest is still made up."""
-    facts = _KnownFacts(item)
-    kept = " ".join(sentence for sentence in whole_sentences(text) if not any(_inventions(sentence, facts)))
-    return kept if usable(kept) and not loops(kept) and not _made_up(kept, item) else ""
+    facts = _KnownFacts(item, language)
+    kept = " ".join(sentence for sentence in whole_sentences(text, language) if not any(_inventions(sentence, facts)))
+    return kept if usable(kept) and not loops(kept) and not _is_made_up(kept, item, language) else ""
 
 
-def adherence(text: str, item: Item) -> Adherence:
+def adherence(text: str, item: Item, language: str = ENGLISH) -> Adherence:
     folded = text.casefold()
     text_words = set(words(text))
-    genres = [name for genre in item.genres for name in _patterns_for(item).genre_words(genre)]
+    genres = [name for genre in item.genres for name in _patterns_for(item, language).genre_words(genre)]
     return Adherence(
         genre=any(re.search(rf"\b{re.escape(name)}\b", folded) for name in genres) if genres else None,
         person=any(_surname(name) in text_words for name in item.names()) if item.names() else None,
@@ -70,28 +70,32 @@ def adherence(text: str, item: Item) -> Adherence:
     )
 
 
-def support(text: str, item: Item) -> float:
+def support(text: str, item: Item, language: str = ENGLISH) -> float:
     """The share of a text's content words, title and genres apart, that the facts have too: low where the plot is made up."""
-    facts = _content(_facts(item))
-    own = _content(text) - _content(f"{item.title} {item.kind} {' '.join(item.genres)}")
-    return len(own & facts) / len(own) if own else 1.0
+    content = _patterns_for(item, language).content
+    own = content(text) - content(f"{item.title} {item.kind} {' '.join(item.genres)}")
+    return len(own & content(_facts(item, language))) / len(own) if own else 1.0
 
 
-def _made_up(text: str, item: Item) -> bool:
-    return len(_content(item.overview)) >= MIN_WORDS and support(text, item) < MIN_SUPPORT
+def _is_made_up(text: str, item: Item, language: str) -> bool:
+    content = _patterns_for(item, language).content
+    return len(content(item.overview)) >= MIN_WORDS and support(text, item, language) < MIN_SUPPORT
 
 
 class _Patterns:
     """The data of a kind in the forms in which sentences are checked, made once for all items of that kind."""
 
-    def __init__(self, kind: data.Kind) -> None:
-        particles = "|".join(map(re.escape, data.language().name_particles))
-        how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns]))
+    def __init__(self, kind: data.Kind, language: data.Language) -> None:
+        particles = "|".join(map(re.escape, language.name_particles))
+        how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns])) or "(?!)"
+        both, by = re.escape(language.conjunction), re.escape(language.credit_by)
         self.credit = re.compile(
-            rf"\b(?P<how>{how})(?: and \w+)?(?: by)? "
+            rf"\b(?P<how>{how})(?: {both} \w+)?(?: {by})? "
             rf"(?P<who>[A-ZÀ-Þ][\w'’.-]*(?:(?: (?:{particles}))* [A-ZÀ-Þ][\w'’.-]*)*)"
         )
-        self.kind = kind
+        self.kind, self.language = kind, language
+        self.credit_nouns = {noun.casefold(): word for noun, word in kind.credit_nouns.items()}
+        self.empty_words = language.empty_words | kind.empty_words
         nouns = "|".join(map(re.escape, kind.kind_words))
         # A genre's name -> what names it in an item's facts, and what claims it in a text.
         self.named = {name: re.compile(rf"\b{re.escape(name)}\b") for names in kind.genres.values() for name in names}
@@ -101,7 +105,7 @@ class _Patterns:
             for name in names
         }
         # What the worked examples say: said of another item, it is an echo.
-        self.lent = {
+        self.example_runs = {
             run
             for example in kind.examples
             for text in (example.item.overview, whole_sentences(example.description)[-1])
@@ -113,23 +117,31 @@ class _Patterns:
         plain = genre.casefold().strip()
         return next((names for names in self.kind.genres.values() if plain in names), (plain,))
 
+    def content(self, text: str) -> set[str]:
+        """The words that carry meaning, by their first letters: 'explores' and 'exploring' are one."""
+        return {word[:5] for word in words(text) if len(word) > 3 and word not in self.empty_words}
+
+    def stem(self, word: str) -> str:
+        """A name without its ending."""
+        return next((word.removesuffix(ending) for ending in self.language.endings if word.endswith(ending)), word)
+
 
 @cache
-def _patterns(kind_name: str) -> _Patterns:
-    return _Patterns(data.kind(kind_name))
+def _patterns(kind_name: str, language: str) -> _Patterns:
+    return _Patterns(data.kind(kind_name, language), data.language(language))
 
 
-def _patterns_for(item: Item) -> _Patterns:
-    return _patterns(data.kind_name(item.kind))
+def _patterns_for(item: Item, language: str) -> _Patterns:
+    return _patterns(data.kind_name(item.kind, language), language)
 
 
 class _KnownFacts:
     """An item's facts in the forms in which sentences are checked against them, made once for all sentences."""
 
-    def __init__(self, item: Item) -> None:
-        text = _facts(item)
+    def __init__(self, item: Item, language: str) -> None:
+        text = _facts(item, language)
         text_words = words(text)
-        patterns = _patterns_for(item)
+        patterns = _patterns_for(item, language)
         self.item, self.patterns = item, patterns
         self.words = frozenset(text_words)
         self.runs = frozenset(runs(text_words, 5))
@@ -140,18 +152,20 @@ class _KnownFacts:
         folded = text.casefold()
         named = patterns.named.items() if item.genres else ()
         self.foreign = [name for name, pattern in named if name not in own and not pattern.search(folded)]
-        self.credits, self.tells = cache(self._credits), cache(self._tells)
+        self.credits, self.overview_credits = cache(self._credits), cache(self._overview_credits)
 
-    def know(self, word: str) -> bool:
+    def has_name(self, word: str) -> bool:
         """Whether a word of a name is in the facts, or all parts of it are ordinary or in the facts."""
-        return not self.words.isdisjoint((word, _stem(word))) or all(part in self.words or part in _ORDINARY for part in word.split("-"))
+        ordinary = self.patterns.language.ordinary_words
+        known = not self.words.isdisjoint((word, self.patterns.stem(word)))
+        return known or all(part in self.words or part in ordinary for part in word.split("-"))
 
     def people(self, how: str) -> set[str]:
         """The words of the names of those who did this."""
         roles = self.patterns.kind.credits[how]
         return {word for role, names in self.item.people.items() if role in roles for name in names for word in words(name)}
 
-    def _tells(self, how: str, name: str) -> bool:
+    def _overview_credits(self, how: str, name: str) -> bool:
         """Whether the overview says of somebody with this first name that they did this."""
         return any(self.overview.find(name, start, end + len(name)) >= 0 for start, end in self.credits(how))
 
@@ -175,10 +189,10 @@ def _inventions(sentence: str, facts: _KnownFacts) -> Iterator[str]:
     for match in facts.patterns.credit.finditer(sentence):
         if not _credited(match["how"].casefold(), match["who"], facts):
             yield f"credit: {match[0]}"
-    for name in _names(sentence):
-        if not all(facts.know(word) for word in words(name)):
+    for name in _names(sentence, facts.patterns.language):
+        if not all(facts.has_name(word) for word in words(name)):
             yield f"name: {name}"
-    if any(run in facts.patterns.lent and run not in facts.runs for run in runs(words(sentence), 5)):
+    if any(run in facts.patterns.example_runs and run not in facts.runs for run in runs(words(sentence), 5)):
         yield "echo of an example"
     folded = sentence.casefold()
     for name in facts.foreign:
@@ -187,41 +201,33 @@ def _inventions(sentence: str, facts: _KnownFacts) -> Iterator[str]:
 
 
 def _credited(how: str, who: str, facts: _KnownFacts) -> bool:
-    how = facts.patterns.kind.credit_nouns.get(how, how)
+    how = facts.patterns.credit_nouns.get(how, how)
     # What the overview itself says about makers may be said again; a character's name there is no credit.
-    if facts.tells(how, who.split()[0].casefold()):
+    if facts.overview_credits(how, who.split()[0].casefold()):
         return True
     people = facts.people(how)
-    return all(_stem(word) in people or word in people for word in words(who))
+    return all(facts.patterns.stem(word) in people or word in people for word in words(who))
 
 
-def _names(sentence: str) -> Iterator[str]:
+def _names(sentence: str, language: data.Language) -> Iterator[str]:
     """Capitalised words and runs of them, but for the first word: a sentence starts with a capital whatever the word is."""
     tokens = list(WORD.finditer(sentence))
     run: list[str] = []
     for before, token in pairwise(tokens):
         word = token[0]
-        capital = word[0].isupper() and word.casefold() not in _ORDINARY
+        capital = word[0].isupper() and word.casefold() not in language.ordinary_words
         if run and not (capital and sentence[before.end() : token.start()] in (" ", ". ")):
-            yield " ".join(run)
+            if len(run) >= language.name_words:
+                yield " ".join(run)
             run = []
         if capital:
             run.append(word)
-    if run:
+    if len(run) >= language.name_words:
         yield " ".join(run)
 
 
-def _facts(item: Item) -> str:
-    return f"{templates.facts_text(item)} {item.language or ''}"
-
-
-def _stem(word: str) -> str:
-    return word[:-1] if word.endswith("s") else word
-
-
-def _content(text: str) -> set[str]:
-    """The words that carry meaning, by their first letters: 'explores' and 'exploring' are one."""
-    return {word[:5] for word in words(text) if len(word) > 3 and word not in _EMPTY}
+def _facts(item: Item, language: str) -> str:
+    return f"{templates.facts_text(item, language)} {item.language or ''}"
 
 
 def _surname(name: str) -> str:

@@ -1,30 +1,32 @@
 """The one place where an item becomes text: the enhancer's prompt, the embedded text, a query's text, the sentence of a recommendation.
 
-Pure functions of an item's facts; the words of the language and the worked examples are `data`. Does not generate, tokenise or embed,
-and adds no fact that the item does not have. Any change to a template or to its data changes vectors, so it must change `TEXT_VERSION`,
-which is part of every fingerprint.
+Pure functions of an item's facts, in a language (as the setting `language`; English by default). Sentences, words and worked examples are
+`data`. Does not generate, tokenise or embed, and adds no fact that the item does not have.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Literal, Protocol
+
+from jinja2 import Environment, StrictUndefined
 
 from matinee.characters import tidy
 from matinee.items import Item
 from matinee.settings.tree import Recipe
 from matinee.text import data
+from matinee.text.data import ENGLISH
 
 TEXT_VERSION = "3"
+"""Part of every fingerprint: whoever changes what an item's own text, a query or the joined vector is made of (`raw_text`, `embedded_text`,
+`query_text`, `recipe.WEIGHT`) changes it. Prompts and descriptions are no part of it, as the enhancer's weights are none: `Enhancer.info`
+has the digests of its prompts, and a changed one gives new descriptions at the next ingest."""
 
 Template = Literal["full", "plain"]
 # Measured (docs/experiments.md): year and genres blur what a vector says of the story, but they are words that people type.
 DENSE_TEMPLATE: Template = "plain"
 SPARSE_TEMPLATE: Template = "full"
-
-ANSWER = data.language().answer
-# The field that follows in the template: where the base model starts a next example, the answer has ended.
-NEXT_FIELD = "Title:"
 
 _SENTENCE_END = ".!?…\"'”’)"
 
@@ -47,51 +49,42 @@ class Shared:
     decade: int | None = None
 
 
-def facts_text(item: Item) -> str:
+def facts_text(item: Item, language: str = ENGLISH) -> str:
     """Every fact of an item, one a line; what is empty is left out."""
-    lines = [f"{NEXT_FIELD} {one_line(item.title)}", f"Kind: {one_line(item.kind)}"]
-    if item.year is not None:
-        lines.append(f"Year: {item.year}")
-    if item.genres:
-        lines.append(f"Genres: {', '.join(item.genres)}")
-    lines += [f"{_label(role)}: {', '.join(names)}" for role, names in item.people.items() if names]
-    if item.language:
-        lines.append(f"Language: {language_name(item.language)}")
-    for key, value in item.extra.items():
-        text = one_line(value if isinstance(value, str) else ", ".join(value))
-        if text:
-            lines.append(f"{_label(key)}: {text}")
-    if item.overview:
-        lines.append(f"Overview: {one_line(item.overview)}")
-    return "\n".join(lines)
+    facts: list[tuple[str, str]] = [("title", one_line(item.title)), ("kind", one_line(item.kind))]
+    facts += [("year", "" if item.year is None else str(item.year)), ("genres", ", ".join(item.genres))]
+    facts += [(role, ", ".join(names)) for role, names in item.people.items()]
+    facts.append(("language", language_name(item.language, language) if item.language else ""))
+    facts += [(key, one_line(value if isinstance(value, str) else ", ".join(value))) for key, value in item.extra.items()]
+    facts.append(("overview", one_line(item.overview)))
+    labels = data.language(language).labels
+    return "\n".join(f"{labels.get(key) or _label(key)}: {value}" for key, value in facts if value)
 
 
-def enhancer_prompt(item: Item, tokenizer: ChatTokenizer | None = None, *, examples: int = 2, facts: str | None = None) -> str:
+def enhancer_prompt(
+    item: Item, tokenizer: ChatTokenizer | None = None, *, examples: int = 2, facts: str | None = None, language: str = ENGLISH
+) -> str:
     """What the enhancer reads. With a `tokenizer` that has a chat template it is a chat turn, without one a few-line form to be continued.
 
     `examples` worked examples precede a form; `facts` replaces `facts_text(item)` (a caller that had to shorten it).
     """
-    text = facts_text(item) if facts is None else facts
+    text = facts_text(item, language) if facts is None else facts
     if tokenizer is not None:
-        content = f"{data.language().ask.format(kind=one_line(item.kind))}\n\n{text}"
+        content = f"{_sentence('ask', language, kind=one_line(item.kind))}\n\n{text}"
         turn = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
         # Gemma's template writes it, and so does the tokenizer when it reads the prompt: twice is not what the model was trained on.
         return turn.removeprefix(tokenizer.bos_token or "")
-    worked = data.kind(item.kind).examples[:examples]
-    forms = [f"{facts_text(example.item)}\n{ANSWER} {example.description}" for example in worked]
-    return "\n\n".join([*forms, f"{text}\n{ANSWER}"])
+    answer = data.language(language).answer
+    worked = data.kind(item.kind, language).examples[:examples]
+    forms = [f"{facts_text(example.item, language)}\n{answer} {example.description}" for example in worked]
+    return "\n\n".join([*forms, f"{text}\n{answer}"])
 
 
-def lead(item: Item) -> str:
+def lead(item: Item, language: str = ENGLISH) -> str:
     """The first words of a description, from the facts: a base model that continues them keeps to the subject."""
-    genres = [genre.lower() for genre in item.genres if genre.casefold() != "tv movie"][:3]
-    kind = one_line(item.kind).lower() if item.kind != "item" else "" if genres else "title"
-    what = " ".join(part for part in (listed(genres), kind) if part)
-    role = next((role for role, names in item.people.items() if names), None)
-    by = _made(role, item.people[role][:2]) if role else ""
-    year = f" ({item.year})" if item.year is not None else ""
-    article = "an" if what[0] in "aeiou" else "a"
-    return " ".join(part for part in (f"{one_line(item.title)}{year} is {article} {what}", by, "about") if part)
+    kind = data.kind(item.kind, language)
+    named = [genre for genre in item.genres if genre.casefold() not in kind.unnamed_genres][:3]
+    return _sentence("lead", language, **_facts(item, language, names=2) | {"genres": named}, lead_end=kind.lead_end)
 
 
 def training_completion(text: str) -> str:
@@ -129,45 +122,38 @@ def query_text(text: str) -> str:
     return one_line(tidy(text))
 
 
-def reason_sentence(liked_title: str, title: str, shared: Shared) -> str:
+def reason_sentence(liked_title: str, title: str, shared: Shared, language: str = ENGLISH) -> str:
     """'If you enjoyed A, you might love B for its ... story and similar ... execution': only from what both really share."""
-    start = f"If you enjoyed {one_line(liked_title)}, you might love {one_line(title)} for its"
-    era = f"{shared.decade}s" if shared.decade is not None else ""
-    # English is what most catalogues are in: to share it says nothing.
-    spoken = f"{language_name(shared.language)}-language" if shared.language and shared.language.casefold() not in ("en", "english") else ""
-    manner = " ".join(["similar", *filter(None, (spoken, era)), "execution"])
-    story = f"{listed([genre.lower() for genre in shared.genres[:2]])} story" if shared.genres else "story"
-    makers = [_made(role, names[:2]) for role, names in shared.people.items() if names]
-    if makers:
-        return f"{start} {story} and {manner}, both {listed(makers)}."
-    if spoken or era:
-        return f"{start} {story} and {manner}."
-    return f"{start} {story}." if shared.genres else f"{start} similar story and themes."
+    own = not shared.language or shared.language.casefold() in data.language(language).own_names
+    return _sentence(
+        "reason",
+        language,
+        liked=one_line(liked_title),
+        title=one_line(title),
+        genres=shared.genres[:2],
+        language=None if own else language_name(shared.language or "", language),
+        decade=shared.decade,
+        makers=_makers(shared.people, 2, language),
+    )
 
 
-def template_description(item: Item) -> str:
+def template_description(item: Item, language: str = ENGLISH) -> str:
     """A description made of the facts alone, for where a model's answer can't be used."""
-    genres = listed([genre.lower() for genre in item.genres])
-    year = f" ({item.year})" if item.year is not None else ""
-    kind = one_line(item.kind) if item.kind != "item" else ""
-    # "film: drama and war" needs no article, so it is right for any genre, and in any number.
-    what = f"{kind or 'genre'}: {genres}" if genres else kind
-    by = [_made(role, names[:3]) for role, names in item.people.items() if names]
-    head = ", ".join(part for part in (f"{one_line(item.title)}{year}", what, *by) if part)
-    return join_sentences(head, item.overview)
+    return join_sentences(_sentence("facts", language, **_facts(item, language, names=3)), item.overview)
 
 
-def language_name(language: str) -> str:
-    return data.language().languages.get(language.casefold(), language)
+def language_name(code: str, language: str = ENGLISH) -> str:
+    return data.language(language).languages.get(code.casefold(), code)
 
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(words: Iterable[str], conjunction: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+    words = list(words)
+    return f" {conjunction} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def join_sentences(*parts: str) -> str:
@@ -183,8 +169,37 @@ def _ends(text: str) -> bool:
     return bool(re.search(r"[.!?…][\"'”’)]*$", text))
 
 
-def _made(role: str, names: Sequence[str]) -> str:
-    return f"{data.language().makers.get(role, f'with {_label(role).lower()}')} {listed(names)}"
+def _facts(item: Item, language: str, names: int) -> dict[str, Any]:
+    """What a sentence about an item may say; of each role so many names."""
+    kind = one_line(item.kind) if item.kind != "item" else ""
+    return {
+        "title": one_line(item.title),
+        "year": item.year,
+        "genres": item.genres,
+        "kind": kind,
+        "kind_name": data.language(language).kinds.get(kind.casefold(), ""),
+        "makers": _makers(item.people, names, language),
+    }
+
+
+def _makers(people: Mapping[str, Sequence[str]], names: int, language: str) -> list[str]:
+    words = data.language(language)
+    how = {role: words.makers.get(role) or words.other_maker.format(role=_label(role).lower()) for role in people}
+    return [f"{how[role]} {listed(who[:names], words.conjunction)}" for role, who in people.items() if who]
+
+
+def _sentence(pattern: str, language: str, /, **facts: object) -> str:
+    return _pattern(pattern, language)(**facts)
+
+
+@cache
+def _pattern(pattern: str, language: str) -> Callable[..., str]:
+    """A sentence of a language, compiled."""
+    words = data.language(language)
+    # Plain text: whoever shows it escapes it.
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    environment.filters["listed"] = partial(listed, conjunction=words.conjunction)
+    return environment.from_string(getattr(words.sentences, pattern)).render
 
 
 def _label(key: str) -> str:

@@ -41,6 +41,7 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
             settings,
             self._settings.models_dir,
             artifacts=self._settings.artifacts_uri,
+            language=self._settings.language,
             count_failure=lambda reason: self._metrics.enhancer_server_failures(reason=reason),
         )
         if settings.engine == "local":

@@ -183,7 +183,13 @@ class RetrieverReplica:
         if version not in self._recommenders:
             kept = dict(list(self._recommenders.items())[-1:])
             self._recommenders = kept | {
-                version: Recommender(index, self._settings.search, language=self._settings.embedder.language, offload=self._offload)
+                version: Recommender(
+                    index,
+                    self._settings.search,
+                    language=self._settings.embedder.language,
+                    reasons_in=self._settings.language,
+                    offload=self._offload,
+                )
             }
         return self._recommenders[version]
 

@@ -48,6 +48,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
     """A value that is allowed and differs."""
     special = {
         ("catalogue",): "books",
+        ("language",): "german",
         ("profile",): "embedded",
         ("index", "url"): "https://qdrant.example:6333",
         ("index", "engine"): "qdrant",

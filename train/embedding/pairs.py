@@ -20,7 +20,7 @@ from matinee.errors import SourceError
 from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
-from matinee.text import templates
+from matinee.text import data, templates
 
 CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
 SHORTEST = 3
@@ -95,15 +95,18 @@ def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, l
     return {"description": pairs} if pairs else {}
 
 
-def from_catalogue(items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE) -> dict[str, list[TextPair]]:
-    """Pairs that need nothing but the catalogue's own columns."""
-    makers: Mapping[str, Callable[[Trainable, random.Random], Iterator[TextPair]]]
+def from_catalogue(
+    items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE, language: str = data.ENGLISH
+) -> dict[str, list[TextPair]]:
+    """Pairs that need nothing but the catalogue's own columns. `language`: of the made-up queries, as the setting `language`."""
+    words = data.language(language)
+    makers: Mapping[str, Callable[[Trainable, random.Random, data.Language], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
-    by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"))) for name in sources}  # noqa: S311
+    by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), words)) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
-def _sentences(items: Trainable, random: random.Random) -> Iterator[TextPair]:
+def _sentences(items: Trainable, random: random.Random, _: data.Language) -> Iterator[TextPair]:
     """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
     for entry in items.entries:
         sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
@@ -116,14 +119,19 @@ def _sentences(items: Trainable, random: random.Random) -> Iterator[TextPair]:
         yield TextPair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
-def _titles(items: Trainable, random: random.Random) -> Iterator[TextPair]:
+def _titles(items: Trainable, random: random.Random, language: data.Language) -> Iterator[TextPair]:
     for entry in items.entries:
         title = entry.item.title
-        words = [title, title.casefold(), f"{title} {entry.item.year}" if entry.item.year else title, f"something like {title}"]
+        words = [
+            title,
+            title.casefold(),
+            f"{title} {entry.item.year}" if entry.item.year else title,
+            language.queries.like.format(title=title),
+        ]
         yield TextPair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
 
 
-def _genres(items: Trainable, random: random.Random) -> Iterator[TextPair]:
+def _genres(items: Trainable, random: random.Random, language: data.Language) -> Iterator[TextPair]:
     """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
     spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
     for entry in items.entries:
@@ -132,15 +140,15 @@ def _genres(items: Trainable, random: random.Random) -> Iterator[TextPair]:
         rare = [word for word in rare if spread[word] > 1][:4]
         if not item.genres or not rare:
             continue
-        era = f"{item.year // 10 * 10}s" if item.year else ""
+        era = language.queries.era.format(decade=item.year // 10 * 10) if item.year else ""
         genres = " ".join(genre.casefold() for genre in random.sample(item.genres, min(len(item.genres), random.choice((1, 2)))))
-        about = " and ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
-        form = random.choice(("{era} {genres} {kind} about {about}", "{genres} {kind} with {about}", "{about} {genres}"))
+        about = f" {language.conjunction} ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
+        form = random.choice(language.queries.about)
         text = templates.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
         yield TextPair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
 
-def _keyword_pairs(items: Trainable, _: random.Random) -> Iterator[TextPair]:
+def _keyword_pairs(items: Trainable, *_: object) -> Iterator[TextPair]:
     carried = [sorted(_keywords(entry)) for entry in items.entries]
     spread = Counter(word for words in carried for word in words)
     most = max(3, COMMONEST * len(items.entries))
@@ -165,7 +173,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: Trainable, random: random.Random) -> Iterator[TextPair]:
+def _related(items: Trainable, random: random.Random, _: data.Language) -> Iterator[TextPair]:
     """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]

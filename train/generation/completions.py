@@ -10,6 +10,7 @@ from typing import Any
 
 from matinee.items import Item
 from matinee.text import cleaning, templates
+from matinee.text.data import ENGLISH
 from train.generation.instruction_pairs import InstructionPair
 
 IGNORED = -100
@@ -24,9 +25,9 @@ class TokenisedPair:
     labels: list[int]
 
 
-def prompt(item: Item, tokenizer: Any) -> str:
+def prompt(item: Item, tokenizer: Any, language: str = ENGLISH) -> str:
     """What an enhancer with an adapter reads: a chat turn, or the form without examples."""
-    return templates.enhancer_prompt(item, tokenizer) if _chats(tokenizer) else templates.enhancer_prompt(item, examples=0)
+    return templates.enhancer_prompt(item, tokenizer if _chats(tokenizer) else None, examples=0, language=language)
 
 
 def stop_token(tokenizer: Any) -> int:
@@ -35,20 +36,22 @@ def stop_token(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if turn is None else turn)
 
 
-def tokenise_all(pairs: Iterable[InstructionPair], tokenizer: Any, max_tokens: int) -> tuple[list[TokenisedPair], int]:
+def tokenise_all(
+    pairs: Iterable[InstructionPair], tokenizer: Any, max_tokens: int, language: str = ENGLISH
+) -> tuple[list[TokenisedPair], int]:
     """All pairs that fit, and how many don't."""
-    rows = [tokenise(pair, tokenizer, max_tokens) for pair in pairs]
+    rows = [tokenise(pair, tokenizer, max_tokens, language) for pair in pairs]
     kept = [row for row in rows if row is not None]
     return kept, len(rows) - len(kept)
 
 
-def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int) -> TokenisedPair | None:
-    words, sentences = pair.item.overview.split(), cleaning.whole_sentences(pair.text) or [pair.text]
+def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int, language: str = ENGLISH) -> TokenisedPair | None:
+    words, sentences = pair.item.overview.split(), cleaning.whole_sentences(pair.text, language) or [pair.text]
     shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
         item = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
-        question = list(tokenizer(prompt(item, tokenizer)).input_ids)
+        question = list(tokenizer(prompt(item, tokenizer, language)).input_ids)
         answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
         if len(question) + len(answer) <= max_tokens:
             return TokenisedPair([*question, *answer], [IGNORED] * len(question) + answer)

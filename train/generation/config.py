@@ -3,13 +3,14 @@
 Knows neither models nor trainers, so a command line needs no torch to read it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from matinee.errors import SettingsError
+from matinee.text.data import ENGLISH
 from train.jobs.command import Schedule, ScheduleName
 from train.jobs.launch import TrainingPlan
 
@@ -43,6 +44,12 @@ class SftConfig:
     checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True
     save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 50
     seed: Annotated[int, typer.Option()] = 0
+    language: str = ENGLISH
+
+    def described(self) -> dict[str, Any]:
+        """The configuration as a manifest has it. English is not in it, as in manifests of before there were other languages."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if (name, value) != ("language", ENGLISH)}
 
     def accumulation_steps(self, workers: int) -> int:
         """Batches that one step adds up on each worker."""

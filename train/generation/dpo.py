@@ -11,6 +11,7 @@ from typing import Any
 import trl
 
 from matinee.errors import ModelError
+from matinee.text.data import ENGLISH
 from train.generation import completions, sft
 from train.generation.config import DpoConfig
 from train.generation.instruction_pairs import InstructionPair
@@ -44,7 +45,7 @@ def trainer_for(
     from datasets import Dataset
 
     judgments = judgments[: config.limit or None]
-    rows = [row for row in (as_ids(judgment, tokenizer, config.max_tokens) for judgment in judgments) if row]
+    rows = [row for row in (as_ids(judgment, tokenizer, config.max_tokens, config.language) for judgment in judgments) if row]
     if not rows:
         raise ModelError(f"none of {len(judgments)} judgments fits into {config.max_tokens} tokens: raise --max-tokens")
     trainer = PreferenceTrainer(
@@ -71,13 +72,13 @@ def _start_at_reference(model: Any) -> None:
             weight.data = model.get_parameter(name.replace(".default.", ".ref.")).data.detach().float().clone()
 
 
-def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int) -> dict[str, list[int]] | None:
+def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int, language: str = ENGLISH) -> dict[str, list[int]] | None:
     """One prompt with both answers, as serving would tokenise them; the overview is cut until they fit. `None` where they never do."""
     words = judgment.item.overview.split()
     for share in CUTS:
         item = judgment.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])}) if share < 1 else judgment.item
         both = [
-            completions.tokenise(InstructionPair(judgment.id, item, text), tokenizer, max_tokens)
+            completions.tokenise(InstructionPair(judgment.id, item, text), tokenizer, max_tokens, language)
             for text in (judgment.chosen, judgment.rejected)
         ]
         split = [_split(row) for row in both if row is not None]

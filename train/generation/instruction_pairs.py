@@ -43,13 +43,13 @@ def items_of(entries: Sequence[Entry], split: Split) -> dict[str, Item]:
 
 
 def make_pairs(
-    items: Mapping[str, Item], target: Target, fields: InputFields, sets: Path | None, teacher: Path | None, split: Split
+    items: Mapping[str, Item], target: Target, fields: InputFields, sets: Path | None, teacher: Path | None, split: Split, language: str
 ) -> tuple[list[InstructionPair], dict[str, Any]]:
     """The pairs of some items, and counts for the manifest."""
     if target == "overview":
         return list(_overviews(items, fields)), {}
     if target == "teacher" and teacher is not None:
-        return _by_teacher(items, teacher)
+        return _by_teacher(items, teacher, language)
     assert sets is not None  # noqa: S101
     return _by_people(items, sets, split)
 
@@ -61,7 +61,7 @@ def _overviews(items: Mapping[str, Item], fields: InputFields) -> Iterator[Instr
             yield InstructionPair(id, known, item.overview)
 
 
-def _by_teacher(items: Mapping[str, Item], path: Path) -> tuple[list[InstructionPair], dict[str, Any]]:
+def _by_teacher(items: Mapping[str, Item], path: Path, language: str) -> tuple[list[InstructionPair], dict[str, Any]]:
     """What a teacher wrote of these items, if the metadata bears it out."""
     pairs, refused = {}, Counter[str]()
     for row in _rows(path):
@@ -69,7 +69,7 @@ def _by_teacher(items: Mapping[str, Item], path: Path) -> tuple[list[Instruction
         if item is None or row.get("source") == "template":
             continue
         text = templates.one_line(row["description"])
-        problems = fact_checks.violations(text, item)
+        problems = fact_checks.violations(text, item, language)
         refused.update({problem.partition(":")[0] for problem in problems})
         if not problems:
             pairs[row["id"]] = InstructionPair(row["id"], item, text)

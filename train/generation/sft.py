@@ -99,7 +99,7 @@ def trainer_for(
 ) -> AdapterTrainer:
     from datasets import Dataset
 
-    rows, left_out = completions.tokenise_all(pairs[: config.limit or None], tokenizer, config.max_tokens)
+    rows, left_out = completions.tokenise_all(pairs[: config.limit or None], tokenizer, config.max_tokens, config.language)
     if not rows:
         raise ModelError(f"none of {left_out} pairs fits into {config.max_tokens} tokens: raise --max-tokens")
     trainer = AdapterTrainer(
@@ -200,7 +200,7 @@ class BleuReporter(Reporter):
         if self.rank != 0 or not self._heldout:
             self.progress["epochs"] = [*self.progress["epochs"], {"epoch": epoch, "step": step}]
             return
-        figures, texts = bleu.measure(self.model, self._tokenizer, self._heldout, self._plan.new_tokens, self._plan.config.precision)
+        figures, texts = bleu.measure(self.model, self._tokenizer, self._heldout, self._plan.new_tokens, self._plan.config)
         self.progress["epochs"] = [*self.progress["epochs"], {"epoch": epoch, "step": step, **figures}]
         self.progress["samples"] = [*self.progress["samples"], {"epoch": epoch, "texts": texts[:SAMPLES]}]
         self.note({"epoch": epoch, "at": step, **figures, "sample": texts[0]})

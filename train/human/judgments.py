@@ -16,6 +16,7 @@ from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
 from matinee.items import Item
 from matinee.text import fact_checks
+from matinee.text.data import ENGLISH
 from train.human.rating_sheets import PREFERENCE, Sheet, read_sheet
 
 
@@ -29,7 +30,7 @@ class Judgment:
     rejected: str
 
 
-def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[Judgment], dict[str, int]]:
+def collect(paths: Sequence[Path], entries: Mapping[str, Entry], language: str = ENGLISH) -> tuple[list[Judgment], dict[str, int]]:
     """The judgments of all sheets, and what was counted on the way. Raises `SourceError`."""
     votes: dict[tuple[str, frozenset[str]], Counter[str]] = {}
     counts = Counter({"answers": 0, "unanswered": 0, "ties": 0})
@@ -46,7 +47,7 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry]) -> tuple[list[J
     if not judgments:
         raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
     # People may prefer an invention. It is counted here; the guard of `train.preference` measures what it does to the model.
-    invented = sum(bool(fact_checks.violations(judgment.chosen, judgment.item)) for judgment in judgments)
+    invented = sum(bool(fact_checks.violations(judgment.chosen, judgment.item, language)) for judgment in judgments)
     return judgments, dict(counts) | {
         "judgments": len(judgments),
         "undecided": len(votes) - len(judgments),

@@ -1,10 +1,10 @@
-"""What the prompts, the cleaning and the fact checks know of a language and of a kind of item, as data.
+"""What Matinee knows of a language and of a kind of item, as data.
 
-    en.yaml        a language (`Language`)
-    en.film.yaml   a kind of item in that language (`Kind`)
+    english.yaml        a language (`Language`), with what holds for any kind of item (`Language.any_kind`)
+    english.film.yaml   a kind of item in that language (`Kind`)
 
-Another kind is one more file here, and so is another language. How sentences are put together is code (`templates`). Whoever changes
-what a prompt is made of changes `templates.TEXT_VERSION`.
+Another language is one more file here, and so is another kind. The setting `language` names the language. `TEXT_VERSION` says when
+a change of these files needs a new index; a changed prompt alone gives new descriptions (`models.descriptions`).
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from matinee.items import Item
 
-LANGUAGE = "en"
-DEFAULT_KIND = "film"
-"""A kind without a file of its own is treated as this one."""
+ENGLISH = "english"
 
 
 class _Data(BaseModel):
@@ -33,29 +31,19 @@ class WorkedExample(_Data):
     description: str
 
 
-class Language(_Data):
-    """A language, whatever the items are. Words are in lower case where they are compared with folded text."""
-
-    ask: str = Field(description="what a chat model is asked; {kind} is the item's kind")
-    answer: str = Field(description="what stands before the description in a form")
-    makers: Mapping[str, str] = Field(description="role -> how a reason names it: 'directed by'")
-    languages: Mapping[str, str] = Field(description="language code -> name")
-    abbreviations: tuple[str, ...] = Field(description="words whose full stop ends no sentence")
-    form_fields: tuple[str, ...] = Field(description="fields of the form that an answer may begin to repeat")
-    ordinary_words: frozenset[str] = Field(description="words that may be capitalised and are no name")
-    empty_words: frozenset[str] = Field(description="words of more than three letters that carry no meaning")
-    name_particles: tuple[str, ...] = Field(description="small words inside a person's name")
-
-
 class Kind(_Data):
     """What texts about one kind of item are like."""
 
+    also: frozenset[str] = Field(frozenset(), description="other names of this kind in catalogues, in lower case")
+    lead_end: str = Field(description="the last word of the beginning that a base model continues: 'about'")
     examples: tuple[WorkedExample, ...] = Field(description="worked examples that a base model is shown before the item")
-    genres: Mapping[str, tuple[str, ...]] = Field(description="genre of a catalogue -> the words that name it in a text")
-    plain_genres: frozenset[str] = Field(description="genres whose words are a claim wherever they stand")
-    kind_words: tuple[str, ...] = Field(description="nouns after which a genre's word is a claim: 'war film'")
-    credits: Mapping[str, frozenset[str]] = Field(description="word that credits somebody -> roles that bear it out")
-    credit_nouns: Mapping[str, str] = Field(description="noun that credits -> the word of `credits` that it stands for")
+    genres: Mapping[str, tuple[str, ...]] = Field({}, description="genre of a catalogue -> the words that name it in a text")
+    plain_genres: frozenset[str] = Field(frozenset(), description="genres whose words are a claim wherever they stand")
+    unnamed_genres: frozenset[str] = Field(frozenset(), description="genres that a sentence would not name")
+    kind_words: tuple[str, ...] = Field((), description="nouns after which a genre's word is a claim: 'war film'")
+    empty_words: frozenset[str] = Field(frozenset(), description="words that carry no meaning in texts about this kind")
+    credits: Mapping[str, frozenset[str]] = Field({}, description="word that credits somebody -> roles that bear it out")
+    credit_nouns: Mapping[str, str] = Field({}, description="noun that credits -> the word of `credits` that it stands for")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -65,29 +53,89 @@ class Kind(_Data):
         return self
 
 
+class Sentences(_Data):
+    """Jinja2 patterns. `listed` joins words as the language does: 'a, b and c'."""
+
+    ask: str = Field(description="what a chat model is asked, of `kind`")
+    lead: str = Field(
+        description="how a description begins, of `title`, `year`, `genres`, `kind`, `kind_name`, `makers` (a phrase for each role) and "
+        "`lead_end`"
+    )
+    facts: str = Field(description="a description made of the facts alone, without the overview: as `lead`, without `lead_end`")
+    reason: str = Field(
+        description="why `title` is recommended to who likes `liked`: by `genres`, `language`, `decade`, `makers`, which are empty or None "
+        "where the two do not share them"
+    )
+
+
+class QueryForms(_Data):
+    """What people type, for training pairs that are made of a catalogue's columns."""
+
+    like: str = Field(description="of {title}")
+    era: str = Field(description="of {decade}")
+    about: tuple[str, ...] = Field(description="of {era}, {genres}, {kind} and {about}")
+
+
+class Series(_Data):
+    """How titles of one series differ, in lower case."""
+
+    articles: tuple[str, ...]
+    parts: tuple[str, ...] = Field(description="words before a number: 'part'")
+    numbers: tuple[str, ...]
+    sequels: tuple[str, ...] = Field(description="last words of a sequel's title: 'returns'")
+
+
+class Language(_Data):
+    """A language, whatever the items are. Words are in lower case where they are compared with folded text."""
+
+    sentences: Sentences
+    answer: str = Field(description="what stands before the description in a form")
+    conjunction: str = Field(description="what joins the last two words of a list: 'and'")
+    credit_by: str = Field(description="what may stand between a credit and a name: 'by'")
+    labels: Mapping[str, str] = Field({}, description="field or role -> its label in a form; any other is its own")
+    kinds: Mapping[str, str] = Field({}, description="kind of an item -> `kind_name` of the sentences: with its article, for one")
+    makers: Mapping[str, str] = Field(description="role -> how a sentence names it: 'directed by'")
+    other_maker: str = Field(description="the same for any other {role}")
+    own_names: frozenset[str] = Field(description="how catalogues write this language: to share it says nothing")
+    languages: Mapping[str, str] = Field(description="language code -> name")
+    abbreviations: tuple[str, ...] = Field(description="words whose full stop ends no sentence")
+    form_fields: tuple[str, ...] = Field(description="fields of the form that an answer may begin to repeat")
+    ordinary_words: frozenset[str] = Field(description="words that may be capitalised and are no name")
+    name_words: int = Field(1, description="capitalised words in a row that are a name; 2 where every noun has a capital")
+    empty_words: frozenset[str] = Field(description="words of more than three letters that carry no meaning")
+    endings: tuple[str, ...] = Field(description="endings of a name: 'Nolans'")
+    name_particles: tuple[str, ...] = Field(description="small words inside a person's name")
+    queries: QueryForms
+    series: Series
+    any_kind: Kind = Field(description="of every kind that has no file of its own")
+
+
 @cache
-def language(name: str = LANGUAGE) -> Language:
+def language(name: str = ENGLISH) -> Language:
+    """The data of a language that has a file; the settings refuse any other."""
     return Language.model_validate(_read(name))
 
 
-def kind(name: str) -> Kind:
-    return _kinds()[kind_name(name)]
+def kind(name: str, language: str = ENGLISH) -> Kind:
+    """What texts about an item of this kind are like."""
+    return _kinds(language)[kind_name(name, language)]
 
 
-def kinds() -> list[str]:
-    """The kinds that have data of their own."""
-    return sorted(_kinds())
+def kinds(language: str = ENGLISH) -> list[str]:
+    """The kinds that have data of their own, and "" for all others."""
+    return sorted(_kinds(language))
 
 
-def kind_name(name: str) -> str:
+def kind_name(name: str, language: str = ENGLISH) -> str:
     """The kind whose data an item of this kind uses."""
-    return name.casefold() if name.casefold() in _kinds() else DEFAULT_KIND
+    folded = name.casefold()
+    return next((known for known, data in _kinds(language).items() if folded and folded in (known, *data.also)), "")
 
 
 @cache
-def _kinds() -> dict[str, Kind]:
-    stems = [path.stem for path in Path(__file__).parent.glob(f"{LANGUAGE}.*.yaml")]
-    return {stem.removeprefix(f"{LANGUAGE}."): Kind.model_validate(_read(stem)) for stem in stems}
+def _kinds(name: str) -> dict[str, Kind]:
+    stems = [path.stem for path in Path(__file__).parent.glob(f"{name}.*.yaml")]
+    return {"": language(name).any_kind} | {stem.removeprefix(f"{name}."): Kind.model_validate(_read(stem)) for stem in stems}
 
 
 def _read(stem: str) -> object:

@@ -105,6 +105,15 @@ def test_changed_facts_another_model_and_another_prompt_are_described_anew(setti
     assert len(list((settings.home_dir / "descriptions").iterdir())) == 3
 
 
+def test_a_changed_prompt_of_one_kind_leaves_the_others_as_they_are(settings: Settings, enhancer: FakeEnhancer) -> None:
+    mixed = [FILMS[0], Item(id="b", kind="book", title="Book"), FILMS[1], Item(id="x", title="Bread")]
+    # A server of before has one digest for all kinds.
+    assert Descriptions(settings).write(mixed) == texts(mixed)
+    enhancer.info()["prompt_digests"] = {"film": "c" * 64, "book": "e" * 64, "": "f" * 64}
+    assert Descriptions(settings).write(mixed) == texts(mixed)
+    assert sorted(enhancer.asked[4:]) == ["Book", "Bread"]
+
+
 def test_a_stopped_run_goes_on_where_it_was(settings: Settings, enhancer: FakeEnhancer) -> None:
     enhancer.stop_at = 1
     with pytest.raises(KeyboardInterrupt):

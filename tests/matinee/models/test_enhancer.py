@@ -13,6 +13,7 @@ from matinee.items import Item
 from matinee.models.backends import Completion, GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import EnhancerSettings, Settings
+from matinee.text import data
 
 FILM = Item(
     kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."
@@ -122,7 +123,7 @@ def test_a_long_overview_is_shortened_to_the_limit() -> None:
 def test_what_is_measured_is_unchecked_and_comes_even_from_a_title() -> None:
     told = enhancer(Fake(BAD), batch_size=2).write([FILM, Item(title="Heat"), FILM])
     assert told[0] == told[2] == f"Tenet (2020) is a thriller film about{BAD}"
-    assert told[1].startswith("Heat is a title about an agent")
+    assert told[1].startswith("Heat is a title that an agent")
     # Keywords end without a full stop, and are no sentence that was cut off.
     assert enhancer(Fake(" heist, dreams")).write([FILM]) == ["Tenet (2020) is a thriller film about heist, dreams."]
 
@@ -137,7 +138,8 @@ def test_another_wording_of_the_prompt_has_another_digest(monkeypatch: pytest.Mo
         return Enhancer(Fake(GOOD), EnhancerSettings(), model_digest="d", adapter_digest=adapter).info()["prompt_digest"]
 
     as_it_is, bare = digest(), digest("a")
-    monkeypatch.setattr("matinee.text.templates.ANSWER", "In short:")
+    short = data.language().model_copy(update={"answer": "In short:"})
+    monkeypatch.setattr(data, "language", lambda name: short)
     assert len({as_it_is, bare, digest(), digest("a")}) == 4
 
 

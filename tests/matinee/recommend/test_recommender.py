@@ -245,6 +245,13 @@ async def test_the_reason_names_the_nearest_like_and_only_shared_facts(ask: Any,
         ]
 
 
+async def test_reasons_are_in_the_language_of_the_settings(index: Index) -> None:
+    german = Recommender(index, SearchSettings(), reasons_in="german")
+    [answer] = await german.answer([ExampleQuery((Example(title="Heat"),))])
+    assert isinstance(answer, RankedItems)
+    assert all(card["reason"].startswith("Wenn dir Heat gefallen hat, könnte dir auch") for card in cards(answer))
+
+
 async def test_without_explain_there_are_no_reasons(ask: Any) -> None:
     assert all(set(card) == {"id", "score", "item"} for card in cards(await ask(liked("Heat", "Psycho", explain=False))))
 

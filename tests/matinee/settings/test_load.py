@@ -214,6 +214,12 @@ def test_every_language_is_one_the_encoder_knows() -> None:
     assert "embedder.language: unknown language" in refused({"embedder": {"language": "klingon"}})
 
 
+def test_a_language_without_a_file_is_refused() -> None:
+    assert load({"language": "german"}).language == "german"
+    for language in ("klingon", "english.film", "../english"):
+        assert "use english or german, or add its file to matinee/text/data" in refused({"language": language})
+
+
 @pytest.mark.parametrize("name", ["", "Films", "a b", "../x", "1film", "a" * 64])
 def test_a_catalogue_name_is_fit_for_paths_and_collections(name: str) -> None:
     assert "catalogue" in refused({"catalogue": name})

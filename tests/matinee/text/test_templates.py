@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matinee.items import Item
-from matinee.text import templates
+from matinee.text import data, templates
 from matinee.text.templates import Shared
+
+ANSWER = data.language().answer
 
 FILM = Item(
     kind="film",
@@ -105,8 +107,8 @@ def test_the_facts_hold_everything_there_is() -> None:
 
 def test_a_form_prompt_shows_examples_and_ends_where_the_answer_begins() -> None:
     text = templates.enhancer_prompt(FILM)
-    assert text.count(templates.ANSWER) == 3
-    assert text.endswith(f"Overview: Max runs across the desert.\n{templates.ANSWER}")
+    assert text.count(ANSWER) == 3
+    assert text.endswith(f"Overview: Max runs across the desert.\n{ANSWER}")
     assert templates.enhancer_prompt(FILM, examples=0).startswith("Title: Mad Max")
 
 
@@ -133,8 +135,8 @@ def test_a_chat_prompt_asks_and_gives_the_facts() -> None:
             Item(title="Dune", kind="book", genres=("Epic",), people={"author": ("F. Herbert",)}),
             "Dune is an epic book written by F. Herbert about",
         ),
-        (Item(title="X", kind="item", genres=("TV Movie", "Drama")), "X is a drama about"),
-        (Item(title="X"), "X is a title about"),
+        (Item(title="X", kind="item", genres=("TV Movie", "Drama")), "X is a tv movie and drama title that"),
+        (Item(title="X"), "X is a title that"),
     ],
 )
 def test_the_lead_is_made_of_facts(item: Item, expected: str) -> None:
