@@ -1,6 +1,6 @@
-"""The clients of the parts: each message to the right queue, in micro-batches. Does not know how a part is reached: see `Remote`."""
+"""The clients of the parts: each message to the right queue, in micro-batches. Does not know how a part is reached: see `Send`."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Literal, Protocol, TypeVar, cast
 
 from matinee.errors import MatineeError
@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
 Pairs = Sequence[tuple[int, Result | MatineeError]]
+Send = Callable[[list[Queued[Sent]], Early[Result]], Awaitable[Sequence[Result | MatineeError]]]
+"""Carries a batch to one of a part's replicas, for a `MicroBatcher`: over Ray (`handles.RayRemote`), or in this process (`send_to`)."""
 
 _BULK = (
     messages.Write,
@@ -34,40 +36,33 @@ _BULK = (
 """What takes the index longer than a search does."""
 
 
-class Remote(Protocol[Sent, Result_co]):
-    """A part's replicas: a batch's results all together, or in pairs of place and result as they become known."""
+class Streaming(Protocol[Sent, Result_co]):
+    """A replica: a batch's results in pairs of place and result, as they become known."""
 
-    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
     def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
 
 
 def batched_model(
-    name: Literal["embedder", "enhancer"], remote: Remote[Model, Result], settings: Settings, metrics: Metrics
+    name: Literal["embedder", "enhancer"], send: Send[Model, Result], settings: Settings, metrics: Metrics
 ) -> Callable[[Model, float], Coroutine[object, None, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
     max_waiting = settings.serving.deployment.max_ongoing_requests
     max_wait_s = settings.enhancer.deadline_s if name == "enhancer" else settings.serving.max_wait_s
-    searches = batched(name, remote, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
-    bulk = batched(name, remote, metrics, lanes=[Lane(getattr(settings, name).bulk_waiting)], max_batch=_BULK_HOP_BATCH)
+    searches = batched(name, send, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
+    bulk = batched(name, send, metrics, lanes=[Lane(getattr(settings, name).bulk_waiting)], max_batch=_BULK_HOP_BATCH)
     return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)
 
 
 def batched(
     name: str,
-    remote: Remote[Sent, Result],
+    send: Send[Sent, Result],
     metrics: Metrics,
     *,
     lanes: Sequence[Lane],
     lane_of: Callable[[Sent], int] = lambda message: 0,
     max_batch: int = MAX_HOP_BATCH,
 ) -> MicroBatcher[Sent, Result]:
-    """A client of the part `name`, whose batches `remote` carries to one of its replicas."""
-
-    async def send(batch: list[Queued[Sent]], early: Early[Result]) -> Sequence[Result | MatineeError]:
-        hops = [hop(queued) for queued in batch]
-        # Over Ray, a stream costs about a third more. A lone message does not need it.
-        return await (remote.call(hops) if len(hops) == 1 else _streamed(remote.stream(hops), early))
-
+    """A client of the part `name`."""
     return MicroBatcher(
         name,
         send,
@@ -79,7 +74,17 @@ def batched(
     )
 
 
-async def _streamed(stream: AsyncIterator[Pairs[Result]], early: Early[Result]) -> list[Result | MatineeError]:
+def send_to(replica: Streaming[Sent, Result]) -> Send[Sent, Result]:
+    """To a replica of this process."""
+
+    async def send(batch: list[Queued[Sent]], early: Early[Result]) -> list[Result | MatineeError]:
+        return await collect(replica.stream([hop(queued) for queued in batch]), early)
+
+    return send
+
+
+async def collect(stream: AsyncIterable[Pairs[Result]], early: Early[Result]) -> list[Result | MatineeError]:
+    """The results of a batch in their order; `early` has had each as soon as it was known."""
     results: dict[int, Result | MatineeError] = {}
     async for pairs in stream:
         for place, result in pairs:
@@ -91,16 +96,16 @@ async def _streamed(stream: AsyncIterator[Pairs[Result]], early: Early[Result]) 
 class RetrieverClient:
     """The Retriever: each message has a result of its own type."""
 
-    def __init__(self, remote: Remote[RetrieverMessage[object], object], settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, send: Send[RetrieverMessage[object], object], settings: Settings, metrics: Metrics) -> None:
         max_waiting = settings.serving.deployment.max_ongoing_requests
         # Whether a gateway is ready must be known under any load.
         lanes = [Lane(max_waiting), Lane(max_waiting, 0.5, settings.serving.max_wait_s)]
         lane_of: Callable[[object], int] = lambda message: int(not isinstance(message, messages.Status))  # noqa: E731
-        self._searches = batched("retriever", remote, metrics, lanes=lanes, lane_of=lane_of)
-        self._bulk = batched("retriever", remote, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
+        self._searches = batched("retriever", send, metrics, lanes=lanes, lane_of=lane_of)
+        self._bulk = batched("retriever", send, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
         bulk = isinstance(message, _BULK) or (isinstance(message, messages.Rank) and message.bulk)
-        send = self._bulk if bulk else self._searches
+        client = self._bulk if bulk else self._searches
         # One batch has messages of many types. The Retriever answers each with the type that it declares.
-        return cast(Result, await send(message, deadline))
+        return cast(Result, await client(message, deadline))

@@ -14,7 +14,7 @@ from matinee.errors import MatineeError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.clients import RetrieverClient
+from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.hops import Hop, hop, queued
 from serve.graph.messages import Describe, Embed, Embedded, Json
 from serve.graph.parts import Graph
@@ -93,7 +93,7 @@ class InProcessGraph:
             part for part in (embedder, enhancer) if part is not None
         ]
         self.embedder = embedder
-        retrieve = RetrieverClient(retriever, settings, metrics)
+        retrieve = RetrieverClient(send_to(retriever), settings, metrics)
         self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
 
     def check_health(self) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Literal
@@ -50,8 +51,22 @@ def _file(code: CodeType) -> str:
     return Path(code.co_filename).relative_to(ROOT).as_posix()
 
 
+class Handle:
+    """Stands for Ray's handle: calls the replica in a task, which can be cancelled, as Ray's answer can."""
+
+    def __init__(self, replica: Any) -> None:
+        self.call = self
+        self._replica = replica
+
+    def options(self, *, stream: bool) -> "Handle":
+        return self
+
+    def remote(self, batch: Any) -> "asyncio.Task[Any]":
+        return asyncio.create_task(self._replica.call(batch))
+
+
 async def search_traced(local_graph: Any, home: Path, placement: Literal["process", "ray"]) -> Tracer:
-    """A search over an Embedder that is connected as in one process, or as over Ray but without it. The Retriever is none of ours here."""
+    """A search over an Embedder that is connected as in one process, or over a handle as Ray's. The Retriever is none of ours here."""
     from matinee.models.embedder import Embedder
     from matinee.recommend.recommender import RankedItems
     from serve.api.app import create_app
@@ -78,9 +93,13 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
         embedder = LoadedPart("embedder", "minilm", lambda: Loaded(settings, metrics))
         await embedder.load()
     else:
+        with warnings.catch_warnings():
+            # Its own, at import, are Ray's business.
+            warnings.simplefilter("ignore")
+            from serve.graph.handles import RayRemote
         replica = Loaded(settings, metrics)
         replica.reconfigure({})
-        embedder = batched_model("embedder", replica, settings, metrics)
+        embedder = batched_model("embedder", RayRemote[Any, Any](Handle(replica)), settings, metrics)  # type: ignore[arg-type]
     gateway = Gateway(settings, Graph(embedder, retriever, None, {}, placement), metrics)
     tracer = Tracer(Embedder.encode.__code__)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))

@@ -14,7 +14,7 @@ from waiting import HANG_S, until_async, until_late
 from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
 from serve.graph import messages
-from serve.graph.clients import batched_model
+from serve.graph.clients import batched_model, send_to
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
 from serve.graph.hops import Hop
@@ -68,7 +68,7 @@ def gateway(local_graph: Any, replica: EmbedderReplica, tmp_path: Path) -> Gatew
     async def retriever(message: Any, deadline: float) -> Any:
         raise AssertionError("nobody ranks here")
 
-    return Gateway(settings, Graph(batched_model("embedder", replica, settings, metrics), retriever, None, {}), metrics)
+    return Gateway(settings, Graph(batched_model("embedder", send_to(replica), settings, metrics), retriever, None, {}), metrics)
 
 
 async def begun(watched: Watched) -> None:
