@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from matinee.errors import SettingsError
+from train.embedding.sources import PairSources
 from train.jobs import command
 from train.jobs.reading import AS_IT_IS, Reading
 
@@ -31,13 +32,10 @@ class PipelineOptions:
     source: Annotated[str | None, typer.Argument(help="as of train.prepare")] = None
     options: Annotated[list[str], typer.Argument(help="after `--`: options of train.embedder")] = field(default_factory=list)
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work")
-    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets")] = None
     reading: Reading = AS_IT_IS
-    count: Annotated[int | None, typer.Option(min=1, help="as of train.triplets")] = None
-    descriptions: Annotated[Path | None, typer.Option(help="as of train.triplets")] = None
-    weight: Annotated[list[str], typer.Option(metavar="SOURCE=NUMBER", help="as of train.triplets")] = field(default_factory=list)
+    sources: PairSources
     seeds: Annotated[int, typer.Option(min=1, help="training runs; of several, their mean with the base is the result")] = 1
-    gpu: command.Gpu = None
+    hardware: command.Hardware
     smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films, every step at its smallest")] = False
 
 
@@ -55,45 +53,33 @@ def steps(options: PipelineOptions) -> list[Step]:
     if options.source is not None and options.source.startswith("-"):
         # Typer takes the first word after `--` for the source where there is none.
         options = replace(options, source=None, options=[options.source, *options.options])
-    out = options.out
-    smoke = ["--smoke"] if options.smoke else []
-    sets = flag("--sets", options.sets)
+    out, smoke = options.out, ["--smoke"] if options.smoke else []
+    sets = [] if options.sources.sets is None else ["--sets", str(options.sources.sets)]
     prepared, triplets = str(out / "prepared"), str(out / "triplets")
     embedders = [str(out / (f"embedder-{seed}" if seed else "embedder")) for seed in range(options.seeds)]
-    training = values_by_flag(options.options)
-    if "--seed" in training:
+    # Only now: it loads PyTorch.
+    from train.embedder import EmbedderOptions
+
+    trained = command.parse(EmbedderOptions, [triplets, *options.options], "train.embedder")
+    if trained.training.seed:
         raise SettingsError("--seed: the pipeline counts its seeds itself, from 0; say how many with --seeds")
-    drawing = [*flag("--count", options.count), *flag("--descriptions", options.descriptions)]
-    drawing += [word for text in options.weight for word in ("--weight", text)]
-    if "--negatives" in training or training.get("--loss") == "triplet":
-        # Training with mined negatives takes mining them, and the triplet loss has no others.
-        drawing = ["--negatives", "both", *drawing]
-    device = [] if options.gpu is None else ["--gpu" if options.gpu else "--cpu"]
+    # Training with mined negatives takes mining them, and the triplet loss has no others.
+    mined = ["--negatives", "both"] if trained.training.negatives or trained.training.loss == "triplet" else []
     # Without a source, --smoke stands for the bundled films.
     source = smoke if options.source is None else [options.source]
     commands = [
-        ["prepare", *source, *options.reading.words(), "--out", prepared],
-        ["triplets", prepared, *sets, *smoke, *drawing, "--out", triplets],
+        ["prepare", *source, *command.words(options.reading), "--out", prepared],
+        ["triplets", prepared, *smoke, *mined, *command.words(options.sources), "--out", triplets],
     ]
     for seed, folder in enumerate(embedders):
-        inputs = [triplets, "--prepared", prepared, *sets]
-        commands.append(["embedder", *inputs, *smoke, *options.options, *device, "--seed", str(seed), "--out", folder])
+        inputs = [triplets, "--prepared", prepared, *sets, *smoke, *options.options, *command.words(options.hardware)]
+        commands.append(["embedder", *inputs, "--seed", str(seed), "--out", folder])
     best = embedders[0]
     if options.seeds > 1:
         best = str(out / "soup")
         commands.append(["soup", *embedders, "--out", best])
-    before = flag("--before", training.get("--base"))
+    before = [] if trained.base is None else ["--before", trained.base]
     return [*commands, ["evaluate", prepared, *sets, *smoke, *before, "--after", f"{best}/model", "--out", str(out / "report")]]
-
-
-def flag(name: str, value: object) -> list[str]:
-    return [] if value is None else [name, str(value)]
-
-
-def values_by_flag(options: list[str]) -> dict[str, str]:
-    """Each option with what follows it, written as `--name value` or `--name=value`."""
-    pairs = [option.partition("=") for option in options]
-    return {name: value if sign else following for (name, sign, value), following in zip(pairs, [*options[1:], ""], strict=False)}
 
 
 app = command.job_app(PipelineOptions, main)

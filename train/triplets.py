@@ -13,7 +13,7 @@ not made again; an unfinished one is made anew.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from matinee.text import templates
 from matinee.text.data import ENGLISH
 from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
+from train.embedding.sources import PairSources
 from train.jobs import command, manifests
 
 SMOKE = 200
@@ -43,12 +44,7 @@ measured: no catalogue here has that column."""
 class TripletsOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/triplets")
-    sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets, for their training pairs")] = None
-    descriptions: Annotated[Path | None, typer.Option(help="JSONL of train.describe: its words -> the item")] = None
-    count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000
-    weight: Annotated[list[str], typer.Option(metavar="SOURCE=NUMBER", help="share of a source, 0 leaves it out")] = field(
-        default_factory=list
-    )
+    sources: PairSources
     negatives: Annotated[Miner, typer.Option(help="none, bm25, encoder or both")] = "none"
     margin: Annotated[float, typer.Option(min=0, max=1, help="a negative nearer than this part of the positive's cosine is refused")] = 0.95
     template: Annotated[
@@ -61,17 +57,17 @@ class TripletsOptions:
 
 def main(options: TripletsOptions) -> None:
     """Write triplets and pairs for train.embedder."""
-    out, sets = options.out, options.sets
+    out, sets = options.out, options.sources.sets
     manifest = manifests.read(options.prepared, "prepare")
-    chosen_weights = parse_weights(options.weight)
+    chosen_weights = parse_weights(options.sources.weight)
     weights = WEIGHTS | set_weights(sets) | chosen_weights
-    count = min(options.count, SMOKE) if options.smoke else options.count
+    count = min(options.sources.count, SMOKE) if options.smoke else options.sources.count
     settings = {name: getattr(options, name) for name in ("negatives", "margin", "template", "model", "seed")}
     known = load_settings()
     language = known.embedder.language
     settings |= {"count": count, "weights": weights, "language": language}
     settings |= {} if known.language == ENGLISH else {"queries_in": known.language}
-    inputs = dict(manifest["outputs"]) | input_hashes(sets, options.descriptions)
+    inputs = dict(manifest["outputs"]) | input_hashes(sets, options.sources.descriptions)
     if manifests.is_complete(out, "triplets", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
@@ -79,8 +75,8 @@ def main(options: TripletsOptions) -> None:
     available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0], known.language)
     if sets is not None:
         available = pairs.without_test_keywords(available, sets) | pairs.from_sets(items, sets)
-    if options.descriptions is not None:
-        available |= pairs.from_descriptions(items, read_descriptions(options.descriptions))
+    if options.sources.descriptions is not None:
+        available |= pairs.from_descriptions(items, read_descriptions(options.sources.descriptions))
     unknown = set(chosen_weights) - set(available) - set(pairs.CATALOGUE)
     if unknown:
         raise SettingsError(f"--weight {min(unknown)}: there is no such source; there are {', '.join(sorted(available))}")

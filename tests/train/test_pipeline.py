@@ -159,5 +159,11 @@ def test_the_papers_recipe_is_one_command(monkeypatch: pytest.MonkeyPatch) -> No
     assert (tuned["loss"], tuned["negatives"], tuned["epochs"], tuned["batch"], tuned["lr"]) == ("triplet", True, 5, 16, 3e-5)
 
 
+@pytest.mark.parametrize("wrong", [("--epoch", "3"), ("--loss", "tripplet"), ("--epochs", "0"), ("stray",)])
+def test_a_wrong_option_of_the_training_stops_before_the_first_step(monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]) -> None:
+    code, commands = run(monkeypatch, "films.csv", "--", *wrong)
+    assert (code != 0, commands) == (True, [])
+
+
 def test_a_seed_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "films.csv", "--", "--seed", "7") == (SettingsError.exit_code, [])

@@ -36,7 +36,7 @@ class ContrastiveConfig:
     lr: Annotated[float, typer.Option(help="the highest learning rate")] = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.1
     schedule: Schedule = "linear"
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01
     scale: Annotated[float, typer.Option(help="inverse temperature of the in-batch losses")] = 20.0
     margin: Annotated[float, typer.Option(help="of the triplet loss")] = 0.3
     negatives: Annotated[bool, typer.Option("--negatives", help="use the mined negatives")] = False

@@ -5,7 +5,7 @@ type is such a dataclass adds that model's options. A field without a Typer anno
 checks limits and writes the help; a `Literal` is checked here, with the error line that all jobs share. Knows no job in particular.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.main import get_command
 
 from matinee.cli.errors import explain_errors
 from matinee.errors import SettingsError, SourceError
@@ -120,6 +121,26 @@ def parameters(options: type[Any]) -> Iterator[Parameter]:
             default = Parameter.empty if default is MISSING else default
             typed = Annotated[str | None, info] if choices(kind) else hint
             yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=typed)
+
+
+def parse(options: type[OptionsT], words: Sequence[str], name: str) -> OptionsT:
+    """The options model of the command line of the job `name`. Raises Click's error for what the job would refuse."""
+    return build(options, get_command(job_app(options, lambda _: None)).make_context(name, list(words)).params)
+
+
+def words(options: Any) -> Iterator[str]:
+    """A group of options as a command line: what differs from its defaults."""
+    for parameter in parameters(type(options)):
+        # Inside `Annotated`, Typer keeps the names of an option where its default would be.
+        value, declared = getattr(options, parameter.name), get_args(parameter.annotation)[1].default
+        name, _, negated = (declared if isinstance(declared, str) else f"--{parameter.name.replace('_', '-')}").partition("/")
+        if value == parameter.default:
+            continue
+        if isinstance(value, bool):
+            yield name if value else negated
+        else:
+            for text in value if isinstance(value, list) else [value]:
+                yield from (name, str(text))
 
 
 def build(options: type[OptionsT], values: dict[str, Any]) -> OptionsT:

@@ -1,6 +1,5 @@
 """The options of every command that reads a catalogue: those that the reader's errors name."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Annotated
 
@@ -40,15 +39,6 @@ class Reading:
         return {"kind": self.kind, "map": sorted(self.map)} | {
             name: value for name, value in given.items() if value is not None and value is not False
         }
-
-    def words(self) -> Iterator[str]:
-        """The options as a command line."""
-        for one in fields(self):
-            name, value = f"--{one.name.replace('_', '-')}", getattr(self, one.name)
-            if value is True:
-                yield name
-            for text in value if isinstance(value, list) else [] if value is None or isinstance(value, bool) else [value]:
-                yield from (name, str(text))
 
 
 AS_IT_IS = Reading()

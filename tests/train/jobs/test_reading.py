@@ -7,6 +7,7 @@ import pytest
 from typer.main import get_command
 
 from train import pipeline, prepare, soup
+from train.embedder import EmbedderOptions
 from train.jobs import command
 from train.jobs.reading import AS_IT_IS, Reading
 
@@ -18,8 +19,13 @@ ALL = Reading(
 
 @pytest.mark.parametrize("reading", [AS_IT_IS, Reading(pivot=0), Reading(strict=True), ALL])
 def test_the_words_of_a_reading_are_read_as_the_same_one(reading: Reading) -> None:
-    values = get_command(prepare.app).make_context("prepare", ["films.csv", *reading.words()]).params
+    values = get_command(prepare.app).make_context("prepare", ["films.csv", *command.words(reading)]).params
     assert command.build(Reading, values) == reading
+
+
+@pytest.mark.parametrize("hardware", [command.Hardware(), command.Hardware(gpu=False, threads=3), command.Hardware(gpu=True, workers=0)])
+def test_the_words_of_the_hardware_are_read_as_the_same(hardware: command.Hardware) -> None:
+    assert command.parse(EmbedderOptions, ["triplets", *command.words(hardware)], "train.embedder").hardware == hardware
 
 
 def test_all_options_are_in_the_example() -> None:
@@ -27,9 +33,9 @@ def test_all_options_are_in_the_example() -> None:
 
 
 def test_the_pipeline_hands_every_option_of_the_reader_on() -> None:
-    values = get_command(pipeline.app).make_context("pipeline", ["~films.csv", *ALL.words(), "--out", "work"]).params
+    values = get_command(pipeline.app).make_context("pipeline", ["~films.csv", *command.words(ALL), "--out", "work"]).params
     options = command.build(pipeline.PipelineOptions, values)
-    assert pipeline.steps(options)[0] == ["prepare", "~films.csv", *ALL.words(), "--out", "work/prepared"]
+    assert pipeline.steps(options)[0] == ["prepare", "~films.csv", *command.words(ALL), "--out", "work/prepared"]
 
 
 def test_a_folder_of_the_home_that_the_shell_did_not_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
