@@ -3,15 +3,17 @@
 import json
 import pickle
 import re
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from matinee.attributes import FILM, Attribute, stored_values
+from matinee.attributes import FILM, Attribute, AttributeType, stored_values
 from matinee.catalogue.declaration import read_declaration
 from matinee.errors import FilterError
-from matinee.filters import MAX_CONDITIONS, MAX_FILTER_VALUES, ItemFilter
+from matinee.filters import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES, ItemFilter
 from matinee.index.types import item_payload
 from matinee.items import Item
 
@@ -135,3 +137,31 @@ def test_the_documented_examples_pass_as_many_items_as_they_say() -> None:
             body,
             int(count),
         )
+
+
+def test_the_documented_operators_take_the_types_that_the_table_names() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Filter\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([\w, ]*?) ?\|", page, re.MULTILINE)
+    documented = {name: set(types.split(", ")) for names, types in rows for name in re.findall(r"\w+", names)}
+    groups = {name for name, types in documented.items() if types == {""}}
+    assert groups == {"and", "or", "not"}
+    attributes = {kind: Attribute(type=kind, source=f"extra.{kind}") for kind in get_args(AttributeType)}
+    values: dict[str, Any] = {
+        "keyword": "x",
+        "text": "x",
+        "integer": 1,
+        "float": 1.5,
+        "boolean": True,
+        "datetime": "2024-01-01",
+        "geo": "x",
+    }
+    taken: dict[str, set[str]] = {}
+    for operator, kind in product((*_OPERATORS, "like"), attributes):
+        near = {"lat": 1, "lon": 2, "radius_m": 3}
+        operand = {"exists": True, "missing": True, "match": "x", "near": near}.get(operator, values[kind])
+        body = {kind: {operator: [operand] if operator in ("any", "all", "none") else operand}}
+        with suppress(FilterError):
+            ItemFilter(**body).condition(attributes)
+            taken.setdefault(operator, set()).add(kind)
+    everywhere = {name: set(attributes) if types == {"all"} else types for name, types in documented.items() if name not in groups}
+    assert taken == everywhere

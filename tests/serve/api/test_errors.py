@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import pytest
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +15,7 @@ from matinee.errors import AmbiguousTitleError, FilterError, MatineeError
 from matinee.settings.serving import ServingSettings
 from serve.api.auth import ApiKeys, Caller
 from serve.api.errors import envelope, explain, outcome
-from serve.errors import STATUS, RequestError, UnavailableError
+from serve.errors import CODES, STATUS, RequestError, UnavailableError
 
 OPERATOR = Caller(ApiKeys(ServingSettings()))
 
@@ -99,3 +101,10 @@ def test_what_was_sent_is_not_echoed() -> None:
         "message"
     ]
     assert message == "text: Input should be a valid string"
+
+
+def test_the_documented_codes_are_those_of_the_api() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.MULTILINE)
+    known = {(status, code) for code, status in STATUS.items()} | set(CODES.items()) | {(500, "internal")}
+    assert sorted((int(status), code) for status, code in rows) == sorted(known)
