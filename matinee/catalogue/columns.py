@@ -5,7 +5,8 @@ Names are compared without case and separators, so `Release_Date`, `releaseDate`
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 
 from matinee.characters import normalize
 from matinee.errors import SourceError
@@ -166,12 +167,13 @@ def _add_first_id(columns: Sequence[str], chosen: dict[str, str], off: set[str])
 def _others(columns: Sequence[str], plain: Mapping[str, str], chosen: dict[str, str]) -> dict[str, str]:
     taken = {target.partition(".")[2] for target in chosen.values()}
     others = {}
+    numbers: dict[str, Iterator[int]] = {}
     for column in columns:
         if column and column not in chosen and not _ROW_NUMBERS.fullmatch(column):
-            name = base = key(plain[column])
-            count = 2
-            while name in taken:
-                name, count = f"{base[:36]}_{count}", count + 1
+            name = key(plain[column])
+            if name in taken:
+                base = name[:36]
+                name = next(one for n in numbers.setdefault(base, count(2)) if (one := f"{base}_{n}") not in taken)
             taken.add(name)
             others[column] = f"other.{name}"
     return others

@@ -3,18 +3,16 @@
 Values come as programs write them, also where JSON has no form for them. Does not know what a key means.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
-
-import orjson
+from typing import Any, Literal, TextIO
 
 from matinee.catalogue.columns import HAS_TITLE
 from matinee.catalogue.documents import rows_inside
-from matinee.catalogue.encodings import BLANK, SAMPLE, ByteStream, Encoding, damage, open_text
+from matinee.catalogue.encodings import BLANK, ByteStream, Encoding, damage, open_text
+from matinee.catalogue.json_values import BLANKS, MENDED, decode, end_of, values_in
 from matinee.catalogue.rows import MAX_RAW, Reject, Row, no_progress
 from matinee.catalogue.typed import HALF, mend, plain_row
 from matinee.errors import SourceError
@@ -25,12 +23,9 @@ Known = Callable[[list[str]], int]
 MAX_LINE = 1 << 24
 # Characters of a JSON object that holds all rows: it is read whole.
 MAX_DOCUMENT = 1 << 27
-MENDED = "characters that JSON has no form for; they were repaired or left out"
-SEVERAL = "other objects on their line; each was read"
-_STRICT = json.JSONDecoder()
-# Control characters may stand in a string, where they are repaired like in any other text.
-_LENIENT = json.JSONDecoder(strict=False)
-_LONG_INTEGER = re.compile(r"\d{19}")
+# Characters of an array that are read at a time.
+_PIECE = 1 << 16
+_BETWEEN = re.compile(r"[ \t\r\n,]*+")
 
 
 class JsonTable:
@@ -79,7 +74,7 @@ class JsonTable:
         with open_text(self._path, self._encoding) as (text, _):
             content = text.read(MAX_DOCUMENT + 1)
         try:
-            found = [value for value, _ in _values(content.lstrip("\ufeff"))] if len(content) <= MAX_DOCUMENT else []
+            found = [value for value, _, _ in values_in(content.lstrip("\ufeff"))] if len(content) <= MAX_DOCUMENT else []
         except ValueError:
             return []
         if len(found) > 1:
@@ -88,104 +83,85 @@ class JsonTable:
         document = found[0] if found else None
         return rows_inside(document, lambda row: known(list(row)) >= HAS_TITLE) if isinstance(document, dict) else []
 
-    def _lines(self, text: Iterator[str], stream: ByteStream) -> Iterator[Row | Reject]:
-        for number, line in enumerate(text, 1):
+    def _lines(self, text: TextIO, stream: ByteStream) -> Iterator[Row | Reject]:
+        for number, line in enumerate(_bounded_lines(text), 1):
             if not line.strip("\ufeff" + BLANK):
+                continue
+            if len(line) > MAX_LINE:
+                yield Reject(number, f"has more than {MAX_LINE:,} characters", line[:MAX_RAW])
                 continue
             damaged = damage(line, self._encoding)
             if damaged and self._encoding.errors != "surrogateescape":
                 yield Reject(number, damaged, line[:MAX_RAW])
                 continue
             try:
-                found = _values(line.lstrip("\ufeff"))
+                found = values_in(line.lstrip("\ufeff"))
             except ValueError as error:
                 cut = not line.endswith(("\n", "\r"))
                 end = "the file ends in the middle of this object: it looks cut off"
                 yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
                 continue
-            for value, mended in found:
-                yield _object(number, value, line, mended)
+            for value, raw, mended in found:
+                yield _object(number, value, raw, mended)
 
-    def _elements(self, text: Any) -> Iterator[Row | Reject]:
-        start, _, buffer = text.read(SAMPLE).partition("[")
-        number, margin = 1 + start.count("\n"), start.rpartition("\n")[2]
+    def _elements(self, text: TextIO) -> Iterator[Row | Reject]:
+        # All before `at` was read. Only now and then is it cut off: for each element, that would copy the whole buffer.
+        start, _, buffer = text.read(_PIECE).partition("[")
+        number, margin, at = 1 + start.count("\n"), start.rpartition("\n")[2], 0
         while True:
-            skipped = len(buffer) - len(buffer.lstrip(" \t\r\n,"))
-            number += buffer.count("\n", 0, skipped)
-            if "\n" in buffer[:skipped]:
-                margin = buffer[:skipped].rpartition("\n")[2]
-            buffer = buffer[skipped:]
-            if buffer.startswith("]"):
-                rest = buffer[1:]
-                while not rest.strip(BLANK) and (more := text.read(SAMPLE)):
-                    rest += more
-                buffer = rest.lstrip(BLANK)
-                number += rest.count("\n", 0, len(rest) - len(buffer))
+            blank, at = at, end_of(_BETWEEN, buffer, at)
+            number += buffer.count("\n", blank, at)
+            if "\n" in buffer[blank:at]:
+                margin = buffer[blank:at].rpartition("\n")[2]
+            if at > _PIECE:
+                buffer, at = buffer[at:], 0
+            if buffer.startswith("]", at):
+                at += 1
+                while (end := end_of(BLANKS, buffer, at)) == len(buffer) and (more := text.read(_PIECE)):
+                    number += buffer.count("\n", at)
+                    buffer, at = more, 0
+                number += buffer.count("\n", at, end)
                 # Pages of a web service, one after the other.
-                if buffer.startswith("["):
-                    buffer = buffer[1:]
+                if buffer.startswith("[", end):
+                    at = end + 1
                     continue
-                if buffer:
-                    yield Reject(number, "stands after the end of the array: nothing from here on was read", buffer[:MAX_RAW])
+                if end < len(buffer):
+                    reason = "stands after the end of the array: nothing from here on was read"
+                    yield Reject(number, reason, buffer[end : end + MAX_RAW])
                 return
             broken: int | None = None
             try:
-                value, end, mended = _decode(buffer) if buffer else (None, 0, None)
+                value, end, mended = decode(buffer, at) if at < len(buffer) else (None, 0, None)
             except (ValueError, RecursionError) as error:
                 value, end, mended = None, 0, None
                 broken = getattr(error, "pos", None)
-            if end and (end < len(buffer) or buffer[0] == "{"):
-                yield _object(number, value, buffer[:end], mended)
-                number += buffer.count("\n", 0, end)
-                buffer = buffer[end:]
+            if end and (end < len(buffer) or buffer[at] == "{"):
+                yield _object(number, value, buffer[at:end], mended)
+                number += buffer.count("\n", at, end)
+                at = end
                 continue
             # An element that starts its line, as this one did, is the next one; others may be parts of this one.
             following = -1 if broken is None or margin.strip() else buffer.find(f"\n{margin}{{", broken)
-            if following > 0:
-                yield Reject(number, "is not valid JSON", buffer[:MAX_RAW])
-                number += buffer.count("\n", 0, following)
-                buffer = buffer[following:]
+            if following > at:
+                yield Reject(number, "is not valid JSON", buffer[at : at + MAX_RAW])
+                number += buffer.count("\n", at, following)
+                at = following
                 continue
-            more = text.read(SAMPLE)
-            if not more or len(buffer) > MAX_LINE:
+            # Twice as much each time: what is there is decoded anew.
+            more = text.read(max(_PIECE, len(buffer) - at))
+            if not more or len(buffer) - at > MAX_LINE:
                 reason = "the array breaks off here: it looks cut off" if not more else "is not valid JSON, nothing after it can be read"
-                yield Reject(number, reason, buffer[:MAX_RAW], cut=True)
+                yield Reject(number, reason, buffer[at : at + MAX_RAW], cut=True)
                 return
-            buffer += more
+            buffer, at = buffer[at:] + more, 0
 
 
-def _values(text: str) -> list[tuple[Any, str | None]]:
-    """The values of a text, one after the other, and what was mended in each. Raises `ValueError`."""
-    reason: ValueError | None = None
-    # orjson would round long integers, and two ids would be one.
-    if not _LONG_INTEGER.search(text):
-        try:
-            return [(orjson.loads(text), None)]
-        except orjson.JSONDecodeError as error:
-            reason = error
-    found: list[tuple[Any, str | None]] = []
-    rest = text.strip(BLANK)
-    try:
-        while rest:
-            value, end, mended = _decode(rest)
-            found.append((value, mended))
-            rest = rest[end:].lstrip(BLANK)
-    except (ValueError, RecursionError) as error:
-        raise reason or ValueError(str(error)) from None
-    return found if len(found) == 1 else [(value, mended or SEVERAL) for value, mended in found]
-
-
-def _decode(text: str) -> tuple[Any, int, str | None]:
-    """The value at the start of a text, where it ends, and what only a lenient reader takes.
-
-    Raises `ValueError` or `RecursionError`. NaN and numbers of any size are no damage: many programs write them, though JSON has none.
-    """
-    try:
-        return *_STRICT.raw_decode(text), None
-    except json.JSONDecodeError as error:
-        if not error.msg.startswith("Invalid control character"):
-            raise
-    return *_LENIENT.raw_decode(text), MENDED
+def _bounded_lines(text: TextIO) -> Iterator[str]:
+    """The lines of a text; of one that is longer than `MAX_LINE` its start."""
+    while line := text.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(("\n", "\r")):
+            line = text.readline(MAX_LINE + 1) or "\n"
 
 
 def _object(number: int, value: Any, raw: str, mended: str | None) -> Row | Reject:

@@ -28,12 +28,13 @@ class Ragged:
 
     def join(self, cells: Sequence[str]) -> list[str] | None:
         """A longer row with the parts of its texts joined, None where they can't be told: `Bo Kim, Jr.` goes on with a space."""
-        joined: list[str] = []
+        parts: list[list[str]] = []
         for cell in cells:
-            if joined and cell.startswith(" "):
-                joined[-1] += self._delimiter + cell
+            if parts and cell.startswith(" "):
+                parts[-1].append(cell)
             else:
-                joined.append(cell)
+                parts.append([cell])
+        joined = [self._delimiter.join(part) for part in parts]
         return joined if not self._spaced and len(joined) == self._width and self._fits(joined) else None
 
     def may_end_early(self, rows: Sequence[Sequence[str]]) -> bool:

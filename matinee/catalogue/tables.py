@@ -7,6 +7,7 @@ import gzip
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count, islice
@@ -101,17 +102,21 @@ class DelimitedTable:
         if not isinstance(first, CsvRecord):
             raise SourceError(f"{self._path}: the header can't be read: {first.reason if first else 'there is none'}")
         names = [" ".join(tidy(cell).split()) for cell in trim(first.cells)]
+        first_places: dict[str, int] = {}
+        numbers: dict[str, Iterator[int]] = {}
+        taken = set(names)
         for place, name in enumerate(names):
-            if name and name in names[:place]:
-                first_place = names.index(name) + 1
+            first_place = first_places.setdefault(name, place + 1)
+            if name and first_place <= place:
                 if known([name]):
                     raise SourceError(
                         f"{self._path}: the column {name!r} appears twice (columns {first_place} and {place + 1}): rename one"
                     )
                 # Nothing but a fact: which of them is meant is no question.
-                number = next(n for n in count(2) if f"{name} {n}" not in names)
+                number = next(n for n in numbers.setdefault(name, count(2)) if f"{name} {n}" not in taken)
                 self.notes.append(f"column {place + 1} is named {name!r} like column {first_place}: it was called '{name} {number}'")
                 names[place] = f"{name} {number}"
+                taken.add(names[place])
         unnamed = [str(place) for place, name in enumerate(names, 1) if not name]
         if unnamed:
             self.notes.append(f"column {', '.join(unnamed)} has no name and was left out")
@@ -210,7 +215,7 @@ class ParquetTable:
             self.columns = tuple(file.schema_arrow.names)
             self.format = {"kind": "Parquet"}
             self.total = file.metadata.num_rows
-        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        twice = sorted(name for name, times in Counter(self.columns).items() if times > 1)
         if twice:
             raise SourceError(f"{path}: the column {twice[0]!r} appears twice: rename one")
         if not self.total:
