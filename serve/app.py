@@ -11,9 +11,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
-from matinee.errors import SettingsError
 from matinee.settings.base import Deployment
-from matinee.settings.load import load_settings, without_secrets
+from matinee.settings.load import load_settings, refuse_secrets, without_secrets
 from matinee.settings.tree import Settings
 from serve.api.app import create_app
 from serve.api.auth import ApiKeys
@@ -48,12 +47,7 @@ class GatewayDeployment:
 
 def build(args: dict[str, Any]) -> Application:
     """The application from settings (docs/settings.md). Raises `SettingsError` on what contradicts itself."""
-    for part in ("index", "enhancer"):
-        if (args.get(part) or {}).get("api_key"):
-            raise SettingsError(
-                f"{part}.api_key: Ray Serve keeps the arguments of an application in clear text; "
-                f"set MATINEE_{part.upper()}__API_KEY in the environment of every node instead"
-            )
+    refuse_secrets(args)
     return graph(load_settings(args))
 
 

@@ -2,11 +2,40 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(ge=0)]
+HIDDEN = "hidden"
+"""Type of an error whose input must not be shown."""
+
+
+def _plain_url(url: str) -> str:
+    if set("@?#") & set(url):
+        raise PydanticCustomError(
+            HIDDEN,
+            "a URL of a server has no user, password or query, since it is kept and shown in clear text: "
+            "give the server's key in the setting for it (index.api_key, probe.key)",
+        )
+    return url
+
+
+def _store_uri(uri: str) -> str:
+    user, at, _ = uri.partition("://")[2].rpartition("@")
+    # A password may hold slashes. A user alone may stand there: sftp://films@host, abfs://container@account.
+    if at and ":" in user.partition("/")[0]:
+        raise PydanticCustomError(
+            HIDDEN,
+            "a URI of a store has no password, since it is kept and shown in clear text: give its credentials in the store's own "
+            "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), or by the machine's role",
+        )
+    return uri
+
+
+Url = Annotated[str, AfterValidator(_plain_url)]
+StoreUri = Annotated[str, AfterValidator(_store_uri)]
 
 
 class Part(BaseModel):

@@ -8,17 +8,19 @@ the project reads the environment. Does not know what the settings mean: `settin
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError
 from matinee.files import make_private, user_path
+from matinee.settings.base import HIDDEN
 from matinee.settings.tree import PREFIX, Settings
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -27,7 +29,6 @@ PROFILES = Path(__file__).parent / "profiles"
 _OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
 _LINKS = re.compile(r"(?=\w++\Z)MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-_SECRET = ("api_key", "key", "sha256")
 # A password may hold slashes and more of the same sign. Of a word's `://` only the first is tried, or time would be quadratic.
 _URL_USER = re.compile(r"(?<!\S)((?>\S*?://))\S*@")
 
@@ -72,7 +73,9 @@ def load_settings(
 
 def without_secrets(settings: Settings) -> Settings:
     """`settings` without the keys to other services, to be kept where others may read it: Serve keeps it in its checkpoints."""
-    return _with_keys(settings, {})
+    for place in SECRETS:
+        settings = _replaced(settings, place, None)
+    return settings
 
 
 def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Mapping[str, str] | None = None) -> Settings:
@@ -80,19 +83,47 @@ def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Ma
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
     given = _merge(file, _from_environment(os.environ if environ is None else environ))
     key = (given.get(part) or {}).get("api_key")
-    return _with_keys(settings, _keys(settings) | {part: None if key is None else SecretStr(str(key))})
+    return _replaced(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
 
 
-_KEYS = {"index": "api_key", "enhancer": "api_key", "probe": "key"}
+def refuse_secrets(args: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` where a Serve application's arguments hold a secret."""
+    for place in SECRETS:
+        value: Any = args
+        for name in place:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value:
+            raise SettingsError(
+                f"{'.'.join(place)}: Ray Serve keeps the arguments of an application in clear text; "
+                f"set {variable(place)} in the environment of the nodes that need it instead"
+            )
 
 
-def _keys(settings: Settings) -> dict[str, SecretStr | None]:
-    return {part: getattr(getattr(settings, part), name) for part, name in _KEYS.items()}
+def variable(place: Sequence[str]) -> str:
+    """The environment variable of a setting: ("index", "api_key") -> MATINEE_INDEX__API_KEY."""
+    return PREFIX + "__".join(place).upper()
 
 
-def _with_keys(settings: Settings, keys: Mapping[str, SecretStr | None]) -> Settings:
-    parts = {part: getattr(settings, part).model_copy(update={name: keys.get(part)}) for part, name in _KEYS.items()}
-    return settings.model_copy(update=parts)
+def _secrets(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The places of the secrets in a tree of settings. They can all be None."""
+    for name, field in model.model_fields.items():
+        if SecretStr in (field.annotation, *get_args(field.annotation)):
+            yield (name,)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from ((name, *place) for place in _secrets(field.annotation))
+
+
+SECRETS = tuple(_secrets(Settings))
+"""The places of all secrets: ("index", "api_key") and so on."""
+# Fields whose values no error shows.
+_UNSHOWN = {place[-1] for place in SECRETS} | {"sha256"}
+
+_Tree = TypeVar("_Tree", bound=BaseModel)
+
+
+def _replaced(tree: _Tree, place: Sequence[str], value: object) -> _Tree:
+    name, *rest = place
+    return tree.model_copy(update={name: _replaced(getattr(tree, name), rest, value) if rest else value})
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -147,6 +178,10 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _is_secret(problem: ErrorDetails) -> bool:
+    return problem["type"] == HIDDEN or problem["loc"][-1] in _UNSHOWN
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
@@ -156,7 +191,7 @@ def _explain(error: ValidationError) -> str:
             message = _URL_USER.sub(r"\1...@", message)
         if problem["type"] == "extra_forbidden":
             message = "unknown setting: check its spelling against docs/settings.md"
-        elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and problem["loc"][-1] not in _SECRET:
+        elif not isinstance(problem["input"], Mapping | list | tuple | BaseModel) and not _is_secret(problem):
             message += " (it is {})".format(_URL_USER.sub(r"\1...@", repr(problem["input"])))
         lines.append(f"{name}: {message}" if name else message)
     return "settings: " + "; ".join(lines)

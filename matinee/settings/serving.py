@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from matinee.settings.base import Deployment, Part, Seconds
+from matinee.settings.base import Deployment, Part, Seconds, StoreUri, Url
 
 Scope = Literal["read", "feedback", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -117,7 +117,9 @@ class ServingSettings(Part):
 class ProbeSettings(Part):
     """The recall probe (`python -m serve.probe`): which server it asks, with which queries, how often, and where it exports."""
 
-    url: str | None = Field(None, description="URL of the API; null is the server that runs here, or this release's")
+    url: Url | None = Field(
+        None, description="URL of the API, without a user or password; null is the server that runs here, or this release's"
+    )
     key: SecretStr | None = Field(None, description="API key; scope admin for exact searches, read for the rest")
     queries: Path | None = Field(
         None,
@@ -146,7 +148,10 @@ class ProbeSettings(Part):
 class EventSettings(Part):
     """The event log: what was answered, and what users did with it."""
 
-    uri: str | None = Field(None, description="where JSONL parts are written: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH; null is off")
+    uri: StoreUri | None = Field(
+        None,
+        description="where JSONL parts are written: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH, without credentials; null is off",
+    )
     flush_s: float = Field(5, gt=0, le=3600, description="longest seconds that an event waits before it is written")
     flush_events: int = Field(1000, ge=1, le=100_000, description="events of a full part; at most max_waiting")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="events that wait at each gateway; further ones are refused")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from matinee.errors import SettingsError
-from matinee.settings.base import Deployment, Part, Positive, Seconds, Share
+from matinee.settings.base import Deployment, Part, Positive, Seconds, Share, StoreUri, Url
 from matinee.settings.serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
 
 Recipe = Literal["raw", "enhanced", "both"]
@@ -185,7 +185,7 @@ class IndexSettings(Part):
         "both: the vector of raw plus three tenths of the description's",
     )
     facts: FactWeights = FactWeights()
-    url: str | None = Field(None, description="URL of the Qdrant server (qdrant)")
+    url: Url | None = Field(None, description="URL of the Qdrant server, without a user or password (qdrant)")
     api_key: SecretStr | None = Field(
         None, description="API key of the Qdrant server; refused among the arguments of a Serve application, which Ray keeps in clear text"
     )
@@ -255,7 +255,10 @@ class IndexSettings(Part):
 class ArtifactSettings(Part):
     """Where trained models lie."""
 
-    uri: str | None = Field(None, description="a folder, s3://BUCKET/PATH or gs://BUCKET/PATH; null is `artifacts` in the home folder")
+    uri: StoreUri | None = Field(
+        None,
+        description="a folder, s3://BUCKET/PATH or gs://BUCKET/PATH, without credentials; null is `artifacts` in the home folder",
+    )
 
 
 class SearchSettings(Part):

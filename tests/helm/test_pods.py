@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, VALUES, Object, containers, one, pods, rendered, template
+from chart import CHART, VALUES, Object, application, containers, one, pods, rendered, template
 from ray._private import ray_constants
 from ray_serve import constants as serve_constants
 
@@ -19,6 +19,8 @@ ALL = [*VALUES, "everything"]
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 RAY = ("ray-head", "ray-worker")
 """KubeRay writes the commands of these."""
+KEYS = {"Retriever": "MATINEE_INDEX__API_KEY", "Enhancer": "MATINEE_ENHANCER__API_KEY"}
+"""The deployments that have a key to another service."""
 DRAIN, WINDOW = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 
 
@@ -101,11 +103,25 @@ def test_no_pod_can_fill_the_disk_of_its_node(values: str) -> None:
 def test_head_and_workers_have_one_environment() -> None:
     for values in ALL:
         rays = [pod["spec"]["containers"][0]["env"] for name, pod in every_pod(values) if name.startswith("RayService")]
-        envs = [[entry for entry in env if entry["name"] != DRAIN] for env in rays]
+        envs = [[entry for entry in env if entry["name"] not in (DRAIN, *KEYS.values())] for env in rays]
         assert all(env == envs[0] for env in envs)
         names = [entry["name"] for entry in envs[0]]
         assert len(names) == len(set(names))
         assert {"RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LOG_TO_STDERR", "RAY_GRAFANA_HOST"} <= set(names)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_only_the_workers_of_a_part_have_its_key(values: str) -> None:
+    """Its replicas can't run elsewhere: their custom resource is offered by these workers alone."""
+    key = {"apiKey": {"existingSecret": "key"}}
+    objects = template(values, given={"enhancerServer": key, "qdrant": key})
+    cluster = one(objects, "RayService")["spec"]["rayClusterConfig"]
+    sent = {entry["name"]: entry["ray_actor_options"]["resources"] for entry in application(objects)["deployments"]}
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        offered = yaml.safe_load(yaml.safe_load(group["rayStartParams"].get("resources", '"{}"')))
+        [container] = group["template"]["spec"]["containers"]
+        expected = {key for name, key in KEYS.items() if name in sent and sent[name].keys() <= offered.keys()}
+        assert {entry["name"] for entry in container["env"]} & set(KEYS.values()) == expected
 
 
 def test_the_fast_modes_follow_the_settings() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from matinee.errors import SettingsError
-from matinee.settings.load import load_settings, with_key, without_secrets
+from matinee.settings.load import SECRETS, load_settings, variable, with_key, without_secrets
+from matinee.settings.tree import Settings
 
 with warnings.catch_warnings():
     # Of Ray's own modules.
@@ -44,11 +45,53 @@ def test_no_key_is_bound_into_the_graph() -> None:
     assert (alone.index.api_key, alone.probe.key) == (None, None)
 
 
-def test_a_key_among_the_arguments_of_an_application_is_refused() -> None:
-    with pytest.raises(SettingsError, match="set MATINEE_INDEX__API_KEY"):
-        build({"index": {"engine": "qdrant", "url": "https://qdrant.example:6333", "api_key": QDRANT}})
-    with pytest.raises(SettingsError, match="set MATINEE_ENHANCER__API_KEY"):
-        build({"enhancer": {"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "api_key": MODELS}})
+def test_every_secret_of_the_settings_is_known() -> None:
+    """By the schema, which also sees those in lists and mappings."""
+    schema = Settings.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    fields = [field for part in parts for field in part.get("properties", {}).values()]
+    assert len(SECRETS) == sum(str(field).count("'format': 'password'") for field in fields) == 3
+
+
+@pytest.mark.parametrize("place", SECRETS, ids=".".join)
+def test_no_secret_gets_into_the_arguments_of_an_application(place: tuple[str, ...]) -> None:
+    settings = load_settings(environ=ENVIRON | {variable(place): "marker-of-a-secret"})
+    assert b"marker-of-a-secret" in cloudpickle.dumps(settings)
+    assert b"marker-of-a-secret" not in cloudpickle.dumps(graph(settings))
+    given: Any = "marker-of-a-secret"
+    for name in reversed(place):
+        given = {name: given}
+    with pytest.raises(SettingsError, match=f"{'.'.join(place)}: .* set {variable(place)} in the environment") as refused:
+        build(given)
+    assert "marker" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INDEX__URL", "https://max:marker@qdrant.example:6333"),
+        ("INDEX__URL", "https://marker@qdrant.example:6333"),
+        ("INDEX__URL", "https://qdrant.example:6333/?api-key=marker"),
+        ("PROBE__URL", "http://max:mar ker@gateway:8000"),
+        ("ENHANCER__URL", "http://max:marker@vllm:8000/v1"),
+        ("TRACING__ENDPOINT", "http://max:marker@collector:4318"),
+        ("EVENTS__URI", "s3://KEY:marker@bucket/events"),
+        ("EVENTS__URI", "s3://KEY:mar/ker@bucket/events"),
+        ("EVENTS__URI", "simplecache::s3://KEY:marker@bucket/events"),
+        ("ARTIFACTS__URI", "sftp://max:marker@store/models"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name.lower().replace("__", ".")) as refused:
+        load_settings(environ=ENVIRON | {f"MATINEE_{name}": value})
+    assert "ker" not in str(refused.value).replace("workers", "")
+
+
+@pytest.mark.parametrize(
+    "uri", ["sftp://max@store/models", "abfs://models@account.dfs.core.windows.net/x", "s3://bucket/a@b:c", "/srv/a:b@c"]
+)
+def test_a_store_without_a_password_is_taken(uri: str) -> None:
+    assert load_settings(environ={"MATINEE_EVENTS__URI": uri, "MATINEE_ARTIFACTS__URI": uri}).events.uri == uri
 
 
 def test_the_key_comes_from_the_environment_or_from_the_settings_file(tmp_path: Path) -> None:

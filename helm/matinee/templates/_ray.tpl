@@ -1,4 +1,7 @@
-{{/* Environment of head and workers alike: the modes of Serve must be the same everywhere. */}}
+{{/*
+Environment of head and workers alike: the modes of Serve must be the same everywhere. `keys` has hashes only, and the application is built
+wherever Ray likes.
+*/}}
 {{- define "matinee.rayEnv" -}}
 {{- $serving := .Values.settings.serving -}}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: {{ ternary "1" "0" $serving.fast | quote }}}
@@ -15,8 +18,6 @@
 - {name: OMP_WAIT_POLICY, value: PASSIVE}
 {{ include "matinee.scratchEnv" . }}
 {{ include "matinee.modelsEnv" (list . false) }}
-{{- include "matinee.qdrantKeyEnv" . }}
-{{- include "matinee.enhancerKeyEnv" . }}
 {{- with .Values.keys.existingSecret }}
 - name: MATINEE_SERVING__KEYS
   valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.keys.secretKey }}}}
@@ -107,6 +108,14 @@ gcsFaultToleranceOptions:
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           env:
             {{- include "matinee.rayEnv" $root | nindent 12 }}
+            # Keys to other services are where their replicas are sent by custom resources, and nowhere else.
+            {{- $parts := splitList " " (include "matinee.partsOf" (list $root $group)) }}
+            {{- if has "index" $parts }}
+            {{- include "matinee.qdrantKeyEnv" $root | nindent 12 }}
+            {{- end }}
+            {{- if has "enhancer" $parts }}
+            {{- include "matinee.enhancerKeyEnv" $root | nindent 12 }}
+            {{- end }}
             # When the pod goes, Serve starts its replicas elsewhere, and stops them here once those are up, or in time for the drain.
             - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ add $root.Values.rollout.migrateSeconds .drain | quote }}}
           {{- include "matinee.storeEnvFrom" $root | nindent 10 }}

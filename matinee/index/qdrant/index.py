@@ -12,7 +12,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
 from pydantic import ValidationError
@@ -45,7 +44,7 @@ class Connection:
         self.client = client or _connect(settings)
         # The client's local mode has no indexes, neither over payloads nor over vectors, and warns where one is spoken of.
         self.local = ":memory:" in self.client.init_options.values() or self.client.init_options.get("path") is not None
-        self.where = ":memory:" if self.local else _without_credentials(settings.url or "the given client")
+        self.where = ":memory:" if self.local else settings.url or "the given client"
 
     async def __call__(self, call: Awaitable[T], *, patient: bool = False) -> T:
         """The answer of a call; writes and administration are `patient`: they are slower by nature, and nobody waits for them."""
@@ -344,11 +343,6 @@ def _connect(settings: IndexSettings) -> AsyncQdrantClient:
         grpc_options={"grpc.enable_http_proxy": 0} if direct else None,
         check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
     )
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _status(error: ApiException | grpc.RpcError) -> tuple[int | None, str]:

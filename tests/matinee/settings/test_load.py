@@ -199,7 +199,7 @@ def test_secrets_are_neither_in_the_repr_nor_in_an_error() -> None:
     assert "s3cret" not in refused({"serving": {"keys": [{"name": "a", "sha256": "s3cret"}]}})
     for password in ("s3cret", "p/s3cret", "p@s3cret"):
         assert refused(TRACING__ENDPOINT=f"http://user:{password}@collector").endswith("#@]+$' (it is 'http://...@collector')")
-    assert "url is 'http://...@qdrant'" in refused(INDEX__ENGINE="edge", INDEX__URL="http://user:s3cret@qdrant")
+    assert "s3cret" not in refused(INDEX__ENGINE="edge", INDEX__URL="http://user:s3cret@qdrant")
 
 
 @pytest.mark.parametrize("scopes", [[], ["root"], ["read", "all"]])
