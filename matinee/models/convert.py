@@ -1,4 +1,4 @@
-"""Weights change their form once: GGUF to safetensors, base + adapter to one model, safetensors to CTranslate2 int8.
+"""Weights change their form once: GGUF to safetensors, base + adapter to one model, safetensors to CTranslate2 int8 or ONNX.
 
 `once` builds a folder aside under a file lock and renames it in one step, so a kill leaves nothing half made and two processes never
 convert at the same time. Does not know where weights come from or which are wanted: that is `resolve`.
@@ -17,6 +17,8 @@ from filelock import FileLock
 from matinee.errors import ModelError
 from matinee.files import sha256, write_atomically
 
+log = getLogger(__name__)
+
 MANIFEST = "manifest.json"
 
 # At its import it warns that it would like a package that fetches compiled code from the hub.
@@ -28,8 +30,8 @@ getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
 def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
     """`target`, built by `build(folder) -> manifest` unless it is there already, whole.
 
-    Whole means: its manifest lists every file with its size. `folder` is empty, and what is written beside it goes away with the build,
-    even when it is killed: the next one clears it.
+    Whole means: every file has the sha256 that its manifest lists; this is checked at each call. `folder` is empty, and what is written
+    beside it goes away with the build, even when it is killed: the next one clears it.
     """
     if _whole(target):
         return target
@@ -67,11 +69,16 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
 
 
 def _whole(target: Path) -> bool:
+    if not target.exists():
+        return False
     try:
         files = json.loads((target / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return False
-    return all((target / name).is_file() and (target / name).stat().st_size == entry["size"] for name, entry in files.items())
+        whole = all(sha256(target / name) == entry["sha256"] for name, entry in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        log.warning("%s is not as it was converted: it is made again", target)
+    return whole
 
 
 def gguf_to_safetensors(assemble: Callable[[Path], Path], into: Path) -> None:

@@ -122,7 +122,7 @@ class Embedder:
             return None
         model = load_model(folder, torch.float32, attention="eager")
         try:
-            encoder = OnnxEncoder.load(model, models_dir / "onnx" / f"{weights_digest}.onnx", threads=torch.get_num_threads())
+            encoder = OnnxEncoder.load(model, models_dir / "onnx" / weights_digest, threads=torch.get_num_threads())
         except Exception as error:  # noqa: BLE001
             # The exporter does not know every architecture; which errors it raises then is not documented.
             log.warning("no ONNX form of %s: %s", settings.model, error)

@@ -3,15 +3,16 @@
 The file is made here, from the safetensors, and cached under the weights' digest; none is ever downloaded. Does not tokenise.
 """
 
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from matinee.models import convert
 from matinee.vectors import Matrix
+
+FILE = "model.onnx"
 
 
 class OnnxEncoder:
@@ -28,11 +29,14 @@ class OnnxEncoder:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     @classmethod
-    def load(cls, model: Any, path: Path, *, threads: int = 0) -> "OnnxEncoder":
-        """The encoder of a SentenceTransformer, exported to `path` unless that was done before."""
-        if not path.exists():
-            _export(model, path)
-        return cls(path, threads=threads)
+    def load(cls, model: Any, folder: Path, *, threads: int = 0) -> "OnnxEncoder":
+        """The encoder of a SentenceTransformer, exported into `folder` unless that was done before."""
+
+        def build(into: Path) -> dict[str, Any]:
+            _export(model, into / FILE)
+            return {"torch": torch.__version__}
+
+        return cls(convert.once(folder, build) / FILE, threads=threads)
 
     def __call__(self, inputs: dict[str, Any]) -> Matrix:
         vectors: Matrix = self._session.run(None, inputs)[0]
@@ -54,24 +58,17 @@ def _export(model: Any, path: Path) -> None:
     names = [name for name in model.tokenizer.model_input_names if name != "position_ids"]
     # Rows of different length, so that the mask is not traced away as constant.
     example = model.tokenizer(["a short text", "a text that is a little longer"], padding=True, return_tensors="pt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            # The tracing exporter is deprecated, but the new one needs minutes and a package more for the same graph.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                # In evaluation mode from the start: the exporter puts back what it found, in the whole model.
-                _Pooled(model, names).eval(),
-                tuple(example[name] for name in names),
-                partial,
-                input_names=names,
-                output_names=["vector"],
-                dynamic_axes={name: {0: "batch", 1: "length"} for name in names} | {"vector": {0: "batch"}},
-                opset_version=17,
-                dynamo=False,
-            )
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The tracing exporter is deprecated, but the new one needs minutes and a package more for the same graph.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            # In evaluation mode from the start: the exporter puts back what it found, in the whole model.
+            _Pooled(model, names).eval(),
+            tuple(example[name] for name in names),
+            str(path),
+            input_names=names,
+            output_names=["vector"],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in names} | {"vector": {0: "batch"}},
+            opset_version=17,
+            dynamo=False,
+        )

@@ -1,5 +1,6 @@
 """`matinee.models.onnx`: the exported graph gives the model's own vectors at any batch size and length, is made once, and never half."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def exported(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "sub" / "minilm.onnx"
-    OnnxEncoder.load(model, path, threads=1)
-    return path
+    folder = tmp_path_factory.mktemp("onnx") / "sub" / "minilm"
+    OnnxEncoder.load(model, folder, threads=1)
+    return folder / onnx.FILE
 
 
 def inputs(rows: int, length: int, padded: int = 0) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def test_padding_does_not_change_a_vector(exported: Path) -> None:
 
 def test_an_exported_file_is_used_again(model: Any, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "_export", lambda *_: pytest.fail("exported a second time"))
-    assert OnnxEncoder.load(model, exported, threads=1)(inputs(1, 4)).shape == (1, 384)
+    assert OnnxEncoder.load(model, exported.parent, threads=1)(inputs(1, 4)).shape == (1, 384)
 
 
 def test_a_failed_export_leaves_nothing_behind(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +63,15 @@ def test_a_failed_export_leaves_nothing_behind(model: Any, tmp_path: Path, monke
 
     monkeypatch.setattr(torch.onnx, "export", broken)
     with pytest.raises(RuntimeError, match="no such operator"):
-        OnnxEncoder.load(model, tmp_path / "models" / "minilm.onnx")
-    assert list((tmp_path / "models").iterdir()) == []
+        OnnxEncoder.load(model, tmp_path / "models" / "minilm")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".minilm.lock"]
 
 
-def test_an_export_leaves_only_the_file(exported: Path) -> None:
-    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+def test_a_file_that_was_changed_is_exported_again(model: Any, exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "minilm"
+    shutil.copytree(exported.parent, folder)
+    weights = bytearray((folder / onnx.FILE).read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (folder / onnx.FILE).write_bytes(weights)
+    OnnxEncoder.load(model, folder, threads=1)
+    assert (folder / onnx.FILE).read_bytes() != weights

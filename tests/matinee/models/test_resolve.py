@@ -206,9 +206,16 @@ def test_once_clears_what_a_killed_build_left_and_repairs_what_is_broken(tmp_pat
     (left / "half").write_text("x")
     target = convert.once(tmp_path / "m", build)
     assert not left.exists()
-    (target / "part").write_text("cut")
-    convert.once(target, build)
-    assert (target / "part").read_text() == "content"
+    manifest = (target / convert.MANIFEST).read_text()
+    # Cut, of the same size, and without a manifest that can be read.
+    for part, listed in (("cut", manifest), ("malware", manifest), ("content", "{"), ("content", "{}"), ("content", "[]")):
+        (target / "part").write_text(part)
+        (target / convert.MANIFEST).write_text(listed)
+        convert.once(target, build)
+        assert (target / "part").read_text() == "content"
+        assert (target / convert.MANIFEST).read_text() == manifest
+    (target / "part").unlink()
+    assert (convert.once(target, build) / "part").read_text() == "content"
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
