@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
-from serve.api.redact import without_places
+from serve.api.redact import public_message
 from serve.errors import CODES, STATUS, RequestError, problems
 
 
@@ -55,8 +55,7 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
 
 def fields(error: MatineeError, sender: Caller) -> dict[str, Any]:
     """Code, message and candidates of an error, as `sender` may see them."""
-    whole = isinstance(error, RequestError | AmbiguousTitleError) or sender.may("admin")
-    shown = {"code": error.code, "message": str(error) if whole else without_places(str(error))}
+    shown = {"code": error.code, "message": str(error) if sender.may("admin") else public_message(error)}
     return shown | ({"candidates": error.candidates} if isinstance(error, AmbiguousTitleError) else {})
 
 

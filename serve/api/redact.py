@@ -1,26 +1,54 @@
-"""Reports without what only the operator should know: folders, buckets and addresses inside. Knows no report's form."""
+"""What callers below scope `admin` read of the server's own faults and folders: a fixed sentence for each kind of fault, of a path its end.
 
-import re
+Texts of faults hold folders, addresses, and what other servers said. No pattern finds all of them, so none is shown.
+"""
+
 from typing import Any
 
-# A URL or an absolute path, with its last part apart. Bounded in what it tries: each starts after a sign that neither can hold before it.
-_PLACE = re.compile(r"(?<![\w./:@~-])(?:[a-z][a-z0-9+]{1,9}:/|~(?=/))?/(?!v1/|docs\b)[^\s'\"`,;()]*")
+from matinee.errors import MatineeError
+from serve.graph.item_lines import PartlyDoneError
+
+HIDDEN = "its reason is in the server's log, and shown to keys of scope admin"
+PUBLIC = {
+    "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`",
+    "index_locked": "another process holds the index: try again in a moment",
+    "index_unavailable": "the index can't be read or written now: try again in a moment",
+    "fingerprint_mismatch": "the model and the index do not fit, or one of them was just replaced: send the request again",
+    "unavailable": "a part of the server, or a server behind it, does not answer: try again in a moment",
+    "model": "a model can't be used now",
+}
+"""What is shown of an error whose text is for the operator, by its code. The texts of the others are about the request."""
+_FAULTS = {"trouble", "index_trouble"}
+"""Fields of reports whose texts are for the operator."""
 
 
-def without_places(report: Any) -> Any:
-    """`report` (JSON), where of each path and URL in its texts only the last part is left."""
-    match report:
-        case str():
-            return _PLACE.sub(_last_part, report)
+def public_message(error: MatineeError) -> str:
+    """The text of an error for everybody."""
+    if isinstance(error, PartlyDoneError):
+        return f"{public_message(error.error)}; {error.done}"
+    shown = PUBLIC.get(error.code)
+    return str(error) if shown is None else f"{shown} ({HIDDEN})"
+
+
+def public_report(report: dict[str, Any]) -> dict[str, Any]:
+    """`report` (JSON of `/v1/info`) for everybody."""
+    shown: dict[str, Any] = _without_folders(report)
+    return shown | {"degraded": [_part_alone(text) for text in report.get("degraded", [])]}
+
+
+def _part_alone(text: str) -> str:
+    return f"{text.partition(':')[0]}: {HIDDEN}"
+
+
+def _without_folders(value: Any, name: str = "") -> Any:
+    match value:
         case dict():
-            return {key: without_places(value) for key, value in report.items()}
+            return {key: _without_folders(entry, key) for key, entry in value.items()}
         case list() | tuple():
-            return [without_places(value) for value in report]
-    return report
-
-
-def _last_part(found: re.Match[str]) -> str:
-    place = found[0].rstrip(".:/")
-    rest = found[0][len(place) :].strip("/")
-    # A URL of a host alone has no last part but its address.
-    return f"...{rest}" if "://" in place and place.count("/") == 2 else f".../{place.rpartition('/')[2]}{rest}"
+            return [_without_folders(entry, name) for entry in value]
+        case str() if name in _FAULTS:
+            return HIDDEN
+        # A folder or an address is a whole value.
+        case str() if value.startswith(("/", "~")) or "://" in value:
+            return f".../{value.rstrip('/').rpartition('/')[2]}"
+    return value

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serve.api import schemas
-from serve.api.redact import without_places
+from serve.api.redact import public_message, public_report
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.health import Health
 
@@ -15,9 +15,9 @@ def routes(health: Health) -> APIRouter:
 
     @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, openapi_extra=needs("read"), name="info")
     async def info(request: Request) -> Response:
-        """Versions, models, limits, and what is degraded. Whole paths are shown to keys of scope admin."""
+        """Versions, models, limits, and what is degraded. Keys of scope admin see whole paths, and why a part is degraded."""
         report = await health.info(caller(request).keys.writable, request.state.trace)
-        return json_response(request, **(report if caller(request).may("admin") else without_places(report)))
+        return json_response(request, **(report if caller(request).may("admin") else public_report(report)))
 
     @router.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:
@@ -29,9 +29,9 @@ def routes(health: Health) -> APIRouter:
     )
     async def readyz(request: Request) -> Response:
         """Whether traffic may come: there is an index, and the parts that searches need answer."""
-        reasons = await health.unready(request.state.trace)
-        if not caller(request).may("admin"):
-            reasons = without_places(reasons)
+        errors = await health.unready(request.state.trace)
+        text = str if caller(request).may("admin") else public_message
+        reasons = [f"{error.code}: {text(error)}" for error in errors]
         body = orjson.dumps({"ready": not reasons, "reasons": reasons})
         return Response(body, 503 if reasons else 200, media_type="application/json")
 

@@ -10,7 +10,9 @@ from starlette.responses import Response
 
 from matinee.index.imports import OPEN, ImportJob
 from serve.api import schemas
-from serve.api.responses import ERRORS, NDJSON, json_response, needs, takes_lines
+from serve.api.auth import Caller
+from serve.api.redact import HIDDEN
+from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
 from serve.graph.bulk import Bulk
 from serve.graph.imports import Imports
 from serve.graph.item_lines import Counts, Line, split, write_lines
@@ -49,31 +51,34 @@ def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, line_bytes: int) ->
         counts = Counts()
         with bulk.place():
             job = await imports.receive(lines_of(request, line_bytes, counts), "body")
-        return json_response(request, 202, **import_fields(job))
+        return json_response(request, 202, **import_fields(job, caller(request)))
 
     @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
     async def list_imports(request: Request) -> Response:
         """The imports that are open, and the last ones that are over; oldest first."""
-        return json_response(request, imports=[import_fields(job) for job in await imports.jobs()])
+        return json_response(request, imports=[import_fields(job, caller(request)) for job in await imports.jobs()])
 
     @router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))
     async def get_import(id: str, request: Request) -> Response:
         """How far an import is, and which lines it could not use."""
-        return json_response(request, **import_fields(await imports.job(id)))
+        return json_response(request, **import_fields(await imports.job(id), caller(request)))
 
     @router.delete("/imports/{id}", response_model=schemas.ImportResponse, name="cancel_import", openapi_extra=needs("write"))
     async def cancel_import(id: str, request: Request) -> Response:
         """Cancel an import. What it has written stays; one that is over stays as it is."""
-        return json_response(request, **import_fields(await imports.cancel(id)))
+        return json_response(request, **import_fields(await imports.cancel(id), caller(request)))
 
     return router
 
 
-def import_fields(job: ImportJob) -> dict[str, object]:
-    """A job as the API shows it, with its rate and the time that is left at this rate."""
+def import_fields(job: ImportJob, sender: Caller) -> dict[str, object]:
+    """A job as `sender` may see it, with its rate and the time that is left at this rate."""
     rate = job.lines / job.spent_s if job.lines and job.spent_s else None
     shown = ("id", "status", "source", "created", "total", "lines", "written", "skipped", "rejected", "trouble")
     fields = {name: getattr(job, name) for name in shown} | {"rejects": [reject.model_dump() for reject in job.rejects]}
+    if job.trouble and job.status in OPEN and not sender.may("admin"):
+        # The text of an error of the server. That of a job that is over is about the job.
+        fields["trouble"] = HIDDEN
     left = 0.0 if job.status not in OPEN else None if rate is None else (job.total - job.lines) / rate
     return fields | {"rate": None if rate is None else round(rate, 1), "left_s": None if left is None else round(left, 1)}
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from importlib.metadata import version
 
-from matinee.errors import MatineeError
+from matinee.errors import IndexAbsentError, IndexUnavailableError, MatineeError
 from matinee.index.types import Manifest
 from matinee.items import MAX_TITLE
 from matinee.recommend import titles
@@ -26,7 +26,7 @@ class Health:
         self._gateway = gateway
         self._reached_at = float("-inf")
         self._checking = asyncio.Lock()
-        self._checked: tuple[float, list[str]] = float("-inf"), []
+        self._checked: tuple[float, list[MatineeError]] = float("-inf"), []
 
     async def info(self, writable: bool, trace: Trace) -> Json:
         infos = self._gateway.graph.infos
@@ -72,7 +72,7 @@ class Health:
         except MatineeError as error:
             return IndexStatus(trouble=str(error))
 
-    async def unready(self, trace: Trace) -> list[str]:
+    async def unready(self, trace: Trace) -> list[MatineeError]:
         """Why this gateway should get no traffic; empty when it should. Up to `CHECKED_S` old.
 
         A short outage of the index store makes answers 503, not every gateway unready at once.
@@ -84,14 +84,16 @@ class Health:
                 self._checked = time.monotonic(), reasons
             return reasons
 
-    async def _check(self, trace: Trace) -> list[str]:
+    async def _check(self, trace: Trace) -> list[MatineeError]:
         try:
             status = await self._gateway.retrieve(messages.Status(), trace)
         except MatineeError as error:
-            return [str(error)] if time.monotonic() - self._reached_at > OUTAGE_S else []
+            return [error] if time.monotonic() - self._reached_at > OUTAGE_S else []
         self._reached_at = time.monotonic()
         if status.manifest is None:
-            return [status.trouble or "index_absent: build an index with `matinee ingest FILE`"]
+            return [
+                IndexUnavailableError(status.trouble) if status.trouble else IndexAbsentError("build an index with `matinee ingest FILE`")
+            ]
         return []
 
 

@@ -45,11 +45,11 @@ class Counts:
 
 
 class PartlyDoneError(MatineeError):
-    """Something failed after a part was done: the message says how far it came."""
+    """`error` came after a part was done: `done` says how far it came."""
 
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
+    def __init__(self, error: MatineeError, done: str) -> None:
+        super().__init__(f"{error}; {done}")
+        self.error, self.done, self.code = error, done, error.code
 
 
 async def split(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[Line]:
@@ -105,9 +105,8 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
             try:
                 await bulk.patiently(lambda trace: writes.put(items, trace), time.monotonic() + bulk.settings.deadline_s)
             except MatineeError as error:
-                raise PartlyDoneError(
-                    f"{error}; {counts.written} items were written, and none from line {first} on: send those again", error.code
-                ) from error
+                done = f"{counts.written} items were written, and none from line {first} on: send those again"
+                raise PartlyDoneError(error, done) from error
             counts.written += len(items)
         chunk, size = {}, 0
 

@@ -1,4 +1,4 @@
-"""What keys below admin are told of folders and addresses: the last part of each."""
+"""What keys below admin are told of the server's faults and folders: a fixed sentence, and the end of a path."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -7,30 +7,72 @@ from typing import Any
 import pytest
 from serve_helpers import Api, error
 
-from matinee.errors import IndexLockedError
+from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError, NotFoundError
 from serve.api.auth import new_key
-from serve.api.redact import without_places
+from serve.api.redact import HIDDEN, PUBLIC, public_message, public_report
+from serve.errors import STATUS
+from serve.graph.item_lines import PartlyDoneError
+
+KINDS = [kind for kind in MatineeError.__subclasses__() if kind.code in PUBLIC]
+SECRETS = ("/srv", "secret", "10.0.0.7", "max", "6333")
+"""Parts of what no reader may see."""
+INSIDE = (
+    "/srv/secret/x",
+    "uri:/home/max/x",
+    "x:/srv/secret",
+    "-/srv/secret",
+    "@/srv/secret",
+    "HTTP://10.0.0.7:6333",
+    "10.0.0.7:6333",
+    "abfsssssssss://secret/x",
+    "/docs/secret",
+    "/v1/secret",
+    "/srv/Index of max/secret folder",
+    "~max/x",
+    "\\\\srv\\secret",
+)
+
+
+@pytest.mark.parametrize("place", INSIDE)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_error_of_the_server_says_nothing_of_its_inside(kind: type[MatineeError], place: str) -> None:
+    for failure in (kind(place), PartlyDoneError(kind(place), "7 items were written")):
+        assert not any(secret in public_message(failure) for secret in SECRETS)
+
+
+def test_errors_that_are_about_the_request_are_shown_whole() -> None:
+    """A code of a response is of one of the two kinds: a new one has to be thought of here."""
+    about_requests = {"invalid", "ambiguous_title", "not_found", "events_off", "overloaded", "deadline"}
+    assert about_requests | PUBLIC.keys() == STATUS.keys()
+    assert not about_requests & PUBLIC.keys()
+    assert public_message(NotFoundError("no item has the id 'a/b'")) == "no item has the id 'a/b'"
+    broken = PartlyDoneError(IndexUnavailableError("the disk of /srv is full"), "7 items were written")
+    assert public_message(broken) == f"{PUBLIC['index_unavailable']} ({HIDDEN}); 7 items were written"
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("value", "shown"),
     [
-        ("/home/u/.matinee/models/abc", ".../abc"),
-        ("locked: /home/u/.matinee/index/demo: another process", "locked: .../demo: another process"),
-        ("http://qdrant.ns:6333 does not answer", "... does not answer"),
-        ("see https://u:p@q:6333/collections/x.", "see .../x."),
+        ("/home/u/.matinee/models/My model", ".../My model"),
+        ("~/models/x/", ".../x"),
         ("s3://bucket/models/abc", ".../abc"),
-        ("gs://bucket", "..."),
-        ("(~/.matinee/x)", "(.../x)"),
         ("hub:ibm/granite", "hub:ibm/granite"),
-        ("build one with `matinee ingest FILE`", "build one with `matinee ingest FILE`"),
-        ("look it up with GET /v1/items?q=TITLE, see /docs", "look it up with GET /v1/items?q=TITLE, see /docs"),
-        ("and/or 1/2", "and/or 1/2"),
+        ("artifact:1d0c", "artifact:1d0c"),
+        (None, None),
     ],
 )
-def test_places_lose_all_but_their_last_part(text: str, shown: str) -> None:
-    assert without_places(text) == shown
-    assert without_places({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+def test_a_report_shows_of_a_path_its_end(value: str | None, shown: str | None) -> None:
+    report = {"embedder": {"model": value, "list": [value], "n": 1}, "degraded": []}
+    assert public_report(report) == {"embedder": {"model": shown, "list": [shown], "n": 1}, "degraded": []}
+
+
+@pytest.mark.parametrize("place", INSIDE)
+def test_a_report_names_the_part_that_is_degraded_and_no_more(place: str) -> None:
+    report = {"enhancer": {"trouble": place}, "index_trouble": place, "degraded": [f"enhancer: {place}"], "embedder": {"trouble": None}}
+    shown = public_report(report)
+    assert not any(secret in str(shown) for secret in SECRETS)
+    assert shown["degraded"] == [f"enhancer: {HIDDEN}"]
+    assert shown["embedder"] == {"trouble": None}
 
 
 async def test_only_admin_sees_paths(bent: Callable[..., AbstractAsyncContextManager[Api]]) -> None:

@@ -147,7 +147,7 @@ async def test_a_part_that_is_gone_is_a_503_and_info_still_answers(bent: Bent) -
         info = await api.get("/v1/info")
         assert (info.status_code, info.json()["degraded"]) == (200, ["embedder: embedder failed or was restarted"])
     async with bent(parts={"retriever": gone}) as api:
-        assert (await api.get("/readyz")).json()["reasons"] == ["embedder failed or was restarted"]
+        assert (await api.get("/readyz")).json()["reasons"] == ["unavailable: embedder failed or was restarted"]
         assert (await api.get("/livez")).status_code == 200
 
 
