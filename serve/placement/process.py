@@ -5,6 +5,7 @@ It answers as soon as the index is open. A part that can't go on ends the proces
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -106,11 +107,15 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 async def _watch(parts: InProcessGraph, serving: "asyncio.Task[None]") -> MatineeError | None:
     """Wait for the server's end, or for a part that can't go on; returns that part's trouble."""
-    loading = parts.embedder.load()
+    loading, settled = parts.embedder.load(), False
     while not serving.done():
         await asyncio.wait({serving, *({loading} if not loading.done() else ())}, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED)
         if loading.done() and (error := loading.exception()) is not None:
             return error if isinstance(error, MatineeError) else MatineeError(f"the embedder did not load: {error}")
+        if not settled and loading.done():
+            # What was made by the start stays, and is looked through no more: that stopped everything for a tenth of a second.
+            gc.freeze()
+            settled = True
         try:
             parts.check_health()
         except RuntimeError as error:

@@ -5,7 +5,6 @@ import dis
 import inspect
 import re
 import sys
-import threading
 import warnings
 from pathlib import Path
 from types import CodeType, FrameType
@@ -82,12 +81,14 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
     class Loaded(EmbedderReplica):
         def load(self, settings: Any) -> Embedder:
             model: Embedder = local_graph.embedder_replica().slot.model
+            # The thread that loads the model works with it too.
+            sys.setprofile(tracer)
             return model
 
     async def retriever(message: Any, deadline: float) -> Any:
         return RankedItems(b"[]", 0, "cosine")
 
-    settings, metrics = local_graph.local_settings(home), Metrics(MemorySink())
+    settings, metrics, tracer = local_graph.local_settings(home), Metrics(MemorySink()), Tracer(Embedder.encode.__code__)
     embedder: Any
     if placement == "process":
         embedder = LoadedPart("embedder", "minilm", lambda: Loaded(settings, metrics))
@@ -101,18 +102,14 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
         replica.reconfigure({})
         embedder = batched_model("embedder", RayRemote[Any, Any](Handle(replica)), settings, metrics)  # type: ignore[arg-type]
     gateway = Gateway(settings, Graph(embedder, retriever, None, {}, placement), metrics)
-    tracer = Tracer(Embedder.encode.__code__)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         await client.get("/livez")
-        # The model's thread starts with its first work, and is traced as well.
-        threading.setprofile(tracer)
         sys.setprofile(tracer)
         try:
             response = await client.post("/v1/search", json={"text": "robots in love"})
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)
     assert response.status_code == 200
     return tracer
 
