@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, updated
-from serve.graph.thread_priority import NICENESS
+from serve.graph.thread_priority import NICER
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 
@@ -103,16 +103,18 @@ async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
         torch.ones(2_000_000).sin_()
         return Echo(wish.name)
 
-    def of_python() -> set[int]:
-        return {os.getpriority(os.PRIO_PROCESS, thread.native_id) for thread in threading.enumerate() if thread.native_id}
+    def niceness(threads: Iterable[int | None]) -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if thread]
 
     def all_threads() -> list[int]:
-        return [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()]
+        return niceness(int(task.name) for task in Path("/proc/self/task").iterdir())
 
-    lowered = all_threads().count(NICENESS)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    below = min(19, ours + NICER)
+    lowered = all_threads().count(below)
     ModelSlot("part", Wish("one"), load, lambda _: None, Metrics(MemorySink()))
-    assert all_threads().count(NICENESS) > lowered
-    assert NICENESS not in of_python()
+    assert all_threads().count(below) > lowered
+    assert set(niceness(thread.native_id for thread in threading.enumerate())) == {ours}
 
 
 async def test_a_first_model_that_fails_stops_the_replica() -> None:
