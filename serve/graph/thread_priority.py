@@ -18,7 +18,7 @@ _TASKS = Path("/proc/self/task")
 
 @contextmanager
 def background_threads() -> Iterator[None]:
-    """The threads that libraries start meanwhile, such as a model's, give way to those that are there. Only Linux has a niceness for each thread."""
+    """The threads that libraries start meanwhile, such as a model's, give way to all others. Only Linux has a niceness for each thread."""
     before = _native_threads()
     try:
         yield
