@@ -24,6 +24,17 @@ def make_private(folder: Path, *, even_if_there: bool) -> None:
             folder.chmod(0o700)
 
 
+def keep_private() -> None:
+    """From now on, what this process and its children write is for this user alone: mode 0600 and 0700."""
+    os.umask(0o077)
+
+
+def make_readable(folder: Path) -> None:
+    """Let every user read what lies in `folder`, who may reach it: models, which a folder of several users shares."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def write_atomically(path: Path, text: str) -> None:
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     aside.write_text(text, encoding="utf-8")

@@ -41,7 +41,7 @@ def main(
     minutes: Annotated[float, typer.Option(min=1, help="how far back")] = 10,
 ) -> None:
     source = Prometheus(prometheus)
-    with explain_errors(PrometheusError, OSError):
+    with explain_errors(PrometheusError, OSError, private=False):
         for board in BOARDS:
             path = folder / file_name(board.UID)
             draw(board.UID, board.TITLE, source, minutes * 60, path)

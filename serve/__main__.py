@@ -13,7 +13,6 @@ asks for that. On a cluster KubeRay starts the same graph from a Serve config (`
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 import threading
@@ -75,7 +74,8 @@ def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {
 @app.command()
 def check() -> None:
     """Check the settings, and fetch and verify the models they name: what a pod does before it serves. Prints what it did."""
-    with explain_errors():
+    # Models only: an image is built by another user than it runs as.
+    with explain_errors(private=False):
         settings = load_settings()
         _check(settings, index=False)
     console.print(f"settings and models are complete: catalogue {settings.catalogue}", highlight=False)
@@ -91,8 +91,6 @@ def openapi() -> None:
 
 def run(settings: Settings, *, metrics_port: int | None = None) -> None:
     """Start the graph where the settings place it, announce the server in `server.json`, and serve until a signal."""
-    # Events, the index and logs hold what users wrote. Every process of the graph inherits this.
-    os.umask(0o077)
     placement = choose(settings)
     with _listener(settings) as listener:
         port = int(listener.getsockname()[1])

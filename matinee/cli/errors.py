@@ -1,4 +1,6 @@
-"""How a command ends on an error: the message on stderr, and an exit code. One place for `matinee`, `serve`, `train` and `observability`.
+"""How a command begins, and how it ends on an error. One place for `matinee`, `serve`, `train` and `observability`.
+
+It writes files for its user alone. An error is a message on stderr, and an exit code.
 
 Does not catch bugs: an error that nobody explains keeps its traceback. What the machine refuses is no bug: a folder that can't be written,
 a full disk, a file that is gone.
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from matinee.errors import MatineeError
+from matinee.files import keep_private
 
 
 def write_any_text() -> None:
@@ -24,10 +27,15 @@ def write_any_text() -> None:
 
 
 @contextmanager
-def explain_errors(*others: type[Exception], exit_code: int | None = None) -> Iterator[None]:
-    """Print a `MatineeError`, or one of `others`, and exit with its own code or `exit_code`. Also a decorator of a command."""
+def explain_errors(*others: type[Exception], exit_code: int | None = None, private: bool = True) -> Iterator[None]:
+    """Print a `MatineeError`, or one of `others`, and exit with its own code or `exit_code`. Also a decorator of a command.
+
+    Keys, events, vectors, and what users wrote are in the files of most commands. Without `private`, files have the usual mode.
+    """
     explained: tuple[type[Exception], ...] = (MatineeError, *others)
     write_any_text()
+    if private:
+        keep_private()
     try:
         yield
     except explained as error:

@@ -57,7 +57,7 @@ def models_show(digest: Digest) -> None:
 
 
 @models_app.command("fetch")
-@explain_errors()
+@explain_errors(private=False)
 def models_fetch(digest: Digest) -> None:
     """Copy a model here and verify every file; prints its folder.
 

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from matinee.errors import ModelError
-from matinee.files import sha256, write_atomically
+from matinee.files import make_readable, sha256, write_atomically
 
 log = getLogger(__name__)
 
@@ -57,12 +57,10 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
     folder.mkdir(parents=True)
     try:
         manifest = build(folder)
-        # Files that were written with a private mode would be unreadable for another user of a shared models folder.
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         manifest["files"] = {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)} for p in paths}
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
+        make_readable(folder)
         folder.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

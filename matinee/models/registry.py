@@ -15,6 +15,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from matinee import files
@@ -112,6 +113,8 @@ class ArtifactStore:
                 self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._fs.put_file(str(folder / name), target)
             self._write(digest, manifest.model_dump_json(indent=2))
+            if isinstance(self._fs, LocalFileSystem):
+                files.make_readable(Path(self._root, digest))
         except OSError as error:
             raise ModelError(f"cannot write the model to {self.uri}: {error}; what was there before is untouched") from error
         return manifest

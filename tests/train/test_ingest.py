@@ -45,7 +45,7 @@ def environ(home: Path, **more: str) -> dict[str, str]:
 
 def ingest(home: Path, *args: Any, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "train.ingest", *map(str, args), "--rejects", str(home)]
-    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=HANG_S)
+    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=HANG_S, umask=0o022)
 
 
 @pytest.fixture
@@ -95,6 +95,8 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
     assert "next: matinee search" in done.stderr
     fields = {field["column"]: field for field in result["understood"]["fields"]}
     assert (fields["genres"]["target"], fields["genres"]["rules"], fields["genres"]["read"]) == ("genres", {"separator": "pipe"}, 6)
+    written = [settings.index_dir, *settings.index_dir.rglob("*"), Path(result["rejects_file"])]
+    assert not [path for path in written if path.stat().st_mode & 0o077], "nobody else reads them, in a home that was chosen too"
     found = held(settings)
     assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
     assert {payload["kind"] for payload in found.values()} == {"film"}

@@ -1,6 +1,7 @@
 """`matinee.cli.errors`: every entry point prints an error whole, brackets included, and exits with the error's code."""
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -43,6 +44,17 @@ def test_each_entry_point_prints_brackets_as_they_are(entry: str, monkeypatch: p
     monkeypatch.setattr(failing, fail)
     result = CliRunner().invoke(app, args)
     assert (result.exit_code, result.stderr) == (exit_code, f"error: {MESSAGE}\n")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_each_entry_point_writes_files_for_its_user_alone(entry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        test_each_entry_point_prints_brackets_as_they_are(entry, monkeypatch, tmp_path)
+        # Models, and pictures of dashboards.
+        assert os.umask(before) == (0o022 if entry in ("serve check", "observability.pictures") else 0o077)
+    finally:
+        os.umask(before)
 
 
 def test_a_job_prints_brackets_as_they_are() -> None:

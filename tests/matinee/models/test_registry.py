@@ -80,6 +80,18 @@ def test_a_model_comes_back_as_it_was_published(store: ArtifactStore, tmp_path: 
     assert (local / "LICENSE").read_text() == "terms"
 
 
+def test_other_users_of_a_shared_folder_may_read_a_model(tmp_path: Path) -> None:
+    """A job writes its other files for its own user alone."""
+    model = make_model(tmp_path / "model")
+    before = os.umask(0o077)
+    try:
+        digest = ArtifactStore(str(tmp_path / "store")).publish(model, ORIGIN).digest
+    finally:
+        os.umask(before)
+    published = tmp_path / "store" / digest
+    assert {path.stat().st_mode & 0o777 for path in (published, *published.rglob("*"))} == {0o755, 0o644}
+
+
 def test_the_same_files_are_the_same_model(store: ArtifactStore, tmp_path: Path) -> None:
     first = store.publish(make_model(tmp_path / "a"), ORIGIN)
     again = store.publish(make_model(tmp_path / "b"), ORIGIN.model_copy(update={"base": "another"}))

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -216,6 +217,15 @@ def test_once_clears_what_a_killed_build_left_and_repairs_what_is_broken(tmp_pat
         assert (target / convert.MANIFEST).read_text() == manifest
     (target / "part").unlink()
     assert (convert.once(target, build) / "part").read_text() == "content"
+
+
+def test_other_users_of_a_shared_folder_may_read_what_was_converted(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        target = convert.once(tmp_path / "m", build)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (target, *target.rglob("*"))} == {0o755, 0o644}
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
