@@ -86,8 +86,8 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
 
     async def run() -> list[dict[str, Any]]:
         embedder = Embedder.load(settings.embedder, settings.models_dir)
-        live = ActiveIndex(open_store(settings))
-        await live.refresh()
+        active = ActiveIndex(open_store(settings))
+        await active.refresh()
         rows = []
         for queries in (queries for queries in sets if not queries.of_items):
             ids = list(queries.relevant)
@@ -95,11 +95,11 @@ def sweep(sets: list[QuerySet]) -> list[dict[str, Any]]:
             for fusion, k, weight in fusions:
                 weights = {"bm25_weight": weight} if fusion == "linear" else {"dense_weight": 1.0, "sparse_weight": weight}
                 search = settings.search.model_copy(update={"fusion": fusion, "rrf_k": k, **weights})
-                recommender = Recommender(live.get(embedder.fingerprint), search)
+                recommender = Recommender(active.get(embedder.fingerprint), search)
                 answers = await recommender.answer([TextQuery(queries.texts[i], v, "hybrid") for i, v in zip(ids, vectors, strict=True)])
                 runs = {id: _ids(answer) for id, answer in zip(ids, answers, strict=True)}
                 rows.append(row(f"{fusion} k={k} 1:{weight:g}" if fusion != "dbsf" else fusion, queries, runs))
-        await live.close()
+        await active.close()
         return rows
 
     return asyncio.run(run())

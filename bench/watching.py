@@ -71,7 +71,7 @@ def main() -> None:
                 for variant in list(turns) if turn % 2 else reversed(turns):
                     url, family = turns[variant]
                     before = _cpu_ms(family)
-                    with _asking(probe) if variant == PROBED else contextlib.nullcontext():
+                    with _probing(probe) if variant == PROBED else contextlib.nullcontext():
                         found = load(url, requests, clients=args.clients, seconds=args.seconds)
                     found["cpu_ms"] = round((_cpu_ms(family) - before) / found["requests"], 3)
                     rows.append({"case": case, "round": turn, "variant": variant, **found})
@@ -118,7 +118,7 @@ def _probe(url: str, home: Path, interval_s: float) -> Iterator["subprocess.Pope
 
 
 @contextlib.contextmanager
-def _asking(probe: "subprocess.Popen[bytes]") -> Iterator[None]:
+def _probing(probe: "subprocess.Popen[bytes]") -> Iterator[None]:
     probe.send_signal(signal.SIGCONT)
     try:
         yield
@@ -131,7 +131,7 @@ def one_round(probe: "subprocess.Popen[bytes]", home: Path, times: int = 5) -> d
     family = [*_family(home), psutil.Process(probe.pid)]
     took = []
     for _ in range(times):
-        with _asking(probe):
+        with _probing(probe):
             _round_ended(home)
             start, before = time.perf_counter(), _cpu_ms(family)
             _round_ended(home)

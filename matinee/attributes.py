@@ -120,16 +120,16 @@ def payload_values(payload: Mapping[str, Any], key: str) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def facet_names(attributes: Attributes, wanted: Sequence[str] = (), *, what: str = "facets") -> list[str]:
-    """The `wanted` attributes, or those that are declared as facets. Raises `UnknownAttributeError` for one that can't be counted."""
-    for name in wanted:
+def facet_names(attributes: Attributes, names: Sequence[str] = (), *, what: str = "facets") -> list[str]:
+    """The `names` attributes, or those that are declared as facets. Raises `UnknownAttributeError` for one that can't be counted."""
+    for name in names:
         if name not in attributes or attributes[name].type not in COUNTABLE:
             countable = {name: one for name, one in attributes.items() if one.type in COUNTABLE}
-            raise UnknownAttributeError(f"{what}: {name[:100]!r} can't be counted; the attributes that can are: {described(countable)}")
-    return list(wanted) or [name for name, attribute in attributes.items() if attribute.facet]
+            raise UnknownAttributeError(f"{what}: {name[:100]!r} can't be counted; the attributes that can are: {describe(countable)}")
+    return list(names) or [name for name, attribute in attributes.items() if attribute.facet]
 
 
-def described(attributes: Attributes) -> str:
+def describe(attributes: Attributes) -> str:
     """The attributes with their types, as errors name them."""
     return ", ".join(f"{name} ({attribute.type})" for name, attribute in attributes.items()) or "none"
 

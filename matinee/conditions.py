@@ -113,8 +113,8 @@ def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:
             return not values
         case Equal(_, value):
             return any(_same(value, one) for one in values)
-        case AnyOf(_, wanted):
-            return any(_same(value, one) for value in wanted for one in values)
+        case AnyOf(_, allowed):
+            return any(_same(value, one) for value in allowed for one in values)
         case Within() | During():
             return any(_between(condition, value) for value in values)
         case Near(_, lat, lon, radius_m):

@@ -33,10 +33,10 @@ class DiskCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The values of those keys that are there."""
-        wanted, values = list(dict.fromkeys(keys)), dict[str, bytes]()
+        distinct, values = list(dict.fromkeys(keys)), dict[str, bytes]()
         with self._lock:
-            for start in range(0, len(wanted), _MAX_PARAMETERS):
-                part = wanted[start : start + _MAX_PARAMETERS]
+            for start in range(0, len(distinct), _MAX_PARAMETERS):
+                part = distinct[start : start + _MAX_PARAMETERS]
                 marks = ", ".join("?" * len(part))
                 values.update(self._db.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", part))  # noqa: S608  marks only
         return values

@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, Va
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from matinee.attributes import FILM, Attribute, Attributes, described, moment, payload_key, words
+from matinee.attributes import FILM, Attribute, Attributes, describe, moment, payload_key, words
 from matinee.conditions import All, AnyOf, Condition, During, Equal, Missing, Near, Not, Some, Within, holds
 from matinee.errors import FilterError
 from matinee.items import MAX_NUMBER, Name
@@ -287,7 +287,7 @@ def _resolve(node: Node, attributes: Attributes) -> Condition:
         return Not(parts[0]) if node.operator == "not" else Some(parts) if node.operator == "or" else All(parts)
     attribute = attributes.get(node.name)
     if attribute is None:
-        raise FilterError(node.path, f"no attribute of this catalogue; there are: {described(attributes)}")
+        raise FilterError(node.path, f"no attribute of this catalogue; there are: {describe(attributes)}")
     key = payload_key(node.name, attribute)
     match node.operator:
         case "exists":
@@ -341,7 +341,7 @@ def _range(node: Wish, attribute: Attribute, key: str, attributes: Attributes) -
 
 
 def _wrong_type(node: Wish, attribute: Attribute, attributes: Attributes, problem: str) -> FilterError:
-    return FilterError(node.path, f"{node.name} is of type {attribute.type}, and {problem}; the attributes are: {described(attributes)}")
+    return FilterError(node.path, f"{node.name} is of type {attribute.type}, and {problem}; the attributes are: {describe(attributes)}")
 
 
 _VALUE_LIST = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}}

@@ -68,12 +68,12 @@ def draw(uid: str, title: str, source: Prometheus, seconds: float, path: Path, r
         box = (x + left, tall - above - height + down, width - left - right, height - up - down)
         axes = figure.add_axes((box[0] / COLUMNS, box[1] / tall, box[2] / COLUMNS, box[3] / tall))
         axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
-        PAINTERS[panel.kind](axes, panel, _asked(panel, source, seconds))
+        PAINTERS[panel.kind](axes, panel, _series_of(panel, source, seconds))
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
-def _asked(panel: Panel, source: Prometheus, seconds: float) -> Drawn:
+def _series_of(panel: Panel, source: Prometheus, seconds: float) -> Drawn:
     """Every series of a panel with its legend; those without any value left out."""
     found = []
     for query in panel.queries:

@@ -148,13 +148,13 @@ def _check(settings: Settings, *, index: bool = True) -> None:
 
 
 async def _try_index(settings: Settings) -> None:
-    live = ActiveIndex(open_store(settings))
+    active = ActiveIndex(open_store(settings))
     try:
-        await live.refresh()
-        if live.manifest is None:
+        await active.refresh()
+        if active.manifest is None:
             console.print(f"catalogue {settings.catalogue!r} has no index yet: `matinee ingest FILE` builds one, also while this runs")
     finally:
-        await live.close()
+        await active.close()
 
 
 if __name__ == "__main__":

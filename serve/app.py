@@ -19,7 +19,7 @@ from serve.api.auth import ApiKeys
 from serve.graph import deployments
 from serve.graph.gateway import Gateway
 from serve.graph.handles import graph_of_handles
-from serve.graph.model_slot import updated
+from serve.graph.model_slot import apply_update
 from serve.telemetry.start import start_telemetry
 
 
@@ -42,7 +42,7 @@ class GatewayDeployment:
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """An in-place update: other keys, without a restart. Without `keys` the settings' own hold."""
-        self._keys.use(updated(self._settings.serving, user_config))
+        self._keys.use(apply_update(self._settings.serving, user_config))
 
 
 def build(args: dict[str, Any]) -> Application:

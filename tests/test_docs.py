@@ -94,7 +94,7 @@ def test_the_search_finds_classes_functions_and_paths() -> None:
     assert _MODULE.findall(text) == ["matinee.items.Item", "train.soup", "helm.generate.files"]
     assert _PATH.findall(text) == ["serve/graph/*.py"]
     assert resolves("matinee.items.Item")
-    assert not resolves("matinee.index.build.LiveApiWrites")
+    assert not resolves("matinee.index.build.CurrentApiWrites")
 
 
 @pytest.mark.parametrize(

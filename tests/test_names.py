@@ -6,8 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOPS = ("matinee", "serve", "train", "bench", "helm", "observability")
-TWICE = {"Ranked", "WrittenItem"}
-"""A result of the graph and its form in the API: to be told apart."""
 
 
 def test_no_two_classes_have_one_name() -> None:
@@ -16,4 +14,4 @@ def test_no_two_classes_have_one_name() -> None:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(path.relative_to(ROOT).as_posix())
-    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name not in TWICE} == {}
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}

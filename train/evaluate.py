@@ -7,7 +7,7 @@
     python -m train.evaluate work/prepared --smoke --out work/report                # the circular label only, a few queries
 
 Recall@10, NDCG@10, MRR@10 with 95 % bootstrap intervals over queries, paired for after - before; mean cosine of related pairs with its gap
-to random pairs and AUC. Independent sets first; the paper's kind of label (likeness by metadata) is marked circular. Writes `report.html`
+to random pairs and AUC. Independent sets first; the paper's kind of label (similarity by metadata) is marked circular. Writes `report.html`
 (self-contained), `report.json`, `report.md` (a table for docs/experiments.md) and a manifest. Fusion weights are chosen on the
 split that is shown: use `--split dev` for that, and judge with fixed ones (`--fusion linear:0.015`) elsewhere. These have intervals.
 """

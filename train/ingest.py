@@ -47,7 +47,7 @@ from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Recipe, Settings
-from train.jobs import command, indexing, understood
+from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import IndexHolder
 from train.jobs.command import console
 from train.jobs.reading import AS_IT_IS, Reading
@@ -105,7 +105,7 @@ def main(options: IngestOptions) -> None:
     """
     flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
     settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
-    if (newer := rolled_back(settings, options)) is not None:
+    if (newer := newer_release(settings, options)) is not None:
         command.echo(
             f"nothing was built: helm rollback started the Job of release revision {options.release} again, but revision {newer} built the "
             "current index, which stays. To go back to an older catalogue as well: matinee index rollback, or helm upgrade with its source"
@@ -133,7 +133,7 @@ def main(options: IngestOptions) -> None:
     print_report(reader, outcome, time.perf_counter() - start, options, surveyed)
 
 
-def rolled_back(settings: Settings, options: IngestOptions) -> int | None:
+def newer_release(settings: Settings, options: IngestOptions) -> int | None:
     """The newer release revision whose catalogue this run would replace: `helm rollback` runs the Job of the revision that it goes back to.
 
     A release that was installed anew counts from 1 again, over an index that was kept; there, nothing newer was installed.
@@ -159,13 +159,13 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
         }
         sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
         return
-    understood.show(report)
+    ingest_report.show(report)
     show_warnings(report)
-    for reject in report.rejects[: understood.SHOWN]:
+    for reject in report.rejects[: ingest_report.SHOWN]:
         command.echo(f"rejected: line {reject.line} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
-    understood.show_items(items)
-    understood.show_attributes(surveyed)
+    ingest_report.show_items(items)
+    ingest_report.show_attributes(surveyed)
     if options.attributes is None:
         command.echo("To change the attributes, save these lines to a file, edit them, and name it with --attributes:")
         console.print(escape(as_yaml(attributes)), highlight=False, soft_wrap=True)
@@ -179,7 +179,7 @@ def surveyed_attributes(
 
     def items() -> Iterator[Item]:
         for item in reader:
-            if first is not None and len(first) < understood.SHOWN:
+            if first is not None and len(first) < ingest_report.SHOWN:
                 first.append(item)
             yield item
 
@@ -232,8 +232,8 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
     for name, value in rows.items():
         table.add_row(name, escape(str(value)))
     console.print(table)
-    understood.show(report)
-    understood.show_attributes(surveyed)
+    ingest_report.show(report)
+    ingest_report.show_attributes(surveyed)
     show_warnings(report)
     if where is not None:
         command.echo(f"rejected rows, with line and reason: {where}")

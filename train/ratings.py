@@ -58,7 +58,7 @@ def make_sheets(options: SheetOptions) -> None:
     inputs = {f"prepared/{name}": digest for name, digest in manifests.read(options.prepared, "prepare")["outputs"].items()}
     texts: dict[Model, dict[str, str]] = {"base": read_descriptions(base), "tuned": read_descriptions(tuned)}
     inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
-    entries = rating_sheets.drawn(read_corpus(options.prepared), draw, [*texts.values()])
+    entries = rating_sheets.draw_items(read_corpus(options.prepared), draw, [*texts.values()])
     raters: dict[str, dict[str, Model]] = {}
     if (out / KEY).exists():
         key = rating_sheets.read_key(out)

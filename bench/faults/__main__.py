@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.faults import bends, ingest, kills, overload, qdrant, storage
+from bench.faults import ingest, injections, kills, overload, qdrant, storage
 from bench.faults.case import CUT_OFF, Case
 from bench.faults.run import CaseResult, run
 from bench.local_server import temporary_home
@@ -43,12 +43,12 @@ CASES: tuple[Case, ...] = (
     overload.Scale(),
     qdrant.HungQdrant(),
     qdrant.SlowQdrant(),
-    bends.HungEnhancer(),
-    bends.StuckEnhancer(),
+    injections.HungEnhancer(),
+    injections.StuckEnhancer(),
     storage.FullDisk(),
     storage.FullEvents(),
-    bends.ClockStep(),
-    bends.ClockSkew(),
+    injections.ClockStep(),
+    injections.ClockSkew(),
     ingest.KilledIngest(),
 )
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.faults.asking import feedback, put
 from bench.faults.case import BUSY, Case, Stand
+from bench.faults.requests import feedback, put
 from bench.local_server import BenchError
 
 

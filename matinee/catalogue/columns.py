@@ -87,12 +87,12 @@ def key(name: str) -> str:
     return (plain if plain[:1].isalpha() else f"column_{plain}".rstrip("_"))[:40]
 
 
-def recognised(columns: Sequence[str], mapping: Mapping[str, str] | None = None) -> int:
+def count_recognised(columns: Sequence[str], mapping: Mapping[str, str] | None = None) -> int:
     """How well these names are known: what tells a header from a row, and one delimiter from another."""
-    wanted = {squash(column) for column in (mapping or {}).values()}
+    mapped_names = {squash(column) for column in (mapping or {}).values()}
     squashed = {squash(name) for name in _without_table(columns).values()}
     hits = sum(any(name in squashed for name in names) for names in SYNONYMS.values())
-    mapped = len(squashed & wanted)
+    mapped = len(squashed & mapped_names)
     return hits + 10 * mapped + (HAS_TITLE if _suits_title(columns) else 0)
 
 

@@ -112,7 +112,7 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
         if start.startswith(magic):
             raise SourceError(f"{path} is not a text file but {what}")
     if options.encoding:
-        return _asked(options.encoding, bom)
+        return _from_option(options.encoding, bom)
     if bom:
         return Encoding(bom, "surrogateescape" if bom == "utf-8-sig" else "replace")
     nuls = start.count(0)
@@ -133,7 +133,7 @@ def damage(raw: str, encoding: Encoding) -> str | None:
     return f"bytes that are not {encoding.name}" if "\ufffd" in raw else None
 
 
-def _asked(name: str, bom: str | None) -> Encoding:
+def _from_option(name: str, bom: str | None) -> Encoding:
     plain = codecs.lookup(name).name
     if plain == "utf-8":
         return Encoding("utf-8-sig", "surrogateescape")

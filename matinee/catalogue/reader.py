@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from matinee.catalogue.cells import CellError
-from matinee.catalogue.columns import recognised
+from matinee.catalogue.columns import count_recognised
 from matinee.catalogue.learning import Learner
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
 from matinee.catalogue.summary import Field, Summary
@@ -67,7 +67,7 @@ class ItemReader:
     """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it."""
 
     def __init__(self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
-        self._table = open_table(source, lambda header: recognised(header, mapping), options)
+        self._table = open_table(source, lambda header: count_recognised(header, mapping), options)
         learner = Learner(self._table, mapping, kind, options)
         try:
             self._builder = learner.learn()

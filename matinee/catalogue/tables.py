@@ -165,7 +165,7 @@ class DelimitedTable:
         for record, cells in zip(found, rows, strict=True):
             if whole or len(record.cells) >= width:
                 mended = SHORT if len(record.cells) < width else None
-                yield self._made(record, [*cells, *[""] * (width - len(cells))], mended)
+                yield self._build_row(record, [*cells, *[""] * (width - len(cells))], mended)
             else:
                 yield Reject(record.line, f"has {len(cells)} columns, the header has {width}", record.raw[:MAX_RAW])
 
@@ -178,9 +178,9 @@ class DelimitedTable:
         joined = self._ragged.join(cells) if len(cells) > width else None
         if len(cells) != width and joined is None:
             return Reject(record.line, f"has {len(cells)} columns, the header has {width}", raw)
-        return self._made(record, joined or cells, LONG if joined else None)
+        return self._build_row(record, joined or cells, LONG if joined else None)
 
-    def _made(self, record: CsvRecord, cells: list[str], mended: str | None) -> Row:
+    def _build_row(self, record: CsvRecord, cells: list[str], mended: str | None) -> Row:
         damaged = damage(record.raw, self._encoding)
         if not damaged:
             return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name}, mended)

@@ -128,7 +128,7 @@ class Client:
 
 
 def read_writes(server: Client, since: int) -> "list[ApiItem]":
-    """The API's writes of the live index, from the server that holds it; none where it has no index yet.
+    """The API's writes of the active index, from the server that holds it; none where it has no index yet.
 
     Raises `ServerError` where it has one that it can't read now.
     """

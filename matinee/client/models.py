@@ -77,7 +77,7 @@ def connect(server: Client, settings: Settings, patience: Patience) -> dict[str,
 
 
 class RemoteEmbedder:
-    """The server's embedder; what it made is kept in `journal` until the build is done."""
+    """The server's embedder; what it made is kept in `cache` until the build is done."""
 
     def __init__(self, server: Client, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
         remote = info["embedder"]
@@ -94,14 +94,14 @@ class RemoteEmbedder:
         self.model_id: str = remote["model"]
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
-        self.journal = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.sqlite", self.dimension)
-        if len(self.journal):
-            log.warning("going on where a stopped run was: %s texts are embedded already", len(self.journal))
+        self.cache = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.sqlite", self.dimension)
+        if len(self.cache):
+            log.warning("going on where a stopped run was: %s texts are embedded already", len(self.cache))
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
-        for batch in self._batches(self.journal.missing(texts)):
-            self.journal.add(batch, self._ask(batch, kind))
-        return self.journal.get(texts)
+        for batch in self._batches(self.cache.missing(texts)):
+            self.cache.add(batch, self._ask(batch, kind))
+        return self.cache.get(texts)
 
     def _batches(self, texts: Sequence[str]) -> list[list[str]]:
         batches: list[list[str]] = []

@@ -64,8 +64,8 @@ def interval(values: Collection[float], *, seed: int = 0) -> Interval:
     mean = float(data.mean())
     if len(data) == 1:
         return Interval(mean, mean, mean)
-    drawn = bootstrap((data,), np.mean, n_resamples=_SAMPLES, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
-    return Interval(mean, float(drawn.low), float(drawn.high))
+    interval = bootstrap((data,), np.mean, n_resamples=_SAMPLES, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    return Interval(mean, float(interval.low), float(interval.high))
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Interval:

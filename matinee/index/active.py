@@ -1,4 +1,4 @@
-"""The live index of one catalogue: the current version, kept open, followed when it is switched, and written to.
+"""The active index of one catalogue: the current version, kept open, followed when it is switched, and written to.
 
 Its one owner is the Retriever (or a command, while no server runs). Does not embed and does not build versions (`index.build`).
 """
@@ -104,7 +104,7 @@ class ActiveIndex:
             if drained is not None:
                 await drained.close()
             self._current, self._draining = fresh, old
-            log.info("index version %s is live (%s items)", current.version, current.count)
+            log.info("index version %s is active (%s items)", current.version, current.count)
             return True
 
     async def _recover(self, fresh: Index) -> Index | None:

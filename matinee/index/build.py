@@ -1,6 +1,6 @@
 """Items -> points -> a new index version, verified and switched to. One set of stage functions for the in-process loop and for Ray Data.
 
-A build is the file's items plus the live API items, minus what was deleted through the API; an item that the API has written wins over
+A build is the file's items plus the API's items, minus what was deleted through the API; an item that the API has written wins over
 the file's. Does not read files (`catalogue`) and does not parse arguments (`train.ingest`).
 """
 
@@ -51,7 +51,7 @@ class ApiItem:
 
 
 class ApiWrites(Protocol):
-    """Where the API's writes of the live index are read from: the open index itself, or a running server."""
+    """Where the API's writes of the active index are read from: the open index itself, or a running server."""
 
     async def read(self, since: int) -> list[ApiItem]: ...
 
@@ -133,7 +133,7 @@ class PointMaker:
 
 
 def item_point(id: str, item: Item, vector: Vector | None, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
-    """A live item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
+    """An item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
     text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))
     return Point(id, payload, {} if vector is None else {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
@@ -183,8 +183,8 @@ class Build:
                 await self._write_api(index, late)
                 kept = list({entry.id: entry for entry in [*kept, *late]}.values())
                 revision = _seen(kept)
-            live = sum(entry.item is not None for entry in kept)
-            counted = {"file": from_file, "api": live, "tombstones": len(kept) - live, "shadowed": shadowed, "discarded": discarded}
+            stored = sum(entry.item is not None for entry in kept)
+            counted = {"file": from_file, "api": stored, "tombstones": len(kept) - stored, "shadowed": shadowed, "discarded": discarded}
             await _verify(index)
             manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
         finally:
@@ -220,7 +220,7 @@ class Build:
         """(items written, items left out because the API wrote or deleted them)"""
         written = shadowed = 0
 
-        def wanted() -> Iterator[tuple[str, Item]]:
+        def from_file() -> Iterator[tuple[str, Item]]:
             nonlocal shadowed
             for item in items:
                 if (uid := item.uid(self.catalogue)) in api_ids:
@@ -228,14 +228,14 @@ class Build:
                 else:
                     yield uid, item
 
-        async with aclosing(self._encoded(wanted())) as encoded:
+        async with aclosing(self._encode(from_file())) as encoded:
             async for batch, vectors in encoded:
                 await index.upsert(self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)
                 self.progress("items", len(batch.ids))
         return written, shadowed
 
-    async def _encoded(self, wanted: Iterator[tuple[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
+    async def _encode(self, items: Iterator[tuple[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
         """Batches and their vectors. While one is encoded, the one before it is written and the next one read: the encoder never waits."""
 
         def encode(batch: Batch) -> tuple[Batch, Matrix]:
@@ -243,7 +243,7 @@ class Build:
 
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
-            while chunk := dict(islice(wanted, BATCH)):
+            while chunk := dict(islice(items, BATCH)):
                 batch = self.maker.batch([*chunk.values()], [*chunk])
                 encoded = await encoding if encoding is not None else None
                 encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
@@ -259,17 +259,17 @@ class Build:
     async def _write_api(self, index: Index, entries: Sequence[ApiItem]) -> None:
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
-            live = [(entry, entry.item) for entry in batch if entry.item is not None]
+            present = [(entry, entry.item) for entry in batch if entry.item is not None]
             points = [tombstone(entry.id, revision=entry.revision) for entry in batch if entry.item is None]
-            if live:
-                ids, revisions = [entry.id for entry, _ in live], [entry.revision for entry, _ in live]
-                made = self.maker([item for _, item in live], ids, origin="api", revisions=revisions)
-                points += [_asked(point, entry.asked) for point, (entry, _) in zip(made, live, strict=True)]
+            if present:
+                ids, revisions = [entry.id for entry, _ in present], [entry.revision for entry, _ in present]
+                made = self.maker([item for _, item in present], ids, origin="api", revisions=revisions)
+                points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
             await index.upsert(points)
             self.progress("api items", len(batch))
 
 
-def _asked(point: Point, asked: int | None) -> Point:
+def _with_stamp(point: Point, asked: int | None) -> Point:
     return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 

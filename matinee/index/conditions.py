@@ -10,7 +10,7 @@ from matinee.conditions import All, Condition, Equal, HasId, Not, Within
 from matinee.filters import ItemFilter
 from matinee.index.types import PopularQuery, Scroll, Search, is_uid
 
-LIVE = Not(Equal("deleted", True))
+NOT_DELETED = Not(Equal("deleted", True))
 
 
 def valid_ids(ids: Iterable[str]) -> list[str]:
@@ -24,18 +24,18 @@ def search_condition(search: Search, attributes: Attributes, *, exclude: bool = 
     if exclude and (excluded := valid_ids(search.exclude)):
         parts.append(Not(HasId(tuple(excluded))))
     if isinstance(search.query, PopularQuery):
-        parts.append(LIVE)
+        parts.append(NOT_DELETED)
     return _all(parts)
 
 
-def live_condition(filter: ItemFilter, attributes: Attributes) -> Condition:
-    """That of the live points that pass a filter."""
-    return _all([filter.condition(attributes), LIVE]) or LIVE
+def not_deleted_condition(filter: ItemFilter, attributes: Attributes) -> Condition:
+    """That of the points that pass a filter and are not deleted."""
+    return _all([filter.condition(attributes), NOT_DELETED]) or NOT_DELETED
 
 
 def scroll_condition(scroll: Scroll, attributes: Attributes) -> Condition | None:
     """That of a page of stored points."""
-    parts = [scroll.filter.condition(attributes), None if scroll.deleted else LIVE]
+    parts = [scroll.filter.condition(attributes), None if scroll.deleted else NOT_DELETED]
     if scroll.since:
         parts.append(Within("revision", gt=scroll.since))
     if scroll.pending:

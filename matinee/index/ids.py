@@ -26,10 +26,10 @@ def index_ids(id: str, catalogue: str) -> tuple[str, ...]:
 
 
 async def locate(index: Index, ids: Iterable[str], *, vectors: bool = False) -> dict[str, Hit | None]:
-    """The point that each id stands for, a tombstone only where there is no live item; None where there is neither."""
+    """The point that each id stands for, a tombstone only where no stored item has it; None where there is neither."""
     meanings = {id: index_ids(id, index.manifest.catalogue) for id in ids}
-    wanted = list(dict.fromkeys(uid for uids in meanings.values() for uid in uids))
-    hits = dict(zip(wanted, await index.retrieve(wanted, vectors=vectors), strict=True)) if wanted else {}
+    uids = list(dict.fromkeys(uid for group in meanings.values() for uid in group))
+    hits = dict(zip(uids, await index.retrieve(uids, vectors=vectors), strict=True)) if uids else {}
     return {id: _likeliest(uids, hits) for id, uids in meanings.items()}
 
 

@@ -36,7 +36,7 @@ class Index(Protocol):
         ...
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that a live (not deleted) point has."""
+        """Those of `ids` that a point has which is not deleted."""
         ...
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
@@ -52,7 +52,7 @@ class Index(Protocol):
         ...
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        """How many live (not deleted) points pass the filter, exactly."""
+        """How many points pass the filter and are not deleted, exactly."""
         ...
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:

@@ -199,7 +199,7 @@ def new_version(fingerprint: str, recipe: Recipe) -> str:
 
 
 def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> dict[str, Any]:
-    """The payload of a live item: the raw item whole, and beside it the fields that filters, facets and orders use.
+    """An item's payload: the raw item whole, and beside it the fields that filters, facets and orders use.
 
     `pending` (`matinee.index.active`) marks what a background job has yet to describe or embed.
     """

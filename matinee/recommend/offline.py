@@ -92,15 +92,15 @@ class OfflineCatalogue:
 
     async def _rollback(self) -> Manifest:
         store = open_store(self._settings)
-        live = ActiveIndex(store)
+        active = ActiveIndex(store)
         try:
             if await store.previous() is not None:
-                await _refresh_unless_served(live)
+                await _refresh_unless_served(active)
             manifest = await store.rollback()
-            await _refresh_unless_served(live)
+            await _refresh_unless_served(active)
             return manifest
         finally:
-            await live.close()
+            await active.close()
 
     async def _manifests(self) -> tuple[Manifest | None, Manifest | None]:
         store = open_store(self._settings)
@@ -110,22 +110,22 @@ class OfflineCatalogue:
             await store.close()
 
     async def _find(self, title: str) -> Item:
-        live = ActiveIndex(open_store(self._settings))
+        active = ActiveIndex(open_store(self._settings))
         try:
-            await live.refresh()
-            recommender = self._recommender(live.get())
+            await active.refresh()
+            recommender = self._recommender(active.get())
             return Item.model_validate(await recommender.find(_example(title)))
         finally:
-            await live.close()
+            await active.close()
 
     async def _answer(self, query: Query, fingerprint: str | None) -> dict[str, Any]:
-        live = ActiveIndex(open_store(self._settings))
+        active = ActiveIndex(open_store(self._settings))
         try:
-            await live.refresh()
-            recommender = self._recommender(live.get(fingerprint))
+            await active.refresh()
+            recommender = self._recommender(active.get(fingerprint))
             [answer] = await recommender.answer([query])
         finally:
-            await live.close()
+            await active.close()
         if isinstance(answer, MatineeError):
             raise answer
         return {"items": orjson.loads(answer.items), "score_type": answer.score_type, "likes": list(answer.likes), "degraded": []}
@@ -145,9 +145,9 @@ def _example(text: str) -> Example:
     return Example(id=text) if as_uuid(text) else Example(text, text)
 
 
-async def _refresh_unless_served(live: ActiveIndex) -> None:
+async def _refresh_unless_served(active: ActiveIndex) -> None:
     try:
-        await live.refresh()
+        await active.refresh()
     except IndexLockedError:
         # A server has it open, and does the same itself.
         return

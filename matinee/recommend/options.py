@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from matinee.attributes import SORTABLE, Attributes, described, facet_names, payload_key, payload_values
+from matinee.attributes import SORTABLE, Attributes, describe, facet_names, payload_key, payload_values
 from matinee.errors import UnknownAttributeError
 from matinee.index.types import FacetCount, Hit
 
@@ -50,7 +50,7 @@ class RankingOptions:
         for name, _ in self.sort:
             if name not in attributes or attributes[name].type not in SORTABLE:
                 usable = {name: one for name, one in attributes.items() if one.type in SORTABLE}
-                raise UnknownAttributeError(f"sort: {name[:100]!r} can't be sorted by; the attributes that can are: {described(usable)}")
+                raise UnknownAttributeError(f"sort: {name[:100]!r} can't be sorted by; the attributes that can are: {describe(usable)}")
         if self.facets:
             facet_names(attributes, self.facets)
         if self.group_by is not None:

@@ -294,16 +294,16 @@ def _likeness(typed: _Text, title: _Text) -> float:
         return _SAME_WORDS
     if typed.numbers == title.numbers and typed.spellings & title.spellings:
         return _SAME_LETTERS
-    likeness = max(
+    similarity = max(
         fuzz.ratio(typed.folded, title.folded),
         0.98 * fuzz.ratio(typed.bare, title.bare),
         0.95 * fuzz.ratio(typed.in_order, title.in_order),
     )
     if len(typed.bare_words) > 2:
         # A long title is often typed without some of its words, a short one is not: "Dune" is not "Dune: Part Two".
-        likeness = max(likeness, 0.85 * fuzz.token_set_ratio(typed.bare, title.bare))
+        similarity = max(similarity, 0.85 * fuzz.token_set_ratio(typed.bare, title.bare))
     # "Toy Story 2" is nearly "Toy Story 3" in letters alone.
-    return likeness / 100 if typed.numbers == title.numbers else likeness / 100 - 0.2
+    return similarity / 100 if typed.numbers == title.numbers else similarity / 100 - 0.2
 
 
 def _with_year(match: Resolution) -> str:

@@ -28,9 +28,9 @@ class ItemTexts:
 
     def __init__(self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe) -> None:
         first: Recipe = "raw" if recipe == "both" else recipe
-        texts = [templates.embedded_text(item, told, first) for item, told in zip(items, descriptions, strict=True)]
+        texts = [templates.embedded_text(item, description, first) for item, description in zip(items, descriptions, strict=True)]
         self._count = len(texts)
-        self._rows = [row for row, told in enumerate(descriptions) if recipe == "both" and (told or "").strip()]
+        self._rows = [row for row, description in enumerate(descriptions) if recipe == "both" and (description or "").strip()]
         self.flat = (*texts, *(templates.embedded_text(items[row], descriptions[row], "enhanced") for row in self._rows))
 
     def join(self, vectors: Matrix) -> Matrix:

@@ -47,12 +47,12 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         filter: JsonFilter = None,
     ) -> Response:
         """Suggestions for a beginning (`q`), or the whole catalogue page by page, of the items that pass `filter`."""
-        wanted = _filter(filter)
+        chosen = _filter(filter)
         trace: Trace = request.state.trace
         if q is not None:
-            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20), wanted), trace)
+            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), trace)
             return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
-        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, wanted, origin, deleted), trace)
+        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), trace)
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
@@ -116,8 +116,8 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         """Values and counts for filters, among the items that pass the given ones."""
         bare = {name: values for name, values in (("kind", kind), ("genres", genres), ("language", language)) if values}
         parts = [part for part in (bare, _filter(filter).body) if part]
-        wanted = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
-        counts, total = await gateway.retrieve(messages.Facets(wanted, limit, tuple(attribute)), request.state.trace)
+        chosen = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
+        counts, total = await gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.trace)
         facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counts.items()}
         return json_response(request, count=total, facets=facets, **{name: facets.get(name, []) for name in ("kind", "genres", "language")})
 

@@ -81,8 +81,8 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
         # An id of a path may be what no body allows, and is that of no item then.
-        wanted = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
-        return response(request, await gateway.similar(wanted, request.state.trace), "similar", user_id)
+        similar_to = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
+        return response(request, await gateway.similar(similar_to, request.state.trace), "similar", user_id)
 
     @router.post("/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar_to(body: SimilarRequest, request: Request) -> Response:

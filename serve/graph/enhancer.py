@@ -10,7 +10,7 @@ from matinee.settings.tree import EnhancerSettings, Settings
 from serve.graph.hops import Queued
 from serve.graph.messages import Describe, Json
 from serve.graph.model_replica import ModelReplica
-from serve.graph.model_slot import updated
+from serve.graph.model_slot import apply_update
 from serve.telemetry.metrics import Metrics
 
 _WARM_UP = Item(kind="film", title="Warm up", year=2000, genres=("Drama",))
@@ -54,7 +54,7 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None:
         super().reconfigure(user_config)
-        settings = updated(self._base, user_config)
+        settings = apply_update(self._base, user_config)
         if settings.engine == "local":
             self.batcher.max_batch, self.batcher.max_in_flight = settings.batch_size, 1
         else:
@@ -66,7 +66,7 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
             self._let_server_batch(model)
 
     def _let_server_batch(self, model: Enhancer) -> None:
-        """A description that is done waits for no other, and the server gets the next. Only once its model is the live one."""
+        """A description that is done waits for no other, and the server gets the next. Only once its model is the current one."""
         if model.calls_at_once > 1:
             self.batcher.max_batch, self.batcher.max_in_flight = 1, model.calls_at_once
 

@@ -32,7 +32,7 @@ from matinee.vectors import Matrix, Vector
 from serve.errors import RequestError, UnavailableError
 from serve.graph import messages
 from serve.graph.parts import Graph, Trace
-from serve.graph.requests import ExampleItem, Ranked, RecommendRequest, SearchRequest, SimilarRequest
+from serve.graph.requests import ExampleItem, RankingRequest, RecommendRequest, SearchRequest, SimilarRequest
 from serve.telemetry.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -96,7 +96,7 @@ class Gateway:
     async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
         """As a recommendation with this one like."""
         example = ExampleItem.model_construct(id=request.id, title=request.title, item=request.item)
-        options = {name: getattr(request, name) for name in (*Ranked.model_fields, "exclude")}
+        options = {name: getattr(request, name) for name in (*RankingRequest.model_fields, "exclude")}
         return await self.recommend(RecommendRequest.model_construct(likes=(example,), **options), trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:

@@ -16,7 +16,7 @@ from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, batched_model, collect
 from serve.graph.clock_skew import Clock
 from serve.graph.hops import Queued, hop
-from serve.graph.messages import Describe, Embed, Embedded, Json
+from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
 from serve.graph.microbatch import Early
 from serve.graph.parts import Graph, Info
 from serve.telemetry.metrics import Metrics
@@ -54,7 +54,7 @@ def graph_of_handles(
 ) -> Graph:
     """The graph that a gateway replica talks to."""
     embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder), settings, metrics)
-    retrieve = RetrieverClient(RayRemote(retriever), settings, metrics)
+    retrieve = RetrieverClient(RayRemote[RetrieverMessage[object], object](retriever), settings, metrics)
     clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
     if enhancer is None:
         return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)

@@ -12,9 +12,9 @@ REMEMBERED = 20
 class ImportRecords:
     """Answers the messages of `messages.IMPORTS`."""
 
-    def __init__(self, store: ImportStore, live: ActiveIndex) -> None:
+    def __init__(self, store: ImportStore, active: ActiveIndex) -> None:
         self._store = store
-        self._live = live
+        self._active = active
 
     async def answer(self, message: messages.RetrieverMessage[object]) -> object:
         match message:
@@ -44,6 +44,6 @@ class ImportRecords:
             raise ImportsFullError(f"{most} imports are open already (serving.imports.open): wait for the end of one, or cancel one")
         for old in [job for job in jobs if job.status not in OPEN][:-REMEMBERED]:
             await self._store.remove(old.id)
-        job = new_job(source, await self._live.stamp())
+        job = new_job(source, await self._active.stamp())
         await self._store.save(job)
         return job.model_copy(update={"version": job.version + 1})

@@ -33,7 +33,7 @@ _PATCH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenItem:
+class ItemState:
     """The state of an item after a write: found at once, described later if the recipe wants a description."""
 
     id: str
@@ -43,7 +43,7 @@ class WrittenItem:
 
 
 class ItemWrites:
-    """Changes to the live index, on behalf of one gateway."""
+    """Changes to the active index, on behalf of one gateway."""
 
     def __init__(self, gateway: Gateway, *, idle_s: float = 5.0) -> None:
         self._gateway = gateway
@@ -56,14 +56,14 @@ class ItemWrites:
         """The item's id in the index."""
         return item.uid(self._gateway.settings.catalogue)
 
-    async def put(self, items: Sequence[Item], trace: Trace) -> list[WrittenItem]:
+    async def put(self, items: Sequence[Item], trace: Trace) -> list[ItemState]:
         """Add or replace; returns id, revision and state of each item."""
         uids = [self.uid(item) for item in items]
         if len(set(uids)) != len(uids):
             twice = next(item.title for i, item in enumerate(items) if uids[i] in uids[:i])
             raise RequestError(422, f"items: {twice!r} is there twice (same id, or same kind, title and year)")
         written = await self.write(dict(zip(uids, items, strict=True)), trace)
-        return [WrittenItem(uid, written.revision) for uid in uids]
+        return [ItemState(uid, written.revision) for uid in uids]
 
     async def write(self, items: Mapping[str, Item], trace: Trace, asked: int | None = None) -> Written:
         """Add or replace items by their index ids; with `asked`, only those that nobody wrote or deleted since (`ActiveIndex.upsert`)."""

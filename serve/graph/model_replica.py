@@ -14,7 +14,7 @@ from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
 from serve.graph.hops import Hop, Queued, received
 from serve.graph.messages import Json
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
-from serve.graph.model_slot import ModelSlot, announce, updated
+from serve.graph.model_slot import ModelSlot, announce, apply_update
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.metrics import Metrics
 
@@ -82,10 +82,10 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
 
         Serve calls it once before the replica takes work, and at every in-place update.
         """
-        wanted = updated(self._base, user_config)
+        settings = apply_update(self._base, user_config)
         if self._slot is None:
-            self._base = wanted
-            slot = self._slot = ModelSlot(self._part, wanted, self.load, self._announce, self._metrics, hang_s=wanted.hang_s)
+            self._base = settings
+            slot = self._slot = ModelSlot(self._part, settings, self.load, self._announce, self._metrics, hang_s=settings.hang_s)
             self._batcher = MicroBatcher(
                 self._part,
                 lambda batch, early: slot.run(self._answer, batch, deadline=max(queued.deadline for queued in batch)),
@@ -95,13 +95,13 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
                     Lane(self._max_waiting, max_wait_s=self._max_wait_s),
                     # One request may bring many of these, and must not fill the queue against itself.
                     Lane(self._max_waiting, _SECOND_SHARE),
-                    Lane(wanted.bulk_waiting, wanted.bulk_share),
+                    Lane(settings.bulk_waiting, settings.bulk_share),
                 ],
                 lane_of=lambda message: 2 if message.bulk else int(self.waits_for_queries(message)),
                 cost=self.cost,
             )
         else:
-            self._slot.update(wanted)
+            self._slot.update(settings)
 
     async def call(self, batch: Sequence[Hop[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message; batches of several gateways join while the model is busy."""

@@ -34,7 +34,7 @@ _MOST_THREADS = 256
 
 
 class ModelSlot(Generic[Model, Settings]):
-    """The model that a replica answers with. `load` builds one from settings, warmed; `announce` is told of each one that goes live."""
+    """The model that a replica answers with. `load` builds one from settings, warmed; `announce` gets each new current one."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ModelSlot(Generic[Model, Settings]):
         # As many threads as whoever calls `run` has calls under way: one, unless the model is safe for more.
         self._workers = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
-        self._target = self._live = settings
+        self._target = self._loaded = settings
         self._weighed_at = float("-inf")
         self.trouble: str | None = None
         # In a worker: some libraries keep threads for each thread that calls them, and begin them at its first call.
@@ -73,7 +73,7 @@ class ModelSlot(Generic[Model, Settings]):
         return model
 
     async def run(self, work: Callable[[Model, *Args], T], *args: *Args, deadline: float = float("-inf")) -> T:
-        """`work(model, *args)` in a worker thread, with the model that is live now; it keeps that model to its end.
+        """`work(model, *args)` in a worker thread, with the current model; it keeps that model to its end.
 
         Only a model that several threads may use is given several calls at once. `deadline` is the `time.monotonic()` moment until which
         somebody waits for the result.
@@ -118,7 +118,7 @@ class ModelSlot(Generic[Model, Settings]):
             # By identity: the same settings, wanted again after others, are another update's to load.
             if settings is not self._target:
                 return
-            if settings == self._live:
+            if settings == self._loaded:
                 self.trouble = None
                 return
             try:
@@ -134,7 +134,7 @@ class ModelSlot(Generic[Model, Settings]):
             if settings is not self._target:
                 # Another update came while this one loaded: it is the next to take the lock.
                 return
-            self.model, self._live = model, settings
+            self.model, self._loaded = model, settings
             self.trouble = None
             self._announce(model)
 
@@ -147,13 +147,13 @@ class ModelSlot(Generic[Model, Settings]):
 
 
 def announce(metrics: Metrics, before: dict[str, str] | None, now: dict[str, str]) -> dict[str, str]:
-    """Set the gauge of the model that went live, and of the one before to 0: two series of 1 would mean two models. Returns `now`."""
+    """Set the gauge of the current model, and of the one before to 0: two series of 1 would mean two models. Returns `now`."""
     if before is not None:
         metrics.model_info(0, **before)
     metrics.model_info(1, **now)
     return now
 
 
-def updated(current: UpdatedSettings, user_config: Mapping[str, object]) -> UpdatedSettings:
+def apply_update(current: UpdatedSettings, user_config: Mapping[str, object]) -> UpdatedSettings:
     """The settings that a Serve `user_config` asks for: a partial update of the deployment's part of the tree, checked like the whole."""
     return type(current).model_validate(current.model_dump() | dict(user_config))

@@ -102,7 +102,7 @@ class GroupBy(StrictModel):
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
 
 
-class Ranked(StrictModel):
+class RankingRequest(StrictModel):
     """What every route that ranks takes."""
 
     k: K = 10
@@ -143,7 +143,7 @@ class Ranked(StrictModel):
         return RankingOptions(self.offset, self.min_score, sort, by, limit, self.facets, self.fields)
 
 
-class RecommendRequest(Ranked):
+class RecommendRequest(RankingRequest):
     """`likes` and `text` are positive examples of equal weight, `dislikes` negative ones. At most 20 of all may be titles.
 
     One positive and no negative is similarity (score: cosine). `strategy` `average` searches with 2*mean(positive) - mean(negative)
@@ -185,7 +185,7 @@ class RecommendBatchRequest(StrictModel):
     )
 
 
-class SimilarRequest(Ranked, ExampleItem):
+class SimilarRequest(RankingRequest, ExampleItem):
     """One item, for those near to it: exactly one of id, title, item."""
 
     exclude: Excluded = ()
@@ -196,7 +196,7 @@ class SimilarRequest(Ranked, ExampleItem):
     )
 
 
-class SearchRequest(Ranked):
+class SearchRequest(RankingRequest):
     """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
 
     text: Query

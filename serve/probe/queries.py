@@ -55,10 +55,10 @@ def for_catalogue(configured: list[QuerySet] | None, catalogue: str, most: int) 
         configured = (
             [replace(query_sets.read_set(Path(demo.__file__).parent, "queries", "test"), name=SHIPPED)] if catalogue == SHIPPED else []
         )
-    return [_asked(queries, most) for queries in configured]
+    return [_sample(queries, most) for queries in configured]
 
 
-def _asked(queries: QuerySet, most: int) -> QuerySet:
+def _sample(queries: QuerySet, most: int) -> QuerySet:
     ids = sorted(queries.texts, key=lambda id: hashlib.sha256(id.encode()).digest())[:most]
     return replace(
         queries,

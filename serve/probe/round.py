@@ -233,9 +233,9 @@ class Prober:
 async def _filter(client: ProbeClient) -> dict[str, list[str]] | None:
     """A condition that about a tenth of the items meet; None where the catalogue has nothing to filter by."""
     facets = await client.get("facets", "/v1/facets")
-    wanted = FILTERED_SHARE * facets["count"]
+    target = FILTERED_SHARE * facets["count"]
     options = [
-        (abs(entry["count"] - wanted), key, entry["value"])
+        (abs(entry["count"] - target), key, entry["value"])
         for key in ("genres", "language", "kind")
         for entry in facets[key]
         if K <= entry["count"] < facets["count"]

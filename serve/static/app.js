@@ -71,18 +71,18 @@ async function run(focus = null) {
   }
 }
 
-function ask(wanted, signal) {
-  const order = wanted.sort ? { sort: [Object.fromEntries([wanted.sort.split(".")])] } : { diversity: wanted.diversity };
-  const common = { k: Math.min(wanted.k, server.maxK), filter: filterOf(wanted, declared()), ...order };
-  switch (view(wanted)) {
+function ask(state, signal) {
+  const order = state.sort ? { sort: [Object.fromEntries([state.sort.split(".")])] } : { diversity: state.diversity };
+  const common = { k: Math.min(state.k, server.maxK), filter: filterOf(state, declared()), ...order };
+  switch (view(state)) {
     case "search":
-      return api.search({ text: wanted.text, mode: wanted.mode, ...common }, signal);
+      return api.search({ text: state.text, mode: state.mode, ...common }, signal);
     case "similar":
       // The route of one item takes neither filter nor order; liking just this one means the same.
-      if (filters(wanted).length || wanted.sort) return api.recommend({ likes: [wanted.similar], ...common }, signal);
-      return api.similar(wanted.similar, common, signal);
+      if (filters(state).length || state.sort) return api.recommend({ likes: [state.similar], ...common }, signal);
+      return api.similar(state.similar, common, signal);
     default:
-      return api.recommend({ likes: wanted.likes, dislikes: wanted.dislikes, ...(wanted.text && { text: wanted.text }), ...common }, signal);
+      return api.recommend({ likes: state.likes, dislikes: state.dislikes, ...(state.text && { text: state.text }), ...common }, signal);
   }
 }
 

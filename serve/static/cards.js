@@ -10,7 +10,7 @@ const SCORES = {
   linear: "nearness of meaning, and a small part of the score of the words",
   rrf: "reciprocal rank fusion of meaning and words: good for the order of this list only",
   dbsf: "distribution-based fusion of meaning and words: good for the order of this list only",
-  best_score: "likeness to the nearest example",
+  best_score: "similarity to the nearest example",
   popularity: "popularity in the catalogue",
 };
 

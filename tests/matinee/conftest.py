@@ -1,4 +1,4 @@
-"""Stores of each engine, and the live index of a few films. Makes this folder's helper modules importable by their names."""
+"""Stores of each engine, and the active index of a few films. Makes this folder's helper modules importable by their names."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ from matinee.settings.tree import IndexSettings, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live_versions import OtherEncoder, build
+from active_versions import OtherEncoder, build
 
 SERVER = os.environ.get("MATINEE_TEST_QDRANT_URL")
 ENGINES = ["edge", "memory", *(["server"] if SERVER else [])]
@@ -49,7 +49,7 @@ async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         await server.close()
 
 
-# of the live index
+# of the active index
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def store(settings: Settings) -> IndexStore:
 
 
 @pytest_asyncio.fixture
-async def live(store: IndexStore, maker: PointMaker, films: list[Item]) -> AsyncIterator[ActiveIndex]:
-    """The live index of a first version."""
+async def active(store: IndexStore, maker: PointMaker, films: list[Item]) -> AsyncIterator[ActiveIndex]:
+    """The active index of a first version."""
     await build(store, maker, films)
     index = ActiveIndex(store)
     await index.refresh()

@@ -21,7 +21,7 @@ from matinee.index.factory import open_store
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
-from train.ingest import IngestOptions, rolled_back
+from train.ingest import IngestOptions, newer_release
 
 ROWS = [
     ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),
@@ -58,15 +58,15 @@ def held(settings: Settings, work: Callable[[ActiveIndex], Any] | None = None) -
     """Payloads by id of the current version; `work` is done while this process holds it."""
 
     async def run() -> Any:
-        live = ActiveIndex(open_store(settings))
+        active = ActiveIndex(open_store(settings))
         try:
-            await live.refresh()
+            await active.refresh()
             if work is not None:
-                return await asyncio.to_thread(work, live)
-            page, _ = await live.get().scroll(Scroll(limit=1000, deleted=True))
+                return await asyncio.to_thread(work, active)
+            page, _ = await active.get().scroll(Scroll(limit=1000, deleted=True))
             return {hit.id: hit.payload for hit in page}
         finally:
-            await live.close()
+            await active.close()
 
     return asyncio.run(run())
 
@@ -191,7 +191,7 @@ def test_a_job_that_helm_rollback_starts_again_leaves_the_newer_index_alone(sett
     assert (settings.index_dir / "CURRENT").read_bytes() == current
     # Before the newest hook was there; a release that was installed anew counts from 1 again; and by hand there is no release.
     for release, newest, newer in ((2, None, 5), (1, 1, None), (6, 6, None), (None, None, None)):
-        assert rolled_back(settings, IngestOptions(release=release, newest_release=newest)) == newer
+        assert newer_release(settings, IngestOptions(release=release, newest_release=newest)) == newer
 
 
 def test_an_index_that_a_stranger_holds_is_left_alone(local_graph: Any, settings: Settings, tmp_path: Path) -> None:

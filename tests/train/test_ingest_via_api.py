@@ -179,7 +179,7 @@ def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
     server = Client(url)
     embedder = RemoteEmbedder(server, connect(server, settings, Patience(0)), settings, Patience(0))
     embedder.fingerprint = "another"
-    with embedder.journal, pytest.raises(FingerprintError, match="was replaced"):
+    with embedder.cache, pytest.raises(FingerprintError, match="was replaced"):
         embedder.encode(["a text"])
 
 

@@ -174,17 +174,17 @@ def _plain(text: str) -> str:
 
 
 def _related(items: Trainable, random: random.Random, _: data.Language) -> Iterator[TextPair]:
-    """The paper's kind of pair: likeness by the catalogue's columns, so a model that learns it learns the columns."""
+    """The paper's kind of pair: similarity by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]
     for start in range(0, len(items.entries), 500):
         scores = tfidf(items.texts[start : start + 500])
         for offset, best in enumerate(scoring.top(scores, 30)):
             row = start + offset
-            likeness = {int(column): _jaccard(facets[row], facets[column]) + scores[offset, column] for column in best if column != row}
-            if not likeness:
+            similarity = {int(column): _jaccard(facets[row], facets[column]) + scores[offset, column] for column in best if column != row}
+            if not similarity:
                 continue
-            near = sorted(likeness, key=lambda column: (-likeness[column], column))[:3]
+            near = sorted(similarity, key=lambda column: (-similarity[column], column))[:3]
             this, other = items.entries[row], items.entries[random.choice(near)]
             yield TextPair("related", f"related/{this.id}", items.texts[row], items.text(other.id), this.id, other.id)
 

@@ -105,7 +105,7 @@ class Sheet:
         return sum(self.form.done(row) for row in self.rows)
 
 
-def drawn(entries: Sequence[Entry], draw: Draw, texts: Sequence[Mapping[str, str]]) -> list[Entry]:
+def draw_items(entries: Sequence[Entry], draw: Draw, texts: Sequence[Mapping[str, str]]) -> list[Entry]:
     """Items of a split that every one of `texts` describes, each in its own words; only the seed and the ids decide which."""
     own = [entry for entry in entries if entry.split == draw.split]
     described = [entry for entry in own if all(entry.id in known for known in texts)]
@@ -156,8 +156,8 @@ def read_sheet(path: Path) -> Sheet:
     columns = set(reader.fieldnames or ())
     form = next((form for form in FORMS if {*SHOWN, *form.asks} <= columns), None)
     if form is None:
-        told = " or ".join(", ".join(form.asks) for form in FORMS)
-        raise SourceError(f"{path} is no sheet: its first line needs the columns {', '.join(SHOWN)}, and {told}")
+        choices = " or ".join(", ".join(form.asks) for form in FORMS)
+        raise SourceError(f"{path} is no sheet: its first line needs the columns {', '.join(SHOWN)}, and {choices}")
     rows, lines = [], []
     seen: dict[str, int] = {}
     try:

@@ -27,7 +27,7 @@ class IndexHolder:
     patience: Patience
 
 
-class LiveApiWrites:
+class CurrentApiWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
     def __init__(self, settings: Settings, store: IndexStore, connection: IndexHolder) -> None:

@@ -19,7 +19,7 @@ from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
-from train.jobs.api_writes import IndexHolder, LiveApiWrites
+from train.jobs.api_writes import CurrentApiWrites, IndexHolder
 from train.jobs.command import console
 
 Known = Mapping[str, str] | None
@@ -50,7 +50,7 @@ def server_models(settings: Settings, connection: IndexHolder, known: Known) -> 
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
     maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    with embedder.journal:
+    with embedder.cache:
         yield maker
 
 
@@ -87,7 +87,7 @@ async def build(
             def advance(stage: str, count: int) -> None:
                 progress.update(bar, completed=reader.done, description=stage)
 
-            api = LiveApiWrites(settings, store, connection)
+            api = CurrentApiWrites(settings, store, connection)
             build = Build(
                 store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions, attributes
             )

@@ -17,7 +17,7 @@ import qdrant_edge as edge
 from matinee.errors import IndexUnavailableError
 from matinee.filters import ItemFilter
 from matinee.index import cost
-from matinee.index.conditions import live_condition, valid_ids
+from matinee.index.conditions import not_deleted_condition, valid_ids
 from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
@@ -142,12 +142,12 @@ class EdgeIndex:
             self._open.flush()
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        request = edge.CountRequest(exact=True, filter=translate.filter_of(live_condition(filter, self.manifest.declared)))
+        request = edge.CountRequest(exact=True, filter=translate.filter_of(not_deleted_condition(filter, self.manifest.declared)))
         return await self._run(lambda: self._open.count(request), heavy=filter.conditions > cost.LIGHT)
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
-        live = translate.filter_of(live_condition(filter, self.manifest.declared))
-        request = edge.FacetRequest(self.manifest.payload_key(key), limit, exact=True, filter=live)
+        stored = translate.filter_of(not_deleted_condition(filter, self.manifest.declared))
+        request = edge.FacetRequest(self.manifest.payload_key(key), limit, exact=True, filter=stored)
         return await self._run(lambda: [(hit.value, hit.count) for hit in self._open.facet(request).hits], heavy=True)
 
     async def max_revision(self) -> int:

@@ -20,7 +20,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
 from matinee.filters import ItemFilter
-from matinee.index.conditions import live_condition, scroll_condition, valid_ids
+from matinee.index.conditions import not_deleted_condition, scroll_condition, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.lease import Held, renewed
 from matinee.index.qdrant import query as translate
@@ -130,16 +130,16 @@ class QdrantIndex:
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        call = self._client.count(self._name, count_filter=self._live(filter), exact=True, timeout=self._seconds)
+        call = self._client.count(self._name, count_filter=self._not_deleted(filter), exact=True, timeout=self._seconds)
         return (await self._call(call)).count
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
         field = self.manifest.payload_key(key)
-        call = self._client.facet(self._name, field, facet_filter=self._live(filter), limit=limit, exact=True, timeout=self._seconds)
+        call = self._client.facet(self._name, field, facet_filter=self._not_deleted(filter), limit=limit, exact=True, timeout=self._seconds)
         return [(hit.value, hit.count) for hit in (await self._call(call)).hits]
 
-    def _live(self, filter: ItemFilter) -> models.Filter | None:
-        return translate.filter_of(live_condition(filter, self.manifest.declared))
+    def _not_deleted(self, filter: ItemFilter) -> models.Filter | None:
+        return translate.filter_of(not_deleted_condition(filter, self.manifest.declared))
 
     async def max_revision(self) -> int:
         newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))

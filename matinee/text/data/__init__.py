@@ -76,7 +76,7 @@ class QueryForms(_Data):
     about: tuple[str, ...] = Field(description="of {era}, {genres}, {kind} and {about}")
 
 
-class Series(_Data):
+class TitleSeries(_Data):
     """How titles of one series differ, in lower case."""
 
     articles: tuple[str, ...]
@@ -106,7 +106,7 @@ class Language(_Data):
     endings: tuple[str, ...] = Field(description="endings of a name: 'Nolans'")
     name_particles: tuple[str, ...] = Field(description="small words inside a person's name")
     queries: QueryForms
-    series: Series
+    series: TitleSeries
     any_kind: Kind = Field(description="of every kind that has no file of its own")
 
 

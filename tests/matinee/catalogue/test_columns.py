@@ -1,6 +1,6 @@
 import pytest
 
-from matinee.catalogue.columns import assign, key, recognised, squash
+from matinee.catalogue.columns import assign, count_recognised, key, squash
 from matinee.errors import SourceError
 
 PAPER = ("Release_Date", "Title", "Overview", "Popularity", "Vote_Count", "Vote_Average", "Original_Language", "Genre", "Poster_Url")
@@ -115,9 +115,9 @@ def test_other_columns_get_keys_of_their_own() -> None:
 
 
 def test_recognised_tells_headers_from_rows() -> None:
-    assert recognised(PAPER) > 100
-    assert recognised(["Title;Overview;Year"]) == 0
-    assert recognised(["a", "b"], {"title": "A"}) == 10
+    assert count_recognised(PAPER) > 100
+    assert count_recognised(["Title;Overview;Year"]) == 0
+    assert count_recognised(["a", "b"], {"title": "A"}) == 10
     assert squash("Émile_ Zola-9") == "emilezola9"
 
 

@@ -46,7 +46,7 @@ def run(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def served(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """The CLI beside a live server, which alone can open the index."""
+    """The CLI beside a active server, which alone can open the index."""
     home = tmp_path_factory.mktemp("served")
     enhancer = local_graph.FakeEnhancer(marked=frozenset({"Inception"}))
     with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=films, enhancer=enhancer)) as url:

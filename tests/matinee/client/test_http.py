@@ -1,4 +1,4 @@
-"""`matinee.client.http`: a live server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
+"""`matinee.client.http`: a active server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
 
 import json
 import os

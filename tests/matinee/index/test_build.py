@@ -272,10 +272,10 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
 ) -> None:
     written = [entry(film(str(i)), 10 + i, deleted=i % 3 == 0) for i in range(9)]
     await run_build(store, maker, films, Writes(written))
-    live = ActiveIndex(store)
-    await live.refresh()
-    index: Index = live.get()
+    active = ActiveIndex(store)
+    await active.refresh()
+    index: Index = active.get()
     monkeypatch.setattr(build, "BATCH", 2)
     assert sorted(await IndexWrites(index).read(0), key=lambda e: e.revision) == written
     assert sorted(await IndexWrites(index).read(14), key=lambda e: e.revision) == written[5:]
-    await live.close()
+    await active.close()

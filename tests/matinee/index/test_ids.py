@@ -35,7 +35,7 @@ async def test_an_own_id_comes_before_the_index_id_that_it_looks_like(tmp_path: 
         assert {id: hit and hit.id for id, hit in found.items()} == {UUID.upper(): UUID, "tt1": other, other: other, "nobody": None}
         await index.upsert([Point(own, {"title": "looks like a UUID", "revision": 0})])
         assert (await locate(index, [UUID]))[UUID].id == own  # type: ignore[union-attr]
-        # A deleted item hides no live one; alone it is found as what it is.
+        # A deleted item hides no stored one; alone it is found as what it is.
         await index.upsert([tombstone(own, revision=1), tombstone(other, revision=1)])
         found = await locate(index, [UUID, "tt1"])
         assert (found[UUID].id, found["tt1"].id) == (UUID, other)  # type: ignore[union-attr]

@@ -76,7 +76,7 @@ class World:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.store = store()
-        self.live = ActiveIndex(self.store)
+        self.active = ActiveIndex(self.store)
         self.truth = Truth()
         self.builds = 0
         self.imports: list[tuple[int, int, str, str]] = []
@@ -86,23 +86,23 @@ class World:
         maker = MAKERS[encoder]
         points = maker([Item(id=id, title=title)], [uid(id)], origin="api", revisions=[0])
         try:
-            await self.live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw")
+            await self.active.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw")
         except (FingerprintError, IndexAbsentError):
             return
         self.truth.wrote(id, title)
 
     async def patch(self, id: str) -> None:
         """Another number of votes: the title and what was made of it stay."""
-        if self.live.manifest is None:
+        if self.active.manifest is None:
             return
-        index = self.live.get()
+        index = self.active.get()
         [before] = await index.points([uid(id)]) or [None]
         if before is None or before.payload.get("deleted"):
             return
         votes = self.truth.tick()
         item = Item.model_validate(before.payload["item"]).patched({"numbers": {"votes": float(votes)}})
         point = Point(uid(id), item_payload(item, origin="api", revision=0), {}, before.sparse)
-        written = await self.live.change([point], expected={uid(id): before.payload["revision"]})
+        written = await self.active.change([point], expected={uid(id): before.payload["revision"]})
         assert written.count == 1
         [after] = await index.points([uid(id)])
         assert (TEXT in after.dense) == (TEXT in before.dense)
@@ -112,21 +112,21 @@ class World:
         self.truth.wrote(id, item.title, votes=votes)
 
     async def stale_patch(self, id: str) -> None:
-        if self.live.manifest is None:
+        if self.active.manifest is None:
             return
         point = Point(uid(id), item_payload(Item(id=id, title="Stale"), origin="api", revision=0))
-        assert (await self.live.change([point], expected={uid(id): 5})).count == 0
+        assert (await self.active.change([point], expected={uid(id): 5})).count == 0
 
     async def delete(self, id: str) -> None:
-        if self.live.manifest is None:
+        if self.active.manifest is None:
             return
-        if await self.live.delete(uid(id)) is not None:
+        if await self.active.delete(uid(id)) is not None:
             self.truth.wrote(id, None)
 
     async def ask_import(self, id: str) -> None:
-        if self.live.manifest is not None:
+        if self.active.manifest is not None:
             now = self.truth.tick()
-            self.imports.append((await self.live.stamp(), now, id, f"Import {now}"))
+            self.imports.append((await self.active.stamp(), now, id, f"Import {now}"))
 
     async def work_import(self, encoder: int) -> None:
         if not self.imports:
@@ -135,7 +135,7 @@ class World:
         maker = MAKERS[encoder]
         points = maker([Item(id=id, title=title)], [uid(id)], origin="api", revisions=[0])
         try:
-            written = await self.live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw", asked=stamp)
+            written = await self.active.upsert(points, fingerprint=maker.embedder.fingerprint, recipe="raw", asked=stamp)
         except FingerprintError:
             self.imports.insert(0, (stamp, asked, id, title))
             return
@@ -145,7 +145,7 @@ class World:
             self.truth.wrote(id, title, asked)
 
     async def build(self, encoder: int, ids: list[str], steps: list[Any], killed: bool) -> None:
-        """A build; `steps` are gone through behind its reads of what the API wrote. The live index follows later.
+        """A build; `steps` are gone through behind its reads of what the API wrote. The active index follows later.
 
         It has followed the one before: that takes it a second, and `prune` keeps two versions.
         """
@@ -159,7 +159,7 @@ class World:
             if killed:
                 raise KilledError
 
-        api = None if self.live.manifest is None else Interleaved(self, IndexWrites(self.live.get()), list(steps))
+        api = None if self.active.manifest is None else Interleaved(self, IndexWrites(self.active.get()), list(steps))
         try:
             outcome = await Build(self.store, MAKERS[encoder], "demo", "test", api, keep=2).run(items())
         except KilledError:
@@ -167,7 +167,7 @@ class World:
         self.truth.files[outcome.manifest.version] = set(ids)
 
     async def follow(self) -> None:
-        await self.live.refresh(recover=self.live.manifest is None)
+        await self.active.refresh(recover=self.active.manifest is None)
 
     async def rollback(self) -> None:
         try:
@@ -176,9 +176,9 @@ class World:
             return
 
     async def kill(self) -> None:
-        await self.live.close()
+        await self.active.close()
         self.store = self._store()
-        self.live = ActiveIndex(self.store)
+        self.active = ActiveIndex(self.store)
         await self.follow()
 
     async def step(self, name: str, arguments: tuple[Any, ...]) -> None:
@@ -186,10 +186,10 @@ class World:
 
     async def check(self) -> None:
         await self.follow()
-        if self.live.manifest is None:
+        if self.active.manifest is None:
             assert not self.truth.api
             return
-        index = self.live.get()
+        index = self.active.get()
         page, _ = await index.scroll(Scroll(limit=100, deleted=True))
         api = {id: (title, votes) for id, (_, title, votes) in self.truth.api.items()}
         found = {hit.payload["item"]["id"]: hit.payload for hit in page if not hit.payload.get("deleted")}
@@ -248,7 +248,7 @@ def run(engine: str, steps: list[Any]) -> None:
             for name, arguments in [FIRST, ("follow", ()), *steps, ("check", ()), ("kill", ()), ("check", ())]:
                 await world.step(name, arguments)
         finally:
-            await world.live.close()
+            await world.active.close()
 
     async def on_qdrant() -> None:
         client = AsyncQdrantClient(":memory:")
@@ -279,19 +279,19 @@ def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, exa
 
 
 async def test_a_version_that_was_deleted_under_the_live_index_is_left_behind() -> None:
-    """Two builds end before the live index follows, and prune the version that it has open: a Qdrant server knows of no open ones."""
+    """Two builds end before the active index follows, and prune the version that it has open: a Qdrant server knows of no open ones."""
     client = AsyncQdrantClient(":memory:")
     store = QdrantStore(IndexSettings(), "demo", client=client)
-    live = ActiveIndex(store)
+    active = ActiveIndex(store)
     for n in range(4):
         outcome = await Build(store, MAKERS[0], "demo", "test", keep=2).run([Item(id="item-0", title=f"Build {n}")])
         if n == 0:
-            await live.refresh()
-    assert await live.refresh() is True
-    assert live.manifest is not None
-    assert live.manifest.version == outcome.manifest.version
-    [hit] = await live.get().retrieve([uid("item-0")])
+            await active.refresh()
+    assert await active.refresh() is True
+    assert active.manifest is not None
+    assert active.manifest.version == outcome.manifest.version
+    [hit] = await active.get().retrieve([uid("item-0")])
     assert hit is not None
     assert hit.payload["title"] == "Build 3"
-    await live.close()
+    await active.close()
     await client.close()

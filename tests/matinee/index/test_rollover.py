@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from live_versions import build, film, get, nearest, put
+from active_versions import build, film, get, nearest, put
 
 from matinee.errors import FingerprintError, IndexUnavailableError
 from matinee.index.active import ActiveIndex
@@ -26,27 +26,27 @@ def described(maker: PointMaker) -> PointMaker:
     return PointMaker(maker.embedder, "both", describe=describe)
 
 
-async def pending(live: ActiveIndex) -> set[str]:
-    return {hit.id for hit in (await live.get().scroll(Scroll(limit=10, pending=True)))[0]}
+async def pending(active: ActiveIndex) -> set[str]:
+    return {hit.id for hit in (await active.get().scroll(Scroll(limit=10, pending=True)))[0]}
 
 
 async def test_under_another_recipe_they_wait_for_it(
-    live: ActiveIndex, store: IndexStore, maker: PointMaker, described: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, maker: PointMaker, described: PointMaker, films: list[Item]
 ) -> None:
     raw = film("raw")
-    await put(live, maker, raw)
-    await build(store, described, films, live)
-    await put(live, maker, film("late"))
-    await live.refresh()
-    assert (await pending(live)) == {film("late").uid("demo")}, "the build described the other one itself"
-    await put(live, described, film("done"))
-    await put(live, maker, film("put"))
-    assert (await pending(live)) == {film(name).uid("demo") for name in ("late", "put")}
-    assert (await get(live, film("put"))).vector is not None
+    await put(active, maker, raw)
+    await build(store, described, films, active)
+    await put(active, maker, film("late"))
+    await active.refresh()
+    assert (await pending(active)) == {film("late").uid("demo")}, "the build described the other one itself"
+    await put(active, described, film("done"))
+    await put(active, maker, film("put"))
+    assert (await pending(active)) == {film(name).uid("demo") for name in ("late", "put")}
+    assert (await get(active, film("put"))).vector is not None
     await store.rollback()
-    await live.refresh()
-    assert (await pending(live)) == {film(name).uid("demo") for name in ("done", "put")}, "the other was written to both"
-    assert await nearest(live, maker, "Film put. What happened to put.") == "Film put"
+    await active.refresh()
+    assert (await pending(active)) == {film(name).uid("demo") for name in ("done", "put")}, "the other was written to both"
+    assert await nearest(active, maker, "Film put. What happened to put.") == "Film put"
 
 
 @pytest.mark.parametrize("weights", [(FactWeights(), NO_FACTS), (NO_FACTS, FactWeights())])
@@ -55,111 +55,111 @@ async def test_a_rollback_between_facts_and_none(
 ) -> None:
     makers = [PointMaker(maker.embedder, "raw", facts=facts) for facts in weights]
     await build(any_store, makers[0], films)
-    live = ActiveIndex(any_store)
-    await live.refresh()
-    await build(any_store, makers[1], films, live)
-    await put(live, makers[0], film("between"))
-    await live.refresh()
-    await put(live, makers[1], film("since"))
+    active = ActiveIndex(any_store)
+    await active.refresh()
+    await build(any_store, makers[1], films, active)
+    await put(active, makers[0], film("between"))
+    await active.refresh()
+    await put(active, makers[1], film("since"))
     await any_store.rollback()
-    assert await live.refresh() is True
+    assert await active.refresh() is True
     for name in ("between", "since"):
-        [point] = await live.get().points([film(name).uid("demo")])
-        assert point.dense.keys() == live.get().manifest.dimensions.keys()
+        [point] = await active.get().points([film(name).uid("demo")])
+        assert point.dense.keys() == active.get().manifest.dimensions.keys()
         assert point.payload["pending"] is False
-    await live.close()
+    await active.close()
 
 
 async def test_the_draining_version_answers_for_its_encoder(
-    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
-    await build(store, other, films, live)
-    await live.refresh()
-    assert live.get() is live.get(other.embedder.fingerprint)
-    assert live.get(maker.embedder.fingerprint) is not live.get()
+    await build(store, other, films, active)
+    await active.refresh()
+    assert active.get() is active.get(other.embedder.fingerprint)
+    assert active.get(maker.embedder.fingerprint) is not active.get()
     text = f"{films[3].title}. {films[3].overview}"
-    assert await nearest(live, maker, text) == await nearest(live, other, text) == films[3].title
+    assert await nearest(active, maker, text) == await nearest(active, other, text) == films[3].title
     with pytest.raises(FingerprintError, match="matinee ingest"):
-        live.get("0" * 64)
-    drained = live.get(maker.embedder.fingerprint)
-    await build(store, other, films, live)
-    await live.refresh()
+        active.get("0" * 64)
+    drained = active.get(maker.embedder.fingerprint)
+    await build(store, other, films, active)
+    await active.refresh()
     with pytest.raises(FingerprintError):
-        live.get(maker.embedder.fingerprint)
+        active.get(maker.embedder.fingerprint)
     with pytest.raises(IndexUnavailableError, match="was closed"):
         await drained.count()
 
 
 async def test_under_another_encoder_they_are_found_by_title_and_wait_for_their_vector(
-    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
-    await put(live, maker, film("early"))
-    await build(store, other, films, live)
-    await put(live, maker, film("late"))
-    await live.delete(films[0].uid("demo"))
-    await live.refresh()
-    late = await get(live, film("late"))
+    await put(active, maker, film("early"))
+    await build(store, other, films, active)
+    await put(active, maker, film("late"))
+    await active.delete(films[0].uid("demo"))
+    await active.refresh()
+    late = await get(active, film("late"))
     assert (late.vector, late.payload["pending"]) == (None, True)
-    assert (await resolve(live.get(), "Film late")).id == film("late").uid("demo")
-    early = await get(live, film("early"))
+    assert (await resolve(active.get(), "Film late")).id == film("late").uid("demo")
+    early = await get(active, film("early"))
     assert (early.vector is not None, early.payload["pending"]) == (True, False)
-    gone = await get(live, films[0])
+    gone = await get(active, films[0])
     assert (gone.payload["deleted"], gone.payload["pending"]) == (True, False)
-    page, _ = await live.get().scroll(Scroll(limit=10, pending=True))
+    page, _ = await active.get().scroll(Scroll(limit=10, pending=True))
     assert [hit.id for hit in page] == [film("late").uid("demo")]
 
 
 async def test_a_rollback_to_another_encoder_keeps_the_vectors_that_are_there(
-    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
-    await put(live, maker, film("before"))
-    await build(store, other, films, live)
-    await live.refresh()
-    await put(live, other, film("since"))
+    await put(active, maker, film("before"))
+    await build(store, other, films, active)
+    await active.refresh()
+    await put(active, other, film("since"))
     await store.rollback()
-    await live.refresh()
-    before, since = await get(live, film("before")), await get(live, film("since"))
+    await active.refresh()
+    before, since = await get(active, film("before")), await get(active, film("since"))
     assert (before.vector is not None, before.payload["pending"]) == (True, False)
     assert (since.vector, since.payload["pending"]) == (None, True)
 
 
-async def test_a_write_needs_the_encoder_of_the_index(live: ActiveIndex, other: PointMaker) -> None:
+async def test_a_write_needs_the_encoder_of_the_index(active: ActiveIndex, other: PointMaker) -> None:
     with pytest.raises(FingerprintError, match="send them again"):
-        await put(live, other, film("a"))
-    assert await get(live, film("a")) is None
+        await put(active, other, film("a"))
+    assert await get(active, film("a")) is None
 
 
 async def test_during_a_roll_over_writes_reach_the_queries_of_both_encoders(
-    live: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
-    await build(store, other, films, live)
-    await live.refresh()
+    await build(store, other, films, active)
+    await active.refresh()
     by_old, by_new = film("old"), film("new")
-    await put(live, maker, by_old)
-    await put(live, other, by_new)
-    assert await nearest(live, maker, "Film old. What happened to old.") == "Film old"
-    assert await nearest(live, other, "Film new. What happened to new.") == "Film new"
+    await put(active, maker, by_old)
+    await put(active, other, by_new)
+    assert await nearest(active, maker, "Film old. What happened to old.") == "Film old"
+    assert await nearest(active, other, "Film new. What happened to new.") == "Film new"
     # Each waits for its vector where the other encoder's queries go, and is found there by its title.
     for maker_of, item in ((other, by_old), (maker, by_new)):
-        [hit] = await live.get(maker_of.embedder.fingerprint).retrieve([item.uid("demo")], vectors=True)
+        [hit] = await active.get(maker_of.embedder.fingerprint).retrieve([item.uid("demo")], vectors=True)
         assert (hit.vector, hit.payload["pending"]) == (None, True)
-        assert (await resolve(live.get(maker_of.embedder.fingerprint), item.title)).id == item.uid("demo")
-    await live.delete(films[0].uid("demo"))
+        assert (await resolve(active.get(maker_of.embedder.fingerprint), item.title)).id == item.uid("demo")
+    await active.delete(films[0].uid("demo"))
     for maker_of in (maker, other):
-        assert await nearest(live, maker_of, films[0].overview) != films[0].title
+        assert await nearest(active, maker_of, films[0].overview) != films[0].title
     # The background job is for the current version: it waits until its own encoder serves.
     with pytest.raises(FingerprintError):
-        await put(live, maker, by_old, if_revision={by_old.uid("demo"): (await get(live, by_old)).payload["revision"]})
-    revision = (await get(live, by_old)).payload["revision"]
-    assert await put(live, other, by_old, if_revision={by_old.uid("demo"): revision}) == 1
-    assert await nearest(live, other, "Film old. What happened to old.") == "Film old"
+        await put(active, maker, by_old, if_revision={by_old.uid("demo"): (await get(active, by_old)).payload["revision"]})
+    revision = (await get(active, by_old)).payload["revision"]
+    assert await put(active, other, by_old, if_revision={by_old.uid("demo"): revision}) == 1
+    assert await nearest(active, other, "Film old. What happened to old.") == "Film old"
 
 
 async def test_a_server_that_restarts_in_a_roll_over_still_answers_the_encoder_before(
-    live: ActiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
+    active: ActiveIndex, store: IndexStore, settings: Settings, maker: PointMaker, other: PointMaker, films: list[Item]
 ) -> None:
-    await build(store, other, films, live)
-    await live.close()
+    await build(store, other, films, active)
+    await active.close()
     again = ActiveIndex(open_store(settings))
     await again.refresh(recover=True)
     for maker_of in (maker, other):

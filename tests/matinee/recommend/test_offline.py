@@ -117,13 +117,13 @@ def test_an_index_of_another_encoder_is_refused_for_texts_and_used_for_titles(se
 
 def test_an_index_that_a_process_holds_is_locked_and_then_free(settings: Settings) -> None:
     async def hold() -> None:
-        live = ActiveIndex(open_store(settings))
-        await live.refresh()
+        active = ActiveIndex(open_store(settings))
+        await active.refresh()
         try:
             with pytest.raises(IndexLockedError, match="another process"):
                 await asyncio.to_thread(OfflineCatalogue(settings).search, "x", mode="sparse", **NONE)
         finally:
-            await live.close()
+            await active.close()
 
     asyncio.run(hold())
     assert OfflineCatalogue(settings).search("love", mode="sparse", **NONE)["items"]
@@ -140,12 +140,12 @@ def twice(local_graph: Any, films: list[Item], tmp_path: Path) -> Settings:
 
 def with_live(settings: Settings, work: Callable[[ActiveIndex], Coroutine[Any, Any, Any]]) -> Any:
     async def run() -> Any:
-        live = ActiveIndex(open_store(settings))
+        active = ActiveIndex(open_store(settings))
         try:
-            await live.refresh()
-            return await work(live)
+            await active.refresh()
+            return await work(active)
         finally:
-            await live.close()
+            await active.close()
 
     return asyncio.run(run())
 
@@ -162,13 +162,13 @@ def test_a_rollback_without_a_server_keeps_what_the_api_wrote(twice: Settings, l
     embedder: Embedder = local_graph.embedder_replica().slot.model
     mine = Item(id="mine", kind="film", title="Written By Hand", overview="A film that only the API knows.")
 
-    async def write(live: ActiveIndex) -> None:
+    async def write(active: ActiveIndex) -> None:
         points = PointMaker(embedder, "raw")([mine], [mine.uid("demo")], origin="api", revisions=[new_revision()])
-        await live.upsert(points, fingerprint=embedder.fingerprint, recipe="raw")
-        await live.delete(films[0].uid("demo"))
+        await active.upsert(points, fingerprint=embedder.fingerprint, recipe="raw")
+        await active.delete(films[0].uid("demo"))
 
-    async def read(live: ActiveIndex) -> list[Any]:
-        return await live.get().retrieve([mine.uid("demo"), films[0].uid("demo")], vectors=True)
+    async def read(active: ActiveIndex) -> list[Any]:
+        return await active.get().retrieve([mine.uid("demo"), films[0].uid("demo")], vectors=True)
 
     with_live(twice, write)
     OfflineCatalogue(twice).rollback()
@@ -180,11 +180,11 @@ def test_a_rollback_without_a_server_keeps_what_the_api_wrote(twice: Settings, l
 def test_a_rollback_beside_a_process_that_holds_the_index_is_left_to_it(twice: Settings) -> None:
     before = OfflineCatalogue(twice).versions()
 
-    async def roll(live: ActiveIndex) -> None:
+    async def roll(active: ActiveIndex) -> None:
         await asyncio.to_thread(OfflineCatalogue(twice).rollback)
-        assert live.manifest is not None
-        assert live.manifest.version == before["current"]
-        assert await live.refresh() is True
-        assert live.manifest.version == before["previous"]
+        assert active.manifest is not None
+        assert active.manifest.version == before["current"]
+        assert await active.refresh() is True
+        assert active.manifest.version == before["previous"]
 
     with_live(twice, roll)

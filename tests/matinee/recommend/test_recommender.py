@@ -52,11 +52,11 @@ def films(local_graph: Any) -> dict[str, Item]:
 async def index(local_graph: Any, films: dict[str, Item], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Index]:
     settings = local_graph.local_settings(tmp_path_factory.mktemp("home"))
     await local_graph.build_index(settings, [*films.values(), *EXTRA])
-    live = ActiveIndex(open_store(settings))
-    await live.refresh()
-    await live.delete(EXTRA[2].uid("demo"))
-    yield live.get()
-    await live.close()
+    active = ActiveIndex(open_store(settings))
+    await active.refresh()
+    await active.delete(EXTRA[2].uid("demo"))
+    yield active.get()
+    await active.close()
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ async def test_the_engine_changes_in_place(replica: EnhancerReplica, server: Mod
     await until_async(lambda: replica.slot.model.name == str(tiny_base))
     server.models.append("tuned")
     replica.reconfigure({"model": "tuned"})
-    # The local model, which is not for two threads, is live until the other has been checked.
+    # The local model, which is not for two threads, is the current one until the other has been checked.
     await until_async(lambda: replica.slot.model.name == "tuned")
     await until_async(lambda: (replica.batcher.max_batch, replica.batcher.max_in_flight) == (1, 4))
     replica.reconfigure({"model": "nobody knows it"})

@@ -209,7 +209,7 @@ async def whole(service: Any, replica_of: Any, id: str) -> Any:
 
 @pytest.fixture
 def bench(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
-    """A factory: `ItemWrites`, its gateway, and the live index below."""
+    """A factory: `ItemWrites`, its gateway, and the active index below."""
 
     @asynccontextmanager
     async def make(recipe: str = "raw") -> AsyncIterator[tuple[ItemWrites, Any, Any]]:

@@ -12,7 +12,7 @@ import torch
 from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
-from serve.graph.model_slot import ModelSlot, announce, updated
+from serve.graph.model_slot import ModelSlot, announce, apply_update
 from serve.graph.thread_priority import NICER
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -244,11 +244,11 @@ async def test_work_that_fails_raises_for_its_caller_only(bench: Bench) -> None:
 
 def test_an_update_is_a_checked_part_of_the_settings() -> None:
     base = EmbedderSettings()
-    assert updated(base, {"precision": "fp32"}) == EmbedderSettings(precision="fp32")
-    assert updated(base, {}) == base
+    assert apply_update(base, {"precision": "fp32"}) == EmbedderSettings(precision="fp32")
+    assert apply_update(base, {}) == base
     for bad in ({"precision": "fp8"}, {"colour": "red"}):
         with pytest.raises(ValueError, match="validation error"):
-            updated(base, bad)
+            apply_update(base, bad)
 
 
 def test_only_the_live_model_counts_as_one() -> None:

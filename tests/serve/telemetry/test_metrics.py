@@ -144,8 +144,8 @@ def test_a_version_says_when_it_was_made() -> None:
     assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
     health.opened(manifest.model_copy(update={"version": "v2"}))
     assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
-    live = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
-    assert live == {"v1": 0, "v2": 1}
+    series = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
+    assert series == {"v1": 0, "v2": 1}
 
 
 @pytest.mark.parametrize("forgets", [False, True])

@@ -1,4 +1,4 @@
-"""Versions of a few films under two encoders: what the tests of the live index share."""
+"""Versions of a few films under two encoders: what the tests of the active index share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +26,8 @@ class OtherEncoder:
         return np.roll(self._embedder.encode(texts, **options), 7, axis=1)
 
 
-async def build(store: IndexStore, maker: PointMaker, films: Sequence[Item], live: ActiveIndex | None = None) -> Manifest:
-    api = None if live is None else IndexWrites(live.get())
+async def build(store: IndexStore, maker: PointMaker, films: Sequence[Item], active: ActiveIndex | None = None) -> Manifest:
+    api = None if active is None else IndexWrites(active.get())
     return (await Build(store, maker, "demo", "test", api).run(films)).manifest
 
 
@@ -35,18 +35,18 @@ def film(name: str) -> Item:
     return Item(id=name, kind="film", title=f"Film {name}", overview=f"What happened to {name}.")
 
 
-async def put(live: ActiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
+async def put(active: ActiveIndex, maker: PointMaker, item: Item, **options: Any) -> int:
     points = maker([item], [item.uid("demo")], origin="api", revisions=[new_revision()])
-    return (await live.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)).count
+    return (await active.upsert(points, fingerprint=maker.embedder.fingerprint, recipe=maker.recipe, **options)).count
 
 
-async def get(live: ActiveIndex, item: Item) -> Any:
-    [hit] = await live.get().retrieve([item.uid("demo")], vectors=True)
+async def get(active: ActiveIndex, item: Item) -> Any:
+    [hit] = await active.get().retrieve([item.uid("demo")], vectors=True)
     return hit
 
 
-async def nearest(live: ActiveIndex, maker: PointMaker, text: str) -> str:
+async def nearest(active: ActiveIndex, maker: PointMaker, text: str) -> str:
     [vector] = maker.embedder.encode([text])
-    [[hit]] = await live.get(maker.embedder.fingerprint).search([Search(DenseQuery(vector), 1)])
+    [[hit]] = await active.get(maker.embedder.fingerprint).search([Search(DenseQuery(vector), 1)])
     title: str = hit.payload["title"]
     return title

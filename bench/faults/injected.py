@@ -1,9 +1,9 @@
-"""`python -m serve` with a clock and an enhancer that a file bends: what can't be broken from outside a process.
+"""`python -m serve` with faults that a file injects: what can't be broken from outside a process.
 
-    BENCH_FAULT=fault.json python -m bench.faults.bent --port 8000
+    BENCH_FAULT=fault.json python -m bench.faults.injected --port 8000
 
 The file is JSON and may change at any time: `clock_s` is added to the clock of the processes in `pids` (of all, without it), and while
-`hang` is true, the enhancer's model does not come back. Without the file nothing is bent.
+`hang` is true, the enhancer's model does not come back. Without the file nothing is changed.
 """
 
 import json
@@ -39,43 +39,43 @@ class _Fault:
         return float(said.get("clock_s", 0.0)) if os.getpid() in said.get("pids", [os.getpid()]) else 0.0
 
 
-def bend() -> None:
+def inject() -> None:
     """Bend this process. Ray calls it in each of its workers, before anything else."""
     fault = _Fault(Path(os.environ[FAULT]))
-    _bend_clock(fault)
-    _bend_enhancer(fault)
+    _inject_clock(fault)
+    _inject_enhancer(fault)
 
 
-def _bend_clock(fault: _Fault) -> None:
+def _inject_clock(fault: _Fault) -> None:
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() + fault.clock_s()
     time.time_ns = lambda: now_ns() + int(fault.clock_s() * 1e9)
 
 
-def _bend_enhancer(fault: _Fault) -> None:
+def _inject_enhancer(fault: _Fault) -> None:
     from matinee.models.enhancer import Enhancer
 
     describe: Callable[..., Any] = Enhancer.describe
 
-    def bent(self: Enhancer, *given: Any, **named: Any) -> Any:
+    def injected(self: Enhancer, *given: Any, **named: Any) -> Any:
         while fault().get("hang"):
             time.sleep(READ_S)
         return describe(self, *given, **named)
 
-    setattr(Enhancer, "describe", bent)  # noqa: B010  mypy lets no method be assigned
+    setattr(Enhancer, "describe", injected)  # noqa: B010  mypy lets no method be assigned
 
 
 def main() -> None:
     from matinee.settings import local_ray
     from serve.__main__ import app
 
-    bend()
+    inject()
     start = local_ray.start
 
-    def start_bent(init: Callable[..., object], **options: Any) -> None:
-        start(init, runtime_env={"worker_process_setup_hook": "bench.faults.bent.bend"}, **options)
+    def start_with_fault(init: Callable[..., object], **options: Any) -> None:
+        start(init, runtime_env={"worker_process_setup_hook": "bench.faults.injected.inject"}, **options)
 
-    local_ray.start = start_bent
+    local_ray.start = start_with_fault
     app()
 
 

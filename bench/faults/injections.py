@@ -1,4 +1,4 @@
-"""Faults inside a process, which `bench.faults.bent` plays: a model that hangs, and clocks."""
+"""Faults inside a process, which `bench.faults.injected` causes: a model that hangs, and clocks."""
 
 import json
 import os
@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.faults.asking import post, revision
-from bench.faults.bent import FAULT
 from bench.faults.case import BUSY, Case, Stand
+from bench.faults.injected import FAULT
+from bench.faults.requests import post, revision
 from bench.load import NO_CONNECTION
 from bench.local_server import BenchError
 from bench.traffic import Line, described, reads
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 SHORT = {"MATINEE_ENHANCER__DEADLINE_S": "4", "MATINEE_ENHANCER__MAX_NEW_TOKENS": "8", "MATINEE_ENHANCER__RETRIES": "0"}
 
 
-class Bent(Case):
-    """A fault that `bench.faults.bent` plays."""
+class Injection(Case):
+    """A fault that `bench.faults.injected` causes."""
 
-    module = "bench.faults.bent"
+    module = "bench.faults.injected"
 
     def prepare(self, stand: Stand) -> None:
         self._file = stand.home / "fault.json"
@@ -38,7 +38,7 @@ class Bent(Case):
         self._file.unlink(missing_ok=True)
 
 
-class HungEnhancer(Bent):
+class HungEnhancer(Injection):
     """Shorter than `enhancer.hang_s`: the model comes back."""
 
     name = "hung-enhancer"
@@ -88,7 +88,7 @@ class StuckEnhancer(HungEnhancer):
         stand.server.wait_ready()
 
 
-class ClockStep(Bent):
+class ClockStep(Injection):
     """An hour ahead, and back again: no deadline may notice, and no revision may go backwards."""
 
     name = "clock-step"
@@ -107,11 +107,11 @@ class ClockStep(Bent):
         after = revision(stand)
         seconds = (self._ahead - self._before) / 1e6
         if seconds < self.ahead_s:
-            return [f"the clock was not bent: {seconds:.0f} s between two writes"]
+            return [f"the clock was not moved: {seconds:.0f} s between two writes"]
         return [] if after > self._ahead else [f"the revision of a later write is lower: {after} after {self._ahead}"]
 
 
-class ClockSkew(Bent):
+class ClockSkew(Injection):
     """One machine's clock is ahead of the others'."""
 
     name = "clock-skew"
@@ -124,4 +124,4 @@ class ClockSkew(Bent):
         self.say(clock_s=60.0, pids=[stand.server.part("retriever").pid])
         time.sleep(1)
         if revision(stand) - before < 50e6:
-            raise BenchError("the Retriever's clock was not bent")
+            raise BenchError("the Retriever's clock was not moved")
