@@ -1,10 +1,12 @@
 """What is installed is locked, and under licences that we know."""
 
 import json
+import os
 import re
 import secrets
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +31,7 @@ _OUR_SECRETS = re.compile(
     r"\bmat_[\w-]{43}|\bhf_[A-Za-z0-9]{34}\b|(?<!sha256:)\b(?:[0-9a-f]{48}|[0-9a-f]{64})\b"
     r"|(?i:api_?key|passw(?:or)?d|(?<!existing)secret|token)[\"']?\s*[:=]\s*[\"']?(?=\S*\d)(?=\S*[a-z])[\w+/-]{16,}"
 )
+_SITE = [sysconfig.get_path("purelib")]
 # Files of digests, which look like signing keys.
 _DIGESTS = {".ci/torch-cpu.sha256", "matinee/demo/descriptions.manifest.json", "tests/helm/helm_tools.py"}
 _EXAMPLE_TOKEN = "WzEsImRlbW8iLCI4N2Y0Il0"
@@ -53,6 +56,24 @@ def test_the_lock_has_the_builds_of_torch_for_cpus() -> None:
     wheels = (ROOT / ".ci" / "torch-cpu.sha256").read_text(encoding="utf-8").splitlines()
     assert {digest for digest, _ in map(str.split, wheels)} <= set(locked()[torch])
     assert all(torch.replace("==", "-") + "+cpu-" in wheel for wheel in wheels)
+
+
+def test_the_bill_of_materials_lists_what_is_installed(tmp_path: Path) -> None:
+    """By the command of `make sbom`, without the check against its schema, which takes half a minute. Needs no network."""
+    [recipe] = re.findall(r"^\t\$\(VENV\)/bin/(cyclonedx-py .*) --output-file sbom\.json$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    program, *words = recipe.replace("$(VENV)", sys.prefix).split()
+    made = tmp_path / "sbom.json"
+    command = [Path(sys.prefix, "bin", program), *words, "--no-validate", "--output-file", made]
+    offline = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
+    subprocess.run(command, check=True, capture_output=True, env=offline)
+    bill = json.loads(made.read_text(encoding="utf-8"))
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {canonicalize_name(entry["name"]): entry for entry in bill["components"]}
+    installed = {canonicalize_name(found.name): found.version for found in metadata.distributions(path=_SITE)}
+    assert {name: entry["version"] for name, entry in listed.items()} == installed
+    # Of no registry is what was installed from a folder.
+    assert {name for name, entry in listed.items() if not entry.get("purl", "").startswith("pkg:pypi/")} <= {"matinee"}
+    assert {"torch", "ray", "fastapi"} <= listed.keys()
 
 
 def needed() -> set[str]:
