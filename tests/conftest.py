@@ -1,9 +1,8 @@
 """Fixtures that several test packages share: the graph in one process, its HTTP app on a port, and a browser.
 
-`tests/` is no package, so helper modules are loaded by their path, once, and only when a fixture needs them.
+Helper modules are imported when a fixture needs them: most of them load a model's library.
 """
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -21,23 +20,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from serve.graph.gateway import Gateway
-
-
-def _load(name: str, folder: str = ".") -> Any:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-# Before the conftest of any folder, so that all can import them by their names.
-_load("waiting")
-_load("model_server")
-_load("programs_environment")
 
 
 # A worker of pytest-xdist has a width of 80, which a console that is made at import would keep whatever a test says.
@@ -126,16 +108,20 @@ def while_in() -> Any:
 @pytest.fixture(scope="session")
 def local_graph(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The module `local_graph`: `build_local_graph`, `serve_app`, `local_settings`, `FakeEnhancer`."""
-    module, own = _load("local_graph"), tmp_path_factory.getbasetemp()
+    from tests import local_graph
+
+    own = tmp_path_factory.getbasetemp()
     # The processes of pytest-xdist have folders of their own beside each other.
-    module.SHARED.folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    return module
+    local_graph.SHARED.folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return local_graph
 
 
 @pytest.fixture(scope="session")
 def tiny_gemma() -> Any:
     """The module `tiny_gemma`: `save_model`, `save_model_that_sees`, `save_adapter`."""
-    return _load("tiny_gemma")
+    from tests import tiny_gemma
+
+    return tiny_gemma
 
 
 @pytest.fixture(scope="session")
@@ -162,13 +148,17 @@ def tiny_that_sees(tiny_gemma: Any, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def tiny_encoder() -> Any:
     """The module `tiny_encoder`: `save`, `PROMPTS`."""
-    return _load("tiny_encoder")
+    from tests import tiny_encoder
+
+    return tiny_encoder
 
 
 @pytest.fixture(scope="session")
 def otlp() -> Any:
     """The module `otlp`: `collector` takes spans as a real one would."""
-    return _load("otlp")
+    from tests import otlp
+
+    return otlp
 
 
 @pytest.fixture
@@ -190,13 +180,17 @@ def local_app_url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A headless Chromium; skips where there is none."""
-    with _load("page_support", "serve/static").chromium() as browser:
+    from tests.serve.static import page_support
+
+    with page_support.chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def web(browser: "Browser", local_app_url: str) -> Iterator[Any]:
     """Opens pages of the app, and checks at the end that none did what no page may do."""
-    web = _load("page_support", "serve/static").Web(browser, local_app_url)
+    from tests.serve.static import page_support
+
+    web = page_support.Web(browser, local_app_url)
     yield web
     web.check()

@@ -20,7 +20,6 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from waiting import HANG_S
 
 from matinee import demo
 from matinee.attributes import Attributes
@@ -44,6 +43,7 @@ from serve.graph.retriever import RetrieverReplica
 from serve.placement import process
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S
 
 
 @cache

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from waiting import HANG_S
+from tests.waiting import HANG_S
 
 GOOD = " an agent who fights for the survival of the world."
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from waiting import HANG_S, until
 
 from bench.faults.__main__ import CASES
 from bench.faults.case import CUT_OFF, Case
@@ -23,6 +22,7 @@ from bench.load import NO_ANSWER, NO_CONNECTION, Answer, OpenLoop
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.index.types import DenseQuery, Search
+from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
 

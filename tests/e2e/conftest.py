@@ -18,8 +18,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from programs_environment import clean
-from waiting import HANG_S, until
+
+from tests.programs_environment import clean
+from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {

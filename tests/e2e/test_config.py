@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 import yaml
-from waiting import HANG_S, until
+
+from tests.waiting import HANG_S, until
 
 # Of Ray's own schema, when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs_environment import clean
-from waiting import HANG_S, until
+
+from tests.programs_environment import clean
+from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
 # No file can be made there, not even by root.

@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from waiting import HANG_S, until
 
 from serve.telemetry.metrics import METRICS
+from tests.waiting import HANG_S, until
 
 # Not produced by a server that is well and not overloaded; `tests/serve/telemetry/test_metrics.py` records each of them.
 UNSEEN = {

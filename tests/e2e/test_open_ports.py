@@ -22,8 +22,9 @@ import grpc
 import httpx
 import psutil
 import pytest
-from programs_environment import clean
-from waiting import HANG_S, until
+
+from tests.programs_environment import clean
+from tests.waiting import HANG_S, until
 
 JOBS = ("/api/job_agent/jobs/", "/api/jobs/")
 # Ray's health page is open by design (`/api/local_raylet_healthz`: one word, on loopback), so it is not among them.

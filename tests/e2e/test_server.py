@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-from waiting import HANG_S
+
+from tests.waiting import HANG_S
 
 FILM = {
     "id": "e2e-1",

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from waiting import until
+from tests.waiting import until
 
 KEPT = {
     "id": "e2e-kept",

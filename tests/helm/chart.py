@@ -11,7 +11,8 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
-from helm_tools import helm
+
+from tests.helm.helm_tools import helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "matinee"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from stack import Stack
-from waiting import until
+
+from tests.helm.stack import Stack
+from tests.waiting import until
 
 QUERIES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "dense": ("POST", "/v1/search", {"text": "a heist inside dreams", "mode": "dense", "k": 5}),

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from chart import ROOT, Object, one, serve_config
-from programs_environment import clean
-from waiting import HANG_S, until
+
+from tests.helm.chart import ROOT, Object, one, serve_config
+from tests.programs_environment import clean
+from tests.waiting import HANG_S, until
 
 
 def free_ports(count: int) -> list[int]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 import yaml
-from chart import ROOT, Object, template
-from programs_environment import clean
-from ray_cluster import Cluster, free_ports, ray_cluster
-from waiting import HANG_S
 
 from matinee import demo
 from serve.api.auth import new_key
+from tests.helm.chart import ROOT, Object, template
+from tests.helm.ray_cluster import Cluster, free_ports, ray_cluster
+from tests.programs_environment import clean
+from tests.waiting import HANG_S
 
 ONE = {"min_replicas": 1, "max_replicas": 1, "num_gpus": 0, "num_cpus": 0.1, "memory_gib": 0}
 HAPROXY = os.environ.get("MATINEE_TEST_HAPROXY") == "1"

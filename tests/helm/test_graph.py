@@ -2,11 +2,12 @@
 
 import httpx
 import pytest
-from chart import VALUES, template
-from load import Load
-from ray_cluster import chart_environment
-from stack import Stack
-from waiting import HANG_S, until
+
+from tests.helm.chart import VALUES, template
+from tests.helm.load import Load
+from tests.helm.ray_cluster import chart_environment
+from tests.helm.stack import Stack
+from tests.waiting import HANG_S, until
 
 
 @pytest.mark.parametrize("values", [VALUES[0], *(pytest.param(values, marks=pytest.mark.full) for values in VALUES[1:])])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chart import CHART, ROOT, containers, pods, rendered
+
+from tests.helm.chart import CHART, ROOT, containers, pods, rendered
 
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 

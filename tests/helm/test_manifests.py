@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, ROOT, VALUES, Object, application, containers, one, pods, rendered, template, validate
-from helm_tools import kustomize
-from test_pods import check_command, help_of, restricted
 
 from matinee.settings.tree import EnhancerSettings
+from tests.helm.chart import CHART, ROOT, VALUES, Object, application, containers, one, pods, rendered, template, validate
+from tests.helm.helm_tools import kustomize
+from tests.helm.test_pods import check_command, help_of, restricted
 
 FOLDER = ROOT / "k8s" / "jobs"
 VLLM = ROOT / "k8s" / "vllm"

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from chart import API_SERVER, EVERYTHING, VALUES, Object, RenderError, one, template
+
+from tests.helm.chart import API_SERVER, EVERYTHING, VALUES, Object, RenderError, one, template
 
 EVERYWHERE = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
 

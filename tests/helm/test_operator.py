@@ -8,8 +8,23 @@ from math import ceil
 from typing import Any
 
 import pytest
-from chart import API_SERVER_ARGS, CHART, ROOT, SCHEMAS, VALUES, Object, RenderError, application, one, rendered, run, template, values_args
-from test_manifests import DOCS
+
+from tests.helm.chart import (
+    API_SERVER_ARGS,
+    CHART,
+    ROOT,
+    SCHEMAS,
+    VALUES,
+    Object,
+    RenderError,
+    application,
+    one,
+    rendered,
+    run,
+    template,
+    values_args,
+)
+from tests.helm.test_manifests import DOCS
 
 ALL = [*VALUES, "everything"]
 

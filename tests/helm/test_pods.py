@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, VALUES, Object, application, containers, one, pods, rendered, template
 from ray._private import ray_constants
-from ray_serve import constants as serve_constants
+
+from tests.helm.chart import CHART, VALUES, Object, application, containers, one, pods, rendered, template
+from tests.helm.ray_serve import constants as serve_constants
 
 ALL = [*VALUES, "everything"]
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}

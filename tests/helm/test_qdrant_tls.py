@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chart import EVERYTHING, one, template
+from tests.helm.chart import EVERYTHING, one, template
 
 CA = "/etc/qdrant-tls/ca.crt"
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, EMBEDDED, RenderError, template
 
 from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
+from tests.helm.chart import CHART, EMBEDDED, RenderError, template
 
 KEY = {"name": "a", "sha256": "0" * 64, "scopes": ["read"]}
 OUTSIDE: dict[str, Any] = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import EVERYTHING, ROOT, containers, pods, template
+
+from tests.helm.chart import EVERYTHING, ROOT, containers, pods, template
 
 # Of nothing: no image has them.
 BASE = "python:3.11.14-slim-bookworm@sha256:" + "1" * 64

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
-from chart import API_SERVER_ARGS, CHART, VALUES, Object, one, rendered, run, template, validate, values_args
+
+from tests.helm.chart import API_SERVER_ARGS, CHART, VALUES, Object, one, rendered, run, template, validate, values_args
 
 
 @pytest.mark.parametrize("major", [3, 4])

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, EMBEDDED, VALUES, application, one, rendered, serve_config, template
-from ray_serve import ServeDeploySchema, build
 
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ServingSettings
 from matinee.settings.tree import Settings
+from tests.helm.chart import CHART, EMBEDDED, VALUES, application, one, rendered, serve_config, template
+from tests.helm.ray_serve import ServeDeploySchema, build
 
 PARTS = {"Enhancer": "enhancer", "Embedder": "embedder", "Retriever": "index", "Gateway": "serving"}
 # Through a Secret, or no option of the graph: a file to read options from.

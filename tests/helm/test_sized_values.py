@@ -1,11 +1,11 @@
 """What `matinee size` writes renders: it passes the chart's schema and every check of values against each other."""
 
 import pytest
-from chart import application, one, template
 
 from matinee.settings.load import load_settings
 from matinee.sizing.plan import Load, plan
 from matinee.sizing.values import values
+from tests.helm.chart import application, one, template
 
 LOADS = {
     "a small catalogue": Load(items=5000, requests=5),

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from chart import CHART
+
+from tests.helm.chart import CHART
 
 SCRIPT = CHART / "files" / "snapshots.py"
 

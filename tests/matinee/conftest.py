@@ -1,7 +1,6 @@
-"""Stores of each engine, and the active index of a few films. Makes this folder's helper modules importable by their names."""
+"""Stores of each engine, and the active index of a few films."""
 
 import os
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +18,7 @@ from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.index import QdrantStore
 from matinee.items import Item
 from matinee.settings.tree import IndexSettings, Settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from active_versions import OtherEncoder, build
+from tests.matinee.active_versions import OtherEncoder, build
 
 SERVER = os.environ.get("MATINEE_TEST_QDRANT_URL")
 ENGINES = ["edge", "memory", *(["server"] if SERVER else [])]

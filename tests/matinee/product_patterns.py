@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from linear_time import Shape
+from tests.matinee.linear_time import Shape
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("matinee", "serve", "train", "observability", "helm", "k8s")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
-from waiting import HANG_S, until
 
 from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
@@ -17,6 +16,7 @@ from matinee.evaluation.splits import Entry, write_corpus
 from matinee.events import EventLog, read_events, with_impressions
 from matinee.items import Item
 from matinee.settings.serving import EventSettings
+from tests.waiting import HANG_S, until
 
 HOUR = 3600.0
 

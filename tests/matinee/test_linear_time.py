@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from linear_time import LENGTH, Shape, is_linear
-from product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_patterns
 from pydantic import Field, TypeAdapter
 
 from matinee.catalogue import cells, columns, dates, lists, numerals
@@ -19,6 +17,8 @@ from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
 from matinee.text import cleaning, fact_checks, qualifiers
 from matinee.text.templates import join_sentences
+from tests.matinee.linear_time import LENGTH, Shape, is_linear
+from tests.matinee.product_patterns import FOLDERS, ROOT, Pattern, hard_texts, product_patterns
 
 PATTERNS = product_patterns()
 

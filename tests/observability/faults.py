@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import psutil
-from chart import ROOT
-from live import Stack, e2e
-from waiting import HANG_S, until
+
+from tests.helm.chart import ROOT
+from tests.observability.live import Stack, e2e
+from tests.waiting import HANG_S, until
 
 _RECONFIGURE = """
 import sys

@@ -7,7 +7,6 @@ makes searches worse, and `index rollback` better again.
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import math
 import subprocess
@@ -24,9 +23,6 @@ from typing import Any
 import httpx
 import numpy as np
 import yaml
-from chart import ROOT, Object, one, template
-from pod_monitors import scrape_config
-from waiting import HANG_S, until
 
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
@@ -35,13 +31,10 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from observability.prometheus import Prometheus, Series, running
-
-_spec = importlib.util.spec_from_file_location("e2e_tools", ROOT / "tests" / "e2e" / "conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-e2e: Any = importlib.util.module_from_spec(_spec)
-sys.modules["e2e_tools"] = e2e
-_spec.loader.exec_module(e2e)
+from tests.e2e import conftest as e2e
+from tests.helm.chart import ROOT, Object, one, template
+from tests.observability.pod_monitors import scrape_config
+from tests.waiting import HANG_S, until
 
 CHART_VALUES = {
     "metrics": {"podMonitor": True},

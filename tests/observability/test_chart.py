@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import ROOT, RenderError, application, one, template
-from live import CHART_VALUES
 
 from matinee.settings.load import load_settings
 from observability.files import BOARDS
@@ -14,6 +12,8 @@ from observability.objectives import defaults, fill
 from observability.queries import FOLDER, read
 from observability.rules import groups
 from serve.telemetry.metrics import METRICS
+from tests.helm.chart import ROOT, RenderError, application, one, template
+from tests.observability.live import CHART_VALUES
 
 
 def given(**alerts: Any) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from live import e2e
-from programs import needs
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.console import Console
-from waiting import HANG_S, until
 
 from matinee.settings.load import load_settings
 from observability import observe, prometheus
 from observability.prometheus import Prometheus, PrometheusError
+from tests.observability.live import e2e
+from tests.observability.programs import needs
+from tests.waiting import HANG_S, until
 
 needs_prometheus = needs("prometheus")
 

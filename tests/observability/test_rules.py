@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from programs import needs
 
 from observability.alerts import BURNS
 from observability.files import PLAIN
@@ -16,6 +15,7 @@ from observability.objectives import defaults, fill
 from observability.queries import panels
 from observability.recordings import WINDOWS
 from observability.rules import alerts, groups
+from tests.observability.programs import needs
 
 ROOT = Path(__file__).parents[2]
 needs_promtool = needs("promtool")

@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import FAULTS, Fault
-from live import LOST_COLUMN, RANDOM_VECTORS, Stack, stack
-from programs import needs
-from waiting import until
 
 from observability import pictures
 from observability.files import BOARDS
@@ -20,6 +16,10 @@ from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts
 from serve.telemetry.metrics import METRICS, PROBE_METRICS
+from tests.observability.faults import FAULTS, Fault
+from tests.observability.live import LOST_COLUMN, RANDOM_VECTORS, Stack, stack
+from tests.observability.programs import needs
+from tests.waiting import until
 
 pytestmark = [
     needs("prometheus"),

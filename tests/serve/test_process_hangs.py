@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from waiting import HANG_S
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 SERVER = """

@@ -6,10 +6,10 @@ import threading
 from typing import Any
 
 import pytest
-from waiting import HANG_S
 
 from matinee.errors import MatineeError
 from serve.placement import local_ray
+from tests.waiting import HANG_S
 
 
 class Node:

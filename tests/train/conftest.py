@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
-from waiting import HANG_S, until
 
 from matinee.catalogue.reader import read_items
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
+from tests.waiting import HANG_S, until
 from train import instructions, prepare, ratings, triplets
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
-from waiting import until
 
 from matinee.errors import ModelError, SettingsError
 from matinee.evaluation.splits import read_corpus
@@ -31,6 +30,7 @@ from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.tree import EmbedderSettings
+from tests.waiting import until
 from train import embedder
 from train.embedding import worker
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, loss_for, trainable

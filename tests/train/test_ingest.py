@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import HANG_S
 
 from matinee.client.http import Client
 from matinee.index.active import ActiveIndex
@@ -21,6 +20,7 @@ from matinee.index.factory import open_store
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
+from tests.waiting import HANG_S
 from train.ingest import IngestOptions, newer_release
 
 ROWS = [

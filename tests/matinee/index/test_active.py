@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from active_versions import build, film, get, nearest, put
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import active as live_module
@@ -14,6 +13,7 @@ from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.settings.tree import Settings
+from tests.matinee.active_versions import build, film, get, nearest, put
 
 
 async def test_before_the_first_build_there_is_no_index(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import until_async
 
 from matinee.errors import IndexUnavailableError
 from matinee.index import build
@@ -20,6 +19,7 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights
 from matinee.vectors import Matrix
+from tests.waiting import until_async
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import HANG_S
 
 from matinee.errors import IndexLockedError
 from matinee.index.build import Build, PointMaker
@@ -19,6 +18,7 @@ from matinee.index.qdrant import index as qdrant
 from matinee.index.qdrant.index import QdrantStore
 from matinee.index.types import TEXT, Manifest
 from matinee.items import Item
+from tests.waiting import HANG_S
 
 EXPIRY_S = 0.6
 FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happened to number {n}.") for n in range(5)]

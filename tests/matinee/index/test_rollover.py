@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pytest
-from active_versions import build, film, get, nearest, put
 
 from matinee.errors import FingerprintError, IndexUnavailableError
 from matinee.index.active import ActiveIndex
@@ -14,6 +13,7 @@ from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.recommend.titles import resolve
 from matinee.settings.tree import FactWeights, Settings
+from tests.matinee.active_versions import build, film, get, nearest, put
 
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import GOOD, ModelServer, serving
 from pydantic import SecretStr, ValidationError
-from waiting import HANG_S, until
 
 from matinee.errors import ModelError, ModelServerError
 from matinee.items import Item
@@ -21,6 +19,8 @@ from matinee.models.descriptions import Descriptions
 from matinee.models.enhancer import Enhancer
 from matinee.models.resolve import fetch_models
 from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
+from tests.model_server import GOOD, ModelServer, serving
+from tests.waiting import HANG_S, until
 
 FILM = Item(
     kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from waiting import HANG_S
 
 from matinee.errors import ModelError
 from matinee.models import convert, resolve, saved_model
+from tests.waiting import HANG_S
 
 
 def make_model(folder: Path, *, width: int = 8) -> Path:

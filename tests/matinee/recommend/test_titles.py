@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from linear_time import LENGTH, Shape, is_linear
 
 from matinee.errors import AmbiguousTitleError, DeadlineError, NotFoundError, TooManyTitlesError
 from matinee.index.edge.store import EdgeStore
@@ -17,6 +16,7 @@ from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
 from matinee.recommend import titles
 from matinee.recommend.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
+from tests.matinee.linear_time import LENGTH, Shape, is_linear
 
 FILMS = [
     ("Dune", 1984, 60),

@@ -11,10 +11,10 @@ import schemathesis
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from typer.testing import CliRunner
-from waiting import HANG_S
 
 from serve.__main__ import app as command
 from serve.api.openapi import document
+from tests.waiting import HANG_S
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
 

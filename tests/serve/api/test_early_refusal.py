@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import h11
 import httpx
 import pytest
-from waiting import HANG_S, until
+
+from tests.waiting import HANG_S, until
 
 PLACES = 2
 Serve = Callable[[], AbstractContextManager[str]]

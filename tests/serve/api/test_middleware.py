@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from waiting import HANG_S, until_async
 
 from matinee.errors import DeadlineError, OverloadedError
 from matinee.settings.serving import ServingSettings, TracingSettings
@@ -18,6 +17,7 @@ from serve.graph.microbatch import Lane, MicroBatcher
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until_async
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-from waiting import HANG_S, until
 
 from matinee.settings.serving import ServingSettings
 from serve.api.admission import Admission
 from serve.placement.connections import Connections, limited_protocol
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until
 
 PLACES = 4
 SOON_S = 0.5

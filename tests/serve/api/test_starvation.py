@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from waiting import HANG_S
 
 from serve.api.auth import new_key
+from tests.waiting import HANG_S
 
 CONNECTIONS = 330
 GREEDY, GREEDY_ENTRY = new_key("greedy", ("read",))

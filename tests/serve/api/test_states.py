@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from serve_helpers import Api, error
-from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.api.auth import new_key
 from serve.errors import UnavailableError
 from serve.graph import health
 from serve.graph.microbatch import Lane, MicroBatcher
+from tests.waiting import HANG_S
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
 

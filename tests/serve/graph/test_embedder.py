@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import HANG_S, until_async, until_late
 
 from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
@@ -21,6 +20,7 @@ from serve.graph.hops import Hop
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until_async, until_late
 
 TEXTS = [f"{n}: " + "the keeper he was told had drowned still lights the lamp every night " * (n % 4) for n in range(100)]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import HANG_S
 
 from matinee.errors import MatineeError
 from matinee.items import Item
@@ -19,6 +18,7 @@ from serve.graph.enhancer import EnhancerReplica
 from serve.graph.hops import Hop
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
 

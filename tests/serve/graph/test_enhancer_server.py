@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import ModelServer, serving
-from waiting import HANG_S, until_async
 
 from matinee.errors import MatineeError
 from matinee.items import Item
@@ -20,6 +18,8 @@ from serve.graph.enhancer import EnhancerReplica
 from serve.graph.hops import Hop
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.model_server import ModelServer, serving
+from tests.waiting import HANG_S, until_async
 
 FILM = Item(kind="film", title="Tenet", year=2020, overview="An agent fights for the survival of the world through time.")
 OTHERS = [FILM.model_copy(update={"title": f"Film {n}"}) for n in range(12)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import HANG_S
 
 import serve.graph.parts
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
@@ -25,6 +24,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S
 
 COLD = Item(kind="film", title="A Cold Film", year=2030)
 ANSWER = RankedItems(b"[]", 0, "cosine")

@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from waiting import HANG_S
 
 from matinee.errors import ModelError
 from serve.errors import UnavailableError
 from serve.graph import in_process
 from serve.graph.hops import Hop
 from serve.graph.in_process import LoadedPart
+from tests.waiting import HANG_S
 
 
 class Replica:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import HANG_S
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
 from matinee.index.build import IndexWrites
@@ -18,6 +17,7 @@ from matinee.items import Item
 from serve.errors import RequestError, UnavailableError
 from serve.graph import gateway, messages
 from serve.graph.item_writes import ItemWrites
+from tests.waiting import HANG_S
 
 A = Item(id="a", kind="film", title="The Brass Cartographer", year=2030, overview="A cartographer maps a sea of brass.")
 B = Item(id="b", kind="film", title="The Salt Clock", year=2031)

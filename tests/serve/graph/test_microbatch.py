@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from waiting import until_late
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
 from serve.graph.hops import Queued, queued
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results, in_time
+from tests.waiting import until_late
 
 LATER = time.monotonic() + 86_400
 

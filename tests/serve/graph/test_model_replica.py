@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from waiting import HANG_S, until_async
 
 from matinee.errors import MatineeError, ModelError, OverloadedError
 from matinee.settings.tree import EmbedderSettings
@@ -18,6 +17,7 @@ from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until_async
 
 LATER = 3600.0
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from waiting import HANG_S, until
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, apply_update
 from serve.graph.thread_priority import NICER
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import HANG_S, until_async
 
 from matinee.errors import (
     AmbiguousTitleError,
@@ -36,6 +35,7 @@ from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.waiting import HANG_S, until_async
 
 LATER = 86_400.0
 

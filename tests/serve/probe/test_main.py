@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 import pytest
 from typer.testing import CliRunner
-from waiting import HANG_S
 
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.types import DenseQuery, Hit
 from serve.api.auth import new_key
 from serve.probe import queries
 from serve.probe.__main__ import app
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[3]
 ADMIN, ADMIN_ENTRY = new_key("admin", ("admin",))

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from matinee.items import Item
 
 if TYPE_CHECKING:
-    from page_support import Web
+    from tests.serve.static.page_support import Web
 
 
 def test_first_visit_shows_items_and_examples_to_click(web: "Web") -> None:

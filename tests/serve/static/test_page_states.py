@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Request, Route, expect
-from waiting import until
 
 from matinee.settings.serving import KeySettings
 from serve.api.auth import hash_key
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from page_support import Web
+    from tests.serve.static.page_support import Web
 
 
 def test_an_empty_result_says_what_to_relax(web: "Web") -> None:

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 from typer.testing import CliRunner
-from waiting import HANG_S
 
 from matinee.errors import SettingsError
+from tests.waiting import HANG_S
 from train import ratings
 from train.human.rating_sheets import PREFERENCE, RATINGS, read_sheet
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from waiting import until
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.filters import ItemFilter
@@ -17,6 +16,7 @@ from matinee.index.protocols import Index
 from matinee.index.types import BM25, TEXT, DenseQuery, Manifest, Point, Search, tombstone
 from matinee.settings.tree import IndexSettings
 from matinee.vectors import Sparse
+from tests.waiting import until
 
 COUNT, SIZE, K = 1500, 64, 10
 VECTORS = np.random.default_rng(0).standard_normal((COUNT, SIZE)).astype(np.float32)
