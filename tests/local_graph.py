@@ -37,7 +37,7 @@ from serve.api.auth import ApiKeys
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
-from serve.graph.hops import Hop, hop, queued
+from serve.graph.hops import Hop, enqueue, to_hop
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.placement import process
@@ -131,7 +131,7 @@ def as_part(call: Callable[[Sequence[Hop[Any]]], Awaitable[list[Any]]]) -> Any:
     """A replica's batch call as the gateway sees it through a handle: one message in, its result or its error out."""
 
     async def part(message: Any, deadline: float) -> Any:
-        [result] = await call([hop(queued(message, deadline))])
+        [result] = await call([to_hop(enqueue(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeVar, cast
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.hops import Hop, Queued, hop
+from serve.graph.hops import Hop, Queued, to_hop
 from serve.graph.messages import Describe, Embed, RetrieverMessage
 from serve.graph.microbatch import MAX_HOP_BATCH, Early, Lane, MicroBatcher
 from serve.telemetry.metrics import Metrics
@@ -78,7 +78,7 @@ def send_to(replica: Streaming[Sent, Result]) -> Send[Sent, Result]:
     """To a replica of this process."""
 
     async def send(batch: list[Queued[Sent]], early: Early[Result]) -> list[Result | MatineeError]:
-        return await collect(replica.stream([hop(queued) for queued in batch]), early)
+        return await collect(replica.stream([to_hop(queued) for queued in batch]), early)
 
     return send
 

@@ -15,7 +15,7 @@ from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, batched_model, collect
 from serve.graph.clock_skew import Clock
-from serve.graph.hops import Queued, hop
+from serve.graph.hops import Queued, to_hop
 from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
 from serve.graph.microbatch import Early
 from serve.graph.parts import Graph, Info
@@ -36,7 +36,7 @@ class RayRemote(Generic[Sent, Result]):
 
     async def __call__(self, batch: list[Queued[Sent]], early: Early[Result]) -> Sequence[Result | MatineeError]:
         """The batch's results, from one replica."""
-        hops, alone = [hop(queued) for queued in batch], len(batch) == 1
+        hops, alone = [to_hop(queued) for queued in batch], len(batch) == 1
         # A stream costs about a third more. A lone message does not need it.
         response = self._handle.call.remote(hops) if alone else self._streaming.stream.remote(hops)
         try:

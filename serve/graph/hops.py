@@ -33,18 +33,18 @@ class Hop(NamedTuple, Generic[Sent]):
     traceparent: str | None = None
 
 
-def queued(message: Sent, deadline: float) -> Queued[Sent]:
+def enqueue(message: Sent, deadline: float) -> Queued[Sent]:
     """`message` as it is sent from here and now."""
     return Queued(message, deadline, time.monotonic(), tracing.traceparent())
 
 
-def hop(queued: Queued[Sent]) -> Hop[Sent]:
+def to_hop(queued: Queued[Sent]) -> Hop[Sent]:
     """What leaves this process now."""
     now = time.monotonic()
     return Hop(queued.message, queued.deadline - now, now - queued.since, queued.traceparent)
 
 
-def received(hop: Hop[Sent]) -> Queued[Sent]:
+def from_hop(hop: Hop[Sent]) -> Queued[Sent]:
     """What has arrived in this process now."""
     now = time.monotonic()
     return Queued(hop.message, now + hop.left_s, now - hop.waited_s, hop.traceparent)

@@ -15,7 +15,7 @@ from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, send_to
-from serve.graph.hops import Hop, hop, queued
+from serve.graph.hops import Hop, enqueue, to_hop
 from serve.graph.messages import Describe, Embed, Embedded, Json
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
@@ -153,7 +153,7 @@ class LoadedPart(Generic[Sent, Result]):
     async def __call__(self, message: Sent, deadline: float) -> Result:
         """Raises `UnavailableError` while the model is not there."""
         replica = self._replica or await self._wait_loaded(deadline)
-        [result] = await replica.call([hop(queued(message, deadline))])
+        [result] = await replica.call([to_hop(enqueue(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
 from serve.errors import UnavailableError
-from serve.graph.hops import Queued, queued
+from serve.graph.hops import Queued, enqueue
 
 MAX_HOP_BATCH = 64
 """Messages of one call to a part."""
@@ -172,7 +172,7 @@ class MicroBatcher(Generic[Sent, Result]):
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
         waiting: _Waiting[Sent, Result] = _Waiting(
-            queued(message, deadline) if since is None else Queued(message, deadline, since, traceparent)
+            enqueue(message, deadline) if since is None else Queued(message, deadline, since, traceparent)
         )
         queue.waiting.append(waiting)
         if len(queue.waiting) == 1:

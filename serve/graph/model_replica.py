@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
 from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
-from serve.graph.hops import Hop, Queued, received
+from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.messages import Json
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, announce, apply_update
@@ -105,11 +105,11 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
 
     async def call(self, batch: Sequence[Hop[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message; batches of several gateways join while the model is busy."""
-        return errors_as_results(await asyncio.gather(*(self.batcher(*received(hop)) for hop in batch), return_exceptions=True))
+        return errors_as_results(await asyncio.gather(*(self.batcher(*from_hop(hop)) for hop in batch), return_exceptions=True))
 
     async def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
         """As `call`, but with each result's place in the batch, as soon as it is known."""
-        async for answers in as_completed([self.batcher(*received(hop)) for hop in batch]):
+        async for answers in as_completed([self.batcher(*from_hop(hop)) for hop in batch]):
             yield answers
 
     def check_health(self) -> None:

@@ -1,4 +1,4 @@
-"""The Retriever's replica: the live index, searched in batches. CPU only; exactly one replica on the embedded engine.
+"""The Retriever's replica: the active index, searched in batches. CPU only; exactly one replica on the embedded engine.
 
 A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`.
 It is healthy without an index, and while another replica still holds the embedded one.
@@ -24,7 +24,7 @@ from matinee.recommend import titles
 from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender, scans
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.hops import Hop, Queued, received
+from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.import_records import ImportRecords
 from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
 from serve.graph.microbatch import as_completed, in_time
@@ -49,8 +49,8 @@ class RetrieverReplica:
         self._health = IndexHealth(metrics)
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
-        self._live = ActiveIndex(self._store)
-        self._imports = ImportRecords(self._store.imports(), self._live)
+        self._active = ActiveIndex(self._store)
+        self._imports = ImportRecords(self._store.imports(), self._active)
         self._thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
@@ -73,7 +73,7 @@ class RetrieverReplica:
 
     @property
     def _locked(self) -> bool:
-        return isinstance(self._failure, IndexLockedError) and self._live.manifest is None
+        return isinstance(self._failure, IndexLockedError) and self._active.manifest is None
 
     async def _watch(self) -> None:
         while True:
@@ -92,12 +92,12 @@ class RetrieverReplica:
             self._failure = IndexUnavailableError("the current index version can't be opened; see the Retriever's log")
 
     async def _refresh(self) -> None:
-        changed = await self._live.refresh(recover=self._live.manifest is None)
+        changed = await self._active.refresh(recover=self._active.manifest is None)
         self._failure = None
         self._opened.set()
         self._health.checked(None)
-        if changed and self._live.manifest is not None:
-            self._health.opened(self._live.manifest)
+        if changed and self._active.manifest is not None:
+            self._health.opened(self._active.manifest)
 
     def _note(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
@@ -113,9 +113,9 @@ class RetrieverReplica:
                     await self._opened.wait()
 
     def _index(self, fingerprint: str | None = None) -> Index:
-        if self._failure is not None and self._live.manifest is None:
+        if self._failure is not None and self._active.manifest is None:
             raise self._failure.with_traceback(None)
-        return self._live.get(fingerprint)
+        return self._active.get(fingerprint)
 
     async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
         """One result or `MatineeError` for each message, in order."""
@@ -124,7 +124,7 @@ class RetrieverReplica:
 
     async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
         """Results with their places in the batch, as soon as they are known: a slow query delays only those like it."""
-        queued = [received(hop) for hop in batch]
+        queued = [from_hop(hop) for hop in batch]
         groups = _groups(queued)
         async for answered in as_completed([self._answer_group([queued[place] for place in group]) for group in groups]):
             yield [pair for n, results in answered for pair in zip(groups[n], _each(results, groups[n]), strict=True)]
@@ -170,9 +170,9 @@ class RetrieverReplica:
                 continue
             by_version.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
         for recommender, rows in by_version.values():
-            calls: list[Query] = [ranks[i].call for i in rows]
+            queries: list[Query] = [ranks[i].call for i in rows]
             try:
-                answers = await recommender.answer(calls)
+                answers = await recommender.answer(queries)
             except MatineeError as error:
                 answers = [error] * len(rows)
             results |= zip(rows, answers, strict=True)
@@ -204,14 +204,14 @@ class RetrieverReplica:
         index = self._index()
         match message:
             case messages.Write(points, fingerprint, recipe, if_revision, asked):
-                writing = self._live.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
+                writing = self._active.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
                 return await self._to_its_end(writing)
             case messages.Change(points, expected, fingerprint, recipe):
-                changing = self._live.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
+                changing = self._active.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
                 return await self._to_its_end(changing)
             case messages.Delete(id):
                 hit = (await locate(index, [id]))[id]
-                gone = None if hit is None else await self._to_its_end(self._live.delete(hit.id))
+                gone = None if hit is None else await self._to_its_end(self._active.delete(hit.id))
                 return None if gone is None else gone.id
             case messages.DeleteMany(ids, dry_run):
                 return await self._delete_many(index, ids, dry_run=dry_run)
@@ -238,7 +238,7 @@ class RetrieverReplica:
         there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
         if dry_run or not there:
             return uids
-        gone = {hit.id for hit in await self._to_its_end(self._live.delete_all(there))}
+        gone = {hit.id for hit in await self._to_its_end(self._active.delete_all(there))}
         return {id: uid if uid in gone else None for id, uid in uids.items()}
 
     async def _to_its_end(self, write: Coroutine[object, None, T]) -> T:
@@ -256,10 +256,10 @@ class RetrieverReplica:
         return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
 
     async def _status(self) -> IndexStatus:
-        manifest = self._live.manifest
+        manifest = self._active.manifest
         if manifest is None:
             return IndexStatus(trouble=self.trouble)
-        index = self._live.get()
+        index = self._active.get()
         trouble = self.trouble
         try:
             previous = await self._store.previous()
@@ -271,7 +271,7 @@ class RetrieverReplica:
             items=await index.count(),
             approximate=index.approximate,
             previous=None if previous is None else previous.version,
-            before=self._live.before,
+            before=self._active.before,
             trouble=trouble,
         )
 
@@ -283,13 +283,13 @@ class RetrieverReplica:
         if self._watcher is not None and self._watcher.done():
             raise RuntimeError("the watcher of the index version has died")
         self._thread.check_health(self._settings.index.hang_s)
-        self._live.check_health(self._settings.index.hang_s)
+        self._active.check_health(self._settings.index.hang_s)
 
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*self._writes, return_exceptions=True)
-        await self._live.close()
+        await self._active.close()
         await self._thread.close()
         await asyncio.to_thread(self._telemetry.close)
 

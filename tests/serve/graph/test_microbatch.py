@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.graph.hops import Queued, queued
+from serve.graph.hops import Queued, enqueue
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results, in_time
 from tests.waiting import until_late
 
@@ -239,7 +239,7 @@ async def test_nothing_is_lost_under_load() -> None:
 
 
 def test_in_time() -> None:
-    assert in_time([queued("a", LATER), queued("b", time.monotonic() - 1)]) == [True, False]
+    assert in_time([enqueue("a", LATER), enqueue("b", time.monotonic() - 1)]) == [True, False]
 
 
 def test_our_errors_are_results_and_bugs_are_raised() -> None:

@@ -103,7 +103,7 @@ async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch:
     await bench.build(6)
     retriever = await bench.start()
     slow = asyncio.Event()
-    index = retriever._live.get()
+    index = retriever._active.get()
     search, facets = index.search, index.facets
 
     async def held(searches: Any) -> Any:
@@ -208,14 +208,14 @@ async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, mo
     await bench.build(6)
     retriever = await bench.start()
     begun, go_on = asyncio.Event(), asyncio.Event()
-    delete = retriever._live.delete
+    delete = retriever._active.delete
 
     async def slow(id: str) -> Any:
         begun.set()
         await go_on.wait()
         return await delete(id)
 
-    monkeypatch.setattr(retriever._live, "delete", slow)
+    monkeypatch.setattr(retriever._active, "delete", slow)
     [(id, _), *_] = (await bench.ask(messages.Page(1)))[0][0]
     call = asyncio.create_task(retriever.call([Hop(messages.Delete(id), LATER)]))
     await begun.wait()
