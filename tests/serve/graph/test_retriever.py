@@ -135,7 +135,7 @@ async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Benc
     """Twenty rankings by a hundred examples each, as far as a request may go, and then one search: the engine's calls are its own."""
     await bench.build(1)
     retriever = await bench.start()
-    index = retriever._live.get()
+    index = retriever._active.get()
     vectors = np.random.default_rng(0).standard_normal((2000, index.manifest.dimensions[TEXT])).astype(np.float32)
     stored = {"item": {"title": "x"}, "title": "x", "deleted": False}
     await index.upsert(
@@ -165,7 +165,7 @@ async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Benc
 async def test_heavy_searches_have_a_share_of_the_time(bench: Bench) -> None:
     await bench.build(6)
     retriever = await bench.start()
-    index = retriever._live.get()
+    index = retriever._active.get()
     done = False
 
     async def light() -> None:
@@ -187,7 +187,7 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
     retriever = await bench.start()
     retriever.check_health()
     gate = threading.Event()
-    thread = retriever._thread if part == "rank" else retriever._live.get()._thread  # type: ignore[attr-defined]
+    thread = retriever._thread if part == "rank" else retriever._active.get()._thread  # type: ignore[attr-defined]
     hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
 
     def illness() -> str:
