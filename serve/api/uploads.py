@@ -14,7 +14,7 @@ from serve.api.auth import Caller
 from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
 from serve.graph.bulk import Bulk
-from serve.graph.imports import Imports
+from serve.graph.imports import LOST, Imports
 from serve.graph.item_lines import Counts, Line, split, write_lines
 from serve.graph.item_writes import ItemWrites
 
@@ -76,8 +76,7 @@ def import_fields(job: ImportJob, sender: Caller) -> dict[str, object]:
     rate = job.lines / job.spent_s if job.lines and job.spent_s else None
     shown = ("id", "status", "source", "created", "total", "lines", "written", "skipped", "rejected", "trouble")
     fields = {name: getattr(job, name) for name in shown} | {"rejects": [reject.model_dump() for reject in job.rejects]}
-    if job.trouble and job.status in OPEN and not sender.may("admin"):
-        # The text of an error of the server. That of a job that is over is about the job.
+    if job.trouble not in (None, LOST) and not sender.may("admin"):
         fields["trouble"] = HIDDEN
     left = 0.0 if job.status not in OPEN else None if rate is None else (job.total - job.lines) / rate
     return fields | {"rate": None if rate is None else round(rate, 1), "left_s": None if left is None else round(left, 1)}

@@ -32,6 +32,9 @@ EXPIRY_S = 10.0
 _BEAT_S = 3.0
 _TRIES = 5
 
+LOST = "its lines are gone from beside the index: send it again"
+"""The trouble of a job that is over. Others are texts of errors."""
+
 
 class Imports:
     """The imports of the catalogue, as one gateway takes them and works on them."""
@@ -182,7 +185,7 @@ class Imports:
         start = time.monotonic()
         content = await self._ask(messages.ReadChunk(job.id, job.next))
         if content is None:
-            return await self._after(job, {"status": "cancelled", "trouble": "its lines are gone from beside the index: send it again"})
+            return await self._after(job, {"status": "cancelled", "trouble": LOST})
         items, usable, rejects = await asyncio.to_thread(self._parse, content)
         try:
             written = len(items)

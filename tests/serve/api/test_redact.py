@@ -8,9 +8,13 @@ import pytest
 from serve_helpers import Api, error
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError, NotFoundError
-from serve.api.auth import new_key
+from matinee.index.imports import Status, new_job
+from matinee.settings.serving import ServingSettings
+from serve.api.auth import ApiKeys, Caller, new_key
 from serve.api.redact import HIDDEN, PUBLIC, public_message, public_report
+from serve.api.uploads import import_fields
 from serve.errors import STATUS
+from serve.graph.imports import LOST
 from serve.graph.item_lines import PartlyDoneError
 
 KINDS = [kind for kind in MatineeError.__subclasses__() if kind.code in PUBLIC]
@@ -73,6 +77,16 @@ def test_a_report_names_the_part_that_is_degraded_and_no_more(place: str) -> Non
     assert not any(secret in str(shown) for secret in SECRETS)
     assert shown["degraded"] == [f"enhancer: {HIDDEN}"]
     assert shown["embedder"] == {"trouble": None}
+
+
+@pytest.mark.parametrize("status", ["running", "cancelled"])
+def test_who_may_write_does_not_read_why_an_import_waits(status: Status) -> None:
+    keys = [new_key(scope, (scope,))[1] for scope in ("write", "admin")]
+    callers = [Caller(ApiKeys(ServingSettings(keys=tuple(keys))), key) for key in keys]
+    job = new_job("body", 1).model_copy(update={"status": status, "trouble": "cannot write /srv/secret"})
+    assert [import_fields(job, sender)["trouble"] for sender in callers] == [HIDDEN, "cannot write /srv/secret"]
+    lost = job.model_copy(update={"trouble": LOST})
+    assert [import_fields(lost, sender)["trouble"] for sender in callers] == [LOST, LOST]
 
 
 async def test_only_admin_sees_paths(bent: Callable[..., AbstractAsyncContextManager[Api]]) -> None:
