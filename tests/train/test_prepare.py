@@ -1,8 +1,6 @@
-"""`train.prepare` and `matinee.evaluation.splits`: clean items, a split by franchise that never changes, hashes, resuming."""
+"""`train.prepare`: clean items with their split, hashes, resuming."""
 
 import json
-import random
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
-from matinee.items import Item
+from matinee.evaluation.splits import read_corpus
 from train import prepare
 from train.jobs import manifests
 
@@ -23,43 +20,6 @@ def run(*args: object) -> Result:
 def write_csv(path: Path, rows: list[tuple[str, ...]], header: str = "Title,Year,Genre,Overview") -> Path:
     path.write_text("\n".join([header, *(",".join(f'"{cell}"' for cell in row) for row in rows)]) + "\n")
     return path
-
-
-@pytest.mark.parametrize(
-    ("titles", "key"),
-    [
-        (("Alien", "Alien 3", "Alien: Covenant", "Alien: Resurrection"), "alien"),
-        (("The Godfather", "The Godfather Part II", "The Godfather: Part III"), "godfather"),
-        (("Batman", "The Batman", "Batman Begins", "Batman Returns", "Batman Forever"), "batman"),
-        (("Kill Bill: Vol. 1", "Kill Bill: Vol. 2"), "kill bill"),
-        (("It", "It Chapter Two"), "it"),
-        (("The Jungle Book", "The Jungle Book 2"), "jungle book"),
-        (("2012",), "2012"),
-        (("Rocky II", "Rocky IV"), "rocky"),
-    ],
-)
-def test_sequels_share_a_franchise(titles: tuple[str, ...], key: str) -> None:
-    assert {franchise(title) for title in titles} == {key}
-
-
-def entries(count: int) -> list[Entry]:
-    titles = [f"{name} {number}" for name in ("Alpha", "Beta", "Gamma") for number in range(2, 9)]
-    titles += [f"Standalone {chr(97 + row % 26)}{chr(97 + row // 26)}" for row in range(count - len(titles))]
-    return [Entry(f"i{row}", Item(title=title), "train", franchise(title)) for row, title in enumerate(titles)]
-
-
-def test_a_split_is_by_franchise_and_by_seed_alone() -> None:
-    given = entries(400)
-    chosen = assign_splits(given, seed=1)
-    counts = {split: sum(entry.split == split for entry in chosen) for split in ("train", "dev", "test")}
-    assert counts == {"train": 340, "dev": 20, "test": 40}
-    sides = defaultdict(set)
-    for entry in chosen:
-        sides[entry.franchise].add(entry.split)
-    assert all(len(splits) == 1 for splits in sides.values())
-    shuffled = random.Random(0).sample(given, len(given))
-    assert {entry.id: entry.split for entry in assign_splits(shuffled, seed=1)} == {entry.id: entry.split for entry in chosen}
-    assert assign_splits(given, seed=2) != chosen
 
 
 def test_smoke_makes_a_complete_folder_once(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
-"""`matinee.text.fact_checks` and `matinee.text.cleaning`: what a text may say, and how an answer becomes plain prose."""
-
-import unicodedata
+"""`matinee.text.fact_checks`: what a text may say of an item."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from matinee.items import Item
-from matinee.text import cleaning, data, fact_checks
+from matinee.text import cleaning, fact_checks
 from matinee.text.fact_checks import Adherence
 
 FILM = Item(
@@ -89,50 +87,6 @@ def test_adherence_is_the_share_of_required_facts() -> None:
     assert fact_checks.adherence("Anything.", Item(title="X")).score == 1
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (" **Inception** is a film.\nTitle: Next", "Inception is a film."),
-        ("Description: A thief dreams.", "A thief dreams."),
-        ('"A thief dreams."', "A thief dreams."),
-        ("Here is a description:\n\nA thief dreams.", "A thief dreams."),
-        ("<p>A thief &amp; a <b>dream</b>.</p>", "A thief & a dream ."),
-        ("A\x00 thief\x1b dreams.\u200b", "A thief dreams."),
-        ("# Title\n- A thief dreams.", "Title A thief dreams."),
-        ("A thief dreams. Then he", "A thief dreams."),
-        ("A thief dreams. A thief dreams. He wakes.", "A thief dreams. He wakes."),
-        ("One. Two. Three. Four. Five.", "One. Two. Three. Four."),
-        ("Itâ€™s a dream.", "It's a dream."),
-        ("no end at all", ""),
-        ("", ""),
-    ],
-)
-def test_answers_become_plain_prose(answer: str, expected: str) -> None:
-    assert cleaning.clean(answer) == expected
-
-
 @given(st.text(max_size=200))
-def test_cleaning_never_fails_and_leaves_no_control_characters(answer: str) -> None:
-    text = cleaning.clean(answer)
-    assert not any(unicodedata.category(c)[0] == "C" for c in text)
-    fact_checks.violations(text, FILM)
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Dr. Strange meets J. K. Rowling. They talk.", ["Dr. Strange meets J. K. Rowling.", "They talk."]),
-        ("Is it plan B.", ["Is it plan B."]),
-        ("He races on Mt.", []),
-        ('He said "stop." She ran!', ['He said "stop."', "She ran!"]),
-    ],
-)
-def test_sentences_end_where_they_end(text: str, sentences: list[str]) -> None:
-    assert cleaning.whole_sentences(text) == sentences
-
-
-def test_the_worked_examples_pass_their_own_checks_and_echo_nowhere_else() -> None:
-    for example in data.kind("film").examples:
-        problems = fact_checks.violations(example.description, example.item)
-        assert [problem for problem in problems if problem != "echo of an example"] == []
-        assert fact_checks.adherence(example.description, example.item).score == 1
+def test_no_cleaned_text_is_too_odd_to_check(answer: str) -> None:
+    fact_checks.violations(cleaning.clean(answer), FILM)
