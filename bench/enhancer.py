@@ -61,8 +61,8 @@ def _log_probabilities(backend: Any, ids: list[int]) -> list[float]:
         return list(scored.log_probs)
     with torch.inference_mode():
         given = torch.tensor([ids], device=backend.device)
-        told = torch.log_softmax(backend._model(input_ids=given).logits[0, :-1].float(), dim=-1)
-        return [float(told[row, token]) for row, token in enumerate(ids[1:])]
+        logs = torch.log_softmax(backend._model(input_ids=given).logits[0, :-1].float(), dim=-1)
+        return [float(logs[row, token]) for row, token in enumerate(ids[1:])]
 
 
 def size_mb(backend: Any, converted: Path | None) -> float:
@@ -96,12 +96,12 @@ def measured(precision: str, adapter: str | None, items: Sequence[Item], threads
         model = resolve.resolve(alone.model, alone.revision, models_dir=models, artifacts=store)
         folder = resolve.resolve(alone.adapter, models_dir=models, artifacts=store) if alone.adapter else None
         converted = resolve.ctranslate2_dir(model, folder, models_dir=settings.models_dir)
-    told = enhancer.describe(items)
+    descriptions = enhancer.describe(items)
     return row | {
         "size_mb": size_mb(backend, converted),
         "perplexity": perplexity(backend, items),
-        "clean": sum(not description.violations for description in told) / len(told),
-        "example": told[0].text,
+        "clean": sum(not description.violations for description in descriptions) / len(descriptions),
+        "example": descriptions[0].text,
     }
 
 

@@ -148,13 +148,13 @@ async def closed_loop(address: tuple[str, int], requests: list[bytes], clients: 
 
 @dataclass
 class OpenLoop:
-    """Requests at a fixed rate. `told` gets each answer; one that takes longer than `timeout_s` counts as `NO_ANSWER`."""
+    """Requests at a fixed rate. `on_answer` gets each one; one that takes longer than `timeout_s` counts as `NO_ANSWER`."""
 
     address: tuple[str, int]
     requests: list[bytes]
     rate: float
     timeout_s: float | None = None
-    told: Callable[[Answer], None] = lambda answer: None
+    on_answer: Callable[[Answer], None] = lambda answer: None
     _idle: list[HttpConnection] = field(default_factory=list)
 
     async def run(self, seconds: float, offset: int) -> Result:
@@ -190,7 +190,7 @@ class OpenLoop:
         known = connection is not None and status > 0
         head, body = (connection.head, connection.body) if connection is not None and known else (b"", b"")
         degraded = b'"degraded":[' in body and b'"degraded":[]' not in body
-        self.told(Answer(number, due, round((now - sent) * 1000, 2), status, b"retry-after:" in head, degraded))
+        self.on_answer(Answer(number, due, round((now - sent) * 1000, 2), status, b"retry-after:" in head, degraded))
         if connection is not None:
             if known:
                 self._idle.append(connection)
@@ -221,11 +221,11 @@ def main() -> None:
     requests = encoded(parts.netloc, args.requests)
     if args.rate:
         with contextlib.ExitStack() as exits:
-            told: Callable[[Answer], None] = lambda answer: None  # noqa: E731
+            on_answer: Callable[[Answer], None] = lambda answer: None  # noqa: E731
             if args.log:
                 log = exits.enter_context(args.log.open("wb", buffering=0))
-                told = lambda answer: log.write(orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE))  # noqa: E731
-            result = uvloop.run(OpenLoop(address, requests, args.rate, args.timeout, told).run(args.seconds, args.offset))
+                on_answer = lambda answer: log.write(orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE))  # noqa: E731
+            result = uvloop.run(OpenLoop(address, requests, args.rate, args.timeout, on_answer).run(args.seconds, args.offset))
     else:
         result = uvloop.run(closed_loop(address, requests, args.clients, args.seconds, args.offset))
     print(json.dumps(result.summary()))

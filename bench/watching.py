@@ -152,8 +152,8 @@ def _round_ended(home: Path) -> None:
 
 def _rounds(home: Path) -> float:
     """How many rounds the probe has ended."""
-    told = httpx.get(json.loads((home / "probe.json").read_text(encoding="utf-8"))["metrics"], timeout=10, trust_env=False).text
-    return sum(s.value for family in text_string_to_metric_families(told) for s in family.samples if s.name == "matinee_probe_rounds_total")
+    text = httpx.get(json.loads((home / "probe.json").read_text(encoding="utf-8"))["metrics"], timeout=10, trust_env=False).text
+    return sum(s.value for family in text_string_to_metric_families(text) for s in family.samples if s.name == "matinee_probe_rounds_total")
 
 
 def _family(home: Path) -> list[psutil.Process]:

@@ -30,7 +30,7 @@ CLOSE_S = 10.0
 
 
 class EventLog:
-    """Writes the events of one process. `dropped` is told how many were lost, and why."""
+    """Writes the events of one process. `dropped` gets how many were lost, and why."""
 
     def __init__(self, uri: str, settings: EventSettings, dropped: Callable[[int, str], None]) -> None:
         self._fs, self._root = _open(uri)

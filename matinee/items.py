@@ -67,7 +67,7 @@ VISIBLE = AfterValidator(_visible)
 TIDY = BeforeValidator(lambda value: tidy(value) if isinstance(value, str) else value)
 OwnId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE, TIDY]
-# The first that is wrong is told.
+# Only the first that is wrong is reported.
 Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST, fail_fast=True)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # Strict: `true` is no 1.

@@ -119,7 +119,7 @@ def answer_alerts() -> list[Alert]:
             "10m",
             "critical",
             "no client gets an answer",
-            "The probe asks as clients do, and is not even told the state. What reaches no gateway burns no budget, so only this tells.",
+            "The probe asks as clients do, and does not even get the state. What reaches no gateway burns no budget, so only this tells.",
             "probe-silent.md",
         ),
         Alert(

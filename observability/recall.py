@@ -71,7 +71,7 @@ _PROBE = (
     View(
         "Answers the probe",
         {"": f"min ({of('matinee_probe_up', of=PLACE)})"},
-        "1: the server told the probe its state, as any client may ask it; 0: it did not.",
+        "1: the server reported its state to the probe, as any client may ask it; 0: it did not.",
         kind="number",
         width=5,
         none="no probe",

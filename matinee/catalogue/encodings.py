@@ -1,7 +1,7 @@
 """Bytes to text: compressed or not, in which encoding, and whether the stream ends early.
 
-An encoding is taken from a byte order mark, from valid UTF-8, or guessed; a guess is always told, and a weak one is an error that asks.
-Does not look for rows or columns, and does not repair texts (`cells`).
+An encoding is taken from a byte order mark, from valid UTF-8, or guessed. A guess is always reported. A weak one is an
+error that names the flag. Does not look for rows or columns, and does not repair texts (`cells`).
 """
 
 import codecs
@@ -23,7 +23,7 @@ from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
 
 SAMPLE = 1 << 18
-"""Characters from which the form of a file is told."""
+"""Characters from which the form of a file is detected."""
 BLANK = " \t\r\n\x1a"
 """White space, and the end mark of old DOS programs."""
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"))
@@ -105,7 +105,7 @@ def head(path: Path, size: int) -> bytes:
 
 
 def find_encoding(path: Path, options: ReadOptions) -> Encoding:
-    """The file's encoding. Raises `SourceError` where it can't be told, or where the file is no text at all."""
+    """The file's encoding. Raises `SourceError` where it is ambiguous, or where the file is no text at all."""
     start = head(path, 1 << 16)
     bom = next((name for mark, name in _BOMS + _BOMS16 if start.startswith(mark)), None)
     for magic, what in _FOREIGN.items():

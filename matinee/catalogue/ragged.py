@@ -27,7 +27,7 @@ class Ragged:
         self._figures = [place for place in range(width) if filled[place] and figures[place] == filled[place]]
 
     def join(self, cells: Sequence[str]) -> list[str] | None:
-        """A longer row with the parts of its texts joined, None where they can't be told: `Bo Kim, Jr.` goes on with a space."""
+        """A longer row with the parts of its texts joined, None where that is ambiguous: `Bo Kim, Jr.` goes on with a space."""
         parts: list[list[str]] = []
         for cell in cells:
             if parts and cell.startswith(" "):

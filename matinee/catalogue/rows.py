@@ -1,4 +1,4 @@
-"""Rows: what every kind of source gives before anything is understood, and what a reader may be told about a source.
+"""Rows: what every kind of source gives before anything is understood, and how a source may be read.
 
 Does not read files (`encodings`, `dialects`, `tables`) and does not know what a column means (`columns`).
 """
@@ -82,7 +82,7 @@ class Table(Protocol):
     format: dict[str, str]
 
     def rows(self, progress: Callable[[int], None]) -> Iterator[Row | Reject]:
-        """All rows from the start; `progress` is told how much of `total` is behind."""
+        """All rows from the start; `progress` gets how much of `total` is behind."""
         ...
 
 

@@ -194,7 +194,7 @@ class DelimitedTable:
 
 
 def _ends_open(path: Path, encoding: Encoding) -> bool:
-    """Whether the last line has no line end; the end of a packed file is told by its own mark."""
+    """Whether the last line has no line end; a packed file has a mark of its own."""
     size = len("\n".encode(encoding.name.removesuffix("-sig")))
     with path.open("rb") as data:
         packed = data.read(2) == b"\x1f\x8b"

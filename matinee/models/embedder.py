@@ -223,7 +223,7 @@ def load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa", dev
         # Broken files surface as whatever the layer that first trips over them raises, attribute and type errors among them.
         raise ModelError(f"cannot load the embedding model in {folder}: {error}") from error
     if any(model.prompts.values()) and any(getattr(module, "include_prompt", True) is False for module in model):
-        # One graph pools all texts: where a prompt ends is not told to it.
+        # One graph pools all texts, and does not know where a prompt ends.
         raise ModelError(
             f"{folder} has prompts that its pooling leaves out (include_prompt: false), which is not supported: use another model"
         )

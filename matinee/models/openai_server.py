@@ -101,7 +101,7 @@ class ServerBackend:
     def check(self, deadline: float | None = None) -> None:
         """Whether the server has the model and continues a prompt. Once it did, it is not asked again.
 
-        Raises `ModelServerError` where it can't be told by `deadline` (`time.monotonic()`), and `ModelError` where the settings and the
+        Raises `ModelServerError` where it is not known by `deadline` (`time.monotonic()`), and `ModelError` where the settings and the
         server contradict each other.
         """
         if self._checked:

@@ -44,7 +44,7 @@ class ClockWatch:
             async with asyncio.timeout(self._ask_s):
                 there = await clock()
         except (MatineeError, TimeoutError) as error:
-            log.info("the clock of the %s was not told: %s", part, error)
+            log.info("the clock of the %s is not known: %s", part, error)
         else:
             self._metrics.clock_skew_s(skew_s(sent, there, time.time()), part=part)
 

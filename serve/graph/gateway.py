@@ -234,7 +234,7 @@ class Gateway:
         """Raises `UnavailableError` where the enhancer is switched off. `bulk`: no search waits for it."""
         if self.graph.enhancer is None:
             raise UnavailableError("the enhancer is switched off here (enhancer.enabled)")
-        # All of it: the fact check reads what the prompt leaves out, and what one user sends must not be told to another.
+        # All of it: the fact check reads what the prompt leaves out, and what one user sends must not be shown to another.
         key = item.model_dump_json()
         cached = self._descriptions.get(key)
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")

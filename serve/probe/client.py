@@ -1,4 +1,4 @@
-"""The API as the probe asks it: over HTTP, each request with a deadline, few at a time, its time and its failure told to whoever counts.
+"""The API as the probe asks it: over HTTP, each request with a deadline, few at a time, its time and its failure passed to a callback.
 
 Does not know what is asked, nor how it is exported. Neither texts nor the key ever reach a message.
 """

@@ -48,7 +48,7 @@ class Quality:
 class RoundReport:
     """What a round found. `trouble` says why something that should be there is not; empty after a whole round.
 
-    `up`: the server told its state. `not_compared`: why approximate search could not be held against exact search, where nothing is wrong
+    `up`: the server gave its state. `not_compared`: why approximate search could not be held against exact search, where nothing is wrong
     but the key.
     """
 
@@ -165,7 +165,7 @@ class Prober:
         return await _each(ask, queries.relevant)
 
     async def _unknown(self, client: ProbeClient, queries: QuerySet, runs: Collection[Runs]) -> set[str] | None:
-        """Items of the set that the index does not have; None where it can't be told."""
+        """Items of the set that the index does not have; None where that is not known."""
         labelled = _items(queries)
         returned = {id for run in runs for query, answer in run.items() for id in (*answer, queries.items.get(query))}
         self._present |= dict.fromkeys(labelled & returned, True)

@@ -154,7 +154,7 @@ class ProbeMetrics(MetricSet):
 
     @gauge("matinee_probe_up")
     def up(self) -> None:
-        """1: the server told its state at the start of the last round; 0: it did not"""
+        """1: the server reported its state at the start of the last round; 0: it did not"""
 
     @gauge("matinee_probe_index_age_seconds")
     def index_age_seconds(self) -> None:

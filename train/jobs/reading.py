@@ -17,7 +17,7 @@ class Reading:
     map: Annotated[list[str], typer.Option(metavar="FIELD=COLUMN", help="which column holds a field, e.g. overview=Plot; repeatable")] = (
         field(default_factory=list)
     )
-    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it can't be told")] = None
+    delimiter: Annotated[str | None, typer.Option(help="column separator of a CSV file, where it is ambiguous")] = None
     quote: Annotated[str | None, typer.Option(help="quote character, or none")] = None
     encoding: Annotated[str | None, typer.Option(help="text encoding, e.g. utf-8, cp1252")] = None
     date_order: Annotated[str | None, typer.Option(help="dmy, mdy or ymd, where dates can be read in two ways")] = None

@@ -34,7 +34,7 @@ BOTH = f"both, description at {WEIGHT:g}"
 
 @dataclass(frozen=True)
 class DescriptionSet:
-    """One model's descriptions, by item; and what the model was told."""
+    """One model's descriptions, by item; and what the model was given."""
 
     name: str
     facts: Facts
