@@ -81,7 +81,7 @@ def test_a_report_names_the_part_that_is_degraded_and_no_more(place: str) -> Non
 
 @pytest.mark.parametrize("status", ["running", "cancelled"])
 def test_who_may_write_does_not_read_why_an_import_waits(status: Status) -> None:
-    keys = [new_key(scope, (scope,))[1] for scope in ("write", "admin")]
+    keys = [new_key("writer", ("write",))[1], new_key("admin", ("admin",))[1]]
     callers = [Caller(ApiKeys(ServingSettings(keys=tuple(keys))), key) for key in keys]
     job = new_job("body", 1).model_copy(update={"status": status, "trouble": "cannot write /srv/secret"})
     assert [import_fields(job, sender)["trouble"] for sender in callers] == [HIDDEN, "cannot write /srv/secret"]
