@@ -62,7 +62,7 @@ def test_the_expressions_are_found() -> None:
 )
 def test_slow_expressions_are_recognised(monkeypatch: pytest.MonkeyPatch, text: str, method: str, flags: int) -> None:
     """Those that the product once had, and two of every textbook."""
-    monkeypatch.setattr("linear_time._LIMIT_S", 1.0)
+    monkeypatch.setattr("tests.matinee.linear_time._LIMIT_S", 1.0)
     pattern = Pattern("here", text, flags, (method,))
     [(_, run)] = pattern.asked()
     assert any(not is_linear(run, shape) for shape in sorted(hard_texts(pattern), key=repr))

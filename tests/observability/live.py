@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Stack:
         return [a for a in self.prometheus.alerts() if a["labels"]["alertname"] == alert and a["state"] == "firing"]
 
     def ask(self, method: str, path: str, **given: Any) -> Any:
-        """The answer to a request that is sent again while the crowd of `_load` leaves no place for it."""
+        """The answer to a request that is sent again while there is no place for it."""
 
         def answer() -> httpx.Response | None:
             found = self.server.client.request(method, self.server.url + path, **given)
@@ -104,11 +104,15 @@ class Stack:
 
         return until(answer, f"{method} {path} is let in").raise_for_status().json()
 
+    def crowds(self) -> AbstractContextManager[None]:
+        """Now and then more requests than are admitted, until the end of the `with`."""
+        return _load(self.server.url, _crowds)
+
     @contextmanager
     def gone_wrong(self, how: str) -> Iterator[None]:
         """The server answers from a broken version until the end of the `with`."""
         version = lambda: (self.ask("GET", "/v1/info")["index"] or {}).get("version")  # noqa: E731
-        good = until(version, "the crowd leaves a place for the question")
+        good = until(version, "the index is known")
         index = demo_index(self.server.home)
         asyncio.run(index.switch(self.broken[how]))
         until(lambda: version() == self.broken[how], "the server follows")
@@ -133,7 +137,7 @@ def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder, n
         ray, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
         config = prometheus_config(objects, folder, ray, probe)
         prometheus = exits.enter_context(running(config, folder / "prometheus", e2e.free_port()))
-        exits.enter_context(_load(server.url))
+        exits.enter_context(_load(server.url, _stream))
         yield Stack(server, prometheus, objects, folder, time.time(), broken)
 
 
@@ -211,24 +215,23 @@ def _demo(home: Path, folder: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _load(url: str) -> Iterator[None]:
-    """A steady stream of everything, and now and then more at once than the gateway admits."""
+def _load(url: str, ask: Callable[[str, threading.Event], None]) -> Iterator[None]:
+    """Requests until the end of the `with`."""
     stop = threading.Event()
-    threads = [threading.Thread(target=_ask, args=(url, stop)), threading.Thread(target=_crowd, args=(url, stop))]
-    for thread in threads:
-        thread.start()
+    thread = threading.Thread(target=ask, args=(url, stop))
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        for thread in threads:
-            thread.join()
+        thread.join()
 
 
-def _ask(url: str, stop: threading.Event) -> None:
+def _stream(url: str, stop: threading.Event) -> None:
+    """A steady stream of everything."""
     n = 0
     with httpx.Client(base_url=url, timeout=HANG_S) as client:
-        while not stop.wait(0.3):
+        while not stop.wait(0.6):
             n += 1
             with contextlib.suppress(httpx.HTTPError):
                 _one_of_each(client, n)
@@ -248,13 +251,16 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
         client.post("/v1/feedback", json={"token": answer.json()["feedback_token"], "clicked": clicked})
 
 
-def _crowd(url: str, stop: threading.Event) -> None:
+def _crowds(url: str, stop: threading.Event) -> None:
+    """More at once than the gateway admits, now and then: a round of the probe, in which nothing may be refused, fits in between."""
+
     def search(n: int) -> None:
         with contextlib.suppress(httpx.HTTPError):
             client.post("/v1/search", json={"text": f"a crowd {n}"})
 
     # One client: to make one takes as much time as to answer it.
     with httpx.Client(base_url=url, timeout=HANG_S) as client, ThreadPoolExecutor(24) as crowd:
-        # Seldom: a round of the probe in which anything is refused has failed. On a slow machine too, one must fit between two crowds.
-        while not stop.wait(30):
+        while True:
             list(crowd.map(search, range(24)))
+            if stop.wait(20):
+                return

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from linear_time import Shape, is_linear
 
 from matinee.catalogue.json_table import MAX_LINE
 from matinee.catalogue.reader import read_items
 from matinee.errors import SourceError
+from tests.matinee.linear_time import Shape, is_linear
 
 GOOD = '{"title": "A"}\n{"title": "B"}\n'
 # Four bytes a character from here on, so that a copy of the text costs more than what is done with it.

@@ -70,7 +70,7 @@ async def test_a_failing_server_is_counted_shown_and_left_out_of_answers(
     assert (await service.describe(FILM, service.trace())).source == "model"
     server.turns.append(503)
     trace = service.trace()
-    assert await service._describe_or_degrade(OTHERS[0], trace) is None
+    assert await service._describe_or_degrade(OTHERS[0], trace, bulk=False) is None
     assert trace.degraded == ["enhancer"]
     assert "refused (status 503" in (await replica.info())["trouble"]
     counted = {tags: value for (name, tags), value in replica._metrics.sink.values.items() if name == "matinee_enhancer_server_failures"}  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ async def test_a_failing_server_is_counted_shown_and_left_out_of_answers(
     # It was started again, with other models.
     server.models = ["another"]
     trace = service.trace()
-    assert await service._describe_or_degrade(OTHERS[2], trace) is None
+    assert await service._describe_or_degrade(OTHERS[2], trace, bulk=False) is None
     assert trace.degraded == ["enhancer"]
 
 

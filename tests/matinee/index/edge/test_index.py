@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from matinee.index.factory import open_store
 from matinee.index.qdrant.index import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, RecommendationQuery, Search
 from matinee.settings.tree import IndexSettings, Settings
+from tests.waiting import HANG_S
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.
 OTHER = """
@@ -284,10 +286,13 @@ async def test_light_calls_go_before_heavy_ones_and_a_cancelled_one_never_runs(s
         await index.search([search])
         answered.append(search)
 
+    gate = threading.Event()
+    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S)))
     calls = [asyncio.create_task(ask(one)) for one in [*[heavy] * 20, light]]
     await asyncio.sleep(0)
     assert calls[18].cancel()
-    await asyncio.wait(calls)
+    gate.set()
+    await asyncio.wait([held, *calls])
     assert len(answered) == 20
-    assert answered.index(light) < 3
+    assert [one is light for one in answered].index(True) < 3
     await index.close()
