@@ -30,7 +30,7 @@ from matinee.items import item_uid
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.tree import FactWeights
 from serve.graph import messages, retriever
-from serve.graph.clients import RetrieverClient
+from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -152,7 +152,7 @@ async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Benc
         return search(searches)
 
     monkeypatch.setattr(index, "_search", seen)
-    client = RetrieverClient(retriever, bench.settings, Metrics(bench.sink))
+    client = RetrieverClient(send_to(retriever), bench.settings, Metrics(bench.sink))
     heavy_ones = [asyncio.create_task(client(heavy, time.monotonic() + LATER)) for _ in range(20)]
     await until_async(lambda: calls)
     await client(light, time.monotonic() + LATER)
