@@ -7,17 +7,21 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST := $(VENV)/bin/pytest --numprocesses 2 --durations 20
 
-.PHONY: demo test test-all check docs observe bench format generate lock sbom audit release-check clean
+.PHONY: demo test test-all pytest check docs observe bench format generate lock sbom audit release-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo $(if $(METRICS),--metrics)
 
-test: check  ## style, types, imports, tests in two processes; prints the 20 slowest
-	$(PYTEST) -m 'not full'
+test: $(VENV)/.ready-dev  ## style, types, imports, tests in two processes; prints the 20 slowest
+	@# At once: types take one core for a minute, and tests wait for servers now and then.
+	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
 test-all: check  ## the same with the long proofs: full roll-overs, kills and full disks on real models
 	$(PYTEST)
+
+pytest: $(VENV)/.ready-dev
+	$(PYTEST) -m 'not full'
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
