@@ -252,7 +252,7 @@ def _one_of_each(client: httpx.Client, n: int) -> None:
 
 
 def _crowds(url: str, stop: threading.Event) -> None:
-    """More at once than the gateway admits, now and then: a round of the probe, in which nothing may be refused, fits in between."""
+    """More at once than the gateway admits, now and then."""
 
     def search(n: int) -> None:
         with contextlib.suppress(httpx.HTTPError):
