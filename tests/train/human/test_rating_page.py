@@ -54,13 +54,14 @@ def served(make_sheets: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def opened(browser: "Browser", served: tuple[str, Path]) -> "Iterator[Callable[[str], Page]]":
     """Opens the page; at the end nothing stands on the console, and nothing was asked of another host."""
-    watch = sys.modules["page_support"].Watch
+    from tests.serve.static.page_support import Watch
+
     context = browser.new_context()
     watched = []
 
     def open(path: str) -> "Page":
         page = context.new_page()
-        watched.append(watch(page, served[0], "422"))
+        watched.append(Watch(page, served[0], "422"))
         page.goto(f"{served[0]}/{path}")
         return page
 
