@@ -62,9 +62,10 @@ SETTINGS = {
     "MATINEE_ENHANCER__MAX_NEW_TOKENS": "16",
     "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "8",
     "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
-    "MATINEE_PROBE__INTERVAL_S": "5",
+    # A round has to fit into it on a machine at a quarter of its speed, and one that never pauses would take a core.
+    "MATINEE_PROBE__INTERVAL_S": "12",
     "MATINEE_PROBE__DEADLINE_S": "3",
-    "MATINEE_PROBE__MAX_QUERIES": "15",
+    "MATINEE_PROBE__MAX_QUERIES": "10",
     "MATINEE_PROBE__METRICS_PORT": "0",
     "MATINEE_INDEX__KEEP_VERSIONS": "3",
     "MATINEE_EVENTS__FLUSH_S": "1",
