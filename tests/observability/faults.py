@@ -1,7 +1,6 @@
 """What goes wrong in production, made to happen on the stack that runs: each lasts as long as its `with`."""
 
 import contextlib
-import signal
 import subprocess
 import sys
 import time
@@ -73,13 +72,14 @@ def full_event_log(live: Stack) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hanging_retriever(live: Stack) -> Iterator[None]:
-    """The Retriever stands still, so that the probe waits for longer than it may."""
-    [replica] = [p for p in _family(live) if p.name().startswith("ray::ServeRepl") and "Retriever" in "".join(p.cmdline())]
-    replica.send_signal(signal.SIGSTOP)
+    """The Retriever's process stands still, so that the probe waits for longer than it may."""
+    replicas = [p for p in _family(live) if p.name().startswith("ray::ServeRepl") and "Retriever" in "".join(p.cmdline())]
+    [process] = replicas or [psutil.Process(live.server.process.pid)]
+    process.suspend()
     try:
         yield
     finally:
-        replica.send_signal(signal.SIGCONT)
+        process.resume()
     since = time.time()
     until(lambda: live.prometheus.instant(f"matinee_probe_last_success_timestamp_seconds > {since}"), "the probe measures again")
 
@@ -104,7 +104,8 @@ def _troubles(live: Stack, part: str) -> list[str]:
 
 FAULTS = (
     Fault("ray_matinee_index_errors_total", unreadable_index),
-    Fault("ray_matinee_model_swap_failures_total", absent_adapter, alert="MatineeModelSwapFailed"),
     Fault("ray_matinee_events_dropped_total", full_event_log),
     Fault("matinee_probe_failures_total", hanging_retriever),
 )
+MODEL_SWAP = Fault("ray_matinee_model_swap_failures_total", absent_adapter, alert="MatineeModelSwapFailed")
+"""On Ray Serve only."""

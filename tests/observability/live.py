@@ -49,8 +49,6 @@ CHART_VALUES = {
     },
 }
 SETTINGS = {
-    # The dashboards show the deployments of a cluster.
-    "MATINEE_SERVING__PLACEMENT": "ray",
     # Nothing is measured at the start.
     "MATINEE_EMBEDDER__PRECISION": "fp32",
     # So that something is lost: these few films would be scanned, and a graph of them at full width finds nearly all.
@@ -80,6 +78,7 @@ LOST_COLUMN, RANDOM_VECTORS = "lost column", "random vectors"
 class Stack:
     """What runs, and the chart's objects that say how it is watched."""
 
+    placement: str
     server: Any
     prometheus: Prometheus
     objects: list[Object]
@@ -124,7 +123,7 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder, needed: Sequence[str]) -> Iterator[Stack]:
+def stack(placement: str, folder: Path, home: Path, films: Sequence[Item], embedder: Embedder, needed: Sequence[str]) -> Iterator[Stack]:
     """Everything, with load on it, until the end of the `with`; and the broken versions that are `needed`."""
     objects = template(given=CHART_VALUES)
     e2e.new_home(home)
@@ -134,12 +133,12 @@ def stack(folder: Path, home: Path, films: Sequence[Item], embedder: Embedder, n
     }
     broken = {how: makers[how]() for how in needed}
     with ExitStack() as exits:
-        server = exits.enter_context(_demo(home, folder))
-        ray, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
-        config = prometheus_config(objects, folder, ray, probe)
+        server = exits.enter_context(_demo(placement, home, folder))
+        own, probe = (str(json.loads((home / file).read_text(encoding="utf-8"))["metrics"]).split("/")[2] for file in ANNOUNCED)
+        config = prometheus_config(objects, folder, own, probe)
         prometheus = exits.enter_context(running(config, folder / "prometheus", e2e.free_port()))
         exits.enter_context(_load(server.url, _stream))
-        yield Stack(server, prometheus, objects, folder, time.time(), broken)
+        yield Stack(placement, server, prometheus, objects, folder, time.time(), broken)
 
 
 def demo_index(home: Path) -> IndexStore:
@@ -176,7 +175,7 @@ def _build(home: Path, films: Sequence[Item], embedder: Any) -> str:
     return asyncio.run(build())
 
 
-def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str) -> dict[str, Any]:
+def prometheus_config(objects: list[Object], folder: Path, own: str, probe: str) -> dict[str, Any]:
     """The chart's PodMonitors and PrometheusRule, as the operator would give them to Prometheus."""
     rules = folder / "rules.yaml"
     rules.write_text(yaml.safe_dump(one(objects, "PrometheusRule")["spec"]), encoding="utf-8")
@@ -186,18 +185,18 @@ def prometheus_config(objects: list[Object], folder: Path, ray: str, probe: str)
         "global": {"evaluation_interval": "2s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
-            scrape_config(one(objects, "PodMonitor", "matinee"), head, "matinee-head", "ns", ray),
+            scrape_config(one(objects, "PodMonitor", "matinee"), head, "matinee-head", "ns", own),
             scrape_config(one(objects, "PodMonitor", "matinee-probe"), probing, "matinee-probe", "ns", probe),
         ],
     }
 
 
 @contextmanager
-def _demo(home: Path, folder: Path) -> Iterator[Any]:
+def _demo(placement: str, home: Path, folder: Path) -> Iterator[Any]:
     """What `make demo` starts: it ingests the bundled films, serves them and probes them, until it is told to stop."""
     log = folder / "demo.log"
     command = [str(Path(sys.executable).with_name("matinee")), "demo", "--port", "0", "--metrics"]
-    env = e2e.environment(home, **SETTINGS, MATINEE_EVENTS__URI=str(folder / "events"))
+    env = e2e.environment(home, **SETTINGS, MATINEE_SERVING__PLACEMENT=placement, MATINEE_EVENTS__URI=str(folder / "events"))
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
     server = e2e.Server(home, process, log, metrics_url="")
