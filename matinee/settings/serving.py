@@ -37,7 +37,11 @@ class LimitSettings(Part):
     header_s: Seconds = Field(5, description="seconds that the headers of a request may take to arrive, with `serving.placement` process")
     body_s: Seconds = Field(5, description="seconds that the body of a request may take to arrive")
     share: float = Field(
-        0.75, gt=0, le=1, description="largest part of a gateway's places that one key or one client address may hold; 1 is no limit"
+        0.75,
+        gt=0,
+        le=1,
+        description="largest share of a gateway's concurrent requests (serving.deployment.max_ongoing_requests) that one key or one "
+        "client address may have; 1 is no limit",
     )
     connections: int = Field(
         4096,
@@ -86,8 +90,8 @@ class ServingSettings(Part):
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
     max_wait_s: Seconds = Field(
         2,
-        description="longest wait in seconds that a search or a recommendation may expect or have in one queue; others get 503 with "
-        "Retry-After. A queue of at most 8 refuses none",
+        description="longest time in seconds that a search or a recommendation may wait in one queue. It gets 503 with Retry-After if "
+        "its expected or its actual wait is longer. A queue of eight requests or fewer rejects none",
     )
     retry_after_s: int = Field(1, ge=1, le=300, description="least seconds in the Retry-After header of a 503")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")

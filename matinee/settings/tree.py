@@ -105,7 +105,9 @@ class EnhancerSettings(Part):
         0.2, gt=0, lt=1, description="share of the model's time for /v1/describe and writes while recommendations wait"
     )
     bulk_waiting: Positive = Field(16, description="descriptions for /v1/describe and writes that wait at each replica and each gateway")
-    hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
+    hang_s: Seconds = Field(
+        60, description="the replica is replaced if one batch takes more seconds than this, and no request waits for its result any more"
+    )
     deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
 
     @model_validator(mode="after")
@@ -148,23 +150,25 @@ class EmbedderSettings(Part):
         128,
         ge=16,
         le=1_000_000,
-        description="about how many tokens of bulk or of cold items the model encodes at a time; a search waits for one such piece, and "
-        "queries that wait together may have eight times as many",
+        description="chunk size in tokens for bulk work and for items that are not in the index. A search waits for at most one chunk. "
+        "Queries that wait are encoded together, up to eight times this size",
     )
     bulk_share: float = Field(0.2, gt=0, lt=1, description="share of the model's time for /v1/embed and writes while searches wait")
     bulk_waiting: Positive = Field(
         1024,
         description="pieces of /v1/embed and of writes, of about encode_tokens tokens each, that wait at each replica and each gateway",
     )
-    hang_s: Seconds = Field(60, description="seconds of one batch after which the replica is replaced, unless a request still waits for it")
+    hang_s: Seconds = Field(
+        60, description="the replica is replaced if one batch takes more seconds than this, and no request waits for its result any more"
+    )
     deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
 
 
 class FactWeights(Part):
     """How much each fact counts beside the text in item-to-item similarity. All 0: the text alone decides."""
 
-    year: Share = Field(0.05, description="weight of near years")
-    votes: Share = Field(0.1, description="weight of like numbers of votes (or of like popularity)")
+    year: Share = Field(0.05, description="weight of similar years")
+    votes: Share = Field(0.1, description="weight of similar vote counts, or of similar popularity")
     genres: Share = Field(0.1, description="weight of genres in common")
     language: Share = Field(0.2, description="weight of the same language")
 
@@ -182,7 +186,7 @@ class IndexSettings(Part):
     recipe: Recipe = Field(
         "raw",
         description="text that is embedded; raw: the item's own; enhanced: its description; "
-        "both: the vector of raw plus three tenths of the description's",
+        "both: the sum of the raw text's vector and 0.3 times the description's vector",
     )
     facts: FactWeights = FactWeights()
     url: Url | None = Field(None, description="URL of the Qdrant server, without a user or password (qdrant)")
@@ -223,7 +227,9 @@ class IndexSettings(Part):
         le=10_000,
         description="candidates that a search of the HNSW index keeps: more lose less and take longer; null is Qdrant's 100",
     )
-    keep_versions: int = Field(2, ge=2, le=20, description="index versions kept for a rollback, the current one included")
+    keep_versions: int = Field(
+        2, ge=2, le=20, description="index versions kept, the current one included; `matinee index rollback` swaps the last two only"
+    )
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
 
     @model_validator(mode="after")
@@ -265,7 +271,11 @@ class SearchSettings(Part):
     """How lists are ranked. The default fusion was chosen on development queries."""
 
     mode: Mode = Field("hybrid", description="dense (meaning), sparse (words) or hybrid, where a request does not say")
-    fusion: Literal["linear", "dbsf", "rrf"] = Field("linear", description="how hybrid makes one list of two")
+    fusion: Literal["linear", "dbsf", "rrf"] = Field(
+        "linear",
+        description="how hybrid search merges the dense and the sparse list. linear: cosine plus bm25_weight times the BM25 score; dbsf: "
+        "distribution-based score fusion; rrf: reciprocal rank fusion",
+    )
     bm25_weight: float = Field(
         0.015, gt=0, le=10, description="linear: weight of a BM25 point beside the cosine; train.evaluate finds it for your model"
     )
