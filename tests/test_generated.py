@@ -54,3 +54,12 @@ def test_the_fields_of_a_lists_entries_are_looked_at_and_shown() -> None:
 def test_the_chart_shows_the_bounds_of_a_setting() -> None:
     values = (ROOT / "helm" / "matinee" / "values.yaml").read_text(encoding="utf-8")
     assert "# (int >=64 <=8192) longest prompt" in values
+
+
+def test_the_page_of_the_command_line_has_what_only_a_jobs_process_knows() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    ingest = page.partition("## matinee ingest\n")[2].partition("\n## ")[0]
+    assert {"| `SOURCE` |", "| `--attributes` |", "| `--key` (`MATINEE_KEY`) |"} <= {
+        row[: row.index("|", 2) + 1] for row in ingest.splitlines() if row.startswith("| `")
+    }
+    assert {"## matinee index rollback", "## matinee items put", "## python -m serve key"} <= set(page.splitlines())
