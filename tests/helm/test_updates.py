@@ -40,7 +40,9 @@ def test_a_batch_size_changes_in_place(running: Stack) -> None:
     assert running.info()["degraded"] == []
 
 
+@pytest.mark.full
 def test_an_adapter_goes_live_and_back(running: Stack) -> None:
+    """`test_a_batch_size_changes_in_place` is its short form; `tests/serve/graph/test_model_slot.py` swaps adapters without Serve."""
     before = running.cluster.replicas()
     digest = publish(running, adapter(running.home))
     with Load(running, describes=True) as load:

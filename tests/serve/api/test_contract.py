@@ -17,6 +17,7 @@ from serve.api.openapi import document
 from tests.waiting import HANG_S
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
+MADE: dict[str, Any] = json.loads(COMMITTED.read_text(encoding="utf-8"))
 
 
 def test_the_command_prints_it() -> None:
@@ -24,7 +25,7 @@ def test_the_command_prints_it() -> None:
 
 
 def test_every_operation_documents_its_errors() -> None:
-    for path, operations in json.loads(document())["paths"].items():
+    for path, operations in MADE["paths"].items():
         for name, operation in operations.items():
             assert operation.get("description") or operation.get("summary"), path
             if path.startswith("/v1/"):
@@ -32,10 +33,9 @@ def test_every_operation_documents_its_errors() -> None:
 
 
 def test_every_route_that_checks_a_key_documents_it() -> None:
-    made = json.loads(document())
-    [name] = made["components"]["securitySchemes"]
-    assert made["components"]["securitySchemes"][name]["scheme"] == "bearer"
-    for path, operations in made["paths"].items():
+    [name] = MADE["components"]["securitySchemes"]
+    assert MADE["components"]["securitySchemes"][name]["scheme"] == "bearer"
+    for path, operations in MADE["paths"].items():
         for method, operation in operations.items():
             # Or none: a server without keys lets everybody read.
             writes = method in ("put", "patch", "delete") or path.startswith(("/v1/items:", "/v1/imports"))
@@ -43,7 +43,7 @@ def test_every_route_that_checks_a_key_documents_it() -> None:
             assert operation.get("security", []) == ([{name: [scope]}, {}] if path.startswith("/v1/") else []), path
 
 
-OPERATIONS = [(method, path) for path, operations in json.loads(document())["paths"].items() for method in operations]
+OPERATIONS = [(method, path) for path, operations in MADE["paths"].items() for method in operations]
 # Some rules a JSON schema does not say: no control characters, no blanks, exactly one of three fields, a range that is not empty.
 UNSAID = [positive_data_acceptance]
 
@@ -55,7 +55,7 @@ def as_lines(ctx: Any, value: Any) -> dict[str, Any]:
 
 def unsaid(method: str, path: str) -> list[Any]:
     """The checks that are not asked of an operation. A stream of lines takes any text, and rejects lines."""
-    streamed = json.loads(document())["paths"][path][method].get("x-streamed")
+    streamed = MADE["paths"][path][method].get("x-streamed")
     return [*UNSAID, negative_data_rejection] if streamed else UNSAID
 
 
