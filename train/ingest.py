@@ -116,6 +116,7 @@ def main(options: IngestOptions) -> None:
         rehearse(reader, options)
         return
     attributes, surveyed = surveyed_attributes(reader, options)
+    require_items(reader.report)
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
     server = Client(options.url, key=options.key) if options.url else None
@@ -185,6 +186,13 @@ def surveyed_attributes(
 
     with console.status("reading the catalogue"):
         return survey(items(), declared)
+
+
+def require_items(report: Report) -> None:
+    """Raises `SourceError` where no row became an item: before a model is loaded, or a version begun."""
+    if not report.items:
+        first = f", the first because: {report.rejects[0].reason}" if report.rejects else ""
+        raise SourceError(f"{report.source}: no usable item in {report.rows} rows{first}")
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:

@@ -10,16 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from matinee.errors import ModelError
 from matinee.models.backends import computes_in_bf16
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import load_whole, quiet
-from matinee.models.onnx import OnnxEncoder
 from matinee.models.precision_choice import PrecisionChoice
 from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
@@ -27,6 +25,9 @@ from matinee.models.types import Kind
 from matinee.settings.tree import EmbedderSettings
 from matinee.text import templates
 from matinee.vectors import Matrix
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ class Embedder:
 
         Raises `ModelError` when files are missing or broken, or when the asked precision is not faithful to fp32 here.
         """
+        # It takes seconds to import: only who loads a model waits for it, and not every command or job that might.
+        import torch
+
         folder = resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts)
         weights_digest = digest(folder)
         if settings.threads:
@@ -108,11 +112,17 @@ class Embedder:
 
     @classmethod
     def _in_fp32(cls, folder: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder":
+        import torch
+
         model = load_model(folder, torch.float32)
         return cls(model, settings, _torch_forward(model), "fp32", weights_digest)
 
     @classmethod
     def _at(cls, precision: str, folder: Path, models_dir: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder | None":
+        import torch
+
+        from matinee.models.onnx import OnnxEncoder
+
         if precision == "bf16":
             if settings.precision == "auto" and not computes_in_bf16("cuda" if torch.cuda.is_available() else "cpu"):
                 return None
@@ -198,11 +208,12 @@ class Embedder:
         return min(once() for _ in range(5))
 
 
-def load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa", device: str | None = None) -> Any:
+def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", device: str | None = None) -> Any:
     """The SentenceTransformer in `folder`, with its own pooling and prompts; on a GPU where there is one, or on `device`.
 
     Raises `ModelError` where files or tensors are missing or broken.
     """
+    import torch
     from sentence_transformers import SentenceTransformer
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -231,6 +242,8 @@ def load_model(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa", dev
 
 
 def _torch_forward(model: Any) -> Forward:
+    import torch
+
     def forward(inputs: dict[str, Any]) -> Matrix:
         with torch.inference_mode():
             features = {name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()}

@@ -11,8 +11,6 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from matinee.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -22,6 +20,8 @@ class PrecisionChoice:
     """The choice for the weights of `weights_digest` under `workload`."""
 
     def __init__(self, models_dir: Path, weights_digest: str, workload: str) -> None:
+        import torch
+
         conditions = [
             weights_digest, workload, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported(),
             torch.cuda.get_device_name() if torch.cuda.is_available() else None, os.cpu_count(), torch.get_num_threads(),

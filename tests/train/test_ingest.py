@@ -1,18 +1,21 @@
-"""`train.ingest` as its user meets it: real processes on small files, broken rows, locks, kills, and a server beside it."""
+"""`train.ingest` as its user meets it: small files, broken rows, locks, a kill, and a server beside it.
+
+In this process, which has the models' libraries loaded, wherever a test is not about processes.
+"""
 
 import asyncio
-import contextlib
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from matinee.client.http import Client
 from matinee.index.active import ActiveIndex
@@ -20,8 +23,9 @@ from matinee.index.factory import open_store
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
-from tests.waiting import HANG_S
-from train.ingest import IngestOptions, newer_release
+from tests.waiting import HANG_S, until
+from train.ingest import IngestOptions, app, newer_release
+from train.jobs.command import console
 
 ROWS = [
     ("Heat", "1995", "Crime|Drama", "A detective hunts a crew of careful thieves."),
@@ -43,9 +47,19 @@ def environ(home: Path, **more: str) -> dict[str, str]:
     return inherited | {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "200", **more}
 
 
-def ingest(home: Path, *args: Any, **more: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "train.ingest", *map(str, args), "--rejects", str(home)]
-    return subprocess.run(command, env=environ(home, **more), capture_output=True, text=True, check=False, timeout=HANG_S, umask=0o022)
+def ingest(home: Path, *args: Any, **more: str) -> Result:
+    env: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("MATINEE_"))
+    env |= {"MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "MATINEE_EMBEDDER__THREADS": "1", **more}
+    return CliRunner().invoke(app, [*map(str, args), "--rejects", str(home)], env=env)
+
+
+@pytest.fixture(autouse=True)
+def _as_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A wide terminal, and the usual mode of files, which the job changes for its process."""
+    monkeypatch.setattr(console, "width", 200)
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -71,9 +85,9 @@ def held(settings: Settings, work: Callable[[ActiveIndex], Any] | None = None) -
     return asyncio.run(run())
 
 
-def refused(done: "subprocess.CompletedProcess[str]", exit_code: int, *said: str) -> None:
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
+def refused(done: Result, exit_code: int, *said: str) -> None:
+    assert done.exit_code == exit_code, done.stderr
+    assert isinstance(done.exception, SystemExit)
     assert done.stdout == ""
     for part in ("error: ", *said):
         assert part in done.stderr
@@ -81,7 +95,7 @@ def refused(done: "subprocess.CompletedProcess[str]", exit_code: int, *said: str
 
 def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings, tmp_path: Path) -> None:
     done = ingest(tmp_path, write(tmp_path / "films.csv", [*ROWS, *BROKEN, ROWS[0]]), "--kind", "film", "--strict", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     counted = {name: result[name] for name in ("rows read", "items in the index", "from the file", "duplicates dropped", "rejected")}
     assert counted == {"rows read": 7, "items in the index": 4, "from the file": 4, "duplicates dropped": 1, "rejected": 2}
@@ -119,14 +133,14 @@ def test_attributes_are_proposed_or_declared_and_changes_are_told(tmp_path: Path
     manifest = json.loads(next(tmp_path.rglob(f"{answer['version']}/manifest.json")).read_text())
     assert set(manifest["attributes"]) == {"price", "title"}
     wrong = ingest(tmp_path, path, "--attributes", path)
-    assert wrong.returncode == 3
+    assert wrong.exit_code == 3
     assert "has no attributes" in wrong.stderr
 
 
 def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "films.csv", [*ROWS, *BROKEN])
     done = ingest(tmp_path, path, "--kind", "film", "--dry-run", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["rows"], result["items"], result["rejected"]) == (6, 5, 1)
     assert [item["title"] for item in result["first_items"]] == ["Heat", "Alien", "Amélie"]
@@ -174,18 +188,22 @@ def test_what_can_not_be_ingested_is_explained_by_an_exit_code(tmp_path: Path, a
 
 def test_the_help_has_examples_and_every_option(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from matinee.cli.main import app; app()", "ingest", "--help"]
-    done = subprocess.run(command, env=environ(tmp_path), capture_output=True, text=True, check=True)
+    watched = environ(tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    done = subprocess.run(command, env=watched, capture_output=True, text=True, check=True, timeout=HANG_S)
     assert "matinee ingest films.csv" in done.stdout
     assert "--map" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"matinee.cli.main", "train.jobs.indexing"} <= imported
+    assert not {"torch", "transformers", "ray"} & imported, "seconds that only who loads a model should wait"
 
 
 def test_a_job_that_helm_rollback_starts_again_leaves_the_newer_index_alone(settings: Settings, tmp_path: Path) -> None:
     new, old = write(tmp_path / "new.csv", ROWS), write(tmp_path / "old.csv", ROWS[:2])
     done = ingest(tmp_path, new, HELM_REVISION="5", HELM_NEWEST_REVISION="5")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     current = (settings.index_dir / "CURRENT").read_bytes()
     done = ingest(tmp_path, old, HELM_REVISION="2", HELM_NEWEST_REVISION="5")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "nothing was built" in done.stderr
     assert "revision 5 built the current index" in " ".join(done.stderr.split())
     assert (settings.index_dir / "CURRENT").read_bytes() == current
@@ -212,7 +230,7 @@ def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_gra
         server._send("PUT", "/v1/items", json={"items": [mine.facts()]})
         server._send("DELETE", f"/v1/items/{before[1].uid('demo')}")
         kept = ingest(tmp_path, path, "--kind", "film", "--json")
-        assert kept.returncode == 0, kept.stderr
+        assert kept.exit_code == 0, kept.stderr
         result = json.loads(kept.stdout)
         assert [result[name] for name in ("from the file", "kept from the API", "deleted through the API")] == [3, 1, 1]
         # A flag is stronger than the environment, and the server's items belong to its own catalogue.
@@ -229,23 +247,25 @@ def test_a_kill_in_mid_build_leaves_the_current_version(local_graph: Any, settin
     asyncio.run(local_graph.build_index(settings, [Item(kind="film", title="Before")]))
     before, versions = held(settings), {path.name for path in settings.index_dir.iterdir()}
     current = (settings.index_dir / "CURRENT").read_bytes()
-    path = write(tmp_path / "films.csv", [(f"Film {i}", "1990", "Drama", f"{i} words " * 60) for i in range(5000)])
-    command = [sys.executable, "-m", "train.ingest", str(path), "--kind", "film", "--rejects", str(tmp_path)]
-    process = subprocess.Popen(command, env=environ(tmp_path), stderr=subprocess.DEVNULL, start_new_session=True)
+    path = write(tmp_path / "films.csv", [(f"Film {i}", "1990", "Drama", f"{i} words " * 60) for i in range(2000)])
 
     def building() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"it ended with exit code {process.returncode} before it built anything")
         return any((new / "shard").is_dir() for new in settings.index_dir.iterdir() if new.name not in versions)
 
-    while not building():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"it ended with exit code {process.wait(timeout=0.02)} before it built anything")
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    # With the models of a server: loading them is not what a kill is about.
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path / "server", films=())) as url:
+        command = [sys.executable, "-m", "train.ingest", str(path), "--kind", "film", "--via", "api", "--url", url]
+        process = subprocess.Popen([*command, "--rejects", str(tmp_path)], env=environ(tmp_path), stderr=subprocess.DEVNULL)
+        until(building, seconds=HANG_S)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
     assert (settings.index_dir / "CURRENT").read_bytes() == current
     assert held(settings) == before
     left = {path.name for path in settings.index_dir.iterdir()} - versions
     assert len(left) == 1
     done = ingest(tmp_path, write(path, ROWS), "--kind", "film")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert len(held(settings)) == 4
     assert not left & {path.name for path in settings.index_dir.iterdir()}

@@ -12,10 +12,8 @@ from matinee.attributes import Attributes
 from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect
-from matinee.errors import SourceError
 from matinee.index.build import Build, Outcome, PointMaker
 from matinee.index.factory import open_store
-from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
@@ -91,19 +89,11 @@ async def build(
             build = Build(
                 store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions, attributes
             )
-            outcome = await build.run(usable_items(reader))
+            outcome = await build.run(reader)
             progress.update(bar, completed=reader.total)
     finally:
         await store.close()
     return outcome
-
-
-def usable_items(reader: ItemReader) -> Iterator[Item]:
-    """Raises `SourceError` after the last row where there was none."""
-    yield from reader
-    if not reader.report.items:
-        first = f", the first because: {reader.report.rejects[0].reason}" if reader.report.rejects else ""
-        raise SourceError(f"{reader.report.source}: no usable item in {reader.report.rows} rows{first}")
 
 
 def progress_bar() -> Progress:
