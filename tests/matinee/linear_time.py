@@ -58,9 +58,13 @@ def is_linear(run: Callable[[str], object], shape: Shape, length: int = LENGTH) 
     long, short = shape.text(length), shape.text(length // _SHARE)
     try:
         with _limit():
+            # What is quadratic and below this share of the floor would be below the floor at full length.
+            base = _cpu_s(run, short)
+            if base < _FLOOR_S / _SHARE**2:
+                return True
             for _ in range(_TRIES):
                 taken = _cpu_s(run, long)
-                if taken < _FLOOR_S or taken < _GROWTH * min(_cpu_s(run, short) for _ in range(2)):
+                if taken < _FLOOR_S or taken < _GROWTH * (base := min(base, _cpu_s(run, short))):
                     return True
     except _TooLongError:
         pass

@@ -8,7 +8,7 @@ import re
 import re._constants as op  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ FOLDERS = ("matinee", "serve", "train", "observability", "helm", "k8s")
 # Expressions of the package `regex` have classes that `re` can't parse: there, `test_linear_time` measures every function instead.
 WITH_REGEX = {ROOT / "matinee" / "characters.py"}
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
+# A file without any of these neither imports an engine nor asks an expression that it got elsewhere.
+_ASKS = re.compile(rf"\b(?:re2?|regex|sre_compile)\b|\.(?:{'|'.join(sorted(METHODS))})\(")
 # What may stand where an expression is put together from values that are only known when it runs.
 _STAND_INS = ("alpha", "beta", "gamma", "delta")
 # One of each kind of character, the usual ones first.
@@ -49,21 +51,41 @@ class Pattern:
                 yield method, getattr(compiled, method)
 
 
-@dataclass
 class _Module:
-    """A parsed file. `constants`: what its global names stand for; `imported`: name -> the module that it comes from."""
+    """A file. Most are not parsed: a search of their text says that they ask no expression."""
 
-    path: Path
-    constants: dict[str, ast.expr] = field(default_factory=dict)
-    imported: dict[str, str] = field(default_factory=dict)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text(encoding="utf-8")
 
     @cached_property
     def tree(self) -> ast.Module:
-        return ast.parse(self.path.read_text(encoding="utf-8"))
+        return ast.parse(self.text)
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return [*ast.walk(self.tree)]
+
+    @cached_property
+    def constants(self) -> dict[str, ast.expr]:
+        """What its global names stand for."""
+        found = {}
+        for statement in self.tree.body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+            value = getattr(statement, "value", None)
+            if len(targets) == 1 and isinstance(targets[0], ast.Name) and isinstance(value, ast.expr):
+                found[targets[0].id] = value
+        return found
+
+    @cached_property
+    def imported(self) -> dict[str, str]:
+        """Name -> the module that it comes from."""
+        imports = [node for node in self.nodes if isinstance(node, ast.ImportFrom) and node.module]
+        return {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names}
 
     @cached_property
     def calls(self) -> list[ast.Call]:
-        return [node for node in ast.walk(self.tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        return [node for node in self.nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
 
     @cached_property
     def uses(self) -> list[tuple[str, str]]:
@@ -80,9 +102,12 @@ class _Module:
 
 def product_patterns() -> list[Pattern]:
     modules = _modules()
-    compiled = {id(value): set[str]() for module in modules.values() for value in module.constants.values() if _is_compile(value)}
+    asking = [module for module in modules.values() if _ASKS.search(module.text)]
+    for module in asking:
+        _check_imports(module)
+    compiled = {id(value): set[str]() for module in asking for value in module.constants.values() if _is_compile(value)}
     found, others = [], {}
-    for module in modules.values():
+    for module in asking:
         # Asked by a loop's variable or out of a mapping: any of the methods that are called on a name of no known expression.
         others[module.path] = set[str]()
         for name, method in module.uses:
@@ -92,7 +117,7 @@ def product_patterns() -> list[Pattern]:
                 compiled[id(value)].add(method)
             elif method != "split":
                 others[module.path].add(method)
-    for module in modules.values():
+    for module in asking:
         for call in module.calls:
             assert isinstance(call.func, ast.Attribute)
             if not (isinstance(call.func.value, ast.Name) and call.func.value.id == "re" and call.func.attr in METHODS | {"compile"}):
@@ -109,25 +134,17 @@ def product_patterns() -> list[Pattern]:
 
 
 def _modules() -> dict[str, _Module]:
-    found = {}
-    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        module = _Module(path)
-        for node in ast.walk(module.tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            origin = node.module if isinstance(node, ast.ImportFrom) else None
-            others = {"re2", "sre_compile"} | (set() if path in WITH_REGEX else {"regex"})
-            if others & {*names, origin} or origin == "re" or _renamed(node):
-                raise ValueError(f"{path}: this test finds only expressions of `import re`")
-            if isinstance(node, ast.ImportFrom) and origin:
-                module.imported |= {alias.asname or alias.name: origin for alias in node.names}
-        for statement in module.tree.body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-            value = getattr(statement, "value", None)
-            if len(targets) == 1 and isinstance(targets[0], ast.Name) and isinstance(value, ast.expr):
-                module.constants[targets[0].id] = value
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        found[name] = module
-    return found
+    paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): _Module(path) for path in paths}
+
+
+def _check_imports(module: _Module) -> None:
+    others = {"re2", "sre_compile"} | (set() if module.path in WITH_REGEX else {"regex"})
+    for node in module.nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        origin = node.module if isinstance(node, ast.ImportFrom) else None
+        if others & {*names, origin} or origin == "re" or _renamed(node):
+            raise ValueError(f"{module.path}: this test finds only expressions of `import re`")
 
 
 def _renamed(node: ast.AST) -> bool:

@@ -62,7 +62,7 @@ def test_the_expressions_are_found() -> None:
 )
 def test_slow_expressions_are_recognised(monkeypatch: pytest.MonkeyPatch, text: str, method: str, flags: int) -> None:
     """Those that the product once had, and two of every textbook."""
-    monkeypatch.setattr("tests.matinee.linear_time._LIMIT_S", 1.0)
+    monkeypatch.setattr("tests.matinee.linear_time._LIMIT_S", 0.2)
     pattern = Pattern("here", text, flags, (method,))
     [(_, run)] = pattern.asked()
     assert any(not is_linear(run, shape) for shape in sorted(hard_texts(pattern), key=repr))
@@ -145,4 +145,5 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_long_texts_take_linear_time(name: str) -> None:
     shapes = [*((unit,) for unit in UNITS), *PAIRS]
-    assert not [units for units in shapes if not is_linear(FUNCTIONS[name], Shape(units, "A", "x"))]
+    # A step of Python takes so long that less text tells.
+    assert not [units for units in shapes if not is_linear(FUNCTIONS[name], Shape(units, "A", "x"), LENGTH // 2)]

@@ -18,32 +18,32 @@ GOOD = '{"title": "A"}\n{"title": "B"}\n'
 WIDE = '"\U0001f600"'
 TEXTS: dict[str, tuple[Shape, str, int]] = {
     "objects on one line": (Shape(("{}",), GOOD), "c.jsonl", 16_000),
-    "halves of characters": (Shape(('{"a":"\\ud800"}',), GOOD), "c.jsonl", 100_000),
-    "control characters": (Shape(('{"a":"\t"}',), f"{GOOD}{WIDE}"), "c.jsonl", 200_000),
-    "values on one line": (Shape(("1 ",), f"{GOOD}{WIDE}"), "c.jsonl", 100_000),
+    "halves of characters": (Shape(('{"a":"\\ud800"}',), GOOD), "c.jsonl", 50_000),
+    "control characters": (Shape(('{"a":"\t"}',), f"{GOOD}{WIDE}"), "c.jsonl", 100_000),
+    "values on one line": (Shape(("1 ",), f"{GOOD}{WIDE}"), "c.jsonl", 50_000),
     "numbers of many digits": (Shape(("1234567890123456789 ",), GOOD), "c.jsonl", 400_000),
     "blanks on one line": (Shape((" ",), GOOD, "{}{}"), "c.jsonl", 400_000),
-    "objects over many lines": (Shape(('{\n"title":"A"\n}\n',), WIDE), "c.json", 400_000),
+    "objects over many lines": (Shape(('{\n"title":"A"\n}\n',), WIDE), "c.json", 200_000),
     "open lists": (Shape(("[",), GOOD), "c.jsonl", 400_000),
-    "broken lines": (Shape(("{}{\n",), GOOD), "c.jsonl", 40_000),
+    "broken lines": (Shape(("{}{\n",), GOOD), "c.jsonl", 20_000),
     "elements of an array": (Shape(("{},",), f'[{{"title": "A"}}, {WIDE},', "{}]"), "c.json", 200_000),
-    "elements with control characters": (Shape(('{"a":"\t"},',), f"[{WIDE},", "{}]"), "c.json", 200_000),
+    "elements with control characters": (Shape(('{"a":"\t"},',), f"[{WIDE},", "{}]"), "c.json", 100_000),
     "an element that never ends": (Shape(("1,",), '[{"title": "A"}, {"a": ['), "c.json", 4_000_000),
-    "broken elements": (Shape(("{x\n",), f'[\n{{"title": "A"}},\n{WIDE},\n'), "c.json", 40_000),
+    "broken elements": (Shape(("{x\n",), f'[\n{{"title": "A"}},\n{WIDE},\n'), "c.json", 20_000),
     "arrays": (Shape(("[]",), f'[{{"title": "A"}}, {WIDE}]'), "c.json", 200_000),
     "blanks after an array": (Shape(("\n",), '[{"title": "A"}]'), "c.json", 4_000_000),
     "blanks in an array": (Shape((" ",), '[{"title": "A"}', "]"), "c.json", 4_000_000),
     "entries of a document": (Shape(('"k":[{"title":"A"}],',), "{", '"e":[]}'), "c.json", 200_000),
     "depth of a document": (Shape(('{"a":',), "", "1"), "c.json", 200_000),
-    "columns": (Shape(("a,",), "title,", "b\nA,1\nB,2\n"), "c.csv", 20_000),
-    "columns of one key": (Shape(("a,", "A ,"), "title,", "b\nA,1\nB,2\n"), "c.csv", 20_000),
+    "columns": (Shape(("a,",), "title,", "b\nA,1\nB,2\n"), "c.csv", 10_000),
+    "columns of one key": (Shape(("a,", "A ,"), "title,", "b\nA,1\nB,2\n"), "c.csv", 10_000),
     "parts of a row": (Shape((" a,",), "title,overview\nA,x\nB,y\nC,", "\n"), "c.csv", 100_000),
-    "short rows": (Shape(("A\n",), "title,overview,year\nA,x,1999\n"), "c.csv", 20_000),
+    "short rows": (Shape(("A\n",), "title,overview,year\nA,x,1999\n"), "c.csv", 10_000),
     "open quotes": (Shape(('A,"a\n', "B,b\n"), "title,overview\nA,x\n"), "c.csv", 10_000),
-    "lines of a cell": (Shape(("a\n",), 'title,overview\nA,"', '"\nB,x\n'), "c.csv", 20_000),
+    "lines of a cell": (Shape(("a\n",), 'title,overview\nA,"', '"\nB,x\n'), "c.csv", 10_000),
     "quotes in a cell": (Shape(('""',), 'title,overview\nA,"', '"\nB,x\n'), "c.csv", 400_000),
     "escaped quotes": (Shape(('\\"',), 'title,overview\nA,"', '"\nB,x\n'), "c.csv", 400_000),
-    "bytes that are not UTF-8": (Shape(("A\udcff,b\n",), "title,overview\nA,x\n"), "c.csv", 20_000),
+    "bytes that are not UTF-8": (Shape(("A\udcff,b\n",), "title,overview\nA,x\n"), "c.csv", 10_000),
 }
 
 
@@ -82,7 +82,7 @@ def test_a_parquet_file_takes_linear_time(tmp_path: Path, name: str) -> None:
         pyarrow.parquet.write_table(PARQUET[name](text), tmp_path / "c.parquet")
         read(tmp_path / "c.parquet")
 
-    assert is_linear(run, Shape(("a ",)), 4_000)
+    assert is_linear(run, Shape(("a ",)), 2_000)
 
 
 def test_a_line_without_an_end_costs_itself_alone(tmp_path: Path) -> None:
