@@ -160,7 +160,9 @@ def test_an_adapter_that_is_missing_is_named(tiny_base: Path, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def gemma() -> Enhancer:
     """The real 270M base model in the default precision of a CPU, from the user's own store of converted models."""
-    return Enhancer.load(EnhancerSettings(precision="ct2-int8", repetition_penalty=1.0, max_new_tokens=TOKENS), Settings().models_dir)
+    return Enhancer.load(
+        EnhancerSettings(precision="ct2-int8", repetition_penalty=1.0, max_new_tokens=TOKENS, retries=0), Settings().models_dir
+    )
 
 
 TOKENS = 32
@@ -182,7 +184,7 @@ def test_the_real_model_describes_within_its_limits(told: list[Description]) -> 
         assert description.text.endswith((".", "!", "?", '"'))
         assert "\x00" not in description.text
         assert len(description.text) < 800
-        assert description.tokens <= 2 * TOKENS
+        assert description.tokens <= TOKENS
 
 
 def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: Enhancer, told: list[Description]) -> None:
