@@ -75,7 +75,7 @@ def test_from_a_file_to_a_recommendation(
     pairs, tuned = tmp_path / "triplets", tmp_path / "embedder"
     run(prepare.app, BOOKS, "--out", prepared)
     run(instructions.app, prepared, "--target", "overview", "--out", taught)
-    job("enhancer", taught, "--out", wordy, "--precision", "fp32", "--max-tokens", "512", "--merge", "--ct2")
+    job("enhancer", taught, "--out", wordy, "--precision", "nf4", "--max-tokens", "512", "--merge", "--ct2")
     assert (wordy / MERGED / "model.safetensors").is_file()
     assert (wordy / CT2 / "model.bin").is_file()
     run(describe.app, prepared, "--adapter", wordy / ADAPTER, "--out", tmp_path / "descriptions.jsonl", "--retries", 0)

@@ -38,34 +38,37 @@ def gemma() -> Path:
     return resolve.resolve(GEMMA, models_dir=Settings().models_dir)
 
 
-def test_gradients_after_an_evaluation_are_those_of_the_weights(gemma: Path) -> None:
+@pytest.mark.parametrize("model", ["tiny_base", pytest.param("gemma", marks=pytest.mark.full)])
+def test_gradients_after_an_evaluation_are_those_of_the_weights(model: str, request: pytest.FixtureRequest) -> None:
     """An evaluation once repacked the 4-bit layers, after which every gradient was wrong, and nothing said so."""
-    quantised = lora.adapt(lora.load_base(gemma, "nf4", "cpu"), rank=4, alpha=4, dropout=0, seed=1)
-    reference = lora.adapt(lora.load_base(gemma, "nf4", "cpu").dequantize(), rank=4, alpha=4, dropout=0, seed=1)
-    # A text: what the model finds absurd has gradients that bf16's rounding alone turns round.
+    base = request.getfixturevalue(model)
+    quantised = lora.adapt(lora.load_base(base, "nf4", "cpu"), rank=4, alpha=4, dropout=0, seed=1)
+    reference = lora.adapt(lora.load_base(base, "nf4", "cpu").dequantize(), rank=4, alpha=4, dropout=0, seed=1)
+    # A text: what the real model finds absurd has gradients that bf16's rounding alone turns round.
     text = "Two astronauts are stranded in space after an accident, and must find a way home."
-    ids = AutoTokenizer.from_pretrained(gemma)(text, return_tensors="pt").input_ids
+    ids = AutoTokenizer.from_pretrained(base)(" ".join(text) if model == "tiny_base" else text, return_tensors="pt").input_ids
     gradients = []
-    for model in (quantised, reference):
+    for adapted in (quantised, reference):
         torch.manual_seed(0)
-        lora.in_fp32(model)
-        for name, weight in model.named_parameters():
+        lora.in_fp32(adapted)
+        for name, weight in adapted.named_parameters():
             # Fresh adapters are zero on one side, and half of their gradients with them.
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.005)
-        model.eval()
+        adapted.eval()
         with torch.no_grad():
-            model(input_ids=ids)
-        model.train()
-        model(input_ids=ids, labels=ids).loss.backward()
-        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad]))
+            adapted(input_ids=ids)
+        adapted.train()
+        adapted(input_ids=ids, labels=ids).loss.backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in adapted.parameters() if weight.requires_grad]))
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
 
 
+@pytest.mark.full
 def test_gemma_learns_in_four_bits(
     train_here: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gemma 3 270M in NF4, an epoch of two steps, as a user starts it."""
+    """Gemma 3 270M in NF4, an epoch of two steps, as a user starts it. In short: a tiny one in test_books.py."""
     out, home = tmp_path / "out", tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(gemma.parent)
