@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opentelemetry.trace import Span, StatusCode
 from starlette.responses import Response
@@ -23,6 +23,7 @@ from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome
 from serve.api.limits import ClientLimits
+from serve.api.redact import is_hidden
 from serve.errors import RequestError
 from serve.graph.parts import Trace
 from serve.telemetry import logs
@@ -46,6 +47,8 @@ class _Visit:
     caller: Caller
     status: int = 0
     outcome: str = "ok"
+    reasons: list[str] = field(default_factory=list)
+    """Texts of errors that the response does not show to everybody."""
 
     @property
     def ms(self) -> float:
@@ -57,7 +60,7 @@ class _Visit:
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id`, `trace` and `caller` in the request's state; refuses what is too much or too large."""
+    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state; refuses what is too much or too large."""
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class RequestMiddleware:
             state = scope.setdefault("state", {})
             trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
             visit = _Visit(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
-            state["request_id"], state["trace"], state["caller"] = visit.request_id, trace, caller
+            state |= {"request_id": visit.request_id, "trace": trace, "caller": caller, "reasons": visit.reasons}
             try:
                 yield visit
             finally:
@@ -174,6 +177,8 @@ class RequestMiddleware:
             log.exception("request failed", extra={"fields": {key: value for key, value in fields.items() if value}})
             message = "something broke here; the server's log has it under this request id"
             response = envelope(500, "internal", message, visit.request_id)
+        if is_hidden(error):
+            visit.reasons.append(str(error))
         visit.outcome = outcome(error, response.status_code)
         return response
 
@@ -205,6 +210,7 @@ class RequestMiddleware:
             "ms": round(ms, 2),
             "stages": {stage: round(spent, 2) for stage, spent in visit.trace.stages.items()},
             "degraded": visit.trace.degraded,
+            "reasons": list(dict.fromkeys(visit.reasons)),
             "key": visit.caller.key,
             "text": state.get("text") if self._settings.log_texts else None,
         }

@@ -15,6 +15,7 @@ from matinee.recommend.recommender import RankedItems
 from serve.api import schemas
 from serve.api.errors import fields as explained
 from serve.api.feedback import Events
+from serve.api.redact import is_hidden
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
@@ -63,6 +64,7 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
             sender.require("admin")
         with bulk.place():
             answers = await bulk.each(body.requests, gateway.recommend, time.monotonic() + bulk.settings.deadline_s)
+        request.state.reasons += [str(answer) for answer, _ in answers if isinstance(answer, MatineeError) and is_hidden(answer)]
         results = [
             {"error": explained(answer, sender)}
             if isinstance(answer, MatineeError)

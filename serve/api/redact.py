@@ -6,6 +6,7 @@ Texts of faults hold folders, addresses, and what other servers said. No pattern
 from typing import Any
 
 from matinee.errors import MatineeError
+from serve.graph.health import OTHER_EMBEDDER
 from serve.graph.item_lines import PartlyDoneError
 
 HIDDEN = "its reason is in the server's log, and shown to keys of scope admin"
@@ -22,18 +23,22 @@ _FAULTS = {"trouble", "index_trouble"}
 """Fields of reports whose texts are for the operator."""
 
 
+def is_hidden(error: Exception) -> bool:
+    """Whether not everybody reads the text of an error. Whoever answers with one adds it to the request's `reasons`, for the log."""
+    return isinstance(error, MatineeError) and error.code in PUBLIC
+
+
 def public_message(error: MatineeError) -> str:
     """The text of an error for everybody."""
     if isinstance(error, PartlyDoneError):
         return f"{public_message(error.error)}; {error.done}"
-    shown = PUBLIC.get(error.code)
-    return str(error) if shown is None else f"{shown} ({HIDDEN})"
+    return f"{PUBLIC[error.code]} ({HIDDEN})" if is_hidden(error) else str(error)
 
 
 def public_report(report: dict[str, Any]) -> dict[str, Any]:
     """`report` (JSON of `/v1/info`) for everybody."""
     shown: dict[str, Any] = _without_folders(report)
-    return shown | {"degraded": [_part_alone(text) for text in report.get("degraded", [])]}
+    return shown | {"degraded": [text if text in OTHER_EMBEDDER.values() else _part_alone(text) for text in report.get("degraded", [])]}
 
 
 def _part_alone(text: str) -> str:

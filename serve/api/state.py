@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serve.api import schemas
-from serve.api.redact import public_message, public_report
+from serve.api.redact import is_hidden, public_message, public_report
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.health import Health
 
@@ -30,6 +30,7 @@ def routes(health: Health) -> APIRouter:
     async def readyz(request: Request) -> Response:
         """Whether traffic may come: there is an index, and the parts that searches need answer."""
         errors = await health.unready(request.state.trace)
+        request.state.reasons += [str(error) for error in errors if is_hidden(error)]
         text = str if caller(request).may("admin") else public_message
         reasons = [f"{error.code}: {text(error)}" for error in errors]
         body = orjson.dumps({"ready": not reasons, "reasons": reasons})

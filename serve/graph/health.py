@@ -1,6 +1,7 @@
 """The health of the graph: what runs and what is degraded (`/v1/info`), and whether traffic may come (`/readyz`). Does not know HTTP."""
 
 import asyncio
+import logging
 import time
 from importlib.metadata import version
 
@@ -17,6 +18,13 @@ OUTAGE_S = 60.0
 """How long the index store may be out of reach before gateways call themselves unready."""
 CHECKED_S = 1.0
 """How long a readiness check holds: however many probes come, the Retriever sees one in this time."""
+OTHER_EMBEDDER = {
+    True: "index: made by another embedder than the one that serves; texts are searched in the version before",
+    False: "index: made by another embedder than the one that serves; text search is refused until a new ingest",
+}
+"""What `degraded` says of an index of another encoder, by whether the version before it still answers: nothing that has to be hidden."""
+
+log = logging.getLogger(__name__)
 
 
 class Health:
@@ -27,6 +35,7 @@ class Health:
         self._reached_at = float("-inf")
         self._checking = asyncio.Lock()
         self._checked: tuple[float, list[MatineeError]] = float("-inf"), []
+        self._logged: set[str] = set()
 
     async def info(self, writable: bool, trace: Trace) -> Json:
         infos = self._gateway.graph.infos
@@ -39,9 +48,8 @@ class Health:
             degraded.append(f"index: {status.trouble}")
         manifest = status.manifest
         if manifest is not None and manifest.fingerprint != parts["embedder"].get("fingerprint", manifest.fingerprint):
-            rolling = parts["embedder"]["fingerprint"] == status.before
-            so = "texts are searched in the version before" if rolling else "text search is refused until a new ingest"
-            degraded.append(f"index: made by another embedder than the one that serves; {so}")
+            degraded.append(OTHER_EMBEDDER[parts["embedder"]["fingerprint"] == status.before])
+        self._log_new(degraded)
         settings = self._gateway.settings
         search, serving = settings.search, settings.serving
         return {
@@ -64,6 +72,12 @@ class Health:
             "index_trouble": status.trouble,
             "degraded": degraded,
         }
+
+    def _log_new(self, degraded: list[str]) -> None:
+        """Log what is degraded now and was not at the last report. Not every caller is shown why."""
+        for text in set(degraded) - self._logged:
+            log.warning("degraded: %s", text)
+        self._logged = set(degraded)
 
     async def _index_status(self, trace: Trace) -> IndexStatus:
         """What the Retriever reports. While it is out of reach, the reports of the other parts matter most."""

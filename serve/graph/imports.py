@@ -131,12 +131,16 @@ class Imports:
             self._task.cancel()
 
     async def _run(self) -> None:
+        reason = None
         while True:
             try:
                 worked = await self.work()
+                reason = None
             except MatineeError as error:
-                log.info("imports wait: %s", error)
-                worked = False
+                # A job says that it waits, and why to keys of scope admin alone. A try every few seconds is no news.
+                if str(error) != reason:
+                    log.warning("imports wait: %s", error)
+                worked, reason = False, str(error)
             except Exception:
                 # Nobody awaits this task, and its end would leave all imports waiting.
                 log.exception("an import failed; it is tried again")

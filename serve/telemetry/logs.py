@@ -34,8 +34,11 @@ def configure(settings: ServingSettings, part: str, stream: TextIO | None = None
 
 
 def request(logger: logging.Logger, status: int, fields: dict[str, Any]) -> None:
-    """The line of one request: failures of the server are warnings (a full one is counted, and would flood the log), probes DEBUG."""
-    failed = status >= 500 and fields["outcome"] != "overloaded"
+    """The line of one request: failures of the server are warnings (a full one is counted, and would flood the log), probes DEBUG.
+
+    A response that does not show the reasons of its errors is a failure too: they are here or nowhere.
+    """
+    failed = bool(fields.get("reasons")) or (status >= 500 and fields["outcome"] != "overloaded")
     level = logging.WARNING if failed else logging.DEBUG if fields["endpoint"] in _QUIET else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "request", extra={"fields": {key: value for key, value in fields.items() if value not in (None, [], {})}})

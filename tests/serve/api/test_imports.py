@@ -14,6 +14,7 @@ from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.imports import Imports
 from serve.graph.item_writes import ItemWrites
+from tests.waiting import until_async
 
 LINES = {"content-type": "application/x-ndjson"}
 
@@ -187,22 +188,26 @@ async def test_a_cancelled_import_stops_and_keeps_what_it_wrote(bent: Callable[.
         assert not await worker(api).work()
 
 
-async def test_an_outage_is_told_and_waited_for(bent: Callable[..., Any]) -> None:
+async def test_an_outage_is_told_logged_once_and_waited_for(bent: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     async with bent() as api:
         job = await start(api, lines(films(2)))
         ask = api.service.graph.retriever
-        full = True
+        full, tries = True, 0
 
         async def failing(message: Any, deadline: float) -> Any:
+            nonlocal tries
             if full and isinstance(message, messages.Write):
+                tries += 1
                 raise IndexUnavailableError("the disk is full: free some space")
             return await ask(message, deadline)
 
         api.service.graph = type(api.service.graph)(api.service.graph.embedder, failing, None, {})
-        one = worker(api)
-        with pytest.raises(IndexUnavailableError):
-            await one.work()
+        one = worker(api, idle_s=0.01)
+        one.start()
+        await until_async(lambda: tries > 3)
         assert ((await status(api, job))["status"], (await status(api, job))["trouble"]) == ("running", "the disk is full: free some space")
+        await one.stop()
+        assert [line for line in caplog.messages if "imports wait" in line] == ["imports wait: the disk is full: free some space"]
         full = False
         assert await one.work()
         assert ((await status(api, job))["status"], (await status(api, job))["trouble"]) == ("done", None)

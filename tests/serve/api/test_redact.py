@@ -114,6 +114,52 @@ async def test_only_admin_sees_paths(bent: Callable[..., AbstractAsyncContextMan
         assert "/srv" not in (await api.get("/readyz")).text
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> dict[str, list[str]]:
+    """The reasons in the lines of requests, by the request's id."""
+    lines = [getattr(record, "fields", {}) for record in caplog.records if record.levelname == "WARNING"]
+    return {line["request_id"]: line["reasons"] for line in lines if "reasons" in line}
+
+
+async def test_what_an_answer_hides_is_in_the_log(
+    bent: Callable[..., AbstractAsyncContextManager[Api]], caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = "the disk is full: free some space for /srv/secret"
+    key, entry = new_key("shop", ("read", "write"))
+
+    async def full(message: Any, deadline: float) -> Any:
+        raise IndexUnavailableError(reason)
+
+    ask = [
+        ("GET", "/v1/items", None),
+        ("PUT", "/v1/items", {"json": {"items": [{"title": "x"}]}}),
+        ("POST", "/v1/recommend:batch", {"json": {"requests": [{"text": "x"}, {"text": "y"}]}}),
+        ("POST", "/v1/items:batch", {"content": b'{"title": "x"}\n', "headers": {"content-type": "application/x-ndjson"}}),
+        ("GET", "/readyz", None),
+    ]
+    async with bent(films=0, parts={"retriever": full}, serving={"keys": [entry.model_dump()]}) as api:
+        for number, (method, path, options) in enumerate(ask):
+            options = options or {}
+            headers = {"authorization": f"Bearer {key}", "x-request-id": f"r-{number}"} | options.pop("headers", {})
+            response = await api(method, path, headers=headers, **options)
+            assert HIDDEN in response.text
+            assert "/srv" not in response.text
+            [told] = logged(caplog)[f"r-{number}"]
+            assert told.startswith(reason), path
+        for _ in range(3):
+            report = (await api.get("/v1/info", headers={"authorization": f"Bearer {key}"})).json()
+            assert (report["index_trouble"], report["degraded"]) == (HIDDEN, [f"index: {HIDDEN}"])
+    assert [record.getMessage() for record in caplog.records if "degraded" in record.getMessage()] == [f"degraded: index: {reason}"]
+
+
+async def test_that_the_index_is_of_another_embedder_is_shown_to_all(bent: Callable[..., AbstractAsyncContextManager[Api]]) -> None:
+    async def other() -> dict[str, Any]:
+        return {"model": "m", "fingerprint": "f" * 64}
+
+    async with bent(films=1, parts={"infos": {"embedder": other}}, serving={"host": "0.0.0.0"}) as api:
+        [line] = (await api.get("/v1/info")).json()["degraded"]
+    assert line.endswith("text search is refused until a new ingest")
+
+
 async def test_who_serves_on_loopback_without_keys_is_admin(bent: Callable[..., AbstractAsyncContextManager[Api]]) -> None:
     async def info() -> dict[str, Any]:
         return {"model": "/srv/models/mine"}
