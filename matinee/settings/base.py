@@ -1,8 +1,9 @@
 """What the parts of the settings have in common: their strictness, the kinds of numbers in them, and how a deployment is sized."""
 
+import re
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -10,6 +11,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Share = Annotated[float, Field(ge=0)]
 HIDDEN = "hidden"
 """Type of an error whose input must not be shown."""
+_HTTP_URL = r"^https?://[^\s?#@]+$"
 
 
 def _plain_url(url: str) -> str:
@@ -17,8 +19,15 @@ def _plain_url(url: str) -> str:
         raise PydanticCustomError(
             HIDDEN,
             "a URL of a server has no user, password or query, since it is kept and shown in clear text: "
-            "give the server's key in the setting for it (index.api_key, probe.key)",
+            "give the server's key in the setting for it (index.api_key, enhancer.api_key, probe.key)",
         )
+    return url
+
+
+def _http_url(url: str) -> str:
+    # `_plain_url` comes first: what reaches this has no secret, and may be shown.
+    if not re.fullmatch(_HTTP_URL, url):
+        raise ValueError("not the URL of a server, such as http://vllm:8000/v1")
     return url
 
 
@@ -35,6 +44,7 @@ def _store_uri(uri: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_plain_url)]
+HttpUrl = Annotated[Url, AfterValidator(_http_url), WithJsonSchema({"type": "string", "pattern": _HTTP_URL})]
 StoreUri = Annotated[str, AfterValidator(_store_uri)]
 
 

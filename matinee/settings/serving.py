@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from matinee.settings.base import Deployment, Part, Seconds, StoreUri, Url
+from matinee.settings.base import Deployment, HttpUrl, Part, Seconds, StoreUri, Url
 
 Scope = Literal["read", "feedback", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -182,7 +182,5 @@ class EventSettings(Part):
 class TracingSettings(Part):
     """OpenTelemetry spans, sent by OTLP over HTTP. Headers, such as a collector's key, are read from `OTEL_EXPORTER_OTLP_HEADERS`."""
 
-    endpoint: str | None = Field(
-        None, pattern=r"^https?://[^\s?#@]+$", description="base URL of the collector, such as http://collector:4318; null is off"
-    )
+    endpoint: HttpUrl | None = Field(None, description="base URL of the collector, such as http://collector:4318; null is off")
     sample_ratio: float = Field(1.0, ge=0, le=1, description="share of requests that is traced, where they bring no sampled traceparent")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from matinee.errors import SettingsError
-from matinee.settings.base import Deployment, Part, Positive, Seconds, Share, StoreUri, Url
+from matinee.settings.base import Deployment, HttpUrl, Part, Positive, Seconds, Share, StoreUri, Url
 from matinee.settings.serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
 
 Recipe = Literal["raw", "enhanced", "both"]
@@ -56,9 +56,7 @@ class EnhancerSettings(Part):
     engine: Literal["local", "openai"] = Field(
         "local", description="local: the model runs in the Enhancer's process; openai: an OpenAI-compatible server, such as vLLM, runs it"
     )
-    url: str | None = Field(
-        None, pattern=r"^https?://[^\s?#@]+$", description="base URL of the server, such as http://vllm:8000/v1 (engine openai)"
-    )
+    url: HttpUrl | None = Field(None, description="base URL of the server, such as http://vllm:8000/v1 (engine openai)")
     api_key: SecretStr | None = Field(
         None,
         description="API key of the server (engine openai); refused among a Serve application's arguments, which Ray keeps in clear text",

@@ -198,7 +198,8 @@ def test_secrets_are_neither_in_the_repr_nor_in_an_error() -> None:
     assert "s3cret" not in repr(settings) + str(settings) + settings.model_dump_json()
     assert "s3cret" not in refused({"serving": {"keys": [{"name": "a", "sha256": "s3cret"}]}})
     for password in ("s3cret", "p/s3cret", "p@s3cret"):
-        assert refused(TRACING__ENDPOINT=f"http://user:{password}@collector").endswith("#@]+$' (it is 'http://...@collector')")
+        assert password not in refused(TRACING__ENDPOINT=f"http://user:{password}@collector")
+    assert refused(ENHANCER__URL="vllm:8000/v1").endswith("such as http://vllm:8000/v1 (it is 'vllm:8000/v1')")
     assert "s3cret" not in refused(INDEX__ENGINE="edge", INDEX__URL="http://user:s3cret@qdrant")
 
 
