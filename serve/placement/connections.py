@@ -68,7 +68,9 @@ class Connections:
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, which closes a connection whose headers do not come in time, and one whose client does not read.
 
-    While the gateway is full it refuses requests by itself: no app, no task, one write.
+    While the gateway is full it refuses requests by itself: no app, no task, one write. It does so once for each time that it reads, and
+    only once the client has the answer before. Other requests of the client go to the app, where they queue, and pause the reading: a
+    client that sends thousands at once, or reads none of the answers, must not keep the loop or fill the memory.
     """
 
     open: ClassVar[Connections]
@@ -79,6 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._headers_due: asyncio.TimerHandle | None = None
         self._reading_due: asyncio.TimerHandle | None = None
         self._refused = False
+        self._may_refuse = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -96,6 +99,10 @@ class LimitedProtocol(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._may_refuse = True
+        super().data_received(data)
+
     def on_message_begin(self) -> None:
         self._refused = False
         super().on_message_begin()
@@ -105,7 +112,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._headers_due.cancel()
         self.open.go_on(self)
         # Responses go out in the order of their requests: one behind another waits for it, as the app does.
-        if self.cycle is None or self.cycle.response_complete:
+        if (self.cycle is None or self.cycle.response_complete) and self._may_refuse and not self.transport.get_write_buffer_size():
             method, path = self.parser.get_method().decode("ascii"), self.url.split(b"?", 1)[0].decode("latin-1")
             if (refusal := self.admission.early(method, path, self.headers)) is not None:
                 self._refuse(refusal, with_body=method != "HEAD")
@@ -114,7 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, response: Response, *, with_body: bool) -> None:
         """Answer in place of the app. What is left of the request is read and dropped."""
-        self._refused = True
+        self._refused, self._may_refuse = True, False
         stays = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         headers = [*self.server_state.default_headers, *response.raw_headers, *([] if stays else [(b"connection", b"close")])]
         start = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n".encode()

@@ -11,6 +11,7 @@ import h11
 import httpx
 import pytest
 
+from serve.placement.connections import LimitedProtocol
 from tests.waiting import HANG_S, until
 
 PLACES = 2
@@ -105,6 +106,39 @@ def test_head_gets_no_body(url: str) -> None:
         [(status, headers, body), (alive, _, _)] = answers(client, b"HEAD /v1/items HTTP/1.1\r\nHost: localhost\r\n\r\n", _ALIVE)
     assert (status, body, alive) == (503, b"", 200)
     assert int(headers[b"content-length"]) > 0
+
+
+def test_of_many_requests_at_once_the_connection_refuses_one_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse, refused = LimitedProtocol._refuse, []
+
+    def counted(self: LimitedProtocol, *args: Any, **named: Any) -> None:
+        refused.append(self)
+        refuse(self, *args, **named)
+
+    monkeypatch.setattr(LimitedProtocol, "_refuse", counted)
+    with connected(url) as client:
+        assert [status for status, *_ in answers(client, *[_SEARCH_WITH_BODY] * 100)] == [503] * 100
+    # One for each read, and how many reads there are is the network's to say.
+    assert 0 < len(refused) < 20
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, connections = LimitedProtocol.connection_made, []
+
+    def with_little_room(self: LimitedProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connections.append(transport)
+        made(self, transport)
+
+    monkeypatch.setattr(LimitedProtocol, "connection_made", with_little_room)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect((urlsplit(url).hostname, urlsplit(url).port))
+        for _ in range(20):
+            client.sendall(_SEARCH_WITH_BODY * 100)
+            # Whoever is answered behind it has seen the server read what came before.
+            httpx.get(f"{url}/livez")
+        assert connections[0].get_write_buffer_size() < 50_000
 
 
 def test_pages_and_probes_are_answered(url: str) -> None:
