@@ -62,6 +62,8 @@ class Gateway:
             enhancer.cache_bytes, max_entries=enhancer.cache_entries, ttl_s=DESCRIPTION_S
         )
         self._described_by: str | None = None
+        # As many cold items as there may be would fill the queue at once, and most be refused. The other half is for describe and writes.
+        self._turns = asyncio.Semaphore(max(1, enhancer.bulk_waiting // 2))
 
     def trace(self) -> Trace:
         return Trace(time.monotonic() + self.settings.serving.deadline_s)
@@ -217,12 +219,20 @@ class Gateway:
 
     async def _describe_or_degrade(self, item: Item, trace: Trace, *, bulk: bool) -> Description | None:
         try:
-            return await self.describe(item, trace, bulk=bulk)
-        except LATE as error:
+            if not bulk:
+                return await self.describe(item, trace, bulk=False)
+            # The wait for a turn counts: all of a request's items have the time of one.
+            async with asyncio.timeout(self._description_ends(trace) - time.monotonic()), self._turns:
+                return await self.describe(item, trace)
+        except (*LATE, TimeoutError) as error:
             if "enhancer" not in trace.degraded:
                 trace.degraded.append("enhancer")
-                self.metrics.degraded(part="enhancer", reason=error.code)
+                self.metrics.degraded(part="enhancer", reason=getattr(error, "code", DeadlineError.code))
             return None
+
+    def _description_ends(self, trace: Trace) -> float:
+        """The moment until which a request waits for a description that it begins to wait for now."""
+        return min(trace.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
 
     async def _expansion(self, text: str, trace: Trace) -> str:
         """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
@@ -241,8 +251,7 @@ class Gateway:
         if cached is not None:
             return cached
         with trace.stage("enhance"):
-            deadline = min(trace.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
-            description = await self.graph.enhancer(messages.Describe(item, bulk), deadline)
+            description = await self.graph.enhancer(messages.Describe(item, bulk), self._description_ends(trace))
         if description.model != self._described_by:
             self._descriptions.clear()
             self._described_by = description.model

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,9 @@ from matinee.models.types import Description
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
 from serve.errors import RequestError
 from serve.graph import messages, requests
+from serve.graph.clients import batched_model
 from serve.graph.gateway import Gateway
+from serve.graph.hops import Queued
 from serve.graph.parts import Graph, Trace
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -171,6 +173,42 @@ async def test_cold_items_are_described_together(make: Any) -> None:
     assert now.degraded == ["enhancer"]
     assert service.metrics.sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 1
     assert now.stages.keys() == {"enhance", "embed", "retrieve"}
+
+
+def with_queue(service: Gateway, parts: Parts, *, hangs: bool = False) -> None:
+    """The enhancer of `service` behind the queue that a gateway has before it."""
+
+    async def send(batch: Sequence[Queued[messages.Describe]], early: Any) -> list[Description]:
+        await (asyncio.Event().wait() if hangs else asyncio.sleep(0))
+        return [await parts.enhancer(queued.message, queued.deadline) for queued in batch]
+
+    enhancer = batched_model("enhancer", send, service.settings, service.metrics)
+    service.graph = replace(service.graph, enhancer=enhancer)
+
+
+def cold_items(name: str, count: int) -> requests.RecommendRequest:
+    return recommend(likes=[{"item": {"title": f"{name} {n}"}} for n in range(count)])
+
+
+@pytest.mark.parametrize("waiting", [1, 16])
+async def test_the_descriptions_of_many_cold_items_wait_for_their_turn(make: Any, waiting: int) -> None:
+    service, parts = make("both", enhancer={"bulk_waiting": waiting})
+    with_queue(service, parts)
+    now = trace()
+    await service.recommend(cold_items("Film", 50), now)
+    assert (len(parts.described), now.degraded) == (50, [])
+    batch = [replace(trace(), bulk=True) for _ in range(16)]
+    await asyncio.gather(*(service.recommend(cold_items(f"Part {n}", 5), one) for n, one in enumerate(batch)))
+    assert (len(parts.described), [one.degraded for one in batch]) == (130, [[]] * 16)
+
+
+async def test_no_request_waits_longer_for_a_turn_than_for_a_description(make: Any) -> None:
+    service, parts = make("both", enhancer={"deadline_s": 0.2})
+    with_queue(service, parts, hangs=True)
+    traces = [trace() for _ in range(2)]
+    await asyncio.gather(*(service.recommend(cold_items(f"Film {n}", 20), one) for n, one in enumerate(traces)))
+    assert [one.degraded for one in traces] == [["enhancer"]] * 2
+    assert service.metrics.sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 2
 
 
 def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
