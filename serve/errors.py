@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matinee.errors import MatineeError
+from matinee.errors import FingerprintError, MatineeError
 
 STATUS: dict[str, int] = {
     "invalid": 422,
@@ -41,6 +41,18 @@ class UnavailableError(MatineeError):
     """A part of the graph can't be reached now: it starts, restarts or has died."""
 
     code = "unavailable"
+
+
+class SwitchedOffError(UnavailableError):
+    """A part that this server does not run: another try does not help."""
+
+
+class ImportChangedError(UnavailableError):
+    """Somebody else changed or ended an import under way."""
+
+
+class EncoderReplacedError(FingerprintError):
+    """The texts of one request were embedded by two encoders: the same request can succeed now."""
 
 
 class RequestError(MatineeError):

@@ -142,7 +142,7 @@ class ActiveIndex:
         async with self._lock:
             current = self.get()
             if fingerprint != current.manifest.fingerprint and (if_revision is not None or not self._rolls_over(fingerprint)):
-                raise FingerprintError("the index was switched while these items were embedded: send them again")
+                raise _other_encoder(fingerprint, current.manifest)
             revision = 0
             if if_revision is None:
                 if asked is not None:
@@ -176,7 +176,7 @@ class ActiveIndex:
         async with self._lock:
             current = self.get()
             if fingerprint not in (None, current.manifest.fingerprint) and not self._rolls_over(fingerprint):
-                raise FingerprintError("the index was switched while these items were embedded: send them again")
+                raise _other_encoder(fingerprint, current.manifest)
             stored = await current.retrieve([point.id for point in points])
             points = [
                 point
@@ -276,6 +276,13 @@ def _with_stored_text(point: Point, stored: Point | None) -> Point:
         return replace(point, payload=point.payload | {"pending": True})
     said = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
     return replace(point, payload=point.payload | said, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
+
+
+def _other_encoder(fingerprint: str | None, manifest: Manifest) -> FingerprintError:
+    return FingerprintError(
+        f"these items were embedded by {str(fingerprint)[:8]}, the index by {manifest.fingerprint[:8]}: "
+        "send them again; if that fails too, run `matinee ingest` again with the embedder that serves"
+    )
 
 
 def _adapt(points: Sequence[Point], into: Manifest, fingerprint: str, recipe: Recipe) -> list[Point]:

@@ -6,6 +6,7 @@ Texts of faults hold folders, addresses, and what other servers said. No pattern
 from typing import Any
 
 from matinee.errors import MatineeError
+from serve.errors import EncoderReplacedError, ImportChangedError, SwitchedOffError
 from serve.graph.health import OTHER_EMBEDDER
 from serve.graph.item_lines import PartlyDoneError
 
@@ -14,18 +15,22 @@ PUBLIC = {
     "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`",
     "index_locked": "another process holds the index: try again in a moment",
     "index_unavailable": "the index can't be read or written now: try again in a moment",
-    "fingerprint_mismatch": "the model and the index do not fit, or one of them was just replaced: send the request again",
+    "fingerprint_mismatch": "the index was made by another embedder than the one that serves: if that lasts, run `matinee ingest` again",
     "unavailable": "a part of the server, or a server behind it, does not answer: try again in a moment",
     "model": "a model can't be used now",
 }
 """What is shown of an error whose text is for the operator, by its code. The texts of the others are about the request."""
+_SHOWN = (SwitchedOffError, ImportChangedError, EncoderReplacedError)
+"""Errors of these codes with texts of their own, which hold nothing of the server and say what helps."""
 _FAULTS = {"trouble", "index_trouble"}
 """Fields of reports whose texts are for the operator."""
 
 
 def is_hidden(error: Exception) -> bool:
     """Whether not everybody reads the text of an error. Whoever answers with one adds it to the request's `reasons`, for the log."""
-    return isinstance(error, MatineeError) and error.code in PUBLIC
+    if isinstance(error, PartlyDoneError):
+        return is_hidden(error.error)
+    return isinstance(error, MatineeError) and error.code in PUBLIC and not isinstance(error, _SHOWN)
 
 
 def public_message(error: MatineeError) -> str:

@@ -29,7 +29,7 @@ from matinee.settings.tree import Recipe, Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
 from matinee.vectors import Matrix, Vector
-from serve.errors import RequestError, UnavailableError
+from serve.errors import EncoderReplacedError, RequestError, SwitchedOffError, UnavailableError
 from serve.graph import messages
 from serve.graph.parts import Graph, Trace
 from serve.graph.requests import ExampleItem, RankingRequest, RecommendRequest, SearchRequest, SimilarRequest
@@ -187,7 +187,7 @@ class Gateway:
                 }
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
         if len(fingerprints) > 1:
-            raise FingerprintError("the embedder was replaced while this request was under way: send it again")
+            raise EncoderReplacedError("the embedder was replaced while this request was under way: send it again")
         for key in missing:
             fingerprint, vector = known[key]
             # A copy: a row would keep the whole batch that it was made in.
@@ -241,9 +241,9 @@ class Gateway:
         return text if description is None else f"{text} {description.text}"
 
     async def describe(self, item: Item, trace: Trace, *, bulk: bool = True) -> Description:
-        """Raises `UnavailableError` where the enhancer is switched off. `bulk`: no search waits for it."""
+        """Raises `SwitchedOffError` where the enhancer is switched off. `bulk`: no search waits for it."""
         if self.graph.enhancer is None:
-            raise UnavailableError("the enhancer is switched off here (enhancer.enabled)")
+            raise SwitchedOffError("the enhancer is switched off here (enhancer.enabled)")
         # All of it: the fact check reads what the prompt leaves out, and what one user sends must not be shown to another.
         key = item.model_dump_json()
         cached = self._descriptions.get(key)
@@ -277,7 +277,7 @@ class Gateway:
             calls = [self.graph.embedder(messages.Embed(piece, kind, bulk=True), trace.deadline) for piece in pieces]
             made = await _all_or_none(calls)
         if len({piece.fingerprint for piece in made}) > 1:
-            raise FingerprintError("the embedder was replaced while these texts were embedded: send them again")
+            raise EncoderReplacedError("the embedder was replaced while these texts were embedded: send them again")
         return messages.Embedded(made[0].fingerprint, np.concatenate([piece.vectors for piece in made]))
 
     async def stored(self, id: str, trace: Trace) -> tuple[str, messages.Payload]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from matinee.errors import MatineeError
 from matinee.index.imports import MAX_REJECTS, OPEN, ImportJob, RejectedLine, Status
 from matinee.items import Item
-from serve.errors import RequestError, UnavailableError
+from serve.errors import ImportChangedError, RequestError
 from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
@@ -84,7 +84,7 @@ class Imports:
             over = job.model_copy(update={"status": "cancelled"})
             if await self._ask(messages.SaveImport(over, tuple(range(job.next, job.chunks)))):
                 return over
-        raise UnavailableError("the import is changing just now; send this again in a moment")
+        raise ImportChangedError("the import is changing just now; send this again in a moment")
 
     async def _store(self, job: ImportJob, lines: AsyncIterator[Line]) -> ImportJob:
         limit = self._settings.max_body_bytes
@@ -118,7 +118,7 @@ class Imports:
 
     async def _saved(self, job: ImportJob) -> ImportJob:
         if not await self._ask(messages.SaveImport(job)):
-            raise UnavailableError("the import was cancelled, or given up because its lines came too slowly; send it again")
+            raise ImportChangedError("the import was cancelled, or given up because its lines came too slowly; send it again")
         return job.model_copy(update={"version": job.version + 1})
 
     # the work

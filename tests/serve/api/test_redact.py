@@ -11,9 +11,9 @@ from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.imports import Status, new_job
 from matinee.settings.serving import ServingSettings
 from serve.api.auth import ApiKeys, Caller, new_key
-from serve.api.redact import HIDDEN, PUBLIC, public_message, public_report
+from serve.api.redact import HIDDEN, PUBLIC, is_hidden, public_message, public_report
 from serve.api.uploads import import_fields
-from serve.errors import STATUS
+from serve.errors import STATUS, EncoderReplacedError, ImportChangedError, SwitchedOffError
 from serve.graph.imports import LOST
 from serve.graph.item_lines import PartlyDoneError
 
@@ -42,6 +42,38 @@ INSIDE = (
 def test_an_error_of_the_server_says_nothing_of_its_inside(kind: type[MatineeError], place: str) -> None:
     for failure in (kind(place), PartlyDoneError(kind(place), "7 items were written")):
         assert not any(secret in public_message(failure) for secret in SECRETS)
+
+
+@pytest.mark.parametrize("kind", [SwitchedOffError, ImportChangedError, EncoderReplacedError])
+def test_an_error_that_says_what_helps_is_shown_whole(kind: type[MatineeError]) -> None:
+    error = kind("what is so, and what helps")
+    assert public_message(error) == "what is so, and what helps"
+    assert public_message(PartlyDoneError(error, "7 items were written")) == "what is so, and what helps; 7 items were written"
+    assert not is_hidden(error)
+    assert not is_hidden(PartlyDoneError(error, ""))
+
+
+async def test_no_reader_is_told_to_try_what_can_not_work(bent: Callable[..., AbstractAsyncContextManager[Api]]) -> None:
+    _, entry = new_key("admin", ("admin",))
+    reader, reader_entry = new_key("reader", ("read", "write"))
+    headers = {"authorization": f"Bearer {reader}"}
+    keys = {"keys": [entry.model_dump(), reader_entry.model_dump()]}
+    async with bent(films=1, parts={"enhancer": None}, serving=keys) as api:
+        described = await api.post("/v1/describe", {"item": {"title": "x"}}, headers=headers)
+        assert (described.status_code, described.json()["message"]) == (503, "the enhancer is switched off here (enhancer.enabled)")
+        real = api.service.graph.embedder
+
+        async def other(unit: Any, deadline: float) -> Any:
+            made = await real(unit, deadline)
+            return type(made)("f" * 64, made.vectors)
+
+        api.service.graph = type(api.service.graph)(other, api.service.graph.retriever, None, api.service.graph.infos)
+        for response in (
+            await api.post("/v1/search", {"text": "x"}, headers=headers),
+            await api.put({"title": "x"}, headers=headers),
+        ):
+            assert error(response) == (503, "fingerprint_mismatch")
+            assert "`matinee ingest`" in response.json()["message"]
 
 
 def test_errors_that_are_about_the_request_are_shown_whole() -> None:
@@ -129,16 +161,15 @@ async def test_what_an_answer_hides_is_in_the_log(
     async def full(message: Any, deadline: float) -> Any:
         raise IndexUnavailableError(reason)
 
-    ask = [
-        ("GET", "/v1/items", None),
+    ask: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/v1/items", {}),
         ("PUT", "/v1/items", {"json": {"items": [{"title": "x"}]}}),
         ("POST", "/v1/recommend:batch", {"json": {"requests": [{"text": "x"}, {"text": "y"}]}}),
         ("POST", "/v1/items:batch", {"content": b'{"title": "x"}\n', "headers": {"content-type": "application/x-ndjson"}}),
-        ("GET", "/readyz", None),
+        ("GET", "/readyz", {}),
     ]
     async with bent(films=0, parts={"retriever": full}, serving={"keys": [entry.model_dump()]}) as api:
         for number, (method, path, options) in enumerate(ask):
-            options = options or {}
             headers = {"authorization": f"Bearer {key}", "x-request-id": f"r-{number}"} | options.pop("headers", {})
             response = await api(method, path, headers=headers, **options)
             assert HIDDEN in response.text
