@@ -6,6 +6,7 @@ queue counts that wait. Threads that run Python keep their priority: one that he
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,16 +24,23 @@ def background_threads() -> Iterator[None]:
     try:
         yield
     finally:
+        # From the niceness of this thread: two models that load at once see each other's threads, which are lowered once.
+        niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICER)
         for thread in _native_threads() - before:
             # It may have ended.
             with suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
+                os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _native_threads() -> set[int]:
     """Ids of this process's threads that run no Python code."""
     if not _TASKS.exists():
         return set()
-    # First all threads, then Python's: one that begins in between is not taken for another.
-    threads = {int(task.name) for task in _TASKS.iterdir()}
-    return threads - {thread.native_id for thread in threading.enumerate()}
+    while True:
+        # First all threads, then Python's: one that begins in between is not taken for another.
+        threads = {int(task.name) for task in _TASKS.iterdir()}
+        python = {thread.native_id for thread in threading.enumerate()}
+        if None not in python:
+            return threads - python
+        # One of Python's has begun, and not yet said which of them it is.
+        time.sleep(0.001)

@@ -12,7 +12,7 @@ import torch
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, apply_update
-from serve.graph.thread_priority import NICER
+from serve.graph.thread_priority import NICER, background_threads
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S, until
@@ -95,26 +95,65 @@ async def test_the_first_model_is_loaded_timed_and_announced(bench: Bench) -> No
     assert ("matinee_model_load_seconds", (("part", "part"),)) in bench.sink.values
 
 
+def loaded_with_threads(wish: Wish) -> Echo:
+    torch.set_num_threads(2)
+    torch.ones(2_000_000).sin_()
+    return Echo(wish.name)
+
+
+def all_threads() -> set[int]:
+    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
+
+
+def python_threads() -> list[int | None]:
+    return [thread.native_id for thread in threading.enumerate()]
+
+
+def niceness(threads: Iterable[int | None]) -> list[int]:
+    return [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if thread]
+
+
 async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
     """One that held the interpreter's lock, and got no core, would stop the event loop that it is to make room for."""
 
-    def load(wish: Wish) -> Echo:
-        torch.set_num_threads(2)
-        torch.ones(2_000_000).sin_()
-        return Echo(wish.name)
-
-    def niceness(threads: Iterable[int | None]) -> list[int]:
-        return [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if thread]
-
-    def all_threads() -> list[int]:
-        return niceness(int(task.name) for task in Path("/proc/self/task").iterdir())
-
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     below = min(19, ours + NICER)
-    lowered = all_threads().count(below)
-    ModelSlot("part", Wish("one"), load, lambda _: None, Metrics(MemorySink()))
-    assert all_threads().count(below) > lowered
-    assert set(niceness(thread.native_id for thread in threading.enumerate())) == {ours}
+    before = all_threads()
+    # Models that load at once, in one process, see each other's threads.
+    with background_threads(), background_threads():
+        ModelSlot("part", Wish("one"), loaded_with_threads, lambda _: None, Metrics(MemorySink()))
+    assert set(niceness(all_threads() - before)) == {below, ours}
+    assert set(niceness(python_threads())) == {ours}
+
+
+def test_a_thread_of_python_that_just_begins_is_not_taken_for_a_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Beginning(threading.Thread):
+        """Exists, but has no id yet, until somebody has looked."""
+
+        def _set_native_id(self) -> None:
+            exists.set()
+            assert seen.wait(HANG_S)
+            super()._set_native_id()  # type: ignore[misc]
+
+    def looked() -> list[threading.Thread]:
+        threads = enumerate_threads()
+        if exists.is_set():
+            seen.set()
+        return threads
+
+    exists, seen, ends, enumerate_threads = threading.Event(), threading.Event(), threading.Event(), threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", looked)
+    beginning = Beginning(target=ends.wait, daemon=True)
+    # It returns when the other one has its id.
+    starter = threading.Thread(target=beginning.start, daemon=True)
+    with background_threads():
+        starter.start()
+        assert exists.wait(HANG_S)
+    starter.join()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness([beginning.native_id]) == [ours]
+    ends.set()
+    beginning.join()
 
 
 async def test_a_first_model_that_fails_stops_the_replica() -> None:
