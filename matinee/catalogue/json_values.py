@@ -17,6 +17,7 @@ BLANKS = re.compile(f"[{BLANK}]*+")
 _STRICT = json.JSONDecoder()
 # Control characters may stand in a string, where they are repaired like in any other text.
 _LENIENT = json.JSONDecoder(strict=False)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _LONG_INTEGER = re.compile(r"\d{19}")
 
 
@@ -56,7 +57,20 @@ def decode(text: str, at: int, decoder: json.JSONDecoder = _STRICT) -> tuple[Any
         except json.JSONDecodeError as error:
             if not error.msg.startswith("Invalid control character"):
                 raise
-    return *_LENIENT.raw_decode(text, at), MENDED
+    value, end = _LENIENT.raw_decode(text, at)
+    return value, end, MENDED if _is_damaged(text, at, end) else None
+
+
+def _is_damaged(text: str, at: int, end: int) -> bool:
+    """Whether a control character stands in a string of this value, not only between its parts."""
+    if not _CONTROL.search(text, at, end):
+        return False
+    try:
+        # A copy: an error counts the lines of the whole text before it.
+        _STRICT.decode(text[at:end])
+    except json.JSONDecodeError:
+        return True
+    return False
 
 
 def end_of(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -20,6 +20,7 @@ TEXTS: dict[str, tuple[Shape, str, int]] = {
     "objects on one line": (Shape(("{}",), GOOD), "c.jsonl", 16_000),
     "halves of characters": (Shape(('{"a":"\\ud800"}',), GOOD), "c.jsonl", 50_000),
     "control characters": (Shape(('{"a":"\t"}',), f"{GOOD}{WIDE}"), "c.jsonl", 100_000),
+    "objects after a control character": (Shape(('{\t"a":1}',), f'{GOOD}{WIDE}{{"a":"\t"}}'), "c.jsonl", 50_000),
     "values on one line": (Shape(("1 ",), f"{GOOD}{WIDE}"), "c.jsonl", 50_000),
     "numbers of many digits": (Shape(("1234567890123456789 ",), GOOD), "c.jsonl", 400_000),
     "blanks on one line": (Shape((" ",), GOOD, "{}{}"), "c.jsonl", 400_000),
