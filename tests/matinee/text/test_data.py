@@ -1,5 +1,6 @@
 """`matinee.text.data`: a language is a file, and so is a kind of item. Every file has what every text needs."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,17 @@ def test_german() -> None:
     same = Shared(genres=("Drama",), language="de")
     assert "Deutsch" not in templates.reason_sentence("Eins", "Zwei", same, "german")
     assert franchise("Die Wüste kehrt zurück", "german") == franchise("Die Wüste, Teil 2", "german") == "wuste"
+
+
+def test_a_german_sentence_is_whole_for_any_role_and_any_genre() -> None:
+    game = Item(kind="Film", title="Y", genres=("TV Movie", "Drama"), people={"designer": ("A B",), "stunt_double": ("C D", "E F")})
+    assert templates.lead(game, "german") == "Y ist ein Film aus dem Genre Drama mit designer A B. Es geht um"
+    assert templates.lead(game.model_copy(update={"genres": ("TV Movie",)}), "german") == "Y ist ein Film mit designer A B. Es geht um"
+    shared = Shared(people={"designer": ("A B",)})
+    assert templates.reason_sentence("Eins", "Zwei", shared, "german").endswith("gefallen: beide mit designer A B.")
+    for language in TEXT_LANGUAGES:
+        other = data.language(language).other_maker
+        assert re.fullmatch(r"\w[\w ]*\{role\}", other), "words that a name can follow inside a sentence"
 
 
 def test_german_is_checked_with_its_capitals() -> None:
