@@ -1,4 +1,4 @@
-"""Computed values kept on disk by their key, so that a run that was stopped goes on where it was: one SQLite file.
+"""Computed values kept on disk by their key, so that no run computes them again: one SQLite file.
 
 Each `put` is one transaction, so a kill loses the `put` under way and nothing before it. Several processes may use one file. Holds bytes
 and knows nothing of what they mean; never unpickles.
@@ -42,9 +42,12 @@ class DiskCache:
         return values
 
     def put(self, values: Mapping[str, bytes]) -> None:
-        """Write all of them, or none."""
-        with self._lock, self._db:
-            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", values.items())
+        """Write all of them, or none. Raises `OSError` where there is no room."""
+        try:
+            with self._lock, self._db:
+                self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", values.items())
+        except sqlite3.OperationalError as error:
+            raise OSError(f"cannot write the cache {self._path}: {error}") from error
 
     def __len__(self) -> int:
         with self._lock:
@@ -54,7 +57,16 @@ class DiskCache:
         with self._lock:
             self._db.close()
 
-    def remove(self) -> None:
-        """Close it and delete its file."""
-        self.close()
-        self._path.unlink(missing_ok=True)
+    def use(self, keys: Iterable[str]) -> None:
+        """Note that a run has used these keys, for `drop_unused`."""
+        with self._lock:
+            # Beside the file and of this connection only: as many keys as a catalogue has items may not fit into memory.
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS used (key TEXT PRIMARY KEY)")
+            self._db.executemany("INSERT OR IGNORE INTO temp.used VALUES (?)", ((key,) for key in keys))
+            self._db.commit()
+
+    def drop_unused(self) -> None:
+        """Delete whatever was not noted by `use`."""
+        self.use(())
+        with self._lock, self._db:
+            self._db.execute("DELETE FROM entries WHERE key NOT IN (SELECT key FROM temp.used)")

@@ -98,7 +98,7 @@ def main(options: EvaluateOptions) -> None:
     command.echo(f"report: {out / 'report.html'}")
 
 
-def load_encoders(options: EvaluateOptions) -> dict[str, measure.CachedEncoder]:
+def load_encoders(options: EvaluateOptions) -> dict[str, measure.ModelVectors]:
     """The model before, and the one after where there is one."""
     models = {"before": options.before} | ({"after": options.after} if options.after else {})
     encoders = {}
@@ -106,7 +106,7 @@ def load_encoders(options: EvaluateOptions) -> dict[str, measure.CachedEncoder]:
         flags: dict[str, Any] = {"precision": "fp32" if options.smoke else options.precision}
         settings = load_settings(flags={"embedder": flags | ({"model": model, "revision": None} if model else {})})
         embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-        encoders[name] = measure.CachedEncoder(embedder, options.out / "vectors")
+        encoders[name] = measure.ModelVectors(embedder, options.out / "vectors")
     return encoders
 
 

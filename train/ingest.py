@@ -11,14 +11,15 @@
     python -m train.ingest films.csv --via api --url http://matinee-serve-svc:8000
 
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
-gives the same index. What was written through the API is kept (`--replace` discards it and says how much). A value that can't be read is
-left out, counted and shown. Rows that can't be used go to a rejects file with line number and reason; with `--strict`, so do rows with
-such values. What items can be filtered by is proposed from the data, or declared in the file of `--attributes`.
+gives the same index, and encodes only texts that are new or changed (`index.keep_vectors`). What was written through the API is kept
+(`--replace` discards it and says how much). A value that can't be read is left out, counted and shown. Rows that can't be used go to a
+rejects file with line number and reason; with `--strict`, so do rows with such values. What items can be filtered by is proposed from the
+data, or declared in the file of `--attributes`.
 `--dry-run` builds nothing: it says what each column became, and shows the first items as they would be stored.
 Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
 
 `--via api` loads no model: the server at `--url` embeds (and describes), so a job on a cluster needs no GPU. It waits for a server that is
-starting or full, and a stopped run goes on where it was. The next embedder's index needs `--via local`: that one does not serve yet.
+starting or full. The next embedder's index needs `--via local`: that one does not serve yet.
 """
 
 import asyncio
@@ -43,8 +44,10 @@ from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
 from matinee.index.build import Outcome
+from matinee.index.vector_cache import CachedEncoder
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
+from matinee.models.types import Encoder
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Recipe, Settings
 from train.jobs import command, indexing, ingest_report
@@ -131,7 +134,7 @@ def main(options: IngestOptions) -> None:
                 settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
             )
         )
-    print_report(reader, outcome, time.perf_counter() - start, options, surveyed)
+    print_report(reader, outcome, time.perf_counter() - start, options, surveyed, maker.embedder)
 
 
 def newer_release(settings: Settings, options: IngestOptions) -> int | None:
@@ -205,7 +208,9 @@ def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, s
     return read_descriptions(path)
 
 
-def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, surveyed: list[Surveyed]) -> None:
+def print_report(
+    reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, surveyed: list[Surveyed], encoder: Encoder
+) -> None:
     report, manifest = reader.report, outcome.manifest
     if outcome.previous is not None:
         report.warnings += changes(outcome.previous.declared, manifest.declared)
@@ -218,6 +223,10 @@ def print_report(reader: ItemReader, outcome: Outcome, seconds: float, options: 
         "API items discarded": outcome.counts["discarded"],
         "duplicates dropped": report.duplicates,
         "rejected": len(report.rejects),
+    }
+    if isinstance(encoder, CachedEncoder):
+        rows |= {"texts encoded": encoder.encoded, "texts known from the last ingest": encoder.known}
+    rows |= {
         "seconds": round(seconds, 1),
         "version": manifest.version,
         "recipe": manifest.recipe,

@@ -16,7 +16,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_d
 
 from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
-from matinee.index.vector_cache import VectorCache
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, Item
 from matinee.models.types import Kind
 from matinee.settings.tree import Settings
@@ -77,7 +76,7 @@ def connect(server: Client, settings: Settings, patience: Patience) -> dict[str,
 
 
 class RemoteEmbedder:
-    """The server's embedder; what it made is kept in `cache` until the build is done."""
+    """The server's embedder."""
 
     def __init__(self, server: Client, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
         remote = info["embedder"]
@@ -94,16 +93,12 @@ class RemoteEmbedder:
         self.model_id: str = remote["model"]
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
-        self.cache = VectorCache(settings.home_dir / "ingest" / f"{settings.catalogue}-{self.fingerprint[:16]}.sqlite", self.dimension)
-        if len(self.cache):
-            log.warning("going on where a stopped run was: %s texts are embedded already", len(self.cache))
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
-        for batch in self._batches(self.cache.missing(texts)):
-            self.cache.add(batch, self._ask(batch, kind))
-        return self.cache.get(texts)
+        return np.concatenate([self._ask(batch, kind) for batch in self.split(texts)])
 
-    def _batches(self, texts: Sequence[str]) -> list[list[str]]:
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """The texts of one request each."""
         batches: list[list[str]] = []
         chars = 0
         for text in texts:

@@ -21,7 +21,7 @@ from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Scroll, Search, item_payload, new_version, tombstone
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
-from matinee.models.types import Kind
+from matinee.models.types import Encoder
 from matinee.settings.tree import FactWeights, Recipe
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
@@ -63,16 +63,6 @@ class Outcome:
     manifest: Manifest
     previous: Manifest | None
     counts: dict[str, int] = field(default_factory=dict)
-
-
-class Encoder(Protocol):
-    """What makes the vectors: an `Embedder` in this process, or a running server's."""
-
-    fingerprint: str
-    dimension: int
-    model_id: str
-
-    def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,25 @@
 """What goes into the two models and comes out of them. Imports neither of them: a process that only talks to them need not load PyTorch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+from matinee.vectors import Matrix
 
 Kind = Literal["query", "document"]
 """What a text is to the embedder: some models have a prompt for each."""
+
+
+class Encoder(Protocol):
+    """What makes the vectors: an `Embedder` in this process, or a running server's."""
+
+    fingerprint: str
+    dimension: int
+    model_id: str
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix:
+        """float32[texts, dimension] of unit length"""
+        ...
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,11 @@ class IndexSettings(Part):
     keep_versions: int = Field(
         2, ge=2, le=20, description="index versions kept, the current one included; `matinee index rollback` swaps the last two only"
     )
+    keep_vectors: bool = Field(
+        True,
+        description="keep the vectors of an ingest in the home folder, so that the next one encodes only texts that are new or changed; "
+        "4 bytes a number",
+    )
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
 
     @model_validator(mode="after")

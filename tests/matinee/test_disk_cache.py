@@ -73,8 +73,28 @@ def test_two_open_caches_of_one_file_see_each_other(tmp_path: Path) -> None:
     two.put({"b": b"2"})
     assert one.get(["a", "b"]) == two.get(["a", "b"]) == {"a": b"1", "b": b"2"}
     one.close()
-    two.remove()
-    assert list(tmp_path.iterdir()) == []
+    two.close()
+
+
+def test_what_a_run_did_not_use_can_be_dropped(opened: Callable[[Path], DiskCache], tmp_path: Path) -> None:
+    cache, other = opened(tmp_path / "c"), opened(tmp_path / "c")
+    cache.put({"a": b"1", "b": b"2", "c": b"3"})
+    other.use(["a"])
+    cache.use(["b", "b", "never put"])
+    cache.use(["c"])
+    cache.drop_unused()
+    assert other.get(["a", "b", "c"]) == {"b": b"2", "c": b"3"}
+    opened(tmp_path / "c").drop_unused()
+    assert len(cache) == 0
+
+
+def test_a_full_disk_is_explained_and_loses_nothing(opened: Callable[[Path], DiskCache], tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c")
+    cache.put({"a": b"1"})
+    cache._db.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(OSError, match=r"cannot write the cache .*: database or disk is full"):
+        cache.put({"b": bytes(1_000_000)})
+    assert cache.get(["a", "b"]) == {"a": b"1"}
 
 
 def test_a_file_of_another_kind_is_explained(tmp_path: Path) -> None:

@@ -116,6 +116,23 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
     assert {payload["kind"] for payload in found.values()} == {"film"}
 
 
+def test_a_second_ingest_encodes_only_what_is_new_or_changed(settings: Settings, tmp_path: Path) -> None:
+    def texts(rows: list[tuple[str, ...]], **more: str) -> tuple[int, int]:
+        done = ingest(tmp_path, write(tmp_path / "films.csv", rows), "--kind", "film", "--json", **more)
+        assert done.exit_code == 0, done.stderr
+        result = json.loads(done.stdout)
+        return result["texts encoded"], result["texts known from the last ingest"]
+
+    assert texts(ROWS) == (4, 0)
+    changed = [*ROWS[:2], (*ROWS[2][:3], "Somebody mends clocks."), ("Ran", "1985", "Drama", "A lord divides his lands.")]
+    # Another year is no other text.
+    assert texts([(ROWS[0][0], "1996", *ROWS[0][2:]), *changed[1:]]) == (2, 2)
+    assert {payload["title"] for payload in held(settings).values()} == {row[0] for row in changed}
+    assert texts(ROWS) == (2, 2)
+    done = ingest(tmp_path, tmp_path / "films.csv", "--kind", "film", "--json", MATINEE_INDEX__KEEP_VECTORS="false")
+    assert "texts encoded" not in json.loads(done.stdout)
+
+
 def test_attributes_are_proposed_or_declared_and_changes_are_told(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "things.csv"
     path.write_text("title,Price,New\nCup,1.5,yes\nPot,12,no\nPan,,no\n", encoding="utf-8")

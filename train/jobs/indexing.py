@@ -14,6 +14,7 @@ from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect
 from matinee.index.build import Build, Outcome, PointMaker
 from matinee.index.factory import open_store
+from matinee.index.vector_cache import cached
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
@@ -32,12 +33,13 @@ def local_models(settings: Settings, _: IndexHolder, known: Known) -> Iterator[P
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None if settings.index.recipe == "raw" else Descriptions(settings, known, console).write
-    yield PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
+    with cached(embedder, settings) as encoder:
+        yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
 @contextmanager
 def server_models(settings: Settings, connection: IndexHolder, known: Known) -> Iterator[PointMaker]:
-    """The same with the models of the server. Vectors that it has sent are kept: a stopped run goes on with them."""
+    """The same with the models of the server."""
     server, patience = connection.server, connection.patience
     if server is None:
         raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
@@ -47,9 +49,8 @@ def server_models(settings: Settings, connection: IndexHolder, known: Known) -> 
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
-    maker = PointMaker(embedder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
-    with embedder.cache:
-        yield maker
+    with cached(embedder, settings, embedder.split) as encoder:
+        yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
 async def newer_release(settings: Settings, revision: int) -> int | None:

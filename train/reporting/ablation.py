@@ -23,7 +23,7 @@ from matinee.settings.tree import Recipe, SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
 from train.reporting import measure
-from train.reporting.measure import CachedEncoder, Corpus, PerQuery, System
+from train.reporting.measure import Corpus, ModelVectors, PerQuery, System
 
 Facts = Literal["all metadata", "overview hidden"]
 ResultRow = dict[str, Any]
@@ -57,7 +57,7 @@ class DescriptionSet:
 class CorpusTexts:
     """Every text and vector of one corpus under one encoder, with the overviews or without; what arms are made of."""
 
-    def __init__(self, corpus: Corpus, encoder: CachedEncoder, facts: Facts, template: templates.Template) -> None:
+    def __init__(self, corpus: Corpus, encoder: ModelVectors, facts: Facts, template: templates.Template) -> None:
         self.corpus, self.encoder, self.template = corpus, encoder, template
         hidden = facts == "overview hidden"
         self.items: list[Item] = [e.item.model_copy(update={"overview": ""}) if hidden else e.item for e in corpus.entries]
@@ -113,7 +113,7 @@ class Arm:
 
 def table(
     corpus: Corpus,
-    encoders: Mapping[str, CachedEncoder],
+    encoders: Mapping[str, ModelVectors],
     written: Sequence[DescriptionSet],
     sets: Sequence[QuerySet],
     template: templates.Template = templates.DENSE_TEMPLATE,

@@ -21,7 +21,7 @@ from matinee.evaluation.query_sets import QuerySet, SetInfo
 from matinee.evaluation.scoring import Matrix, Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
-from matinee.index.vector_cache import VectorCache
+from matinee.index.vector_cache import CachedEncoder, VectorCache
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import FactWeights
 from matinee.text import templates
@@ -64,7 +64,7 @@ class Corpus:
         return np.array(judged) if judged else None
 
 
-class CachedEncoder:
+class ModelVectors:
     """A model's vectors of texts, kept on disk in the folder `cache`: a model encodes a text once."""
 
     def __init__(self, embedder: Embedder, cache: Path) -> None:
@@ -77,16 +77,13 @@ class CachedEncoder:
         made_by = f"{self._embedder.fingerprint} {self._embedder.precision} {kind}"
         path = self._cache / f"{hashlib.sha256(made_by.encode()).hexdigest()[:32]}.sqlite"
         with closing(VectorCache(path, self._embedder.dimension)) as cache:
-            missing = cache.missing(texts)
-            if missing:
-                cache.add(missing, self._embedder.encode(missing, kind=kind))
-            return cache.get(texts)
+            return CachedEncoder(self._embedder, cache).encode(texts, kind=kind)
 
 
 System = Callable[[QuerySet], Scores]
 
 
-def dense(corpus: Corpus, encoder: CachedEncoder, kind: Texts) -> System:
+def dense(corpus: Corpus, encoder: ModelVectors, kind: Texts) -> System:
     documents = encoder(corpus.texts(kind))
 
     def score(queries: QuerySet) -> Scores:
@@ -97,7 +94,7 @@ def dense(corpus: Corpus, encoder: CachedEncoder, kind: Texts) -> System:
     return score
 
 
-def with_facts(corpus: Corpus, encoder: CachedEncoder, kind: Texts, weights: FactWeights) -> System:
+def with_facts(corpus: Corpus, encoder: ModelVectors, kind: Texts, weights: FactWeights) -> System:
     """As the API compares items with items (`matinee.index.item_vector`); for sets of items only: a text has no facts."""
     documents = encoder(corpus.texts(kind))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])

@@ -16,7 +16,7 @@ from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.tree import FactWeights, SearchSettings
 from train.reporting import measure
-from train.reporting.measure import CachedEncoder, Corpus, PerQuery, System, Texts
+from train.reporting.measure import Corpus, ModelVectors, PerQuery, System, Texts
 
 Systems = Mapping[str, System]
 
@@ -70,7 +70,7 @@ GRID = [
 ]
 
 
-def systems(corpus: Corpus, encoders: Mapping[str, CachedEncoder], kind: Texts, facts: FactWeights) -> dict[str, System]:
+def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, facts: FactWeights) -> dict[str, System]:
     """Baselines first, then the models; each one's scores of a set are computed once. The item vector answers sets of items only."""
     by_name: dict[str, System] = {
         "random": measure.chance(corpus),
@@ -153,7 +153,7 @@ def _means(judged: Mapping[str, PerQuery], texts: Sequence[str]) -> dict[str, An
     return {"sets": figures, "mean": float(np.mean([figures[set]["ndcg"] for set in texts])) if texts else None}
 
 
-def table2(corpus: Corpus, encoders: Mapping[str, CachedEncoder], kind: Texts, titles: Sequence[str]) -> list[dict[str, Any]]:
+def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, titles: Sequence[str]) -> list[dict[str, Any]]:
     """The best recommendation for each title, before and after, with its cosine."""
     row_of: dict[str, int] = {}
     # Of several items with one title the best known one is meant.
@@ -176,7 +176,7 @@ def table2(corpus: Corpus, encoders: Mapping[str, CachedEncoder], kind: Texts, t
     return rows
 
 
-def recipes(corpus: Corpus, encoders: Mapping[str, CachedEncoder], sets: Sequence[QuerySet]) -> list[dict[str, Any]]:
+def recipes(corpus: Corpus, encoders: Mapping[str, ModelVectors], sets: Sequence[QuerySet]) -> list[dict[str, Any]]:
     """Each text an item can be embedded as without a description, with each model."""
     rows = []
     for name, encoder in encoders.items():

@@ -1,24 +1,105 @@
-"""`matinee.index.vector_cache`: vectors come back as they were written, and the file lives as long as the build is not done."""
+"""`matinee.index.vector_cache`: a text is encoded once, also over several ingests, and nothing is kept that no item needs."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from matinee.index.vector_cache import VectorCache
+from matinee.index.vector_cache import VectorCache, cached
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 
-def test_a_stopped_build_goes_on_and_a_finished_one_removes_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "ingest" / "vectors.sqlite"
-    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    stopped = VectorCache(path, 4).__enter__()
-    stopped.add(["a", "b"], vectors)
-    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    with VectorCache(path, 4) as cache:
-        assert (cache.missing(["b", "c", "c"]), len(cache)) == (["c"], 2)
-        cache.add(["c"], vectors[:1] + 10)
-        assert cache.get(["b", "c", "b"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13], [4, 5, 6, 7]]
-        assert cache.get([]).shape == (0, 4)
-        with pytest.raises(KeyError):
-            cache.get(["d"])
-    assert list(path.parent.iterdir()) == []
+class Counting:
+    """An encoder whose vectors say how many texts it had encoded before."""
+
+    model_id, dimension = "counting", 2
+
+    def __init__(self, fingerprint: str = "f" * 64) -> None:
+        self.fingerprint = fingerprint
+        self.texts: list[str] = []
+
+    def encode(self, texts: Sequence[str], *, kind: str) -> Any:
+        vectors = [[len(self.texts) + n, len(text)] for n, text in enumerate(texts)]
+        self.texts += texts
+        return np.array(vectors, np.float32)
+
+
+def settings_of(home: Path, **index: object) -> Settings:
+    return load_settings({"home": home, "catalogue": "films", "index": index}, environ={})
+
+
+def files(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "ingest").glob("*"))
+
+
+def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "v.sqlite", np.arange(8, dtype=np.float32).reshape(2, 4)
+    cache = VectorCache(path, 4)
+    cache.add(["a", "b"], vectors)
+    cache.close()
+    cache = VectorCache(path, 4)
+    assert (cache.missing(["b", "c", "c"]), len(cache)) == (["c"], 2)
+    cache.add(["c"], vectors[:1] + 10)
+    assert cache.get(["b", "c", "b"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13], [4, 5, 6, 7]]
+    assert cache.get([]).shape == (0, 4)
+    with pytest.raises(KeyError):
+        cache.get(["d"])
+    cache.close()
+
+
+def test_a_later_ingest_encodes_what_is_new_and_keeps_what_it_needs(tmp_path: Path) -> None:
+    encoder, settings = Counting(), settings_of(tmp_path)
+    with cached(encoder, settings) as first:
+        before = first.encode(["a", "b", "a"], kind="document")
+    assert encoder.texts == ["a", "b"]
+    with cached(encoder, settings) as second:
+        assert second.encode(["b", "c"], kind="document")[0].tolist() == before[1].tolist()
+    assert encoder.texts == ["a", "b", "c"]
+    # The second needed no "a" any more.
+    with cached(encoder, settings) as third:
+        third.encode(["a", "b", "c"], kind="document")
+    assert encoder.texts == ["a", "b", "c", "a"]
+
+
+def test_a_stopped_ingest_loses_one_part_at_most(tmp_path: Path) -> None:
+    encoder, settings = Counting(), settings_of(tmp_path)
+
+    class Stopped(Counting):
+        def encode(self, texts: Sequence[str], *, kind: str) -> Any:
+            if texts == ["c"]:
+                raise KeyboardInterrupt
+            return super().encode(texts, kind=kind)
+
+    with pytest.raises(KeyboardInterrupt), cached(Stopped(), settings, lambda texts: [[text] for text in texts]) as one:
+        one.encode(["a", "b", "c"], kind="document")
+    with cached(encoder, settings) as again:
+        again.encode(["a", "b", "c"], kind="document")
+    assert encoder.texts == ["c"]
+
+
+def test_another_encoder_or_catalogue_has_its_own(tmp_path: Path) -> None:
+    settings, other, others = settings_of(tmp_path), Counting("e" * 64), Counting()
+    with cached(Counting(), settings) as one:
+        one.encode(["a"], kind="document")
+    books = settings.model_copy(update={"catalogue": "books"})
+    with cached(others, books) as theirs:
+        theirs.encode(["a"], kind="document")
+    assert others.texts == ["a"]
+    with cached(other, settings) as two:
+        two.encode(["a"], kind="document")
+    assert other.texts == ["a"]
+    assert files(tmp_path) == [f"books-{'f' * 16}.sqlite", f"films-{'e' * 16}.sqlite"], "that of the encoder before is of no use"
+
+
+def test_without_room_or_wish_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Counting()
+    with cached(encoder, settings_of(tmp_path, keep_vectors=False)) as plain:
+        assert plain is encoder
+    (tmp_path / "ingest").write_text("no folder")
+    with caplog.at_level(logging.WARNING), cached(encoder, settings_of(tmp_path)) as plain:
+        assert plain is encoder
+    assert "no vectors are kept for the next ingest" in caplog.text
