@@ -13,8 +13,6 @@ import numpy as np
 from matinee.errors import (
     DeadlineError,
     FingerprintError,
-    IndexAbsentError,
-    IndexUnavailableError,
     ModelError,
     ModelServerError,
     OverloadedError,
@@ -212,9 +210,7 @@ class Gateway:
     async def recipe(self, trace: Trace) -> Recipe:
         status = await self.retrieve(messages.Status(), trace)
         if status.manifest is None:
-            if status.trouble:
-                raise IndexUnavailableError(status.trouble)
-            raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
+            raise status.absence()
         return status.manifest.recipe
 
     async def _describe_or_degrade(self, item: Item, trace: Trace, *, bulk: bool) -> Description | None:

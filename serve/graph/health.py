@@ -5,7 +5,7 @@ import logging
 import time
 from importlib.metadata import version
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError, MatineeError
+from matinee.errors import MatineeError
 from matinee.index.types import Manifest
 from matinee.items import MAX_TITLE
 from matinee.recommend import titles
@@ -105,9 +105,7 @@ class Health:
             return [error] if time.monotonic() - self._reached_at > OUTAGE_S else []
         self._reached_at = time.monotonic()
         if status.manifest is None:
-            return [
-                IndexUnavailableError(status.trouble) if status.trouble else IndexAbsentError("build an index with `matinee ingest FILE`")
-            ]
+            return [status.absence()]
         return []
 
 

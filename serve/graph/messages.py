@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
@@ -215,7 +216,7 @@ class IndexStatus:
     """The version that answers: `manifest` is None before the first ingest, or while the index is out of reach.
 
     `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
-    vectors are still searched. `trouble` says why the current version can't be followed.
+    vectors are still searched. `trouble` says why the current version can't be followed, `trouble_code` is the code of that error.
     """
 
     manifest: Manifest | None = None
@@ -224,6 +225,13 @@ class IndexStatus:
     previous: str | None = None
     before: str | None = None
     trouble: str | None = None
+    trouble_code: str | None = None
+
+    def absence(self) -> MatineeError:
+        """Why there is no manifest: the error that the Retriever answers everything else with."""
+        kinds = (IndexLockedError, IndexUnavailableError)
+        kind = next((kind for kind in kinds if kind.code == self.trouble_code), IndexAbsentError)
+        return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
 
 
 @dataclass(frozen=True, slots=True)

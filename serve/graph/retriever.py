@@ -258,7 +258,7 @@ class RetrieverReplica:
     async def _status(self) -> IndexStatus:
         manifest = self._active.manifest
         if manifest is None:
-            return IndexStatus(trouble=self.trouble)
+            return IndexStatus(trouble=self.trouble, trouble_code=None if self._failure is None else self._failure.code)
         index = self._active.get()
         trouble = self.trouble
         try:

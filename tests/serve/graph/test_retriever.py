@@ -31,7 +31,10 @@ from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, Te
 from matinee.settings.tree import FactWeights
 from serve.graph import messages, retriever
 from serve.graph.clients import RetrieverClient, send_to
+from serve.graph.gateway import Gateway
+from serve.graph.health import Health
 from serve.graph.hops import Hop
+from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -253,7 +256,21 @@ async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
         messages.Delete("x"),
     )
     assert status == messages.IndexStatus()
+    assert await absence(bench) == (IndexAbsentError, [IndexAbsentError])
     assert all(isinstance(answer, IndexAbsentError) for answer in others)
+
+
+async def absence(bench: Bench) -> tuple[type[Exception], list[type[Exception]]]:
+    """What a gateway raises and why it is not ready, of what the Retriever reports while it has no version."""
+
+    async def part(message: Any, deadline: float) -> Any:
+        [answer] = await bench.ask(message)
+        return answer
+
+    gateway = Gateway(bench.settings, Graph(part, part, None, {}), Metrics(MemorySink()))
+    with pytest.raises(MatineeError) as raised:
+        await gateway.recipe(gateway.trace())
+    return raised.type, [type(error) for error in await Health(gateway).unready(gateway.trace())]
 
 
 async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
@@ -360,6 +377,7 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> 
     await bench.start(store=store)
     [status] = await bench.ask(messages.Status())
     assert (status.manifest, status.trouble) == (None, "the server is not up yet")
+    assert await absence(bench) == (IndexUnavailableError, [IndexUnavailableError])
     for answer in await bench.ask(messages.Facets(), like("The Matrix")):
         assert isinstance(answer, IndexUnavailableError), "there may be an index, for all that is known"
         assert str(answer) == "the server is not up yet"
@@ -411,6 +429,7 @@ async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, mo
     [status, *answers] = await bench.ask(messages.Status(), messages.Facets(), messages.Delete("x"), like("The Matrix"))
     assert status.manifest is None
     assert "another process" in status.trouble
+    assert await absence(bench) == (IndexLockedError, [IndexLockedError])
     assert [type(answer) for answer in answers] == [IndexLockedError] * 3
     await before.close()
 
