@@ -90,8 +90,9 @@ class ServingSettings(Part):
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
     max_wait_s: Seconds = Field(
         2,
-        description="longest time in seconds that a search or a recommendation may wait in one queue. It gets 503 with Retry-After if "
-        "its expected or its actual wait is longer. A queue of eight requests or fewer rejects none",
+        description="longest time in seconds that a search or a recommendation may wait for one part, in the gateway's queue and the part's "
+        "own together. It gets 503 with Retry-After if its expected or its actual wait is longer. A queue of eight requests or fewer "
+        "rejects none",
     )
     retry_after_s: int = Field(1, ge=1, le=300, description="least seconds in the Retry-After header of a 503")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")

@@ -41,8 +41,8 @@ class Lane:
     """Messages that wait in one queue. A lane goes before those that are named after it.
 
     `share` is the part of the time that a lane gets while those before it have work for all of it. A message that expects to wait for
-    longer than `max_wait_s` is refused at once. One that did wait so long is refused then, as others would be late because of it. A short
-    queue refuses none.
+    longer than `max_wait_s` is refused at once. One that did wait so long is refused then, as others would be late because of it: here and
+    in the gateway's queue before this one together, for its client waits for both. A short queue refuses none.
     """
 
     max_waiting: int

@@ -390,6 +390,18 @@ async def test_who_has_waited_too_long_is_refused_so_that_others_come_in_time(cl
     await paced.end()
 
 
+async def test_the_wait_in_the_gateways_queue_counts(clock: list[float]) -> None:
+    """A client waits for both queues: who has spent its time in the first one is not let to spend it again in the second."""
+    paced = Paced(clock)
+    await paced.ask(2)
+    since = clock[0] - 1.9
+    before = [asyncio.create_task(paced.batcher("search", LATER, since)) for _ in range(3)]
+    await paced.ask(9)
+    await paced.work(1, 0.2)
+    assert [task.done() and type(task.exception()) for task in before] == [OverloadedError] * 3
+    await paced.end()
+
+
 async def test_the_pace_follows_a_part_that_gets_slower_and_faster(clock: list[float]) -> None:
     paced = Paced(clock)
     await paced.ask(100)
