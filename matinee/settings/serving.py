@@ -90,8 +90,8 @@ class ServingSettings(Part):
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
     max_wait_s: Seconds = Field(
         2,
-        description="longest time in seconds that a search or a recommendation may wait for one part, in the gateway's queue and the part's "
-        "own together. It gets 503 with Retry-After if its expected or its actual wait is longer. A queue of eight requests or fewer "
+        description="longest time in seconds that a search or a recommendation may wait for one part, in the gateway's queue and in the "
+        "part's own. It gets 503 with Retry-After if its expected or its actual wait is longer. A queue of eight requests or fewer "
         "rejects none",
     )
     retry_after_s: int = Field(1, ge=1, le=300, description="least seconds in the Retry-After header of a 503")

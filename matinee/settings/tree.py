@@ -100,9 +100,15 @@ class EnhancerSettings(Part):
     cache_entries: int = Field(4096, ge=0, description="most descriptions that each gateway caches; 0 is no cache")
     cache_bytes: int = Field(32_000_000, ge=0, description="memory that these descriptions may take, in bytes; 0 is no cache")
     bulk_share: float = Field(
-        0.2, gt=0, lt=1, description="share of the model's time for /v1/describe and writes while recommendations wait"
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of the model's time, while others wait, for bulk: /v1/describe, writes, and recommendations that are in a batch "
+        "or bring more than five new items",
     )
-    bulk_waiting: Positive = Field(16, description="descriptions for /v1/describe and writes that wait at each replica and each gateway")
+    bulk_waiting: Positive = Field(
+        16, description="descriptions for this bulk that wait at each replica and each gateway; recommendations take at most half of it"
+    )
     hang_s: Seconds = Field(
         60, description="the replica is replaced if one batch takes more seconds than this, and no request waits for its result any more"
     )
