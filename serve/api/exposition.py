@@ -1,10 +1,14 @@
 """The Prometheus text of one process over HTTP, beside its API and without a key. Does not know what is measured."""
 
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from matinee.settings.addresses import is_loopback, url_of
 from matinee.settings.serving import ServingSettings
@@ -20,15 +24,30 @@ def exported(registry: CollectorRegistry, host: str, port: int, serving: Serving
 
     On a loopback address it answers only to the hosts that a server without keys answers to: no web page of another site reads it.
     """
-    server, thread = start_http_server(port, host, registry)
+    app: WsgiApp = make_wsgi_app(registry)
     if is_loopback(host):
-        server.set_app(_checked(make_wsgi_app(registry), TrustedHosts((serving.host, *serving.hosts))))
+        app = _checked(app, TrustedHosts((serving.host, *serving.hosts)))
+    # `prometheus_client.start_http_server` would answer before it can be given a checked app.
+    server = _server(app, host, port)
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield f"{url_of(host, server.server_port)}/metrics"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """A line for each scrape would be no news."""
+
+
+def _server(app: WsgiApp, host: str, port: int) -> WSGIServer:
+    """Bound, and not answering yet."""
+    family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return make_server(host, port, app, type("Server", (ThreadingWSGIServer,), {"address_family": family}), _Quiet)
 
 
 def _checked(app: WsgiApp, hosts: TrustedHosts) -> WsgiApp:

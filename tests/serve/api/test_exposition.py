@@ -1,12 +1,19 @@
 """Metrics on a port of this machine: no web page reads them through the user's browser."""
 
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from matinee.settings.serving import ServingSettings
+from serve.api import exposition
+from serve.api.clients import TrustedHosts
 from serve.api.exposition import exported
 
 
@@ -39,6 +46,36 @@ def test_metrics_on_loopback_answer_to_the_hosts_that_the_api_answers_to(
     answer = httpx.get(metrics_url.removesuffix("/metrics") + path, headers=headers, trust_env=False)
     assert answer.status_code == status
     assert ("secrets_total 1.0" in answer.text) is (status == 200)
+
+
+def test_nothing_is_answered_before_hosts_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, serves = [], threading.Event()
+
+    def hosts(names: Iterable[str]) -> TrustedHosts:
+        # Time for a server that is there to begin.
+        serves.wait(0.2)
+        steps.append("hosts")
+        return TrustedHosts(names)
+
+    def serve_forever(server: Any, *args: Any) -> None:
+        steps.append("server")
+        serves.set()
+        WSGIServer.serve_forever(server, *args)
+
+    monkeypatch.setattr(exposition, "TrustedHosts", hosts)
+    monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", serve_forever)
+    with exported(CollectorRegistry(), "127.0.0.1", 0, ServingSettings()) as url:
+        assert httpx.get(url, trust_env=False).status_code == 200
+    assert steps == ["hosts", "server"]
+
+
+def test_metrics_on_the_loopback_address_of_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with exported(CollectorRegistry(), "::1", 0, ServingSettings()) as url:
+        assert httpx.get(url, trust_env=False).status_code == 200
 
 
 def test_metrics_for_other_machines_answer_to_any_name() -> None:
