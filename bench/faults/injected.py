@@ -40,7 +40,7 @@ class _Fault:
 
 
 def inject() -> None:
-    """Bend this process. Ray calls it in each of its workers, before anything else."""
+    """Inject the faults into this process. Ray calls it in each of its workers, before anything else."""
     fault = _Fault(Path(os.environ[FAULT]))
     _inject_clock(fault)
     _inject_enhancer(fault)

@@ -290,7 +290,7 @@ def test_an_update_is_a_checked_part_of_the_settings() -> None:
             apply_update(base, bad)
 
 
-def test_only_the_live_model_counts_as_one() -> None:
+def test_the_gauge_of_the_model_before_is_zero() -> None:
     sink = MemorySink()
     metrics, tags = Metrics(sink), {"part": "p", "precision": "fp32", "fingerprint": "f"}
     first = announce(metrics, None, tags | {"model": "one"})
