@@ -113,7 +113,9 @@ async def _watch(parts: InProcessGraph, serving: "asyncio.Task[None]") -> Matine
         if loading.done() and (error := loading.exception()) is not None:
             return error if isinstance(error, MatineeError) else MatineeError(f"the embedder did not load: {error}")
         if not settled and loading.done():
-            # What was made by the start stays, and is looked through no more: that stopped everything for a tenth of a second.
+            # What was made by the start stays, and is looked through no more: that stopped everything for a tenth of a second. Once more
+            # before: what is garbage by now would stay for ever.
+            gc.collect()
             gc.freeze()
             settled = True
         try:

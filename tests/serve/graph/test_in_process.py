@@ -1,8 +1,10 @@
 """A model in the server's own process: loaded once, when it is first needed; what waits for it, and what a failed load does."""
 
 import asyncio
+import gc
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from serve.errors import UnavailableError
 from serve.graph import in_process
 from serve.graph.hops import Hop
 from serve.graph.in_process import LoadedPart
+from serve.placement import process
 from tests.waiting import HANG_S
 
 
@@ -86,3 +89,14 @@ def test_a_load_that_fails_is_told_and_tried_again_later(monkeypatch: pytest.Mon
         await part.close()
 
     asyncio.run(run())
+
+
+async def test_garbage_of_the_start_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is frozen is looked through no more: what nobody holds has to go before."""
+    steps: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: steps.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: steps.append("freeze"))
+    loaded, serving = asyncio.create_task(asyncio.sleep(0)), asyncio.get_running_loop().create_future()
+    parts: Any = SimpleNamespace(embedder=SimpleNamespace(load=lambda: loaded), check_health=lambda: serving.set_result(None))
+    assert await process._watch(parts, serving) is None
+    assert steps == ["collect", "freeze"]
