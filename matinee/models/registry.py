@@ -222,7 +222,8 @@ def _verify(folder: Path, digest: str, names: set[str]) -> None:
     more = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not _ours(path)} - names
     if more:
         raise ModelError(f"{folder} holds {', '.join(sorted(more))}, which is no part of the model: {again}")
-    if saved_model.digest(folder, remembered=False) != digest or saved_model.digest(folder) != digest:
+    # Others read what the folder remembers: it must not say anything else.
+    if saved_model.digest(folder, remembered=False) != digest or saved_model.remembered_digest(folder) not in (None, digest):
         raise ModelError(f"the files in {folder} were changed since they were fetched: {again}")
 
 

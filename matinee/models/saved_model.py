@@ -8,6 +8,7 @@ import json
 import os
 import re
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,17 +141,33 @@ def digest(folder: Path, *, remembered: bool = True) -> str:
     files = digested(folder)
     if not files:
         raise ModelError(f"{folder} holds no model files")
-    stamps = {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
-    large = sum(size for size, _ in stamps.values()) >= _SIDECAR_FROM
-    sidecar = folder / _SIDECAR
-    if remembered and large and sidecar.is_file():
-        known = json.loads(sidecar.read_text(encoding="utf-8"))
-        if known.get("files") == stamps:
-            return str(known["sha256"])
+    known = remembered_digest(folder)
+    if remembered and known is not None:
+        return known
+    # Before they are read: a file that is changed meanwhile is another one at the next start.
+    stamps = _stamps(folder)
     total = hashlib.sha256()
     for path in files:
         total.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     # A read-only store is fine: its digest is computed at each start.
-    if remembered and large and os.access(folder, os.W_OK):
-        write_atomically(sidecar, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
+    if known is None and _is_large(stamps) and os.access(folder, os.W_OK):
+        write_atomically(folder / _SIDECAR, json.dumps({"sha256": total.hexdigest(), "files": stamps}))
     return total.hexdigest()
+
+
+def remembered_digest(folder: Path) -> str | None:
+    """What a large model's folder says of its digest, None where that is of other files or nothing."""
+    sidecar, stamps = folder / _SIDECAR, _stamps(folder)
+    if not _is_large(stamps) or not sidecar.is_file():
+        return None
+    known = json.loads(sidecar.read_text(encoding="utf-8"))
+    return str(known["sha256"]) if known.get("files") == stamps else None
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of each file that the digest is of."""
+    return {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in digested(folder)}
+
+
+def _is_large(stamps: Mapping[str, Sequence[int]]) -> bool:
+    return sum(size for size, _ in stamps.values()) >= _SIDECAR_FROM

@@ -15,6 +15,7 @@ import yaml
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from matinee import files
 from matinee.cli.main import app
 from matinee.errors import ModelError
 from matinee.models import resolve, saved_model
@@ -225,6 +226,25 @@ def test_a_local_copy_is_verified_at_every_use(tmp_path: Path, monkeypatch: pyte
     ):
         with pytest.raises(ModelError, match=said):
             use()
+
+
+def test_a_local_copy_is_read_once_at_each_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    digest = store.publish(make_model(tmp_path / "model"), ORIGIN).digest
+    local = store.fetch(digest, tmp_path / "models")
+    monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
+    hashed: list[Path] = []
+
+    def sha256(path: Path) -> str:
+        hashed.append(path)
+        return files.sha256(path)
+
+    monkeypatch.setattr(saved_model, "sha256", sha256)
+    for uses in (1, 2):
+        assert store.fetch(digest, tmp_path / "models") == local
+        # What loads it then asks for its digest.
+        assert saved_model.digest(local) == digest
+        assert sorted(hashed) == sorted(saved_model.digested(local) * uses)
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_the_digest_of_a_large_model_is_remembered_until_a_file_changes(tmp_path
     monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
     first = saved_model.digest(model)
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "sha256", lambda path: pytest.fail("hashed again"))
+        patch.setattr(saved_model, "sha256", lambda path: pytest.fail("hashed again"))
         assert saved_model.digest(model) == first
     (model / "config.json").write_text('{"model_type": "other"}')
     assert saved_model.digest(model) != first
