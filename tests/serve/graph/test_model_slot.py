@@ -122,7 +122,8 @@ async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
     # Models that load at once, in one process, see each other's threads.
     with background_threads(), background_threads():
         ModelSlot("part", Wish("one"), loaded_with_threads, lambda _: None, Metrics(MemorySink()))
-    assert set(niceness(all_threads() - before)) == {below, ours}
+    # Those of Python among them may have ended.
+    assert {below} <= set(niceness(all_threads() - before)) <= {below, ours}
     assert set(niceness(python_threads())) == {ours}
 
 
