@@ -3,6 +3,7 @@
 Helper modules are imported when a fixture needs them: most of them load a model's library.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -68,6 +69,12 @@ _GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [*_GROUPS, None]
     items.sort(key=lambda item: order.index(_GROUP_OF.get(item.nodeid.partition("::")[0])))
+
+
+def pytest_collection_finish() -> None:
+    """Two million objects of libraries and tests stay to the end: no garbage collection shall look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -93,9 +93,7 @@ def prepared(eval_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def pairs_folder(eval_folder: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs with BM25 negatives: mined without a model."""
     out = tmp_path_factory.mktemp("triplets") / "out"
-    result = run(
-        triplets.app, prepared, "--sets", eval_folder, "--out", out, "--negatives", "bm25", "--weight", "related=1", "--count", 100
-    )
+    result = run(triplets.app, prepared, "--sets", eval_folder, "--out", out, "--negatives", "bm25", "--weight", "related=1", "--count", 40)
     assert result.exit_code == 0, result.output
     return out
 
