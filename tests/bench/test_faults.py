@@ -34,7 +34,7 @@ def home(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = Path.home() / ".matinee" / "models"
     models.mkdir(parents=True, exist_ok=True)
     (folder / "models").symlink_to(models)
-    asyncio.run(local_graph.build_index(local_graph.local_settings(folder), local_graph.demo_films()[:100]))
+    asyncio.run(local_graph.build_index(local_graph.local_settings(folder), local_graph.demo_films()[:20]))
     return folder
 
 

