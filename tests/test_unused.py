@@ -4,6 +4,7 @@ A search for names, not for calls: it misses a name that something else has too,
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,13 +41,13 @@ def unused(sources: dict[str, str]) -> list[str]:
     """`module: name` of each definition that nothing names outside of itself."""
     trees = {name: ast.parse(text) for name, text in sources.items()}
     used = {name: list(names_of(tree)) for name, tree in trees.items()}
-    anywhere = [name for names in used.values() for name, foreign in names if foreign]
+    anywhere = Counter(name for names in used.values() for name, foreign in names if foreign)
     found = []
     for module, tree in trees.items():
-        here = [name for name, foreign in used[module] if not foreign]
+        here = Counter(name for name, foreign in used[module] if not foreign)
         for node in definitions(tree):
             inside = [name for name, _ in names_of(node)].count(node.name)
-            if anywhere.count(node.name) + here.count(node.name) <= inside:
+            if anywhere[node.name] + here[node.name] <= inside:
                 found.append(f"{module}: {node.name}")
     return found
 
