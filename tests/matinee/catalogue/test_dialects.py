@@ -92,12 +92,12 @@ def test_damage_stays_where_it_is(tmp_path: Path, text: str, kept: str, rejects:
     assert any("CUT OFF" in warning for warning in reader.report.warnings) is cut
 
 
-@pytest.mark.parametrize("place", [1, 2, 150, 4999])
+@pytest.mark.parametrize("place", [1, 2, 150, 3499])
 def test_an_unclosed_quote_in_a_large_file_costs_one_row(tmp_path: Path, place: int) -> None:
-    lines = [f'T{n},"overview, {n}",{1900 + n % 100}' for n in range(5000)]
+    lines = [f'T{n},"overview, {n}",{1900 + n % 100}' for n in range(3500)]
     lines[place] = f'T{place},"never closed,1999'
     items, reader = read(tmp_path, "title,overview,year\n" + "\n".join(lines) + "\n")
-    assert len(items) == 4999
+    assert len(items) == 3499
     assert [reject.line for reject in reader.report.rejects] == [place + 2]
 
 
