@@ -10,7 +10,9 @@ Opens a copy of an index version that Matinee built (vectors and payloads are th
 import argparse
 import multiprocessing
 import shutil
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,8 @@ def main() -> None:
     for copy in folders[1:]:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(args.folder, copy)
+    # uvicorn hands the signal on when it has ended: as an exception, so that the other processes end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with socket.create_server(("127.0.0.1", args.port), backlog=512) as listener:
         spawn = multiprocessing.get_context("spawn")
         others = [spawn.Process(target=_serve, args=(folder, listener, args.enhance), daemon=True) for folder in folders[1:]]
