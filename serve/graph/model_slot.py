@@ -6,13 +6,13 @@ while the new one is wanted. Knows neither model.
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar, TypeVarTuple
 
-import torch
 from pydantic import BaseModel
 
 from matinee.errors import MatineeError
@@ -98,7 +98,12 @@ class ModelSlot(Generic[Model, Settings]):
 
     def _weigh(self) -> None:
         """Note the GPU memory that this process has reserved, once a second at most: asking costs tens of microseconds."""
-        if time.monotonic() - self._weighed_at < 1 or not torch.cuda.is_available():
+        # A model that does not use PyTorch has nothing of it on a GPU, and most processes of the graph have no model at all.
+        if time.monotonic() - self._weighed_at < 1 or "torch" not in sys.modules:
+            return
+        import torch
+
+        if not torch.cuda.is_available():
             return
         self._weighed_at = time.monotonic()
         self._metrics.gpu_memory(torch.cuda.memory_reserved(), part=self._name)
