@@ -234,7 +234,8 @@ class Build:
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
             while chunk := dict(islice(items, BATCH)):
-                batch = self.maker.batch([*chunk.values()], [*chunk])
+                # Descriptions take a model minutes, in which the lease has to be renewed.
+                batch = await asyncio.to_thread(self.maker.batch, [*chunk.values()], [*chunk])
                 encoded = await encoding if encoding is not None else None
                 encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
                 if encoded is not None:
@@ -253,7 +254,8 @@ class Build:
             points = [tombstone(entry.id, revision=entry.revision) for entry in batch if entry.item is None]
             if present:
                 ids, revisions = [entry.id for entry, _ in present], [entry.revision for entry, _ in present]
-                made = self.maker([item for _, item in present], ids, origin="api", revisions=revisions)
+                items = [item for _, item in present]
+                made = await asyncio.to_thread(self.maker, items, ids, origin="api", revisions=revisions)
                 points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
             await index.upsert(points)
             self.progress("api items", len(batch))

@@ -17,7 +17,7 @@ from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import Settings
-from matinee.text import data, templates
+from matinee.text import data
 
 
 class Describer(Protocol):
@@ -67,7 +67,9 @@ class Descriptions:
         # An older server has one digest for all kinds.
         prompt = info.get("prompt_digests", {}).get(kind, info["prompt_digest"])
         name = "-".join(str(digest)[:16] for digest in (info["digest"], info["adapter_digest"], prompt) if digest)
-        keys = [hashlib.sha256(templates.facts_text(item).encode()).hexdigest() for item in items]
+        # All that the model or a check of its facts may read: the text of the facts alone would take a director for another fact.
+        facts = (item.model_dump_json(exclude={"id", "identity", "numbers"}) for item in items)
+        keys = [hashlib.sha256(one.encode()).hexdigest() for one in facts]
         # Of a server, several times what it works on at once: what is kept together waits for its slowest.
         size = self._settings.enhancer.batch_size * (8 if self._settings.enhancer.engine == "openai" else 1)
         with closing(DiskCache(self._settings.home_dir / "descriptions" / f"{name}.sqlite")) as cache:

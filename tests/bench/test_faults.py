@@ -69,9 +69,9 @@ PLAYED = [
 @pytest.mark.full
 @pytest.mark.parametrize(("case", "placement"), PLAYED)
 def test_every_case_is_ok(home: Path, case: str, placement: str) -> None:
-    """The same command as in `test_a_full_event_store_costs_no_answer`. How long a recovery takes is the machine's, not judged here."""
+    """The same command as in `test_a_full_event_store_costs_no_answer`. Not judged: how long answers and recoveries take."""
     rows = faults(home, "--only", case, "--placement", placement, "--seconds", "5")
-    problems = [problem for row in rows for problem in row["problems"] if "at most" not in problem]
+    problems = [problem for row in rows for problem in row["problems"] if not problem.startswith(("well again after", "p99 of"))]
     assert problems == []
 
 

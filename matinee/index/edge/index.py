@@ -27,7 +27,7 @@ from matinee.lanes import LaneThread
 from matinee.memory_cache import MemoryCache
 from matinee.settings.tree import IndexSettings
 
-_BATCH = 1000
+_PIECE = 16
 _KEPT_BYTES = 64_000_000
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -129,17 +129,18 @@ class EdgeIndex:
         return [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        await self._run(self._upsert, points)
+        # No search runs during a call, so each takes few points, and light searches go before the next.
+        for start in range(0, len(points), _PIECE):
+            await self._run(self._upsert, points[start : start + _PIECE], heavy=True)
+        if points:
+            await self._run(lambda: self._open.flush(), heavy=True)
 
     def _upsert(self, points: Sequence[Point]) -> None:
         for point in points:
             self._payloads.drop(point.id)
-        for start in range(0, len(points), _BATCH):
-            files.require_space(self._path)
-            batch = [translate.engine_point(point) for point in completed(points[start : start + _BATCH], self.manifest)]
-            self._open.update(edge.UpdateOperation.upsert_points(batch))
-        if points:
-            self._open.flush()
+        files.require_space(self._path)
+        batch = [translate.engine_point(point) for point in completed(points, self.manifest)]
+        self._open.update(edge.UpdateOperation.upsert_points(batch))
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
         request = edge.CountRequest(exact=True, filter=translate.filter_of(not_deleted_condition(filter, self.manifest.declared)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from matinee.errors import IndexLockedError
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import ApiItem, Build, PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.lease import renewed
 from matinee.index.protocols import IndexStore
@@ -156,6 +156,31 @@ async def test_who_was_taken_for_dead_does_not_switch(server: QdrantStore) -> No
     found = await qdrant._LeaseCollection(server._call, server._lease).read()
     assert found is not None
     assert found["id"] == "other"
+
+
+async def test_the_lease_is_renewed_while_items_are_described(server: QdrantStore) -> None:
+    """A model takes minutes for the items of one batch. What the API wrote is described too."""
+    record, encoder = qdrant._LeaseCollection(server._call, server._lease), Encoder()
+    encoder.gate.set()
+    loop, described = asyncio.get_running_loop(), []
+
+    async def renewed_again() -> None:
+        first = await record.read()
+        while await record.read() == first:  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0.01)
+
+    def describe(items: Any) -> list[str]:
+        asyncio.run_coroutine_threadsafe(renewed_again(), loop).result(HANG_S)
+        described.extend(item.title for item in items)
+        return ["A description."] * len(items)
+
+    class Written:
+        async def read(self, since: int) -> list[ApiItem]:
+            return [] if since else [ApiItem("00000000-0000-0000-0000-000000000001", 1, FILMS[0])]
+
+    maker = PointMaker(encoder, "both", describe=describe)
+    await Build(server, maker, "test", "test", api=Written()).run(FILMS[1:])
+    assert sorted(described) == sorted(film.title for film in FILMS)
 
 
 async def test_the_lease_is_renewed_while_it_is_held(server: QdrantStore) -> None:
