@@ -8,6 +8,7 @@ import typer
 import yaml
 from rich.table import Table
 
+from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, out, print_json
 from matinee.files import write_atomically
 from matinee.sizing import curves
@@ -15,6 +16,7 @@ from matinee.sizing.plan import Load, Plan, Prices, plan
 from matinee.sizing.values import values
 
 
+@explain_errors()
 def size(
     items: Annotated[int, typer.Argument(min=1, help="items of the catalogue")],
     dimensions: Annotated[int, typer.Option(min=1, help="numbers of a text vector, as `matinee info` shows")] = 384,

@@ -284,3 +284,11 @@ def test_items_need_a_server(run: Run) -> None:
     result = run("items", "get", "x")
     assert result.exit_code == 5
     assert "python -m serve" in result.stderr
+
+
+def test_values_that_can_not_be_written_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["size", "1000", "--values", str(tmp_path / "file" / "values.yaml")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "values.yaml" in result.stderr

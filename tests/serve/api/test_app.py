@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from serve_helpers import Api, error
+
+from tests.serve.api_client import Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

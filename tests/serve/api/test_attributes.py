@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from serve_helpers import Api, connected, error
 
 from matinee.attributes import FILM
 from matinee.catalogue.proposal import survey
 from matinee.catalogue.reader import read_items
+from tests.serve.api_client import Api, connected, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -4,11 +4,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.errors import IndexUnavailableError
 from matinee.filters import ItemFilter
 from serve.api.schemas import RankedResponse
+from tests.serve.api_client import Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

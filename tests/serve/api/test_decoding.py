@@ -6,7 +6,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from serve_helpers import JSON, Api, error
+
+from tests.serve.api_client import JSON, Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

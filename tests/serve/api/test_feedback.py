@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_helpers import error
 
 from matinee.events import with_impressions
 from serve.api.auth import new_key
+from tests.serve.api_client import error
 
 
 class Kept:

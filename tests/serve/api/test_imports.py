@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
-from serve_helpers import Api, connected, error
 
 from matinee.errors import IndexUnavailableError
 from serve.graph import imports as imports_module
@@ -14,6 +13,7 @@ from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.imports import Imports
 from serve.graph.item_writes import ItemWrites
+from tests.serve.api_client import Api, connected, error
 from tests.waiting import until_async
 
 LINES = {"content-type": "application/x-ndjson"}

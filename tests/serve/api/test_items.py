@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
-from serve_helpers import Api, error
+
+from tests.serve.api_client import Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

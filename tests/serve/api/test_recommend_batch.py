@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.errors import DeadlineError, OverloadedError
 from serve.graph import messages
+from tests.serve.api_client import Api, error
 
 LIKES = [{"likes": ["Metropolis"], "k": 2}, {"text": "a robot in a city", "k": 2}, {"likes": ["metropolis-1927"], "text": "love", "k": 1}]
 

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError, NotFoundError
 from matinee.index.imports import Status, new_job
@@ -16,6 +15,7 @@ from serve.api.uploads import import_fields
 from serve.errors import STATUS, EncoderReplacedError, ImportChangedError, SwitchedOffError
 from serve.graph.imports import LOST
 from serve.graph.item_lines import PartlyDoneError
+from tests.serve.api_client import Api, error
 
 KINDS = [kind for kind in MatineeError.__subclasses__() if kind.code in PUBLIC]
 SECRETS = ("/srv", "secret", "10.0.0.7", "max", "6333")

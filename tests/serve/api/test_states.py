@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, OverloadedError
 from serve.api.auth import new_key
 from serve.errors import UnavailableError
 from serve.graph import health
 from serve.graph.microbatch import Lane, MicroBatcher
+from tests.serve.api_client import Api, error
 from tests.waiting import HANG_S
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]

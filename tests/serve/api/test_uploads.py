@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.errors import IndexUnavailableError, OverloadedError
 from serve.graph import messages
+from tests.serve.api_client import Api, error
 
 LINES = {"content-type": "application/x-ndjson"}
 

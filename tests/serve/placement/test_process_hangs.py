@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.waiting import HANG_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVER = """
 import contextlib, socket, threading
 import httpx

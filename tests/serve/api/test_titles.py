@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serve_helpers import Api, error
 
 from matinee.recommend import titles
+from tests.serve.api_client import Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
