@@ -1,14 +1,15 @@
 """The model slot: answers go on while a model is replaced, and a bad replacement changes nothing."""
 
 import asyncio
+import ctypes
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import torch
 
 from matinee.settings.tree import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, apply_update
@@ -95,10 +96,18 @@ async def test_the_first_model_is_loaded_timed_and_announced(bench: Bench) -> No
     assert ("matinee_model_load_seconds", (("part", "part"),)) in bench.sink.values
 
 
-def loaded_with_threads(wish: Wish) -> Echo:
-    torch.set_num_threads(2)
-    torch.ones(2_000_000).sin_()
-    return Echo(wish.name)
+@contextmanager
+def native_thread() -> Iterator[Callable[[Wish], Echo]]:
+    """Loads a model that starts a thread without Python, as libraries do; the thread ends with the `with`."""
+    libc, thread = ctypes.CDLL(None), ctypes.c_ulong()
+
+    def load(wish: Wish) -> Echo:
+        assert libc.pthread_create(ctypes.byref(thread), None, libc.sleep, ctypes.c_void_p(HANG_S)) == 0
+        return Echo(wish.name)
+
+    yield load
+    libc.pthread_cancel(thread)
+    libc.pthread_join(thread, None)
 
 
 def all_threads() -> set[int]:
@@ -110,7 +119,12 @@ def python_threads() -> list[int | None]:
 
 
 def niceness(threads: Iterable[int | None]) -> list[int]:
-    return [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if thread]
+    found = []
+    for thread in filter(None, threads):
+        # It may have ended.
+        with suppress(ProcessLookupError):
+            found.append(os.getpriority(os.PRIO_PROCESS, thread))
+    return found
 
 
 async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
@@ -119,12 +133,13 @@ async def test_a_models_own_threads_give_way_and_pythons_do_not() -> None:
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     below = min(19, ours + NICER)
     before = all_threads()
-    # Models that load at once, in one process, see each other's threads.
-    with background_threads(), background_threads():
-        ModelSlot("part", Wish("one"), loaded_with_threads, lambda _: None, Metrics(MemorySink()))
-    # Those of Python among them may have ended.
-    assert {below} <= set(niceness(all_threads() - before)) <= {below, ours}
-    assert set(niceness(python_threads())) == {ours}
+    with native_thread() as load:
+        # Models that load at once, in one process, see each other's threads.
+        with background_threads(), background_threads():
+            ModelSlot("part", Wish("one"), load, lambda _: None, Metrics(MemorySink()))
+        # Some of Python's are among them.
+        assert {below} <= set(niceness(all_threads() - before)) <= {below, ours}
+        assert set(niceness(python_threads())) == {ours}
 
 
 def test_a_thread_of_python_that_just_begins_is_not_taken_for_a_models(monkeypatch: pytest.MonkeyPatch) -> None:
