@@ -121,3 +121,13 @@ def test_a_stopped_run_goes_on_where_it_was(settings: Settings, enhancer: FakeEn
     enhancer.stop_at = None
     assert Descriptions(settings).write(FILMS) == texts(FILMS)
     assert sorted(enhancer.asked) == sorted(film.title for film in FILMS)
+
+
+def test_items_whose_facts_read_alike_do_not_share_one(settings: Settings, enhancer: FakeEnhancer) -> None:
+    """The checks of facts tell a role from another fact, and the text of the facts does not. Ratings change, and describe nothing."""
+    by_role = Item(kind="film", title="Heat", people={"director": ("Michael Mann",)})
+    by_fact = Item(kind="film", title="Heat", extra={"director": "Michael Mann"})
+    Descriptions(settings).write([by_role, by_fact])
+    assert enhancer.asked == ["Heat", "Heat"]
+    Descriptions(settings).write([by_role.model_copy(update={"id": "heat", "numbers": {"rating": 8.3}})])
+    assert enhancer.asked == ["Heat", "Heat"]
