@@ -296,3 +296,19 @@ async def test_light_calls_go_before_heavy_ones_and_a_cancelled_one_never_runs(s
     assert len(answered) == 20
     assert [one is light for one in answered].index(True) < 3
     await index.close()
+
+
+async def test_a_light_search_goes_between_the_points_of_a_large_write(store: EdgeStore) -> None:
+    index = await store.create(manifest())
+    await index.upsert(points(20))
+    gate = threading.Event()
+    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S)))
+    writing = asyncio.create_task(index.upsert(points(500)))
+    searching = asyncio.create_task(index.search([Search(DenseQuery(np.ones(4, np.float32)), 5)]))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(held, searching)
+    assert not writing.done()
+    await writing
+    assert await index.count() == 500
+    await index.close()
