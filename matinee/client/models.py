@@ -91,6 +91,7 @@ class RemoteEmbedder:
         self.fingerprint: str = remote["fingerprint"]
         self.dimension: int = remote["dimension"]
         self.model_id: str = remote["model"]
+        self.precision: str = str(remote.get("precision"))
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
 

@@ -15,7 +15,7 @@ import numpy as np
 from matinee.disk_cache import DiskCache
 from matinee.models.types import Encoder, Kind
 from matinee.settings.tree import Settings
-from matinee.vectors import Matrix
+from matinee.vectors import Matrix, Vector
 
 log = logging.getLogger(__name__)
 
@@ -23,32 +23,21 @@ Split = Callable[[list[str]], Sequence[list[str]]]
 
 
 class VectorCache:
-    """Text -> vector, for one encoder of `dimension`. To be closed."""
+    """Text -> vector, for one encoder. To be closed."""
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises `OSError` where `path` can't be written or is no such file."""
         self._cache = DiskCache(path)
-        self._dimension = dimension
 
     def close(self) -> None:
         """Its file stays."""
         self._cache.close()
 
-    def __len__(self) -> int:
-        return len(self._cache)
-
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """The texts that are not there yet, each once."""
-        there = self._cache.get(map(_key, texts))
-        return [text for text in dict.fromkeys(texts) if _key(text) not in there]
-
-    def get(self, texts: Sequence[str]) -> Matrix:
-        """Raises `KeyError` for a text that is not there."""
-        rows = self._cache.get(map(_key, texts))
-        vectors = np.empty((len(texts), self._dimension), np.float32)
-        for i, text in enumerate(texts):
-            vectors[i] = np.frombuffer(rows[_key(text)], "<f4")
-        return vectors
+    def find(self, texts: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those texts that are there, float32[d] each."""
+        keys = {text: _key(text) for text in texts}
+        rows = self._cache.get(keys.values())
+        return {text: np.frombuffer(rows[key], "<f4") for text, key in keys.items() if key in rows}
 
     def add(self, texts: Sequence[str], vectors: np.ndarray[Any, Any]) -> None:
         rows = np.asarray(vectors, "<f4")
@@ -75,28 +64,32 @@ class CachedEncoder:
         self.encoded = self.known = 0
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix:
-        missing = self._cache.missing(texts)
-        if missing:
-            for part in self._split(missing):
-                self._cache.add(part, self._encoder.encode(part, kind=kind))
+        found = self._cache.find(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        for part in self._split(missing) if missing else ():
+            vectors = self._encoder.encode(part, kind=kind)
+            self._cache.add(part, vectors)
+            found |= zip(part, vectors, strict=True)
         self._cache.use(texts)
         self.encoded += len(missing)
         self.known += len(texts) - len(missing)
-        return self._cache.get(texts)
+        return np.array([found[text] for text in texts], np.float32).reshape(len(texts), self.dimension)
 
 
 @contextmanager
-def cached(encoder: Encoder, settings: Settings, split: Split = lambda texts: [texts]) -> Iterator[Encoder]:
+def cached(encoder: Encoder, precision: str, settings: Settings, split: Split = lambda texts: [texts]) -> Iterator[Encoder]:
     """`encoder`, with the vectors of earlier ingests of the catalogue; at a good end only those of this ingest are kept for the next.
 
+    The fingerprint does not tell precisions apart, whose vectors an index may mix: here another one encodes anew.
     `encoder` itself where `index.keep_vectors` is off, or where no file can be written in the home folder.
     """
     if not settings.index.keep_vectors:
         yield encoder
         return
-    path = settings.home_dir / "ingest" / f"{settings.catalogue}-{encoder.fingerprint[:16]}.sqlite"
+    made_by = _key(f"{encoder.fingerprint} {precision}")[:16]
+    path = settings.home_dir / "ingest" / f"{settings.catalogue}-{made_by}.sqlite"
     try:
-        cache = VectorCache(path, encoder.dimension)
+        cache = VectorCache(path)
     except OSError as error:
         log.warning("no vectors are kept for the next ingest: %s", error)
         yield encoder

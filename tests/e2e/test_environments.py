@@ -4,7 +4,6 @@ A machine can be blamed for a failure, but never by a traceback.
 """
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.network import has_ipv6
 from tests.programs_environment import clean
 from tests.waiting import HANG_S, until
 
@@ -139,12 +139,7 @@ def test_every_command_in_every_environment(command: list[str], tmp_path: Path) 
 
 def everywhere() -> str:
     """The host that means every interface: of both kinds, where this machine has IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return "0.0.0.0"
-    return "::"
+    return "::" if has_ipv6() else "0.0.0.0"
 
 
 @dataclass

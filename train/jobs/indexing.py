@@ -33,7 +33,7 @@ def local_models(settings: Settings, _: IndexHolder, known: Known) -> Iterator[P
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None if settings.index.recipe == "raw" else Descriptions(settings, known, console).write
-    with cached(embedder, settings) as encoder:
+    with cached(embedder, embedder.precision, settings) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
@@ -49,7 +49,7 @@ def server_models(settings: Settings, connection: IndexHolder, known: Known) -> 
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
-    with cached(embedder, settings, embedder.split) as encoder:
+    with cached(embedder, embedder.precision, settings, embedder.split) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from matinee.index.vector_cache import VectorCache, cached
+from matinee.index.vector_cache import CachedEncoder, VectorCache, cached
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 
@@ -38,29 +39,33 @@ def files(home: Path) -> list[str]:
 
 def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
     path, vectors = tmp_path / "v.sqlite", np.arange(8, dtype=np.float32).reshape(2, 4)
-    cache = VectorCache(path, 4)
-    cache.add(["a", "b"], vectors)
-    cache.close()
-    cache = VectorCache(path, 4)
-    assert (cache.missing(["b", "c", "c"]), len(cache)) == (["c"], 2)
-    cache.add(["c"], vectors[:1] + 10)
-    assert cache.get(["b", "c", "b"]).tolist() == [[4, 5, 6, 7], [10, 11, 12, 13], [4, 5, 6, 7]]
-    assert cache.get([]).shape == (0, 4)
-    with pytest.raises(KeyError):
-        cache.get(["d"])
-    cache.close()
+    with closing(VectorCache(path)) as cache:
+        cache.add(["a", "b"], vectors)
+    with closing(VectorCache(path)) as cache:
+        assert {text: vector.tolist() for text, vector in cache.find(["b", "c", "b"]).items()} == {"b": [4, 5, 6, 7]}
+        assert cache.find([]) == {}
+        assert CachedEncoder(Counting(), cache).encode([], kind="document").shape == (0, 2)
+
+
+def test_each_precision_has_vectors_of_its_own(tmp_path: Path) -> None:
+    encoder, settings = Counting(), settings_of(tmp_path)
+    for precision in ("int8", "fp32", "fp32"):
+        with cached(encoder, precision, settings) as one:
+            one.encode(["a"], kind="document")
+    assert encoder.texts == ["a", "a"]
+    assert len(files(tmp_path)) == 1
 
 
 def test_a_later_ingest_encodes_what_is_new_and_keeps_what_it_needs(tmp_path: Path) -> None:
     encoder, settings = Counting(), settings_of(tmp_path)
-    with cached(encoder, settings) as first:
+    with cached(encoder, "fp32", settings) as first:
         before = first.encode(["a", "b", "a"], kind="document")
     assert encoder.texts == ["a", "b"]
-    with cached(encoder, settings) as second:
+    with cached(encoder, "fp32", settings) as second:
         assert second.encode(["b", "c"], kind="document")[0].tolist() == before[1].tolist()
     assert encoder.texts == ["a", "b", "c"]
     # The second needed no "a" any more.
-    with cached(encoder, settings) as third:
+    with cached(encoder, "fp32", settings) as third:
         third.encode(["a", "b", "c"], kind="document")
     assert encoder.texts == ["a", "b", "c", "a"]
 
@@ -74,32 +79,32 @@ def test_a_stopped_ingest_loses_one_part_at_most(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().encode(texts, kind=kind)
 
-    with pytest.raises(KeyboardInterrupt), cached(Stopped(), settings, lambda texts: [[text] for text in texts]) as one:
+    with pytest.raises(KeyboardInterrupt), cached(Stopped(), "fp32", settings, lambda texts: [[text] for text in texts]) as one:
         one.encode(["a", "b", "c"], kind="document")
-    with cached(encoder, settings) as again:
+    with cached(encoder, "fp32", settings) as again:
         again.encode(["a", "b", "c"], kind="document")
     assert encoder.texts == ["c"]
 
 
 def test_another_encoder_or_catalogue_has_its_own(tmp_path: Path) -> None:
     settings, other, others = settings_of(tmp_path), Counting("e" * 64), Counting()
-    with cached(Counting(), settings) as one:
+    with cached(Counting(), "fp32", settings) as one:
         one.encode(["a"], kind="document")
     books = settings.model_copy(update={"catalogue": "books"})
-    with cached(others, books) as theirs:
+    with cached(others, "fp32", books) as theirs:
         theirs.encode(["a"], kind="document")
     assert others.texts == ["a"]
-    with cached(other, settings) as two:
+    with cached(other, "fp32", settings) as two:
         two.encode(["a"], kind="document")
     assert other.texts == ["a"]
-    assert files(tmp_path) == [f"books-{'f' * 16}.sqlite", f"films-{'e' * 16}.sqlite"], "that of the encoder before is of no use"
+    assert [name[:6] for name in files(tmp_path)] == ["books-", "films-"], "that of the encoder before is of no use"
 
 
 def test_without_room_or_wish_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Counting()
-    with cached(encoder, settings_of(tmp_path, keep_vectors=False)) as plain:
+    with cached(encoder, "fp32", settings_of(tmp_path, keep_vectors=False)) as plain:
         assert plain is encoder
     (tmp_path / "ingest").write_text("no folder")
-    with caplog.at_level(logging.WARNING), cached(encoder, settings_of(tmp_path)) as plain:
+    with caplog.at_level(logging.WARNING), cached(encoder, "fp32", settings_of(tmp_path)) as plain:
         assert plain is encoder
     assert "no vectors are kept for the next ingest" in caplog.text

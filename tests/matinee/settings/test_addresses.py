@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from matinee.settings.addresses import bound_socket, url_of
+from tests.network import has_ipv6
 
 HOSTS = {"127.0.0.1": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::1": ("::1",), "::": ("::1", "127.0.0.1"), "localhost": ("localhost",)}
 
@@ -22,12 +23,3 @@ def test_a_server_is_reached_where_its_url_says(host: str) -> None:
         assert url_of(host, port) == (f"http://[{first}]:{port}" if ":" in first else f"http://{first}:{port}")
         with pytest.raises(OSError, match="in use"):
             bound_socket(host, port)
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True

@@ -1,6 +1,5 @@
 """Metrics on a port of this machine: no web page reads them through the user's browser."""
 
-import socket
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from matinee.settings.serving import ServingSettings
 from serve.api import exposition
 from serve.api.clients import TrustedHosts
 from serve.api.exposition import exported
+from tests.network import has_ipv6
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,7 @@ def test_nothing_is_answered_before_hosts_are_checked(monkeypatch: pytest.Monkey
 
 
 def test_metrics_on_the_loopback_address_of_ipv6() -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
+    if not has_ipv6():
         pytest.skip("this machine has no IPv6")
     with exported(CollectorRegistry(), "::1", 0, ServingSettings()) as url:
         assert httpx.get(url, trust_env=False).status_code == 200
