@@ -6,8 +6,9 @@
 Serves the bundled films (or a copy of the index in `--home`) with the enhancer and an event log, and sends searches, recommendations,
 look-ups, writes and a few descriptions. Every `--every` seconds it measures each process. The table has, for each figure, its median
 in the first and the last fifth, and its slope an hour: the median of the slopes between all pairs of samples (Theil-Sen) after the first
-quarter, which is warm-up, with a 95 % interval. A figure grows if the whole interval is above its limit. Ends with 1 if one grows, or if
-more than one request in a thousand failed. `--json` is written at every sample; Ctrl-C ends early, with the table of what there is.
+quarter, which is warm-up, with a 95 % interval. A figure grows if the whole interval is above its limit. Ends with 1 if one grows, if an
+event was dropped, or if more than one request in a thousand failed. `--json` is written at every sample; Ctrl-C ends early, with the table
+of what there is.
 """
 
 import argparse
@@ -82,9 +83,13 @@ def main() -> None:
     verdict = "; ".join(f"{growth.part}: {growth.figure} grows" for growth in grown) or "nothing grows"
     if failed > len(answers) / 1000:
         verdict += f"; {failed} of {len(answers)} requests failed"
+    dropped = int(samples[-1]["queues"].get("ray_matinee_events_dropped_total", 0))
+    if dropped:
+        verdict += f"; {dropped} events dropped"
     print(f"\n{(samples[-1]['at_s']) / 3600:.2f} hours at {args.rate:g} requests/s, placement {args.placement}: {verdict}")
     if args.json:
-        args.json.write_text(json.dumps({"samples": samples, "growth": [asdict(growth) for growth in growths], "verdict": verdict}))
+        report = {"samples": samples, "growth": [asdict(growth) for growth in growths], "events_dropped": dropped, "verdict": verdict}
+        args.json.write_text(json.dumps(report))
     sys.exit(verdict != "nothing grows")
 
 

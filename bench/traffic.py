@@ -91,11 +91,15 @@ class Traffic:
         self._read += sum(len(line) + 1 for line in lines)
         return self._answers
 
+    def end(self) -> None:
+        """No further requests. Does not wait for those under way."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """No further requests; those under way are answered first."""
         if not self.summary:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGTERM)
+            self.end()
             out, _ = self.process.communicate()
             self.summary |= json.loads(out)
 

@@ -6,8 +6,8 @@
     python -m bench.faults --list
 
 Serves the bundled films, or a copy of the index in `--home`. For each case: the requests sent since the fault began, those that failed by
-status, the seconds until all answers were whole again, and a verdict: whether only those statuses came that are right, with Retry-After,
-and the recovery took no longer than the case allows. Ends with 1 if a verdict is not ok.
+status, the seconds from the end of the fault until all answers were whole and as quick as before, and a verdict: whether only those
+statuses came that are right, with Retry-After, and the recovery took no longer than the case allows. Ends with 1 if a verdict is not ok.
 
 What is killed has somebody who starts it again: Ray Serve for its replicas, this command for the server as systemd would. There is no
 Qdrant server in it: `bench.faults.fake_qdrant` answers in its place.

@@ -1,10 +1,12 @@
 """More than the server can do, and a number of replicas that follows the load."""
 
 import contextlib
+import threading
 import time
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 
 from bench.faults.case import BUSY, Case, Limit, Stand
 from bench.load import NO_ANSWER, NO_CONNECTION
@@ -15,6 +17,7 @@ from bench.traffic import Line, searches, traffic, write_lines
 TIMES = 10
 SATURATED_S = 10.0
 MORE_MEMORY = 0.1
+MEMORY_EVERY_S = 3.0
 SCALE_S = 120.0
 
 
@@ -40,7 +43,7 @@ class Overload(Case):
             self._saturated: dict[str, Any] = load(stand.server.url, requests, clients=clients, seconds=SATURATED_S)
             refused = set(self._saturated["statuses"]) != {"200"}
         self._clients = clients
-        self._memory = _memory(stand)
+        self._memory = Memory(stand)
         self._exits = contextlib.ExitStack()
 
     def start(self, stand: Stand) -> None:
@@ -49,11 +52,11 @@ class Overload(Case):
         self._load = self._exits.enter_context(traffic(stand.server.url, lines, stand.home, "overload", rate=rate, seconds=stand.seconds))
 
     def end(self, stand: Stand) -> None:
-        self._load.stop()
-        self._exits.close()
-        self._after = _memory(stand)
+        self._load.end()
 
     def check(self, stand: Stand) -> list[str]:
+        self._exits.close()
+        memory = self._memory.stop()
         answers = self._load.answers()
         good = [answer.ms for answer in answers if answer.status == 200]
         others = {answer.status for answer in answers} - {200, *BUSY}
@@ -63,17 +66,43 @@ class Overload(Case):
         stand.notes += [
             f"saturated by {self._clients} clients: {self._saturated['rps']:.0f} requests/s, p99 {self._saturated['p99_ms']:.0f} ms",
             f"sent {len(answers) / seconds:.0f}/s, answered {len(good) / seconds:.0f}/s, p99 {p99:.0f} ms",
-            f"memory {self._memory / 1e6:.0f} MB before, {self._after / 1e6:.0f} MB after",
+            f"memory {memory[0] / 1e6:.0f} MB before, {max(memory) / 1e6:.0f} MB at most, {memory[-1] / 1e6:.0f} MB after",
         ]
         problems = [f"statuses {sorted(others)}"] if others else []
         problems += [f"{silent} refusals without Retry-After"] if silent else []
         problems += Limit("p99 of what was let in, times the saturated one:", p99 / self._saturated["p99_ms"], 2.0).problem()
-        problems += Limit("memory, times that before:", self._after / self._memory, 1 + MORE_MEMORY).problem("{:.2f}".format)
+        problems += Limit("memory, times that before:", max(memory) / memory[0], 1 + MORE_MEMORY).problem("{:.2f}".format)
         return problems
 
 
-def _memory(stand: Stand) -> float:
-    return float(sum(process.memory_full_info().pss for _, process in stand.server.processes()))
+class Memory:
+    """PSS of all the server's processes in bytes, before the load and every few seconds until `stop`."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._server = stand.server
+        self._samples = [self._now()]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        stand.exits.callback(self._stopped.set)
+
+    def stop(self) -> list[float]:
+        """All samples; the last one is of now."""
+        self._stopped.set()
+        self._thread.join()
+        return [*self._samples, self._now()]
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(MEMORY_EVERY_S):
+            self._samples.append(self._now())
+
+    def _now(self) -> float:
+        total = 0.0
+        for _, process in self._server.processes():
+            # One that has just ended has none.
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return total
 
 
 class Scale(Case):
@@ -107,7 +136,7 @@ class Scale(Case):
         stand.notes.append(f"two replicas after {_wait_replicas(stand, 2):.1f} s")
 
     def end(self, stand: Stand) -> None:
-        self._load.stop()
+        self._load.end()
         self._exits.close()
         stand.notes.append(f"one replica {_wait_replicas(stand, 1):.1f} s after the load")
 

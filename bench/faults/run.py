@@ -4,7 +4,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,8 +21,10 @@ from bench.traffic import Traffic, traffic
 RATE = 20.0
 CALM_S = 5.0
 WELL_S = 3.0
-"""So long every answer must be whole before the server counts as recovered."""
+"""So long every answer must be whole and as quick as before, until the server counts as recovered."""
 PATIENCE_S = 180.0
+SLOWER, SLOWER_MS = 2.0, 50.0
+"""As quick as before: the median is at most so many times that before the fault, or so many ms above it, whichever is more."""
 
 
 @dataclass
@@ -78,17 +80,19 @@ def _play(case: Case, stand: Stand, load: Traffic, row: CaseResult) -> None:
     # What can only happen is over when it has happened, however long it takes to be put right.
     ended = time.monotonic() if row.seconds else started
     row.seconds = round(ended - started, 1)
-    recovered = _wait_well(load, max(ended, time.monotonic()))
+    recovered = _wait_well(load, started, time.monotonic())
     load.stop()
     judge(case, row, load.answers(), started, ended, recovered)
 
 
-def _wait_well(load: Traffic, since: float) -> bool:
-    """Whether all that was sent in the last `WELL_S` seconds was answered as it should be, before `PATIENCE_S` are over."""
+def _wait_well(load: Traffic, started: float, since: float) -> bool:
+    """Whether all that was sent in the last `WELL_S` seconds was answered as before the fault, before `PATIENCE_S` are over."""
     end = since + PATIENCE_S
     while (now := time.monotonic()) < end:
-        recent = [answer for answer in load.answers() if answer.due_s > max(since, now - WELL_S)]
-        if now - since > WELL_S and len(recent) > WELL_S * RATE / 2 and all(map(whole, recent)):
+        answers = load.answers()
+        recent = [answer for answer in answers if answer.due_s > max(since, now - WELL_S)]
+        enough = now - since > WELL_S and len(recent) > WELL_S * RATE / 2
+        if enough and all(map(whole, recent)) and median(recent) <= slowest_ms(_before(answers, started)):
             return True
         time.sleep(0.2)
     return False
@@ -98,18 +102,42 @@ def whole(answer: Answer) -> bool:
     return answer.status == 200 and not answer.degraded
 
 
+def median(answers: Sequence[Answer]) -> float:
+    """In ms; 0 without answers."""
+    return statistics.median(answer.ms for answer in answers) if answers else 0.0
+
+
+def slowest_ms(before: Sequence[Answer]) -> float:
+    """The highest median, in ms, that counts as normal after the answers `before` the fault."""
+    return max(SLOWER * median(before), median(before) + SLOWER_MS)
+
+
+def _before(answers: Sequence[Answer], started: float) -> list[Answer]:
+    return [answer for answer in answers if answer.due_s + answer.ms / 1000 < started]
+
+
+def _bad_until(answers: Sequence[Answer], ended: float, slow_ms: float) -> float:
+    """When the last request was sent that was not answered wholly, or the last second after the fault ended in which half were slow."""
+    bad = max((answer.due_s for answer in answers if not whole(answer)), default=ended)
+    seconds: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        if answer.due_s >= ended:
+            seconds[int(answer.due_s - ended)].append(answer)
+    # The last second may have a few requests only.
+    slow = [second for second, sent in seconds.items() if len(sent) >= RATE / 2 and median(sent) > slow_ms]
+    return max(bad, ended + max(slow) + 1) if slow else bad
+
+
 def judge(case: Case, row: CaseResult, answers: Sequence[Answer], started: float, ended: float, recovered: bool) -> None:
     """Fill the row from the answers to all requests that were under way when the fault `started`, or came later."""
-    before = [answer for answer in answers if answer.due_s + answer.ms / 1000 < started]
+    before = _before(answers, started)
     since = [answer for answer in answers if answer.due_s + answer.ms / 1000 >= started]
     row.sent = len(since)
     row.failed = dict(Counter(name_of(answer.status) for answer in since if answer.status != 200))
     row.degraded = sum(answer.degraded for answer in since)
-    good = [answer.ms for answer in since if answer.status == 200]
-    row.p50_ms, row.p50_before_ms = (round(statistics.median(ms), 1) if ms else 0.0 for ms in (good, [a.ms for a in before]))
-    bad_until = max((answer.due_s for answer in since if not whole(answer)), default=started)
+    row.p50_ms, row.p50_before_ms = round(median([answer for answer in since if answer.status == 200]), 1), round(median(before), 1)
     if recovered:
-        row.recovered_s = round(max(0.0, bad_until - ended), 1)
+        row.recovered_s = round(max(0.0, _bad_until(since, ended, slowest_ms(before)) - ended), 1)
     spoilt = [answer for answer in before if not whole(answer)]
     if spoilt:
         row.problems.append(f"{len(spoilt)} of {len(before)} requests had failed before the fault: the machine is too busy")

@@ -121,6 +121,15 @@ def test_each_kind_of_wrong_is_a_problem(answer: Answer, problem: str) -> None:
     assert judged(answer, good(25.0)).problems == [problem]
 
 
+def test_slow_answers_are_no_recovery() -> None:
+    """A second counts by its median. The fault ends at 20 s; before it, answers took 5 ms."""
+    slow = [Answer(0, 20 + n / 20, 60.0 if n < 72 else 5.0, 200) for n in range(100)]
+    assert judged(good(1.0), *slow).problems == ["well again after 4.0 s, at most 2"]
+    few = [Answer(0, 20 + n / 20, 500.0 if n % 20 == 0 else 5.0, 200) for n in range(100)]
+    assert judged(good(1.0), *few).recovered_s == 0.0
+    assert judged(good(1.0), *[Answer(0, 20 + n / 20, 54.0, 200) for n in range(100)]).recovered_s == 0.0
+
+
 def test_no_recovery_is_a_problem() -> None:
     row = judged(good(15.0), recovered=False)
     assert row.recovered_s is None
