@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from matinee.settings.serving import BulkSettings, ServingSettings
 
 # Digits of any length that is possible: a longer number is not worth reading, and Python refuses some.
-_LONGEST = 18
+_MAX_DIGITS = 18
 
 
 def limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receive:
@@ -20,7 +20,7 @@ def limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receiv
     limit = settings.max_body_bytes
     message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and (len(declared) > _LONGEST or int(declared) > limit):
+    if declared.isdigit() and (len(declared) > _MAX_DIGITS or int(declared) > limit):
 
         async def refuse() -> Message:
             raise HTTPException(413, message)
@@ -48,7 +48,7 @@ def limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receiv
     return counted
 
 
-def paced(receive: Receive, settings: BulkSettings) -> Receive:
+def with_lowest_rate(receive: Receive, settings: BulkSettings) -> Receive:
     """`receive`, refusing a body of any length that falls more than `stall_s` seconds behind the lowest rate.
 
     Only waiting for the client counts, so work on what has arrived may take as long as it takes.
@@ -78,7 +78,7 @@ class UnreadError(Exception):
     """The client does not read its response."""
 
 
-def timely(send: Send, seconds: float) -> Send:
+def with_deadline(send: Send, seconds: float) -> Send:
     """`send`, which raises `UnreadError` once the client has not read the whole response `seconds` after its start."""
     ends: float | None = None
 

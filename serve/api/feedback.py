@@ -84,7 +84,7 @@ class Events:
             raise EventsOffError("this server keeps no events: set events.uri")
         impression = self._tokens.read(feedback.token)
         events = self._events(feedback, impression, sender)
-        if self._quota is not None and not self._quota.take(_payer(sender, impression), len(events)):
+        if self._quota is not None and not self._quota.take(_quota_owner(sender, impression), len(events)):
             raise RequestError(429, f"more than {self._quota.rate * 60:g} events a minute (events.quota); send them again in a moment")
         if not self._log.offer(events):
             raise OverloadedError("too many events wait to be written; send them again in a moment")
@@ -118,7 +118,7 @@ class Events:
             self._log.close()
 
 
-def _payer(sender: Caller, impression: Impression) -> str:
+def _quota_owner(sender: Caller, impression: Impression) -> str:
     """Whose quota feedback counts on: the key's, else the client address'.
 
     Clients that have neither can't be told apart, as behind a proxy that is not trusted. There each answer has a quota of its own: one

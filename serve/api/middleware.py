@@ -18,7 +18,7 @@ from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
 from serve.api.admission import API, NO_ROUTE, SECURITY_HEADERS, Admission, request_id
 from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
-from serve.api.bodies import UnreadError, limited, paced, timely
+from serve.api.bodies import UnreadError, limited, with_deadline, with_lowest_rate
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome
@@ -36,7 +36,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 
 
 @dataclass
-class _Visit:
+class _OngoingRequest:
     """One request on its way through."""
 
     scope: Scope
@@ -90,7 +90,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = timely(send, self._settings.deadline_s)
+        send = with_deadline(send, self._settings.deadline_s)
         with ExitStack() as held:
             # A response that ends too early: the server closes the connection.
             held.enter_context(suppress(UnreadError))
@@ -101,24 +101,24 @@ class RequestMiddleware:
             except MatineeError as error:
                 await self._admission.refusal(error, scope["headers"])(scope, receive, send)
                 return
-            visit = held.enter_context(self._visit(scope, caller))
+            request = held.enter_context(self._track(scope, caller))
 
             async def send_with_headers(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    visit.status = message["status"]
-                    if visit.status >= 400 and visit.outcome == "ok":
-                        visit.outcome = str(scope["state"].get("outcome", visit.status))
-                    message["headers"] = [*message["headers"], *self._headers(visit)]
+                    request.status = message["status"]
+                    if request.status >= 400 and request.outcome == "ok":
+                        request.outcome = str(scope["state"].get("outcome", request.status))
+                    message["headers"] = [*message["headers"], *self._headers(request)]
                 await send(message)
 
             try:
                 await self._app(scope, self._body(scope, receive), send_with_headers)
             except UnreadError:
-                visit.outcome = "cancelled"
+                request.outcome = "cancelled"
                 raise
             except Exception as error:
-                response = self._error_response(error, visit)
-                if visit.status:
+                response = self._error_response(error, request)
+                if request.status:
                     raise
                 await response(scope, receive, send_with_headers)
 
@@ -144,7 +144,7 @@ class RequestMiddleware:
     def _body(self, scope: Scope, receive: Receive) -> Receive:
         """The body as the app may read it: a whole one below a limit of bytes, a streamed one above a lowest rate."""
         if any(route.covers(scope["method"], _path(scope)) for route in self._streamed):
-            return decoded(scope, paced(receive, self._settings.bulk), None)
+            return decoded(scope, with_lowest_rate(receive, self._settings.bulk), None)
         return decoded(scope, limited(scope, receive, self._settings), self._settings.max_body_bytes)
 
     @contextmanager
@@ -155,66 +155,66 @@ class RequestMiddleware:
             yield
 
     @contextmanager
-    def _visit(self, scope: Scope, caller: Caller) -> Iterator[_Visit]:
+    def _track(self, scope: Scope, caller: Caller) -> Iterator[_OngoingRequest]:
         """A request that was let in; records it at its end."""
         with self._tracing.request(scope["headers"]) as span:
             state = scope.setdefault("state", {})
             trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
-            visit = _Visit(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
-            state |= {"request_id": visit.request_id, "trace": trace, "caller": caller, "reasons": visit.reasons}
+            request = _OngoingRequest(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
+            state |= {"request_id": request.request_id, "trace": trace, "caller": caller, "reasons": request.reasons}
             try:
-                yield visit
+                yield request
             finally:
-                self._record(visit)
+                self._record(request)
 
-    def _error_response(self, error: Exception, visit: _Visit) -> Response:
+    def _error_response(self, error: Exception, request: _OngoingRequest) -> Response:
         """The response to what the app raised; a bug is logged."""
         if isinstance(error, OverloadedError) and error.wait_s:
-            self._admission.record(visit.scope["method"], _path(visit.scope), error.wait_s)
-        response = explain(error, visit.request_id, visit.caller, retry_after_s=self._settings.retry_after_s)
+            self._admission.record(request.scope["method"], _path(request.scope), error.wait_s)
+        response = explain(error, request.request_id, request.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
-            fields = {"request_id": visit.request_id, "trace_id": trace_id(visit.span), "endpoint": visit.endpoint}
+            fields = {"request_id": request.request_id, "trace_id": trace_id(request.span), "endpoint": request.endpoint}
             log.exception("request failed", extra={"fields": {key: value for key, value in fields.items() if value}})
             message = "something broke here; the server's log has it under this request id"
-            response = envelope(500, "internal", message, visit.request_id)
+            response = envelope(500, "internal", message, request.request_id)
         if is_hidden(error):
-            visit.reasons.append(str(error))
-        visit.outcome = outcome(error, response.status_code)
+            request.reasons.append(str(error))
+        request.outcome = outcome(error, response.status_code)
         return response
 
-    def _headers(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
-        headers = [*SECURITY_HEADERS, _timing(visit.trace, visit.ms)]
+    def _headers(self, request: _OngoingRequest) -> list[tuple[bytes, bytes]]:
+        headers = [*SECURITY_HEADERS, _timing(request.trace, request.ms)]
         if self._admission.names_requests:
-            headers.append((b"x-request-id", visit.request_id.encode()))
-        if traced := trace_id(visit.span):
+            headers.append((b"x-request-id", request.request_id.encode()))
+        if traced := trace_id(request.span):
             headers.append((b"x-trace-id", traced.encode()))
         return headers
 
-    def _record(self, visit: _Visit) -> None:
-        endpoint, ms = visit.endpoint, visit.ms
-        if not visit.status:
-            visit.outcome = "cancelled"
-        self._metrics.requests(endpoint=endpoint, outcome=visit.outcome)
+    def _record(self, request: _OngoingRequest) -> None:
+        endpoint, ms = request.endpoint, request.ms
+        if not request.status:
+            request.outcome = "cancelled"
+        self._metrics.requests(endpoint=endpoint, outcome=request.outcome)
         self._metrics.latency(ms, endpoint=endpoint)
-        for stage, spent in visit.trace.stages.items():
+        for stage, spent in request.trace.stages.items():
             self._metrics.stage(spent, stage=stage)
-        if visit.span.is_recording():
-            _describe_span(visit)
-        state = visit.scope["state"]
+        if request.span.is_recording():
+            _describe_span(request)
+        state = request.scope["state"]
         fields = {
-            "request_id": visit.request_id,
-            "trace_id": trace_id(visit.span),
+            "request_id": request.request_id,
+            "trace_id": trace_id(request.span),
             "endpoint": endpoint,
-            "status": visit.status,
-            "outcome": visit.outcome,
+            "status": request.status,
+            "outcome": request.outcome,
             "ms": round(ms, 2),
-            "stages": {stage: round(spent, 2) for stage, spent in visit.trace.stages.items()},
-            "degraded": visit.trace.degraded,
-            "reasons": list(dict.fromkeys(visit.reasons)),
-            "key": visit.caller.key,
+            "stages": {stage: round(spent, 2) for stage, spent in request.trace.stages.items()},
+            "degraded": request.trace.degraded,
+            "reasons": list(dict.fromkeys(request.reasons)),
+            "key": request.caller.key,
             "text": state.get("text") if self._settings.log_texts else None,
         }
-        logs.request(log, visit.status, fields)
+        logs.request(log, request.status, fields)
 
 
 def _path(scope: Scope) -> str:
@@ -222,24 +222,24 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def _describe_span(visit: _Visit) -> None:
+def _describe_span(request: _OngoingRequest) -> None:
     """The span's name and attributes, once they are known. Never the path or the query as they came: they may hold what a user wrote."""
-    path, method = getattr(visit.scope.get("route"), "path", None), visit.scope["method"]
+    path, method = getattr(request.scope.get("route"), "path", None), request.scope["method"]
     known = method if method in _METHODS else "_OTHER"
-    visit.span.update_name(known if path is None else f"{known} {path}")
-    visit.span.set_attributes(
+    request.span.update_name(known if path is None else f"{known} {path}")
+    request.span.set_attributes(
         {
             "http.request.method": known,
-            "http.response.status_code": visit.status,
-            "matinee.endpoint": visit.endpoint,
-            "matinee.outcome": visit.outcome,
-            "matinee.request_id": visit.request_id,
-            "matinee.degraded": visit.trace.degraded,
+            "http.response.status_code": request.status,
+            "matinee.endpoint": request.endpoint,
+            "matinee.outcome": request.outcome,
+            "matinee.request_id": request.request_id,
+            "matinee.degraded": request.trace.degraded,
         }
         | ({} if path is None else {"http.route": path})
     )
-    if visit.status >= 500:
-        visit.span.set_status(StatusCode.ERROR, visit.outcome)
+    if request.status >= 500:
+        request.span.set_status(StatusCode.ERROR, request.outcome)
 
 
 def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:

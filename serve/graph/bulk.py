@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_exponential
+
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import BulkSettings
 from serve.graph.parts import Trace
@@ -52,7 +54,7 @@ class Bulk:
         async def one(part: Part) -> tuple[Result | MatineeError, Trace]:
             async with free:
                 try:
-                    return await self.patiently(lambda trace: work(part, trace), ends)
+                    return await self.retry(lambda trace: work(part, trace), ends)
                 except MatineeError as error:
                     return error, Trace(ends)
 
@@ -60,15 +62,17 @@ class Bulk:
             tasks = [group.create_task(one(part)) for part in parts]
         return [task.result() for task in tasks]
 
-    async def patiently(self, work: Callable[[Trace], Awaitable[Result]], ends: float) -> tuple[Result, Trace]:
+    async def retry(self, work: Callable[[Trace], Awaitable[Result]], ends: float) -> tuple[Result, Trace]:
         """The result of `work`, tried again with growing pauses while a queue is full, until the moment `ends`."""
-        pause = _PAUSE_S
-        while True:
+
+        async def attempt() -> tuple[Result, Trace]:
             trace = self.trace(ends)
-            try:
-                return await work(trace), trace
-            except OverloadedError:
-                if time.monotonic() + pause >= ends:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(_LONGEST_PAUSE_S, 2 * pause)
+            return await work(trace), trace
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(OverloadedError),
+            wait=wait_exponential(_PAUSE_S, _LONGEST_PAUSE_S),
+            stop=stop_before_delay(ends - time.monotonic()),
+            reraise=True,
+        )
+        return await retrying(attempt)

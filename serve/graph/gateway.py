@@ -75,7 +75,7 @@ class Gateway:
         cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, ExampleItem) and e.item is not None]
         cold_texts = await self._cold_texts(cold, request.enhance, trace)
 
-        def call(vectors: list[Vector]) -> ExampleQuery:
+        def query(vectors: list[Vector]) -> ExampleQuery:
             cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])))
             return ExampleQuery(
                 tuple(self._example(example, cold_vectors) for example in request.likes),
@@ -91,7 +91,7 @@ class Gateway:
                 request.options(),
             )
 
-        return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, call, trace)
+        return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, query, trace)
 
     async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
         """As a recommendation with this one like."""
@@ -105,22 +105,22 @@ class Gateway:
         mode = request.mode or self.settings.search.mode
         wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
 
-        def call(vectors: list[Vector]) -> TextQuery:
+        def query(vectors: list[Vector]) -> TextQuery:
             vector = vectors[0] if vectors else None
             return TextQuery(
                 text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug, request.options()
             )
 
-        return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, call, trace)
+        return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, query, trace)
 
     async def _embed_and_rank(
-        self, texts: dict[Kind, Sequence[str]], call: Callable[[list[Vector]], ExampleQuery | TextQuery], trace: Trace
+        self, texts: dict[Kind, Sequence[str]], query: Callable[[list[Vector]], ExampleQuery | TextQuery], trace: Trace
     ) -> RankedItems:
-        """Embed `texts` and rank what `call` makes of their vectors; once more without the cache if the encoder was replaced meanwhile."""
+        """Embed `texts` and rank what `query` makes of their vectors; once more without the cache if the encoder was replaced meanwhile."""
         for retry in (True, False):
             try:
                 fingerprint, vectors = await self._embed(texts, trace)
-                return await self.retrieve(messages.Rank(call(vectors), fingerprint, trace.bulk), trace)
+                return await self.retrieve(messages.Rank(query(vectors), fingerprint, trace.bulk), trace)
             except FingerprintError:
                 if not retry:
                     raise
@@ -232,8 +232,8 @@ class Gateway:
 
     async def _expansion(self, text: str, trace: Trace) -> str:
         """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
-        wish = Item(title=text[:200], overview=text[:MAX_OVERVIEW])
-        description = await self._describe_or_degrade(wish, trace, bulk=trace.bulk)
+        item = Item(title=text[:200], overview=text[:MAX_OVERVIEW])
+        description = await self._describe_or_degrade(item, trace, bulk=trace.bulk)
         return text if description is None else f"{text} {description.text}"
 
     async def describe(self, item: Item, trace: Trace, *, bulk: bool = True) -> Description:

@@ -195,7 +195,7 @@ class Imports:
             written = len(items)
             if items:
                 ends = start + self._bulk.settings.deadline_s
-                done, _ = await self._bulk.patiently(lambda trace: self._writes.write(items, trace, job.asked), ends)
+                done, _ = await self._bulk.retry(lambda trace: self._writes.write(items, trace, job.asked), ends)
                 written = done.count
         except MatineeError as error:
             await self._ask(messages.SaveImport(job.model_copy(update={"trouble": str(error)})))
@@ -244,5 +244,5 @@ class Imports:
 
     async def _ask(self, message: messages.RetrieverMessage[Result]) -> Result:
         ends = time.monotonic() + self._bulk.settings.deadline_s
-        result, _ = await self._bulk.patiently(lambda trace: self._gateway.retrieve(message, trace), ends)
+        result, _ = await self._bulk.retry(lambda trace: self._gateway.retrieve(message, trace), ends)
         return result

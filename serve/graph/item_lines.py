@@ -103,7 +103,7 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
         if chunk:
             items = [*chunk.values()]
             try:
-                await bulk.patiently(lambda trace: writes.put(items, trace), time.monotonic() + bulk.settings.deadline_s)
+                await bulk.retry(lambda trace: writes.put(items, trace), time.monotonic() + bulk.settings.deadline_s)
             except MatineeError as error:
                 done = f"{counts.written} items were written, and none from line {first} on: send those again"
                 raise PartlyDoneError(error, done) from error

@@ -75,7 +75,7 @@ class Describe(Message[Description]):
 class Rank(RetrieverMessage[RankedItems]):
     """A recommendation or a search in the version made by `fingerprint`; None if the request has no vector. `bulk` as in `Embed`."""
 
-    call: ExampleQuery | TextQuery
+    query: ExampleQuery | TextQuery
     fingerprint: str | None = None
     bulk: bool = False
 

@@ -58,7 +58,7 @@ class ModelSlot(Generic[Model, Settings]):
         self._workers = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
         self._target = self._loaded = settings
-        self._weighed_at = float("-inf")
+        self._memory_recorded_at = float("-inf")
         self.trouble: str | None = None
         # In a worker: some libraries keep threads for each thread that calls them, and begin them at its first call.
         self.model = self._workers.submit(self._load_timed, settings).result()
@@ -69,7 +69,7 @@ class ModelSlot(Generic[Model, Settings]):
         with background_threads():
             model = self._load(settings)
         self._metrics.model_load_s(time.perf_counter() - start, part=self._name)
-        self._weigh()
+        self._record_memory()
         return model
 
     async def run(self, work: Callable[[Model, *Args], T], *args: *Args, deadline: float = float("-inf")) -> T:
@@ -89,23 +89,23 @@ class ModelSlot(Generic[Model, Settings]):
             raise
         finally:
             del self._given_up_at[call]
-            self._weigh()
+            self._record_memory()
 
     def check_health(self) -> None:
         """Raises where the model hangs: its work takes longer than `hang_s` seconds, and nobody waits for the result any more."""
         if time.monotonic() > min(self._given_up_at.values(), default=float("inf")):
             raise RuntimeError(f"{self._name}: the model has worked on one batch for more than {self._hang_s:g} s; the replica is replaced")
 
-    def _weigh(self) -> None:
-        """Note the GPU memory that this process has reserved, once a second at most: asking costs tens of microseconds."""
+    def _record_memory(self) -> None:
+        """Record the GPU memory that this process has reserved, once a second at most: asking costs tens of microseconds."""
         # A model that does not use PyTorch has nothing of it on a GPU, and most processes of the graph have no model at all.
-        if time.monotonic() - self._weighed_at < 1 or "torch" not in sys.modules:
+        if time.monotonic() - self._memory_recorded_at < 1 or "torch" not in sys.modules:
             return
         import torch
 
         if not torch.cuda.is_available():
             return
-        self._weighed_at = time.monotonic()
+        self._memory_recorded_at = time.monotonic()
         self._metrics.gpu_memory(torch.cuda.memory_reserved(), part=self._name)
 
     def update(self, settings: Settings) -> None:

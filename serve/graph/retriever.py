@@ -84,7 +84,7 @@ class RetrieverReplica:
         try:
             await self._refresh()
         except MatineeError as error:
-            self._note(error)
+            self._record_failure(error)
         except Exception as error:
             # The replica must outlive whatever a broken version brings: what is open goes on serving.
             log.exception("following the current index version failed")
@@ -99,13 +99,13 @@ class RetrieverReplica:
         if changed and self._active.manifest is not None:
             self._health.opened(self._active.manifest)
 
-    def _note(self, error: MatineeError) -> None:
+    def _record_failure(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
             log.warning("%s", error)
         self._failure = error if isinstance(error, IndexAbsentError | IndexLockedError) else IndexUnavailableError(str(error))
         self._health.checked(error)
 
-    async def _handed_over(self) -> None:
+    async def _wait_handover(self) -> None:
         """Wait while the replica before this one still holds the index, at most until the handover must have ended."""
         if self._locked:
             with suppress(TimeoutError):
@@ -131,7 +131,7 @@ class RetrieverReplica:
 
     async def _answer_group(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
         with self._telemetry(batch) as handled:
-            await self._handed_over()
+            await self._wait_handover()
             handled += (results := await self._answer_all(batch))
         # It knows its own state without the store.
         self._health.called(
@@ -170,7 +170,7 @@ class RetrieverReplica:
                 continue
             by_version.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
         for recommender, rows in by_version.values():
-            queries: list[Query] = [ranks[i].call for i in rows]
+            queries: list[Query] = [ranks[i].query for i in rows]
             try:
                 answers = await recommender.answer(queries)
             except MatineeError as error:
@@ -200,18 +200,18 @@ class RetrieverReplica:
         if isinstance(message, messages.Status):
             return await self._status()
         if isinstance(message, messages.IMPORTS):
-            return await self._to_its_end(self._imports.answer(message))
+            return await self._complete(self._imports.answer(message))
         index = self._index()
         match message:
             case messages.Write(points, fingerprint, recipe, if_revision, asked):
                 writing = self._active.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
-                return await self._to_its_end(writing)
+                return await self._complete(writing)
             case messages.Change(points, expected, fingerprint, recipe):
                 changing = self._active.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
-                return await self._to_its_end(changing)
+                return await self._complete(changing)
             case messages.Delete(id):
                 hit = (await locate(index, [id]))[id]
-                gone = None if hit is None else await self._to_its_end(self._active.delete(hit.id))
+                gone = None if hit is None else await self._complete(self._active.delete(hit.id))
                 return None if gone is None else gone.id
             case messages.DeleteMany(ids, dry_run):
                 return await self._delete_many(index, ids, dry_run=dry_run)
@@ -238,10 +238,10 @@ class RetrieverReplica:
         there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
         if dry_run or not there:
             return uids
-        gone = {hit.id for hit in await self._to_its_end(self._active.delete_all(there))}
+        gone = {hit.id for hit in await self._complete(self._active.delete_all(there))}
         return {id: uid if uid in gone else None for id, uid in uids.items()}
 
-    async def _to_its_end(self, write: Coroutine[object, None, T]) -> T:
+    async def _complete(self, write: Coroutine[object, None, T]) -> T:
         """The result of a write. A caller that gives up ends its waiting, never the write."""
         task = asyncio.create_task(write)
         self._writes.add(task)
@@ -303,7 +303,7 @@ def _groups(batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[list[int]
         key: Hashable = place
         cost = 0
         if isinstance(message, messages.Rank):
-            key, cost = (message.fingerprint, _cost_kind(message.call)), scans(message.call)
+            key, cost = (message.fingerprint, _cost_kind(message.query)), scans(message.query)
         left[key] = left.get(key, 0) - cost
         if key not in latest or left[key] < 0:
             groups.append([])
