@@ -7,7 +7,7 @@ value before. Does not fill in values and writes no files.
 from dataclasses import dataclass
 from typing import Any
 
-from observability.expressions import GROUP, of, rate
+from observability.expressions import GROUP, rate, selector
 
 BY_PART = f"{GROUP}, part"
 BY_DEPLOYMENT = f"{GROUP}, deployment"
@@ -44,7 +44,7 @@ def burn_alerts() -> list[Alert]:
     return [
         Alert(
             name=name,
-            expr=" and ".join(f"{of(f'matinee:{kind}:burn_rate{window}')} > {factor}" for window in (long, short)),
+            expr=" and ".join(f"{selector(f'matinee:{kind}:burn_rate{window}')} > {factor}" for window in (long, short)),
             lasts="2m" if severity == "critical" else "15m",
             severity=severity,
             summary=f"{{{{ $labels.application }}}}: {what}, the error budget burns {factor} times too fast",
@@ -58,7 +58,7 @@ def burn_alerts() -> list[Alert]:
 
 
 def recall_alerts() -> list[Alert]:
-    avg, usual = of("matinee:recall:avg"), of("matinee:recall:usual")
+    avg, usual = selector("matinee:recall:avg"), selector("matinee:recall:usual")
     of_set = "{{ $labels.mode }} search of the set {{ $labels.set }}"
     return [
         Alert(
@@ -81,7 +81,7 @@ def recall_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeApproximateRecallLow",
-            f"avg_over_time({of('matinee_probe_ann_recall_at_10')}[<recall_window>]) < <recall_ann>",
+            f"avg_over_time({selector('matinee_probe_ann_recall_at_10')}[<recall_window>]) < <recall_ann>",
             "<recall_for>",
             "warning",
             "the approximate index loses results (filtered: {{ $labels.filtered }})",
@@ -90,7 +90,7 @@ def recall_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeItemsMissing",
-            f"{of('matinee_probe_unknown_items')} / {of('matinee_probe_labelled_items')} > <recall_unknown>",
+            f"{selector('matinee_probe_unknown_items')} / {selector('matinee_probe_labelled_items')} > <recall_unknown>",
             "<recall_for>",
             "critical",
             "the index lacks items of the set {{ $labels.set }}",
@@ -101,12 +101,12 @@ def recall_alerts() -> list[Alert]:
 
 
 def answer_alerts() -> list[Alert]:
-    place, rounds = "namespace, matinee_release", of("matinee_probe_rounds_total")
-    succeeded = of("matinee_probe_last_success_timestamp_seconds")
+    place, rounds = "namespace, matinee_release", selector("matinee_probe_rounds_total")
+    succeeded = selector("matinee_probe_last_success_timestamp_seconds")
     return [
         Alert(
             "MatineeDegraded",
-            f"{of('matinee:degraded:ratio_rate10m')} > <degraded>",
+            f"{selector('matinee:degraded:ratio_rate10m')} > <degraded>",
             "10m",
             "warning",
             "{{ $labels.application }}: answers leave a part out",
@@ -115,7 +115,7 @@ def answer_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeUnreachable",
-            f"max by ({place}) ({of('matinee_probe_up')}) == 0",
+            f"max by ({place}) ({selector('matinee_probe_up')}) == 0",
             "10m",
             "critical",
             "no client gets an answer",
@@ -144,7 +144,7 @@ def answer_alerts() -> list[Alert]:
 
 
 def queue_alerts() -> list[Alert]:
-    refused = f"({rate('ray_matinee_refused_total', '5m')} or 0 * {of('matinee:requests:rate5m')})"
+    refused = f"({rate('ray_matinee_refused_total', '5m')} or 0 * {selector('matinee:requests:rate5m')})"
     waits = rate("ray_matinee_queue_wait_ms_bucket", "5m", by=f"{BY_PART}, le")
     return [
         Alert(
@@ -158,7 +158,7 @@ def queue_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeRefusing",
-            f"{refused} / {of('matinee:requests:rate5m')} > <refused>",
+            f"{refused} / {selector('matinee:requests:rate5m')} > <refused>",
             "5m",
             "warning",
             "{{ $labels.application }}: the gateway is full",
@@ -172,7 +172,7 @@ def index_alerts() -> list[Alert]:
     return [
         Alert(
             "MatineeIndexUnreachable",
-            f"min by ({GROUP}) ({of('ray_matinee_index_up')}) == 0",
+            f"min by ({GROUP}) ({selector('ray_matinee_index_up')}) == 0",
             "2m",
             "critical",
             "{{ $labels.application }}: the vector index does not answer",
@@ -181,7 +181,7 @@ def index_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeIndexStale",
-            f"time() - max by ({GROUP}) ({of('ray_matinee_index_built_timestamp_seconds')}) > 3600 * <index_age>",
+            f"time() - max by ({GROUP}) ({selector('ray_matinee_index_built_timestamp_seconds')}) > 3600 * <index_age>",
             "15m",
             "warning",
             "{{ $labels.application }}: the index is old",
@@ -192,8 +192,8 @@ def index_alerts() -> list[Alert]:
 
 
 def model_alerts() -> list[Alert]:
-    swaps = f"sum by ({BY_PART}) ({of('ray_matinee_model_swap_failures_total')})"
-    before = f"sum by ({BY_PART}) ({of('ray_matinee_model_swap_failures_total')} offset 30m)"
+    swaps = f"sum by ({BY_PART}) ({selector('ray_matinee_model_swap_failures_total')})"
+    before = f"sum by ({BY_PART}) ({selector('ray_matinee_model_swap_failures_total')} offset 30m)"
     return [
         Alert(
             "MatineeModelSwapFailed",
@@ -208,8 +208,8 @@ def model_alerts() -> list[Alert]:
 
 
 def replica_alerts() -> list[Alert]:
-    healthy = of("ray_serve_deployment_replica_healthy")
-    target = f"max by ({BY_DEPLOYMENT}) ({of('ray_serve_autoscaling_target_replicas')})"
+    healthy = selector("ray_serve_deployment_replica_healthy")
+    target = f"max by ({BY_DEPLOYMENT}) ({selector('ray_serve_autoscaling_target_replicas')})"
     new = f"last_over_time({healthy}[15m]) unless last_over_time({healthy}[15m] offset 15m)"
     return [
         Alert(
@@ -235,7 +235,7 @@ def replica_alerts() -> list[Alert]:
 
 
 def serve_alerts() -> list[Alert]:
-    skew = f"max_over_time(abs({of('ray_matinee_clock_skew_seconds')})[10m:1m])"
+    skew = f"max_over_time(abs({selector('ray_matinee_clock_skew_seconds')})[10m:1m])"
     return [
         Alert(
             "MatineeClockSkew",
@@ -248,7 +248,7 @@ def serve_alerts() -> list[Alert]:
         ),
         Alert(
             "MatineeDeploymentUnhealthy",
-            f"min by ({BY_DEPLOYMENT}) ({of('ray_serve_deployment_status')}) <= 2",
+            f"min by ({BY_DEPLOYMENT}) ({selector('ray_serve_deployment_status')}) <= 2",
             "5m",
             "critical",
             "{{ $labels.application }}: {{ $labels.deployment }} is unhealthy or could not be deployed",
@@ -258,7 +258,7 @@ def serve_alerts() -> list[Alert]:
         Alert(
             "MatineePodCrashLoop",
             # Prometheus's own word on each scrape: of every pod that has our metrics, without kube-state-metrics.
-            f"sum by (namespace, matinee_release, pod) (resets({of('up')}[30m])) > 3",
+            f"sum by (namespace, matinee_release, pod) (resets({selector('up')}[30m])) > 3",
             "0s",
             "warning",
             "{{ $labels.pod }} goes away again and again",

@@ -27,5 +27,5 @@ def files() -> dict[Path, str]:
 
 
 def dashboard(board: Any) -> str:
-    built = build(board.UID, board.TITLE, board.SAYS, board.ROWS)
+    built = build(board.UID, board.TITLE, board.DESCRIPTION, board.ROWS)
     return json.dumps(built, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"

@@ -1,20 +1,20 @@
 """The dashboard "Overview": what users feel, and whether the parts have room."""
 
-from observability.expressions import ASKING, FAILURES, PROBES
-from observability.panels import NO_QUERIES, NO_RULES, PART, PLACE, View, any_or_zero, of, quantiles, rate, share, zero
+from observability.expressions import FAILURES, HEALTH_ENDPOINTS, USER_ENDPOINTS
+from observability.panels import NO_QUERIES, NO_RULES, PART, PLACE, PanelSpec, any_or_zero, or_zero, quantiles, rate, selector, share
 
 UID, TITLE = "matinee-overview", "Matinee / Overview"
-SAYS = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
+DESCRIPTION = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
 
-_ASKED = f'endpoint!~"{PROBES}"'
+_ASKED = f'endpoint!~"{HEALTH_ENDPOINTS}"'
 _REQUESTS = rate("ray_matinee_requests_total", "", _ASKED)
-_REFUSED = zero(rate("ray_matinee_refused_total"), _REQUESTS)
-_FAILED = zero(rate("ray_matinee_requests_total", "", _ASKED, f'outcome=~"{FAILURES}"'), _REQUESTS)
-_BUCKETS = rate("ray_matinee_request_ms_bucket", "le", f'endpoint=~"{ASKING}"')
+_REFUSED = or_zero(rate("ray_matinee_refused_total"), _REQUESTS)
+_FAILED = or_zero(rate("ray_matinee_requests_total", "", _ASKED, f'outcome=~"{FAILURES}"'), _REQUESTS)
+_BUCKETS = rate("ray_matinee_request_ms_bucket", "le", f'endpoint=~"{USER_ENDPOINTS}"')
 
 _NUMBERS = (
-    View("Requests", {"": _REQUESTS}, "Requests a second, health checks aside.", "reqps", "number", 4),
-    View(
+    PanelSpec("Requests", {"": _REQUESTS}, "Requests a second, health checks aside.", "reqps", "number", 4),
+    PanelSpec(
         "Failed",
         {"": f"(({_FAILED}) + ({_REFUSED})) / ({_REQUESTS} + ({_REFUSED}))"},
         "Share of the requests that failed in the service, or that a full gateway refused.",
@@ -22,7 +22,7 @@ _NUMBERS = (
         "number",
         4,
     ),
-    View(
+    PanelSpec(
         "p95",
         {"": f"histogram_quantile(0.95, {_BUCKETS})"},
         "Time of search, recommend and similar, at the gateway.",
@@ -30,25 +30,25 @@ _NUMBERS = (
         "number",
         4,
     ),
-    View(
+    PanelSpec(
         "Degraded",
-        {"": f"max({of('matinee:degraded:ratio_rate10m')})"},
+        {"": f"max({selector('matinee:degraded:ratio_rate10m')})"},
         "Part of the answers of ten minutes that left a part out because it was late, full or not there.",
         "percentunit",
         "number",
         4,
         NO_RULES,
     ),
-    View(
+    PanelSpec(
         "Recall@10",
-        {"{{set}} {{mode}}": of("matinee_probe_recall_at_10", of=PLACE)},
+        {"{{set}} {{mode}}": selector("matinee_probe_recall_at_10", where=PLACE)},
         "What the probe's labelled queries find, now. Without a query set there is none.",
         "percentunit",
         "number",
         4,
         NO_QUERIES,
     ),
-    View(
+    PanelSpec(
         "Alerts firing",
         {"": f'count(ALERTS{{alertname=~"Matinee.*",alertstate="firing",{PLACE}}}) or vector(0)'},
         "Alerts of Matinee's rules that fire now.",
@@ -59,13 +59,13 @@ _NUMBERS = (
 )
 
 _USERS = (
-    View(
+    PanelSpec(
         "Requests by endpoint",
         {"{{endpoint}}": rate("ray_matinee_requests_total", "endpoint", _ASKED)},
         "Requests a second that were let in.",
         "reqps",
     ),
-    View(
+    PanelSpec(
         "Errors",
         {
             "{{outcome}}": any_or_zero(rate("ray_matinee_requests_total", "outcome", _ASKED, 'outcome!="ok"'), _REQUESTS),
@@ -74,51 +74,51 @@ _USERS = (
         "Failed answers a second, by the code in their envelope. `refused`: the gateway was full.",
         "reqps",
     ),
-    View(
+    PanelSpec(
         "Error budget burn",
         {
-            "availability 1h": of("matinee:availability:burn_rate1h"),
-            "availability 6h": of("matinee:availability:burn_rate6h"),
-            "latency 1h": of("matinee:latency:burn_rate1h"),
-            "latency 6h": of("matinee:latency:burn_rate6h"),
+            "availability 1h": selector("matinee:availability:burn_rate1h"),
+            "availability 6h": selector("matinee:availability:burn_rate6h"),
+            "latency 1h": selector("matinee:latency:burn_rate1h"),
+            "latency 6h": selector("matinee:latency:burn_rate6h"),
         },
         "How many times faster than the objectives allow. 14.4 for an hour, or 6 for six, is an alert.",
         none=NO_RULES,
     ),
-    View(
+    PanelSpec(
         "Latency by endpoint",
         quantiles("ray_matinee_request_ms", "endpoint", _ASKED),
         "From a request's arrival at the gateway to its answer.",
         "ms",
     ),
-    View(
+    PanelSpec(
         "Latency by stage",
         quantiles("ray_matinee_stage_ms", "stage"),
         "Enhance, embed, retrieve: waiting included. The same stages as in each answer's Server-Timing.",
         "ms",
     ),
-    View(
+    PanelSpec(
         "Latency at the client",
-        quantiles("matinee_probe_request_seconds", "endpoint", of_=PLACE),
+        quantiles("matinee_probe_request_seconds", "endpoint", where=PLACE),
         "As the probe sees it: network, ingress and queues included.",
         "s",
         none="no probe",
     ),
-    View(
+    PanelSpec(
         "Degraded answers",
         {"{{part}} {{reason}}": any_or_zero(rate("ray_matinee_degraded_total", "part, reason"), _REQUESTS)},
         "Answers a second that were given without a part, and why: late (deadline), full (overloaded), gone or switched off (unavailable).",
         "reqps",
     ),
-    View(
+    PanelSpec(
         "Recall@10 over time",
-        {"{{set}} {{mode}}": of("matinee_probe_recall_at_10", of=PLACE)},
+        {"{{set}} {{mode}}": selector("matinee_probe_recall_at_10", where=PLACE)},
         "Labelled queries through the real API, each round of the probe.",
         "percentunit",
         none=NO_QUERIES,
         top=1,
     ),
-    View(
+    PanelSpec(
         "Empty answers",
         {"{{endpoint}}": share("ray_matinee_results", "endpoint", "0.5")},
         "Part of the answers without any item: filters or exclusions left nothing over.",
@@ -127,58 +127,58 @@ _USERS = (
 )
 
 _ROOM = (
-    View(
+    PanelSpec(
         "Replicas against target",
         {
-            "{{deployment}}": f"sum by (deployment) ({of('ray_serve_deployment_replica_healthy', of=PART)})",
-            "{{deployment}} target": f"max by (deployment) ({of('ray_serve_autoscaling_target_replicas', of=PART)})",
+            "{{deployment}}": f"sum by (deployment) ({selector('ray_serve_deployment_replica_healthy', where=PART)})",
+            "{{deployment}} target": f"max by (deployment) ({selector('ray_serve_autoscaling_target_replicas', where=PART)})",
         },
         "Healthy replicas, and what autoscaling wants.",
     ),
-    View(
+    PanelSpec(
         "Under way",
         {
-            "at gateways": f"sum ({of('ray_matinee_in_flight_requests')})",
-            "{{deployment}}": f"sum by (deployment) ({of('ray_serve_replica_processing_queries', of=PART)})",
+            "at gateways": f"sum ({selector('ray_matinee_in_flight_requests')})",
+            "{{deployment}}": f"sum by (deployment) ({selector('ray_serve_replica_processing_queries', where=PART)})",
         },
         "Requests that gateways have let in, and calls that replicas work on.",
     ),
-    View(
+    PanelSpec(
         "Queues of Serve",
-        {"{{deployment}}": f"sum by (deployment) ({of('ray_serve_deployment_queued_queries', of=PART)})"},
+        {"{{deployment}}": f"sum by (deployment) ({selector('ray_serve_deployment_queued_queries', where=PART)})"},
         "Calls that no replica has taken yet.",
     ),
-    View(
+    PanelSpec(
         "Wait in queues, p95",
         {"{{part}}": f"histogram_quantile(0.95, {rate('ray_matinee_queue_wait_ms_bucket', 'le, part')})"},
         "From the gateway's call to the moment when the part takes it up.",
         "ms",
     ),
-    View(
+    PanelSpec(
         "Use of replicas",
-        {"{{deployment}}": f"avg by (deployment) ({of('ray_serve_replica_utilization_percent', of=PART)})"},
+        {"{{deployment}}": f"avg by (deployment) ({selector('ray_serve_replica_utilization_percent', where=PART)})"},
         "Part of what max_ongoing_requests allows that is in use, over Ray's window of the last ten minutes.",
         "percent",
     ),
-    View("CPU of nodes", {"{{pod}}": of("ray_node_cpu_utilization", of=PLACE)}, "Of the pod's CPUs.", "percent", top=100),
-    View(
+    PanelSpec("CPU of nodes", {"{{pod}}": selector("ray_node_cpu_utilization", where=PLACE)}, "Of the pod's CPUs.", "percent", top=100),
+    PanelSpec(
         "Memory of nodes",
-        {"{{pod}}": f"{of('ray_node_mem_used', of=PLACE)} / {of('ray_node_mem_total', of=PLACE)}"},
+        {"{{pod}}": f"{selector('ray_node_mem_used', where=PLACE)} / {selector('ray_node_mem_total', where=PLACE)}"},
         "Of the pod's memory.",
         "percentunit",
         top=1,
     ),
-    View(
+    PanelSpec(
         "GPUs of nodes",
-        {"{{pod}} {{GpuIndex}}": of("ray_node_gpus_utilization", of=PLACE)},
+        {"{{pod}} {{GpuIndex}}": selector("ray_node_gpus_utilization", where=PLACE)},
         "Time in which the GPU worked. Only where there are GPUs.",
         "percent",
         none="no GPU",
         top=100,
     ),
-    View(
+    PanelSpec(
         "Pods that went away",
-        {"{{pod}}": f"sum by (pod) (resets({of('up', of=PLACE)}[1h]))"},
+        {"{{pod}}": f"sum by (pod) (resets({selector('up', where=PLACE)}[1h]))"},
         "How often in the last hour a pod that was there did not answer: a container that restarted, or one too busy to.",
     ),
 )

@@ -26,12 +26,12 @@ _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
 @dataclass(frozen=True)
-class View:
+class PanelSpec:
     """One panel: `queries` maps each legend to its expression. `kind` is lines, number or table."""
 
     title: str
     queries: Mapping[str, str]
-    says: str
+    description: str
     unit: str = "short"
     kind: str = "lines"
     width: int = 8
@@ -39,50 +39,50 @@ class View:
     top: float | None = None
 
 
-def of(metric: str, *matchers: str, of: str = APP) -> str:
-    return f"{metric}{{{','.join([of, *matchers])}}}"
+def selector(metric: str, *matchers: str, where: str = APP) -> str:
+    return f"{metric}{{{','.join([where, *matchers])}}}"
 
 
-def rate(metric: str, by: str = "", *matchers: str, of_: str = APP) -> str:
+def rate(metric: str, by: str = "", *matchers: str, where: str = APP) -> str:
     """Events a second, summed by the labels `by`."""
-    return f"sum{_by(by)} (rate({of(metric, *matchers, of=of_)}[$__rate_interval]))"
+    return f"sum{_by(by)} (rate({selector(metric, *matchers, where=where)}[$__rate_interval]))"
 
 
-def quantiles(metric: str, by: str, *matchers: str, of_: str = APP) -> dict[str, str]:
+def quantiles(metric: str, by: str, *matchers: str, where: str = APP) -> dict[str, str]:
     """p50, p95 and p99 of a histogram, by a label."""
-    buckets = rate(f"{metric}_bucket", f"le, {by}", *matchers, of_=of_)
+    buckets = rate(f"{metric}_bucket", f"le, {by}", *matchers, where=where)
     return {f"{name} {{{{{by}}}}}": f"histogram_quantile({q}, {buckets})" for name, q in QUANTILES.items()}
 
 
-def share(metric: str, by: str, bound: str, of_: str = APP) -> str:
+def share(metric: str, by: str, bound: str, where: str = APP) -> str:
     """Part of a histogram's observations that were at most `bound`, one of its bounds.
 
     In place of a mean: Ray fills `_sum` with the middle of each bucket, so that a batch of one would count as half.
     """
-    few, all_ = rate(f"{metric}_bucket", by, f'le="{bound}"', of_=of_), rate(f"{metric}_count", by, of_=of_)
+    few, all_ = rate(f"{metric}_bucket", by, f'le="{bound}"', where=where), rate(f"{metric}_count", by, where=where)
     return f"{few} / {all_}"
 
 
-def zero(expression: str, like: str) -> str:
+def or_zero(expression: str, like: str) -> str:
     """`expression`, and 0 where nothing of the kind has happened yet; `like` always has series with the same labels."""
     return f"{expression} or 0 * {like}"
 
 
 def any_or_zero(expression: str, like: str) -> str:
     """`expression`, and a single 0 while it has no series at all: of what happens in failures there is none before the first."""
-    return f"{zero(expression, like)} unless on () ({expression})"
+    return f"{or_zero(expression, like)} unless on () ({expression})"
 
 
 def _by(labels: str) -> str:
     return f" by ({labels})" if labels else ""
 
 
-def build(uid: str, title: str, says: str, rows: Mapping[str, Iterable[View]]) -> models.Dashboard:
+def build(uid: str, title: str, description: str, rows: Mapping[str, Iterable[PanelSpec]]) -> models.Dashboard:
     """A dashboard of rows of views."""
     board = (
         dashboard.Dashboard(title)
         .uid(uid)
-        .description(says)
+        .description(description)
         .tags(["matinee"])
         .readonly()
         .refresh("30s")
@@ -134,9 +134,9 @@ def _variable(name: str, label: str, query: str) -> dashboard.QueryVariable:
     )
 
 
-def _panel(view: View) -> Any:
+def _panel(view: PanelSpec) -> Any:
     panel = {"lines": _lines, "number": _number, "table": _table}[view.kind]()
-    panel.title(view.title).description(view.says).datasource(_SOURCE).unit(view.unit).no_value(view.none).span(view.width)
+    panel.title(view.title).description(view.description).datasource(_SOURCE).unit(view.unit).no_value(view.none).span(view.width)
     panel.height(4 if view.kind == "number" else 8)
     if view.top is not None:
         panel.min(0).max(view.top)

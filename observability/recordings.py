@@ -5,7 +5,7 @@ Burn rates follow the SRE workbook: at 1 the error budget lasts exactly the obje
 
 from typing import Any
 
-from observability.expressions import ASKING, FAILURES, PROBES, of, rate
+from observability.expressions import FAILURES, HEALTH_ENDPOINTS, USER_ENDPOINTS, rate, selector
 
 SETS = "namespace, matinee_release, set, mode"
 """Without the probe's pod: what is usual outlives it."""
@@ -15,8 +15,8 @@ WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 def burn_rates() -> list[dict[str, Any]]:
     """Both objectives' burn rates over every window."""
     # Requests that the middleware refuses are counted apart and have no outcome. They count as requests, and as failed ones.
-    counted = ('__name__=~"ray_matinee_(requests|refused)_total"', f'endpoint!~"{PROBES}"')
-    asking = f'endpoint=~"{ASKING}"'
+    counted = ('__name__=~"ray_matinee_(requests|refused)_total"', f'endpoint!~"{HEALTH_ENDPOINTS}"')
+    asking = f'endpoint=~"{USER_ENDPOINTS}"'
     rules = []
     for window in WINDOWS:
         requests, failures = (f"matinee:{what}:rate{window}" for what in ("requests", "failures"))
@@ -25,17 +25,20 @@ def burn_rates() -> list[dict[str, Any]]:
         answered = rate("ray_matinee_request_ms_count", window, asking)
         rules += [
             {"record": requests, "expr": rate("", window, *counted)},
-            {"record": failures, "expr": f"{failed} or 0 * {of(requests)}"},
-            {"record": f"matinee:availability:burn_rate{window}", "expr": f"{of(failures)} / {of(requests)} / (1 - <availability>)"},
+            {"record": failures, "expr": f"{failed} or 0 * {selector(requests)}"},
+            {
+                "record": f"matinee:availability:burn_rate{window}",
+                "expr": f"{selector(failures)} / {selector(requests)} / (1 - <availability>)",
+            },
             {"record": f"matinee:latency:burn_rate{window}", "expr": f"(1 - {good} / {answered}) / (1 - <latency>)"},
         ]
     return rules
 
 
 def quality() -> list[dict[str, Any]]:
-    asked = rate("ray_matinee_requests_total", "10m", f'endpoint=~"{ASKING}|describe"')
+    asked = rate("ray_matinee_requests_total", "10m", f'endpoint=~"{USER_ENDPOINTS}|describe"')
     degraded = rate("ray_matinee_degraded_total", "10m")
-    probe = of("matinee_probe_recall_at_10")
+    probe = selector("matinee_probe_recall_at_10")
     return [
         {"record": "matinee:degraded:ratio_rate10m", "expr": f"({degraded} or 0 * {asked}) / {asked}"},
         {"record": "matinee:recall:avg", "expr": f"avg by ({SETS}) (avg_over_time({probe}[<recall_window>]))"},

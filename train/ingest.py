@@ -38,7 +38,7 @@ from rich.table import Table
 from matinee import demo
 from matinee.attributes import Attribute
 from matinee.catalogue.declaration import as_yaml, read_declaration
-from matinee.catalogue.proposal import Surveyed, changes, survey
+from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
 from matinee.catalogue.reader import ItemReader, Report, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
@@ -116,9 +116,9 @@ def main(options: IngestOptions) -> None:
         return
     reader = options.reader()
     if options.dry_run:
-        rehearse(reader, options)
+        dry_run(reader, options)
         return
-    attributes, surveyed = surveyed_attributes(reader, options)
+    attributes, stats = choose_attributes(reader, options)
     require_items(reader.report)
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
@@ -134,7 +134,7 @@ def main(options: IngestOptions) -> None:
                 settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
             )
         )
-    print_report(reader, outcome, time.perf_counter() - start, options, surveyed, maker.embedder)
+    print_report(reader, outcome, time.perf_counter() - start, options, stats, maker.embedder)
 
 
 def newer_release(settings: Settings, options: IngestOptions) -> int | None:
@@ -148,10 +148,10 @@ def newer_release(settings: Settings, options: IngestOptions) -> int | None:
     return asyncio.run(indexing.newer_release(settings, release))
 
 
-def rehearse(reader: ItemReader, options: IngestOptions) -> None:
+def dry_run(reader: ItemReader, options: IngestOptions) -> None:
     """Read the whole source, and say what would be ingested."""
     items: list[Item] = []
-    attributes, surveyed = surveyed_attributes(reader, options, first=items)
+    attributes, stats = choose_attributes(reader, options, first=items)
     report = reader.report
     counts = {"rows": report.rows, "items": report.items, "duplicates": report.duplicates, "rejected": len(report.rejects)}
     if options.json:
@@ -159,7 +159,7 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
             "warnings": report.warnings,
             "understood": report.summary.as_json(),
             "first_items": [item.facts() for item in items],
-            "attributes": [row.as_json() for row in surveyed],
+            "attributes": [row.as_json() for row in stats],
         }
         sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
         return
@@ -169,15 +169,15 @@ def rehearse(reader: ItemReader, options: IngestOptions) -> None:
         command.echo(f"rejected: line {reject.line} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     ingest_report.show_items(items)
-    ingest_report.show_attributes(surveyed)
+    ingest_report.show_attributes(stats)
     if options.attributes is None:
         command.echo("To change the attributes, save these lines to a file, edit them, and name it with --attributes:")
         console.print(escape(as_yaml(attributes)), highlight=False, soft_wrap=True)
 
 
-def surveyed_attributes(
+def choose_attributes(
     reader: ItemReader, options: IngestOptions, *, first: list[Item] | None = None
-) -> tuple[dict[str, Attribute], list[Surveyed]]:
+) -> tuple[dict[str, Attribute], list[AttributeStats]]:
     """What the items can be filtered by, and what they have of it. Reads the whole source; `first` gets its first items."""
     declared = None if options.attributes is None else read_declaration(options.attributes, reader.report.columns)
 
@@ -188,7 +188,7 @@ def surveyed_attributes(
             yield item
 
     with console.status("reading the catalogue"):
-        return survey(items(), declared)
+        return propose_attributes(items(), declared)
 
 
 def require_items(report: Report) -> None:
@@ -209,7 +209,7 @@ def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, s
 
 
 def print_report(
-    reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, surveyed: list[Surveyed], encoder: Encoder
+    reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, stats: list[AttributeStats], encoder: Encoder
 ) -> None:
     report, manifest = reader.report, outcome.manifest
     if outcome.previous is not None:
@@ -240,7 +240,7 @@ def print_report(
                     "rejects_file": None if where is None else str(where),
                     "warnings": report.warnings,
                     "understood": report.summary.as_json(),
-                    "attributes": [row.as_json() for row in surveyed],
+                    "attributes": [row.as_json() for row in stats],
                 }
             )
             + b"\n"
@@ -250,7 +250,7 @@ def print_report(
         table.add_row(name, escape(str(value)))
     console.print(table)
     ingest_report.show(report)
-    ingest_report.show_attributes(surveyed)
+    ingest_report.show_attributes(stats)
     show_warnings(report)
     if where is not None:
         command.echo(f"rejected rows, with line and reason: {where}")

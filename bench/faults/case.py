@@ -42,26 +42,26 @@ class Case(ABC):
         """The requests that are sent all the time, in turn."""
         return reads(url)
 
-    def prepare(self, stand: "Stand") -> None:  # noqa: B027  a hook
+    def prepare(self, sandbox: "Sandbox") -> None:  # noqa: B027  a hook
         """Before the server starts."""
 
-    def measure(self, stand: "Stand") -> None:  # noqa: B027  a hook
+    def measure(self, sandbox: "Sandbox") -> None:  # noqa: B027  a hook
         """Before the fault, on a server that nobody else asks."""
 
     @abstractmethod
-    def start(self, stand: "Stand") -> None:
+    def start(self, sandbox: "Sandbox") -> None:
         """Break it."""
 
-    def end(self, stand: "Stand") -> None:  # noqa: B027  a hook
+    def end(self, sandbox: "Sandbox") -> None:  # noqa: B027  a hook
         """Put back what was broken."""
 
-    def check(self, stand: "Stand") -> list[str]:
-        """What is wrong after the recovery, beyond the answers to the steady requests; `stand.notes` takes what else is to be known."""
+    def check(self, sandbox: "Sandbox") -> list[str]:
+        """What is wrong after the recovery, beyond the answers to the steady requests; `sandbox.notes` takes what else is to be known."""
         return []
 
 
 @dataclass
-class Stand:
+class Sandbox:
     """A server with a home of its own that a case may break, and whatever else it needs, which `exits` closes."""
 
     source: Path

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from bench.faults.case import Case, Stand
+from bench.faults.case import Case, Sandbox
 from bench.faults.killed_ingest import MOMENTS
 from bench.local_server import BenchError
 from bench.traffic import Line, searches
@@ -30,45 +30,45 @@ class KilledIngest(Case):
         """An ingest of fewer items takes the others away: searches find what there is."""
         return searches(url)
 
-    def start(self, stand: Stand) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         self._problems: list[str] = []
-        page = httpx.get(f"{stand.server.url}/v1/items", params={"limit": ITEMS}, timeout=60, trust_env=False).json()
-        self._file = stand.home / "fewer.jsonl"
+        page = httpx.get(f"{sandbox.server.url}/v1/items", params={"limit": ITEMS}, timeout=60, trust_env=False).json()
+        self._file = sandbox.home / "fewer.jsonl"
         self._file.write_text("".join(json.dumps(stored["item"]) + "\n" for stored in page["items"]), encoding="utf-8")
-        self._before = _index(stand)
+        self._before = _index(sandbox)
         for moment in MOMENTS:
-            code = self._ingest(stand, moment)
+            code = self._ingest(sandbox, moment)
             if code != -signal.SIGKILL:
                 self._problems.append(f"{moment}: the ingest ended with {code}")
-            now = _index(stand)
+            now = _index(sandbox)
             whole = {(self._before["version"], self._before["items"]), (now["version"], ITEMS)}
             if (now["version"], now["items"]) not in whole:
                 self._problems.append(f"{moment}: {now['items']} items of version {now['version']} are served")
-        if (code := self._ingest(stand, "none")) != 0:
+        if (code := self._ingest(sandbox, "none")) != 0:
             self._problems.append(f"an ingest after the kills ended with {code}")
 
-    def _ingest(self, stand: Stand, moment: str) -> int:
+    def _ingest(self, sandbox: Sandbox, moment: str) -> int:
         command = [sys.executable, "-m", "bench.faults.killed_ingest", moment, str(self._file), "--kind", "film"]
-        command += ["--rejects", str(stand.home)]
+        command += ["--rejects", str(sandbox.home)]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")}
-        environment = kept | {"MATINEE_HOME": str(stand.home), "MATINEE_CATALOGUE": "demo"}
+        environment = kept | {"MATINEE_HOME": str(sandbox.home), "MATINEE_CATALOGUE": "demo"}
         try:
             return subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False).returncode
         except subprocess.TimeoutExpired:
             raise BenchError(f"{moment}: the ingest did not end") from None
 
-    def check(self, stand: Stand) -> list[str]:
-        now = _index(stand)
+    def check(self, sandbox: Sandbox) -> list[str]:
+        now = _index(sandbox)
         if now["items"] != ITEMS:
             self._problems.append(f"{now['items']} items after the last ingest, not {ITEMS}")
-        folders = [path for path in (stand.home / "index" / "demo").iterdir() if path.is_dir()]
+        folders = [path for path in (sandbox.home / "index" / "demo").iterdir() if path.is_dir()]
         unfinished = [path.name for path in folders if not (path / "manifest.json").exists()]
         if unfinished:
             self._problems.append(f"left behind: {', '.join(unfinished)}")
         return self._problems
 
 
-def _index(stand: Stand) -> dict[str, Any]:
+def _index(sandbox: Sandbox) -> dict[str, Any]:
     """What `/v1/info` says of the index."""
-    found: dict[str, Any] = httpx.get(f"{stand.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
+    found: dict[str, Any] = httpx.get(f"{sandbox.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
     return found

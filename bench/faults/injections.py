@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.faults.case import BUSY, Case, Stand
+from bench.faults.case import BUSY, Case, Sandbox
 from bench.faults.injected import FAULT
 from bench.faults.requests import post, revision
 from bench.load import NO_CONNECTION
@@ -23,18 +23,18 @@ class Injection(Case):
 
     module = "bench.faults.injected"
 
-    def prepare(self, stand: Stand) -> None:
-        self._file = stand.home / "fault.json"
-        stand.environment[FAULT] = str(self._file)
+    def prepare(self, sandbox: Sandbox) -> None:
+        self._file = sandbox.home / "fault.json"
+        sandbox.environment[FAULT] = str(self._file)
         # Ray's workers have another working folder, and have to find `bench` too.
-        stand.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        sandbox.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
     def say(self, **fault: Any) -> None:
         temporary = self._file.with_suffix(".new")
         temporary.write_text(json.dumps(fault), encoding="utf-8")
         temporary.replace(self._file)
 
-    def end(self, stand: Stand) -> None:
+    def end(self, sandbox: Sandbox) -> None:
         self._file.unlink(missing_ok=True)
 
 
@@ -53,11 +53,11 @@ class HungEnhancer(Injection):
             lines[n] = described(n)
         return lines
 
-    def measure(self, stand: Stand) -> None:
+    def measure(self, sandbox: Sandbox) -> None:
         """The model is loaded when it is first needed, which is another matter."""
-        post(stand, described(-1))
+        post(sandbox, described(-1))
 
-    def start(self, stand: Stand) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         self.say(hang=True)
 
 
@@ -72,20 +72,20 @@ class StuckEnhancer(HungEnhancer):
     allowed = BUSY | {NO_CONNECTION, 504}
     recover_s = 120.0
 
-    def start(self, stand: Stand) -> None:
-        assert stand.server.process is not None
+    def start(self, sandbox: Sandbox) -> None:
+        assert sandbox.server.process is not None
         self.say(hang=True)
         start = time.monotonic()
         try:
-            code = stand.server.process.wait(90)
+            code = sandbox.server.process.wait(90)
         except subprocess.TimeoutExpired:
             raise BenchError("a model hangs, and the server goes on as if it did not") from None
-        stand.notes.append(f"the server ended with {code} after {time.monotonic() - start:.1f} s")
+        sandbox.notes.append(f"the server ended with {code} after {time.monotonic() - start:.1f} s")
         self.say()
-        stand.server.start()
+        sandbox.server.start()
 
-    def end(self, stand: Stand) -> None:
-        stand.server.wait_ready()
+    def end(self, sandbox: Sandbox) -> None:
+        sandbox.server.wait_ready()
 
 
 class ClockStep(Injection):
@@ -97,14 +97,14 @@ class ClockStep(Injection):
     allowed = frozenset()
     ahead_s = 3600.0
 
-    def start(self, stand: Stand) -> None:
-        self._before = revision(stand)
+    def start(self, sandbox: Sandbox) -> None:
+        self._before = revision(sandbox)
         self.say(clock_s=self.ahead_s)
         time.sleep(1)
-        self._ahead = revision(stand)
+        self._ahead = revision(sandbox)
 
-    def check(self, stand: Stand) -> list[str]:
-        after = revision(stand)
+    def check(self, sandbox: Sandbox) -> list[str]:
+        after = revision(sandbox)
         seconds = (self._ahead - self._before) / 1e6
         if seconds < self.ahead_s:
             return [f"the clock was not moved: {seconds:.0f} s between two writes"]
@@ -119,9 +119,9 @@ class ClockSkew(Injection):
     placements = ("ray",)
     allowed = frozenset()
 
-    def start(self, stand: Stand) -> None:
-        before = revision(stand)
-        self.say(clock_s=60.0, pids=[stand.server.part("retriever").pid])
+    def start(self, sandbox: Sandbox) -> None:
+        before = revision(sandbox)
+        self.say(clock_s=60.0, pids=[sandbox.server.part("retriever").pid])
         time.sleep(1)
-        if revision(stand) - before < 50e6:
+        if revision(sandbox) - before < 50e6:
             raise BenchError("the Retriever's clock was not moved")

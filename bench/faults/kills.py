@@ -5,7 +5,7 @@ import time
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.faults.case import BUSY, CUT_OFF, Case, Stand
+from bench.faults.case import BUSY, CUT_OFF, Case, Sandbox
 from bench.load import NO_ANSWER
 from bench.local_server import BenchError
 
@@ -26,26 +26,26 @@ class KillServer(Case):
         self.allowed = CUT_OFF | {504} if placement == "process" else STARTING | {504}
         self.recover_s = 120.0 if placement == "process" else 180.0
 
-    def start(self, stand: Stand) -> None:
-        assert stand.server.process is not None
-        stand.server.process.kill()
-        stand.server.process.wait()
-        if stand.placement == "ray":
-            _wait_gone(stand)
-        stand.server.start()
+    def start(self, sandbox: Sandbox) -> None:
+        assert sandbox.server.process is not None
+        sandbox.server.process.kill()
+        sandbox.server.process.wait()
+        if sandbox.placement == "ray":
+            _wait_gone(sandbox)
+        sandbox.server.start()
 
-    def end(self, stand: Stand) -> None:
-        stand.server.wait_ready()
+    def end(self, sandbox: Sandbox) -> None:
+        sandbox.server.wait_ready()
 
 
-def _wait_gone(stand: Stand) -> None:
+def _wait_gone(sandbox: Sandbox) -> None:
     """Without its driver, nothing of Ray may be left: it would hold the port and the index."""
     start = time.monotonic()
-    while left := stand.server.processes():
+    while left := sandbox.server.processes():
         if time.monotonic() - start > DEAD_S:
             raise BenchError(f"{DEAD_S:.0f} s after `python -m serve` was killed these still run: {', '.join(part for part, _ in left)}")
         time.sleep(0.2)
-    stand.notes.append(f"Ray's processes were gone after {time.monotonic() - start:.1f} s")
+    sandbox.notes.append(f"Ray's processes were gone after {time.monotonic() - start:.1f} s")
 
 
 class KillPart(Case):
@@ -63,16 +63,16 @@ class KillPart(Case):
         self._part = part
         self._killed: psutil.Process | None = None
 
-    def start(self, stand: Stand) -> None:
-        self._killed = stand.server.part(self._part)
+    def start(self, sandbox: Sandbox) -> None:
+        self._killed = sandbox.server.part(self._part)
         self._killed.kill()
 
-    def check(self, stand: Stand) -> list[str]:
+    def check(self, sandbox: Sandbox) -> list[str]:
         """What was killed is there again: answers alone would not show that of the controller."""
         start = time.monotonic()
         while time.monotonic() - start < DEAD_S:
             with contextlib.suppress(BenchError):
-                if stand.server.part(self._part) != self._killed:
+                if sandbox.server.part(self._part) != self._killed:
                     return []
             time.sleep(0.2)
         return [f"no other {self._part} was started"]
@@ -91,17 +91,17 @@ class KillHead(Case):
         self.breaks = breaks
         self._part = part
 
-    def start(self, stand: Stand) -> None:
-        assert stand.server.process is not None
-        stand.server.part(self._part).kill()
+    def start(self, sandbox: Sandbox) -> None:
+        assert sandbox.server.process is not None
+        sandbox.server.part(self._part).kill()
         start = time.monotonic()
-        while stand.server.process.poll() is None:
+        while sandbox.server.process.poll() is None:
             if time.monotonic() - start > DEAD_S:
                 raise BenchError(f"`python -m serve` still runs {DEAD_S:.0f} s after its {self._part} was killed: nobody starts it again")
             time.sleep(0.1)
-        stand.notes.append(f"the server ended with {stand.server.process.returncode} after {time.monotonic() - start:.1f} s")
-        _wait_gone(stand)
-        stand.server.start()
+        sandbox.notes.append(f"the server ended with {sandbox.server.process.returncode} after {time.monotonic() - start:.1f} s")
+        _wait_gone(sandbox)
+        sandbox.server.start()
 
-    def end(self, stand: Stand) -> None:
-        stand.server.wait_ready()
+    def end(self, sandbox: Sandbox) -> None:
+        sandbox.server.wait_ready()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
-from bench.faults.case import BUSY, Case, Limit, Stand
+from bench.faults.case import BUSY, Case, Limit, Sandbox
 from bench.load import NO_ANSWER, NO_CONNECTION
 from bench.local_server import BenchError
 from bench.serve import load
@@ -32,29 +32,31 @@ class Overload(Case):
     def lines(self, url: str) -> list[Line]:
         return searches(url)
 
-    def measure(self, stand: Stand) -> None:
+    def measure(self, sandbox: Sandbox) -> None:
         """As many clients as there are places, or as are let in: nothing is refused, and nothing could be faster."""
-        clients = 2 * stand.server.settings.serving.deployment.max_ongoing_requests
-        requests = write_lines(self.lines(stand.server.url), stand.home / "saturation.jsonl")
+        clients = 2 * sandbox.server.settings.serving.deployment.max_ongoing_requests
+        requests = write_lines(self.lines(sandbox.server.url), sandbox.home / "saturation.jsonl")
         refused = True
         while refused and clients > 1:
             clients //= 2
-            load(stand.server.url, requests, clients=clients, seconds=3)
-            self._saturated: dict[str, Any] = load(stand.server.url, requests, clients=clients, seconds=SATURATED_S)
+            load(sandbox.server.url, requests, clients=clients, seconds=3)
+            self._saturated: dict[str, Any] = load(sandbox.server.url, requests, clients=clients, seconds=SATURATED_S)
             refused = set(self._saturated["statuses"]) != {"200"}
         self._clients = clients
-        self._memory = Memory(stand)
+        self._memory = Memory(sandbox)
         self._exits = contextlib.ExitStack()
 
-    def start(self, stand: Stand) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         rate = TIMES * self._saturated["rps"]
-        lines = self.lines(stand.server.url)
-        self._load = self._exits.enter_context(traffic(stand.server.url, lines, stand.home, "overload", rate=rate, seconds=stand.seconds))
+        lines = self.lines(sandbox.server.url)
+        self._load = self._exits.enter_context(
+            traffic(sandbox.server.url, lines, sandbox.home, "overload", rate=rate, seconds=sandbox.seconds)
+        )
 
-    def end(self, stand: Stand) -> None:
+    def end(self, sandbox: Sandbox) -> None:
         self._load.end()
 
-    def check(self, stand: Stand) -> list[str]:
+    def check(self, sandbox: Sandbox) -> list[str]:
         self._exits.close()
         memory = self._memory.stop()
         answers = self._load.answers()
@@ -63,7 +65,7 @@ class Overload(Case):
         silent = sum(not answer.retry_after for answer in answers if answer.status in BUSY)
         p99 = float(np.percentile(good, 99)) if good else float("inf")
         seconds = max(answer.due_s for answer in answers) - min(answer.due_s for answer in answers)
-        stand.notes += [
+        sandbox.notes += [
             f"saturated by {self._clients} clients: {self._saturated['rps']:.0f} requests/s, p99 {self._saturated['p99_ms']:.0f} ms",
             f"sent {len(answers) / seconds:.0f}/s, answered {len(good) / seconds:.0f}/s, p99 {p99:.0f} ms",
             f"memory {memory[0] / 1e6:.0f} MB before, {max(memory) / 1e6:.0f} MB at most, {memory[-1] / 1e6:.0f} MB after",
@@ -78,13 +80,13 @@ class Overload(Case):
 class Memory:
     """PSS of all the server's processes in bytes, before the load and every few seconds until `stop`."""
 
-    def __init__(self, stand: Stand) -> None:
-        self._server = stand.server
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._server = sandbox.server
         self._samples = [self._now()]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        stand.exits.callback(self._stopped.set)
+        sandbox.exits.callback(self._stopped.set)
 
     def stop(self) -> list[float]:
         """All samples; the last one is of now."""
@@ -127,34 +129,34 @@ class Scale(Case):
         },
     }
 
-    def start(self, stand: Stand) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         self._exits = contextlib.ExitStack()
         # Twice what one may have under way before the second one is started.
         rate = 40.0
-        lines = searches(stand.server.url)
-        self._load = self._exits.enter_context(traffic(stand.server.url, lines, stand.home, "scale", rate=rate))
-        stand.notes.append(f"two replicas after {_wait_replicas(stand, 2):.1f} s")
+        lines = searches(sandbox.server.url)
+        self._load = self._exits.enter_context(traffic(sandbox.server.url, lines, sandbox.home, "scale", rate=rate))
+        sandbox.notes.append(f"two replicas after {_wait_replicas(sandbox, 2):.1f} s")
 
-    def end(self, stand: Stand) -> None:
+    def end(self, sandbox: Sandbox) -> None:
         self._load.end()
         self._exits.close()
-        stand.notes.append(f"one replica {_wait_replicas(stand, 1):.1f} s after the load")
+        sandbox.notes.append(f"one replica {_wait_replicas(sandbox, 1):.1f} s after the load")
 
-    def check(self, stand: Stand) -> list[str]:
+    def check(self, sandbox: Sandbox) -> list[str]:
         """While the second replica loads its model, the first one may be refused its cores, and refuse requests."""
         answers = self._load.answers()
         refused, failed = (
             sum(answer.status in statuses for answer in answers) for statuses in (BUSY, {NO_CONNECTION, NO_ANSWER, 500, 504})
         )
-        stand.notes.append(f"{refused} of {len(answers)} requests of the load were refused")
+        sandbox.notes.append(f"{refused} of {len(answers)} requests of the load were refused")
         return [f"{failed} of {len(answers)} requests of the load failed"] if failed else []
 
 
-def _wait_replicas(stand: Stand, count: int) -> float:
+def _wait_replicas(sandbox: Sandbox, count: int) -> float:
     """Seconds until gateway and embedder have `count` replicas each."""
     start = time.monotonic()
     while time.monotonic() - start < SCALE_S:
-        parts = [part for part, _ in stand.server.processes()]
+        parts = [part for part, _ in sandbox.server.processes()]
         if all(parts.count(part) == count for part in ("gateway", "embedder")):
             return time.monotonic() - start
         time.sleep(0.2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-from bench.faults.case import Case, Stand, name_of
+from bench.faults.case import Case, Sandbox, name_of
 from bench.load import Answer
 from bench.local_server import BenchError
 from bench.traffic import Traffic, traffic
@@ -55,28 +55,28 @@ def run(case: Case, placement: str, source: Path, seconds: float | None) -> Case
     lasts = case.seconds if seconds is None or not case.seconds else seconds
     row = CaseResult(case.name, case.breaks, placement, lasts)
     with ExitStack() as exits:
-        stand = Stand(source, Path(tempfile.mkdtemp(prefix="matinee-faults-")), placement, case, lasts, exits)
+        sandbox = Sandbox(source, Path(tempfile.mkdtemp(prefix="matinee-faults-")), placement, case, lasts, exits)
         try:
-            stand.start()
-            case.measure(stand)
-            lines = case.lines(stand.server.url)
-            with traffic(stand.server.url, lines, source, case.name, rate=RATE) as load:
-                _play(case, stand, load, row)
-            row.problems += case.check(stand)
+            sandbox.start()
+            case.measure(sandbox)
+            lines = case.lines(sandbox.server.url)
+            with traffic(sandbox.server.url, lines, source, case.name, rate=RATE) as load:
+                _play(case, sandbox, load, row)
+            row.problems += case.check(sandbox)
         except (BenchError, OSError, subprocess.SubprocessError, httpx.HTTPError, psutil.Error) as error:
             row.problems.append(f"{type(error).__name__}: {error}")
-        row.notes = stand.notes
+        row.notes = sandbox.notes
     return row
 
 
-def _play(case: Case, stand: Stand, load: Traffic, row: CaseResult) -> None:
+def _play(case: Case, sandbox: Sandbox, load: Traffic, row: CaseResult) -> None:
     time.sleep(CALM_S)
     started = time.monotonic()
-    case.start(stand)
+    case.start(sandbox)
     try:
         time.sleep(max(0.0, row.seconds - (time.monotonic() - started)))
     finally:
-        case.end(stand)
+        case.end(sandbox)
     # What can only happen is over when it has happened, however long it takes to be put right.
     ended = time.monotonic() if row.seconds else started
     row.seconds = round(ended - started, 1)

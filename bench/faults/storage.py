@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.faults.case import BUSY, Case, Stand
+from bench.faults.case import BUSY, Case, Sandbox
 from bench.faults.requests import feedback, put
 from bench.local_server import BenchError
 
@@ -22,50 +22,50 @@ class FullDisk(Case):
     size = "640m"
     """Above what the embedded engine wants to have free before it writes."""
 
-    def prepare(self, stand: Stand) -> None:
-        self._index = stand.home / "index"
-        self._events = stand.home / "events"
-        stand.environment["MATINEE_EVENTS__URI"] = str(self._events)
-        kept = self._index.rename(stand.home / "index.before")
+    def prepare(self, sandbox: Sandbox) -> None:
+        self._index = sandbox.home / "index"
+        self._events = sandbox.home / "events"
+        sandbox.environment["MATINEE_EVENTS__URI"] = str(self._events)
+        kept = self._index.rename(sandbox.home / "index.before")
         self._index.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={self.size}", "matinee-faults", str(self._index)]
         self._mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         if self._mounted:
-            stand.exits.callback(subprocess.run, ["umount", "--lazy", str(self._index)], check=False)
+            sandbox.exits.callback(subprocess.run, ["umount", "--lazy", str(self._index)], check=False)
             self._events = self._index / ".events"
-            stand.environment["MATINEE_EVENTS__URI"] = str(self._events)
+            sandbox.environment["MATINEE_EVENTS__URI"] = str(self._events)
             subprocess.run(["cp", "--recursive", "--sparse=always", f"{kept}/.", str(self._index)], check=True)
         else:
             self._index.rmdir()
             kept.rename(self._index)
 
-    def start(self, stand: Stand) -> None:
-        if put(stand, 1) != 200:
+    def start(self, sandbox: Sandbox) -> None:
+        if put(sandbox, 1) != 200:
             raise BenchError("a write failed before the disk was full")
         if self._mounted:
             _fill(self._index / "fill")
-            stand.notes.append("a full tmpfs")
+            sandbox.notes.append("a full tmpfs")
         else:
-            self._limit(stand, 0)
-            stand.notes.append("files may not grow (RLIMIT_FSIZE): no file system could be mounted here")
-        self._writes = [put(stand, n) for n in range(2, 5)]
+            self._limit(sandbox, 0)
+            sandbox.notes.append("files may not grow (RLIMIT_FSIZE): no file system could be mounted here")
+        self._writes = [put(sandbox, n) for n in range(2, 5)]
 
-    def end(self, stand: Stand) -> None:
+    def end(self, sandbox: Sandbox) -> None:
         if self._mounted:
             (self._index / "fill").unlink(missing_ok=True)
         else:
-            self._limit(stand, resource.RLIM_INFINITY)
+            self._limit(sandbox, resource.RLIM_INFINITY)
 
     @staticmethod
-    def _limit(stand: Stand, limit: int) -> None:
-        for _, process in stand.server.processes():
+    def _limit(sandbox: Sandbox, limit: int) -> None:
+        for _, process in sandbox.server.processes():
             with contextlib.suppress(psutil.Error):
                 process.rlimit(psutil.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-    def check(self, stand: Stand) -> list[str]:
-        stand.notes.append(f"writes answered {self._writes} while it was full")
+    def check(self, sandbox: Sandbox) -> list[str]:
+        sandbox.notes.append(f"writes answered {self._writes} while it was full")
         problems = [] if set(self._writes) <= {200, *BUSY} else [f"writes answered {self._writes} while it was full"]
-        after = put(stand, 5)
+        after = put(sandbox, 5)
         return problems + ([] if after == 200 else [f"a write after that is answered with {after}"])
 
 
@@ -89,26 +89,26 @@ class FullEvents(Case):
     }
     allowed = frozenset()
 
-    def prepare(self, stand: Stand) -> None:
-        self._events = stand.home / "events"
-        stand.environment["MATINEE_EVENTS__URI"] = str(self._events)
+    def prepare(self, sandbox: Sandbox) -> None:
+        self._events = sandbox.home / "events"
+        sandbox.environment["MATINEE_EVENTS__URI"] = str(self._events)
 
-    def start(self, stand: Stand) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         """A file is where its folder belongs."""
         if self._events.exists():
-            self._events.rename(stand.home / "events.before")
+            self._events.rename(sandbox.home / "events.before")
         self._events.touch()
 
-    def end(self, stand: Stand) -> None:
+    def end(self, sandbox: Sandbox) -> None:
         until = time.monotonic() + 10
-        while (status := feedback(stand)) not in BUSY and time.monotonic() < until:
+        while (status := feedback(sandbox)) not in BUSY and time.monotonic() < until:
             # The load has to fill the queue first.
             time.sleep(0.05)
         self._feedback = status
         self._events.unlink()
 
-    def check(self, stand: Stand) -> list[str]:
-        stand.notes.append(f"feedback answered {self._feedback} while it was full")
+    def check(self, sandbox: Sandbox) -> list[str]:
+        sandbox.notes.append(f"feedback answered {self._feedback} while it was full")
         problems = [] if self._feedback in BUSY else [f"feedback was answered with {self._feedback} while it was full"]
         start = time.monotonic()
         while not any(self._events.rglob("*.jsonl")):

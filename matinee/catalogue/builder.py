@@ -92,7 +92,7 @@ class Builder(Rules):
     def _id_year(self, row: Row) -> tuple[int | None, bool]:
         """The year in a derived id, and whether the row is new: an earlier reader could not read its year, and made no item."""
         title = self.column("title")
-        is_new = row.mended is not None or self._title_column(row.values) != title or by_language(row.values.get(title or "")) is not None
+        is_new = row.repaired is not None or self._title_column(row.values) != title or by_language(row.values.get(title or "")) is not None
         if self.id_years is None:
             return None, is_new
         dates, value = self.dates[self.id_years], row.values.get(self.id_years)

@@ -121,7 +121,7 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
     odd = sum(start.count(code) for code in range(32) if code not in (9, 10, 12, 13, 26, 27))
     if odd > len(start) / 50 + 2:
         raise SourceError(f"{path} is binary, not text: give a CSV, TSV, JSONL, JSON or Parquet file")
-    return _survey(path)
+    return _detect(path)
 
 
 def damage(raw: str, encoding: Encoding) -> str | None:
@@ -142,7 +142,7 @@ def _from_option(name: str, bom: str | None) -> Encoding:
     return Encoding(plain)
 
 
-def _survey(path: Path) -> Encoding:
+def _detect(path: Path) -> Encoding:
     good = bad = 0
     only_cut = True
     sample = bytearray()

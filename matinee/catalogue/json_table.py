@@ -12,9 +12,9 @@ from typing import Any, Literal, TextIO
 from matinee.catalogue.columns import HAS_TITLE
 from matinee.catalogue.documents import rows_inside
 from matinee.catalogue.encodings import BLANK, ByteStream, Encoding, damage, open_text
-from matinee.catalogue.json_values import BLANKS, MENDED, decode, end_of, values_in
+from matinee.catalogue.json_values import BLANKS, REPAIRED, decode, end_of, values_in
 from matinee.catalogue.rows import MAX_RAW, Reject, Row, no_progress
-from matinee.catalogue.typed import HALF, mend, plain_row
+from matinee.catalogue.typed import HALF, plain_row, without_surrogates
 from matinee.errors import SourceError
 
 Progress = Callable[[int], None]
@@ -101,8 +101,8 @@ class JsonTable:
                 end = "the file ends in the middle of this object: it looks cut off"
                 yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
                 continue
-            for value, raw, mended in found:
-                yield _object(number, value, raw, mended)
+            for value, raw, repaired in found:
+                yield _object(number, value, raw, repaired)
 
     def _elements(self, text: TextIO) -> Iterator[Row | Reject]:
         # All before `at` was read. Only now and then is it cut off: for each element, that would copy the whole buffer.
@@ -131,12 +131,12 @@ class JsonTable:
                 return
             broken: int | None = None
             try:
-                value, end, mended = decode(buffer, at) if at < len(buffer) else (None, 0, None)
+                value, end, repaired = decode(buffer, at) if at < len(buffer) else (None, 0, None)
             except (ValueError, RecursionError) as error:
-                value, end, mended = None, 0, None
+                value, end, repaired = None, 0, None
                 broken = getattr(error, "pos", None)
             if end and (end < len(buffer) or buffer[at] == "{"):
-                yield _object(number, value, buffer[at:end], mended)
+                yield _object(number, value, buffer[at:end], repaired)
                 number += buffer.count("\n", at, end)
                 at = end
                 continue
@@ -164,11 +164,11 @@ def _bounded_lines(text: TextIO) -> Iterator[str]:
             line = text.readline(MAX_LINE + 1) or "\n"
 
 
-def _object(number: int, value: Any, raw: str, mended: str | None) -> Row | Reject:
+def _object(number: int, value: Any, raw: str, repaired: str | None) -> Row | Reject:
     if not isinstance(value, dict):
         return Reject(number, f"holds a {type(value).__name__}, not an object", raw[:MAX_RAW])
     values = plain_row(value)
     if HALF.search(raw):
-        whole = {name: mend(entry) for name, entry in values.items()}
-        values, mended = whole, mended or (MENDED if whole != values else None)
-    return Row(number, values, mended)
+        whole = {name: without_surrogates(entry) for name, entry in values.items()}
+        values, repaired = whole, repaired or (REPAIRED if whole != values else None)
+    return Row(number, values, repaired)

@@ -11,7 +11,7 @@ import orjson
 
 from matinee.catalogue.encodings import BLANK
 
-MENDED = "characters that JSON has no form for; they were repaired or left out"
+REPAIRED = "characters that JSON has no form for; they were repaired or left out"
 SEVERAL = "other objects on their line; each was read"
 BLANKS = re.compile(f"[{BLANK}]*+")
 _STRICT = json.JSONDecoder()
@@ -22,7 +22,7 @@ _LONG_INTEGER = re.compile(r"\d{19}")
 
 
 def values_in(text: str) -> list[tuple[Any, str, str | None]]:
-    """The values of a text, one after the other, each with its own text and what was mended in it. Raises `ValueError`."""
+    """The values of a text, one after the other, each with its own text and what was repaired in it. Raises `ValueError`."""
     reason: ValueError | None = None
     # orjson would round long integers, and two ids would be one.
     if not _LONG_INTEGER.search(text):
@@ -35,15 +35,15 @@ def values_in(text: str) -> list[tuple[Any, str, str | None]]:
     at = end_of(BLANKS, text, 0)
     try:
         while at < len(text):
-            value, end, mended = decode(text, at, decoder)
-            if mended:
+            value, end, repaired = decode(text, at, decoder)
+            if repaired:
                 # The strict decoder counts the lines before its error: once for each text, not for each value.
                 decoder = _LENIENT
-            found.append((value, text[at:end], mended))
+            found.append((value, text[at:end], repaired))
             at = end_of(BLANKS, text, end)
     except (ValueError, RecursionError) as error:
         raise reason or ValueError(str(error)) from None
-    return found if len(found) == 1 else [(value, raw, mended or SEVERAL) for value, raw, mended in found]
+    return found if len(found) == 1 else [(value, raw, repaired or SEVERAL) for value, raw, repaired in found]
 
 
 def decode(text: str, at: int, decoder: json.JSONDecoder = _STRICT) -> tuple[Any, int, str | None]:
@@ -58,7 +58,7 @@ def decode(text: str, at: int, decoder: json.JSONDecoder = _STRICT) -> tuple[Any
             if not error.msg.startswith("Invalid control character"):
                 raise
     value, end = _LENIENT.raw_decode(text, at)
-    return value, end, MENDED if _is_damaged(text, at, end) else None
+    return value, end, REPAIRED if _is_damaged(text, at, end) else None
 
 
 def _is_damaged(text: str, at: int, end: int) -> bool:

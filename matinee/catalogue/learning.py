@@ -83,8 +83,8 @@ class Learner:
         self.warnings: list[str] = []
         columns = self._columns = [column for column in table.columns or _keys(table) if column]
         # --kind is stronger than a column that is merely named like one, such as "type".
-        wishes = {"kind": "", **mapping} if kind and "kind" not in columns else mapping
-        self._targets = assign(columns, wishes, self.warnings)
+        requested = {"kind": "", **mapping} if kind and "kind" not in columns else mapping
+        self._targets = assign(columns, requested, self.warnings)
         self._dates: dict[str, DateColumn] = {}
         self._numbers: dict[str, NumberColumn] = {}
         self._lists: dict[str, ListColumn] = {}
@@ -103,10 +103,10 @@ class Learner:
             (column, found.see) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
         ]
         # Mended rows follow the rules of the others; where there are no others, they make them.
-        for mended in (False, True):
+        for repaired in (False, True):
             seen = False
             for row in self._table.rows(no_progress):
-                if isinstance(row, Row) and (row.mended is not None) == mended:
+                if isinstance(row, Row) and (row.repaired is not None) == repaired:
                     seen = True
                     for column, see in watched:
                         # A value that can't be looked at is rejected with its row when the items are made.

@@ -25,7 +25,7 @@ _PLACES = ("geo", "location", "coordinates", "coords", "latlon", "latlng", "posi
 
 
 @dataclass
-class Surveyed:
+class AttributeStats:
     """What a source's items have in one place: in how many it is missing, how many of its values differ and can't be read.
 
     `attribute` is None where it is kept and shown, but no filter knows it.
@@ -77,7 +77,7 @@ class _Facts:
                 self.distinct.add(value)
 
 
-def survey(items: Iterable[Item], declared: Attributes | None = None) -> tuple[dict[str, Attribute], list[Surveyed]]:
+def propose_attributes(items: Iterable[Item], declared: Attributes | None = None) -> tuple[dict[str, Attribute], list[AttributeStats]]:
     """The attributes of the items, and a row for each and for every other fact. `declared` is taken as it is; None: a proposal."""
     places: dict[str, _Facts] = {source: _Facts() for source in (str(one.source) for one in FILM.values())}
     coverage = {name: _Coverage(attribute) for name, attribute in (declared or {}).items()}
@@ -98,7 +98,9 @@ def survey(items: Iterable[Item], declared: Attributes | None = None) -> tuple[d
         else:
             rows.append(_row(name, places, attribute, count))
     others = [(source, seen) for source, seen in places.items() if source not in used and seen.items]
-    rows += [Surveyed(source, source, None, count - seen.items, count, len(seen.distinct), example=seen.example) for source, seen in others]
+    rows += [
+        AttributeStats(source, source, None, count - seen.items, count, len(seen.distinct), example=seen.example) for source, seen in others
+    ]
     return attributes, rows
 
 
@@ -170,10 +172,10 @@ def _name(source: str, taken: Mapping[str, Attribute]) -> str:
     return next(one for one in (name, f"{group}_{name}"[:40], f"{name[:38]}_2") if one not in taken and one not in RESERVED)
 
 
-def _row(name: str, places: Mapping[str, _Facts], attribute: Attribute, count: int) -> Surveyed:
+def _row(name: str, places: Mapping[str, _Facts], attribute: Attribute, count: int) -> AttributeStats:
     sources = [attribute.source] if isinstance(attribute.source, str) else attribute.source
     seen = min((places[source] for source in sources), key=lambda seen: seen.items)
-    return Surveyed(name, ", ".join(sources), attribute, count - seen.items, count, len(seen.distinct), example=seen.example)
+    return AttributeStats(name, ", ".join(sources), attribute, count - seen.items, count, len(seen.distinct), example=seen.example)
 
 
 class _Coverage:
@@ -195,13 +197,13 @@ class _Coverage:
             if len(self._distinct) < MAX_DISTINCT:
                 self._distinct.add(value)
 
-    def row(self, name: str, count: int) -> Surveyed:
+    def row(self, name: str, count: int) -> AttributeStats:
         source = self._attribute.source if isinstance(self._attribute.source, str) else ", ".join(self._attribute.source)
         missing = count - self._items
-        return Surveyed(name, source, self._attribute, missing, count, len(self._distinct), self._unread, self._example)
+        return AttributeStats(name, source, self._attribute, missing, count, len(self._distinct), self._unread, self._example)
 
 
-def shown_first(rows: Sequence[Surveyed]) -> list[Surveyed]:
+def shown_first(rows: Sequence[AttributeStats]) -> list[AttributeStats]:
     """The rows that say something: without those of the six that no item has."""
     return [
         row for row in rows if row.missing < row.items or (row.attribute is not None and payload_key(row.name, row.attribute) != row.name)

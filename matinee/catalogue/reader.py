@@ -46,7 +46,7 @@ class Report:
     derived_ids: int = 0
     truncated: bool = False
     # What rows were read in spite of -> their lines.
-    mended: dict[str, list[int]] = field(default_factory=dict)
+    repaired: dict[str, list[int]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
@@ -132,10 +132,10 @@ class ItemReader:
         """The row's item, why it has none, or None for a row that says again what an earlier one said."""
         if isinstance(row, Reject):
             return row
-        if row.mended is not None:
+        if row.repaired is not None:
             if self._builder.strict:
-                return Reject(row.line, f"has {row.mended.partition(';')[0]}", _raw(row))
-            report.mended.setdefault(row.mended, []).append(row.line)
+                return Reject(row.line, f"has {row.repaired.partition(';')[0]}", _raw(row))
+            report.repaired.setdefault(row.repaired, []).append(row.line)
         try:
             item, about, repaired, is_new = self._builder.item(row)
         except CellError as error:
@@ -190,7 +190,7 @@ class ItemReader:
             tell(f"{report.duplicates} rows repeat an earlier row and were counted once")
         if report.mojibake_fixed:
             tell(f"mojibake was repaired in {report.mojibake_fixed} items")
-        for what, lines in report.mended.items():
+        for what, lines in report.repaired.items():
             tell(f"{len(lines)} rows have {what}, the first on line {lines[0]}")
         for found in report.summary.fields.values():
             report.warnings.extend(found.warnings())

@@ -19,12 +19,12 @@ NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "p
 class Row:
     """One row: `line` is the line in the file (in a table without lines, the row's number, from 1).
 
-    `mended` is the damage that it was read in spite of: without it, the row would have been rejected. A value that is `bytes` is no text.
+    `repaired` is the damage that it was read in spite of: without it, the row would have been rejected. A value that is `bytes` is no text.
     """
 
     line: int
     values: dict[str, Any]
-    mended: str | None = None
+    repaired: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,8 +164,8 @@ class DelimitedTable:
         whole = bool(found) and (all(len(record.cells) == width for record in found) or self._ragged.may_end_early(rows))
         for record, cells in zip(found, rows, strict=True):
             if whole or len(record.cells) >= width:
-                mended = SHORT if len(record.cells) < width else None
-                yield self._build_row(record, [*cells, *[""] * (width - len(cells))], mended)
+                repaired = SHORT if len(record.cells) < width else None
+                yield self._build_row(record, [*cells, *[""] * (width - len(cells))], repaired)
             else:
                 yield Reject(record.line, f"has {len(cells)} columns, the header has {width}", record.raw[:MAX_RAW])
 
@@ -180,10 +180,10 @@ class DelimitedTable:
             return Reject(record.line, f"has {len(cells)} columns, the header has {width}", raw)
         return self._build_row(record, joined or cells, LONG if joined else None)
 
-    def _build_row(self, record: CsvRecord, cells: list[str], mended: str | None) -> Row:
+    def _build_row(self, record: CsvRecord, cells: list[str], repaired: str | None) -> Row:
         damaged = damage(record.raw, self._encoding)
         if not damaged:
-            return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name}, mended)
+            return Row(record.line, {name: cell for name, cell in zip(self.columns, cells, strict=True) if name}, repaired)
         # As bytes, a value is no text, and is left out where it is used.
         values = {
             name: cell.encode("utf-8", "surrogateescape") if damage(cell, self._encoding) else cell

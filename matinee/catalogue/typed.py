@@ -46,7 +46,7 @@ def plain_row(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) if isinstance(value, bytes | Mapping | list | tuple) else value for name, value in values.items()}
 
 
-def mend(value: Any, depth: int = 0) -> Any:
+def without_surrogates(value: Any, depth: int = 0) -> Any:
     """A JSON value without lone surrogates, which are halves of a character that a program has cut in two.
 
     A text with bytes that could not be decoded becomes bytes again: no text.
@@ -56,8 +56,8 @@ def mend(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         return None
     if isinstance(value, Mapping):
-        return {name: mend(entry, depth + 1) for name, entry in value.items()}
-    return [mend(entry, depth + 1) for entry in value] if isinstance(value, list) else value
+        return {name: without_surrogates(entry, depth + 1) for name, entry in value.items()}
+    return [without_surrogates(entry, depth + 1) for entry in value] if isinstance(value, list) else value
 
 
 def column_values(column: pyarrow.ChunkedArray | pyarrow.Array) -> list[Any]:

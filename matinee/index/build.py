@@ -163,16 +163,16 @@ class Build:
         written = [] if self.api is None else await self.api.read(0)
         discarded = sum(entry.item is not None for entry in written) if self.replace else 0
         kept = [] if self.replace else written
-        revision = self._newest(written) if self.replace else _seen(written)
+        revision = self._newest(written) if self.replace else _stable_revision(written)
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
         try:
             from_file, shadowed = await self._write_file(index, items, {entry.id for entry in kept})
             await self._write_api(index, kept)
-            while not self.replace and self.api is not None and (late := _news(await self.api.read(revision), kept)):
+            while not self.replace and self.api is not None and (late := _unknown(await self.api.read(revision), kept)):
                 await self._write_api(index, late)
                 kept = list({entry.id: entry for entry in [*kept, *late]}.values())
-                revision = _seen(kept)
+                revision = _stable_revision(kept)
             stored = sum(entry.item is not None for entry in kept)
             counted = {"file": from_file, "api": stored, "tombstones": len(kept) - stored, "shadowed": shadowed, "discarded": discarded}
             await _verify(index)
@@ -265,12 +265,12 @@ def _with_stamp(point: Point, asked: int | None) -> Point:
     return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 
-def _seen(entries: Sequence[ApiItem]) -> int:
+def _stable_revision(entries: Sequence[ApiItem]) -> int:
     """The revision up to which nothing new can arrive any more."""
     return max(0, max((entry.revision for entry in entries), default=0) - _OVERLAP)
 
 
-def _news(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
+def _unknown(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
     seen = {(entry.id, entry.revision) for entry in known}
     return [entry for entry in read if (entry.id, entry.revision) not in seen]
 

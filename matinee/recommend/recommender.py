@@ -232,7 +232,7 @@ class Recommender:
             case = await examine(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
         except MatineeError as error:
             return error
-        return replace(answer, debug=case | {"forensics_ms": (time.perf_counter() - start) * 1000})
+        return replace(answer, debug=case | {"explain_ms": (time.perf_counter() - start) * 1000})
 
     async def _look_up(self, pending: Sequence[_Pending]) -> None:
         """Set the examples and the exclusions of each query, or the error that ends it. All examples are fetched in one read."""

@@ -275,7 +275,7 @@ def _join_initials(words: Sequence[str]) -> str:
 def _resolution(hit: Hit, candidate: _Candidate, readings: Sequence[_Reading]) -> Resolution:
     title, year = hit.payload["title"], hit.payload.get("year", candidate.year)
     score = max(
-        worth * _likeness(reading.text, text) - _year_gap(reading.year, year) for reading in readings for text, worth in candidate.forms
+        worth * _similarity(reading.text, text) - _year_gap(reading.year, year) for reading in readings for text, worth in candidate.forms
     )
     return Resolution(hit.id, title, year, hit.payload.get("kind", ""), round(score, 4))
 
@@ -287,7 +287,7 @@ def _year_gap(typed: int | None, year: int | None) -> float:
     return 0.1 if year is None or abs(typed - year) == 1 else 0.3
 
 
-def _likeness(typed: _Text, title: _Text) -> float:
+def _similarity(typed: _Text, title: _Text) -> float:
     if typed.words == title.words:
         return 1.0
     if typed.folded == title.folded:

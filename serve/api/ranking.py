@@ -106,7 +106,7 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
 
 def _with_times(case: dict[str, Any], trace: Trace) -> dict[str, Any]:
     """A case (`matinee.recommend.explain`) with the times of the request's stages."""
-    times = trace.stages | {"forensics": case["forensics_ms"]}
-    return {name: value for name, value in case.items() if name != "forensics_ms"} | {
+    times = trace.stages | {"forensics": case["explain_ms"]}
+    return {name: value for name, value in case.items() if name != "explain_ms"} | {
         "times_ms": {stage: round(ms, 3) for stage, ms in times.items()}
     }

@@ -1,4 +1,4 @@
-"""The command that breaks a server: one quick case to its end, the judgement of what its load saw, and the stand-in for Qdrant."""
+"""The command that breaks a server: one quick case to its end, the judgement of what its load saw, and the sandbox-in for Qdrant."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ class Gentle(Case):
     allowed = CUT_OFF
     recover_s = 2.0
 
-    def start(self, stand: Any) -> None:
+    def start(self, sandbox: Any) -> None:
         raise AssertionError("only judged here")
 
 

@@ -6,7 +6,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.catalogue.proposal import MAX_DISTINCT, Surveyed, shown_first
+from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, shown_first
 from matinee.catalogue.reader import Report
 from matinee.items import Item
 from train.jobs import command
@@ -33,7 +33,7 @@ def show(report: Report) -> None:
         command.echo(f"years from {summary.years[0]} to {summary.years[1]}")
 
 
-def show_attributes(rows: Sequence[Surveyed]) -> None:
+def show_attributes(rows: Sequence[AttributeStats]) -> None:
     """Print what items can be filtered by, and which of their facts they can't."""
     table = Table(title="attributes: what items can be filtered, sorted and counted by", title_justify="left")
     for name, right in (("attribute", False), ("type", False), ("from", False), ("facet", False), ("missing", True), ("different", True)):

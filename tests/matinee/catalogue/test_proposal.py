@@ -7,7 +7,7 @@ import pytest
 
 from matinee.attributes import FILM, Attribute
 from matinee.catalogue.declaration import as_yaml, read_declaration
-from matinee.catalogue.proposal import changes, survey
+from matinee.catalogue.proposal import changes, propose_attributes
 from matinee.errors import SourceError
 from matinee.items import Item
 
@@ -26,7 +26,7 @@ def product(i: int, **more: Any) -> Item:
 
 
 def test_types_are_proposed_from_the_values() -> None:
-    proposed, rows = survey([product(i) for i in range(120)])
+    proposed, rows = propose_attributes([product(i) for i in range(120)])
     assert {name: one for name, one in proposed.items() if name not in FILM} == {
         "location": Attribute(type="geo", source=("numbers.lat", "numbers.lng")),
         "price": Attribute(type="float", source="numbers.price"),
@@ -46,13 +46,13 @@ def test_types_are_proposed_from_the_values() -> None:
 
 def test_one_value_of_another_type_decides() -> None:
     items = [product(i) for i in range(60)]
-    proposed, _ = survey([*items, product(60, released="soon", new="perhaps")])
+    proposed, _ = propose_attributes([*items, product(60, released="soon", new="perhaps")])
     assert (proposed["released"].type, proposed["new"].type) == ("keyword", "keyword")
 
 
 def test_the_six_are_always_proposed_and_names_do_not_clash() -> None:
     item = Item(title="x", people={"score": ("Bo",), "year": ("Ann",)}, extra={"year": "MCM"})
-    proposed, rows = survey([item])
+    proposed, rows = propose_attributes([item])
     assert proposed.items() >= FILM.items()
     assert {one.source for name, one in proposed.items() if name not in FILM} == {"people.score", "people.year", "extra.year"}
     assert {"people_score", "people_year", "extra_year"} <= proposed.keys()
@@ -61,7 +61,7 @@ def test_the_six_are_always_proposed_and_names_do_not_clash() -> None:
 
 def test_a_declaration_is_measured() -> None:
     declared = {"price": Attribute(type="integer", source="numbers.price"), "size": Attribute(type="keyword", source="extra.size")}
-    proposed, rows = survey([product(i) for i in range(10)], declared)
+    proposed, rows = propose_attributes([product(i) for i in range(10)], declared)
     assert proposed == declared
     price, size = rows[:2]
     assert (price.missing, price.unread, price.distinct) == (5, 5, 5)

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from matinee.catalogue.json_values import MENDED, decode, values_in
+from matinee.catalogue.json_values import REPAIRED, decode, values_in
 from matinee.catalogue.json_values import SEVERAL as SEVERAL_VALUES
 from matinee.catalogue.reader import ItemReader, read_items
 from matinee.catalogue.rows import ReadOptions
@@ -175,7 +175,7 @@ def test_what_follows_is_not_dropped(tmp_path: Path, name: str) -> None:
 
 def test_only_the_values_that_were_repaired_are_told_as_repaired() -> None:
     line = '{"a":"\t"} {"b":\t"\\t"} {"c":2} {"d":["\x01"]}'
-    assert [mended for _, _, mended in values_in(line)] == [MENDED, SEVERAL_VALUES, SEVERAL_VALUES, MENDED]
+    assert [repaired for _, _, repaired in values_in(line)] == [REPAIRED, SEVERAL_VALUES, SEVERAL_VALUES, REPAIRED]
     # A value that is whole in itself, in a file of many lines, where tabs stand between its parts.
     assert decode('{"a":\t1}', 0, json.JSONDecoder(strict=False))[2] is None
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from matinee.attributes import FILM
-from matinee.catalogue.proposal import survey
+from matinee.catalogue.proposal import propose_attributes
 from matinee.catalogue.reader import read_items
 from tests.serve.api_client import Api, connected, error
 
@@ -24,7 +24,7 @@ VEGAN = {"and": [{"diet": {"all": ["vegan", "gluten-free"]}}, {"not": {"storage"
 async def shop(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     """The app over 40 groceries with the attributes that an ingest proposes."""
     items = list(read_items(GROCERIES))
-    attributes, _ = survey(items)
+    attributes, _ = propose_attributes(items)
     home = tmp_path_factory.mktemp("shop")
     async with local_graph.build_local_graph(home, films=items, attributes=attributes) as service, connected(service) as api:
         yield api

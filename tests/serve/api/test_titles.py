@@ -64,7 +64,7 @@ async def test_ids_and_repeated_titles_do_not_count(api: Api, local_graph: Any) 
 async def test_while_titles_are_compared_others_are_answered(api: Api, local_graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By order, not by time: the comparison goes on only after the others have their answers."""
     compared, answered = asyncio.Event(), threading.Event()
-    loop, compare = asyncio.get_running_loop(), titles._likeness
+    loop, compare = asyncio.get_running_loop(), titles._similarity
 
     def held(*texts: Any) -> float:
         loop.call_soon_threadsafe(compared.set)
@@ -72,7 +72,7 @@ async def test_while_titles_are_compared_others_are_answered(api: Api, local_gra
         assert answered.wait(60)
         return compare(*texts)
 
-    monkeypatch.setattr(titles, "_likeness", held)
+    monkeypatch.setattr(titles, "_similarity", held)
     body = {"likes": [film.title for film in local_graph.demo_films()[:20]], "k": 2}
     asked = asyncio.create_task(api.post("/v1/recommend", body))
     try:
