@@ -15,7 +15,7 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from matinee.attributes import FILM, Attribute
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
@@ -23,7 +23,7 @@ from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search, item_
 from matinee.items import Item
 
 DIMENSION = 384
-ATTRIBUTES = FILM | {
+ATTRIBUTES = DEFAULT_ATTRIBUTES | {
     "colour": Attribute(type="keyword", source="extra.colour", facet=True),
     "price": Attribute(type="float", source="numbers.price"),
     "released": Attribute(type="datetime", source="extra.released"),

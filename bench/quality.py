@@ -1,7 +1,7 @@
 """Recall@10 and NDCG@10 of labelled query sets (BEIR folders), for sparse, dense and hybrid search, through the HTTP API.
 
-    python -m bench.quality EVAL_FOLDER --split dev --out quality.json
-    python -m bench.quality EVAL_FOLDER --split dev --sweep        # fusions and weights, in this process
+    python -m bench.quality EVAL_FOLDER --kind film --split dev --out quality.json
+    python -m bench.quality EVAL_FOLDER --kind film --split dev --sweep        # fusions and weights, in this process
 
 `EVAL_FOLDER` holds `corpus.jsonl` and one folder a set (`queries.jsonl`, `qrels/SPLIT.tsv`). Sets whose queries name an item
 (`metadata.item`, folder `item_*`) go to `/similar`, the others to `/search`. Prints Markdown tables with 95 % bootstrap intervals.
@@ -27,9 +27,10 @@ from bench.serve import matinee_server
 from matinee.errors import MatineeError
 from matinee.evaluation import metrics, query_sets
 from matinee.evaluation.query_sets import QuerySet
+from matinee.evaluation.splits import read_corpus
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
-from matinee.items import item_uid
+from matinee.items import NO_KIND, item_uid
 from matinee.models.embedder import Embedder
 from matinee.recommend.recommender import Recommender, TextQuery
 from matinee.settings.load import load_settings
@@ -46,17 +47,10 @@ def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
         yield replace(read, items=items, relevant=relevant)
 
 
-def catalogue_file(folder: Path, into: Path) -> Path:
-    """The BEIR corpus in Matinee's own item format."""
+def catalogue_file(folder: Path, kind: str, into: Path) -> Path:
+    """The items of the corpus as a catalogue file."""
     path = into / "corpus-items.jsonl"
-    with path.open("w") as out:
-        for line in (folder / "corpus.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            facts = row["metadata"]
-            item = {"id": row["_id"], "kind": "film", "title": row["title"], "overview": row["text"], "year": facts["year"]}
-            item |= {"genres": [genre.strip() for genre in facts["genres"].split(",")], "language": facts["language"]}
-            item["numbers"] = {"popularity": facts["popularity"], "votes": facts["votes"]}
-            out.write(json.dumps(item) + "\n")
+    path.write_text("".join(f"{json.dumps(entry.item.facts())}\n" for entry in read_corpus(folder, kind=kind)))
     return path
 
 
@@ -120,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", default="dev")
+    parser.add_argument("--kind", default=NO_KIND, help="what the items are, where the corpus does not say")
     parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
     parser.add_argument("--sweep", action="store_true", help="compare fusions and weights instead")
     parser.add_argument("--out", type=Path)
@@ -128,7 +123,7 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "quality"}
     if not (home / "index" / "quality" / "CURRENT").exists():
-        subprocess.run([sys.executable, "-m", "train.ingest", str(catalogue_file(args.folder, home))], check=True)
+        subprocess.run([sys.executable, "-m", "train.ingest", str(catalogue_file(args.folder, args.kind, home))], check=True)
     sets = list(read_sets(args.folder, args.split, "quality"))
     if args.sweep:
         rows = sweep(sets)

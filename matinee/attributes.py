@@ -86,7 +86,7 @@ class Attribute(BaseModel):
 
 Attributes = Mapping[str, Attribute]
 
-FILM: dict[str, Attribute] = {
+DEFAULT_ATTRIBUTES: dict[str, Attribute] = {
     "kind": Attribute(type="keyword", source="kind", facet=True),
     "genres": Attribute(type="keyword", source="genres", many=True, facet=True),
     "language": Attribute(type="keyword", source="language", facet=True),
@@ -99,7 +99,7 @@ FILM: dict[str, Attribute] = {
 
 def payload_key(name: str, attribute: Attribute) -> str:
     """Where a payload has the values of an attribute."""
-    known = FILM.get(name)
+    known = DEFAULT_ATTRIBUTES.get(name)
     same = known is not None and (known.type, known.source) == (attribute.type, attribute.source)
     return name if same else f"{STORED}.{name}"
 

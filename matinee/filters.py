@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, Va
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from matinee.attributes import FILM, Attribute, Attributes, describe, moment, payload_key, words
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, describe, moment, payload_key, words
 from matinee.conditions import All, AnyOf, Condition, During, Equal, Missing, Near, Not, Some, Within, holds
 from matinee.errors import FilterError
 from matinee.items import MAX_NUMBER, Name
@@ -76,12 +76,12 @@ class ItemFilter:
     def is_empty(self) -> bool:
         return not self._entries
 
-    def condition(self, attributes: Attributes = FILM) -> Condition | None:
+    def condition(self, attributes: Attributes = DEFAULT_ATTRIBUTES) -> Condition | None:
         """What it means, None for nothing. Raises `FilterError` for names and types that the attributes don't have."""
         conditions = [_resolve(node, attributes) for _, node in self._entries]
         return None if not conditions else conditions[0] if len(conditions) == 1 else All(tuple(conditions))
 
-    def failed(self, payload: Mapping[str, Any], attributes: Attributes = FILM) -> list[str]:
+    def failed(self, payload: Mapping[str, Any], attributes: Attributes = DEFAULT_ATTRIBUTES) -> list[str]:
         """The entries that an item does not meet, by its index payload; none where it passes. All engines must agree with it."""
         unmet = [name for name, node in self._entries if not holds(_resolve(node, attributes), payload)]
         return list(dict.fromkeys(unmet))

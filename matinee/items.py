@@ -29,6 +29,8 @@ MAX_FIELDS = 64
 """Of an object in a request, known or not."""
 MIN_YEAR, MAX_YEAR = -5000, 3000
 MAX_NUMBER = 1e15
+NO_KIND = "item"
+"""The kind of an item whose catalogue names none."""
 MAX_TEXTS = 100
 MAX_TEXT_CHARS = 50_000
 """Texts in one request to embed, and characters in each: no encoder reads further. Both sides of the API use these two."""
@@ -89,7 +91,7 @@ class Item(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: OwnId | None = Field(None, description="the catalogue's own id; without one, the id is derived from kind, title and year")
-    kind: Name = "item"
+    kind: Name = NO_KIND
     title: Title
     year: Year | None = None
     genres: Names = ()

@@ -26,9 +26,9 @@ import typer
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import Split, read_corpus
+from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from matinee.text import templates
-from matinee.text.data import ENGLISH
 from train.generation.instruction_pairs import InputFields, InstructionPair, Target, items_of, make_pairs, word_sets, write_pairs
 from train.jobs import command, manifests
 

@@ -2,7 +2,7 @@
 
     python -m train.prepare films.csv --out work/prepared
     python -m train.prepare films.csv --out work/prepared --kind film --map overview=Plot --seed 1
-    python -m train.prepare shared/data/eval --out work/prepared     # a BEIR folder: its own split column wins
+    python -m train.prepare EVAL --kind film --out work/prepared     # a BEIR folder: its own split column wins
     python -m train.prepare --smoke --out work/prepared              # the bundled films, a few seconds
 
 Writes `items.jsonl` (`matinee.evaluation.splits`), `statistics.json` and `manifest.json`. The same input, seed and settings give the same
@@ -23,9 +23,9 @@ from matinee.catalogue.reader import Report, write_rejects
 from matinee.errors import SourceError
 from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
 from matinee.files import sha256, write_atomically
-from matinee.items import Item
+from matinee.items import NO_KIND, Item
+from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
-from matinee.text.data import ENGLISH
 from train.jobs import command, manifests
 from train.jobs.reading import AS_IT_IS, Reading
 
@@ -58,7 +58,7 @@ def main(options: PrepareOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     if (Path(source) / "corpus.jsonl").is_file():
-        entries, report = read_corpus(Path(source)), None
+        entries, report = read_corpus(Path(source), kind=options.reading.kind or NO_KIND), None
     else:
         entries, report = load(source, options, language)
         write_rejects(report, out)

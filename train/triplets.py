@@ -23,11 +23,11 @@ import typer
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import read_corpus
+from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
-from matinee.text.data import ENGLISH
 from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
 from train.embedding.sources import PairSources

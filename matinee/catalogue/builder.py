@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from matinee.catalogue.cells import CellError, as_text, by_language, is_blank, is_nothing, repair, shorten
 from matinee.catalogue.draft import Draft, Rules, read_id
 from matinee.catalogue.rows import Row
-from matinee.items import MAX_NAME, MAX_TITLE, MAX_YEAR, MIN_YEAR, Item
+from matinee.items import MAX_NAME, MAX_TITLE, MAX_YEAR, MIN_YEAR, NO_KIND, Item
 
 
 class Built(NamedTuple):
@@ -87,7 +87,7 @@ class Builder(Rules):
             own = "" if column is None or is_nothing(values.get(column)) else repair(as_text(values[column]))[0]
         except CellError:
             own = ""
-        return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or "item"
+        return (own if 0 < len(own) <= MAX_NAME else "") or self.kind or NO_KIND
 
     def _id_year(self, row: Row) -> tuple[int | None, bool]:
         """The year in a derived id, and whether the row is new: an earlier reader could not read its year, and made no item."""

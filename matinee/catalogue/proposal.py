@@ -1,13 +1,13 @@
 """Which attributes a catalogue's items could have: a proposal from their facts, or what they have of a declaration.
 
-Does not read files (`reader`, `declaration`). Six attributes are in every proposal (`attributes.FILM`).
+Does not read files (`reader`, `declaration`). Six attributes are in every proposal (`attributes.DEFAULT_ATTRIBUTES`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matinee.attributes import COUNTABLE, FILM, MAX_ATTRIBUTES, RESERVED, Attribute, Attributes, AttributeType, payload_key
+from matinee.attributes import COUNTABLE, DEFAULT_ATTRIBUTES, MAX_ATTRIBUTES, RESERVED, Attribute, Attributes, AttributeType, payload_key
 from matinee.catalogue.columns import squash
 from matinee.items import MAX_NAME, Item
 
@@ -79,7 +79,7 @@ class _Facts:
 
 def propose_attributes(items: Iterable[Item], declared: Attributes | None = None) -> tuple[dict[str, Attribute], list[AttributeStats]]:
     """The attributes of the items, and a row for each and for every other fact. `declared` is taken as it is; None: a proposal."""
-    places: dict[str, _Facts] = {source: _Facts() for source in (str(one.source) for one in FILM.values())}
+    places: dict[str, _Facts] = {source: _Facts() for source in (str(one.source) for one in DEFAULT_ATTRIBUTES.values())}
     coverage = {name: _Coverage(attribute) for name, attribute in (declared or {}).items()}
     count = 0
     for item in items:
@@ -129,8 +129,8 @@ def _fits(type: AttributeType, fact: Any) -> bool:
 
 
 def _proposed(places: Mapping[str, _Facts]) -> dict[str, Attribute]:
-    attributes = dict(FILM)
-    known = {str(one.source) for one in FILM.values()}
+    attributes = dict(DEFAULT_ATTRIBUTES)
+    known = {str(one.source) for one in DEFAULT_ATTRIBUTES.values()}
     if pair := _coordinates(places):
         attributes["location"] = Attribute(type="geo", source=pair)
         known |= set(pair)

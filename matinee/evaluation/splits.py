@@ -13,18 +13,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import orjson
 from pydantic import ValidationError
 
+from matinee import languages
 from matinee.characters import fold
 from matinee.errors import SourceError
-from matinee.items import Item
-from matinee.text import data
-from matinee.text.data import ENGLISH
+from matinee.items import NO_KIND, Item
+from matinee.languages import ENGLISH
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -56,7 +56,7 @@ def franchise(title: str, language: str = ENGLISH) -> str:
 @cache
 def _series_patterns(language: str) -> tuple[re.Pattern[str], ...]:
     """An article in front, then the endings in the order in which they are cut off; the last one may stand twice."""
-    series = data.language(language).series
+    series = languages.language(language).series
     articles, parts, sequels = (
         "|".join(re.escape(fold(word)) for word in words) for words in (series.articles, series.parts, series.sequels)
     )
@@ -84,12 +84,12 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
     return [replace(entry, split=split) for entry, split in zip(entries, chosen, strict=True)]
 
 
-def read_corpus(folder: Path) -> list[Entry]:
-    """The entries of a prepared folder, or of a BEIR folder whose rows say their split."""
+def read_corpus(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
+    """The entries of a prepared folder, or of a BEIR folder whose rows say their split. `kind`: of items whose BEIR rows say none."""
     path = folder / "items.jsonl"
     make = _prepared
     if not path.is_file():
-        path, make = folder / "corpus.jsonl", _beir
+        path, make = folder / "corpus.jsonl", partial(_beir, kind=kind)
     try:
         rows = [make(orjson.loads(line)) for line in path.read_bytes().splitlines() if line.strip()]
     except OSError as error:
@@ -114,13 +114,13 @@ def _prepared(row: dict[str, Any]) -> Entry:
     return Entry(row["id"], Item.model_validate(row["item"]), row["split"], row["franchise"], tuple(row.get("pools", ())))
 
 
-def _beir(row: dict[str, Any]) -> Entry:
+def _beir(row: dict[str, Any], kind: str) -> Entry:
     facts = row.get("metadata", {})
     genres = facts.get("genres") or []
     names = [part.strip() for part in genres.split(",")] if isinstance(genres, str) else genres
     item = Item(
         id=row["_id"],
-        kind=facts.get("kind", "film"),
+        kind=facts.get("kind") or kind,
         title=row["title"],
         year=facts.get("year"),
         genres=tuple(name for name in names if name),

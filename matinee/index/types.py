@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from matinee.attributes import FILM, Attribute, Attributes, AttributeType, payload_key
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
 from matinee.filters import ItemFilter
 from matinee.items import Item
 from matinee.settings.tree import FactWeights, Recipe
@@ -173,7 +173,7 @@ class Manifest(BaseModel):
     attributes: dict[str, Attribute] | None = Field(
         None,
         exclude_if=lambda attributes: attributes is None,
-        description="what its items can be filtered, sorted and counted by; None: built before there were declarations, as `FILM` says",
+        description="what its items can be filtered, sorted and counted by; None: built before declarations (`DEFAULT_ATTRIBUTES`)",
     )
     release: int | None = Field(
         None, exclude_if=lambda release: release is None, description="revision of the Helm release whose Job built it"
@@ -182,7 +182,7 @@ class Manifest(BaseModel):
     @property
     def declared(self) -> Attributes:
         """The attributes of its items."""
-        return FILM if self.attributes is None else self.attributes
+        return DEFAULT_ATTRIBUTES if self.attributes is None else self.attributes
 
     def payload_types(self) -> dict[str, AttributeType]:
         """Each field of a payload that gets an index, with its type."""

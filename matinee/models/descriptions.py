@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import orjson
 from rich.console import Console
 
+from matinee import languages
 from matinee.disk_cache import DiskCache
 from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import Settings
-from matinee.text import data
 
 
 class Describer(Protocol):
@@ -54,7 +54,7 @@ class Descriptions:
 
     def _from_model(self, items: Sequence[Item]) -> list[str]:
         """Of each kind by itself: a changed prompt of one kind leaves the descriptions of the others as they are."""
-        kinds = [data.kind_name(item.kind, self._settings.language) for item in items]
+        kinds = [languages.kind_name(item.kind, self._settings.language) for item in items]
         written: dict[int, str] = {}
         for kind in dict.fromkeys(kinds):
             places = [place for place, one in enumerate(kinds) if one == kind]

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from matinee import languages
 from matinee.errors import DeadlineError, ModelServerError
-from matinee.items import Item
+from matinee.items import NO_KIND, Item
 from matinee.models import backends, openai_server, resolve, saved_model
 from matinee.models.backends import Backend, Completion, GenerationOptions
 from matinee.models.openai_server import ServerBackend
 from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings
-from matinee.text import cleaning, data, fact_checks, templates
+from matinee.text import cleaning, fact_checks, templates
 
 RETRY_TEMPERATURE = 0.7
 
@@ -63,7 +64,7 @@ class Enhancer:
         *,
         model_digest: str,
         adapter_digest: str | None = None,
-        language: str = data.ENGLISH,
+        language: str = languages.ENGLISH,
     ) -> None:
         self._backend = backend
         self._language = language
@@ -99,7 +100,7 @@ class Enhancer:
         models_dir: Path,
         *,
         artifacts: str | None = None,
-        language: str = data.ENGLISH,
+        language: str = languages.ENGLISH,
         progress: resolve.Progress | None = None,
         count_failure: Callable[[str], None] = lambda reason: None,
     ) -> Self:
@@ -165,7 +166,7 @@ class Enhancer:
 
     def info(self) -> dict[str, Any]:
         """What is loaded, by content. `prompt_digests`: for each kind of item that has data of its own, and "" for all others."""
-        prompts = {kind: self.prompt(_EVERY_FACT.model_copy(update={"kind": kind or "item"})) for kind in data.kinds(self._language)}
+        prompts = {kind: self.prompt(_EVERY_FACT.model_copy(update={"kind": kind or NO_KIND})) for kind in languages.kinds(self._language)}
         return {
             **({"engine": self._settings.engine} if self._remote else {}),
             "model": self._settings.model,

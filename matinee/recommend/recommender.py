@@ -30,6 +30,7 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
+from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import examine
@@ -37,7 +38,6 @@ from matinee.recommend.options import MAX_CANDIDATES, RankingOptions, counted, g
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.recommend.titles import Resolution
 from matinee.settings.tree import FactWeights, Mode, SearchSettings
-from matinee.text.data import ENGLISH
 from matinee.text.templates import reason_sentence
 from matinee.vectors import Vector
 

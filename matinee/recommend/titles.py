@@ -16,6 +16,7 @@ from itertools import groupby
 
 from rapidfuzz import fuzz
 
+from matinee import languages
 from matinee.characters import fold, tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.filters import ItemFilter
@@ -23,6 +24,7 @@ from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, Search, SparseQuery
 from matinee.models.bm25 import indexed_words, title_trigrams
 from matinee.text import qualifiers
+from matinee.text.qualifiers import one_of
 
 MAX_TITLES = 20
 """How many titles one request may bring: each costs a search and a comparison with its candidates."""
@@ -33,7 +35,8 @@ BUDGET_S = 3.0
 _YEAR_CHARS = 16
 _YEAR = re.compile(r"[\s,(\[]((?:18|19|20)\d\d)[)\]]?\Z")
 _BEFORE_YEAR = string.whitespace + ","
-_ARTICLE = re.compile(r"^(?:the|a|an|le|la|les|l|el|los|las|der|die|das|il) (?=\w)|(?<=\w) (?:the|a|an)$")
+_WORDS = languages.title_words()
+_ARTICLE = re.compile(rf"^(?:{one_of(_WORDS.leading_articles)}) (?=\w)|(?<=\w) (?:{one_of(_WORDS.trailing_articles)})$")
 _NUMERALS = {"ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 # Of 1: what is near enough to be meant, how far ahead of the next it must be, and from where on a match counts as exact.
 _ACCEPT, _MARGIN, _EXACT = 0.8, 0.05, 0.98

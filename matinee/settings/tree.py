@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from matinee import languages
 from matinee.errors import SettingsError
 from matinee.settings.base import Deployment, HttpUrl, Part, Positive, Seconds, Share, StoreUri, Url
 from matinee.settings.serving import EventSettings, ProbeSettings, ServingSettings, TracingSettings
@@ -34,13 +35,10 @@ def _language(name: str) -> str:
 
 Language = Annotated[str, AfterValidator(_language)]
 
-# What there are sentences in: each is a file of `matinee.text.data`, a package that is built on this one.
-TEXT_LANGUAGES = sorted(path.stem for path in (Path(__file__).parents[1] / "text" / "data").glob("*.yaml") if "." not in path.stem)
-
 
 def _text_language(name: str) -> str:
-    if name not in TEXT_LANGUAGES:
-        raise ValueError(f"there are no sentences in {name!r}: use {' or '.join(TEXT_LANGUAGES)}, or add its file to matinee/text/data")
+    if name not in (known := languages.names()):
+        raise ValueError(f"there are no sentences in {name!r}: use {' or '.join(known)}, or add its file to matinee/languages")
     return name
 
 

@@ -12,8 +12,8 @@ from functools import cache
 
 import ftfy
 
+from matinee import languages
 from matinee.characters import normalize
-from matinee.text import data
 
 MAX_SENTENCES = 4
 MIN_WORDS = 5
@@ -28,16 +28,16 @@ _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
 @cache
 def _abbreviated(language: str) -> tuple[re.Pattern[str], int]:
     """What ends no sentence, and how many last characters show it: the longest with a closing mark, and the character before it."""
-    abbreviations = data.language(language).abbreviations
+    abbreviations = languages.language(language).abbreviations
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, abbreviations))})\.$"), max(map(len, abbreviations), default=0) + 4
 
 
 @cache
 def _field(language: str) -> re.Pattern[str]:
-    return re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, data.language(language).form_fields))}):")
+    return re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, languages.language(language).form_fields))}):")
 
 
-def clean(answer: str, language: str = data.ENGLISH) -> str:
+def clean(answer: str, language: str = languages.ENGLISH) -> str:
     """Plain prose: no markup, no echo of the form, no control characters, whole sentences, each once, at most `MAX_SENTENCES`."""
     text = html.unescape(normalize("NFC", ftfy.fix_text(answer, normalization=None)))
     text = re.sub(r"</?[a-zA-Z][^<>]{0,200}>", " ", text)
@@ -55,7 +55,7 @@ def clean(answer: str, language: str = data.ENGLISH) -> str:
     return " ".join([*distinct.values()][::-1][:MAX_SENTENCES])
 
 
-def whole_sentences(text: str, language: str = data.ENGLISH) -> list[str]:
+def whole_sentences(text: str, language: str = languages.ENGLISH) -> list[str]:
     """The complete sentences of a text; what is cut off at its end is left out."""
     sentences, start = [], 0
     abbreviated, last_chars = _abbreviated(language)

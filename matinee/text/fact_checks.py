@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
+from matinee import languages
 from matinee.items import Item
-from matinee.text import data, templates
+from matinee.languages import ENGLISH
+from matinee.text import templates
 from matinee.text.cleaning import MIN_WORDS, WORD, loops, runs, usable, whole_sentences, words
-from matinee.text.data import ENGLISH
 
 # Chosen on some 60 answers of the 270M base model: below it every plot was made up, above it most were a summary.
 MIN_SUPPORT = 0.3
@@ -85,7 +86,7 @@ def _is_made_up(text: str, item: Item, language: str) -> bool:
 class _Patterns:
     """The data of a kind in the forms in which sentences are checked, made once for all items of that kind."""
 
-    def __init__(self, kind: data.Kind, language: data.Language) -> None:
+    def __init__(self, kind: languages.Kind, language: languages.Language) -> None:
         particles = "|".join(map(re.escape, language.name_particles))
         how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns])) or "(?!)"
         both, by = re.escape(language.conjunction), re.escape(language.credit_by)
@@ -128,11 +129,11 @@ class _Patterns:
 
 @cache
 def _patterns(kind_name: str, language: str) -> _Patterns:
-    return _Patterns(data.kind(kind_name, language), data.language(language))
+    return _Patterns(languages.kind(kind_name, language), languages.language(language))
 
 
 def _patterns_for(item: Item, language: str) -> _Patterns:
-    return _patterns(data.kind_name(item.kind, language), language)
+    return _patterns(languages.kind_name(item.kind, language), language)
 
 
 class _KnownFacts:
@@ -209,7 +210,7 @@ def _credited(how: str, who: str, facts: _KnownFacts) -> bool:
     return all(facts.patterns.stem(word) in people or word in people for word in words(who))
 
 
-def _names(sentence: str, language: data.Language) -> Iterator[str]:
+def _names(sentence: str, language: languages.Language) -> Iterator[str]:
     """Capitalised words and runs of them, but for the first word: a sentence starts with a capital whatever the word is."""
     tokens = list(WORD.finditer(sentence))
     run: list[str] = []

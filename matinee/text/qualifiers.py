@@ -7,15 +7,23 @@ title is searched, so that no title is long enough to make it slow.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from matinee import languages
+
+
+def one_of(words: Mapping[str, Iterable[str]]) -> str:
+    """An expression that matches any word, of whichever language."""
+    return "|".join(sorted({re.escape(word) for group in words.values() for word in group}))
+
 
 _END = 24
 _YEAR = re.compile(r"[(\[]((?:18|19|20)\d\d)(?: ?[-–—/] ?(?:\d\d(?:\d\d)?)?)? ?[)\]]\Z")
-_ARTICLE = re.compile(
-    r", ?(the|an?|l[ae]s?|l['’]|el|los|das|der|die|ein|eine|il|lo|gli|une?|una|het|een|den|det)\Z", re.IGNORECASE
-)  # fmt: skip
-_SERIES = re.compile(r"#\d|\b(?:book|vol|volume|part|band|tome)\.? \d", re.IGNORECASE)
-_ALSO = re.compile(r"(?:a\.?k\.?a\.?|also known as|original title)[: ] ?", re.IGNORECASE)
+_WORDS = languages.title_words()
+_ARTICLE = re.compile(rf", ?({one_of(_WORDS.moved_articles)})\Z", re.IGNORECASE)
+_SERIES = re.compile(rf"#\d|\b(?:{one_of(_WORDS.parts)})\.? \d", re.IGNORECASE)
+_ALSO = re.compile(rf"(?:{one_of(_WORDS.other_name)})[: ] ?", re.IGNORECASE)
 _MAX_GROUPS = 3
 
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol
 
 from jinja2 import Environment, StrictUndefined
 
+from matinee import languages
 from matinee.characters import tidy
-from matinee.items import Item
+from matinee.items import NO_KIND, Item
+from matinee.languages import ENGLISH
 from matinee.settings.tree import Recipe
-from matinee.text import data
-from matinee.text.data import ENGLISH
 
 TEXT_VERSION = "3"
 """Part of every fingerprint: whoever changes what an item's own text, a query or the joined vector is made of (`raw_text`, `embedded_text`,
@@ -57,7 +57,7 @@ def facts_text(item: Item, language: str = ENGLISH) -> str:
     facts.append(("language", language_name(item.language, language) if item.language else ""))
     facts += [(key, one_line(value if isinstance(value, str) else ", ".join(value))) for key, value in item.extra.items()]
     facts.append(("overview", one_line(item.overview)))
-    labels = data.language(language).labels
+    labels = languages.language(language).labels
     return "\n".join(f"{labels.get(key) or _label(key)}: {value}" for key, value in facts if value)
 
 
@@ -74,15 +74,15 @@ def enhancer_prompt(
         turn = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
         # Gemma's template writes it, and so does the tokenizer when it reads the prompt: twice is not what the model was trained on.
         return turn.removeprefix(tokenizer.bos_token or "")
-    answer = data.language(language).answer
-    worked = data.kind(item.kind, language).examples[:examples]
+    answer = languages.language(language).answer
+    worked = languages.kind(item.kind, language).examples[:examples]
     forms = [f"{facts_text(example.item, language)}\n{answer} {example.description}" for example in worked]
     return "\n\n".join([*forms, f"{text}\n{answer}"])
 
 
 def lead(item: Item, language: str = ENGLISH) -> str:
     """The first words of a description, from the facts: a base model that continues them keeps to the subject."""
-    kind = data.kind(item.kind, language)
+    kind = languages.kind(item.kind, language)
     named = [genre for genre in item.genres if genre.casefold() not in kind.unnamed_genres][:3]
     return _sentence("lead", language, **_facts(item, language, names=2) | {"genres": named}, lead_end=kind.lead_end)
 
@@ -124,7 +124,7 @@ def query_text(text: str) -> str:
 
 def reason_sentence(liked_title: str, title: str, shared: Shared, language: str = ENGLISH) -> str:
     """'If you enjoyed A, you might love B for its ... story and similar ... execution': only from what both really share."""
-    own = not shared.language or shared.language.casefold() in data.language(language).own_names
+    own = not shared.language or shared.language.casefold() in languages.language(language).own_names
     return _sentence(
         "reason",
         language,
@@ -143,7 +143,7 @@ def template_description(item: Item, language: str = ENGLISH) -> str:
 
 
 def language_name(code: str, language: str = ENGLISH) -> str:
-    return data.language(language).languages.get(code.casefold(), code)
+    return languages.language(language).languages.get(code.casefold(), code)
 
 
 def one_line(text: str) -> str:
@@ -171,19 +171,19 @@ def _ends(text: str) -> bool:
 
 def _facts(item: Item, language: str, names: int) -> dict[str, Any]:
     """What a sentence about an item may say; of each role so many names."""
-    kind = one_line(item.kind) if item.kind != "item" else ""
+    kind = one_line(item.kind) if item.kind != NO_KIND else ""
     return {
         "title": one_line(item.title),
         "year": item.year,
         "genres": item.genres,
         "kind": kind,
-        "kind_name": data.language(language).kinds.get(kind.casefold(), ""),
+        "kind_name": languages.language(language).kinds.get(kind.casefold(), ""),
         "makers": _makers(item.people, names, language),
     }
 
 
 def _makers(people: Mapping[str, Sequence[str]], names: int, language: str) -> list[str]:
-    words = data.language(language)
+    words = languages.language(language)
     how = {role: words.makers.get(role) or words.other_maker.format(role=_label(role).lower()) for role in people}
     return [f"{how[role]} {listed(who[:names], words.conjunction)}" for role, who in people.items() if who]
 
@@ -195,7 +195,7 @@ def _sentence(pattern: str, language: str, /, **facts: object) -> str:
 @cache
 def _pattern(pattern: str, language: str) -> Callable[..., str]:
     """A sentence of a language, compiled."""
-    words = data.language(language)
+    words = languages.language(language)
     # Plain text: whoever shows it escapes it.
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
     environment.filters["listed"] = partial(listed, conjunction=words.conjunction)

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from matinee.attributes import FILM, Attribute, AttributeType, moment, payload_key, stored_values
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, moment, payload_key, stored_values
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_the_words_of_a_text_are_stored_without_case_and_accents() -> None:
 
 def test_only_what_a_payload_lacks_is_stored() -> None:
     year_of_print = Attribute(type="integer", source="extra.printed")
-    declared = FILM | {"year": year_of_print, "size": Attribute(type="keyword", source="extra.size")}
+    declared = DEFAULT_ATTRIBUTES | {"year": year_of_print, "size": Attribute(type="keyword", source="extra.size")}
     item = {"year": 1999, "extra": {"printed": "2001"}}
     assert stored_values(item, declared) == {"year": 2001}
-    assert (payload_key("year", year_of_print), payload_key("year", FILM["year"])) == ("attributes.year", "year")
+    assert (payload_key("year", year_of_print), payload_key("year", DEFAULT_ATTRIBUTES["year"])) == ("attributes.year", "year")
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 
-from matinee.attributes import FILM, Attribute, AttributeType, stored_values
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, stored_values
 from matinee.catalogue.declaration import read_declaration
 from matinee.errors import FilterError
 from matinee.filters import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES, ItemFilter
 from matinee.index.types import item_payload
 from matinee.items import Item
 
-DECLARED = FILM | {
+DECLARED = DEFAULT_ATTRIBUTES | {
     "new": Attribute(type="boolean", source="extra.new"),
     "released": Attribute(type="datetime", source="extra.released"),
     "place": Attribute(type="geo", source="extra.place"),

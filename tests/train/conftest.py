@@ -84,7 +84,7 @@ def eval_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(eval_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "out"
-    result = run(prepare.app, eval_folder, "--out", out)
+    result = run(prepare.app, eval_folder, "--kind", "film", "--out", out)
     assert result.exit_code == 0, result.output
     return out
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import SourceError
 from matinee.evaluation.splits import read_corpus
+from matinee.items import NO_KIND
 from train import prepare
 from train.jobs import manifests
 
@@ -84,6 +85,16 @@ def test_the_eval_folder_keeps_its_own_split(prepared: Path, eval_folder: Path) 
     found = read_corpus(prepared)
     assert {entry.id: entry.split for entry in found} == given
     assert {entry.pools for entry in found} == {("kw",)}
+
+
+def test_a_corpus_is_of_the_kind_that_the_command_names(prepared: Path, eval_folder: Path, tmp_path: Path) -> None:
+    """Its rows say none: without `--kind` nothing claims that they are films."""
+    assert {entry.item.kind for entry in read_corpus(prepared)} == {"film"}
+    assert {entry.item.kind for entry in read_corpus(eval_folder)} == {NO_KIND}
+    rows = [json.loads(line) for line in (eval_folder / "corpus.jsonl").read_text().splitlines()]
+    rows[0]["metadata"]["kind"] = "book"
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [entry.item.kind for entry in read_corpus(tmp_path, kind="film")][:2] == ["book", "film"]
 
 
 @pytest.mark.parametrize(

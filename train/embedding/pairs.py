@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from matinee import languages
 from matinee.errors import SourceError
 from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
-from matinee.text import data, templates
+from matinee.text import templates
 
 CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
 SHORTEST = 3
@@ -96,17 +97,17 @@ def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, l
 
 
 def from_catalogue(
-    items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE, language: str = data.ENGLISH
+    items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE, language: str = languages.ENGLISH
 ) -> dict[str, list[TextPair]]:
     """Pairs that need nothing but the catalogue's own columns. `language`: of the made-up queries, as the setting `language`."""
-    words = data.language(language)
-    makers: Mapping[str, Callable[[Trainable, random.Random, data.Language], Iterator[TextPair]]]
+    words = languages.language(language)
+    makers: Mapping[str, Callable[[Trainable, random.Random, languages.Language], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
     by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), words)) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
-def _sentences(items: Trainable, random: random.Random, _: data.Language) -> Iterator[TextPair]:
+def _sentences(items: Trainable, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
     """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
     for entry in items.entries:
         sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
@@ -119,7 +120,7 @@ def _sentences(items: Trainable, random: random.Random, _: data.Language) -> Ite
         yield TextPair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
-def _titles(items: Trainable, random: random.Random, language: data.Language) -> Iterator[TextPair]:
+def _titles(items: Trainable, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
     for entry in items.entries:
         title = entry.item.title
         words = [
@@ -131,7 +132,7 @@ def _titles(items: Trainable, random: random.Random, language: data.Language) ->
         yield TextPair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
 
 
-def _genres(items: Trainable, random: random.Random, language: data.Language) -> Iterator[TextPair]:
+def _genres(items: Trainable, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
     """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
     spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
     for entry in items.entries:
@@ -173,7 +174,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: Trainable, random: random.Random, _: data.Language) -> Iterator[TextPair]:
+def _related(items: Trainable, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
     """The paper's kind of pair: similarity by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]

@@ -7,9 +7,9 @@ replaced. Does not choose the items and does not train.
 from collections.abc import Sequence
 from typing import Any
 
+from matinee.languages import ENGLISH
 from matinee.models.backends import GenerationOptions, TransformersBackend
 from matinee.text import cleaning, fact_checks
-from matinee.text.data import ENGLISH
 from train.generation import completions
 from train.generation.config import SftConfig
 from train.generation.instruction_pairs import InstructionPair

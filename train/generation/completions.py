@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from matinee.items import Item
+from matinee.languages import ENGLISH
 from matinee.text import cleaning, templates
-from matinee.text.data import ENGLISH
 from train.generation.instruction_pairs import InstructionPair
 
 IGNORED = -100

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import SettingsError
-from matinee.text.data import ENGLISH
+from matinee.languages import ENGLISH
 from train.jobs.command import Schedule, ScheduleName
 from train.jobs.launch import TrainingPlan
 

@@ -11,7 +11,7 @@ from typing import Any
 import trl
 
 from matinee.errors import ModelError
-from matinee.text.data import ENGLISH
+from matinee.languages import ENGLISH
 from train.generation import completions, sft
 from train.generation.config import DpoConfig
 from train.generation.instruction_pairs import InstructionPair

@@ -15,8 +15,8 @@ import orjson
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
 from matinee.items import Item
+from matinee.languages import ENGLISH
 from matinee.text import fact_checks
-from matinee.text.data import ENGLISH
 from train.human.rating_sheets import PREFERENCE, Sheet, read_sheet
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from matinee.attributes import FILM, Attribute
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import changes, propose_attributes
 from matinee.errors import SourceError
@@ -27,7 +27,7 @@ def product(i: int, **more: Any) -> Item:
 
 def test_types_are_proposed_from_the_values() -> None:
     proposed, rows = propose_attributes([product(i) for i in range(120)])
-    assert {name: one for name, one in proposed.items() if name not in FILM} == {
+    assert {name: one for name, one in proposed.items() if name not in DEFAULT_ATTRIBUTES} == {
         "location": Attribute(type="geo", source=("numbers.lat", "numbers.lng")),
         "price": Attribute(type="float", source="numbers.price"),
         "stock": Attribute(type="integer", source="numbers.stock"),
@@ -53,8 +53,8 @@ def test_one_value_of_another_type_decides() -> None:
 def test_the_six_are_always_proposed_and_names_do_not_clash() -> None:
     item = Item(title="x", people={"score": ("Bo",), "year": ("Ann",)}, extra={"year": "MCM"})
     proposed, rows = propose_attributes([item])
-    assert proposed.items() >= FILM.items()
-    assert {one.source for name, one in proposed.items() if name not in FILM} == {"people.score", "people.year", "extra.year"}
+    assert proposed.items() >= DEFAULT_ATTRIBUTES.items()
+    assert {one.source for name, one in proposed.items() if name not in DEFAULT_ATTRIBUTES} == {"people.score", "people.year", "extra.year"}
     assert {"people_score", "people_year", "extra_year"} <= proposed.keys()
     assert next(row for row in rows if row.name == "language").missing == 1
 
@@ -70,7 +70,7 @@ def test_a_declaration_is_measured() -> None:
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
-    declared = FILM | {"location": Attribute(type="geo", source=("numbers.lat", "numbers.lng"))}
+    declared = DEFAULT_ATTRIBUTES | {"location": Attribute(type="geo", source=("numbers.lat", "numbers.lng"))}
     path = tmp_path / "attributes.yaml"
     path.write_text(as_yaml(declared), encoding="utf-8")
     assert read_declaration(path, {}) == declared

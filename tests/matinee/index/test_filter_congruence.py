@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
-from matinee.attributes import FILM, Attribute
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.item_vector import completed
@@ -20,7 +20,7 @@ from matinee.index.types import TEXT, DenseQuery, Manifest, Point, PopularQuery,
 from matinee.items import Item
 from matinee.settings.tree import IndexSettings
 
-ATTRIBUTES = FILM | {
+ATTRIBUTES = DEFAULT_ATTRIBUTES | {
     "colour": Attribute(type="keyword", source="extra.colour", many=True, facet=True),
     "stock": Attribute(type="integer", source="numbers.stock", facet=True),
     "price": Attribute(type="float", source="numbers.price"),

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from matinee import languages
 from matinee.errors import DeadlineError, ModelError
 from matinee.items import Item
 from matinee.models.backends import Completion, GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
 from matinee.settings.tree import EnhancerSettings, Settings
-from matinee.text import data
 
 FILM = Item(
     kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."
@@ -139,8 +139,8 @@ def test_another_wording_of_the_prompt_has_another_digest(monkeypatch: pytest.Mo
         return Enhancer(Fake(GOOD), EnhancerSettings(), model_digest="d", adapter_digest=adapter).info()["prompt_digest"]
 
     as_it_is, bare = digest(), digest("a")
-    short = data.language().model_copy(update={"answer": "In short:"})
-    monkeypatch.setattr(data, "language", lambda name: short)
+    short = languages.language().model_copy(update={"answer": "In short:"})
+    monkeypatch.setattr(languages, "language", lambda name: short)
     assert len({as_it_is, bare, digest(), digest("a")}) == 4
 
 

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
-from matinee.attributes import FILM, Attribute
+from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.errors import UnknownAttributeError
 from matinee.index.types import Hit
 from matinee.recommend.options import RankingOptions, counted, grouped, ordered, picked
 
-DECLARED = FILM | {"maker": Attribute(type="keyword", source="extra.maker", many=True), "about": Attribute(type="text", source="overview")}
+DECLARED = DEFAULT_ATTRIBUTES | {
+    "maker": Attribute(type="keyword", source="extra.maker", many=True),
+    "about": Attribute(type="text", source="overview"),
+}
 
 
 def hit(id: str, score: float, *, makers: list[str] | None = None, **payload: Any) -> Hit:

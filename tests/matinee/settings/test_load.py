@@ -218,7 +218,7 @@ def test_every_language_is_one_the_encoder_knows() -> None:
 def test_a_language_without_a_file_is_refused() -> None:
     assert load({"language": "german"}).language == "german"
     for language in ("klingon", "english.film", "../english"):
-        assert "use english or german, or add its file to matinee/text/data" in refused({"language": language})
+        assert "use english or german, or add its file to matinee/languages" in refused({"language": language})
 
 
 @pytest.mark.parametrize("name", ["", "Films", "a b", "../x", "1film", "a" * 64])

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matinee import languages
 from matinee.items import Item
-from matinee.text import data, templates
+from matinee.text import templates
 from matinee.text.templates import Shared
 
-ANSWER = data.language().answer
+ANSWER = languages.language().answer
 
 FILM = Item(
     kind="film",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from matinee.attributes import FILM
+from matinee.attributes import DEFAULT_ATTRIBUTES
 from matinee.catalogue.proposal import propose_attributes
 from matinee.catalogue.reader import read_items
 from tests.serve.api_client import Api, connected, error
@@ -45,7 +45,7 @@ async def test_info_shows_the_attributes(shop: Api, api: Api) -> None:
     assert declared["storage"] == {"type": "keyword", "source": "extra.storage", "many": False, "facet": True}
     assert declared["sugar_g"]["type"] == "float"
     # An index without a declaration has those of a film.
-    assert set((await api.get("/v1/info")).json()["index"]["attributes"]) == set(FILM)
+    assert set((await api.get("/v1/info")).json()["index"]["attributes"]) == set(DEFAULT_ATTRIBUTES)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     english.yaml        a language (`Language`), with what holds for any kind of item (`Language.any_kind`)
     english.film.yaml   a kind of item in that language (`Kind`)
+    all.titles.yaml     what stands around titles, in every language at once (`TitleWords`)
 
 Another language is one more file here, and so is another kind. The setting `language` names the language. `TEXT_VERSION` says when
 a change of these files needs a new index; a changed prompt alone gives new descriptions (`models.descriptions`).
@@ -85,6 +86,16 @@ class TitleSeries(_Data):
     sequels: tuple[str, ...] = Field(description="last words of a sequel's title: 'returns'")
 
 
+class TitleWords(_Data):
+    """What stands around a title, by the language it comes from: the titles of one catalogue are in many."""
+
+    leading_articles: Mapping[str, tuple[str, ...]] = Field(description="what a title is compared without, as folded text: 'the'")
+    trailing_articles: Mapping[str, tuple[str, ...]] = Field(description="the same at a title's end: 'Grid, The'")
+    moved_articles: Mapping[str, tuple[str, ...]] = Field(description="what catalogues put behind a title and a comma, as it is written")
+    parts: Mapping[str, tuple[str, ...]] = Field(description="words before the number of a part, in the brackets behind a title: 'vol'")
+    other_name: Mapping[str, tuple[str, ...]] = Field(description="what says that the brackets hold another name: 'aka'")
+
+
 class Language(_Data):
     """A language, whatever the items are. Words are in lower case where they are compared with folded text."""
 
@@ -108,6 +119,17 @@ class Language(_Data):
     queries: QueryForms
     series: TitleSeries
     any_kind: Kind = Field(description="of every kind that has no file of its own")
+
+
+def names() -> list[str]:
+    """The languages that have a file."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml") if "." not in path.stem)
+
+
+@cache
+def title_words() -> TitleWords:
+    """What stands around titles of any language."""
+    return TitleWords.model_validate(_read("all.titles"))
 
 
 @cache

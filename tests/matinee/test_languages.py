@@ -1,4 +1,4 @@
-"""`matinee.text.data`: a language is a file, and so is a kind of item. Every file has what every text needs."""
+"""`matinee.languages`: a language is a file, and so is a kind of item. Every file has what every text needs."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from matinee import languages
 from matinee.evaluation.splits import franchise
 from matinee.items import Item
-from matinee.settings.tree import TEXT_LANGUAGES
-from matinee.text import cleaning, data, fact_checks, templates
-from matinee.text.data import Kind
+from matinee.languages import Kind
+from matinee.text import cleaning, fact_checks, templates
 from matinee.text.templates import Shared
 
-FILES = Path(data.__file__).parent
+FILES = Path(languages.__file__).parent
 
 GAME = """
 lead_end: in which
@@ -44,8 +44,8 @@ def games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for path in FILES.glob("*.yaml"):
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "english.game.yaml").write_text(GAME)
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "__init__.py"))
-    caches = (data.language, data._kinds, fact_checks._patterns)
+    monkeypatch.setattr(languages, "__file__", str(tmp_path / "__init__.py"))
+    caches = (languages.language, languages._kinds, fact_checks._patterns)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -54,10 +54,10 @@ def games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_an_unknown_kind_has_the_data_of_any_kind() -> None:
-    assert data.kind("hologram") is data.kind("item")
-    assert data.kind("item") == data.language().any_kind
-    assert (data.kind_name("hologram"), data.kind_name("../english"), data.kind_name("")) == ("", "", "")
-    assert {data.kind_name(name) for name in ("FILM", "Movie", "tvSeries", "TV Show", "short")} == {"film"}
+    assert languages.kind("hologram") is languages.kind("item")
+    assert languages.kind("item") == languages.language().any_kind
+    assert (languages.kind_name("hologram"), languages.kind_name("../english"), languages.kind_name("")) == ("", "", "")
+    assert {languages.kind_name(name) for name in ("FILM", "Movie", "tvSeries", "TV Show", "short")} == {"film"}
     bread = Item(kind="bread", title="Rye", genres=("Dark",), overview="A loaf of rye with caraway seeds.")
     prompt = templates.enhancer_prompt(bread)
     assert not any(word in prompt for word in ("Salt Road", "film", "story", "Director"))
@@ -98,19 +98,19 @@ def test_a_file_that_contradicts_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("item", [FULL, Item(kind="bread", title="Rye"), Item(title="X", genres=("Drama",))])
-@pytest.mark.parametrize("language", TEXT_LANGUAGES)
+@pytest.mark.parametrize("language", languages.names())
 def test_every_language_has_every_sentence(language: str, item: Item) -> None:
     texts = [templates.lead(item, language), templates.template_description(item, language)]
     texts += [templates.reason_sentence("A", "B", shared, language) for shared in (Shared(), Shared(genres=item.genres, decade=1980))]
     for text in texts:
         assert text == " ".join(text.split())
         assert not any(hole in text for hole in ("None", "()", "{", " ,", " .", "  "))
-    assert templates.enhancer_prompt(item, language=language).count(data.language(language).answer) == 3
+    assert templates.enhancer_prompt(item, language=language).count(languages.language(language).answer) == 3
 
 
-@pytest.mark.parametrize(("language", "kind"), [(language, kind) for language in TEXT_LANGUAGES for kind in data.kinds(language)])
+@pytest.mark.parametrize(("language", "kind"), [(language, kind) for language in languages.names() for kind in languages.kinds(language)])
 def test_worked_examples_pass_their_own_checks(language: str, kind: str) -> None:
-    for example in data.kind(kind, language).examples:
+    for example in languages.kind(kind, language).examples:
         item = example.item
         assert example.description.startswith(templates.lead(item, language))
         problems = fact_checks.violations(cleaning.clean(example.description, language), item, language)
@@ -146,8 +146,8 @@ def test_a_german_sentence_is_whole_for_any_role_and_any_genre() -> None:
     assert templates.lead(game.model_copy(update={"genres": ("TV Movie",)}), "german") == "Y ist ein Film mit designer A B. Es geht um"
     shared = Shared(people={"designer": ("A B",)})
     assert templates.reason_sentence("Eins", "Zwei", shared, "german").endswith("gefallen: beide mit designer A B.")
-    for language in TEXT_LANGUAGES:
-        other = data.language(language).other_maker
+    for language in languages.names():
+        other = languages.language(language).other_maker
         assert re.fullmatch(r"\w[\w ]*\{role\}", other), "words that a name can follow inside a sentence"
 
 
