@@ -1,4 +1,4 @@
-"""The command that breaks a server: one quick case to its end, the judgement of what its load saw, and the sandbox-in for Qdrant."""
+"""The command that breaks a server: one quick case to its end, the judgement of what its load saw, and the stand-in for Qdrant."""
 
 import asyncio
 import json
