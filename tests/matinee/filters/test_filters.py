@@ -13,7 +13,8 @@ import pytest
 from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, stored_values
 from matinee.catalogue.declaration import read_declaration
 from matinee.errors import FilterError
-from matinee.filters import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES, ItemFilter
+from matinee.filters import ItemFilter
+from matinee.filters.parser import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES
 from matinee.index.types import item_payload
 from matinee.items import Item
 
