@@ -30,7 +30,7 @@ from matinee.files import write_atomically
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 from train.generation.selection import query_weights, ranked_sample, with_titles
 from train.jobs import command, manifests
 

@@ -48,8 +48,9 @@ from matinee.index.vector_cache import CachedEncoder
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
 from matinee.models.types import Encoder
+from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
-from matinee.settings.tree import Recipe, Settings
+from matinee.settings.tree import Settings
 from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import IndexHolder
 from train.jobs.command import console

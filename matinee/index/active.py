@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Po
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
 from matinee.models.types import Encoder
-from matinee.settings.tree import FactWeights, Recipe
+from matinee.settings.index import FactWeights, Recipe
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
 from matinee.vectors import Matrix, Vector

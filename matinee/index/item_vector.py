@@ -14,7 +14,7 @@ import numpy as np
 
 from matinee.attributes import STORED, Attributes, stored_values
 from matinee.index.types import ITEM, TEXT, Manifest, Point
-from matinee.settings.tree import FactWeights
+from matinee.settings.index import FactWeights
 from matinee.vectors import Vector
 
 _YEARS = np.arange(1880, 2045, 5.0)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
 from matinee.filters import ItemFilter
 from matinee.items import Item
-from matinee.settings.tree import FactWeights, Recipe
+from matinee.settings.index import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
 
 TEXT, ITEM, BM25, TITLE = "text", "item", "bm25", "title"

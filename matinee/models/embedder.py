@@ -22,7 +22,7 @@ from matinee.models.precision_choice import PrecisionChoice
 from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
 from matinee.models.types import Kind
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from matinee.text import templates
 from matinee.vectors import Matrix
 

@@ -20,7 +20,7 @@ from matinee.models import backends, openai_server, resolve, saved_model
 from matinee.models.backends import Backend, Completion, GenerationOptions
 from matinee.models.openai_server import ServerBackend
 from matinee.models.types import Description
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 from matinee.text import cleaning, fact_checks, templates
 
 RETRY_TEMPERATURE = 0.7

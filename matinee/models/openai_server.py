@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from matinee.errors import ModelError, ModelServerError
 from matinee.models.backends import Completion, GenerationOptions
 from matinee.settings.addresses import is_inside
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 
 _MAX_BYTES = 4_000_000
 """Of one answer: a list of models can be long, a description can't."""

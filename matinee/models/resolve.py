@@ -20,7 +20,8 @@ from matinee.files import user_path
 from matinee.models import convert
 from matinee.models.registry import resolve as resolve_artifact
 from matinee.models.saved_model import check_adapter, check_folder, digest
-from matinee.settings.tree import EnhancerSettings, Settings
+from matinee.settings.models import EnhancerSettings
+from matinee.settings.tree import Settings
 
 Progress = Callable[[str], None]
 

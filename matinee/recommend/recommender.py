@@ -37,7 +37,8 @@ from matinee.recommend.explain import examine
 from matinee.recommend.options import MAX_CANDIDATES, RankingOptions, counted, group_of, grouped, ordered, picked
 from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
 from matinee.recommend.titles import Resolution
-from matinee.settings.tree import FactWeights, Mode, SearchSettings
+from matinee.settings.index import FactWeights
+from matinee.settings.tree import Mode, SearchSettings
 from matinee.text.templates import reason_sentence
 from matinee.vectors import Vector
 

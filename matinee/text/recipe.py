@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from matinee.items import Item
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 from matinee.text import templates
 from matinee.vectors import Matrix
 

@@ -16,7 +16,7 @@ from matinee import languages
 from matinee.characters import tidy
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 
 TEXT_VERSION = "3"
 """Part of every fingerprint: whoever changes what an item's own text, a query or the joined vector is made of (`raw_text`, `embedded_text`,

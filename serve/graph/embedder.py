@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from matinee.errors import MatineeError
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import EmbedderSettings, Settings
+from matinee.settings.models import EmbedderSettings
+from matinee.settings.tree import Settings
 from serve.graph.hops import Queued
 from serve.graph.messages import Embed, Embedded
 from serve.graph.model_replica import ModelReplica

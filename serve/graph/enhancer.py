@@ -6,7 +6,8 @@ from matinee.errors import MatineeError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
-from matinee.settings.tree import EnhancerSettings, Settings
+from matinee.settings.models import EnhancerSettings
+from matinee.settings.tree import Settings
 from serve.graph.hops import Queued
 from serve.graph.messages import Describe, Json
 from serve.graph.model_replica import ModelReplica

@@ -23,7 +23,8 @@ from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
 from matinee.recommend import titles
 from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
-from matinee.settings.tree import Recipe, Settings
+from matinee.settings.index import Recipe
+from matinee.settings.tree import Settings
 from matinee.text import templates
 from matinee.text.recipe import ItemTexts
 from matinee.vectors import Matrix, Vector

@@ -18,7 +18,7 @@ from matinee.index.build import item_point
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 from matinee.text.recipe import reads_alike
 from matinee.vectors import Vector
 from serve.errors import RequestError, problems

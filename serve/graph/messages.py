@@ -13,7 +13,7 @@ from matinee.index.types import FacetCount, Manifest, Point
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 
 Result_co = TypeVar("Result_co", covariant=True)
 

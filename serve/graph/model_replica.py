@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
-from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
+from matinee.settings.models import EmbedderSettings, EnhancerSettings
+from matinee.settings.tree import Settings
 from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.messages import Json
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results

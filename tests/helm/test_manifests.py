@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 from tests.helm.chart import CHART, ROOT, VALUES, Object, application, containers, one, pods, rendered, template, validate
 from tests.helm.helm_tools import kustomize
 from tests.helm.test_pods import check_command, help_of, restricted

@@ -17,7 +17,8 @@ from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.index import QdrantStore
 from matinee.items import Item
-from matinee.settings.tree import IndexSettings, Settings
+from matinee.settings.index import IndexSettings
+from matinee.settings.tree import Settings
 from tests.matinee.active_versions import OtherEncoder, build
 
 SERVER = os.environ.get("MATINEE_TEST_QDRANT_URL")

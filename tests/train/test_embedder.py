@@ -29,7 +29,7 @@ from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from tests.waiting import until
 from train import embedder
 from train.embedding import worker

@@ -16,7 +16,7 @@ from matinee.evaluation import query_sets
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 from train import instructions
 from train.generation import completions
 from train.generation.instruction_pairs import InstructionPair, read_pairs

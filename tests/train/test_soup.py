@@ -12,7 +12,7 @@ from matinee.models import saved_model
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from train import soup
 from train.embedding.contrastive import load_base
 from train.jobs import manifests

@@ -19,7 +19,8 @@ from matinee.evaluation.scoring import Matrix, Scores
 from matinee.files import sha256
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
-from matinee.settings.tree import Recipe, SearchSettings
+from matinee.settings.index import Recipe
+from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
 from train.reporting import measure

@@ -23,7 +23,7 @@ from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.index.vector_cache import CachedEncoder, VectorCache
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import FactWeights
+from matinee.settings.index import FactWeights
 from matinee.text import templates
 
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")

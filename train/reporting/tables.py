@@ -14,7 +14,8 @@ from matinee.characters import fold
 from matinee.errors import SettingsError
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
-from matinee.settings.tree import FactWeights, SearchSettings
+from matinee.settings.index import FactWeights
+from matinee.settings.tree import SearchSettings
 from train.reporting import measure
 from train.reporting.measure import Corpus, ModelVectors, PerQuery, System, Texts
 

@@ -25,7 +25,7 @@ from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 from matinee.lanes import LaneThread
 from matinee.memory_cache import MemoryCache
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 _PIECE = 16
 _KEPT_BYTES = 64_000_000

@@ -20,7 +20,7 @@ from matinee.index.edge.imports import EdgeImports
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.lease import Held, leased_error
 from matinee.index.types import Manifest
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 

@@ -28,7 +28,7 @@ from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 from matinee.settings.addresses import is_inside
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 _MANIFEST = "matinee_manifest"
 _PATIENCE_S = 60.0

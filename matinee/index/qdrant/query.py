@@ -28,7 +28,7 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 from matinee.vectors import Sparse
 
 _MAX_POINTS, _MAX_BYTES = 256, 5_000_000

@@ -121,7 +121,7 @@ def test_filters_can_be_compared_hashed_and_sent() -> None:
     assert one.body == body
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_documented_examples_pass_as_many_items_as_they_say() -> None:

@@ -17,7 +17,7 @@ from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import TEXT, Point, Scroll
 from matinee.items import Item
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import FactWeights
+from matinee.settings.index import FactWeights
 from matinee.vectors import Matrix
 from tests.waiting import until_async
 

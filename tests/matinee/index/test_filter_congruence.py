@@ -18,7 +18,7 @@ from matinee.index.protocols import Index
 from matinee.index.qdrant.index import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, PopularQuery, Scroll, Search, item_payload, tombstone
 from matinee.items import Item
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 ATTRIBUTES = DEFAULT_ATTRIBUTES | {
     "colour": Attribute(type="keyword", source="extra.colour", many=True, facet=True),

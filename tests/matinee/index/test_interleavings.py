@@ -26,7 +26,7 @@ from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.index import QdrantStore
 from matinee.index.types import ITEM, TEXT, Point, Scroll, item_payload
 from matinee.items import Item
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 IDS = [f"item-{n}" for n in range(4)]
 Store = Callable[[], IndexStore]

@@ -7,7 +7,7 @@ from matinee.attributes import Attribute
 from matinee.index.item_vector import FACTS_DIMENSION, completed, dimensions, item_vector
 from matinee.index.types import ITEM, TEXT, Manifest, Point, item_payload, tombstone
 from matinee.items import Item
-from matinee.settings.tree import FactWeights
+from matinee.settings.index import FactWeights
 
 TEXT_VECTOR = np.array([0.6, 0.8], np.float32)
 WEIGHTS = FactWeights(year=0.1, votes=0.1, genres=0.2, language=0.2)

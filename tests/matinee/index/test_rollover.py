@@ -12,7 +12,8 @@ from matinee.index.protocols import IndexStore
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.recommend.titles import resolve
-from matinee.settings.tree import FactWeights, Settings
+from matinee.settings.index import FactWeights
+from matinee.settings.tree import Settings
 from tests.matinee.active_versions import build, film, get, nearest, put
 
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)

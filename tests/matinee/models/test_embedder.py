@@ -18,7 +18,7 @@ from matinee.errors import ModelError
 from matinee.models.convert import quiet
 from matinee.models.embedder import MIN_COSINE, Embedder
 from matinee.models.precision_choice import PrecisionChoice
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 
 GOLDEN = {
     "a quiet drama about two brothers": [-0.00711, 0.00031, -0.07609, -0.00608],

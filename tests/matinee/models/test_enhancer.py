@@ -14,7 +14,8 @@ from matinee.items import Item
 from matinee.models.backends import Completion, GenerationOptions
 from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
-from matinee.settings.tree import EnhancerSettings, Settings
+from matinee.settings.models import EnhancerSettings
+from matinee.settings.tree import Settings
 
 FILM = Item(
     kind="film", title="Tenet", year=2020, genres=("Thriller",), overview="An agent fights for the survival of the world through time."

@@ -12,7 +12,8 @@ import pytest
 from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.enhancer import Enhancer
-from matinee.settings.tree import EnhancerSettings, Settings
+from matinee.settings.models import EnhancerSettings
+from matinee.settings.tree import Settings
 
 pytestmark = [
     pytest.mark.full,

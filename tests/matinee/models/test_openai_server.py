@@ -18,7 +18,8 @@ from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.enhancer import Enhancer
 from matinee.models.resolve import fetch_models
-from matinee.settings.tree import EmbedderSettings, EnhancerSettings, Settings
+from matinee.settings.models import EmbedderSettings, EnhancerSettings
+from matinee.settings.tree import Settings
 from tests.model_server import GOOD, ModelServer, serving
 from tests.waiting import HANG_S, until
 

@@ -22,7 +22,7 @@ from matinee.models import resolve, saved_model
 from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore, ModelManifest, Origin
 from matinee.settings.load import load_settings
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 
 CHART = Path(__file__).parents[3] / "helm" / "matinee"
 ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})

@@ -18,7 +18,8 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.ranking import shared_facts
 from matinee.recommend.recommender import Example, ExampleQuery, Query, RankedItems, Recommender, TextQuery
-from matinee.settings.tree import FactWeights, SearchSettings
+from matinee.settings.index import FactWeights
+from matinee.settings.tree import SearchSettings
 from matinee.vectors import Vector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,8 +10,9 @@ import pytest
 from matinee.errors import SettingsError
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.load import PROFILES, load_settings
+from matinee.settings.models import LANGUAGES, EnhancerSettings
 from matinee.settings.serving import SCOPES
-from matinee.settings.tree import LANGUAGES, EnhancerSettings, Settings
+from matinee.settings.tree import Settings
 
 HASH = "0" * 64
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from matinee.items import Item
-from matinee.settings.tree import Recipe
+from matinee.settings.index import Recipe
 from matinee.text.recipe import WEIGHT, ItemTexts
 
 HEAT, ALIEN = Item(kind="film", title="Heat", overview="A thief."), Item(kind="film", title="Alien", overview="A ship.")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import MatineeError, ModelError, OverloadedError
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica

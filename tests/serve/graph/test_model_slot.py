@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, announce, apply_update
 from serve.graph.thread_priority import NICER, background_threads
 from serve.telemetry.metrics import Metrics

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from matinee.client.http import Client, ServerError
 from matinee.index.qdrant.index import _connect
 from matinee.settings.addresses import is_inside
+from matinee.settings.index import IndexSettings
 from matinee.settings.serving import ProbeSettings, TracingSettings
-from matinee.settings.tree import IndexSettings
 from serve.probe.client import AskError, ProbeClient
 from serve.telemetry import tracing
 

@@ -12,7 +12,7 @@ from trl import SFTTrainer
 from matinee.models import backends, saved_model
 from matinee.models.backends import GenerationOptions
 from matinee.models.enhancer import Enhancer
-from matinee.settings.tree import EnhancerSettings
+from matinee.settings.models import EnhancerSettings
 from train.generation import bleu, lora, sft
 from train.generation.config import SftConfig
 from train.generation.instruction_pairs import InstructionPair, read_pairs

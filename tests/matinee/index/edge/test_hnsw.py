@@ -14,7 +14,7 @@ from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
 from matinee.index.types import BM25, TEXT, DenseQuery, Manifest, Point, Search, tombstone
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 from matinee.vectors import Sparse
 from tests.waiting import until
 

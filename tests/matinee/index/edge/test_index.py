@@ -21,7 +21,8 @@ from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
 from matinee.index.qdrant.index import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, RecommendationQuery, Search
-from matinee.settings.tree import IndexSettings, Settings
+from matinee.settings.index import IndexSettings
+from matinee.settings.tree import Settings
 from tests.waiting import HANG_S
 
 # A second process: opens or builds version argv[2] under argv[1], says so, and goes on writing until it is killed.

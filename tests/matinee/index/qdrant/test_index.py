@@ -23,7 +23,7 @@ from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsErro
 from matinee.index.qdrant import query
 from matinee.index.qdrant.index import QdrantIndex, QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
-from matinee.settings.tree import IndexSettings
+from matinee.settings.index import IndexSettings
 
 MANIFEST = Manifest(version="v1", catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
 SEARCH = [Search(DenseQuery(np.ones(4, dtype=np.float32)), 3)]

@@ -1,0 +1,109 @@
+"""The settings of the index: its engine, the text that is embedded, and the facts beside it."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from matinee.settings.base import Deployment, Part, Positive, Seconds, Share, Url
+
+Recipe = Literal["raw", "enhanced", "both"]
+
+
+class FactWeights(Part):
+    """How much each fact counts beside the text in item-to-item similarity. All 0: the text alone decides."""
+
+    year: Share = Field(0.05, description="weight of similar years")
+    votes: Share = Field(0.1, description="weight of similar vote counts, or of similar popularity")
+    genres: Share = Field(0.1, description="weight of genres in common")
+    language: Share = Field(0.2, description="weight of the same language")
+
+    def any(self) -> bool:
+        return any((self.year, self.votes, self.genres, self.language))
+
+
+class IndexSettings(Part):
+    """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process; `qdrant` is a server or a cluster.
+
+    `edge` scans all vectors, which is exact, unless `graph_from` is set. It needs `deployment.max_replicas` 1.
+    """
+
+    engine: Literal["edge", "qdrant"] = Field("edge", description="edge: in the Retriever's process; qdrant: a server")
+    recipe: Recipe = Field(
+        "raw",
+        description="text that is embedded; raw: the item's own; enhanced: its description; "
+        "both: the sum of the raw text's vector and 0.3 times the description's vector",
+    )
+    facts: FactWeights = FactWeights()
+    url: Url | None = Field(None, description="URL of the Qdrant server, without a user or password (qdrant)")
+    api_key: SecretStr | None = Field(
+        None, description="API key of the Qdrant server; refused among the arguments of a Serve application, which Ray keeps in clear text"
+    )
+    grpc: bool = Field(False, description="use gRPC (port 6334)")
+    tls_verify: bool = Field(True, description="check the server's certificate")
+    tls_ca: Path | None = Field(None, description="file of the authority that signed the server's certificate; null is the system's own")
+    timeout_s: Seconds = Field(5, description="seconds that a call to Qdrant may take")
+    hang_s: Seconds = Field(
+        60, description="seconds of one call of the embedded engine, or of one ranking, after which the Retriever is replaced"
+    )
+    shards: Positive = Field(1, description="shards of a new index version (qdrant)")
+    replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
+    on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
+    payload: Literal["auto", "memory", "disk"] = Field(
+        "auto", description="where items are kept (qdrant); auto is where on_disk puts vectors"
+    )
+    m: int = Field(16, ge=4, le=128, description="links of an item in the HNSW index (qdrant): more lose less and take more memory")
+    ef_construct: int = Field(
+        100, ge=10, le=1000, description="candidates for these links while the index is built (qdrant): more lose less and take longer"
+    )
+    quantization: Literal["none", "scalar", "binary", "product"] = Field(
+        "none",
+        description="small copies of dense vectors, held in memory, that a search reads first (qdrant): 1 byte a number (scalar), "
+        "1 bit (binary), or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors",
+    )
+    oversampling: float = Field(
+        2.0, ge=1, le=20, description="candidates by these copies that are ranked again, as a multiple of the results"
+    )
+    graph_from: Positive | None = Field(
+        None, description="engine edge: build an HNSW index for searches over at least so many items; null scans, which is exact"
+    )
+    ef: int | None = Field(
+        None,
+        ge=10,
+        le=10_000,
+        description="candidates that a search of the HNSW index keeps: more lose less and take longer; null is Qdrant's 100",
+    )
+    keep_versions: int = Field(
+        2, ge=2, le=20, description="index versions kept, the current one included; `matinee index rollback` swaps the last two only"
+    )
+    keep_vectors: bool = Field(
+        True,
+        description="keep the vectors of an ingest in the home folder, so that the next one encodes only texts that are new or changed; "
+        "4 bytes a number",
+    )
+    deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.engine == "qdrant" and not self.url:
+            raise ValueError("engine 'qdrant' needs a url, such as http://qdrant:6333")
+        if self.engine == "edge" and self.url:
+            raise ValueError(f"engine 'edge' runs in the process, but url is {self.url!r}: set engine 'qdrant', or remove the url")
+        if self.engine == "edge" and self.deployment.max_replicas != 1:
+            raise ValueError(
+                f"engine 'edge' allows one process a path, but deployment.max_replicas is {self.deployment.max_replicas}: "
+                "set it to 1, or use engine 'qdrant'"
+            )
+        if self.engine == "edge" and self.replication_factor != 1:
+            raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
+        if self.engine == "edge" and (self.shards != 1 or self.on_disk):
+            raise ValueError("shards and on_disk are of a Qdrant server, but engine is 'edge': set shards to 1 and on_disk to false")
+        server_only = ("payload", "m", "ef_construct", "quantization", "oversampling")
+        changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
+        if self.engine == "edge" and changed:
+            raise ValueError(f"{', '.join(changed)} is of a Qdrant server, but engine is 'edge': remove it, or use engine 'qdrant'")
+        if self.engine == "qdrant" and self.graph_from:
+            raise ValueError("graph_from is of engine 'edge'; a Qdrant server decides by its own hnsw_config: remove graph_from")
+        if self.engine == "edge" and self.ef and not self.graph_from:
+            raise ValueError(f"ef is {self.ef}, but engine 'edge' scans unless it has a graph: set graph_from, or remove ef")
+        return self
