@@ -9,6 +9,6 @@ def open_store(settings: Settings) -> IndexStore:
     if settings.index.engine == "edge":
         return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
     # Its client is seconds of imports, which the embedded engine does not need.
-    from matinee.index.qdrant.index import QdrantStore
+    from matinee.index.qdrant.store import QdrantStore
 
     return QdrantStore(settings.index, settings.catalogue)

@@ -15,7 +15,7 @@ from matinee.index.build import PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
-from matinee.index.qdrant.index import QdrantStore
+from matinee.index.qdrant.store import QdrantStore
 from matinee.items import Item
 from matinee.settings.index import IndexSettings
 from matinee.settings.tree import Settings

@@ -16,7 +16,7 @@ from matinee.index.imports import ImportJob
 _PAGE = 100
 
 Call = Callable[..., Awaitable[Any]]
-"""A client's call with a deadline, and errors that say what to do (`qdrant.index.Connection`)."""
+"""A client's call with a deadline, and errors that say what to do (`qdrant.connection.Connection`)."""
 
 
 class QdrantImports:

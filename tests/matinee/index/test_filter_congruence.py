@@ -15,7 +15,7 @@ from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.item_vector import completed
 from matinee.index.protocols import Index
-from matinee.index.qdrant.index import QdrantStore
+from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, PopularQuery, Scroll, Search, item_payload, tombstone
 from matinee.items import Item
 from matinee.settings.index import IndexSettings

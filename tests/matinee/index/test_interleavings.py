@@ -23,7 +23,7 @@ from matinee.index.active import ActiveIndex
 from matinee.index.build import ApiItem, Build, IndexWrites, PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import IndexStore
-from matinee.index.qdrant.index import QdrantStore
+from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import ITEM, TEXT, Point, Scroll, item_payload
 from matinee.items import Item
 from matinee.settings.index import IndexSettings

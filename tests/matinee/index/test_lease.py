@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import AsyncQdrantClient
 
 from matinee.errors import IndexLockedError
 from matinee.index.build import ApiItem, Build, PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.lease import renewed
 from matinee.index.protocols import IndexStore
-from matinee.index.qdrant import index as qdrant
-from matinee.index.qdrant.index import QdrantStore
+from matinee.index.qdrant.lease import LeaseCollection
+from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import TEXT, Manifest
 from matinee.items import Item
+from matinee.settings.index import IndexSettings
 from tests.waiting import HANG_S
 
 EXPIRY_S = 0.6
@@ -27,7 +29,7 @@ FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happene
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease expires within a second here."""
-    monkeypatch.setattr(qdrant, "renewed", partial(renewed, expiry_s=EXPIRY_S))
+    monkeypatch.setattr("matinee.index.qdrant.store.renewed", partial(renewed, expiry_s=EXPIRY_S))
 
 
 class Encoder:
@@ -74,13 +76,13 @@ async def test_a_second_ingest_is_refused_and_removes_nothing(any_store: IndexSt
 
 @pytest.fixture
 async def server() -> Any:
-    store = QdrantStore(qdrant.IndexSettings(), "test", client=qdrant.AsyncQdrantClient(":memory:"))
+    store = QdrantStore(IndexSettings(), "test", client=AsyncQdrantClient(":memory:"))
     yield store
     await store._client.close()
 
 
 async def test_what_a_killed_ingest_leaves_is_taken_over_once_it_has_expired(server: QdrantStore) -> None:
-    killed = qdrant._LeaseCollection(server._call, server._lease)
+    killed = LeaseCollection(server._call, server._lease)
     assert await killed.create({"id": "killed", "holder": "nobody", "renewed": 7})
     async with server.lease() as held:
         await held()
@@ -90,17 +92,17 @@ async def test_what_a_killed_ingest_leaves_is_taken_over_once_it_has_expired(ser
 
 async def steal(store: QdrantStore) -> None:
     """Take the lease over from whoever holds it."""
-    record = qdrant._LeaseCollection(store._call, store._lease)
+    record = LeaseCollection(store._call, store._lease)
     await record.remove(str((await record.read() or {})["id"]))
     assert await record.create({"id": "other", "holder": "somebody", "renewed": 0})
 
 
 async def test_of_two_who_wait_for_a_killed_ingest_one_gets_its_lease(server: QdrantStore) -> None:
     """The slower one has found the same lease expired, and removes it when the quicker one has made its own."""
-    assert await qdrant._LeaseCollection(server._call, server._lease).create({"id": "killed", "holder": "nobody", "renewed": 7})
+    assert await LeaseCollection(server._call, server._lease).create({"id": "killed", "holder": "nobody", "renewed": 7})
     expired, quicker_holds = asyncio.Event(), asyncio.Event()
 
-    class Slower(qdrant._LeaseCollection):
+    class Slower(LeaseCollection):
         async def remove(self, *args: str) -> None:
             expired.set()
             await quicker_holds.wait()
@@ -131,7 +133,7 @@ async def test_who_lost_the_lease_after_its_switch_prunes_nothing(server: Qdrant
             await steal(self)
             await self.create(manifest)
 
-    stolen = Stolen(qdrant.IndexSettings(), "test", client=server._client)
+    stolen = Stolen(IndexSettings(), "test", client=server._client)
     outcome = await build(stolen).run(FILMS)
     assert await server.current() == outcome.manifest
     await server.finish(manifest)
@@ -148,19 +150,19 @@ async def test_who_was_taken_for_dead_does_not_switch(server: QdrantStore) -> No
             await super().finish(manifest)
             await steal(self)
 
-    stolen = Stolen(qdrant.IndexSettings(), "test", client=server._client)
+    stolen = Stolen(IndexSettings(), "test", client=server._client)
     with pytest.raises(IndexLockedError, match="somebody, which took over"):
         await build(stolen).run(FILMS)
     assert await server.current() == first.manifest
     # The other one's lease is left alone.
-    found = await qdrant._LeaseCollection(server._call, server._lease).read()
+    found = await LeaseCollection(server._call, server._lease).read()
     assert found is not None
     assert found["id"] == "other"
 
 
 async def test_the_lease_is_renewed_while_items_are_described(server: QdrantStore) -> None:
     """A model takes minutes for the items of one batch. What the API wrote is described too."""
-    record, encoder = qdrant._LeaseCollection(server._call, server._lease), Encoder()
+    record, encoder = LeaseCollection(server._call, server._lease), Encoder()
     encoder.gate.set()
     loop, described = asyncio.get_running_loop(), []
 
@@ -184,7 +186,7 @@ async def test_the_lease_is_renewed_while_items_are_described(server: QdrantStor
 
 
 async def test_the_lease_is_renewed_while_it_is_held(server: QdrantStore) -> None:
-    record = qdrant._LeaseCollection(server._call, server._lease)
+    record = LeaseCollection(server._call, server._lease)
     async with server.lease():
         first = await record.read()
         async with asyncio.timeout(HANG_S):

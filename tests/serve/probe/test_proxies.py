@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from matinee.client.http import Client, ServerError
-from matinee.index.qdrant.index import _connect
+from matinee.index.qdrant.connection import connect
 from matinee.settings.addresses import is_inside
 from matinee.settings.index import IndexSettings
 from matinee.settings.serving import ProbeSettings, TracingSettings
@@ -84,7 +84,7 @@ def by_probe(url: str) -> None:
 
 def by_index(url: str) -> None:
     async def ask() -> None:
-        client = _connect(IndexSettings(engine="qdrant", url=url))
+        client = connect(IndexSettings(engine="qdrant", url=url))
         # Whatever it makes of no answer.
         with suppress(Exception):
             await client.get_collections()

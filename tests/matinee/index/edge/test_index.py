@@ -19,7 +19,7 @@ from matinee.index.edge import files
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
-from matinee.index.qdrant.index import QdrantStore
+from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, RecommendationQuery, Search
 from matinee.settings.index import IndexSettings
 from matinee.settings.tree import Settings

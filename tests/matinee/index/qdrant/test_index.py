@@ -21,7 +21,8 @@ from qdrant_client import AsyncQdrantClient, models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
 from matinee.index.qdrant import query
-from matinee.index.qdrant.index import QdrantIndex, QdrantStore
+from matinee.index.qdrant.index import QdrantIndex
+from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search
 from matinee.settings.index import IndexSettings
 
