@@ -32,7 +32,8 @@ from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.items import NO_KIND, item_uid
 from matinee.models.embedder import Embedder
-from matinee.recommend.recommender import Recommender, TextQuery
+from matinee.recommend.queries import TextQuery
+from matinee.recommend.recommender import Recommender
 from matinee.settings.load import load_settings
 
 MODES = ("sparse", "dense", "hybrid")

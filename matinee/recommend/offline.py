@@ -20,7 +20,8 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommend import titles
-from matinee.recommend.recommender import Example, ExampleQuery, Query, Recommender, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, Query, TextQuery
+from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Mode, Settings
 from matinee.text import templates
 

@@ -6,13 +6,11 @@ Works on an open `Index` with vectors that are already made. Does not embed, doe
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from matinee.errors import FilterError, MatineeError, NotFoundError, UnknownAttributeError
-from matinee.filters import ItemFilter
-from matinee.index import cost
 from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
@@ -21,7 +19,6 @@ from matinee.index.types import (
     ITEM,
     TEXT,
     DenseQuery,
-    FacetCount,
     Hit,
     HybridQuery,
     PopularQuery,
@@ -34,83 +31,14 @@ from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import examine
-from matinee.recommend.options import MAX_CANDIDATES, RankingOptions, counted, group_of, grouped, ordered, picked
-from matinee.recommend.ranking import diversify, nearest_like, pool_size, shared_facts
+from matinee.recommend.options import counted, group_of, grouped, ordered, picked
+from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
+from matinee.recommend.ranking import diversify, nearest_like, shared_facts
 from matinee.recommend.titles import Resolution
 from matinee.settings.index import FactWeights
-from matinee.settings.tree import Mode, SearchSettings
+from matinee.settings.tree import SearchSettings
 from matinee.text.templates import reason_sentence
 from matinee.vectors import Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A liked or disliked item: one of the index, or a cold one (`facts` with its `vector`).
-
-    `id` is the catalogue's own or the index'. A text that may be an id or a title is both: the title counts where no item has the id.
-    """
-
-    id: str | None = None
-    title: str | None = None
-    facts: Mapping[str, Any] | None = None
-    vector: Vector | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleQuery:
-    """What one recommendation starts from.
-
-    Liked examples and the text are positive, each with the same weight. Dislikes are negative (see `RecommendationQuery` for the
-    strategies). One positive and no negative is plain similarity. Dislikes alone use the `best` strategy; nothing at all gets the most
-    popular items. No example is ever recommended. The reason names the liked item that is nearest to the recommended one.
-    """
-
-    likes: tuple[Example, ...] = ()
-    dislikes: tuple[Example, ...] = ()
-    text: Vector | None = None
-    strategy: Literal["average", "best"] = "average"
-    k: int = 10
-    filter: ItemFilter = field(default_factory=ItemFilter)
-    exclude: frozenset[str] = frozenset()
-    diversity: float = 0.0
-    explain: bool = True
-    debug: bool = False
-    options: RankingOptions = RankingOptions()  # noqa: RUF009  it is frozen
-
-
-@dataclass(frozen=True, slots=True)
-class TextQuery:
-    """One search by text; `vector` is None in sparse mode."""
-
-    text: str
-    vector: Vector | None
-    mode: Mode
-    k: int = 10
-    filter: ItemFilter = field(default_factory=ItemFilter)
-    diversity: float = 0.0
-    exact: bool = False
-    debug: bool = False
-    options: RankingOptions = RankingOptions()  # noqa: RUF009  it is frozen
-
-
-Query = ExampleQuery | TextQuery
-
-
-@dataclass(frozen=True, slots=True)
-class RankedItems:
-    """`items` is the JSON of the ranked list, ready to be put into a response; `likes` says what the liked titles and ids meant.
-
-    `exclude_unknown` are entries of `exclude` that no item has as its id.
-    `debug` says how the list came about (`matinee.recommend.explain`), where the query has `debug`; `facets` are its counts.
-    """
-
-    items: bytes
-    count: int
-    score_type: ScoreType
-    likes: tuple[dict[str, Any], ...] = ()
-    debug: dict[str, Any] | None = None
-    exclude_unknown: tuple[str, ...] = ()
-    facets: dict[str, list[FacetCount]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +69,6 @@ class _Pending:
         return isinstance(self.answer, MatineeError)
 
 
-_LIGHT_K = 20
-
 Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems]]]
 
 
@@ -171,7 +97,7 @@ class Recommender:
     async def answer(self, queries: Sequence[Query]) -> list[RankedItems | MatineeError]:
         """One answer or one explained error for each query; the engine is asked once for all of them."""
         pending = [_Pending(query) for query in queries]
-        if all(_is_light(query) for query in queries):
+        if all(is_light(query) for query in queries):
             await self._index.together(lambda: self._find_and_rank(pending))
         else:
             await self._find(pending)
@@ -282,7 +208,7 @@ class Recommender:
         )
         return Search(
             query,
-            _candidates(request),
+            candidates(request),
             filter=request.filter,
             exclude=exclude,
             exact=exact,
@@ -300,7 +226,7 @@ class Recommender:
             # Nothing but stop words or signs: the sparse side has no say, and fusing with an empty list would only hide the cosine.
             return DenseQuery(query.vector), "cosine"
         s = self._settings
-        prefetch = max(s.prefetch, _candidates(query))
+        prefetch = max(s.prefetch, candidates(query))
         return HybridQuery(query.vector, terms, s.fusion, s.rrf_k, s.weights, prefetch), s.fusion
 
     def _rank(self, pending: _Pending) -> RankedItems:
@@ -330,26 +256,6 @@ class Recommender:
         likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
         items = orjson.dumps(cards)
         return RankedItems(items, len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown, facets=facets)
-
-
-def _candidates(query: Query) -> int:
-    """How many items are searched for. Every page is a part of the same list, which does not depend on its place."""
-    return MAX_CANDIDATES if query.options.needs_candidates else pool_size(query.k, query.diversity)
-
-
-def scans(query: Query) -> int:
-    """How much work it gives the engine (`matinee.index.cost`): its search, and reading its examples."""
-    examples = len(query.likes) + len(query.dislikes) if isinstance(query, ExampleQuery) else 0
-    by_each = isinstance(query, ExampleQuery) and (query.strategy == "best" or not (query.likes or query.text is not None))
-    return cost.scans(examples if by_each and examples else 1, query.filter, _candidates(query)) + cost.reading(examples)
-
-
-def _is_light(query: Query) -> bool:
-    """Whether it asks for nothing but the index, and for little of it, and ranking takes less than a hop to another thread."""
-    if scans(query) > cost.LIGHT:
-        return False
-    titles = isinstance(query, ExampleQuery) and any(example.title for example in (*query.likes, *query.dislikes))
-    return query.k <= _LIGHT_K and query.diversity == 0 and not query.debug and not titles and not query.options.needs_candidates
 
 
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from matinee.errors import EventsOffError, OverloadedError
 from matinee.events import FEEDBACK, IMPRESSION, EventLog
 from matinee.index.ids import index_ids
-from matinee.recommend.recommender import RankedItems
+from matinee.recommend.queries import RankedItems
 from matinee.settings.tree import Settings
 from serve.api.auth import Caller
 from serve.api.feedback_tokens import FeedbackTokens, Impression, SigningKeys

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from matinee.errors import MatineeError
-from matinee.recommend.recommender import RankedItems
+from matinee.recommend.queries import RankedItems
 from serve.api import schemas
 from serve.api.errors import fields as explained
 from serve.api.feedback import Events

@@ -22,7 +22,7 @@ from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
 from matinee.recommend import titles
-from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
 from matinee.settings.tree import Settings
 from matinee.text import templates

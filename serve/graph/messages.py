@@ -12,7 +12,7 @@ from matinee.index.imports import ImportJob
 from matinee.index.types import FacetCount, Manifest, Point
 from matinee.items import Item
 from matinee.models.types import Description, Kind
-from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
 
 Result_co = TypeVar("Result_co", covariant=True)

@@ -21,7 +21,8 @@ from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Scroll
 from matinee.lanes import LaneThread
 from matinee.recommend import titles
-from matinee.recommend.recommender import ExampleQuery, Query, RankedItems, Recommender, scans
+from matinee.recommend.queries import ExampleQuery, Query, RankedItems, scans
+from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.hops import Hop, Queued, from_hop

@@ -67,7 +67,7 @@ class Handle:
 async def search_traced(local_graph: Any, home: Path, placement: Literal["process", "ray"]) -> Tracer:
     """A search over an Embedder that is connected as in one process, or over a handle as Ray's. The Retriever is none of ours here."""
     from matinee.models.embedder import Embedder
-    from matinee.recommend.recommender import RankedItems
+    from matinee.recommend.queries import RankedItems
     from serve.api.app import create_app
     from serve.api.auth import ApiKeys
     from serve.graph.clients import batched_model

@@ -12,7 +12,8 @@ from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import BM25, TEXT, Manifest, Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
-from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, Recommender, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import SearchSettings
 from matinee.vectors import Vector
 

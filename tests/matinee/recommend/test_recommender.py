@@ -16,8 +16,9 @@ from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
 from matinee.items import Item
 from matinee.models.embedder import Embedder
+from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery
 from matinee.recommend.ranking import shared_facts
-from matinee.recommend.recommender import Example, ExampleQuery, Query, RankedItems, Recommender, TextQuery
+from matinee.recommend.recommender import Recommender
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
 from matinee.vectors import Vector

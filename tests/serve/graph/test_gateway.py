@@ -17,7 +17,7 @@ from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.index.types import Manifest
 from matinee.items import Item
 from matinee.models.types import Description
-from matinee.recommend.recommender import ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from serve.errors import RequestError
 from serve.graph import messages, requests
 from serve.graph.clients import batched_model

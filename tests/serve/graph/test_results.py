@@ -13,7 +13,7 @@ from matinee.index.imports import ImportJob
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
-from matinee.recommend.recommender import Example, ExampleQuery, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, TextQuery
 from serve.graph import messages
 from serve.graph.hops import Hop
 from serve.graph.messages import IndexStatus, RetrieverMessage

@@ -27,7 +27,7 @@ from matinee.index.factory import open_store
 from matinee.index.item_vector import item_vector
 from matinee.index.types import ITEM, TEXT, Point, Search, SparseQuery
 from matinee.items import item_uid
-from matinee.recommend.recommender import Example, ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import FactWeights
 from serve.graph import messages, retriever
 from serve.graph.clients import RetrieverClient, send_to
