@@ -57,11 +57,11 @@ def perplexity(backend: Any, items: Sequence[Item]) -> float:
 def _log_probabilities(backend: Any, ids: list[int]) -> list[float]:
     """Of every token but the first."""
     if isinstance(backend, CTranslate2Backend):
-        [scored] = backend._generator.score_batch([backend.tokenizer.convert_ids_to_tokens(ids)])
+        [scored] = backend.generator.score_batch([backend.tokenizer.convert_ids_to_tokens(ids)])
         return list(scored.log_probs)
     with torch.inference_mode():
         given = torch.tensor([ids], device=backend.device)
-        logs = torch.log_softmax(backend._model(input_ids=given).logits[0, :-1].float(), dim=-1)
+        logs = torch.log_softmax(backend.model(input_ids=given).logits[0, :-1].float(), dim=-1)
         return [float(logs[row, token]) for row, token in enumerate(ids[1:])]
 
 
@@ -69,9 +69,9 @@ def size_mb(backend: Any, converted: Path | None) -> float:
     """Of the weights, as they lie in memory."""
     if converted is not None:
         return (converted / "model.bin").stat().st_size / 1e6
-    held: float = sum(parameter.nbytes for parameter in {id(p): p for p in backend._model.parameters()}.values())
+    held: float = sum(parameter.nbytes for parameter in {id(p): p for p in backend.model.parameters()}.values())
     # HQQ keeps scales and zeros beside its weights.
-    scales = [v for m in backend._model.modules() for v in (getattr(m, "meta", None) or {}).values() if isinstance(v, torch.Tensor)]
+    scales = [v for m in backend.model.modules() for v in (getattr(m, "meta", None) or {}).values() if isinstance(v, torch.Tensor)]
     held += sum(scale.nbytes for scale in scales)
     return held / 1e6
 
@@ -82,7 +82,7 @@ def measured(precision: str, adapter: str | None, items: Sequence[Item], threads
     changes = {"precision": precision, "retries": 0, "max_new_tokens": NEW_TOKENS, "batch_size": BATCH, "threads": threads}
     alone = settings.enhancer.model_copy(update=changes)
     enhancer = Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri)
-    backend = enhancer._backend
+    backend = enhancer.backend
     texts = [enhancer.prompt(item) for item in items]
     row: dict[str, Any] = {"precision": precision, "device": backend.device}
     row |= {

@@ -130,7 +130,7 @@ class CTranslate2Backend:
         self._load: Callable[[], Any] = partial(
             ctranslate2.Generator, str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1
         )
-        self._generator = self._load()
+        self.generator = self._load()
 
     def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         if not prompts:
@@ -139,7 +139,7 @@ class CTranslate2Backend:
         stop = self._stops.watcher(writing)
         self._seed(writing.seed)
         # CTranslate2 seeds a thread at its first sample only: to be reproducible, a call that samples gets threads of its own.
-        generator = self._load() if writing.temperature else self._generator
+        generator = self._load() if writing.temperature else self.generator
         results = generator.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(row) for row in ids],
             max_length=writing.max_new_tokens,
@@ -164,7 +164,7 @@ class TransformersBackend:
         self.device = str(model.device)
         self.tokenizer = tokenizer
         self._stops = _Stops(tokenizer)
-        self._model = model
+        self.model = model
 
     @classmethod
     def load(cls, model_dir: Path, adapter: Path | None, precision: str, device: str) -> Self:
@@ -202,7 +202,7 @@ class TransformersBackend:
         # The seed is this call's alone: it must not make the rest of the process repeat itself.
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(writing.seed)
-            output = self._model.generate(
+            output = self.model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=writing.max_new_tokens,

@@ -66,7 +66,7 @@ class Enhancer:
         adapter_digest: str | None = None,
         language: str = languages.ENGLISH,
     ) -> None:
-        self._backend = backend
+        self.backend = backend
         self._language = language
         self._settings = settings
         self._digests = (model_digest, adapter_digest)
@@ -91,7 +91,7 @@ class Enhancer:
     @property
     def trouble(self) -> str | None:
         """Why the server of engine `openai` does not write now."""
-        return self._backend.trouble if isinstance(self._backend, ServerBackend) else None
+        return self.backend.trouble if isinstance(self.backend, ServerBackend) else None
 
     @classmethod
     def load(
@@ -174,8 +174,8 @@ class Enhancer:
             "digest": self._digests[0],
             "adapter": self._settings.adapter,
             "adapter_digest": self._digests[1],
-            "precision": self._backend.precision,
-            "device": self._backend.device,
+            "precision": self.backend.precision,
+            "device": self.backend.device,
             "prompt": "chat" if self._chat else "guided form" if self._guided else "form",
             "prompt_digest": _digest("".join(prompts.values())),
             "prompt_digests": {kind: _digest(prompt) for kind, prompt in prompts.items()},
@@ -197,14 +197,14 @@ class Enhancer:
 
     def _prompt(self, item: Item, examples: int, facts: str | None = None) -> str:
         if self._chat:
-            return templates.enhancer_prompt(item, self._backend.tokenizer, facts=facts, language=self._language)
+            return templates.enhancer_prompt(item, self.backend.tokenizer, facts=facts, language=self._language)
         text = templates.enhancer_prompt(item, examples=examples, facts=facts, language=self._language)
         return f"{text} {templates.lead(item, self._language)}" if self._guided else text
 
     def _fits(self, text: str) -> bool:
         # A token is at least one character most of the time: short prompts need no count.
         limit = self._settings.max_input_tokens
-        return len(text) <= limit or len(self._backend.tokenizer(text).input_ids) <= limit
+        return len(text) <= limit or len(self.backend.tokenizer(text).input_ids) <= limit
 
     def _batch(self, items: int) -> int:
         """How many are handed to the backend together. A server starts the next one as soon as one is done: it gets them all."""
@@ -227,7 +227,7 @@ class Enhancer:
             sentences=cleaning.MAX_SENTENCES,
             deadline=deadline,
         )
-        return self._backend.generate([self.prompt(item) for item in items], writing)
+        return self.backend.generate([self.prompt(item) for item in items], writing)
 
     def _whole_answer(self, item: Item, answer: Completion) -> str:
         return f"{templates.lead(item, self._language)}{answer.text}" if self._guided else answer.text

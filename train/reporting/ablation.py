@@ -6,14 +6,14 @@ description keeps its raw text, and favours whatever was described. Knows what a
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from matinee.errors import SourceError
-from matinee.evaluation import metrics, scoring
+from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.evaluation.scoring import Matrix, Scores
 from matinee.files import sha256
@@ -23,11 +23,11 @@ from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
-from train.reporting import measure
+from train.reporting import measure, tables
 from train.reporting.measure import Corpus, ModelVectors, PerQuery, System
+from train.reporting.rows import ArmMeanRow, ArmResult, ArmRow
 
 Facts = Literal["all metadata", "overview hidden"]
-ResultRow = dict[str, Any]
 
 BOTH = f"both, description at {WEIGHT:g}"
 """The recipe of that name."""
@@ -133,14 +133,14 @@ def table(
     pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
     if len(common) < len(corpus.ids):
         pools["all items"] = np.arange(len(corpus.ids))
-    rows: list[ResultRow] = []
+    rows: list[ArmRow] = []
     for facts in dict.fromkeys(one.facts for one in written):
         for name, encoder in encoders.items():
             index = CorpusTexts(corpus, encoder, facts, template)
             chosen = [one for one in written if one.facts == facts]
             for pool, columns in pools.items():
                 judged = _judged(list(arms(index, chosen, search or SearchSettings(), columns)), corpus, sets, columns)
-                rows += [{"facts": facts, "encoder": name, "items": pool} | row for row in judged]
+                rows += [{"facts": facts, "encoder": name, "items": pool, **row} for row in judged]
     return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
 
 
@@ -186,7 +186,7 @@ def _joined(first: System, second: System, how: Callable[[Scores, Scores], Score
     return lambda queries: how(first(queries), second(queries))
 
 
-def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ResultRow]:
+def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ArmResult]:
     for queries in sets:
         answerable = _within(queries, corpus, columns)
         if not answerable.relevant:
@@ -197,19 +197,19 @@ def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], c
                 continue
             # A copy: whoever judges strikes the query item out.
             measured = measure.judge(corpus, answerable, arm.score(answerable).copy(), pool=columns)
-            row: ResultRow = {
+            row: ArmResult = {
                 "set": answerable.name,
                 "kind": answerable.info.kind,
                 "queries": len(measured["ndcg"]),
                 "way": arm.way,
                 "arm": arm.name,
                 "model": arm.model,
+                **tables.intervals(measured),
             }
-            row |= {kind: asdict(metrics.interval(values.values())) for kind, values in measured.items()}
             if arm.name == "raw":
                 raw[arm.way] = measured
             else:
-                row["minus_raw"] = {kind: asdict(metrics.paired_difference(measured[kind], raw[arm.way][kind])) for kind in measured}
+                row["minus_raw"] = tables.differences(measured, raw[arm.way])
             yield row
 
 
@@ -221,15 +221,23 @@ def _within(queries: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) ->
     return replace(queries, relevant=kept)
 
 
-def mean_rows(rows: Sequence[ResultRow]) -> list[ResultRow]:
+def mean_rows(rows: Sequence[ArmRow]) -> list[ArmMeanRow]:
     """For each arm its mean NDCG@10 over the sets, text and item sets apart: what a default is chosen by."""
-    groups: dict[tuple[str, ...], list[ResultRow]] = {}
+    groups: dict[tuple[str, str, str, str, str, str, str], list[ArmRow]] = {}
     for row in rows:
         side = f"{row['kind']} sets"
         if "circular" not in row["set"]:
             groups.setdefault((row["facts"], row["encoder"], row["items"], side, row["way"], row["arm"], row["model"]), []).append(row)
-    names = ("facts", "encoder", "items", "sets", "way", "arm", "model")
     return [
-        dict(zip(names, key, strict=True)) | {"ndcg": float(np.mean([r["ndcg"]["mean"] for r in members]))}
-        for key, members in groups.items()
+        {
+            "facts": facts,
+            "encoder": encoder,
+            "items": items,
+            "sets": side,
+            "way": way,
+            "arm": arm,
+            "model": model,
+            "ndcg": float(np.mean([row["ndcg"]["mean"] for row in members])),
+        }
+        for (facts, encoder, items, side, way, arm, model), members in groups.items()
     ]

@@ -5,22 +5,23 @@ Reads what a run has logged (`progress.jsonl`), where resumed steps stand twice;
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from train.reporting.rows import LossRow
 
 LOSS, EPOCHS = "loss.csv", "epochs.csv"
 
 
-def losses(log: Path) -> list[dict[str, Any]]:
+def losses(log: Path) -> list[LossRow]:
     """Step, loss and learning rate of the log's last run, each step once: of what was done again, the later."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     begins = [place for place, row in enumerate(rows) if row.get("from_step") == 0]
     steps = {row["step"]: row for row in rows[begins[-1] if begins else 0 :] if "loss" in row}
-    return [{name: steps[step].get(name) for name in ("step", "loss", "lr")} for step in sorted(steps)]
+    return [{"step": step, "loss": steps[step]["loss"], "lr": steps[step].get("lr")} for step in sorted(steps)]
 
 
-def write(out: Path, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
+def write(out: Path, steps: Sequence[LossRow], epochs: Sequence[Mapping[str, float]]) -> None:
     """The CSV files and the pictures beside them."""
     _table(out / LOSS, steps)
     _table(out / EPOCHS, epochs)
@@ -30,7 +31,7 @@ def write(out: Path, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str,
     _picture(out / "bleu.png", "on held-out items", "epoch", lines)
 
 
-def _table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, names)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matinee.evaluation.metrics import Measure
 from train.reporting.render import interval, render
+from train.reporting.rows import FixedFusionRow, HybridRow, SetRow
 
 Results = Mapping[str, Any]
 """What `report.json` holds."""
@@ -47,7 +49,7 @@ def _derived(results: Results) -> dict[str, Any]:
     return {"fixed_fusions": _fixed(results["hybrids"]), "ablation_note": note}
 
 
-def _fixed(rows: Sequence[Results]) -> list[dict[str, Any]]:
+def _fixed(rows: Sequence[HybridRow]) -> list[FixedFusionRow]:
     """Set by set, the fusions that were fixed beforehand, which alone have intervals."""
     return [
         {"system": row["system"], "fusion": row["fusion"], "set": name, **measured, "minus_before": row.get("minus_before", {}).get(name)}
@@ -56,7 +58,7 @@ def _fixed(rows: Sequence[Results]) -> list[dict[str, Any]]:
     ]
 
 
-def _best(rows: Sequence[Results], count: int = 3) -> list[Results]:
+def _best(rows: Sequence[HybridRow], count: int = 3) -> list[HybridRow]:
     return [row for name in ("before", "after") for row in [row for row in rows if row["system"] == name][:count]]
 
 
@@ -85,7 +87,7 @@ class BarChart:
     legend: list[tuple[str, str]]
 
 
-def bar_chart(rows: Sequence[Results], measure: str, label: str) -> BarChart:
+def bar_chart(rows: Sequence[SetRow], measure: Measure, label: str) -> BarChart:
     """One group a set and one bar a system, over all items."""
     rows = [row for row in rows if row["items"] == "all items"]
     sets = list(dict.fromkeys(row["set"] for row in rows))
@@ -99,7 +101,9 @@ def bar_chart(rows: Sequence[Results], measure: str, label: str) -> BarChart:
     bars = [
         Bar(
             x=42 + group * sets.index(row["set"]) + bar * systems.index(row["system"]),
-            **{place: y(row[measure][name]) for place, name in (("top", "mean"), ("low", "low"), ("high", "high"))},
+            top=y(row[measure]["mean"]),
+            low=y(row[measure]["low"]),
+            high=y(row[measure]["high"]),
             colour=_COLOURS[row["system"]],
             label=f"{row['system']}: {interval(row[measure])}",
         )

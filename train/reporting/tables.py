@@ -4,9 +4,8 @@ Does not decide what is measured (`train.evaluate`) and does not draw (`train.re
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,8 @@ from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
 from train.reporting import measure
-from train.reporting.measure import Corpus, ModelVectors, PerQuery, System, Texts
+from train.reporting.measure import MEASURES, Corpus, ModelVectors, PerQuery, System, Texts
+from train.reporting.rows import ClosenessRow, HybridRow, Intervals, Means, RecipeRow, SetRow, TitleRow, interval_row
 
 Systems = Mapping[str, System]
 
@@ -85,52 +85,60 @@ def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, f
     return {name: measure.cached(system) for name, system in by_name.items()}
 
 
-def table1(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[dict[str, Any]]:
+def table1(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[SetRow]:
     """Set x system x pool: each measure with its interval, and the paired difference to `before` (with facts: to it with facts)."""
-    rows = []
+    rows: list[SetRow] = []
     for queries in sets:
         pool = corpus.pool(queries.pool) if queries.pool else None
         for where, columns in (("all items", None), *((("judged items", pool),) if pool is not None else ())):
             asking = {name: system for name, system in systems.items() if queries.of_items or not name.endswith(WITH_FACTS)}
             judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
             for name, measured in judged.items():
-                row: dict[str, Any] = {"set": queries.name, "system": name, "items": where, "queries": len(measured["ndcg"])}
-                row |= _intervals(measured)
+                count = len(measured["ndcg"])
+                row: SetRow = {"set": queries.name, "system": name, "items": where, "queries": count, **intervals(measured)}
                 # Like with like: against the bare text the facts' own gain would be counted as the training's.
                 other = f"before{WITH_FACTS}" if name == f"after{WITH_FACTS}" else "before"
                 if other in judged and name != other:
-                    row["minus_before"] = _difference(measured, judged[other])
+                    row["minus_before"] = differences(measured, judged[other])
                 rows.append(row)
     return rows
 
 
-def _intervals(measured: PerQuery) -> dict[str, Any]:
-    return {kind: asdict(metrics.interval(values.values())) for kind, values in measured.items()}
+def intervals(measured: PerQuery) -> Intervals:
+    recall, ndcg, mrr = (interval_row(metrics.interval(measured[kind].values())) for kind in MEASURES)
+    return {"recall": recall, "ndcg": ndcg, "mrr": mrr}
 
 
-def _difference(measured: PerQuery, before: PerQuery) -> dict[str, Any]:
-    return {kind: asdict(metrics.paired_difference(measured[kind], before[kind])) for kind in measured}
+def differences(measured: PerQuery, before: PerQuery) -> Intervals:
+    """Paired, query by query."""
+    recall, ndcg, mrr = (interval_row(metrics.paired_difference(measured[kind], before[kind])) for kind in MEASURES)
+    return {"recall": recall, "ndcg": ndcg, "mrr": mrr}
 
 
-def closeness(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[dict[str, Any]]:
-    return [
-        {"set": queries.name, "system": name, **asdict(measure.closeness(corpus, queries, systems[name](queries)))}
-        for queries in sets
-        for name in ("before", "after")
-        if name in systems
-    ]
+def _means_of(measured: PerQuery) -> Means:
+    recall, ndcg, mrr = (float(np.mean(list(measured[kind].values()))) for kind in MEASURES)
+    return {"recall": recall, "ndcg": ndcg, "mrr": mrr}
 
 
-def hybrids(
-    corpus: Corpus, systems: Systems, sets: Sequence[QuerySet], fusions: Sequence[Fusion], configured: Fusion
-) -> list[dict[str, Any]]:
+def closeness(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[ClosenessRow]:
+    rows: list[ClosenessRow] = []
+    for queries in sets:
+        for name in ("before", "after"):
+            if name in systems:
+                found = measure.closeness(corpus, queries, systems[name](queries))
+                rows.append({"set": queries.name, "system": name, "related": found.related, "gap": found.gap, "auc": found.auc})
+    return rows
+
+
+def hybrids(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet], fusions: Sequence[Fusion], configured: Fusion) -> list[HybridRow]:
     """Every fusion with BM25 on every set; `mean` over the text sets is what weights are chosen by.
 
     Fusions that were fixed beforehand (those given, or else the configured one) also have `intervals`, and `minus_before` to the same
     fusion of `before`. The rest of the grid has none: the best of many looks better than it is.
     """
     fixed = list(fusions) or [configured]
-    rows = []
+    texts = [queries.name for queries in sets if not queries.of_items]
+    rows: list[HybridRow] = []
     before: dict[Fusion, dict[str, PerQuery]] = {}
     for name in ("before", "after"):
         if name not in systems:
@@ -138,23 +146,19 @@ def hybrids(
         for fusion in dict.fromkeys(fusions or [configured, *GRID]):
             system = measure.fused(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
             judged = {queries.name: measure.judge(corpus, queries, system(queries)) for queries in sets}
-            row: dict[str, Any] = {"system": name, "fusion": fusion.name}
-            row |= _means(judged, [queries.name for queries in sets if not queries.of_items])
+            means = {set: _means_of(measured) for set, measured in judged.items()}
+            mean = float(np.mean([means[set]["ndcg"] for set in texts])) if texts else None
+            row: HybridRow = {"system": name, "fusion": fusion.name, "sets": means, "mean": mean}
             if fusion in fixed:
-                row["intervals"] = {set: _intervals(measured) for set, measured in judged.items()}
+                row["intervals"] = {set: intervals(measured) for set, measured in judged.items()}
                 if fusion in before:
-                    row["minus_before"] = {set: _difference(measured, before[fusion][set]) for set, measured in judged.items()}
+                    row["minus_before"] = {set: differences(measured, before[fusion][set]) for set, measured in judged.items()}
                 before[fusion] = judged
             rows.append(row)
     return sorted(rows, key=lambda row: (row["system"], -(row["mean"] or 0)))
 
 
-def _means(judged: Mapping[str, PerQuery], texts: Sequence[str]) -> dict[str, Any]:
-    figures = {set: {kind: float(np.mean(list(values.values()))) for kind, values in measured.items()} for set, measured in judged.items()}
-    return {"sets": figures, "mean": float(np.mean([figures[set]["ndcg"] for set in texts])) if texts else None}
-
-
-def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, titles: Sequence[str]) -> list[dict[str, Any]]:
+def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, titles: Sequence[str]) -> list[TitleRow]:
     """The best recommendation for each title, before and after, with its cosine."""
     row_of: dict[str, int] = {}
     # Of several items with one title the best known one is meant.
@@ -163,7 +167,7 @@ def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, ti
     rows = []
     for title in dict.fromkeys(titles):
         query_row = row_of.get(fold(title))
-        hits: dict[str, Any] = {"title": title}
+        hits: TitleRow = {"title": title}
         for name, encoder in encoders.items():
             if query_row is None:
                 hits[name] = None
@@ -177,14 +181,13 @@ def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, ti
     return rows
 
 
-def recipes(corpus: Corpus, encoders: Mapping[str, ModelVectors], sets: Sequence[QuerySet]) -> list[dict[str, Any]]:
+def recipes(corpus: Corpus, encoders: Mapping[str, ModelVectors], sets: Sequence[QuerySet]) -> list[RecipeRow]:
     """Each text an item can be embedded as without a description, with each model."""
-    rows = []
+    rows: list[RecipeRow] = []
     for name, encoder in encoders.items():
         for kind in (Texts("full"), Texts("plain")):
             system = measure.dense(corpus, encoder, kind)
             for queries in sets:
                 judged = measure.judge(corpus, queries, system(queries))
-                means: dict[str, float] = {measured: float(np.mean(list(values.values()))) for measured, values in judged.items()}
-                rows.append({"set": queries.name, "system": name, "text": kind.template, **means})
+                rows.append({"set": queries.name, "system": name, "text": kind.template, **_means_of(judged)})
     return rows

@@ -22,6 +22,7 @@ ENTRIES = {
     "matinee index list": ("matinee.cli.main", "matinee.cli.index.load_settings", ["index", "list"], 2),
     "matinee models list": ("matinee.cli.main", "matinee.cli.models.load_settings", ["models", "list"], 2),
     "matinee evalset make": ("matinee.cli.main", "matinee.cli.evalset.read_corpus", ["evalset", "make", "x", "--field", "y"], 2),
+    "matinee.cli.demo_descriptions": ("matinee.cli.demo_descriptions", "matinee.cli.demo_descriptions.load_settings", [], 2),
     "matinee demo": ("matinee.cli.main", "matinee.cli.demo.load_settings", ["demo"], 2),
     "serve": ("serve.__main__", "serve.__main__.load_settings", [], 2),
     "serve check": ("serve.__main__", "serve.__main__.load_settings", ["check"], 2),
@@ -51,8 +52,8 @@ def test_each_entry_point_writes_files_for_its_user_alone(entry: str, monkeypatc
     before = os.umask(0o022)
     try:
         test_each_entry_point_prints_brackets_as_they_are(entry, monkeypatch, tmp_path)
-        # Models, and pictures of dashboards.
-        assert os.umask(before) == (0o022 if entry in ("serve check", "observability.pictures") else 0o077)
+        # Models, pictures of dashboards, and files of this repository.
+        assert os.umask(before) == (0o022 if entry in ("serve check", "observability.pictures", "matinee.cli.demo_descriptions") else 0o077)
     finally:
         os.umask(before)
 

@@ -65,7 +65,7 @@ def test_fewer_bits_are_smaller_and_further_from_the_model(tiny_base: Path, tmp_
 
     def layers(precision: str) -> dict[str, Any]:
         backend: Any = backends.load(tiny_base, None, precision, models_dir=tmp_path)
-        return {name: module for name, module in backend._model.named_modules() if "layers." in name and hasattr(module, "in_features")}
+        return {name: module for name, module in backend.model.named_modules() if "layers." in name and hasattr(module, "in_features")}
 
     exact = {name: module.weight.detach().float() for name, module in layers("fp32").items()}
     packed, wrong = [], []

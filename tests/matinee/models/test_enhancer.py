@@ -196,7 +196,7 @@ def test_the_real_model_is_deterministic_and_alone_as_good_as_in_company(gemma: 
 
 
 def test_the_real_model_stops_at_a_deadline(gemma: Enhancer) -> None:
-    answers = gemma._backend.generate(
+    answers = gemma.backend.generate(
         [gemma.prompt(film) for film in FILMS], GenerationOptions(max_new_tokens=TOKENS, deadline=time.monotonic())
     )
     assert all(answer.tokens <= 1 for answer in answers)

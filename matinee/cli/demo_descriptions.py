@@ -1,4 +1,4 @@
-"""Write the bundled films' descriptions anew, with the enhancer of the current settings: `python -m matinee.demo`.
+"""Write the bundled films' descriptions anew, with the enhancer of the current settings: `python -m matinee.cli.demo_descriptions`.
 
 Takes some minutes on a CPU. The manifest beside them says which model wrote them, how, and when.
 """
@@ -6,16 +6,20 @@ Takes some minutes on a CPU. The manifest beside them says which model wrote the
 from datetime import UTC, datetime
 
 import orjson
+import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from matinee.catalogue.reader import read_items
+from matinee.cli.errors import explain_errors
 from matinee.demo import DESCRIPTIONS, FILMS, MANIFEST
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
 
 
+@explain_errors(private=False)
 def main() -> None:
+    """Describe every bundled film."""
     settings = load_settings()
     items = list(read_items(str(FILMS)))
     enhancer = Enhancer.load(settings.enhancer, settings.models_dir, progress=Console(stderr=True).print)
@@ -41,5 +45,8 @@ def main() -> None:
     MANIFEST.write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(main)
+
 if __name__ == "__main__":
-    main()
+    app()
