@@ -67,10 +67,10 @@ class LocalServer:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True)
 
-    def wait_ready(self, timeout_s: float = START_S) -> None:
+    def wait_ready(self) -> None:
         """Return once a text search is answered. Raises `BenchError` where the server ends, or takes longer."""
         assert self.process is not None
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + START_S
         while (named := read_server_file(self.settings.server_file)) is None or named["pid"] != self.process.pid or not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise BenchError(f"the server did not start:\n{self.log.read_text(errors='replace')[-3000:]}")

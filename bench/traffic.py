@@ -19,6 +19,7 @@ import orjson
 from bench.load import Answer
 
 Line = dict[str, Any]
+_SEARCHES = 500
 TIMEOUT_S = 20.0
 """Above the server's own deadline: a request that it answers with 504 counts as answered."""
 
@@ -44,9 +45,9 @@ def reads(url: str, count: int = 500) -> list[Line]:
     return lines
 
 
-def searches(url: str, count: int = 500) -> list[Line]:
+def searches(url: str) -> list[Line]:
     """Text searches alone: each passes through every part but the enhancer."""
-    return [line for line in reads(url, 5 * count) if line["path"] == "/v1/search" and "mode" not in line["body"]][:count]
+    return [line for line in reads(url, 5 * _SEARCHES) if line["path"] == "/v1/search" and "mode" not in line["body"]][:_SEARCHES]
 
 
 def write(number: int) -> Line:

@@ -34,6 +34,7 @@ from matinee.settings.serving import ProbeSettings
 
 BARE, METRICS, PROBED = "no metrics", "metrics", "metrics, probe"
 CASES = ("similar", "hybrid")
+_PROBE_ROUNDS = 5
 SETTINGS = {
     "MATINEE_CATALOGUE": "demo",
     "MATINEE_ENHANCER__ENABLED": "0",
@@ -126,11 +127,11 @@ def _probing(probe: "subprocess.Popen[bytes]") -> Iterator[None]:
         probe.send_signal(signal.SIGSTOP)
 
 
-def one_round(probe: "subprocess.Popen[bytes]", home: Path, times: int = 5) -> dict[str, Any]:
+def one_round(probe: "subprocess.Popen[bytes]", home: Path) -> dict[str, Any]:
     """CPU seconds of a round, of the server and the probe together, and its share of all cores at the default interval."""
     family = [*_family(home), psutil.Process(probe.pid)]
     took = []
-    for _ in range(times):
+    for _ in range(_PROBE_ROUNDS):
         with _probing(probe):
             _round_ended(home)
             start, before = time.perf_counter(), _cpu_ms(family)

@@ -54,12 +54,12 @@ def quantiles(metric: str, by: str, *matchers: str, where: str = APP) -> dict[st
     return {f"{name} {{{{{by}}}}}": f"histogram_quantile({q}, {buckets})" for name, q in QUANTILES.items()}
 
 
-def share(metric: str, by: str, bound: str, where: str = APP) -> str:
+def share(metric: str, by: str, bound: str) -> str:
     """Part of a histogram's observations that were at most `bound`, one of its bounds.
 
     In place of a mean: Ray fills `_sum` with the middle of each bucket, so that a batch of one would count as half.
     """
-    few, all_ = rate(f"{metric}_bucket", by, f'le="{bound}"', where=where), rate(f"{metric}_count", by, where=where)
+    few, all_ = rate(f"{metric}_bucket", by, f'le="{bound}"'), rate(f"{metric}_count", by)
     return f"{few} / {all_}"
 
 

@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 START_S = 30
+_RETENTION = "7d"
 HOW = "prometheus is not installed: `apt-get install prometheus`, or https://prometheus.io/download/ (the binary on the PATH)"
 
 
@@ -76,12 +77,12 @@ def binary() -> str:
 
 
 @contextmanager
-def running(config: Mapping[str, Any], folder: Path, port: int, *, retention: str = "7d") -> Iterator[Prometheus]:
+def running(config: Mapping[str, Any], folder: Path, port: int) -> Iterator[Prometheus]:
     """A Prometheus on a loopback port, with its data in `folder`; stopped at the end. Raises `PrometheusError` with its own words."""
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / "prometheus.yaml", folder / "prometheus.log"
     path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    command = [binary(), f"--config.file={path}", f"--storage.tsdb.path={folder / 'data'}", f"--storage.tsdb.retention.time={retention}"]
+    command = [binary(), f"--config.file={path}", f"--storage.tsdb.path={folder / 'data'}", f"--storage.tsdb.retention.time={_RETENTION}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     with log.open("wb") as out:
         # A group of its own: Ctrl-C reaches this process, which then stops it in order.

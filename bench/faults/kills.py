@@ -53,12 +53,12 @@ class KillPart(Case):
 
     placements = ("ray",)
     seconds = 0.0
+    recover_s = 60.0
 
-    def __init__(self, part: str, *, allowed: frozenset[int] = BUSY | {504}, recover_s: float = 60.0) -> None:
+    def __init__(self, part: str, *, allowed: frozenset[int] = BUSY | {504}) -> None:
         self.name = f"kill-{part}"
         self.breaks = f"kill -9 of the {part}"
         self.allowed = allowed
-        self.recover_s = recover_s
         self.degrades = part == "enhancer"
         self._part = part
         self._killed: psutil.Process | None = None

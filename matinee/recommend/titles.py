@@ -45,6 +45,8 @@ _SAME_WORDS, _SAME_LETTERS, _WITHOUT_BRACKETS = 0.99, 0.98, 0.95
 # Letters of a word that may be initials.
 _MAX_INITIALS = 6
 _NAMED = 3
+# How many stored titles each way of writing a title is compared with.
+_CANDIDATES = 20
 # How many titles are one call of the index. Searches of other requests get their turn between two of them.
 _TOGETHER = 20
 
@@ -112,9 +114,7 @@ async def resolve(index: Index, title: str) -> Resolution:
     return resolution
 
 
-async def resolve_all(
-    index: Index, titles: Iterable[str], *, limit: int = 20, budget_s: float = BUDGET_S
-) -> dict[str, Resolution | MatineeError]:
+async def resolve_all(index: Index, titles: Iterable[str], *, budget_s: float = BUDGET_S) -> dict[str, Resolution | MatineeError]:
     """What `resolve` returns or raises, for each title. The first titles are looked up first, each once."""
     ends = time.monotonic() + budget_s
     distinct = list(dict.fromkeys(titles))
@@ -122,16 +122,16 @@ async def resolve_all(
     for start in range(0, len(distinct), _TOGETHER):
         try:
             async with asyncio.timeout(ends - time.monotonic()):
-                resolutions |= await _resolve_together(index, distinct[start : start + _TOGETHER], limit, ends)
+                resolutions |= await _resolve_together(index, distinct[start : start + _TOGETHER], ends)
         except TimeoutError:
             break
     late = DeadlineError(f"looking up the titles took longer than {budget_s:g} s: send ids instead, or fewer and shorter titles")
     return {title: resolutions.get(title) or late for title in distinct}
 
 
-async def _resolve_together(index: Index, titles: Sequence[str], limit: int, ends: float) -> dict[str, Resolution | MatineeError]:
+async def _resolve_together(index: Index, titles: Sequence[str], ends: float) -> dict[str, Resolution | MatineeError]:
     """Some titles with one call of the index; without those that were not reached before `ends`."""
-    readings = await asyncio.to_thread(lambda: [_readings(title, limit) for title in titles])
+    readings = await asyncio.to_thread(lambda: [_readings(title) for title in titles])
     try:
         answers = iter(await index.search([search for group in readings for reading in group for search in reading.searches]))
     except MatineeError as error:
@@ -216,17 +216,17 @@ def _closeness(typed: str, hit: Hit) -> int:
     return int(f" {typed}" in folded or fuzz.ratio(typed, folded[: len(typed)]) >= 100 * _ACCEPT)
 
 
-def _readings(title: str, limit: int) -> list[_Reading]:
+def _readings(title: str) -> list[_Reading]:
     """What may be meant: the whole text as a title, and without the year ("Blade Runner 2049" is both) or what else stands behind it."""
     typed = tidy(title)
     dated = _dated(typed)
     readings: dict[tuple[str, int | None], None] = {(typed, None): None} | dict.fromkeys(dated)
     for name, year in dated or [(typed, None)]:
         readings |= {(form.title, year): None for form in qualifiers.forms(name) if form.whole}
-    return [_reading(name, year, limit) for name, year in readings]
+    return [_reading(name, year) for name, year in readings]
 
 
-def _reading(name: str, year: int | None, limit: int) -> _Reading:
+def _reading(name: str, year: int | None) -> _Reading:
     text = _text(name)
     ways = [name, *sorted(text.spellings)]
     if len(text.bare_words) == 1 and 1 < len(text.bare) <= _MAX_INITIALS:
@@ -234,7 +234,7 @@ def _reading(name: str, year: int | None, limit: int) -> _Reading:
     distinct = {indexed_words(way): way for way in reversed(ways)}
     # The stored trigrams lack the vowel signs of some scripts, so more titles share them.
     wide = 1 if indexed_words(name) == text.folded else 3
-    return _Reading(text, year, [Search(SparseQuery(title_trigrams(way), TITLE), wide * limit) for way in distinct.values()])
+    return _Reading(text, year, [Search(SparseQuery(title_trigrams(way), TITLE), wide * _CANDIDATES) for way in distinct.values()])
 
 
 def _dated(title: str) -> list[tuple[str, int | None]]:

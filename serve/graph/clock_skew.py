@@ -20,12 +20,11 @@ Clock = Callable[[], Awaitable[float]]
 
 
 class ClockWatch:
-    """Asks the clock of a replica of each part every `ask_s` seconds."""
+    """Asks the clock of a replica of each part every `ASK_S` seconds."""
 
-    def __init__(self, clocks: Mapping[str, Clock], metrics: Metrics, *, ask_s: float = ASK_S) -> None:
+    def __init__(self, clocks: Mapping[str, Clock], metrics: Metrics) -> None:
         self._clocks = clocks
         self._metrics = metrics
-        self._ask_s = ask_s
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -36,12 +35,12 @@ class ClockWatch:
     async def _run(self) -> None:
         while True:
             await asyncio.gather(*(self._ask(part, clock) for part, clock in self._clocks.items()))
-            await asyncio.sleep(self._ask_s)
+            await asyncio.sleep(ASK_S)
 
     async def _ask(self, part: str, clock: Clock) -> None:
         sent = time.time()
         try:
-            async with asyncio.timeout(self._ask_s):
+            async with asyncio.timeout(ASK_S):
                 there = await clock()
         except (MatineeError, TimeoutError) as error:
             log.info("the clock of the %s is not known: %s", part, error)

@@ -58,8 +58,8 @@ def _fixed(rows: Sequence[HybridRow]) -> list[FixedFusionRow]:
     ]
 
 
-def _best(rows: Sequence[HybridRow], count: int = 3) -> list[HybridRow]:
-    return [row for name in ("before", "after") for row in [row for row in rows if row["system"] == name][:count]]
+def _best(rows: Sequence[HybridRow]) -> list[HybridRow]:
+    return [row for name in ("before", "after") for row in [row for row in rows if row["system"] == name][:3]]
 
 
 @dataclass(frozen=True)

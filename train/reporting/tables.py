@@ -125,8 +125,8 @@ def closeness(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> lis
     for queries in sets:
         for name in ("before", "after"):
             if name in systems:
-                found = measure.closeness(corpus, queries, systems[name](queries))
-                rows.append({"set": queries.name, "system": name, "related": found.related, "gap": found.gap, "auc": found.auc})
+                pairs = measure.closeness(corpus, queries, systems[name](queries))
+                rows.append({"set": queries.name, "system": name, "related": pairs.related, "gap": pairs.gap, "auc": pairs.auc})
     return rows
 
 

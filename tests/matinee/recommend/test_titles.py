@@ -271,7 +271,7 @@ def test_a_title_of_any_length_is_read_and_compared_in_linear_time(unit: str) ->
 
     def read_and_compare(typed: str) -> None:
         titles._candidate(typed)
-        for reading in titles._readings(typed, 20):
+        for reading in titles._readings(typed):
             titles._similarity(reading.text, candidate)
 
     assert is_linear(read_and_compare, Shape((unit,), "a", "x"))
