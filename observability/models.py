@@ -1,6 +1,7 @@
 """The dashboard "Models": which models run, how they batch, how much they read and write, and what it takes."""
 
-from observability.panels import PART, PLACE, PanelSpec, or_zero, quantiles, rate, selector, share
+from observability.overview import GPUS
+from observability.panels import PART, PanelSpec, or_zero, quantiles, rate, selector, share
 
 UID, TITLE = "matinee-models", "Matinee / Models"
 DESCRIPTION = "Embedder and enhancer: what is loaded, batches, tokens, caches, waiting, memory."
@@ -83,14 +84,7 @@ _WORK = (
         {"": or_zero(rate("ray_matinee_description_violations_total"), rate("ray_matinee_generated_tokens_total"))},
         "Statements a second in descriptions that the metadata does not bear out.",
     ),
-    PanelSpec(
-        "GPUs of nodes",
-        {"{{pod}} {{GpuIndex}}": selector("ray_node_gpus_utilization", where=PLACE)},
-        "Time in which the GPU worked. Only where there are GPUs.",
-        "percent",
-        none="no GPU",
-        top=100,
-    ),
+    GPUS,
 )
 
 ROWS = {"Loaded": _WHICH, "Work": _WORK}

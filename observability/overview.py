@@ -6,6 +6,15 @@ from observability.panels import NO_QUERIES, NO_RULES, PART, PLACE, PanelSpec, a
 UID, TITLE = "matinee-overview", "Matinee / Overview"
 DESCRIPTION = "What users feel: requests, errors, latency, degraded answers, recall; and whether the parts have room."
 
+GPUS = PanelSpec(
+    "GPUs of nodes",
+    {"{{pod}} {{GpuIndex}}": selector("ray_node_gpus_utilization", where=PLACE)},
+    "Time in which the GPU worked. Only where there are GPUs.",
+    "percent",
+    none="no GPU",
+    top=100,
+)
+
 _ASKED = f'endpoint!~"{HEALTH_ENDPOINTS}"'
 _REQUESTS = rate("ray_matinee_requests_total", "", _ASKED)
 _REFUSED = or_zero(rate("ray_matinee_refused_total"), _REQUESTS)
@@ -168,14 +177,7 @@ _ROOM = (
         "percentunit",
         top=1,
     ),
-    PanelSpec(
-        "GPUs of nodes",
-        {"{{pod}} {{GpuIndex}}": selector("ray_node_gpus_utilization", where=PLACE)},
-        "Time in which the GPU worked. Only where there are GPUs.",
-        "percent",
-        none="no GPU",
-        top=100,
-    ),
+    GPUS,
     PanelSpec(
         "Pods that went away",
         {"{{pod}}": f"sum by (pod) (resets({selector('up', where=PLACE)}[1h]))"},

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.models import resolve, saved_model
-from matinee.models.registry import ArtifactStore, ModelManifest, Origin
+from matinee.models.registry import ArtifactStore, ModelManifest
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, finalise, published_metrics
@@ -105,15 +105,7 @@ def publish(settings: Settings, plan: EmbedderPlan, result: dict[str, Any], out:
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(out / "model", ignore_errors=True)
     finalise(Path(result["checkpoint"]) / "best", plan.base, plan.config, out / "model")
-    origin = Origin(
-        base=settings.embedder.model,
-        base_revision=settings.embedder.revision,
-        base_digest=plan.settings["base_digest"],
-        data=plan.inputs,
-        settings=plan.settings,
-        git_commit=manifests.git_commit(),
-        metrics=published_metrics(result["best"]),
-    )
+    origin = plan.origin(settings.embedder, published_metrics(result["best"]))
     model = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
     report = {"steps": result["step"], "seconds": round(seconds, 1)} | {name: result[name] for name in ("base", "best", "epochs")}
     more = {"digest": model.digest, "base_revision": settings.embedder.revision, "report": report}

@@ -9,10 +9,9 @@ from typing import Any
 
 from matinee.errors import ModelError
 from matinee.models import resolve, saved_model
-from matinee.models.registry import ArtifactStore, ModelManifest, Origin
+from matinee.models.registry import ArtifactStore, ModelManifest
 from matinee.settings.tree import Settings
 from train.generation.config import AdapterPlan
-from train.jobs import manifests
 
 FIGURES = ("bleu", "adherence", "clean")
 """What is measured of a model's texts (`train.generation.bleu`)."""
@@ -33,15 +32,7 @@ def find_models(settings: Settings, adapter: str | None) -> tuple[Path, Path | N
 
 def publish(settings: Settings, plan: AdapterPlan, folder: Path, epoch: Mapping[str, Any]) -> ModelManifest:
     """A folder of the result as an immutable artifact, with the figures of its epoch."""
-    origin = Origin(
-        base=settings.enhancer.model,
-        base_revision=settings.enhancer.revision,
-        base_digest=plan.settings["base_digest"],
-        data=plan.inputs,
-        settings=plan.settings,
-        git_commit=manifests.git_commit(),
-        metrics={name: epoch[name] for name in FIGURES if name in epoch},
-    )
+    origin = plan.origin(settings.enhancer, {name: epoch[name] for name in FIGURES if name in epoch})
     return ArtifactStore(settings.artifacts_uri).publish(folder, origin)
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
+from matinee.models.registry import Origin
 from matinee.settings import local_ray
-from train.jobs import command
+from matinee.settings.models import EmbedderSettings, EnhancerSettings
+from train.jobs import command, manifests
 
 RETRIES = 3
 
@@ -59,6 +61,18 @@ class TrainingPlan:
     def digest(self) -> str:
         """12 hexadecimal digits of the SHA-256 of settings and inputs: a run with others gets a folder of its own."""
         return hashlib.sha256(json.dumps([self.settings, self.inputs], sort_keys=True).encode()).hexdigest()[:12]
+
+    def origin(self, base: EmbedderSettings | EnhancerSettings, metrics: Mapping[str, float]) -> Origin:
+        """Where a published result comes from: its base model, data, settings and commit, and the figures it was chosen by."""
+        return Origin(
+            base=base.model,
+            base_revision=base.revision,
+            base_digest=self.settings["base_digest"],
+            data=self.inputs,
+            settings=self.settings,
+            git_commit=manifests.git_commit(),
+            metrics=dict(metrics),
+        )
 
     @property
     def stored(self) -> Path:
