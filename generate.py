@@ -1,7 +1,7 @@
 """Write every committed file that is made from code: `make generate`.
 
-The settings page, the page of the command line, the OpenAPI document, the tables of metrics, the chart's values comments, schema and README
-table, dashboards and rules. A test fails where a file is not as this writes it.
+The settings page, the page of the command line, the OpenAPI document, the tables of metrics and alerts, the chart's values comments, schema
+and README table, dashboards and rules. A test fails where a file is not as this writes it.
 """
 
 import re
@@ -19,6 +19,7 @@ import serve.probe.__main__
 import train.ingest
 from matinee.cli.main import app
 from matinee.settings import reference
+from observability.rules import alert_table
 from serve.api import openapi
 from serve.telemetry.declare import table
 from serve.telemetry.metrics import Metrics, ProbeMetrics
@@ -26,12 +27,13 @@ from serve.telemetry.metrics import Metrics, ProbeMetrics
 DOCS = Path(__file__).parent / "docs"
 
 
-def with_metric_tables(page: str) -> str:
+def with_tables(page: str) -> str:
     """The page with the tables between its markers made anew."""
-    for name, metrics in (("metrics", Metrics), ("probe metrics", ProbeMetrics)):
+    tables = {"metrics": table(Metrics), "probe metrics": table(ProbeMetrics), "alerts": alert_table()}
+    for name, text in tables.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n{table(metrics)}\n{end}{rest.partition(end)[2]}"
+        page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
     return page
 
 
@@ -87,7 +89,7 @@ def files() -> dict[Path, str]:
         DOCS / "settings.md": reference.page(),
         DOCS / "cli.md": command_line_page(),
         DOCS / "openapi.json": openapi.document(),
-        DOCS / "observability.md": with_metric_tables((DOCS / "observability.md").read_text(encoding="utf-8")),
+        DOCS / "observability.md": with_tables((DOCS / "observability.md").read_text(encoding="utf-8")),
         **helm.generate.files(),
         **observability.files.files(),
     }

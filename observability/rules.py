@@ -14,6 +14,7 @@ from observability.alerts import (
     replica_alerts,
     serve_alerts,
 )
+from observability.objectives import defaults, fill
 
 
 def groups() -> list[dict[str, Any]]:
@@ -40,3 +41,17 @@ def alerts() -> list[Alert]:
         *replica_alerts(),
         *serve_alerts(),
     ]
+
+
+def alert_table() -> str:
+    """Each alert with its severities, how long it waits before it fires, and its runbook, in Markdown; with the default objectives."""
+    by_name: dict[str, list[Alert]] = {}
+    for alert in alerts():
+        by_name.setdefault(alert.name, []).append(alert)
+    rows = ["| alert | severity | fires after | runbook |", "| --- | --- | --- | --- |"]
+    for name, variants in by_name.items():
+        severities = ", ".join(dict.fromkeys(one.severity for one in variants))
+        waits = ", ".join(dict.fromkeys(one.lasts for one in variants))
+        runbook = variants[0].runbook
+        rows.append(f"| `{name}` | {severities} | {waits} | [{runbook.removesuffix('.md')}](../k8s/runbooks/{runbook}) |")
+    return fill("\n".join(rows), defaults())
