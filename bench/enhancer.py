@@ -60,8 +60,8 @@ def _log_probabilities(backend: Any, ids: list[int]) -> list[float]:
         [scored] = backend.generator.score_batch([backend.tokenizer.convert_ids_to_tokens(ids)])
         return list(scored.log_probs)
     with torch.inference_mode():
-        given = torch.tensor([ids], device=backend.device)
-        logs = torch.log_softmax(backend.model(input_ids=given).logits[0, :-1].float(), dim=-1)
+        batch = torch.tensor([ids], device=backend.device)
+        logs = torch.log_softmax(backend.model(input_ids=batch).logits[0, :-1].float(), dim=-1)
         return [float(logs[row, token]) for row, token in enumerate(ids[1:])]
 
 

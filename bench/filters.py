@@ -64,18 +64,18 @@ async def timed(rounds: int, call: Callable[[], Awaitable[object]]) -> tuple[flo
 async def measure(index: Index, rounds: int, rng: np.random.Generator) -> None:
     print(f"| {'filter':17} | items | search p50 / p95 ms | with counts of colour p50 / p95 ms |")
     print("| --- | --- | --- | --- |")
-    for name, wanted in FILTERS.items():
+    for name, condition in FILTERS.items():
 
-        async def search(wanted: ItemFilter = wanted) -> None:
-            await index.search([Search(DenseQuery(rng.standard_normal(DIMENSION).astype(np.float32)), 10, filter=wanted)])
+        async def search(condition: ItemFilter = condition) -> None:
+            await index.search([Search(DenseQuery(rng.standard_normal(DIMENSION).astype(np.float32)), 10, filter=condition)])
 
-        async def counted(wanted: ItemFilter = wanted, search: Callable[[], Awaitable[None]] = search) -> None:
+        async def counted(condition: ItemFilter = condition, search: Callable[[], Awaitable[None]] = search) -> None:
             await search()
-            await index.facets("colour", filter=wanted)
+            await index.facets("colour", filter=condition)
 
         await search()
         alone, both = await timed(rounds, search), await timed(rounds, counted)
-        passing = await index.count(wanted)
+        passing = await index.count(condition)
         print(f"| {name:17} | {passing:,} | {alone[0]:.2f} / {alone[1]:.2f} | {both[0]:.2f} / {both[1]:.2f} |")
 
 

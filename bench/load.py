@@ -120,9 +120,9 @@ class HttpConnection(asyncio.Protocol):
 def encoded(host: str, path: Path) -> list[bytes]:
     requests = []
     for line in path.read_bytes().splitlines():
-        wanted = orjson.loads(line)
-        body = b"" if wanted.get("body") is None else orjson.dumps(wanted["body"])
-        start = f"{wanted['method']} {wanted['path']} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+        request = orjson.loads(line)
+        body = b"" if request.get("body") is None else orjson.dumps(request["body"])
+        start = f"{request['method']} {request['path']} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
         requests.append(f"{start}content-length: {len(body)}\r\n\r\n".encode() + body)
     return requests
 

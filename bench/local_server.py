@@ -102,10 +102,10 @@ class LocalServer:
 
     def part(self, name: str) -> psutil.Process:
         """The oldest process of a part. Raises `BenchError` where there is none."""
-        found = [process for part, process in self.processes() if part == name]
-        if not found:
+        matches = [process for part, process in self.processes() if part == name]
+        if not matches:
             raise BenchError(f"the server has no process {name}: {[part for part, _ in self.processes()]}")
-        return min(found, key=psutil.Process.create_time)
+        return min(matches, key=psutil.Process.create_time)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whatever is left of it after its drain."""

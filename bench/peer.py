@@ -42,8 +42,8 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
     enhancer = Enhancer.load(settings.enhancer, settings.models_dir) if enhance else None
 
     def nearest(vector: list[float], limit: int, using: str = "text") -> list[dict[str, Any]]:
-        found = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using=using), limit=limit, with_payload=True))
-        return [{"id": str(point.id), "score": point.score, "item": (point.payload or {})["item"]} for point in found]
+        hits = shard.query(edge.QueryRequest(query=edge.Query.Nearest(vector, using=using), limit=limit, with_payload=True))
+        return [{"id": str(point.id), "score": point.score, "item": (point.payload or {})["item"]} for point in hits]
 
     @app.get("/ids")
     def ids() -> list[str]:
@@ -56,8 +56,8 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
         [point] = shard.retrieve([id], False, ["item", "text"])
         vectors: Any = point.vector
         using = "item" if "item" in vectors else "text"
-        found = nearest(vectors[using], 11, using)
-        return Response(orjson.dumps([hit for hit in found if hit["id"] != id][:10]), media_type="application/json")
+        hits = nearest(vectors[using], 11, using)
+        return Response(orjson.dumps([hit for hit in hits if hit["id"] != id][:10]), media_type="application/json")
 
     @app.post("/search")
     def search(body: Text) -> Response:

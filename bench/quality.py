@@ -44,7 +44,7 @@ def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
     for name in query_sets.set_names(folder, split):
         read = query_sets.read_set(folder, name, split)
         items = {query: item_uid(catalogue, item) for query, item in read.items.items()}
-        relevant = {query: {item_uid(catalogue, item) for item in found} for query, found in read.relevant.items()}
+        relevant = {query: {item_uid(catalogue, item) for item in items_of} for query, items_of in read.relevant.items()}
         yield replace(read, items=items, relevant=relevant)
 
 

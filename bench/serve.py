@@ -115,23 +115,23 @@ def requests_of(case: str, peer: bool, ids: list[str], queries: list[Path], home
     """The case's requests in the target's words, in an order fixed by a seed."""
     texts = [json.loads(line)["text"] for path in queries for line in path.read_text().splitlines()]
     random.Random(0).shuffle(texts)
-    wanted: list[dict[str, Any]]
+    lines: list[dict[str, Any]]
     if case == "similar":
-        wanted = [{"method": "GET", "path": f"/similar/{id}" if peer else f"/v1/items/{id}/similar"} for id in ids]
+        lines = [{"method": "GET", "path": f"/similar/{id}" if peer else f"/v1/items/{id}/similar"} for id in ids]
     elif case == "cold":
         items = [
             {"kind": "film", "title": f"Cold {n}", "year": 2020, "genres": ["Drama"], "overview": text} for n, text in enumerate(texts)
         ]
         bodies = items if peer else [{"likes": [{"item": item}], "enhance": True} for item in items]
-        wanted = [{"method": "POST", "path": "/cold" if peer else "/v1/recommend", "body": body} for body in bodies]
+        lines = [{"method": "POST", "path": "/cold" if peer else "/v1/recommend", "body": body} for body in bodies]
     elif peer:
         if case == "hybrid":
             return None
-        wanted = [{"method": "POST", "path": "/search", "body": {"text": text}} for text in texts]
+        lines = [{"method": "POST", "path": "/search", "body": {"text": text}} for text in texts]
     else:
-        wanted = [{"method": "POST", "path": "/v1/search", "body": {"text": text, "mode": case}} for text in texts]
+        lines = [{"method": "POST", "path": "/v1/search", "body": {"text": text, "mode": case}} for text in texts]
     path = home / f"requests-{case}-{'peer' if peer else 'matinee'}.jsonl"
-    path.write_text("\n".join(map(json.dumps, wanted)))
+    path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
 

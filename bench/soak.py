@@ -124,7 +124,7 @@ def _sample(server: LocalServer, load: Traffic, seconds: float, every_s: float, 
 
 def _parts(server: LocalServer) -> dict[str, dict[str, float]]:
     """Of each part, summed over its processes."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for part, process in server.processes():
         try:
             with process.oneshot():
@@ -139,8 +139,8 @@ def _parts(server: LocalServer) -> dict[str, dict[str, float]]:
                 }
         except psutil.Error:
             continue
-        found[part].update(figures)
-    return {part: dict(figures) for part, figures in found.items()}
+        counts[part].update(figures)
+    return {part: dict(figures) for part, figures in counts.items()}
 
 
 def _latency(answers: list[Answer]) -> dict[str, float]:
@@ -165,23 +165,23 @@ def _queues(server: LocalServer) -> dict[str, float]:
 
 def series(samples: list[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """(part, figure) -> (hours, value) of each sample."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    points: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     before: dict[str, Any] | None = None
     for sample in samples:
         hours = sample["at_s"] / 3600
         for part, figures in sample["parts"].items():
             for figure, value in figures.items():
-                found[part, figure].append((hours, value))
+                points[part, figure].append((hours, value))
         for figure, value in sample["load"].items():
-            found["requests", figure].append((hours, value))
+            points["requests", figure].append((hours, value))
         for name, value in sample["queues"].items():
             if name == "ray_matinee_in_flight_requests":
-                found["gateway's requests", "under way"].append((hours, value))
+                points["gateway's requests", "under way"].append((hours, value))
             elif name != "ray_matinee_events_dropped_total" and before is not None:
                 waited_s = (value - before["queues"].get(name, 0.0)) / 1000
-                found[f"{name}'s queue", "mean length"].append((hours, waited_s / (sample["at_s"] - before["at_s"])))
+                points[f"{name}'s queue", "mean length"].append((hours, waited_s / (sample["at_s"] - before["at_s"])))
         before = sample
-    return dict(found)
+    return dict(points)
 
 
 def measure(samples: list[dict[str, Any]]) -> list[Growth]:

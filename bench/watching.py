@@ -73,9 +73,9 @@ def main() -> None:
                     url, family = turns[variant]
                     before = _cpu_ms(family)
                     with _probing(probe) if variant == PROBED else contextlib.nullcontext():
-                        found = load(url, requests, clients=args.clients, seconds=args.seconds)
-                    found["cpu_ms"] = round((_cpu_ms(family) - before) / found["requests"], 3)
-                    rows.append({"case": case, "round": turn, "variant": variant, **found})
+                        result = load(url, requests, clients=args.clients, seconds=args.seconds)
+                    result["cpu_ms"] = round((_cpu_ms(family) - before) / result["requests"], 3)
+                    rows.append({"case": case, "round": turn, "variant": variant, **result})
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(table(rows))
     print(

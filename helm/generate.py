@@ -109,8 +109,8 @@ def _setting_comment(path: list[str]) -> str:
 def _bounds(field: FieldInfo) -> str:
     """The limits of a number, written as those of the chart's own values are."""
     signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
-    found = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
-    return "".join(f" {sign}{bound}" for sign, bound in found)
+    bounds = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
+    return "".join(f" {sign}{bound}" for sign, bound in bounds)
 
 
 def _first_line(section: type[BaseModel]) -> str:

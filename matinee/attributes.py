@@ -65,12 +65,12 @@ class Attribute(BaseModel):
         """The values of an item (`Item.facts`), and how many of its facts have no such value. A text's values are its folded words."""
         facts = self._facts(item)
         read = [_READ[self.type](fact) for fact in facts]
-        found = [value for value in read if value is not None]
+        readable = [value for value in read if value is not None]
         if self.type == "text":
-            words = dict.fromkeys(word for text in found for word in text.split())
+            words = dict.fromkeys(word for text in readable for word in text.split())
             return list(words)[:MAX_WORDS], 0
-        distinct = [value for i, value in enumerate(found) if value not in found[:i]] if len(found) < MAX_VALUES else found
-        return distinct[: MAX_VALUES if self.many else 1], len(read) - len(found)
+        distinct = [value for i, value in enumerate(readable) if value not in readable[:i]] if len(readable) < MAX_VALUES else readable
+        return distinct[: MAX_VALUES if self.many else 1], len(read) - len(readable)
 
     def _facts(self, item: Mapping[str, Any]) -> list[Any]:
         if not isinstance(self.source, str):

@@ -51,10 +51,10 @@ def observe(settings: Settings, port: int, stop: threading.Event) -> None:
     with running(config(targets), folder, port) as prometheus:
         _welcome(prometheus.url, seen)
         while not stop.wait(LOOK_S):
-            found = _write(targets, settings)
-            if found != seen:
-                seen = found
-                console.print(_scraping(found), highlight=False)
+            addresses = _write(targets, settings)
+            if addresses != seen:
+                seen = addresses
+                console.print(_scraping(addresses), highlight=False)
     console.print("stopped")
 
 
@@ -70,13 +70,13 @@ def config(targets: Path) -> dict[str, Any]:
 def _write(path: Path, settings: Settings) -> list[str]:
     """The targets there are now, written where Prometheus looks."""
     living = (read_living(file) or {} for file in (settings.server_file, probe_file(settings)))
-    found = [urlsplit(named["metrics"]).netloc for named in living if named.get("metrics")]
-    text = json.dumps([{"targets": found, "labels": LABELS}])
+    addresses = [urlsplit(named["metrics"]).netloc for named in living if named.get("metrics")]
+    text = json.dumps([{"targets": addresses, "labels": LABELS}])
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
-    return found
+    return addresses
 
 
 def _welcome(url: str, targets: list[str]) -> None:

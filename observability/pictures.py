@@ -75,12 +75,12 @@ def draw(uid: str, title: str, source: Prometheus, seconds: float, path: Path, r
 
 def _series_of(panel: Panel, source: Prometheus, seconds: float) -> Drawn:
     """Every series of a panel with its legend; those without any value left out."""
-    found = []
+    drawn = []
     for query in panel.queries:
         lines = panel.kind == "timeseries"
         answer = source.over(query.expression, seconds, max(3, seconds / 120)) if lines else source.instant(query.expression)
-        found += [(named(query.legend, series.labels), series) for series in answer]
-    return [(name, series) for name, series in found if any(math.isfinite(value) for _, value in series.points)]
+        drawn += [(named(query.legend, series.labels), series) for series in answer]
+    return [(name, series) for name, series in drawn if any(math.isfinite(value) for _, value in series.points)]
 
 
 def _lines(axes: Axes, panel: Panel, drawn: Drawn) -> None:

@@ -41,14 +41,14 @@ class Prometheus:
 
     def instant(self, expression: str) -> list[Series]:
         """The series of an expression, now."""
-        found = self._ask("query", query=expression)["result"]
-        return [Series(entry["metric"], ((float(entry["value"][0]), float(entry["value"][1])),)) for entry in found]
+        samples = self._ask("query", query=expression)["result"]
+        return [Series(entry["metric"], ((float(entry["value"][0]), float(entry["value"][1])),)) for entry in samples]
 
     def over(self, expression: str, seconds: float, step: float) -> list[Series]:
         """The series of an expression over the last `seconds`."""
         now = time.time()
-        found = self._ask("query_range", query=expression, start=now - seconds, end=now, step=step)["result"]
-        return [Series(entry["metric"], tuple((float(t), float(v)) for t, v in entry["values"])) for entry in found]
+        matrix = self._ask("query_range", query=expression, start=now - seconds, end=now, step=step)["result"]
+        return [Series(entry["metric"], tuple((float(t), float(v)) for t, v in entry["values"])) for entry in matrix]
 
     def alerts(self) -> list[dict[str, Any]]:
         """Pending and firing alerts, with their rendered texts."""
@@ -70,10 +70,10 @@ class Prometheus:
 
 def binary() -> str:
     """The installed Prometheus. Raises `PrometheusError` that says how to install one."""
-    found = shutil.which("prometheus")
-    if found is None:
+    path = shutil.which("prometheus")
+    if path is None:
         raise PrometheusError(HOW)
-    return found
+    return path
 
 
 @contextmanager

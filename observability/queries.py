@@ -44,8 +44,8 @@ def panels(uid: str, rate_interval: str = RATE_INTERVAL) -> Iterator[Panel]:
 
 
 def read(uid: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{uid}.json").read_text(encoding="utf-8"))
-    return found
+    dashboard: dict[str, Any] = json.loads((FOLDER / f"{uid}.json").read_text(encoding="utf-8"))
+    return dashboard
 
 
 def concrete(expression: str, rate_interval: str = RATE_INTERVAL) -> str:

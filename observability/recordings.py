@@ -36,11 +36,11 @@ def burn_rates() -> list[dict[str, Any]]:
 
 
 def quality() -> list[dict[str, Any]]:
-    asked = rate("ray_matinee_requests_total", "10m", f'endpoint=~"{USER_ENDPOINTS}|describe"')
+    requests = rate("ray_matinee_requests_total", "10m", f'endpoint=~"{USER_ENDPOINTS}|describe"')
     degraded = rate("ray_matinee_degraded_total", "10m")
     probe = selector("matinee_probe_recall_at_10")
     return [
-        {"record": "matinee:degraded:ratio_rate10m", "expr": f"({degraded} or 0 * {asked}) / {asked}"},
+        {"record": "matinee:degraded:ratio_rate10m", "expr": f"({degraded} or 0 * {requests}) / {requests}"},
         {"record": "matinee:recall:avg", "expr": f"avg by ({SETS}) (avg_over_time({probe}[<recall_window>]))"},
         # The median: an outlier, or a bad half of a day, does not move what is usual.
         {"record": "matinee:recall:usual", "expr": f"avg by ({SETS}) (quantile_over_time(0.5, {probe}[<recall_baseline>]))"},

@@ -82,7 +82,9 @@ def main(options: DescribeOptions) -> None:
         bar = progress.add_task("describe", total=len(entries), completed=len(entries) - len(todo))
         for start in range(0, len(todo), BATCHES * options.batch):
             part = todo[start : start + BATCHES * options.batch]
-            rows = describe(enhancer, [without_plot(e.item) if options.hide_overview else e.item for e in part], checked=options.checked)
+            rows = describe(
+                enhancer, [without_overview(e.item) if options.hide_overview else e.item for e in part], checked=options.checked
+            )
             file.writelines(orjson.dumps({"id": e.id} | row, option=orjson.OPT_APPEND_NEWLINE) for e, row in zip(part, rows, strict=True))
             file.flush()
             progress.advance(bar, len(part))
@@ -135,7 +137,7 @@ def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
     return {orjson.loads(line)["id"] for line in whole.splitlines()}
 
 
-def without_plot(item: Item) -> Item:
+def without_overview(item: Item) -> Item:
     return item.model_copy(update={"overview": "", "extra": {}})
 
 

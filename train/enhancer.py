@@ -98,7 +98,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
     base, adapter = find_models(settings, options.adapter)
     config = replace(config, language=settings.language)
     if adapter is not None:
-        config = in_shape_of(adapter, config)
+        config = with_adapter_shape(adapter, config)
     described = {
         "base": settings.enhancer.model,
         "base_digest": saved_model.digest(base),
@@ -129,7 +129,7 @@ def train(plan: AdapterPlan) -> None:
     sft.train_adapter(plan, read_pairs(plan.examples), sft.BleuReporter, sft.trainer_for)
 
 
-def in_shape_of(adapter: Path, config: SftConfig) -> SftConfig:
+def with_adapter_shape(adapter: Path, config: SftConfig) -> SftConfig:
     """The configuration with the adapter's own shape. Raises `SettingsError` where the options name another one."""
     shape = lora.shape(adapter)
     for name, value in shape.items():

@@ -54,7 +54,7 @@ from matinee.settings.tree import Settings
 from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import IndexHolder
 from train.jobs.command import console
-from train.jobs.reading import AS_IT_IS, Reading
+from train.jobs.reader_options import DEFAULTS, ReaderOptions
 
 Via = Literal["local", "api"]
 
@@ -71,7 +71,7 @@ class IngestOptions:
     ] = None
     demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
     catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
-    reading: Reading = AS_IT_IS
+    reading: ReaderOptions = DEFAULTS
     recipe: Annotated[Recipe | None, typer.Option(help="embed raw text, enhanced descriptions, or both")] = None
     descriptions: Annotated[
         Path | None, typer.Option(help="JSONL of id and description, as train.describe writes it: only other items are described here")

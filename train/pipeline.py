@@ -22,7 +22,7 @@ import typer
 from matinee.errors import SettingsError
 from train.embedding.sources import PairSources
 from train.jobs import command
-from train.jobs.reading import AS_IT_IS, Reading
+from train.jobs.reader_options import DEFAULTS, ReaderOptions
 
 Step = list[str]
 
@@ -32,7 +32,7 @@ class PipelineOptions:
     source: Annotated[str | None, typer.Argument(help="as of train.prepare")] = None
     options: Annotated[list[str], typer.Argument(help="after `--`: options of train.embedder")] = field(default_factory=list)
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work")
-    reading: Reading = AS_IT_IS
+    reading: ReaderOptions = DEFAULTS
     sources: PairSources
     seeds: Annotated[int, typer.Option(min=1, help="training runs; of several, their mean with the base is the result")] = 1
     hardware: command.Hardware

@@ -27,14 +27,14 @@ from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from train.jobs import command, manifests
-from train.jobs.reading import AS_IT_IS, Reading
+from train.jobs.reader_options import DEFAULTS, ReaderOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
     source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared")
-    reading: Reading = AS_IT_IS
+    reading: ReaderOptions = DEFAULTS
     test: Annotated[float, typer.Option(min=0, max=0.5, help="part of the items that is held out")] = 0.1
     dev: Annotated[float, typer.Option(min=0, max=0.5, help="part that chooses between models, out of the rest")] = 0.05
     seed: Annotated[int, typer.Option(help="of the split")] = 0

@@ -70,5 +70,5 @@ class KilledIngest(Case):
 
 def _index(sandbox: Sandbox) -> dict[str, Any]:
     """What `/v1/info` says of the index."""
-    found: dict[str, Any] = httpx.get(f"{sandbox.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
-    return found
+    state: dict[str, Any] = httpx.get(f"{sandbox.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
+    return state

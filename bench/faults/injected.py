@@ -57,10 +57,10 @@ def _inject_enhancer(fault: _Fault) -> None:
 
     describe: Callable[..., Any] = Enhancer.describe
 
-    def injected(self: Enhancer, *given: Any, **named: Any) -> Any:
+    def injected(self: Enhancer, *args: Any, **kwargs: Any) -> Any:
         while fault().get("hang"):
             time.sleep(READ_S)
-        return describe(self, *given, **named)
+        return describe(self, *args, **kwargs)
 
     setattr(Enhancer, "describe", injected)  # noqa: B010  mypy lets no method be assigned
 

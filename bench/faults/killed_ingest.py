@@ -26,9 +26,9 @@ class Killing:
         if name not in STEPS:
             return attribute
 
-        async def step(*given: Any, **named: Any) -> Any:
+        async def step(*args: Any, **kwargs: Any) -> Any:
             self._at(f"before:{name}")
-            result = await attribute(*given, **named)
+            result = await attribute(*args, **kwargs)
             self._at(f"after:{name}")
             return Killing(result, self._moment) if name == "create" else result
 

@@ -1,6 +1,6 @@
 """The builder: makes one row into one clean `Item`, by the rules that hold for its columns, and knows what derived ids are made of.
 
-Only a row without a title has no item. Does not read files, does not find the rules (`learning`) and does not read cells (`draft`).
+Only a row without a title has no item. Does not read files, does not find the rules (`inference`) and does not read cells (`draft`).
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Builder(Rules):
     other_titles: tuple[str, ...] = ()
 
     def column(self, target: str) -> str | None:
-        return next((column for column, found in self.targets.items() if found == target), None)
+        return next((column for column, name in self.targets.items() if name == target), None)
 
     def identity(self, row: Row) -> tuple[tuple[str, str, str], bool]:
         """Kind, title and year as an id is derived from them, and whether the row is new. Raises `CellError`."""
@@ -59,7 +59,7 @@ class Builder(Rules):
         for column, target in self.targets.items():
             draft.take(column, target, row.values.get(column))
         item = draft.item(title, self._kind(row.values))
-        self.summary.see_year(item.year)
+        self.summary.observe_year(item.year)
         self.summary.other_titles += self._title_column(row.values) != self.column("title")
         id_year, is_new = self._id_year(row)
         if item.id is None and (title.casefold(), id_year) != (item.title.casefold(), item.year):

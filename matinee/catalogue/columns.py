@@ -113,10 +113,10 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
         target = _target(wish)
         off.add(target)
         if column:
-            found = _find(column, columns, wish)
-            if found in chosen or target in chosen.values():
+            match = _find(column, columns, wish)
+            if match in chosen or target in chosen.values():
                 raise SourceError(f"--map {wish}={column}: this column or this target is already mapped")
-            chosen[found] = target
+            chosen[match] = target
     plain = _without_table(columns)
     squashed = [(squash(plain[column]), column) for column in columns]
     for target, names in SYNONYMS.items():
@@ -150,11 +150,11 @@ def _without_table(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _add_some_title(columns: Sequence[str], chosen: dict[str, str], off: set[str], late: Sequence[str]) -> None:
-    found = [column for column in columns if _is_some_title(column) and column not in chosen] or late[:1]
-    if len(found) != 1 or "title" in off:
+    titles = [column for column in columns if _is_some_title(column) and column not in chosen] or late[:1]
+    if len(titles) != 1 or "title" in off:
         data = " The first line looks like data, not like a header: add one." if _looks_like_data(columns) else ""
         raise SourceError(f"no column is the title; the columns are {_quoted(columns)}: pass --map title=COLUMN.{data}")
-    chosen[found[0]] = "title"
+    chosen[titles[0]] = "title"
 
 
 def _add_first_id(columns: Sequence[str], chosen: dict[str, str], off: set[str]) -> None:

@@ -112,7 +112,7 @@ class DateColumn:
     differs: str | None = None
     sample: str = ""
 
-    def see(self, value: Any) -> None:
+    def observe(self, value: Any) -> None:
         value = _plain(value)
         if isinstance(value, date):
             self.total += 1

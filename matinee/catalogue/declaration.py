@@ -59,8 +59,8 @@ def _place(where: str, source: Any, columns: Mapping[str, str]) -> Any:
     """The place in an item that a source names, itself or by a column."""
     if not isinstance(source, str) or source in _PLACES or source.startswith(("people.", "numbers.", "extra.")):
         return source
-    found = {target for column, target in columns.items() if squash(column) == squash(source)}
-    if len(found) != 1 or ("." not in (place := found.pop()) and place not in _PLACES):
+    targets = {target for column, target in columns.items() if squash(column) == squash(source)}
+    if len(targets) != 1 or ("." not in (place := targets.pop()) and place not in _PLACES):
         known = ", ".join(map(repr, columns))
         raise SourceError(f"{where}: source {source!r} is neither a place in an item, like extra.size, nor a column that is used: {known}")
     return place

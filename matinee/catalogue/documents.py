@@ -27,8 +27,8 @@ def rows_inside(document: Mapping[str, Any], is_item: Callable[[Mapping[str, Any
         # By id: {"620": {"name": ...}, ...}
         return [{"id": key} | dict(part) for key, part in unwrapped.items()]
     if len(parts) == 1 or not lists:
-        found = [rows for part in parts.values() if depth < MAX_DEPTH and (rows := rows_inside(part, is_item, depth + 1))]
-        return found[0] if len(found) == 1 else []
+        nested = [rows for part in parts.values() if depth < MAX_DEPTH and (rows := rows_inside(part, is_item, depth + 1))]
+        return nested[0] if len(nested) == 1 else []
     return []
 
 

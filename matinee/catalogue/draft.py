@@ -64,9 +64,9 @@ class Draft:
             if cells.is_blank(value):
                 entry.empty += 1
                 return
-            entry.see_read(value)
+            entry.observe_read(value)
             if isinstance(value, str) and len(value) > MAX_TITLE and not self._rules.strict:
-                entry.see_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
+                entry.observe_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
             return
         empty = is_nothing(value) if target in ("id", "kind") else is_placeholder(value)
         if empty:
@@ -74,7 +74,7 @@ class Draft:
             return
         try:
             if self._fill(column, target, value):
-                entry.see_read(value)
+                entry.observe_read(value)
             else:
                 entry.empty += 1
         except CellError as error:
@@ -166,15 +166,15 @@ class Draft:
     def _mapping(self, column: str, target: str, value: Any) -> bool:
         if not isinstance(value, Mapping):
             raise CellError(f"holds a {type(value).__name__}, not an object of {target}")
-        found = False
+        kept = False
         for name, entry in value.items():
             if is_placeholder(entry):
                 continue
             try:
-                found |= self._entry_of(column, target, key(str(name)), entry)
+                kept |= self._entry_of(column, target, key(str(name)), entry)
             except CellError as error:
                 self._lose(column, entry, f"{name}: {error}")
-        return found
+        return kept
 
     def _keep_date(self, column: str, value: Any) -> None:
         """A date that says more than its year stays as a fact."""
@@ -216,7 +216,7 @@ class Draft:
         """The names of several columns of one list, as many as an item may have."""
         kept = cells.unique((*before, *names))
         if len(kept) > MAX_LIST:
-            self._entry(column).see_cut(self._row.line, f"{len(kept)} names, the first {MAX_LIST} are kept")
+            self._entry(column).observe_cut(self._row.line, f"{len(kept)} names, the first {MAX_LIST} are kept")
         return kept[:MAX_LIST]
 
     def _name(self, column: str, name: str) -> str:
@@ -226,13 +226,13 @@ class Draft:
             # An address, or something encoded: a part of it is of no use.
             self._lose(column, name, f"a name has at most {MAX_NAME} characters")
             return ""
-        self._entry(column).see_cut(self._row.line, f"{len(name)} characters, a name has at most {MAX_NAME}")
+        self._entry(column).observe_cut(self._row.line, f"{len(name)} characters, a name has at most {MAX_NAME}")
         return shorten(name, MAX_NAME)
 
     def _prose(self, column: str, value: Any, limit: int) -> str | None:
         text = self._repair(as_prose(value))
         if len(text) > limit and not self._rules.strict:
-            self._entry(column).see_cut(self._row.line, f"{len(text):,} characters, the first {limit:,} are kept")
+            self._entry(column).observe_cut(self._row.line, f"{len(text):,} characters, the first {limit:,} are kept")
             text = shorten(text, limit)
         return text or None
 

@@ -39,17 +39,17 @@ class HubTable:
 
     def _load(self, name: str, revision: str | None, split: str | None) -> Any:
         try:
-            found = datasets.load_dataset(name, revision=revision)
+            dataset = datasets.load_dataset(name, revision=revision)
         except (DatasetsError, OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
             raise SourceError(
                 f"cannot load hub:{self._address}: {' '.join(str(error).split())[:500]} (check its name, revision and the network)"
             ) from None
-        if split is None and len(found) == 1:
-            return next(iter(found.values()))
-        if split is None or split not in found:
+        if split is None and len(dataset) == 1:
+            return next(iter(dataset.values()))
+        if split is None or split not in dataset:
             named = f"has no split {split!r}" if split else "has several splits"
-            raise SourceError(f"hub:{self._address} {named}: add one of :{', :'.join(found)}")
-        return found[split]
+            raise SourceError(f"hub:{self._address} {named}: add one of :{', :'.join(dataset)}")
+        return dataset[split]
 
     def rows(self, progress: Callable[[int], None]) -> Iterator[Row | Reject]:
         for number, values in enumerate(self._data, 1):

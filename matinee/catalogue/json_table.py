@@ -74,13 +74,13 @@ class JsonTable:
         with open_text(self._path, self._encoding) as (text, _):
             content = text.read(MAX_DOCUMENT + 1)
         try:
-            found = [value for value, _, _ in values_in(content.lstrip("\ufeff"))] if len(content) <= MAX_DOCUMENT else []
+            documents = [value for value, _, _ in values_in(content.lstrip("\ufeff"))] if len(content) <= MAX_DOCUMENT else []
         except ValueError:
             return []
-        if len(found) > 1:
+        if len(documents) > 1:
             # One after the other, each over many lines.
-            return found if all(isinstance(value, dict) for value in found) else []
-        document = found[0] if found else None
+            return documents if all(isinstance(value, dict) for value in documents) else []
+        document = documents[0] if documents else None
         return rows_inside(document, lambda row: known(list(row)) >= HAS_TITLE) if isinstance(document, dict) else []
 
     def _lines(self, text: TextIO, stream: ByteStream) -> Iterator[Row | Reject]:
@@ -95,13 +95,13 @@ class JsonTable:
                 yield Reject(number, damaged, line[:MAX_RAW])
                 continue
             try:
-                found = values_in(line.lstrip("\ufeff"))
+                values = values_in(line.lstrip("\ufeff"))
             except ValueError as error:
                 cut = not line.endswith(("\n", "\r"))
                 end = "the file ends in the middle of this object: it looks cut off"
                 yield Reject(number, end if cut else f"is not valid JSON: {error}", line[:MAX_RAW], cut)
                 continue
-            for value, raw, repaired in found:
+            for value, raw, repaired in values:
                 yield _object(number, value, raw, repaired)
 
     def _elements(self, text: TextIO) -> Iterator[Row | Reject]:

@@ -30,7 +30,7 @@ def values_in(text: str) -> list[tuple[Any, str, str | None]]:
             return [(orjson.loads(text), text, None)]
         except orjson.JSONDecodeError as error:
             reason = error
-    found: list[tuple[Any, str, str | None]] = []
+    decoded: list[tuple[Any, str, str | None]] = []
     decoder = _STRICT
     at = end_of(BLANKS, text, 0)
     try:
@@ -39,11 +39,11 @@ def values_in(text: str) -> list[tuple[Any, str, str | None]]:
             if repaired:
                 # The strict decoder counts the lines before its error: once for each text, not for each value.
                 decoder = _LENIENT
-            found.append((value, text[at:end], repaired))
+            decoded.append((value, text[at:end], repaired))
             at = end_of(BLANKS, text, end)
     except (ValueError, RecursionError) as error:
         raise reason or ValueError(str(error)) from None
-    return found if len(found) == 1 else [(value, raw, repaired or SEVERAL) for value, raw, repaired in found]
+    return decoded if len(decoded) == 1 else [(value, raw, repaired or SEVERAL) for value, raw, repaired in decoded]
 
 
 def decode(text: str, at: int, decoder: json.JSONDecoder = _STRICT) -> tuple[Any, int, str | None]:
@@ -75,5 +75,5 @@ def _is_damaged(text: str, at: int, end: int) -> bool:
 
 def end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     """Where a pattern that may be empty ends."""
-    found = pattern.match(text, at)
-    return found.end() if found else at
+    token = pattern.match(text, at)
+    return token.end() if token else at

@@ -52,14 +52,14 @@ def number(value: Any, decimal: str) -> float | None:
         text = _GAPS.sub("", value.strip())
         if shape(text) in _FOREIGN[decimal]:
             raise CellError(f"{value.strip()[:80]!r} is not a number with the decimal sign {decimal!r}")
-        found = float(text.replace(",", "") if decimal == "." else text.replace(".", "").replace(",", "."))
+        parsed = float(text.replace(",", "") if decimal == "." else text.replace(".", "").replace(",", "."))
     elif isinstance(value, int | float | Decimal):
-        found = _float(value)
+        parsed = _float(value)
     else:
         raise CellError(f"holds a {type(value).__name__}, not a number")
-    if not abs(found) <= MAX_NUMBER:
+    if not abs(parsed) <= MAX_NUMBER:
         raise CellError(f"{str(value)[:80]} is beyond {MAX_NUMBER:g}")
-    return found
+    return parsed
 
 
 def _float(value: float | Decimal) -> float:
@@ -79,7 +79,7 @@ class NumberColumn:
     objects: bool = False
     samples: dict[Shape, str] = field(default_factory=dict)
 
-    def see(self, value: Any) -> None:
+    def observe(self, value: Any) -> None:
         value = number_of(value) if self.objects else value
         if is_placeholder(value):
             return
@@ -119,8 +119,8 @@ class NumberColumn:
         if sign:
             return sign
         # A point in a comma-separated file is what programs write; elsewhere it may group thousands.
-        asked: tuple[Shape, ...] = ("either comma",) if delimiter in (None, ",") else ("either comma", "either point")
-        for kind in asked:
+        ambiguous: tuple[Shape, ...] = ("either comma",) if delimiter in (None, ",") else ("either comma", "either point")
+        for kind in ambiguous:
             if self.shapes[kind]:
                 text = self.samples[kind]
                 digits = re.sub(r"[.,]", "", text)

@@ -60,7 +60,7 @@ class _Facts:
     example: str = ""
     types: list[AttributeType] = field(default_factory=lambda: [*_GUESSES, "geo"])
 
-    def see(self, fact: Any) -> None:
+    def observe(self, fact: Any) -> None:
         """The fact of one more item."""
         values = [fact] if isinstance(fact, str | int | float) else list(fact)
         self.items += bool(values)
@@ -86,9 +86,9 @@ def propose_attributes(items: Iterable[Item], declared: Attributes | None = None
         count += 1
         facts = item.facts()
         for source, fact in _facts(facts):
-            places.setdefault(source, _Facts()).see(fact)
+            places.setdefault(source, _Facts()).observe(fact)
         for one in coverage.values():
-            one.see(facts)
+            one.observe(facts)
     attributes = _proposed(places) if declared is None else dict(declared)
     used = {source for one in attributes.values() for source in ([one.source] if isinstance(one.source, str) else one.source)}
     rows = []
@@ -187,7 +187,7 @@ class _Coverage:
         self._distinct: set[str] = set()
         self._example = ""
 
-    def see(self, facts: Mapping[str, Any]) -> None:
+    def observe(self, facts: Mapping[str, Any]) -> None:
         # The payload has the facts of the six as they are.
         values, unread = self._attribute.values(facts)
         self._items += bool(values)

@@ -20,7 +20,7 @@ import orjson
 
 from matinee.catalogue.cells import CellError
 from matinee.catalogue.columns import count_recognised
-from matinee.catalogue.learning import Learner
+from matinee.catalogue.inference import SchemaInference
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
 from matinee.catalogue.summary import Field, Summary
 from matinee.catalogue.tables import open_table
@@ -68,13 +68,13 @@ class ItemReader:
 
     def __init__(self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
         self._table = open_table(source, lambda header: count_recognised(header, mapping), options)
-        learner = Learner(self._table, mapping, kind, options)
+        inference = SchemaInference(self._table, mapping, kind, options)
         try:
-            self._builder = learner.learn()
+            self._builder = inference.infer()
         except SourceError as error:
             raise SourceError(f"{source}: {error}") from None
         self._source = source
-        self._found = [*self._table.notes, *learner.warnings]
+        self._found = [*self._table.notes, *inference.warnings]
         self._shared, self._new_shared = self._shared_identities()
         self.total = self._table.total
         self.unit = self._table.unit
@@ -83,7 +83,7 @@ class ItemReader:
 
     def _new_report(self) -> Report:
         columns = {column: target for column, target in self._builder.targets.items() if column}
-        fresh = {column: Field(column, found.target, found.rules) for column, found in self._builder.summary.fields.items()}
+        fresh = {column: Field(column, field.target, field.rules) for column, field in self._builder.summary.fields.items()}
         self._builder.summary = Summary(self._table.format, fresh)
         return Report(self._source, source_name(self._source), columns, warnings=list(self._found), summary=self._builder.summary)
 
@@ -116,12 +116,12 @@ class ItemReader:
         seen: dict[str, tuple[int, bytes]] = {}
         for row in self._table.rows(self._progress):
             report.rows += 1
-            found = self._take(row, report, seen)
-            if isinstance(found, Item):
+            result = self._take(row, report, seen)
+            if isinstance(result, Item):
                 report.items += 1
-                yield found
-            elif found is not None:
-                self._reject(found, report)
+                yield result
+            elif result is not None:
+                self._reject(result, report)
         self.done = self.total
         self._conclude(report)
 
@@ -192,8 +192,8 @@ class ItemReader:
             tell(f"mojibake was repaired in {report.mojibake_fixed} items")
         for what, lines in report.repaired.items():
             tell(f"{len(lines)} rows have {what}, the first on line {lines[0]}")
-        for found in report.summary.fields.values():
-            report.warnings.extend(found.warnings())
+        for entry in report.summary.fields.values():
+            report.warnings.extend(entry.warnings())
         if report.summary.other_titles:
             others = ", ".join(map(repr, self._builder.other_titles))
             tell(f"{report.summary.other_titles} items have no {self._builder.column('title')!r}, and take their title from {others}")

@@ -24,7 +24,7 @@ class Field:
     left_out_example: str | None = None
     cut_example: str | None = None
 
-    def see_read(self, value: Any) -> None:
+    def observe_read(self, value: Any) -> None:
         self.read += 1
         if self.example is None:
             self.example = _short(value)
@@ -33,7 +33,7 @@ class Field:
         self.left_out += 1
         self.left_out_example = self.left_out_example or f"line {line}, {_short(value)}: {reason}"
 
-    def see_cut(self, line: int, reason: str) -> None:
+    def observe_cut(self, line: int, reason: str) -> None:
         self.cut += 1
         self.cut_example = self.cut_example or f"line {line}: {reason}"
 
@@ -57,7 +57,7 @@ class Summary:
     titles_with_year: int = 0
     other_titles: int = 0
 
-    def see_year(self, year: int | None) -> None:
+    def observe_year(self, year: int | None) -> None:
         if year is not None:
             low, high = self.years or (year, year)
             self.years = (min(low, year), max(high, year))

@@ -157,12 +157,12 @@ class DelimitedTable:
             whole = [trim(r.cells, width) for r in start if isinstance(r, CsvRecord)]
             return Ragged((cells for cells in whole if len(cells) == width), width, self.dialect.delimiter)
 
-    def _early(self, found: list[CsvRecord]) -> Iterator[Row | Reject]:
+    def _early(self, records: list[CsvRecord]) -> Iterator[Row | Reject]:
         """Rows whose last cells are missing, one after the other."""
         width = len(self.columns)
-        rows = [trim(record.cells) for record in found]
-        whole = bool(found) and (all(len(record.cells) == width for record in found) or self._ragged.may_end_early(rows))
-        for record, cells in zip(found, rows, strict=True):
+        rows = [trim(record.cells) for record in records]
+        whole = bool(records) and (all(len(record.cells) == width for record in records) or self._ragged.may_end_early(rows))
+        for record, cells in zip(records, rows, strict=True):
             if whole or len(record.cells) >= width:
                 repaired = SHORT if len(record.cells) < width else None
                 yield self._build_row(record, [*cells, *[""] * (width - len(cells))], repaired)

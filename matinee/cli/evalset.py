@@ -61,7 +61,7 @@ def make(
 def _make(
     prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None, without: frozenset[str]
 ) -> tuple[str, dict[Split, int]]:
-    if sum(given is not None for given in (likes, clicks, field)) != 1:
+    if sum(source is not None for source in (likes, clicks, field)) != 1:
         raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
     entries = read_corpus(prepared)
     if likes is not None:

@@ -44,8 +44,8 @@ def _listed(node: Predicate, attribute: Attribute, key: str, attributes: Attribu
     if node.operator == "all":
         return All(tuple(Equal(key, value) for value in values))
     # No engine takes a list of booleans.
-    found = Some(tuple(Equal(key, value) for value in values)) if kind is bool else AnyOf(key, values)
-    return Not(found) if node.operator == "none" else found
+    condition = Some(tuple(Equal(key, value) for value in values)) if kind is bool else AnyOf(key, values)
+    return Not(condition) if node.operator == "none" else condition
 
 
 def _range(node: Predicate, attribute: Attribute, key: str, attributes: Attributes) -> Condition:

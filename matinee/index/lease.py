@@ -56,9 +56,9 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
     renewing = asyncio.create_task(_renew(record, mine, expiry_s))
 
     async def held() -> None:
-        found = await record.read()
-        if found is None or found.get("id") != mine["id"]:
-            raise leased_error(catalogue, f"{(found or {}).get('holder', 'unknown')}, which took over: this one was not renewed in time")
+        values = await record.read()
+        if values is None or values.get("id") != mine["id"]:
+            raise leased_error(catalogue, f"{(values or {}).get('holder', 'unknown')}, which took over: this one was not renewed in time")
 
     try:
         yield held
@@ -75,8 +75,8 @@ async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> 
         await asyncio.sleep(expiry_s / 6)
         with suppress(MatineeError):
             # A server that is away for a while loses no lease: `held` decides.
-            found = await record.read()
-            if found is not None and found.get("id") == mine["id"]:
+            values = await record.read()
+            if values is not None and values.get("id") == mine["id"]:
                 await record.update({"renewed": count})
 
 
@@ -85,9 +85,9 @@ async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
     first, start = await record.read(), time.monotonic()
     while first is not None and time.monotonic() - start < expiry_s:
         await asyncio.sleep(expiry_s / 12)
-        found = await record.read()
-        if found is None:
+        values = await record.read()
+        if values is None:
             break
-        if found != first:
-            raise leased_error(catalogue, str(found.get("holder", "unknown")))
+        if values != first:
+            raise leased_error(catalogue, str(values.get("holder", "unknown")))
     return str((first or {}).get("id", ""))

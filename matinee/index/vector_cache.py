@@ -64,16 +64,16 @@ class CachedEncoder:
         self.encoded = self.known = 0
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix:
-        found = self._cache.find(texts)
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        cached = self._cache.find(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in cached]
         for part in self._split(missing) if missing else ():
             vectors = self._encoder.encode(part, kind=kind)
             self._cache.add(part, vectors)
-            found |= zip(part, vectors, strict=True)
+            cached |= zip(part, vectors, strict=True)
         self._cache.use(texts)
         self.encoded += len(missing)
         self.known += len(texts) - len(missing)
-        return np.array([found[text] for text in texts], np.float32).reshape(len(texts), self.dimension)
+        return np.array([cached[text] for text in texts], np.float32).reshape(len(texts), self.dimension)
 
 
 @contextmanager

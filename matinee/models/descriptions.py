@@ -34,18 +34,18 @@ class Descriptions:
     def __init__(
         self,
         settings: Settings,
-        given: Mapping[str, str] | None = None,
+        existing: Mapping[str, str] | None = None,
         console: Console | None = None,
         *,
         enhancer: Describer | None = None,
     ) -> None:
         self._settings = settings
-        self._given = dict(given or {})
+        self._existing = dict(existing or {})
         self._console = console or Console(stderr=True, quiet=True)
         self._enhancer = enhancer
 
     def write(self, items: Sequence[Item]) -> list[str | None]:
-        texts: list[str | None] = [self._given.get(item.id or "") for item in items]
+        texts: list[str | None] = [self._existing.get(item.id or "") for item in items]
         missing = [i for i, text in enumerate(texts) if text is None]
         if missing:
             for i, text in zip(missing, self._from_model([items[i] for i in missing]), strict=True):

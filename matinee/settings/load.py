@@ -56,11 +56,11 @@ def load_settings(
     name, its value and what is wrong with it.
     """
     env = _from_environment(os.environ if environ is None else environ)
-    given = _merge(_merge(args or {}, env), flags or {})
-    config = given.get("config")
+    overrides = _merge(_merge(args or {}, env), flags or {})
+    config = overrides.get("config")
     file = _read_yaml(user_path(str(config))) if config else {}
-    profile = str(given.get("profile") or file.get("profile") or "embedded")
-    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), given)
+    profile = str(overrides.get("profile") or file.get("profile") or "embedded")
+    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), overrides)
     try:
         settings = Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
@@ -81,8 +81,8 @@ def without_secrets(settings: Settings) -> Settings:
 def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Mapping[str, str] | None = None) -> Settings:
     """`settings` with the key of one part's server, out of this process's environment or the settings file on this machine."""
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
-    given = _merge(file, _from_environment(os.environ if environ is None else environ))
-    key = (given.get(part) or {}).get("api_key")
+    values = _merge(file, _from_environment(os.environ if environ is None else environ))
+    key = (values.get(part) or {}).get("api_key")
     return _replaced(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
 
 

@@ -83,8 +83,8 @@ def _entries(name: str, entry: type[BaseModel]) -> Iterator[str]:
 
 def _values(field: FieldInfo) -> str:
     signs = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
-    found = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
-    return ", ".join([_kind(field.annotation), *(f"{sign} {bound}" for sign, bound in found)])
+    bounds = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
+    return ", ".join([_kind(field.annotation), *(f"{sign} {bound}" for sign, bound in bounds)])
 
 
 def _kind(annotation: Any) -> str:

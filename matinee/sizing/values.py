@@ -26,12 +26,12 @@ def values(plan: Plan) -> dict[str, Any]:
         parts["embedder"]["deployment"] |= {"num_gpus": 0}
     parts["index"] |= {"engine": plan.engine, "shards": plan.shards, "replication_factor": plan.replication, "on_disk": load.on_disk}
     parts["enhancer"] = {"enabled": False, "deployment": {"num_gpus": 0}}
-    given: dict[str, Any] = {"settings": parts, "workers": {"gpu": {"enabled": False}, "cpu": _group(pods["cpu"])}}
+    document: dict[str, Any] = {"settings": parts, "workers": {"gpu": {"enabled": False}, "cpu": _group(pods["cpu"])}}
     if plan.engine == "edge":
         for part in memory:
             parts[part]["deployment"] |= {"num_cpus": 0.5, "memory_gib": 0.75 if part != "embedder" else 1.5}
         parts["serving"] |= {"fast": False, "haproxy": False}
-        return given | {
+        return document | {
             "autoscaler": {"enabled": False},
             "head": {"cpu": "2", "memory": "4Gi"},
             "models": {"storage": {"kind": "pvc", "accessMode": "ReadWriteOnce", "size": "10Gi"}},
@@ -40,9 +40,9 @@ def values(plan: Plan) -> dict[str, Any]:
             "rollout": {"migrateSeconds": 0},
         }
     if load.gpu:
-        given["workers"]["gpu"] = {"enabled": True, "gpus": 1, **_group(pods["gpu"])}
+        document["workers"]["gpu"] = {"enabled": True, "gpus": 1, **_group(pods["gpu"])}
     qdrant = pods["qdrant"]
-    given["qdrant"] = {
+    document["qdrant"] = {
         "replicas": qdrant.count,
         "cpu": f"{qdrant.cpus:g}",
         "memory": f"{qdrant.memory_gib}Gi",
@@ -50,7 +50,7 @@ def values(plan: Plan) -> dict[str, Any]:
     }
     # The autoscaler's sidecar takes the rest.
     head = pods["head"]
-    return given | {"head": {"cpu": f"{head.cpus - 0.5:g}", "memory": f"{head.memory_gib - 1}Gi"}}
+    return document | {"head": {"cpu": f"{head.cpus - 0.5:g}", "memory": f"{head.memory_gib - 1}Gi"}}
 
 
 def _deployment(plan: Plan, part: str, gib: float) -> dict[str, Any]:

@@ -42,18 +42,18 @@ def title_year(title: str) -> int | None:
 def forms(title: str) -> list[TitleForm]:
     """The title itself, and what it is without its qualifiers; also the other name that stands in brackets behind it."""
     name, _ = _split_year(title)
-    found = [TitleForm(title, whole=True), *_with_article(name, whole=True)]
+    variants = [TitleForm(title, whole=True), *_with_article(name, whole=True)]
     for _ in range(_MAX_GROUPS):
         start = name.rfind("(")
         if not name.endswith(")") or start <= 0 or not name[:start].strip():
             break
         name, group = name[:start].rstrip(), name[start + 1 : -1].strip()
         is_series = _SERIES.search(group) is not None
-        found += _with_article(name, whole=is_series)
+        variants += _with_article(name, whole=is_series)
         if not is_series and len(group) > 2:
-            found += _with_article(_ALSO.sub("", group, count=1), whole=False)
+            variants += _with_article(_ALSO.sub("", group, count=1), whole=False)
     distinct: dict[str, TitleForm] = {}
-    for form in found:
+    for form in variants:
         distinct.setdefault(form.title, form)
     return list(distinct.values())
 

@@ -198,10 +198,10 @@ def sheet_path(folder: Path, rater: str) -> Path:
 
 
 def sheet_paths(folder: Path) -> list[Path]:
-    found = sorted((folder / "sheets").glob("*.csv"))
-    if not found:
+    paths = sorted((folder / "sheets").glob("*.csv"))
+    if not paths:
         raise SourceError(f"{folder} has no sheets: make them with `python -m train.ratings sheets`")
-    return found
+    return paths
 
 
 def read_key(folder: Path) -> Key:

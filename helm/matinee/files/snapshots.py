@@ -42,8 +42,8 @@ class Node:
 
     def snapshots(self, collection: str) -> list[dict[str, Any]]:
         """Newest first."""
-        found: list[dict[str, Any]] = self.call("GET", f"/collections/{collection}/snapshots")
-        return sorted(found, key=lambda entry: str(entry["creation_time"]), reverse=True)
+        listed: list[dict[str, Any]] = self.call("GET", f"/collections/{collection}/snapshots")
+        return sorted(listed, key=lambda entry: str(entry["creation_time"]), reverse=True)
 
 
 def say(line: str) -> None:
@@ -95,16 +95,16 @@ def main() -> None:
     commands.choices["restore"].add_argument("--collection", required=True)
     commands.choices["restore"].add_argument("--before", help="time as `list` prints it")
     commands.choices["restore"].add_argument("--alias", help="alias that names the collection afterwards")
-    given = parser.parse_args()
-    nodes = [Node(url, os.environ.get("QDRANT_API_KEY")) for url in given.node]
-    if given.command == "create":
-        if given.keep < 1:
+    args = parser.parse_args()
+    nodes = [Node(url, os.environ.get("QDRANT_API_KEY")) for url in args.node]
+    if args.command == "create":
+        if args.keep < 1:
             parser.error("--keep must be at least 1")
-        create(nodes, given.keep)
-    elif given.command == "list":
+        create(nodes, args.keep)
+    elif args.command == "list":
         show(nodes)
     else:
-        restore(nodes, given.collection, given.before, given.alias)
+        restore(nodes, args.collection, args.before, args.alias)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ class EdgeImports:
         return await asyncio.to_thread(self._jobs)
 
     def _jobs(self) -> list[ImportJob]:
-        found = [job for path in self._path.glob("*/job.json") if (job := self._read(path)) is not None]
-        return sorted(found, key=lambda job: (job.asked, job.id))
+        jobs = [job for path in self._path.glob("*/job.json") if (job := self._read(path)) is not None]
+        return sorted(jobs, key=lambda job: (job.asked, job.id))
 
     def _read(self, path: Path) -> ImportJob | None:
         text = files.read(path)

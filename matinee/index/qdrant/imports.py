@@ -30,7 +30,7 @@ class QdrantImports:
     async def jobs(self) -> list[ImportJob]:
         if not await self._call(self._client.collection_exists(self._name)):
             return []
-        found: list[ImportJob] = []
+        imports: list[ImportJob] = []
         after: Any = None
         while True:
             try:
@@ -39,9 +39,9 @@ class QdrantImports:
                 )
             except IndexAbsentError:
                 return []
-            found += [_job(record.payload or {}) for record in page]
+            imports += [_job(record.payload or {}) for record in page]
             if after is None:
-                return sorted(found, key=lambda job: (job.asked, job.id))
+                return sorted(imports, key=lambda job: (job.asked, job.id))
 
     async def save(self, job: ImportJob) -> bool:
         stored = job.model_copy(update={"version": job.version + 1})
@@ -61,8 +61,8 @@ class QdrantImports:
         await self._call(
             self._client.set_payload(self._name, payload, points=condition, wait=True, ordering=models.WriteOrdering.STRONG), patient=True
         )
-        found = await self._call(self._client.retrieve(self._name, [_job_point(job.id)], with_payload=["mark"]))
-        return bool(found) and (found[0].payload or {}).get("mark") == mark
+        records = await self._call(self._client.retrieve(self._name, [_job_point(job.id)], with_payload=["mark"]))
+        return bool(records) and (records[0].payload or {}).get("mark") == mark
 
     async def _create(self) -> None:
         if await self._call(self._client.collection_exists(self._name)):
@@ -82,8 +82,8 @@ class QdrantImports:
         await self._upsert(_chunk_point(id, number), {"kind": "chunk", "id": id, "lines": lines.decode()})
 
     async def chunk(self, id: str, number: int) -> bytes | None:
-        found = await self._call(self._client.retrieve(self._name, [_chunk_point(id, number)], with_payload=True))
-        return (found[0].payload or {})["lines"].encode() if found else None
+        records = await self._call(self._client.retrieve(self._name, [_chunk_point(id, number)], with_payload=True))
+        return (records[0].payload or {})["lines"].encode() if records else None
 
     async def drop(self, id: str, numbers: Sequence[int]) -> None:
         points: Any = [_chunk_point(id, number) for number in numbers]

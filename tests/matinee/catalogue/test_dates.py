@@ -13,7 +13,7 @@ PIVOT = (date.today().year + 1) % 100
 def years(cells: list[object], **options: object) -> tuple[list[int | None], list[str]]:
     column = DateColumn("released")
     for cell in cells:
-        column.see(cell)
+        column.observe(cell)
     warnings: list[str] = []
     rule = column.decide(ReadOptions(**options), warnings)  # type: ignore[arg-type]
     return [rule.year(cell) for cell in cells], warnings

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from matinee.catalogue.learning import ListColumn
+from matinee.catalogue.inference import ListColumn
 from matinee.catalogue.lists import read_list
 from matinee.catalogue.people import join_suffixes
 from matinee.catalogue.reader import read_items
@@ -85,7 +85,7 @@ def test_paths_of_categories_are_names_each(tmp_path: Path) -> None:
 
 def test_slashes_separate_people_only() -> None:
     column = ListColumn()
-    column.see("Ann Fell/Bo Gray")
+    column.observe("Ann Fell/Bo Gray")
     assert (column.separator(people=True), column.separator(people=False)) == ("/", None)
 
 

@@ -10,7 +10,7 @@ from matinee.errors import SourceError
 def column(*cells: object) -> NumberColumn:
     found = NumberColumn("score")
     for cell in cells:
-        found.see(cell)
+        found.observe(cell)
     return found
 
 

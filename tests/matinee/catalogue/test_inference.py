@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from matinee.catalogue.learning import ListColumn
+from matinee.catalogue.inference import ListColumn
 from matinee.catalogue.reader import Report, read_items
 from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
@@ -32,7 +32,7 @@ def read(tmp_path: Path, text: str, decimal: str | None = None, *, strict: bool 
 def test_the_separator_of_a_list_is_the_columns(cells: list[object], people: bool, separator: str | None) -> None:
     column = ListColumn()
     for cell in cells:
-        column.see(cell)
+        column.observe(cell)
     assert column.separator(people=people) == separator
 
 

@@ -9,18 +9,18 @@ from typer.main import get_command
 from train import pipeline, prepare, soup
 from train.embedder import EmbedderOptions
 from train.jobs import command
-from train.jobs.reading import AS_IT_IS, Reading
+from train.jobs.reader_options import DEFAULTS, ReaderOptions
 
-ALL = Reading(
+ALL = ReaderOptions(
     kind="film", map=["overview=Plot", "title=- Name"], delimiter="-", quote="none", encoding="cp1252", date_order="dmy", decimal=",",
     pivot=30, strict=True,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("reading", [AS_IT_IS, Reading(pivot=0), Reading(strict=True), ALL])
-def test_the_words_of_a_reading_are_read_as_the_same_one(reading: Reading) -> None:
+@pytest.mark.parametrize("reading", [DEFAULTS, ReaderOptions(pivot=0), ReaderOptions(strict=True), ALL])
+def test_the_words_of_a_reading_are_read_as_the_same_one(reading: ReaderOptions) -> None:
     values = get_command(prepare.app).make_context("prepare", ["films.csv", *command.words(reading)]).params
-    assert command.build(Reading, values) == reading
+    assert command.build(ReaderOptions, values) == reading
 
 
 @pytest.mark.parametrize("hardware", [command.Hardware(), command.Hardware(gpu=False, threads=3), command.Hardware(gpu=True, workers=0)])
@@ -29,7 +29,7 @@ def test_the_words_of_the_hardware_are_read_as_the_same(hardware: command.Hardwa
 
 
 def test_all_options_are_in_the_example() -> None:
-    assert all(getattr(ALL, one.name) != getattr(AS_IT_IS, one.name) for one in fields(Reading))
+    assert all(getattr(ALL, one.name) != getattr(DEFAULTS, one.name) for one in fields(ReaderOptions))
 
 
 def test_the_pipeline_hands_every_option_of_the_reader_on() -> None:

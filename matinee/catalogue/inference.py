@@ -43,7 +43,7 @@ class ListColumn:
     commas: int = 0
     inverted: int = 0
 
-    def see(self, value: Any) -> None:
+    def observe(self, value: Any) -> None:
         if not isinstance(value, str) or value.lstrip().startswith(("[", "{", "(", "c(")):
             return
         # An entity's semicolon is none.
@@ -72,7 +72,7 @@ class ListColumn:
         return "," if self.commas else None
 
 
-class Learner:
+class SchemaInference:
     """Looks at every row of a table and then says how to build items from them."""
 
     def __init__(self, table: Table, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
@@ -97,10 +97,10 @@ class Learner:
             elif group in ("genres", "people"):
                 self._lists[column] = ListColumn()
 
-    def learn(self) -> Builder:
+    def infer(self) -> Builder:
         """One pass over the table. Raises `SourceError` for what can be read in two ways."""
         watched: list[tuple[str, Callable[[Any], None]]] = [
-            (column, found.see) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
+            (column, found.observe) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
         ]
         # Mended rows follow the rules of the others; where there are no others, they make them.
         for repaired in (False, True):

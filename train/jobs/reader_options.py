@@ -10,7 +10,7 @@ from train.jobs import command
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReaderOptions:
     """How a catalogue file is read, where the reader can't tell."""
 
     kind: Annotated[str | None, typer.Option(help="what the items are (film, book, ...), where rows don't say")] = None
@@ -29,17 +29,17 @@ class Reading:
     )
 
     def read(self, source: str) -> ItemReader:
-        given = (self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot, self.strict)
-        dialect = ReadOptions(*given)  # type: ignore[arg-type]
+        arguments = (self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot, self.strict)
+        dialect = ReadOptions(*arguments)  # type: ignore[arg-type]
         return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
 
     def settings(self) -> dict[str, object]:
         """What decides the items that are read: `kind` and `map` always, the others where they are given."""
-        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("kind", "map")}
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("kind", "map")}
         return {"kind": self.kind, "map": sorted(self.map)} | {
-            name: value for name, value in given.items() if value is not None and value is not False
+            name: value for name, value in options.items() if value is not None and value is not False
         }
 
 
-AS_IT_IS = Reading()
+DEFAULTS = ReaderOptions()
 """Nothing is said: the reader tells everything itself, or asks."""
