@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for top in ("matinee", "serve", "train", "bench", "helm", "observability") for path in (ROOT / top).rglob("*.py")]
+TOPS = ("matinee", "serve", "train", "bench", "helm", "observability")
+FILES = [ROOT / "generate.py", *(path for top in TOPS for path in (ROOT / top).rglob("*.py"))]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 

@@ -1,4 +1,4 @@
-"""Learning: the rules of a table's columns, from one pass over all of its rows.
+"""Schema inference: the rules of a table's columns, from one pass over all of its rows.
 
 Date order, decimal sign, list separators and which columns hold numbers are decided once for the whole table, so that no row is read by
 a rule that a later row contradicts. What the table leaves open is an error that names the flag to set. Does not make items (`builder`).

@@ -74,7 +74,7 @@ class ItemReader:
         except SourceError as error:
             raise SourceError(f"{source}: {error}") from None
         self._source = source
-        self._found = [*self._table.notes, *inference.warnings]
+        self._notes = [*self._table.notes, *inference.warnings]
         self._shared, self._new_shared = self._shared_identities()
         self.total = self._table.total
         self.unit = self._table.unit
@@ -85,7 +85,7 @@ class ItemReader:
         columns = {column: target for column, target in self._builder.targets.items() if column}
         fresh = {column: Field(column, field.target, field.rules) for column, field in self._builder.summary.fields.items()}
         self._builder.summary = Summary(self._table.format, fresh)
-        return Report(self._source, source_name(self._source), columns, warnings=list(self._found), summary=self._builder.summary)
+        return Report(self._source, source_name(self._source), columns, warnings=list(self._notes), summary=self._builder.summary)
 
     def _shared_identities(self) -> tuple[set[bytes], set[bytes]]:
         """The derived identities that several different rows have: among rows that always had items, and those that new rows share."""
