@@ -85,14 +85,14 @@ class LocalServer:
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
         """The living processes of this home, with their parts; the server's own is `server`."""
-        found = []
+        by_part = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.pid != os.getpid() and process.environ().get("MATINEE_HOME") == str(self.home):
                     part = self._part(process)
                     if part is not None and process.status() != psutil.STATUS_ZOMBIE:
-                        found.append((part, process))
-        return sorted(found, key=lambda pair: (pair[0], pair[1].pid))
+                        by_part.append((part, process))
+        return sorted(by_part, key=lambda pair: (pair[0], pair[1].pid))
 
     def _part(self, process: psutil.Process) -> str | None:
         if self.process is not None and process.pid == self.process.pid:

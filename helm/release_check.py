@@ -39,7 +39,7 @@ def images(base: str | None, values: Sequence[Path], manifests: Path) -> Iterato
         kustomization = path.parent / "kustomization.yaml"
         replaced = _replaced(kustomization)
         where = f"`images` in {kustomization.relative_to(manifests)}" if kustomization.exists() else f"the image in {name}"
-        for written in sorted({found for document in _documents(path) for found in _images(document)}):
+        for written in sorted({reference for document in _documents(path) for reference in _images(document)}):
             # A tag follows the last colon, but a registry's port has one too.
             image = re.sub(r"(@.*|:[^/:]*)$", "", written)
             yield name, replaced.get(image, written), where

@@ -15,10 +15,10 @@ GPUS = PanelSpec(
     top=100,
 )
 
-_ASKED = f'endpoint!~"{HEALTH_ENDPOINTS}"'
-_REQUESTS = rate("ray_matinee_requests_total", "", _ASKED)
+_COUNTED = f'endpoint!~"{HEALTH_ENDPOINTS}"'
+_REQUESTS = rate("ray_matinee_requests_total", "", _COUNTED)
 _REFUSED = or_zero(rate("ray_matinee_refused_total"), _REQUESTS)
-_FAILED = or_zero(rate("ray_matinee_requests_total", "", _ASKED, f'outcome=~"{FAILURES}"'), _REQUESTS)
+_FAILED = or_zero(rate("ray_matinee_requests_total", "", _COUNTED, f'outcome=~"{FAILURES}"'), _REQUESTS)
 _BUCKETS = rate("ray_matinee_request_ms_bucket", "le", f'endpoint=~"{USER_ENDPOINTS}"')
 
 _NUMBERS = (
@@ -70,14 +70,14 @@ _NUMBERS = (
 _USERS = (
     PanelSpec(
         "Requests by endpoint",
-        {"{{endpoint}}": rate("ray_matinee_requests_total", "endpoint", _ASKED)},
+        {"{{endpoint}}": rate("ray_matinee_requests_total", "endpoint", _COUNTED)},
         "Requests a second that were let in.",
         "reqps",
     ),
     PanelSpec(
         "Errors",
         {
-            "{{outcome}}": any_or_zero(rate("ray_matinee_requests_total", "outcome", _ASKED, 'outcome!="ok"'), _REQUESTS),
+            "{{outcome}}": any_or_zero(rate("ray_matinee_requests_total", "outcome", _COUNTED, 'outcome!="ok"'), _REQUESTS),
             "refused": _REFUSED,
         },
         "Failed answers a second, by the code in their envelope. `refused`: the gateway was full.",
@@ -96,7 +96,7 @@ _USERS = (
     ),
     PanelSpec(
         "Latency by endpoint",
-        quantiles("ray_matinee_request_ms", "endpoint", _ASKED),
+        quantiles("ray_matinee_request_ms", "endpoint", _COUNTED),
         "From a request's arrival at the gateway to its answer.",
         "ms",
     ),

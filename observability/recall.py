@@ -9,7 +9,7 @@ _BUILT = f"max ({selector('ray_matinee_index_built_timestamp_seconds')})"
 _ROUNDS = f"sum (rate({selector('matinee_probe_rounds_total', where=PLACE)}[$__rate_interval]))"
 _REQUESTS = rate("ray_matinee_requests_total")
 
-_FOUND = (
+_RECALL = (
     PanelSpec(
         "Recall@10",
         {"{{set}} {{mode}}": selector("matinee_probe_recall_at_10", where=PLACE)},
@@ -159,4 +159,4 @@ _INDEX = (
     ),
 )
 
-ROWS = {"What searches find": _FOUND, "The probe": _PROBE, "The index": _INDEX}
+ROWS = {"What searches find": _RECALL, "The probe": _PROBE, "The index": _INDEX}

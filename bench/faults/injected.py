@@ -23,20 +23,20 @@ class _Fault:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_at = float("-inf")
-        self._said: dict[str, Any] = {}
+        self._content: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
         if time.monotonic() - self._read_at > READ_S:
             self._read_at = time.monotonic()
             try:
-                self._said = json.loads(self._path.read_text(encoding="utf-8"))
+                self._content = json.loads(self._path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                self._said = {}
-        return self._said
+                self._content = {}
+        return self._content
 
     def clock_s(self) -> float:
-        said = self()
-        return float(said.get("clock_s", 0.0)) if os.getpid() in said.get("pids", [os.getpid()]) else 0.0
+        fault = self()
+        return float(fault.get("clock_s", 0.0)) if os.getpid() in fault.get("pids", [os.getpid()]) else 0.0
 
 
 def inject() -> None:

@@ -29,7 +29,7 @@ class Injection(Case):
         # Ray's workers have another working folder, and have to find `bench` too.
         sandbox.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
-    def say(self, **fault: Any) -> None:
+    def inject(self, **fault: Any) -> None:
         temporary = self._file.with_suffix(".new")
         temporary.write_text(json.dumps(fault), encoding="utf-8")
         temporary.replace(self._file)
@@ -58,7 +58,7 @@ class HungEnhancer(Injection):
         post(sandbox, described(-1))
 
     def start(self, sandbox: Sandbox) -> None:
-        self.say(hang=True)
+        self.inject(hang=True)
 
 
 class StuckEnhancer(HungEnhancer):
@@ -74,14 +74,14 @@ class StuckEnhancer(HungEnhancer):
 
     def start(self, sandbox: Sandbox) -> None:
         assert sandbox.server.process is not None
-        self.say(hang=True)
+        self.inject(hang=True)
         start = time.monotonic()
         try:
             code = sandbox.server.process.wait(90)
         except subprocess.TimeoutExpired:
             raise BenchError("a model hangs, and the server goes on as if it did not") from None
         sandbox.notes.append(f"the server ended with {code} after {time.monotonic() - start:.1f} s")
-        self.say()
+        self.inject()
         sandbox.server.start()
 
     def end(self, sandbox: Sandbox) -> None:
@@ -99,7 +99,7 @@ class ClockStep(Injection):
 
     def start(self, sandbox: Sandbox) -> None:
         self._before = revision(sandbox)
-        self.say(clock_s=self.ahead_s)
+        self.inject(clock_s=self.ahead_s)
         time.sleep(1)
         self._ahead = revision(sandbox)
 
@@ -121,7 +121,7 @@ class ClockSkew(Injection):
 
     def start(self, sandbox: Sandbox) -> None:
         before = revision(sandbox)
-        self.say(clock_s=60.0, pids=[sandbox.server.part("retriever").pid])
+        self.inject(clock_s=60.0, pids=[sandbox.server.part("retriever").pid])
         time.sleep(1)
         if revision(sandbox) - before < 50e6:
             raise BenchError("the Retriever's clock was not moved")

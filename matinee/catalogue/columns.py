@@ -109,13 +109,13 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
     """Column to target, for every column. Raises `SourceError` for a mapping that fits nothing, or when no column is the title."""
     chosen: dict[str, str] = {}
     off: set[str] = set()
-    for wish, column in (mapping or {}).items():
-        target = _target(wish)
+    for requested, column in (mapping or {}).items():
+        target = _target(requested)
         off.add(target)
         if column:
-            match = _find(column, columns, wish)
+            match = _find(column, columns, requested)
             if match in chosen or target in chosen.values():
-                raise SourceError(f"--map {wish}={column}: this column or this target is already mapped")
+                raise SourceError(f"--map {requested}={column}: this column or this target is already mapped")
             chosen[match] = target
     plain = _without_table(columns)
     squashed = [(squash(plain[column]), column) for column in columns]
@@ -179,8 +179,8 @@ def _others(columns: Sequence[str], plain: Mapping[str, str], chosen: dict[str, 
     return others
 
 
-def _target(wish: str) -> str:
-    name = wish.strip().casefold()
+def _target(requested: str) -> str:
+    name = requested.strip().casefold()
     if name in FIELDS:
         return name
     if name in _SHORT:
@@ -189,17 +189,17 @@ def _target(wish: str) -> str:
     if group in GROUPS and _KEY.fullmatch(rest):
         return f"{group}.{rest}"
     raise SourceError(
-        f"--map {wish}=...: there is no target {wish!r}; use {', '.join(FIELDS)}, {', '.join(_SHORT)}, "
+        f"--map {requested}=...: there is no target {requested!r}; use {', '.join(FIELDS)}, {', '.join(_SHORT)}, "
         "or people.ROLE, numbers.NAME, extra.NAME"
     )
 
 
-def _find(column: str, columns: Sequence[str], wish: str) -> str:
+def _find(column: str, columns: Sequence[str], requested: str) -> str:
     if column in columns:
         return column
     near = [name for name in columns if squash(name) == squash(column)]
     if len(near) != 1:
-        raise SourceError(f"--map {wish}={column}: there is no column {column!r}; the columns are {_quoted(columns)}")
+        raise SourceError(f"--map {requested}={column}: there is no column {column!r}; the columns are {_quoted(columns)}")
     return near[0]
 
 

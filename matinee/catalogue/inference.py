@@ -99,19 +99,19 @@ class SchemaInference:
 
     def infer(self) -> Builder:
         """One pass over the table. Raises `SourceError` for what can be read in two ways."""
-        watched: list[tuple[str, Callable[[Any], None]]] = [
-            (column, found.observe) for group in (self._dates, self._numbers, self._lists) for column, found in group.items()
+        observers: list[tuple[str, Callable[[Any], None]]] = [
+            (column, values.observe) for group in (self._dates, self._numbers, self._lists) for column, values in group.items()
         ]
-        # Mended rows follow the rules of the others; where there are no others, they make them.
+        # Repaired rows follow the rules of the others; where there are no others, they make them.
         for repaired in (False, True):
             seen = False
             for row in self._table.rows(no_progress):
                 if isinstance(row, Row) and (row.repaired is not None) == repaired:
                     seen = True
-                    for column, see in watched:
+                    for column, observe in observers:
                         # A value that can't be looked at is rejected with its row when the items are made.
                         with suppress(CellError):
-                            see(row.values.get(column))
+                            observe(row.values.get(column))
             if seen:
                 break
         builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
@@ -122,7 +122,7 @@ class SchemaInference:
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
-        builder.separators = {column: found.separator(people=column in people) for column, found in self._lists.items()}
+        builder.separators = {column: values.separator(people=column in people) for column, values in self._lists.items()}
         self._limit()
         for column in self._columns:
             builder.summary.fields[column] = Field(column, self._targets.get(column, ""), self._rules(builder, column))

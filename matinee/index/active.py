@@ -274,8 +274,8 @@ async def _with_stored_texts(points: Sequence[Point], index: Index) -> list[Poin
 def _with_stored_text(point: Point, stored: Point | None) -> Point:
     if stored is None or stored.payload.get("deleted"):
         return replace(point, payload=point.payload | {"pending": True})
-    said = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
-    return replace(point, payload=point.payload | said, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
+    kept = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
+    return replace(point, payload=point.payload | kept, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
 
 
 def _other_encoder(fingerprint: str | None, manifest: Manifest) -> FingerprintError:

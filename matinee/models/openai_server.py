@@ -234,20 +234,20 @@ class ServerBackend:
             raise self._failure("nonsense", f"an answer that is no JSON ({text[:200]!r})", passing=True) from None
 
     def _refusal(self, path: str, response: httpx.Response, text: str) -> Exception:
-        status, said = response.status_code, f"status {response.status_code}: {' '.join(text.split())[:300]}"
+        status, reason = response.status_code, f"status {response.status_code}: {' '.join(text.split())[:300]}"
         if status in (408, 429) or status >= 500:
             after = response.headers.get("Retry-After", "")
-            return self._failure("refused", said, passing=True, retry_after_s=float(after) if after.isdecimal() else 0.0)
+            return self._failure("refused", reason, passing=True, retry_after_s=float(after) if after.isdecimal() else 0.0)
         if status in (401, 403):
             self._count_failure("rejected")
-            return ModelError(f"{self._url} refused the key ({self._without_key(said)}): set MATINEE_ENHANCER__API_KEY")
+            return ModelError(f"{self._url} refused the key ({self._without_key(reason)}): set MATINEE_ENHANCER__API_KEY")
         if status == 404 or response.is_redirect:
             self._count_failure("rejected")
             return ModelError(
-                f"{self._url}{path} is not there ({self._without_key(said)}): enhancer.url is the API's base, mostly ending in /v1; "
+                f"{self._url}{path} is not there ({self._without_key(reason)}): enhancer.url is the API's base, mostly ending in /v1; "
                 f"its /models must list {self._name!r}"
             )
-        return self._failure("rejected", said, passing=False)
+        return self._failure("rejected", reason, passing=False)
 
     def _failure(self, reason: str, message: str, *, passing: bool, retry_after_s: float = 0.0) -> _FailureError:
         self._count_failure(reason)

@@ -310,8 +310,8 @@ def _similarity(typed: _Text, title: _Text) -> float:
 
 
 def _with_year(match: Resolution) -> str:
-    says_it = qualifiers.title_year(match.title) == match.year
-    return match.title if match.year is None or says_it else f"{match.title} ({match.year})"
+    has_year = qualifiers.title_year(match.title) == match.year
+    return match.title if match.year is None or has_year else f"{match.title} ({match.year})"
 
 
 def _not_found(title: str, nearest: Sequence[Resolution]) -> str:

@@ -37,11 +37,11 @@ class _Environment(EnvSettingsSource):
     """Settings out of a given environment."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._given = {name.lower(): None if value == "null" else value for name, value in environ.items()}
+        self._variables = {name.lower(): None if value == "null" else value for name, value in environ.items()}
         super().__init__(Settings)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._given
+        return self._variables
 
 
 def load_settings(

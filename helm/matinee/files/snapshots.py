@@ -46,7 +46,7 @@ class Node:
         return sorted(listed, key=lambda entry: str(entry["creation_time"]), reverse=True)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
@@ -54,17 +54,17 @@ def create(nodes: list[Node], keep: int) -> None:
     for collection in nodes[0].collections():
         for node in nodes:
             made = node.call("POST", f"/collections/{collection}/snapshots", params={"wait": "true"})
-            say(f"{node.url}: {collection}: {made['name']} ({made['size']} bytes)")
+            log(f"{node.url}: {collection}: {made['name']} ({made['size']} bytes)")
             for old in node.snapshots(collection)[keep:]:
                 node.call("DELETE", f"/collections/{collection}/snapshots/{old['name']}", params={"wait": "true"})
-                say(f"{node.url}: {collection}: removed {old['name']}")
+                log(f"{node.url}: {collection}: removed {old['name']}")
 
 
 def show(nodes: list[Node]) -> None:
     for node in nodes:
         for collection in node.collections():
             for entry in node.snapshots(collection):
-                say(f"{node.url}\t{collection}\t{entry['creation_time']}\t{entry['name']}\t{entry['size']}")
+                log(f"{node.url}\t{collection}\t{entry['creation_time']}\t{entry['name']}\t{entry['size']}")
 
 
 def restore(nodes: list[Node], collection: str, before: str | None, alias: str | None) -> None:
@@ -78,11 +78,11 @@ def restore(nodes: list[Node], collection: str, before: str | None, alias: str |
         # By its address, which holds for volumes and for S3 alike. The snapshot's state wins over what other nodes hold.
         body = {"location": f"{node.url}/collections/{collection}/snapshots/{name}", "priority": "snapshot", "api_key": node.key}
         node.call("PUT", f"/collections/{collection}/snapshots/recover", params={"wait": "true"}, json=body)
-        say(f"{node.url}: {collection}: restored {name}")
+        log(f"{node.url}: {collection}: restored {name}")
     if alias:
         actions = [{"create_alias": {"collection_name": collection, "alias_name": alias}}]
         nodes[0].call("POST", "/collections/aliases", json={"actions": actions})
-        say(f"{alias} names {collection} now")
+        log(f"{alias} names {collection} now")
 
 
 def main() -> None:
