@@ -12,6 +12,7 @@ from typing import Any
 
 import ftfy
 
+from matinee import languages
 from matinee.catalogue.lists import read_list
 from matinee.characters import normalize, tidy
 
@@ -23,14 +24,7 @@ _CLEAN = re.compile(r"[\x20-\x25\x27-\x7e\t\n\r]*")
 _NOTHING = frozenset(
     ("", "null", "none", "nan", "n/a", "na", "nil", "\\n", "-", "--", "?", "#n/a", "<na>", "nat", "[]", "{}", "character(0)")
 )
-# What people and programs write where an optional value is not known. Without brackets and full stops around it.
-_PLACEHOLDERS = frozenset("""
-unknown|unk|undefined|unspecified|not specified|not available|unavailable|not applicable|not known|not provided|not given|not set|missing
-tba|tbd|tbc|to be announced|to be determined|to be confirmed|to be decided|coming soon|n.a|n.d|no data|no value|no information|no genre
-no genres listed|no genre listed|no genres|none listed|no overview|no overview found|no overview available|no description|no summary
-no description available|no description found|no description provided|no synopsis|no synopsis available|no plot|no plot available
-no synopsis information has been added to this title|add a plot|null|none|nan|#value!|#ref!|#div/0!|#name?|#null!|#num!|—|–|…
-""".strip().replace("\n", "|").split("|"))  # fmt: skip
+_PLACEHOLDERS = languages.catalogue_words().placeholders
 _AROUND = " \t\n\r()[]<>.!"
 # The entry of an object that says what it is called, best first.
 _NAME_KEYS = ("name", "title", "label", "value", "description", "text", "tag", "#text")

@@ -8,65 +8,25 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
+from matinee import languages
 from matinee.characters import normalize
 from matinee.errors import SourceError
 
-# Names of years that were learned after ids had been derived from titles without them: those ids stay.
-YEARS_OUTSIDE_IDS = (
-    "releasedyear", "yearreleased", "yearofrelease", "datereleased", "premiered", "originalairdate", "airdate", "firstpublishyear",
-    "firstpublishdate", "originalpublicationdate", "publishyear", "pubdate", "pubyear", "copyrightdate", "inception", "datecreated",
-)  # fmt: skip
-# Best first: where several columns fit one target, the first of these is taken and the others stay facts of their own.
+_WORDS = languages.catalogue_words()
+YEARS_OUTSIDE_IDS = _WORDS.years_outside_ids
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "title": ("title", "name", "primarytitle", "itemtitle", "itemname", "productname", "producttitle", "originaltitle", "originalname"),
-    "overview": ("overview", "description", "plot", "summary", "synopsis", "plotsummary", "storyline", "about", "shortdescription",
-                 "longdescription", "detaileddescription", "abstract", "blurb", "plotoverview", "desc", "text", "sypnopsis", "movieinfo",
-                 "oneline", "bodyhtml", "body", "aboutthegame", "bookdescription", "productdescription", "itemdescription", "bookdesc"),
-    "genres": ("genres", "genre", "genrenames", "categories", "category", "listedin", "genrelabels", "genrelabel", "maingenre",
-               "bookgenre", "productcategory", "googleproductcategory", "productcategorytree", "recipecategory", "subjects", "subject"),
-    "year": ("year", "releaseyear", "releasedate", "released", "firstairdate", "firstairyear", "startyear",
-             "publicationyear",
-             "publishedyear", "yearpublished", "yearofpublication", "originalpublicationyear", "publicationdate",
-             "publishdate", "publisheddate",
-             "datepublished", "published", "firstpublished", "originalreleasedate", "date", *YEARS_OUTSIDE_IDS),
-    "language": ("language", "originallanguage", "lang", "languagecode", "originallang", "languages", "languagelabel"),
-    "id": ("id", "itemid", "externalid", "tmdbid", "imdbid", "tconst", "isbn13", "isbn", "appid", "productid", "sku", "asin",
-           "uid", "uuid"),
-    "kind": ("kind", "itemtype", "mediatype", "contenttype", "type", "titletype"),
-    "numbers.rating": ("rating", "voteaverage", "averagerating", "avgrating", "ratingaverage", "meanrating", "userrating", "imdbrating",
-                       "imdbscore", "score", "userscore", "averagescore", "starrating", "audiencerating", "productrating",
-                       "overallrating", "aggregatedrating"),
-    "numbers.votes": ("votes", "votecount", "numvotes", "numberofvotes", "ratingscount", "ratingcount", "numratings", "usersrated",
-                      "imdbvotes", "noofvotes", "noofratings", "numberofratings", "ratingnumber", "scoredby", "audiencecount",
-                      "numvotedusers", "totalratings", "reviewcount", "numreviews", "numberofreviews"),
-    "numbers.popularity": ("popularity",),
-    "people": ("people",),
-    "numbers": ("numbers",),
-    "extra": ("extra",),
-}  # fmt: skip
-# `Star1`, `actor_2_name`: several columns of one list.
-_NUMBERED = re.compile(r"(star|actor|castmember|author|director|writer|genre)[1-9](?:name)?")
-_LISTS = {"star": "people.cast", "actor": "people.cast", "castmember": "people.cast", "genre": "genres"}
-# Taken for the title only where no column is one.
-_LATE_TITLES = ("itemlabel", "label", "titlestatement")
-ROLES: dict[str, tuple[str, ...]] = {
-    "director": ("director", "directors", "directedby", "directorlabel", "directorname"),
-    "author": ("author", "authors", "authorname", "authornames", "writtenby", "bookauthor", "bookauthors", "authorlabel", "creatorauthor"),
-    "writer": ("writer", "writers", "screenwriter", "screenwriters"),
-    "creator": ("creator", "creators", "createdby"),
-    "cast": ("cast", "actors", "actor", "starring", "castmembers", "castlabel", "actorlabel"),
-    "developer": ("developer", "developers", "developedby"),
-    "publisher": ("publisher", "publishers"),
-    "designer": ("designer", "designers"),
-    "artist": ("artist", "artists", "illustrator", "illustrators"),
-    "composer": ("composer", "composers"),
+    **_WORDS.columns,
+    "year": _WORDS.columns["year"] + YEARS_OUTSIDE_IDS,
+    **{f"people.{role}": names for role, names in _WORDS.roles.items()},
 }
-SYNONYMS |= {f"people.{role}": names for role, names in ROLES.items()}
+"""Target -> the names of columns that fit it, best first."""
+# `Star1`, `actor_2_name`: several columns of one list.
+_NUMBERED = re.compile(rf"({'|'.join(_WORDS.numbered)})[1-9](?:name)?")
 
 FIELDS = ("title", "overview", "genres", "year", "language", "id", "kind")
 GROUPS = ("people", "numbers", "extra")
 _SHORT = {"rating": "numbers.rating", "votes": "numbers.votes", "popularity": "numbers.popularity"} | {
-    role: f"people.{role}" for role in ROLES
+    role: f"people.{role}" for role in _WORDS.roles
 }
 HAS_TITLE = 100
 """The least score of `recognised` for columns of which one is the title."""
@@ -98,7 +58,7 @@ def count_recognised(columns: Sequence[str], mapping: Mapping[str, str] | None =
 
 def _suits_title(columns: Sequence[str]) -> bool:
     names = _without_table(columns).values()
-    return any(squash(name) in (*SYNONYMS["title"], *_LATE_TITLES) or _is_some_title(name) for name in names)
+    return any(squash(name) in (*SYNONYMS["title"], *_WORDS.late_titles) or _is_some_title(name) for name in names)
 
 
 def _is_some_title(column: str) -> bool:
@@ -126,7 +86,7 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
             if len(fits) > 1:
                 warnings.append(f"column {fits[0]!r} was taken as {target}; {_quoted(fits[1:])} would fit too: choose with --map")
     if "title" not in chosen.values():
-        late = [column for name in _LATE_TITLES for short, column in squashed if short == name and column not in chosen]
+        late = [column for name in _WORDS.late_titles for short, column in squashed if short == name and column not in chosen]
         _add_some_title(columns, chosen, off, late)
     _add_first_id(columns, chosen, off)
     _add_numbered(squashed, chosen, off)
@@ -137,7 +97,7 @@ def _add_numbered(squashed: Sequence[tuple[str, str]], chosen: dict[str, str], o
     taken = {*chosen.values(), *off}
     for short, column in squashed:
         match = _NUMBERED.fullmatch(short)
-        target = _LISTS.get(match[1], f"people.{match[1]}") if match else ""
+        target = _WORDS.numbered[match[1]] if match else ""
         if match and target not in taken and column not in chosen:
             chosen[column] = target
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-_PERSONS = ("jr", "jr.", "sr", "sr.", "ii", "iii", "iv", "phd", "ph.d.", "ph.d", "md", "m.d.", "esq", "esq.", "dds", "ed.", "eds.")
-_FIRMS = ("inc", "inc.", "ltd", "ltd.", "llc", "llc.", "l.l.c.", "corp", "corp.", "co.", "gmbh", "s.a.", "s.r.l.")
-_SUFFIXES = frozenset(_PERSONS + _FIRMS)
+from matinee import languages
+
+_SUFFIXES = languages.catalogue_words().name_suffixes
 
 
 def join_suffixes(names: Sequence[str]) -> list[str]:

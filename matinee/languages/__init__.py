@@ -3,6 +3,7 @@
     english.yaml        a language (`Language`), with what holds for any kind of item (`Language.any_kind`)
     english.film.yaml   a kind of item in that language (`Kind`)
     all.titles.yaml     what stands around titles, in every language at once (`TitleWords`)
+    all.catalogues.yaml how catalogues name their columns and write what is not known (`CatalogueWords`)
 
 Another language is one more file here, and so is another kind. The setting `language` names the language. `TEXT_VERSION` says when
 a change of these files needs a new index; a changed prompt alone gives new descriptions (`models.descriptions`).
@@ -96,6 +97,18 @@ class TitleWords(_Data):
     other_name: Mapping[str, tuple[str, ...]] = Field(description="what says that the brackets hold another name: 'aka'")
 
 
+class CatalogueWords(_Data):
+    """How catalogues write, in any language. Names of columns are in lower case, without separators."""
+
+    columns: Mapping[str, tuple[str, ...]] = Field(description="target -> names of columns, best first")
+    roles: Mapping[str, tuple[str, ...]] = Field(description="role of people -> names of columns, best first")
+    years_outside_ids: tuple[str, ...] = Field(description="names of years that count for no id")
+    late_titles: tuple[str, ...] = Field(description="names of a title where no column has one of `columns`")
+    numbered: Mapping[str, str] = Field(description="word before a number -> target of these columns: 'star1'")
+    placeholders: frozenset[str] = Field(description="what is written for a value that is not known, in lower case")
+    name_suffixes: frozenset[str] = Field(description="what belongs to the name before a comma, in lower case: 'jr.'")
+
+
 class Language(_Data):
     """A language, whatever the items are. Words are in lower case where they are compared with folded text."""
 
@@ -130,6 +143,12 @@ def names() -> list[str]:
 def title_words() -> TitleWords:
     """What stands around titles of any language."""
     return TitleWords.model_validate(_read("all.titles"))
+
+
+@cache
+def catalogue_words() -> CatalogueWords:
+    """How catalogues of any language write."""
+    return CatalogueWords.model_validate(_read("all.catalogues"))
 
 
 @cache
