@@ -66,7 +66,8 @@ def test_the_search_finds_what_nobody_names() -> None:
 
 def defaults_of(tree: ast.Module) -> Iterator[tuple[str, str, int | None]]:
     """Function or class, parameter with a default, and its place among a call's arguments (None: by name alone); without overrides."""
-    for scope in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and not node.bases)]:
+    scopes: list[ast.Module | ast.ClassDef] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and not node.bases)]
+    for scope in scopes:
         for node in scope.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(isinstance(d, ast.Call) for d in node.decorator_list):
                 name = scope.name if node.name == "__init__" and isinstance(scope, ast.ClassDef) else node.name
