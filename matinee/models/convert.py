@@ -33,13 +33,13 @@ def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
     Whole means: every file has the sha256 that its manifest lists; this is checked at each call. `folder` is empty, and what is written
     beside it goes away with the build, even when it is killed: the next one clears it.
     """
-    if _whole(target):
+    if is_whole(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock"):
             # Another process may have built it while this one waited for the lock.
-            if not _whole(target):
+            if not is_whole(target):
                 _build(target, build)
     except OSError as error:
         raise ModelError(
@@ -66,7 +66,8 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _whole(target: Path) -> bool:
+def is_whole(target: Path) -> bool:
+    """Whether `once` has built `target`, and each of its files is still as it was."""
     if not target.exists():
         return False
     try:

@@ -18,7 +18,9 @@ from matinee.errors import ModelError
 from matinee.models.backends import computes_in_bf16
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import load_whole, quiet
-from matinee.models.precision_choice import PrecisionChoice
+from matinee.models.encoder_spec import EncoderSpec
+from matinee.models.onnx import OnnxEncoder
+from matinee.models.precision_choice import Choice, PrecisionChoice
 from matinee.models.resolve import resolve
 from matinee.models.saved_model import digest
 from matinee.models.types import Kind
@@ -52,23 +54,20 @@ Forward = Callable[[dict[str, Any]], Matrix]
 class Embedder:
     """A loaded encoder. `encode` is deterministic for a given precision; vectors are float32 and of unit length."""
 
-    def __init__(self, model: Any, settings: EmbedderSettings, forward: Forward, precision: str, weights_digest: str) -> None:
-        self._model = model
-        self._tokenizer = model.tokenizer.backend_tokenizer
+    def __init__(self, spec: EncoderSpec, settings: EmbedderSettings, forward: Forward, precision: str, weights_digest: str) -> None:
+        self._spec = spec
+        self._tokenizer = spec.tokenizer
         self._tokenizer.no_padding()
-        self.max_tokens = min(settings.max_tokens, int(model.max_seq_length or settings.max_tokens))
+        self.max_tokens = min(settings.max_tokens, spec.max_tokens or settings.max_tokens)
         self._tokenizer.enable_truncation(self.max_tokens)
-        self._pad = int(model.tokenizer.pad_token_id or 0)
-        self._names: list[str] = [name for name in model.tokenizer.model_input_names if name != "position_ids"]
         self._batch_tokens = settings.batch_tokens
         self._forward = forward
-        self._prompts: dict[str, str] = {kind: text for kind, text in (model.prompts or {}).items() if text}
         self.precision = precision
         self.model_id = settings.model if settings.revision is None else f"{settings.model}@{settings.revision}"
-        self.dimension = int(model.get_embedding_dimension())
+        self.dimension = spec.dimension
         self.tokens_read = 0
         self.language = settings.language
-        self.fingerprint = _fingerprint(model, weights_digest, self._prompts, self.max_tokens, settings.language)
+        self.fingerprint = _fingerprint(spec, weights_digest, self.max_tokens, settings.language)
 
     @classmethod
     def load(
@@ -78,15 +77,20 @@ class Embedder:
 
         Raises `ModelError` when files are missing or broken, or when the asked precision is not faithful to fp32 here.
         """
-        # It takes seconds to import: only who loads a model waits for it, and not every command or job that might.
-        import torch
-
         folder = resolve(settings.model, settings.revision, models_dir=models_dir, artifacts=artifacts)
         weights_digest = digest(folder)
+        choice = PrecisionChoice(models_dir, weights_digest, workload, settings.threads)
+        kept = choice.read() if settings.precision == "auto" else None
+        if kept is not None and kept.precision == "onnx":
+            light = cls._without_torch(models_dir, settings, weights_digest, kept.threads)
+            if light is not None:
+                return light
+        # It takes seconds to import: only who needs it waits for it, and not every command or job that loads a model.
+        import torch
+
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        choice = PrecisionChoice(models_dir, weights_digest, workload)
-        known = choice.read() if settings.precision == "auto" else settings.precision
+        known = kept.precision if kept is not None else settings.precision
         if known == "fp32":
             return cls._in_fp32(folder, settings, weights_digest)
         if settings.precision == "auto" and known in AUTO:
@@ -107,27 +111,32 @@ class Embedder:
         if settings.precision != "auto":
             return candidates[-1]
         fastest = min(candidates, key=lambda e: e._probe(workload))
-        choice.write(fastest.precision)
+        choice.write(Choice(fastest.precision, torch.get_num_threads()))
         return fastest
+
+    @classmethod
+    def _without_torch(cls, models_dir: Path, settings: EmbedderSettings, weights_digest: str, threads: int) -> "Embedder | None":
+        """The ONNX encoder of an earlier start with what that start kept of the model; None where one of the two is missing."""
+        spec = EncoderSpec.read(models_dir, weights_digest)
+        encoder = OnnxEncoder.exported(models_dir / "onnx" / weights_digest, threads=threads) if spec is not None else None
+        return cls(spec, settings, encoder, "onnx", weights_digest) if spec is not None and encoder is not None else None
 
     @classmethod
     def _in_fp32(cls, folder: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder":
         import torch
 
         model = load_model(folder, torch.float32)
-        return cls(model, settings, _torch_forward(model), "fp32", weights_digest)
+        return cls(EncoderSpec.of(model), settings, TorchEncoder(model), "fp32", weights_digest)
 
     @classmethod
     def _at(cls, precision: str, folder: Path, models_dir: Path, settings: EmbedderSettings, weights_digest: str) -> "Embedder | None":
         import torch
 
-        from matinee.models.onnx import OnnxEncoder
-
         if precision == "bf16":
             if settings.precision == "auto" and not computes_in_bf16("cuda" if torch.cuda.is_available() else "cpu"):
                 return None
             model = load_model(folder, torch.bfloat16)
-            return cls(model, settings, _torch_forward(model), precision, weights_digest)
+            return cls(EncoderSpec.of(model), settings, TorchEncoder(model), precision, weights_digest)
         if torch.cuda.is_available():
             return None
         model = load_model(folder, torch.float32, attention="eager")
@@ -137,13 +146,15 @@ class Embedder:
             # The exporter does not know every architecture; which errors it raises then is not documented.
             log.warning("no ONNX form of %s: %s", settings.model, error)
             return None
-        return cls(model, settings, encoder, precision, weights_digest)
+        spec = EncoderSpec.of(model)
+        spec.keep(models_dir, weights_digest)
+        return cls(spec, settings, encoder, precision, weights_digest)
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> Matrix:
         """float32[len(texts), dimension], unit rows. Texts over `max_tokens` are cut."""
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
-        prompt = self._prompts.get(kind, "")
+        prompt = self._spec.prompts.get(kind, "")
         encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
         self.tokens_read += sum(len(encoding.ids) for encoding in encodings)
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
@@ -179,13 +190,13 @@ class Embedder:
 
     def _pack(self, ids: list[list[int]]) -> dict[str, Any]:
         length = max(len(row) for row in ids)
-        tokens = np.full((len(ids), length), self._pad, np.int64)
+        tokens = np.full((len(ids), length), self._spec.pad, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
         for i, row in enumerate(ids):
             tokens[i, : len(row)] = row
             mask[i, : len(row)] = 1
         known = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
-        return {name: known[name] for name in self._names}
+        return {name: known[name] for name in self._spec.names}
 
     def _faithful(self, reference: "Embedder") -> bool:
         texts = [_PROBE_SHORT, _PROBE_LONG, "12 Angry Men (1957)", "été à Paris", "x"]
@@ -241,27 +252,29 @@ def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", d
     return model.eval()
 
 
-def _torch_forward(model: Any) -> Forward:
-    import torch
+class TorchEncoder:
+    """A SentenceTransformer as `Forward`: padded token arrays (int64[n, length]) -> pooled vectors (float32[n, d])."""
 
-    def forward(inputs: dict[str, Any]) -> Matrix:
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, inputs: dict[str, Any]) -> Matrix:
+        import torch
+
         with torch.inference_mode():
-            features = {name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()}
-            vectors: Matrix = model(features)["sentence_embedding"].float().cpu().numpy()
+            features = {name: torch.from_numpy(array).to(self.model.device) for name, array in inputs.items()}
+            vectors: Matrix = self.model(features)["sentence_embedding"].float().cpu().numpy()
             return vectors
 
-    return forward
 
-
-def _fingerprint(model: Any, weights_digest: str, prompt_texts: dict[str, str], max_tokens: int, language: str | None) -> str:
+def _fingerprint(spec: EncoderSpec, weights_digest: str, max_tokens: int, language: str | None) -> str:
     """sha256 over all that decides which vector a text gets, and which terms: two equal fingerprints may share an index."""
-    modules = [[type(module).__name__, module.get_config_dict() if hasattr(module, "get_config_dict") else {}] for module in model]
     described = {
         "weights": weights_digest,
-        "modules": modules,
-        "prompts": prompt_texts,
+        "modules": spec.modules,
+        "prompts": spec.prompts,
         "max_tokens": max_tokens,
         "text": templates.TEXT_VERSION,
         "sparse": Bm25Encoder(language).fingerprint(),
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -1,13 +1,13 @@
 """An encoder exported to ONNX, run by onnxruntime: the fastest fp32 form of small encoders on a CPU.
 
-The file is made here, from the safetensors, and cached under the weights' digest; none is ever downloaded. Does not tokenise.
+The file is made here, from the safetensors, and cached under the weights' digest; none is ever downloaded. Does not tokenise, and imports
+PyTorch for the export alone.
 """
 
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from matinee.models import convert
 from matinee.vectors import Matrix
@@ -34,27 +34,32 @@ class OnnxEncoder:
 
         def build(into: Path) -> dict[str, Any]:
             _export(model, into / FILE)
-            return {"torch": torch.__version__}
+            return {"torch": version("torch")}
 
         return cls(convert.once(folder, build) / FILE, threads=threads)
+
+    @classmethod
+    def exported(cls, folder: Path, *, threads: int = 0) -> "OnnxEncoder | None":
+        """What `load` exported into `folder` before, None where it did not, or the file is damaged."""
+        return cls(folder / FILE, threads=threads) if convert.is_whole(folder) else None
 
     def __call__(self, inputs: dict[str, Any]) -> Matrix:
         vectors: Matrix = self._session.run(None, inputs)[0]
         return vectors
 
 
-class _Pooled(torch.nn.Module):
-    def __init__(self, model: Any, names: list[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.names = names
-
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = self.model(dict(zip(self.names, tensors, strict=True)))["sentence_embedding"]
-        return pooled
-
-
 def _export(model: Any, path: Path) -> None:
+    import torch
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            pooled: torch.Tensor = self.model(dict(zip(names, tensors, strict=True)))["sentence_embedding"]
+            return pooled
+
     names = [name for name in model.tokenizer.model_input_names if name != "position_ids"]
     # Rows of different length, so that the mask is not traced away as constant.
     example = model.tokenizer(["a short text", "a text that is a little longer"], padding=True, return_tensors="pt")
@@ -63,7 +68,7 @@ def _export(model: Any, path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             # In evaluation mode from the start: the exporter puts back what it found, in the whole model.
-            _Pooled(model, names).eval(),
+            Pooled().eval(),
             tuple(example[name] for name in names),
             str(path),
             input_names=names,

@@ -1,6 +1,7 @@
 """The precision that `auto` chose for a model on this machine, kept beside the models: to measure takes longer than to load.
 
-A choice holds for one model, workload, number of threads, CPU or GPU, and version of the libraries. Does not measure.
+A choice holds for one model, workload, number of threads, CPU or GPU, and version of the libraries. Does not measure, and does not import
+PyTorch where there is no GPU: a start that needs only ONNX shall not wait for it.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import json
 import logging
 import os
 import platform
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,31 +17,57 @@ from matinee.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Of NVIDIA's driver, of Windows' Linux, of AMD's: where none of them is there, PyTorch sees no GPU."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision, and PyTorch's number of threads when it was measured: that of ONNX is the same."""
+
+    precision: str
+    threads: int
+
 
 class PrecisionChoice:
-    """The choice for the weights of `weights_digest` under `workload`."""
+    """The choice for the weights of `weights_digest` under `workload`, with `threads` of the settings (0: as many as there are cores)."""
 
-    def __init__(self, models_dir: Path, weights_digest: str, workload: str) -> None:
-        import torch
-
+    def __init__(self, models_dir: Path, weights_digest: str, workload: str, threads: int) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         conditions = [
-            weights_digest, workload, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported(),
-            torch.cuda.get_device_name() if torch.cuda.is_available() else None, os.cpu_count(), torch.get_num_threads(),
-            torch.__version__, version("onnxruntime"),
+            weights_digest, workload, platform.machine(), _cpu(), _gpu(), threads, cores, os.cpu_count(),
+            os.environ.get("OMP_NUM_THREADS"), os.environ.get("MKL_NUM_THREADS"), version("torch"), version("onnxruntime"),
         ]  # fmt: skip
-        self._path = models_dir / "precision" / f"{hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:32]}.txt"
+        self._path = models_dir / "precision" / f"{hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:32]}.json"
 
-    def read(self) -> str | None:
-        """The precision that was chosen; None where none was, or its file can't be read."""
+    def read(self) -> Choice | None:
+        """What was chosen; None where nothing was, or its file can't be read."""
         try:
-            return self._path.read_text(encoding="utf-8").strip() or None
-        except OSError:
+            return Choice(**json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, precision: str) -> None:
+    def write(self, choice: Choice) -> None:
         """Keep the choice. Where the folder can't be written, the next start measures again."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, precision + "\n")
+            write_atomically(self._path, json.dumps(asdict(choice)) + "\n")
         except OSError as error:
-            log.info("the choice of the precision %s is not kept: %s", precision, error)
+            log.info("the choice of the precision %s is not kept: %s", choice.precision, error)
+
+
+def _cpu() -> str:
+    """The processor's name and instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _gpu() -> str | None:
+    if not any(Path(device).exists() for device in _GPU_DEVICES):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

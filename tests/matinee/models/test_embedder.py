@@ -16,8 +16,8 @@ from sentence_transformers import SentenceTransformer
 
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
-from matinee.models.embedder import MIN_COSINE, Embedder
-from matinee.models.precision_choice import PrecisionChoice
+from matinee.models.embedder import MIN_COSINE, Embedder, TorchEncoder
+from matinee.models.precision_choice import Choice, PrecisionChoice
 from matinee.settings.models import EmbedderSettings
 
 GOLDEN = {
@@ -133,7 +133,8 @@ def folder_kind(folder: Path) -> str:
 def test_the_first_token_is_pooled_and_the_mean_would_differ(tiny_encoder: Any, folder: Path) -> None:
     embedder, mean = load(folder), load(tiny_encoder.save(folder.with_name("mean"), folder_kind(folder), pooling="mean"))
     states: list[np.ndarray] = []
-    hook = embedder._model[0].register_forward_hook(lambda *call: states.append(call[2]["token_embeddings"].numpy()))
+    assert isinstance(embedder._forward, TorchEncoder)
+    hook = embedder._forward.model[0].register_forward_hook(lambda *call: states.append(call[2]["token_embeddings"].numpy()))
     [vector] = embedder.encode([TEXTS[1]])
     hook.remove()
     first, middle = states[0][0, 0], states[0][0].mean(axis=0)
@@ -170,10 +171,12 @@ def test_auto_measures_once_on_a_machine(tiny_encoder: Any, tmp_path: Path, monk
     again = load(folder, models_dir, precision="auto")
     assert (again.precision, again.fingerprint, measured) == (first.precision, first.fingerprint, [])
     [kept] = (models_dir / "precision").iterdir()
-    kept.write_text("int1\n")
-    load(folder, models_dir, precision="auto")
-    assert "fp32" in measured
-    assert kept.read_text() == f"{measured[0]}\n"
+    for broken in ('{"precision": "int1", "threads": 1}', "onnx", "[]", "{}"):
+        kept.write_text(broken)
+        measured.clear()
+        load(folder, models_dir, precision="auto")
+        assert "fp32" in measured
+        assert json.loads(kept.read_text()) == {"precision": measured[0], "threads": 1}
     # Another workload is another choice.
     Embedder.load(EmbedderSettings(model=str(folder), threads=1), models_dir, workload="corpus")
     assert len(list((models_dir / "precision").iterdir())) == 2
@@ -181,8 +184,8 @@ def test_auto_measures_once_on_a_machine(tiny_encoder: Any, tmp_path: Path, monk
 
 def test_a_choice_that_cannot_be_kept_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    choice = PrecisionChoice(tmp_path / "file", "digest", "queries")
-    choice.write("onnx")
+    choice = PrecisionChoice(tmp_path / "file", "digest", "queries", 1)
+    choice.write(Choice("onnx", 1))
     assert choice.read() is None
 
 
