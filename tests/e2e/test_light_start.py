@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from tests.waiting import HANG_S, until
 
 # `python -m serve`, which tells at its end what it imported.

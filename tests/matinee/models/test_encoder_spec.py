@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from matinee.models import embedder, encoder_spec
 from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 
 TEXTS = ["quiet drama", "the lighthouse keeper storm island heist about two brothers", "love", "winter " * 500, ""]
 
@@ -137,7 +137,7 @@ def test_it_imports_neither_pytorch_nor_sentence_transformers(tiny_encoder: Any,
 import sys
 from pathlib import Path
 from matinee.models.embedder import Embedder
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 
 embedder = Embedder.load(EmbedderSettings(model={str(folder)!r}, threads=1), Path({str(tmp_path / "models")!r}))
 print(embedder.encode({TEXTS!r}).tobytes().hex())
