@@ -21,8 +21,7 @@ def test_the_commands_of_an_example(name: str, tmp_path: Path, monkeypatch: pyte
     models = Path.home() / ".matinee" / "models"
     models.mkdir(parents=True, exist_ok=True)
     (tmp_path / "models").symlink_to(models)
-    # Without a conversion to another precision, which would take longer than the rest.
-    env = {"MATINEE_HOME": str(tmp_path), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "250"}
+    env = {"MATINEE_HOME": str(tmp_path), "COLUMNS": "250"}
     [block] = re.findall(r"```sh\n(.*?)```", (ROOT / "examples" / name / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     for line in block.splitlines():
         command, _, title = line.partition(" # ")

@@ -83,7 +83,7 @@ COMMANDS = [
 def run(arguments: list[str], environment: Environment, home: Path, **more: str) -> subprocess.CompletedProcess[bytes]:
     """A command of ours to its end, in an environment that is otherwise as it should be."""
     # From any directory, this tree's code.
-    variables = clean() | {"PYTHONPATH": str(ROOT), "MATINEE_HOME": str(home), "MATINEE_EMBEDDER__PRECISION": "fp32", "COLUMNS": "200"}
+    variables = clean() | {"PYTHONPATH": str(ROOT), "MATINEE_HOME": str(home), "COLUMNS": "200"}
     variables |= more | {name: value for name, value in environment.variables.items() if value is not None}
     for name, value in environment.variables.items():
         if value is None:
@@ -163,7 +163,7 @@ def world(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
     odd = Environment({**DEAD_PROXY, **C_LOCALE, "HOME": None}, READ_ONLY)
     done = run(["matinee", "ingest", str(films)], odd, home)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    variables = tools.environment(home, PYTHONPATH=str(ROOT), MATINEE_ENHANCER__ENABLED="false", MATINEE_EMBEDDER__PRECISION="fp32")
+    variables = tools.environment(home, PYTHONPATH=str(ROOT), MATINEE_ENHANCER__ENABLED="false")
     variables |= DEAD_PROXY | C_LOCALE
     variables.pop("HOME", None)
     log = folder / "log"

@@ -81,8 +81,8 @@ def on_ray(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnR
     log = tmp_path_factory.mktemp("demo") / "log"
     jobs = tools.free_port()
     command = [sys.executable, "-c", SERVE, "--port", "0", str(jobs)]
-    # It needs no index for what is tried here, and nothing is measured at its start.
-    more = {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "ray", "MATINEE_EMBEDDER__PRECISION": "fp32"}
+    # It needs no index for what is tried here.
+    more = {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "ray"}
     env = tools.environment(home, **more)
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=tools.ROOT, env=env, stdout=out, stderr=out, start_new_session=True)

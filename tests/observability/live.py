@@ -49,8 +49,6 @@ CHART_VALUES = {
     },
 }
 SETTINGS = {
-    # Nothing is measured at the start.
-    "MATINEE_EMBEDDER__PRECISION": "fp32",
     # So that something is lost: these few films would be scanned, and a graph of them at full width finds nearly all.
     "MATINEE_INDEX__GRAPH_FROM": "10",
     "MATINEE_INDEX__EF": "10",
