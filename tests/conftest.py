@@ -201,3 +201,18 @@ def web(browser: "Browser", local_app_url: str) -> Iterator[Any]:
     web = page_support.Web(browser, local_app_url)
     yield web
     web.check()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a server that speaks S3, with the bucket `bucket`."""
+    import httpx
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    assert httpx.put(f"{url}/bucket").is_success
+    yield url
+    server.stop()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
-from matinee.cli.search import Key, Url
+from matinee.cli.search import Key, Url, Where
 from matinee.client.http import Client, ServerError
 from matinee.client.items import ImportState, Items, Uploaded
 from matinee.errors import SourceError
@@ -61,33 +61,37 @@ def patch(
 
     [dim]matinee items patch my-film-1 '{"numbers": {"rating": 8.4}}'[/]
     """
-    try:
-        changes: Any = json.loads(facts)
-    except ValueError as error:
-        raise typer.BadParameter(f"JSON: {error}") from None
-    if not isinstance(changes, dict):
-        raise typer.BadParameter("JSON: write an object, such as '{\"year\": 1999}'")
+    changes = _object(facts, "JSON", '{"year": 1999}')
     print_json(_items(url, key).patch(id, changes).model_dump(mode="json", exclude_defaults=True))
 
 
 @items_app.command("delete")
 @explain_errors()
 def delete(
-    ids: Annotated[list[str], typer.Argument(help="the catalogue's own ids, or index ids")],
+    ids: Annotated[list[str] | None, typer.Argument(help="the catalogue's own ids, or index ids")] = None,
+    where: Where = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="delete nothing: say which items would be deleted")] = False,
     as_json: Json = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete items, all or none. A later ingest of the file does not bring them back.
+    """Delete items by their ids, all or none, or all items that pass a filter. A later ingest of the file does not bring them back.
 
     [dim]matinee items delete my-film-1 my-film-2 --dry-run[/]
+    [dim]matinee items delete --filter '{"year": {"lt": 1930}}' --dry-run[/]
     """
-    answer = _items(url, key).delete(ids, dry_run=dry_run)
+    if bool(ids) == (where is not None):
+        raise typer.BadParameter("name items by their ids, or give --filter")
+    items = _items(url, key)
+    if where is not None:
+        answer = items.delete_matching(_object(where, "--filter", '{"year": {"lt": 1930}}'), dry_run=dry_run)
+    else:
+        answer = items.delete(ids or [], dry_run=dry_run)
     if as_json:
         print_json(answer.model_dump())
     else:
-        out.print(f"{answer.count} items {'would be' if dry_run else 'are'} deleted", highlight=False)
+        count = f"more than {answer.count}" if answer.more else str(answer.count)
+        out.print(f"{count} items {'would be' if dry_run else 'are'} deleted", highlight=False)
         if answer.unknown:
             err.print(f"no item has the id {escape(', '.join(answer.unknown))}", highlight=False)
 
@@ -95,7 +99,12 @@ def delete(
 @items_app.command("import")
 @explain_errors()
 def import_items(
-    file: Lines,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|URI", help="items as JSON, one a line, also .gz; - reads stdin; the server itself reads s3:// or https://"
+        ),
+    ],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="wait for its end, or print its id at once")] = True,
     as_json: Json = False,
     url: Url = None,
@@ -106,7 +115,7 @@ def import_items(
     [dim]matinee items import films.jsonl.gz[/]
     """
     items = _items(url, key)
-    state = items.start_import(_lines(file))
+    state = items.start_remote_import(file) if "://" in file else items.start_import(_lines(file))
     if wait and not as_json:
         err.print(f"import {state.id}: {state.total} lines are stored; Ctrl-C ends the waiting only", highlight=False)
     with err.status("importing") as status:
@@ -145,6 +154,17 @@ def cancel(id: Annotated[str, typer.Argument(help="the id of an import")], as_js
     [dim]matinee items cancel 1f0c...[/]
     """
     _show(_items(url, key).cancel_import(id), as_json)
+
+
+def _object(text: str, name: str, example: str) -> dict[str, Any]:
+    """A JSON object of the command line."""
+    try:
+        value: Any = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{name}: write an object, such as '{example}'")
+    return value
 
 
 def _items(url: str | None, key: str | None) -> Items:

@@ -45,6 +45,7 @@ class Deleted(BaseModel):
     count: int
     ids: list[str]
     unknown: list[str]
+    more: bool
     dry_run: bool
 
 
@@ -97,9 +98,22 @@ class Items:
     def delete(self, ids: Sequence[str], *, dry_run: bool = False) -> Deleted:
         return Deleted.model_validate(self._server.post("/v1/items:delete", {"ids": [*ids], "dry_run": dry_run}))
 
+    def delete_matching(self, filter: dict[str, Any], *, dry_run: bool = False) -> Deleted:
+        """Delete the items that pass `filter`, a request for each 1,000. With `dry_run` only the first 1,000 are looked up."""
+        total: Deleted | None = None
+        while total is None or (total.more and not dry_run):
+            done = Deleted.model_validate(self._server.post("/v1/items:delete", {"filter": filter, "dry_run": dry_run}))
+            ids = done.ids if total is None else [*total.ids, *done.ids]
+            total = done.model_copy(update={"ids": ids, "count": len(ids)})
+        return total
+
     def start_import(self, lines: Iterable[bytes]) -> ImportState:
         """Send all lines, to be written in the background."""
         return ImportState.model_validate(self._server.post_lines("/v1/imports", lines))
+
+    def start_remote_import(self, uri: str) -> ImportState:
+        """Let the server read the lines at `uri`, which takes a key with the scope admin and a server that allows it."""
+        return ImportState.model_validate(self._server.post("/v1/imports", {"uri": uri}))
 
     def imports(self) -> list[ImportState]:
         return [ImportState.model_validate(state) for state in self._server.get("/v1/imports")["imports"]]

@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
@@ -27,7 +28,15 @@ def _network(text: str) -> str:
         raise ValueError(f"not an address or a network such as 10.0.0.0/8: {error}") from None
 
 
+def _source_prefix(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("https", "http", "s3", "gs", "az") or not parts.netloc or "@" in parts.netloc or not parts.path.endswith("/"):
+        raise ValueError("not a prefix such as s3://shop/exports/ or https://example.org/feeds/: it ends with a slash, and names no user")
+    return text
+
+
 Network = Annotated[str, AfterValidator(_network)]
+SourcePrefix = Annotated[str, AfterValidator(_source_prefix)]
 Host = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?$")]
 
 
@@ -69,6 +78,9 @@ class ImportSettings(Part):
 
     open: int = Field(4, ge=1, le=100, description="imports that may be open at once: one is worked on, the others wait")
     max_bytes: int = Field(1_000_000_000, ge=1024, description="most bytes of one import's lines, once they are decompressed")
+    sources: tuple[SourcePrefix, ...] = Field(
+        (), description="URIs that an import may read begin with one of these, such as s3://shop/exports/; https, http, s3, gs or az"
+    )
 
 
 class ServingSettings(Part):

@@ -25,6 +25,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.health import Health
 from serve.graph.imports import Imports
 from serve.graph.item_writes import ItemWrites
+from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
 
 
@@ -36,6 +37,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     writes, events, tracing = ItemWrites(gateway), Events(settings, gateway.metrics), Tracing(settings.tracing, "gateway")
 
     imports = Imports(gateway, writes, bulk)
+    remote = RemoteSource(settings.serving.imports.sources, settings.serving.bulk)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -64,7 +66,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         models.routes(gateway),
         feedback.routes(events),
         items.routes(gateway, writes),
-        uploads.routes(writes, imports, bulk, settings.serving.max_body_bytes),
+        uploads.routes(writes, imports, bulk, remote, settings.serving.max_body_bytes),
         state.routes(Health(gateway)),
         page.routes(),
     ]

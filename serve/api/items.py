@@ -1,5 +1,6 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -97,11 +98,21 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
 
     @router.post("/items:delete", response_model=schemas.DeleteManyResponse, name="delete_items", openapi_extra=needs("write"))
     async def delete_items(body: schemas.DeleteManyRequest, request: Request) -> Response:
-        """Delete items together, all or none; `dry_run` only says which they are. A later ingest of the file brings none of them back."""
-        found = await writes.delete_many(body.ids, request.state.trace, dry_run=body.dry_run)
-        ids = list(dict.fromkeys(uid for uid in found.values() if uid is not None))
-        unknown = [id for id, uid in found.items() if uid is None]
-        return json_response(request, count=len(ids), ids=ids, unknown=unknown, dry_run=body.dry_run)
+        """Delete items together, all or none; `dry_run` only says which they are. A later ingest of the file brings none of them back.
+
+        With a filter, one request deletes up to 1,000 items; `more` says whether others pass it too.
+        """
+        trace: Trace = request.state.trace
+        if body.filter is not None:
+            page, after = await gateway.retrieve(messages.Page(schemas.MAX_DELETE, filter=body.filter), trace)
+            chosen: Sequence[str] = [id for id, _ in page]
+        else:
+            chosen, after = body.ids or (), None
+        deleted = await writes.delete_many(chosen, trace, dry_run=body.dry_run) if chosen else {}
+        ids = list(dict.fromkeys(uid for uid in deleted.values() if uid is not None))
+        # What others deleted since it was listed is no unknown id of the request.
+        unknown = [] if body.ids is None else [id for id, uid in deleted.items() if uid is None]
+        return json_response(request, count=len(ids), ids=ids, unknown=unknown, more=after is not None, dry_run=body.dry_run)
 
     @router.get("/facets", response_model=schemas.FacetsResponse, name="facets", openapi_extra=needs("read"))
     async def facets(

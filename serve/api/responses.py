@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from matinee.settings.serving import Scope
@@ -45,12 +46,15 @@ def needs(scope: Scope) -> dict[str, Any]:
     return {"security": [{API_KEY.scheme_name: [scope]}, {}]}
 
 
-def takes_lines(description: str) -> dict[str, Any]:
-    """What the OpenAPI document says of a route whose body is NDJSON, read as it arrives. The middleware lets it in without a limit."""
-    return {
-        "x-streamed": True,
-        "requestBody": {"required": True, "content": {NDJSON: {"schema": {"type": "string", "description": description}}}},
-    }
+def takes_lines(description: str, instead: type[BaseModel] | None = None) -> dict[str, Any]:
+    """What the OpenAPI document says of a route whose body is NDJSON, read as it arrives. The middleware lets it in without a limit.
+
+    `instead`: what the body may be as JSON.
+    """
+    content: dict[str, Any] = {NDJSON: {"schema": {"type": "string", "description": description}}}
+    if instead is not None:
+        content["application/json"] = {"schema": instead.model_json_schema()}
+    return {"x-streamed": True, "requestBody": {"required": True, "content": content}}
 
 
 def streamed_routes(routers: Iterable[APIRouter]) -> list[RouteMatch]:

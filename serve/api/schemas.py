@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from matinee.filters import ItemFilter
 from matinee.index.imports import RejectedLine
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
@@ -45,12 +46,36 @@ class PutItemsRequest(StrictModel):
 
 
 class DeleteManyRequest(StrictModel):
-    """Items to delete together."""
+    """Items to delete together: by their ids, or the items that pass a filter."""
 
-    ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=MAX_DELETE, description="the catalogue's own ids, or index ids")]
+    ids: Annotated[
+        tuple[Id, ...] | None, Field(min_length=1, max_length=MAX_DELETE, description="the catalogue's own ids, or index ids")
+    ] = None
+    filter: ItemFilter | None = Field(None, description="of the items that pass it, the first 1,000; not empty, which would be all items")
     dry_run: bool = Field(False, strict=True, description="delete nothing, and say which items would be deleted")
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"ids": ["my-film-1"], "dry_run": True}]})
+    @model_validator(mode="after")
+    def _one(self) -> "DeleteManyRequest":
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("give exactly one of ids, filter")
+        if self.filter is not None and self.filter.is_empty():
+            raise ValueError('filter: an empty one would delete every item: write a condition, such as {"kind": ["film"]}')
+        return self
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"ids": ["my-film-1"], "dry_run": True}, {"filter": {"year": {"lt": 1930}}, "dry_run": True}]},
+    )
+
+
+class RemoteImportRequest(StrictModel):
+    """Where the lines of an import lie."""
+
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=4000), PRINTABLE] = Field(
+        description="below a prefix of `serving.imports.sources`; lines of JSON, also .gz"
+    )
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"uri": "s3://shop/exports/items.jsonl.gz"}]})
 
 
 class ErrorResponse(BaseModel):
@@ -240,6 +265,7 @@ class DeleteManyResponse(BaseModel):
     count: int
     ids: list[str] = Field(description="index ids of the items")
     unknown: list[str] = Field(description="ids of the request that no item has")
+    more: bool = Field(description="whether further items pass the filter: then send the request again")
     dry_run: bool
     request_id: str
 

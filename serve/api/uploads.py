@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -13,15 +14,21 @@ from serve.api import schemas
 from serve.api.auth import Caller
 from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
+from serve.errors import RequestError, problems
 from serve.graph.bulk import Bulk
 from serve.graph.imports import LOST, Imports
 from serve.graph.item_lines import Counts, Line, split, write_lines
 from serve.graph.item_writes import ItemWrites
+from serve.graph.remote_source import RemoteSource
 
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines")
 
 
-def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, line_bytes: int) -> APIRouter:
+_MOST_JSON = 8192
+"""Bytes of a body that only names a URI."""
+
+
+def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
     @router.post(
@@ -43,14 +50,22 @@ def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, line_bytes: int) ->
         status_code=202,
         response_model=schemas.ImportResponse,
         name="start_import",
-        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it"),
+        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it", schemas.RemoteImportRequest),
     )
     async def start_import(request: Request) -> Response:
-        """Take any number of items, a line of JSON each, and write them in the background. The job goes on whatever restarts."""
-        require_lines(request)
-        counts = Counts()
+        """Take any number of items, a line of JSON each, and write them in the background. The job goes on whatever restarts.
+
+        The lines are the body. Or they lie at a URI, which a body of JSON names: that needs the scope admin, and a URI below a prefix of
+        `serving.imports.sources`.
+        """
+        if _media_type(request) == "application/json":
+            uri = await _uri(request)
+            lines, source = split(remote.read(uri), line_bytes), uri.partition("?")[0]
+        else:
+            require_lines(request)
+            lines, source = lines_of(request, line_bytes, Counts()), "body"
         with bulk.place():
-            job = await imports.receive(lines_of(request, line_bytes, counts), "body")
+            job = await imports.receive(lines, source)
         return json_response(request, 202, **import_fields(job, caller(request)))
 
     @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
@@ -84,9 +99,27 @@ def import_fields(job: ImportJob, sender: Caller) -> dict[str, object]:
 
 def require_lines(request: Request) -> None:
     """Raises where the body is not said to be lines of JSON."""
-    media, _, _ = request.headers.get("content-type", "").partition(";")
-    if media.strip().lower() not in _LINES:
+    if _media_type(request) not in _LINES:
         raise HTTPException(415, f"send an item a line, as JSON, with the header Content-Type: {NDJSON}")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _uri(request: Request) -> str:
+    """The URI that a body names. Raises where it does not, or where its sender may not."""
+    if not caller(request).may("admin"):
+        raise RequestError(403, "an import from a URI needs a key with the scope 'admin': send the lines themselves")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_JSON:
+            raise RequestError(413, f"a body that names a URI has at most {_MOST_JSON} bytes; lines have the Content-Type {NDJSON}")
+    try:
+        return schemas.RemoteImportRequest.model_validate_json(bytes(body)).uri
+    except ValidationError as error:
+        raise RequestError(422, problems(error.errors(include_url=False, include_input=False))) from None
 
 
 async def lines_of(request: Request, line_bytes: int, counts: Counts) -> AsyncIterator[Line]:

@@ -3,11 +3,13 @@
 import base64
 import copy
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from matinee.catalogue.declaration import read_declaration
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ServingSettings
 from matinee.settings.tree import Settings
@@ -59,6 +61,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("serving", "host"): "10.0.0.1",
         # The Service's own names come first, whoever names them.
         ("serving", "hosts"): [*(f"matinee-serve-svc{domain}" for domain in DOMAINS), "films.example"],
+        ("serving", "imports", "sources"): ["s3://shop/exports/"],
         ("serving", "trusted_proxies"): ["10.0.0.0/8"],
         ("enhancer", "engine"): "openai",
         ("enhancer", "url"): "http://vllm:8000/v1",
@@ -225,6 +228,25 @@ def test_the_ingest_job_may_prepare_the_next_embedder() -> None:
     serving, ingest = (yaml.safe_load(data[name]) for name in ("settings.yaml", "ingest.yaml"))
     assert ingest["embedder"] == serving["embedder"] | {"model": "hub:a/b"}
     assert {**ingest, "embedder": None} == {**serving, "embedder": None}
+
+
+def test_the_ingest_job_gets_the_attributes_of_the_values(tmp_path: Path) -> None:
+    given = {
+        "storage": {"type": "keyword", "source": "extra.storage", "facet": True},
+        "weight": {"type": "float", "source": "numbers.weight"},
+    }
+    objects = template(given={"ingest": {"enabled": True, "attributes": given}})
+    file = tmp_path / "attributes.yaml"
+    file.write_text(one(objects, "ConfigMap", "matinee-settings")["data"]["attributes.yaml"], encoding="utf-8")
+    declared = read_declaration(file, {})
+    assert {name: (entry.type, entry.facet) for name, entry in declared.items()} == {
+        "storage": ("keyword", True),
+        "weight": ("float", False),
+    }
+    [container] = one(objects, "Job")["spec"]["template"]["spec"]["containers"]
+    assert container["args"][container["args"].index("--attributes") + 1] == "/etc/matinee/attributes.yaml"
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "settings"]
+    assert mount["mountPath"] == "/etc/matinee"
 
 
 def test_the_ingest_job_asks_the_models_that_serve_and_loads_none() -> None:

@@ -256,12 +256,14 @@ def test_items_are_put_changed_and_deleted_through_a_server(served: Run, tmp_pat
 
 def test_an_import_is_waited_for(served: Run, tmp_path: Path) -> None:
     file = tmp_path / "new.jsonl.gz"
-    file.write_bytes(gzip.compress(b'{"id": "cli-4", "title": "Four"}\n'))
+    file.write_bytes(gzip.compress(b'{"id": "cli-4", "kind": "lamp", "title": "Four"}\n'))
     done = json.loads(served("items", "import", str(file), "--json").stdout)
     assert (done["status"], done["written"]) == ("done", 1)
     assert [state["id"] for state in json.loads(served("items", "imports", "--json").stdout)] == [done["id"]]
     assert "is done" in served("items", "cancel", done["id"]).stdout
-    served("items", "delete", "cli-4")
+    only = '{"kind": ["lamp"]}'
+    assert "1 items would be deleted" in served("items", "delete", "--filter", only, "--dry-run").stdout
+    assert json.loads(served("items", "delete", "--filter", only, "--json").stdout)["count"] == 1
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,10 @@ def test_an_import_is_waited_for(served: Run, tmp_path: Path) -> None:
         (["items", "patch", "x", "[1]"], 2),
         (["items", "patch", "no-such-item", "{}"], 6),
         (["items", "cancel", "nope"], 6),
+        (["items", "delete"], 2),
+        (["items", "delete", "x", "--filter", '{"kind": ["lamp"]}'], 2),
+        (["items", "delete", "--filter", "{"], 2),
+        (["items", "delete", "--filter", "{}"], 2),
         (["items", "put", "/no/such/file.jsonl"], 1),
     ],
 )

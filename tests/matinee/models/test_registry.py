@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import httpx
 import jsonschema
 import numpy as np
 import pytest
@@ -37,20 +35,6 @@ def make_model(folder: Path, value: float = 0.0) -> Path:
     (folder / "LICENSE").write_text("terms")
     save_file({"weight": np.full((4, 4), value, np.float32)}, folder / "model.safetensors")
     return folder
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of a server that speaks S3, with the bucket `bucket`."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    assert httpx.put(f"{url}/bucket").is_success
-    yield url
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
+from serve.api import schemas
 from tests.serve.api_client import Api, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -316,8 +317,44 @@ async def test_items_are_deleted_together_or_only_looked_up(api: Api, put: Any) 
     assert (await api.get("/v1/item", params={"id": "own/2"})).status_code == 200
 
 
+async def test_items_that_pass_a_filter_are_deleted(api: Api, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of them a request. What does not pass stays."""
+    monkeypatch.setattr(schemas, "MAX_DELETE", 2)
+    states = await put(*({"id": f"own/{n}", "kind": "lamp", "title": f"Lamp {n}", "year": 1900 + n} for n in range(4)))
+    uids = [state["id"] for state in states]
+    body = {"filter": {"kind": ["lamp"], "year": {"gte": 1901}}}
+    rehearsed = (await api.post("/v1/items:delete", body | {"dry_run": True})).json()
+    assert (rehearsed["count"], rehearsed["more"], rehearsed["unknown"]) == (2, True, [])
+    first = (await api.post("/v1/items:delete", body)).json()
+    assert (first["ids"], first["more"]) == (rehearsed["ids"], True)
+    second = (await api.post("/v1/items:delete", body)).json()
+    assert (second["count"], second["more"]) == (1, False)
+    assert {*first["ids"], *second["ids"]} == set(uids[1:])
+    assert (await api.post("/v1/items:delete", body)).json()["count"] == 0
+    assert (await api.get("/v1/item", params={"id": uids[0]})).status_code == 200
+
+
+async def test_a_delete_by_an_unknown_attribute_deletes_nothing(api: Api, put: Any) -> None:
+    await put({"id": "own/1", "title": "Number 1"})
+    refused = await api.post("/v1/items:delete", {"filter": {"or": [{"nonsense": ["x"]}, {"kind": ["item"]}]}})
+    assert error(refused) == BAD
+    assert "nonsense" in refused.json()["message"]
+    assert (await api.get("/v1/item", params={"id": "own/1"})).status_code == 200
+
+
 @pytest.mark.parametrize(
-    "body", [{}, {"ids": []}, {"ids": ["x"] * 1001}, {"ids": "x"}, {"ids": [""]}, {"ids": ["x"], "dry_run": "no"}, {"filter": {}}]
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": ["x"] * 1001},
+        {"ids": "x"},
+        {"ids": [""]},
+        {"ids": ["x"], "dry_run": "no"},
+        {"filter": {}},
+        {"filter": {"and": []}},
+        {"ids": ["x"], "filter": {"kind": ["film"]}},
+    ],
 )
 async def test_deletes_that_will_not_do(api: Api, body: Any) -> None:
     assert error(await api.post("/v1/items:delete", body)) == BAD
