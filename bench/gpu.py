@@ -41,7 +41,7 @@ from matinee.items import Item
 from matinee.models.backends import GenerationOptions, TransformersBackend
 from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder, load_model
-from matinee.settings.tree import EmbedderSettings
+from matinee.settings.models import EmbedderSettings
 from train.generation import sft
 from train.generation.config import SftConfig
 from train.generation.instruction_pairs import InstructionPair
