@@ -124,7 +124,7 @@ TINY = Shapes(
 
 
 @dataclass
-class Row:
+class Measurement:
     """One measurement: tokens a second (or seconds a step), and the most memory of the GPU in GB."""
 
     what: str
@@ -140,7 +140,7 @@ class Bench:
     """The rows, until the time is over."""
 
     def __init__(self, seconds: float) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[Measurement] = []
         self.left_out: list[str] = []
         self.failed: dict[str, str] = {}
         self._end = time.monotonic() + seconds
@@ -256,8 +256,8 @@ def encoding(bench: Bench, folder: Path, shapes: Shapes) -> None:
             peaks[way] = peak_gb()
         # The first of each compiles and warms up.
         fast, slow = (statistics.median(rates[way][1:]) for way in (ours, loop))
-        bench.rows.append(Row("encode", f"Embedder, {precision}", fast, "tokens/s", peaks[ours], f"{fast / slow:.2f} times"))
-        bench.rows.append(Row("encode", f"plain loop, {precision}", slow, "tokens/s", peaks[loop]))
+        bench.rows.append(Measurement("encode", f"Embedder, {precision}", fast, "tokens/s", peaks[ours], f"{fast / slow:.2f} times"))
+        bench.rows.append(Measurement("encode", f"plain loop, {precision}", slow, "tokens/s", peaks[loop]))
 
 
 def writing(bench: Bench, folder: Path, shapes: Shapes) -> None:
@@ -280,7 +280,7 @@ def writing(bench: Bench, folder: Path, shapes: Shapes) -> None:
             rates = [rate(run) for _ in range(2)]
             alone = alone or rates[-1]
             how = f"{precision}, {batch} at once"
-            bench.rows.append(Row("write", how, rates[-1], "tokens/s", peak_gb(), f"{rates[-1] / alone:.1f} times one at a time"))
+            bench.rows.append(Measurement("write", how, rates[-1], "tokens/s", peak_gb(), f"{rates[-1] / alone:.1f} times one at a time"))
 
 
 class Clock(TrainerCallback):
@@ -314,7 +314,7 @@ def qlora(bench: Bench, folder: Path, shapes: Shapes) -> None:
         trainer = sft.trainer_for(model, tokenizer, config, pairs, folder.parent / "trainer", workers=1, gpu=gpu, callbacks=[clock])
         peak_gb()
         trainer.train()
-        bench.rows.append(Row("train", how, statistics.median(clock.seconds[WARM_STEPS:]), "s a step", peak_gb()))
+        bench.rows.append(Measurement("train", how, statistics.median(clock.seconds[WARM_STEPS:]), "s a step", peak_gb()))
         del model, trainer
 
 
