@@ -197,6 +197,7 @@ def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], c
                 continue
             # A copy: whoever judges strikes the query item out.
             measured = measure.judge(corpus, answerable, arm.score(answerable).copy(), pool=columns)
+            figures = tables.intervals(measured)
             row: ArmResult = {
                 "set": answerable.name,
                 "kind": answerable.info.kind,
@@ -204,7 +205,9 @@ def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], c
                 "way": arm.way,
                 "arm": arm.name,
                 "model": arm.model,
-                **tables.intervals(measured),
+                "recall": figures["recall"],
+                "ndcg": figures["ndcg"],
+                "mrr": figures["mrr"],
             }
             if arm.name == "raw":
                 raw[arm.way] = measured

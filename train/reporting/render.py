@@ -1,10 +1,11 @@
 """Reports from Jinja2 templates, which lie beside the modules that fill them. HTML is escaped; a name that is missing is an error."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from train.reporting.rows import IntervalRow, Intervals
 
 HERE = Path(__file__).parent
 """The macros and styles that all reports share."""
@@ -23,13 +24,13 @@ def render(template: Path, /, **values: Any) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-def interval(value: Mapping[str, float], *, signed: bool = False) -> str:
+def interval(value: IntervalRow, *, signed: bool = False) -> str:
     """A mean with its confidence interval."""
     form = "{:+.3f}" if signed else "{:.3f}"
     return f"{form.format(value['mean'])} [{form.format(value['low'])}, {form.format(value['high'])}]"
 
 
-def change(difference: Mapping[str, Mapping[str, float]] | None) -> str:
+def change(difference: Intervals | None) -> str:
     """A paired difference in NDCG; empty where there is nothing to compare with."""
     return interval(difference["ndcg"], signed=True) if difference else ""
 
