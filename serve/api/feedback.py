@@ -19,6 +19,7 @@ from matinee.recommend.queries import RankedItems
 from matinee.settings.tree import Settings
 from serve.api.auth import Caller
 from serve.api.feedback_tokens import FeedbackTokens, Impression, SigningKeys
+from serve.api.large_bodies import LargeBodyRoute
 from serve.api.limits import RateLimit
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
@@ -131,7 +132,7 @@ def _quota_owner(sender: Caller, impression: Impression) -> str:
 
 
 def routes(events: Events) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
 
     @router.post("/feedback", status_code=202, response_model=FeedbackResponse, name="feedback", openapi_extra=needs("feedback"))
     async def feedback(body: FeedbackRequest, request: Request) -> Response:

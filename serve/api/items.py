@@ -11,6 +11,7 @@ from matinee.filters import ItemFilter
 from matinee.index.ids import as_uuid
 from matinee.items import MAX_LIST, Name
 from serve.api import schemas
+from serve.api.large_bodies import LargeBodyRoute
 from serve.api.responses import ERRORS, json_response, needs
 from serve.errors import RequestError
 from serve.graph import messages
@@ -34,7 +35,7 @@ _ANY: list[str] = []
 
 
 def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS, route_class=LargeBodyRoute)
 
     @router.get("/items", response_model=schemas.ItemsResponse, name="list_items", openapi_extra=needs("read"))
     async def list_items(

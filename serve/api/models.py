@@ -5,12 +5,13 @@ from starlette.responses import Response
 
 from matinee.items import Item
 from serve.api import schemas
+from serve.api.large_bodies import LargeBodyRoute
 from serve.api.responses import ERRORS, json_response, needs
 from serve.graph.gateway import Gateway
 
 
 def routes(gateway: Gateway) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
 
     @router.post("/embed", response_model=schemas.EmbedResponse, name="embed", openapi_extra=needs("read"))
     async def embed(body: schemas.EmbedRequest, request: Request) -> Response:

@@ -15,6 +15,7 @@ from matinee.recommend.queries import RankedItems
 from serve.api import schemas
 from serve.api.errors import fields as explained
 from serve.api.feedback import Events
+from serve.api.large_bodies import LargeBodyRoute
 from serve.api.redact import is_hidden
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.graph.bulk import Bulk
@@ -24,7 +25,7 @@ from serve.graph.requests import Id, RecommendBatchRequest, RecommendRequest, Se
 
 
 def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS)
+    router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
 
     def fields(ranked: RankedItems, endpoint: str, request: Request, trace: Trace, user_id: str | None, text: str | None) -> dict[str, Any]:
         """An answer, once its impression is logged."""

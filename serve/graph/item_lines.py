@@ -3,6 +3,7 @@
 Lines are bounded, and so is what waits in memory: a chunk is written before further lines are read. Does not know HTTP.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from matinee.items import Item
 from serve.errors import problems
 from serve.graph.bulk import Bulk
 from serve.graph.item_writes import ItemWrites
+from serve.graph.requests import ON_LOOP_BYTES
 
 CHUNK = 100
 """Items that are written together."""
@@ -112,7 +114,8 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
 
     async for line in lines:
         counts.lines += 1
-        found = parse(line, limit)
+        large = line.content is not None and len(line.content) > ON_LOOP_BYTES
+        found = await asyncio.to_thread(parse, line, limit) if large else parse(line, limit)
         if isinstance(found, RejectedLine):
             counts.reject(found.line, found.reason)
             continue

@@ -1,0 +1,66 @@
+"""Large JSON bodies are parsed and validated in a thread of their own: a megabyte takes up to a quarter of a second, and the loop goes on.
+
+A small one is read on the loop, where that is quicker than to wake a thread. Does not limit bodies (`serve.api.bodies`).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve.graph.requests import ON_LOOP_BYTES
+
+# One: the loop waits for Python's lock as often as there are threads that want it.
+_reader = ThreadPoolExecutor(1, thread_name_prefix="large-body")
+
+
+class LargeBodyRoute(APIRoute):
+    """A route of FastAPI whose body may be large."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, field = super().get_route_handler(), self.body_field
+        if field is None:
+            return handle
+
+        def validated(body: bytes) -> Any:
+            value, errors = field.validate(json.loads(body), loc=("body",))
+            if errors:
+                raise _InvalidBodyError(errors)
+            return value
+
+        async def handle_large(request: Request) -> Response:
+            try:
+                return await handle(_LargeBodyRequest(request, validated))
+            except _InvalidBodyError as error:
+                raise RequestValidationError(error.errors) from None
+
+        return handle_large
+
+
+class _InvalidBodyError(HTTPException):
+    """An HTTPException, because FastAPI takes any other error of `Request.json` for bad JSON."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__(422)
+        self.errors = errors
+
+
+class _LargeBodyRequest(Request):
+    """A request whose JSON, if it is large, is the validated value already: FastAPI's own validation lets that pass as it is."""
+
+    def __init__(self, request: Request, validated: Callable[[bytes], Any]) -> None:
+        super().__init__(request.scope, request.receive)
+        self._validated = validated
+
+    async def json(self) -> Any:
+        body = await self.body()
+        if len(body) <= ON_LOOP_BYTES:
+            return await super().json()
+        return await asyncio.get_running_loop().run_in_executor(_reader, self._validated, body)
