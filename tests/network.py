@@ -11,3 +11,10 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def free_port() -> int:
+    """A port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

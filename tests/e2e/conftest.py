@@ -5,7 +5,6 @@ Models are taken from the user's own cache where they are, so that nothing is fe
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.network import free_port
 from tests.programs_environment import clean
 from tests.waiting import HANG_S, until
 
@@ -44,12 +44,6 @@ def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
     """`python -m ...` to its end."""
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment(home, **more), capture_output=True, text=True, timeout=HANG_S, check=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def new_home(folder: Path) -> Path:

@@ -1,9 +1,6 @@
 """A small catalogue with evaluation sets whose qrels name test items, and the folders that the jobs make of it."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +14,8 @@ from typer.testing import CliRunner, Result
 from matinee.catalogue.reader import read_items
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
-from tests.waiting import HANG_S, until
+from tests.train.job_process import Job, starting
 from train import instructions, prepare, ratings, triplets
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(app: object, *args: object) -> Result:
@@ -139,55 +134,10 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MATINEE_HOME", str(tmp_path_factory.mktemp("home")))
 
 
-class Job:
-    """A training job as a process of its own, killed whole."""
-
-    def __init__(self, job: str, out: Path, *args: object, home: Path, threads: int = 2) -> None:
-        self.log = out / "progress.jsonl"
-        environment = os.environ | {"MATINEE_HOME": str(home), "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, "-m", f"train.{job}", *map(str, args), "--out", str(out)]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def rows(self) -> list[dict[str, Any]]:
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
-
-    def starts(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows() if "from_step" in row]
-
-    def until(self, done: Callable[[], Any], seconds: float = HANG_S) -> None:
-        def checked() -> Any:
-            if value := done():
-                return value
-            assert self.process.poll() is None, self.process.communicate()[1][-3000:]
-            return None
-
-        until(checked, self.rows, seconds)
-
-    def finish(self) -> tuple[int, str]:
-        _, err = self.process.communicate(timeout=HANG_S)
-        return self.process.returncode, err
-
-    def kill(self) -> None:
-        """The driver's own Ray dies with it."""
-        self.process.kill()
-        self.process.communicate()
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[..., Job]]:
-    """Starts jobs, and leaves none behind."""
-    started: list[Job] = []
-
-    def begin(*args: Any, **options: Any) -> Job:
-        started.append(Job(*args, **options))
-        return started[-1]
-
-    yield begin
-    for job in started:
-        if job.process.poll() is None:
-            job.kill()
+    with starting() as begin:
+        yield begin
 
 
 @contextmanager

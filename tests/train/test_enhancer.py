@@ -89,16 +89,16 @@ def test_gemma_learns_in_four_bits(
 
 @pytest.mark.full
 def test_a_full_disk_and_kills_change_nothing_but_the_time(
-    start: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Any], pairs_of_films: Path, gemma: Path, tmp_path: Path
 ) -> None:
     """Gemma 3 270M in NF4: the disk fills up, a worker is killed, the driver is killed; the run still ends after the same steps."""
     out, home = tmp_path / "out", tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(gemma.parent)
-    monkeypatch.setenv("MATINEE_ENHANCER__MAX_NEW_TOKENS", "8")
+    short = {"MATINEE_ENHANCER__MAX_NEW_TOKENS": "8"}
     args = ("enhancer", out, pairs_of_films, "--smoke", "--cpu", "--heldout", 2, "--max-tokens", 64)
 
-    job = start(*args, home=home)
+    job = start(*args, home=home, settings=short)
     job.until(lambda: job.rows() and job.rows()[-1].get("step", 0) > 2)
     # No file may grow beyond a megabyte any more: what a write to a full disk looks like, for this process alone.
     resource.prlimit(job.starts()[0]["pid"], resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -109,7 +109,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     job.until(lambda: len(job.starts()) == 3)
     job.until(lambda: job.rows()[-1].get("step", 0) > job.starts()[2]["from_step"])
     job.kill()
-    again = start(*args, home=home)
+    again = start(*args, home=home, settings=short)
     code, err = again.finish()
     assert code == 0, err[-3000:]
     starts = again.starts()
@@ -133,7 +133,7 @@ def test_a_full_disk_and_kills_change_nothing_but_the_time(
     found = ArtifactStore(str(home / "artifacts")).find(manifest["digest"])
     assert (found.kind, found.origin.base) == ("adapter", GEMMA)
     saved_model.check_adapter(out / enhancer.ADAPTER, gemma, GEMMA)
-    assert "complete already" in start(*args, home=home).finish()[1]
+    assert "complete already" in start(*args, home=home, settings=short).finish()[1]
 
 
 @pytest.mark.full

@@ -95,6 +95,8 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> dict[str, Any]:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from train.jobs.local_group import LocalTorchConfig
+
     if not plan.workers:
         # It would call this a rarely used way, and ask for reports to Ray's authors.
         logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -107,6 +109,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> dict[str, Any]:
 
     trainer = TorchTrainer(
         train_loop,
+        torch_config=LocalTorchConfig() if plan.workers and local_ray.is_local() else None,
         scaling_config=ScalingConfig(
             num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=None if plan.gpu or not plan.workers else {"CPU": 1}
         ),
