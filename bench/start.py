@@ -1,0 +1,110 @@
+"""How long does a start take, and how much memory has an idle server?
+
+    python -m bench.start --rounds 5
+    python -m bench.start --rounds 5 --beside ../before      # in turns with the code of another checkout
+
+Serves the bundled films (or a copy of the index in `--home`) with default settings. A start is warm: one before the first round is not
+counted. Measured are the seconds from the command to the first answer of `similar` and of a text search, the CPU time of all processes
+until then, and their PSS once nothing has been asked for `--idle` seconds. Prints a table with the median, the least and the greatest.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.local_server import BenchError, LocalServer, temporary_home
+
+SIMILAR = ("GET", "/v1/items/inception-2010/similar?k=5", None)
+TEXT = ("POST", "/v1/search", json.dumps({"text": "a heist inside dreams", "k": 5}))
+FIGURES = ("first similar, s", "first text search, s", "CPU, s", "PSS, MB")
+POLL_S = 0.02
+LIMIT_S = 300.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--idle", type=float, default=5, help="seconds")
+    parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
+    parser.add_argument("--beside", type=Path, help="the folder of another checkout, whose code takes turns with this one's")
+    parser.add_argument("--home", type=Path, help="serve a copy of this home's index instead of the bundled films")
+    args = parser.parse_args()
+    codes = {"this": Path.cwd()} | ({"beside": args.beside.resolve()} if args.beside else {})
+    rows: list[dict[str, object]] = []
+    with temporary_home(args.home) as home:
+        for turn in range(-1, args.rounds):
+            for code in list(codes) if turn % 2 else reversed(codes):
+                row = {"code": code, "round": turn} | _start(home, codes[code], args.placement, args.idle)
+                print(json.dumps(row), file=sys.stderr, flush=True)
+                if turn >= 0:
+                    rows.append(row)
+    _print(rows)
+
+
+def _start(home: Path, code: Path, placement: str, idle_s: float) -> dict[str, float]:
+    # The folder where this runs would come first.
+    path = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    server = LocalServer(home, path | {"MATINEE_SERVING__PLACEMENT": placement})
+    begun = time.perf_counter()
+    server.start()
+    try:
+        similar_s = _until_answered(server, *SIMILAR) - begun
+        text_s = _until_answered(server, *TEXT) - begun
+        cpu_s = sum(_cpu_s(process) for _, process in server.processes())
+        time.sleep(idle_s)
+        pss = sum(process.memory_full_info().pss for _, process in server.processes())
+    finally:
+        server.stop()
+    return dict(zip(FIGURES, (round(similar_s, 2), round(text_s, 2), round(cpu_s, 2), round(pss / 1e6, 1)), strict=True))
+
+
+def _until_answered(server: LocalServer, method: str, path: str, body: str | None) -> float:
+    """The time at which the request got its first 200. Raises `BenchError` where the server ends, or takes too long."""
+    end = time.perf_counter() + LIMIT_S
+    while time.perf_counter() < end and server.process is not None and server.process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            if connection.getresponse().status == 200:
+                return time.perf_counter()
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(POLL_S)
+    raise BenchError(f"the server did not answer {path}:\n{server.log.read_text(errors='replace')[-3000:]}")
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.Error:
+        return 0.0
+
+
+def _print(rows: list[dict[str, object]]) -> None:
+    table = Table(box=box.MARKDOWN)
+    for column in ("code", *FIGURES):
+        table.add_column(column)
+    for code in sorted({str(row["code"]) for row in rows}, reverse=True):
+        cells = []
+        for figure in FIGURES:
+            values = [float(str(row[figure])) for row in rows if row["code"] == code]
+            cells.append(f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]")
+        table.add_row(code, *cells)
+    Console(width=140).print(table)
+    print(f"{len(rows)} starts on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
