@@ -17,6 +17,7 @@ import observability.files
 import serve.__main__
 import serve.probe.__main__
 import train.ingest
+import train.sync
 from matinee.cli.main import app
 from matinee.settings import reference
 from observability.rules import alert_table
@@ -46,11 +47,12 @@ _MARKUP = re.compile(r"\[/?(?:dim|bold)?\]")
 
 def command_line_page() -> str:
     """Every command with its options, from the help of each."""
-    matinee, ingest = get_command(app), get_command(train.ingest.app)
+    matinee = get_command(app)
+    # Only their processes know the options of these.
+    jobs = {"matinee ingest": get_command(train.ingest.app), "matinee sync": get_command(train.sync.app)}
     parts = [COMMAND_LINE, f"{matinee.epilog}\n"]
     for name, command in _commands("matinee", matinee):
-        # Only its process knows the options of an ingest.
-        parts += _section(name, ingest if name == "matinee ingest" else command)
+        parts += _section(name, jobs.get(name, command))
     for name, typer_app in (("python -m serve", serve.__main__.app), ("python -m serve.probe", serve.probe.__main__.app)):
         for full_name, command in _commands(name, get_command(typer_app)):
             parts += _section(full_name, command)

@@ -45,12 +45,13 @@ class Builder(Rules):
         year, is_new = self._id_year(row)
         return (self._kind(row.values), title.casefold(), str(year)), is_new
 
-    def has_id(self, row: Row) -> bool:
+    def own_id(self, values: Mapping[str, Any]) -> str | None:
+        """The catalogue's own id of a row, None where it has none that can be read."""
         column = self.column("id")
         try:
-            return column is not None and read_id(row.values.get(column)) is not None
+            return None if column is None else read_id(values.get(column))
         except CellError:
-            return False
+            return None
 
     def item(self, row: Row) -> Built:
         """The row's item. Raises `CellError` with the reason why there is none."""

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -22,6 +23,7 @@ from matinee.catalogue.cells import CellError
 from matinee.catalogue.columns import count_recognised
 from matinee.catalogue.inference import SchemaInference
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.catalogue.rules import ColumnRules
 from matinee.catalogue.summary import Field, Summary
 from matinee.catalogue.tables import open_table
 from matinee.errors import SourceError
@@ -53,33 +55,54 @@ class Report:
 
 
 def read_items(
-    source: str | Path, *, mapping: Mapping[str, str] | None = None, kind: str | None = None, options: ReadOptions | None = None
+    source: str | Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    kind: str | None = None,
+    options: ReadOptions | None = None,
+    rules: ColumnRules | None = None,
 ) -> "ItemReader":
     """A reader of the items in `source`: a file (CSV, TSV, JSONL, JSON, Parquet; also .gz), or `hub:owner/name[@revision][:split]`.
 
     `mapping` goes from target to column (`{"overview": "Plot"}`) and is stronger than what the names suggest. `kind` is for rows that
-    don't say theirs. Raises `SourceError` where the source can't be read, or could be read in two ways.
+    don't say theirs. With the `rules` of an earlier reader nothing is learned from the rows: a few of a table are read as all of them were.
+    Raises `SourceError` where the source can't be read, or could be read in two ways.
     """
-    return ItemReader(str(source), dict(mapping or {}), kind, options or ReadOptions())
+    return ItemReader(str(source), dict(mapping or {}), kind, options or ReadOptions(), rules)
 
 
 class ItemReader:
     """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it."""
 
-    def __init__(self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions) -> None:
+    def __init__(
+        self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions, rules: ColumnRules | None = None
+    ) -> None:
         self._table = open_table(source, lambda header: count_recognised(header, mapping), options)
-        inference = SchemaInference(self._table, mapping, kind, options)
-        try:
-            self._builder = inference.infer()
-        except SourceError as error:
-            raise SourceError(f"{source}: {error}") from None
+        self._notes = [*self._table.notes]
+        if rules is not None:
+            self._builder = rules.builder()
+        else:
+            inference = SchemaInference(self._table, mapping, kind, options)
+            try:
+                self._builder = inference.infer()
+            except SourceError as error:
+                raise SourceError(f"{source}: {error}") from None
+            self._notes += inference.warnings
         self._source = source
-        self._notes = [*self._table.notes, *inference.warnings]
         self._shared, self._new_shared = self._shared_identities()
         self.total = self._table.total
         self.unit = self._table.unit
         self.done = 0
         self.report = self._new_report()
+
+    @property
+    def rules(self) -> ColumnRules:
+        """How the columns are read, for a later reader of some rows of the same table."""
+        return ColumnRules.of(self._builder)
+
+    def own_id(self, values: Mapping[str, Any]) -> str | None:
+        """The catalogue's own id of a row of this source, None where it has none."""
+        return self._builder.own_id(values)
 
     def _new_report(self) -> Report:
         columns = {column: target for column, target in self._builder.targets.items() if column}
@@ -95,7 +118,7 @@ class ItemReader:
         new_shared: set[bytes] = set()
         overview = self._builder.column("overview")
         for row in self._table.rows(no_progress):
-            if not isinstance(row, Row) or self._builder.has_id(row):
+            if not isinstance(row, Row) or self._builder.own_id(row.values) is not None:
                 continue
             try:
                 parts, is_new = self._builder.identity(row)
@@ -134,12 +157,12 @@ class ItemReader:
             return row
         if row.repaired is not None:
             if self._builder.strict:
-                return Reject(row.line, f"has {row.repaired.partition(';')[0]}", _raw(row))
+                return self._reject_row(row, f"has {row.repaired.partition(';')[0]}")
             report.repaired.setdefault(row.repaired, []).append(row.line)
         try:
             item, about, repaired, is_new = self._builder.item(row)
         except CellError as error:
-            return Reject(row.line, str(error), _raw(row))
+            return self._reject_row(row, str(error))
         if item.id is None:
             item = self._with_own_id(item, about, is_new=is_new)
             report.derived_ids += 1
@@ -154,7 +177,10 @@ class ItemReader:
             report.duplicates += 1
             return None
         what = f"id {item.id!r}" if item.id else f"kind, title and year ({item.title!r}, {item.year})"
-        return Reject(row.line, f"has the {what} of line {line}, but other facts; the first was kept", _raw(row))
+        return self._reject_row(row, f"has the {what} of line {line}, but other facts; the first was kept")
+
+    def _reject_row(self, row: Row, reason: str) -> Reject:
+        return Reject(row.line, reason, _raw(row), id=self._builder.own_id(row.values))
 
     def _with_own_id(self, item: Item, about: str, *, is_new: bool) -> Item:
         """Several different things share this kind, title and year: what they are about tells them apart, in any row order."""

@@ -29,12 +29,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that can't be used. `cut` says that the source seems to end in its middle."""
+    """A row that can't be used. `cut` says that the source seems to end in its middle; `id` is the item's own, where it can be read."""
 
     line: int
     reason: str
     raw: str
     cut: bool = False
+    id: str | None = None
 
 
 @dataclass(frozen=True)

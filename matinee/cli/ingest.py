@@ -1,4 +1,4 @@
-"""`matinee ingest`: starts the job `train.ingest` as a process, which has the options and the help."""
+"""`matinee ingest` and `matinee sync`: start the jobs `train.ingest` and `train.sync` as processes, which have the options and the help."""
 
 import subprocess
 import sys
@@ -14,5 +14,17 @@ def ingest(context: typer.Context) -> None:
 
     [dim]matinee ingest films.csv --kind film[/]
     """
-    command = [sys.executable, "-m", "train.ingest", *context.args]
+    _run("train.ingest", context)
+
+
+def sync(context: typer.Context) -> None:
+    """Keep a running server's catalogue as files, a bucket or a SQL query have it. See [bold]matinee sync --help[/].
+
+    [dim]matinee sync films.csv --kind film --dry-run[/]
+    """
+    _run("train.sync", context)
+
+
+def _run(job: str, context: typer.Context) -> None:
+    command = [sys.executable, "-m", job, *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603

@@ -19,7 +19,8 @@ app = typer.Typer(
 )
 for command in (search.search, search.recommend, search.describe, search.info):
     app.command()(command)
-app.command(context_settings=ingest.CONTEXT)(ingest.ingest)
+for job in (ingest.ingest, ingest.sync):
+    app.command(context_settings=ingest.CONTEXT)(job)
 app.command()(demo.demo)
 app.add_typer(items_app, name="items")
 app.command()(size)

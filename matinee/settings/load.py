@@ -26,7 +26,7 @@ from matinee.settings.tree import PREFIX, Settings
 PROFILES = Path(__file__).parent / "profiles"
 
 # Read by the CLI and the tests, not settings.
-_OTHERS = re.compile(r"MATINEE_(URL|KEY|DATA|TEST_\w+)")
+_OTHERS = re.compile(r"MATINEE_(URL|KEY|DATABASE|DATA|TEST_\w+)")
 # What Kubernetes puts into every pod beside a service whose name begins with "matinee".
 _LINKS = re.compile(r"(?=\w++\Z)MATINEE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 # A password may hold slashes and more of the same sign. Of a word's `://` only the first is tried, or time would be quadratic.

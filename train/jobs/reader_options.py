@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from matinee.catalogue.reader import ItemReader, ReadOptions, read_items
+from matinee.catalogue.rules import ColumnRules
 from train.jobs import command
 
 
@@ -28,10 +29,10 @@ class ReaderOptions:
         False
     )
 
-    def read(self, source: str) -> ItemReader:
+    def read(self, source: str, rules: ColumnRules | None = None) -> ItemReader:
         arguments = (self.delimiter, self.quote, self.encoding, self.date_order, self.decimal, self.pivot, self.strict)
         dialect = ReadOptions(*arguments)  # type: ignore[arg-type]
-        return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect)
+        return read_items(source, mapping=command.column_map(self.map), kind=self.kind, options=dialect, rules=rules)
 
     def settings(self) -> dict[str, object]:
         """What decides the items that are read: `kind` and `map` always, the others where they are given."""
