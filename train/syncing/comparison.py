@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def list_server(server: Client, patience: Patience, seen: Callable[[int], None])
     digests: dict[bytes, bytes] = {}
     cursor: str | None = None
     while True:
-        page = patience("listing the catalogue", lambda at=cursor: server.get("/v1/items", limit=PAGE, cursor=at))
+        page = patience("listing the catalogue", partial(server.get, "/v1/items", limit=PAGE, cursor=cursor))
         for entry in page["items"]:
             digests[uuid.UUID(entry["id"]).bytes] = digest(Item.model_validate(entry["item"]))
         seen(len(digests))

@@ -24,9 +24,11 @@ class Files:
 
     def __init__(self, source: str) -> None:
         self.name = source
-        self._hub = source.startswith("hub:")
+        self._fs: Any = None
+        self._path: str = source
         try:
-            self._fs, self._path = (None, source) if self._hub else fsspec.core.url_to_fs(source if "://" in source else user_path(source))
+            if not source.startswith("hub:"):
+                self._fs, self._path = fsspec.core.url_to_fs(source if "://" in source else str(user_path(source)))
         except (ImportError, ValueError, OSError) as error:
             raise SourceError(f"{source}: {error}") from None
 
@@ -38,14 +40,14 @@ class Files:
             # What a listing said in an earlier round may have changed.
             self._fs.invalidate_cache()
             if fsspec.core.has_magic(self._path) and not self._fs.exists(self._path):
-                found = [path for path in self._fs.glob(self._path) if self._fs.isfile(path)]
+                found = [path for path in self._fs.glob(self._path) if self._fs.isfile(path) and not _is_beside(PurePosixPath(path).name)]
             elif self._fs.isdir(self._path):
-                found = [path for path in self._fs.find(self._path) if _is_catalogue(str(path)[len(str(self._path)) :])]
+                found = [path for path in self._fs.find(self._path) if _is_catalogue(path[len(self._path) :])]
             else:
                 found = [self._path] if self._fs.exists(self._path) else []
         if not found:
             raise SourceError(f"{self.name}: there is no catalogue file ({', '.join(SUFFIXES)}; also .gz): check the path")
-        return sorted(map(str, found))
+        return sorted(found)
 
     @contextmanager
     def local(self, path: str) -> Iterator[str]:
@@ -74,8 +76,11 @@ class Files:
 def _is_catalogue(path: str) -> bool:
     """Whether a file inside of a folder is one of the catalogue's. No part of its path is hidden."""
     parts = PurePosixPath(path.lstrip("/")).parts
-    hidden = any(fnmatchcase(part, pattern) for part in parts for pattern in _BESIDE)
-    return not hidden and PurePosixPath(parts[-1].lower().removesuffix(".gz")).suffix in SUFFIXES
+    return not any(map(_is_beside, parts)) and PurePosixPath(parts[-1].lower().removesuffix(".gz")).suffix in SUFFIXES
+
+
+def _is_beside(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _BESIDE)
 
 
 def _reason(error: Any) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from matinee.client.http import Client, ServerError
@@ -176,7 +177,7 @@ class Round:
             for at in range(0, len(doomed), DELETE_SLICE):
                 self.show(f"deleting {len(doomed):,} items")
                 part = doomed[at : at + DELETE_SLICE]
-                report.deleted += self.patience("deleting items", lambda part=part: items.delete(part)).count  # type: ignore[misc]
+                report.deleted += self.patience("deleting items", partial(items.delete, part)).count
 
     def _import(self, items: Items, path: Path, report: SyncReport) -> None:
         def send() -> ImportState:
@@ -206,7 +207,7 @@ class Round:
         while not state.is_over:
             self.show(f"importing: {state.lines:,} of {state.total:,} lines")
             self.patience.sleep(_LOOK_S)
-            before, state = state, self.patience("asking for the import", lambda id=state.id: items.import_state(id))  # type: ignore[misc]
+            before, state = state, self.patience("asking for the import", partial(items.import_state, state.id))
             if state.lines != before.lines or state.status != "running":
                 moved = time.monotonic()
             if time.monotonic() - moved > limit_s:

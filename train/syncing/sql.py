@@ -126,13 +126,14 @@ class Query:
                 raise OtherColumnsError("the query gives other columns than before")
             for row in rows:
                 line = _line({name: row[name] for name in kept})
-                digest = hashlib.blake2b(line + repr(row.get(self._deleted)).encode(), digest_size=16).hexdigest()
+                mark = row[self._deleted] if self._deleted else None
+                digest = hashlib.blake2b(line + repr(mark).encode(), digest_size=16).hexdigest()
                 value = row[self.cursor] if self.cursor else None
                 if after is not None and value == after.value and digest in after.rows:
                     continue
                 if self.cursor:
                     highest.see(value, digest)
-                if self._deleted and is_true(row[self._deleted]):
+                if is_true(mark):
                     deleted.append(orjson.loads(line))
                 out.write(line + b"\n")
                 count += 1
@@ -159,7 +160,7 @@ class Query:
                 result = connection.execute(text(statement), parameters)
                 if not result.returns_rows:
                     raise SourceError("--query: it gives no rows; write a SELECT")
-                yield tuple(result.keys()), (row for row in result.mappings())
+                yield tuple(result.keys()), (dict(row) for row in result.mappings())
         except SQLAlchemyError as error:
             # Its own message repeats the statement, and may hold values.
             raise SourceError(f"{self.name}: {self._without_password(getattr(error, 'orig', None) or error)}") from None
