@@ -1,7 +1,143 @@
-"""What a sync costs: a catalogue of generated rows in SQLite, of which some have changed, against a server of its own.
+"""What a sync costs: a catalogue of generated rows in SQLite, of which a share changes between rounds, and a server of its own.
 
-    python -m bench.sync --rows 20000 --changed 0.01
+    python -m bench.sync --rows 100000 --changed 0.01
 
-A server in one process starts with an index of the rows (with hashed vectors in place of a model's, or the real embedder with `--real`).
-Then rows are changed, and `train.sync` runs: compared as a whole, and followed by a cursor. Prints seconds by stage and round.
+The rows have a title and an overview of twelve words. An ingest builds the index, a server in one process serves it (the embedder of the
+profile `embedded`), and `train.sync` runs as a process: once with nothing changed, once compared as a whole, once followed by a cursor. Of
+the changed rows a tenth is new and a tenth is gone; for the cursor those are marked as deleted. Prints a Markdown table of seconds by
+stage; "all" is the process from its start to its end.
 """
+
+import argparse
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bench.local_server import LocalServer
+
+STAGES = ("wait", "list", "read", "write", "delete")
+WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
+QUERY = "SELECT id, 'film' AS kind, title, overview, year, updated, gone FROM films"
+FOLLOWED = ("--cursor", "updated")
+
+
+class Shop:
+    """The table, with a clock of its own."""
+
+    def __init__(self, path: Path, rows: int, seed: int) -> None:
+        self.url, self._path = f"sqlite:///{path}", path
+        self._random, self._clock, self._next = random.Random(seed), 1, rows
+        self._run("CREATE TABLE films (id INTEGER PRIMARY KEY, title TEXT, overview TEXT, year INTEGER, updated INTEGER, gone INTEGER)")
+        self._insert(range(rows))
+
+    def export(self, path: Path) -> None:
+        """All rows as JSON lines, for the first ingest."""
+        with closing(sqlite3.connect(self._path)) as connection, path.open("w", encoding="utf-8") as out:
+            connection.row_factory = sqlite3.Row
+            for row in connection.execute(QUERY):
+                out.write(json.dumps({key: row[key] for key in row.keys() if key != "gone"}) + "\n")  # noqa: SIM118
+
+    def change(self, share: float, *, marked: bool) -> int:
+        """Change so many rows: eight of ten get another overview, one is new, one is gone; `marked`: as deleted, and still there."""
+        self._clock += 1
+        with closing(sqlite3.connect(self._path)) as connection:
+            ids = [id for (id,) in connection.execute("SELECT id FROM films WHERE gone = 0")]
+        some = max(1, round(len(ids) * share / 10))
+        chosen = self._random.sample(ids, 9 * some)
+        for id in chosen[some:]:
+            self._run("UPDATE films SET overview = ?, updated = ? WHERE id = ?", self._text(), self._clock, id)
+        gone = "UPDATE films SET gone = 1, updated = ? WHERE id = ?" if marked else "DELETE FROM films WHERE ? AND id = ?"
+        for id in chosen[:some]:
+            self._run(gone, self._clock, id)
+        self._insert(range(self._next, self._next + some))
+        self._next += some
+        return 10 * some
+
+    def _insert(self, ids: range) -> None:
+        rows = [(id, f"{self._text(2).title()} {id}", self._text(), 1950 + id % 75, self._clock, 0) for id in ids]
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.executemany("INSERT INTO films VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _text(self, words: int = 12) -> str:
+        return " ".join(self._random.choices(WORDS, k=words))
+
+    def _run(self, statement: str, *values: object) -> None:
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(statement, values)
+
+
+def sync(server: LocalServer, shop: Shop, *options: str) -> dict[str, Any]:
+    """The report of one process, with its time."""
+    command = [
+        sys.executable,
+        "-m",
+        "train.sync",
+        "--url",
+        server.url,
+        "--database",
+        shop.url,
+        "--query",
+        QUERY,
+        "--deleted",
+        "gone",
+        *options,
+    ]
+    start = time.perf_counter()
+    done = subprocess.run([*command, "--json"], env=server.environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return dict(json.loads(done.stdout)) | {"all": time.perf_counter() - start}
+
+
+def run(rows: int, changed: float, home: Path) -> list[tuple[str, dict[str, Any]]]:
+    shop = Shop(home / "shop.db", rows, seed=1)
+    shop.export(home / "films.jsonl")
+    server = LocalServer(home, {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "process"})
+    ingest = [sys.executable, "-m", "train.ingest", str(home / "films.jsonl"), "--rejects", str(home)]
+    subprocess.run(ingest, env=server.environment, check=True)
+    server.start()
+    try:
+        server.wait_ready()
+        found = [("nothing changed, compared", sync(server, shop))]
+        shop.change(changed, marked=False)
+        found.append((f"{changed:.1%} changed, compared", sync(server, shop)))
+        sync(server, shop, *FOLLOWED)
+        shop.change(changed, marked=True)
+        found.append((f"{changed:.1%} changed, followed by a cursor", sync(server, shop, *FOLLOWED)))
+        return found
+    finally:
+        assert server.process is not None
+        server.process.terminate()
+        server.process.wait()
+
+
+def table(found: list[tuple[str, dict[str, Any]]]) -> str:
+    lines = [f"| round | written | deleted | {' | '.join(f'{stage}, s' for stage in (*STAGES, 'all'))} |", "| --- " * 9 + "|"]
+    for name, report in found:
+        seconds = [report["seconds"].get(stage, 0.0) for stage in STAGES] + [report["all"]]
+        lines.append(f"| {name} | {report['written']} | {report['deleted']} | {' | '.join(f'{value:.1f}' for value in seconds)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--changed", type=float, default=0.01, help="share of the rows that changes")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="matinee-sync-bench-") as folder:
+        models = Path("~/.matinee/models").expanduser()
+        if models.exists():
+            (Path(folder) / "models").symlink_to(models)
+        print(table(run(args.rows, args.changed, Path(folder))))
+
+
+if __name__ == "__main__":
+    main()
