@@ -143,6 +143,23 @@ def answer_alerts() -> list[Alert]:
     ]
 
 
+def sync_alerts() -> list[Alert]:
+    place = "namespace, matinee_release"
+    succeeded, rounds = of("matinee_sync_last_success_timestamp_seconds"), of("matinee_sync_rounds_total")
+    never = f"(max by ({place}) (count_over_time({rounds}[1d])) unless max by ({place}) ({succeeded}))"
+    return [
+        Alert(
+            "MatineeSyncStale",
+            f"time() - max by ({place}) ({succeeded}) > 3600 * <sync_age> or {never}",
+            "1h",
+            "warning",
+            "the catalogue is not what its source has",
+            "No sync succeeded for <sync_age> hours, none since its pod started, or the pod is gone: changes of the source are not served.",
+            "stale-sync.md",
+        )
+    ]
+
+
 def queue_alerts() -> list[Alert]:
     refused = f"({rate('ray_matinee_refused_total', '5m')} or 0 * {selector('matinee:requests:rate5m')})"
     waits = rate("ray_matinee_queue_wait_ms_bucket", "5m", by=f"{BY_PART}, le")

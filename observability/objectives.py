@@ -34,6 +34,7 @@ TOKENS: dict[str, str] = {
     "queue_wait": "queueWaitMs",
     "index_age": "indexMaxAgeHours",
     "probe_silence": "probeSilenceMinutes",
+    "sync_age": "syncMaxAgeHours",
 }
 """Token -> its place below `alerts` in values.yaml."""
 

@@ -103,6 +103,32 @@ _PROBE = (
     ),
 )
 
+_SYNC = (
+    PanelSpec(
+        "Last sync",
+        {"": f"time() - max ({selector('matinee_sync_last_success_timestamp_seconds', of=PLACE)})"},
+        "Since the last round of `matinee sync` that succeeded.",
+        "s",
+        "number",
+        6,
+        "no sync, or no whole round yet",
+    ),
+    PanelSpec(
+        "Items by round",
+        {"{{change}}": f"sum by (change) (increase({selector('matinee_sync_items_total', of=PLACE)}[$__rate_interval]))"},
+        "What syncs wrote, deleted, left unchanged and rejected.",
+        width=12,
+        none="no sync",
+    ),
+    PanelSpec(
+        "Failed rounds",
+        {"{{reason}}": f"sum by (reason) (increase({selector('matinee_sync_failures_total', of=PLACE)}[$__rate_interval]))"},
+        "By the error's code; each is tried again.",
+        width=6,
+        none="no sync, or no failure",
+    ),
+)
+
 _INDEX = (
     PanelSpec(
         "Version in use",
@@ -159,4 +185,4 @@ _INDEX = (
     ),
 )
 
-ROWS = {"What searches find": _RECALL, "The probe": _PROBE, "The index": _INDEX}
+ROWS = {"What searches find": _RECALL, "The probe": _PROBE, "The sync": _SYNC, "The index": _INDEX}

@@ -13,6 +13,7 @@ from observability.alerts import (
     recall_alerts,
     replica_alerts,
     serve_alerts,
+    sync_alerts,
 )
 from observability.objectives import defaults, fill
 
@@ -21,7 +22,7 @@ def groups() -> list[dict[str, Any]]:
     """The rule groups, ready to be written as YAML."""
     return [
         _group("objectives", recordings.burn_rates(), burn_alerts()),
-        _group("quality", recordings.quality(), [*recall_alerts(), *answer_alerts()]),
+        _group("quality", recordings.quality(), [*recall_alerts(), *answer_alerts(), *sync_alerts()]),
         _group("parts", [], [*queue_alerts(), *index_alerts(), *model_alerts(), *replica_alerts(), *serve_alerts()]),
     ]
 
@@ -35,6 +36,7 @@ def alerts() -> list[Alert]:
         *burn_alerts(),
         *recall_alerts(),
         *answer_alerts(),
+        *sync_alerts(),
         *queue_alerts(),
         *index_alerts(),
         *model_alerts(),

@@ -158,6 +158,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # models
     "a hub model, nothing fetched": ({"models": {"source": "image"}}, "use models.source hub or store"),
     "a hub model from the store": ({"models": {"source": "store"}}, "name an artifact:DIGEST"),
+    "a sync of nothing": ({"sync": {"enabled": True}}, "set sync.source, or sync.query"),
+    "a sync of two sources": ({"sync": {"enabled": True, "source": "s3://b/x", "query": "SELECT 1"}}, "needs one source"),
+    "a query without a database": ({"sync": {"enabled": True, "query": "SELECT 1"}}, "name it in sync.database.existingSecret"),
+    "a cursor of files": ({"sync": {"enabled": True, "source": "s3://b/x", "cursor": "x"}}, "name columns of sync.query"),
+    "a cursor that each pod forgets": (
+        {"sync": {"enabled": True, "query": "SELECT 1", "database": {"existingSecret": "s"}, "cursor": "x", "schedule": "0 3 * * *"}},
+        "starts a new one each time",
+    ),
+    "a sync of a claim that is not mounted": ({"sync": {"enabled": True, "source": "/data/x.csv"}}, "set sync.existingClaim"),
+    "a sync through an API that wants a key": (
+        {"sync": {"enabled": True, "source": "s3://b/x"}, "keys": {"existingSecret": "keys"}},
+        "name it in sync.apiKey.existingSecret",
+    ),
     "an ingest through an API that wants a key": (
         {"ingest": {"enabled": True}, "keys": {"existingSecret": "keys"}},
         "name it in ingest.apiKey.existingSecret",

@@ -91,6 +91,8 @@ LABELLED = UNKNOWN.replace("unknown", "labelled")
 PROBE_UP = 'matinee_probe_up{namespace="ns",matinee_release="matinee"}'
 ROUND = 'matinee_probe_last_success_timestamp_seconds{namespace="ns"}'
 ROUNDS = 'matinee_probe_rounds_total{namespace="ns"}'
+SYNCED = 'matinee_sync_last_success_timestamp_seconds{namespace="ns",matinee_release="matinee"}'
+SYNCS = SYNCED.replace("last_success_timestamp_seconds", "rounds_total")
 DEGRADED = f'ray_matinee_degraded_total{{{APP},part="enhancer",reason="deadline"}}'
 REFUSED = f"ray_matinee_refused_total{{{APP}}}"
 UP = f'ray_matinee_index_up{{{APP},replica="a"}}'
@@ -155,6 +157,11 @@ CASES = [
     Case("MatineeProbeGone", True, 40, {ROUNDS: "0+1x10 stale"}),
     Case("MatineeProbeGone", True, 40, {ROUNDS: "0+1x40"}),
     Case("MatineeProbeGone", False, 40, {ROUNDS: "0+1x40", ROUND: "_x10 0+60x30"}),
+    Case("MatineeSyncStale", True, 27 * 60, {SYNCED: f"0x{27 * 60}", SYNCS: f"0+1x{27 * 60}"}),
+    Case("MatineeSyncStale", False, 27 * 60, {SYNCED: f"0x60 {24 * 3600}x{26 * 60}", SYNCS: f"0+1x{27 * 60}"}),
+    # One that never got on, and one that is gone.
+    Case("MatineeSyncStale", True, 90, {SYNCS: "0+1x90"}),
+    Case("MatineeSyncStale", True, 90, {SYNCED: "0x10 stale", SYNCS: "0+1x10 stale"}),
     Case("MatineeQueueSaturated", True, 30, waits(20)),
     Case("MatineeQueueSaturated", False, 30, waits(2)),
     Case("MatineeRefusing", True, 30, requests("0+100x30", "0x30") | {REFUSED: "0+10x30"}),

@@ -18,6 +18,7 @@ refused: {{ $a.refused | quote }}
 queue_wait: {{ $a.queueWaitMs | quote }}
 index_age: {{ $a.indexMaxAgeHours | quote }}
 probe_silence: {{ $a.probeSilenceMinutes | quote }}
+sync_age: {{ $a.syncMaxAgeHours | quote }}
 selector: {{ printf "namespace=%q,matinee_release=%q" .Release.Namespace (include "matinee.fullname" .) | quote }}
 {{- end -}}
 

@@ -136,6 +136,16 @@
 {{- $asks := or (eq .Values.ingest.via "api") (eq .Values.settings.index.engine "edge") -}}
 {{- if and .Values.probe.enabled (or .Values.settings.serving.keys .Values.keys.existingSecret) (not .Values.probe.existingSecret) -}}{{- fail "probe.enabled: the probe asks the API, which wants a key: put one with the scope admin (read is enough for all but exact search) into a Secret, and name it in probe.existingSecret" -}}{{- end -}}
 {{- if and .Values.ingest.enabled $asks (or .Values.settings.serving.keys .Values.keys.existingSecret) (not .Values.ingest.apiKey.existingSecret) -}}{{- fail "ingest.enabled: the Job asks the API, which wants a key: put one with the scope read into a Secret, and name it in ingest.apiKey.existingSecret" -}}{{- end -}}
+{{- with .Values.sync -}}
+{{- if .enabled -}}
+{{- if eq (empty .source) (empty .query) -}}{{- fail "sync.enabled needs one source: set sync.source, or sync.query with sync.database.existingSecret" -}}{{- end -}}
+{{- if and .query (not .database.existingSecret) -}}{{- fail "sync.query: put the database's URL into a Secret, and name it in sync.database.existingSecret" -}}{{- end -}}
+{{- if and (or .cursor .deleted) (not .query) -}}{{- fail "sync.cursor and sync.deleted name columns of sync.query: set it, or remove them" -}}{{- end -}}
+{{- if and .cursor .schedule -}}{{- fail "sync.cursor is remembered by a pod, and sync.schedule starts a new one each time: remove one of them" -}}{{- end -}}
+{{- if and (hasPrefix "/data" .source) (not .existingClaim) -}}{{- fail (printf "sync.source %s lies on the claim mounted at /data: set sync.existingClaim" .source) -}}{{- end -}}
+{{- if and (or $.Values.settings.serving.keys $.Values.keys.existingSecret) (not .apiKey.existingSecret) -}}{{- fail "sync.enabled: it writes through the API, which wants a key: put one with the scopes read and write into a Secret, and name it in sync.apiKey.existingSecret" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.ingest.enabled (eq .Values.ingest.via "api") (get .Values.ingest.settings "embedder") -}}{{- fail "ingest.settings.embedder is not the embedder that serves, but ingest.via api embeds with that one: set ingest.via local" -}}{{- end -}}
 {{- if and (eq .Values.rayService.upgradeStrategy "NewClusterWithIncrementalUpgrade") (not .Values.rayService.gatewayClassName) -}}{{- fail "rayService.upgradeStrategy NewClusterWithIncrementalUpgrade moves traffic by a Gateway: set rayService.gatewayClassName, or use NewCluster" -}}{{- end -}}
 {{- if and (eq .Values.gcsFaultTolerance.backend "redis") (not .Values.gcsFaultTolerance.redisAddress) -}}{{- fail "gcsFaultTolerance.backend redis needs gcsFaultTolerance.redisAddress, such as redis:6379" -}}{{- end -}}

@@ -141,7 +141,7 @@ def test_what_cant_be_followed_is_explained(shop: Any, database: str, sql: Sql) 
     base = ("--database", database, "--query")
     assert "gives no such column; it gives id, title" in shop.refused(*base, "SELECT id, title FROM films", "--cursor", "updated")
     assert "twice" in shop.refused(*base, "SELECT id, title, title FROM films")
-    assert "no such table: nothing" in shop.refused(*base, "SELECT id FROM nothing")
+    assert "no such table: books" in shop.refused(*base, "SELECT id FROM books")
     no_id = shop.refused(*base, "SELECT title, updated FROM films", "--cursor", "updated")
     assert "10 rows have none" in no_id
     assert "--map id=COLUMN" in shop.refused(*base, "SELECT title, 1 AS gone FROM films", "--deleted", "gone")
