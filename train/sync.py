@@ -84,7 +84,9 @@ class SyncOptions:
     metrics_host: Annotated[str, typer.Option(help="address that the metrics bind")] = "127.0.0.1"
     json: Annotated[bool, typer.Option("--json", help="print the result of each round as JSON on stdout, a line each")] = False
     url: Annotated[str | None, typer.Option(envvar="MATINEE_URL", help="the server; by default the one that runs here")] = None
-    key: Annotated[str | None, typer.Option(envvar="MATINEE_KEY", help="API key with the scope write, where the server wants one")] = None
+    key: Annotated[
+        str | None, typer.Option(envvar="MATINEE_KEY", help="API key with the scopes read and write, where the server wants one")
+    ] = None
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
     def origin(self) -> FileSource | Query:

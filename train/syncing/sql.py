@@ -126,14 +126,14 @@ class Query:
                 raise OtherColumnsError("the query gives other columns than before")
             for row in rows:
                 line = _line({name: row[name] for name in kept})
-                mark = row[self._deleted] if self._deleted else None
-                digest = hashlib.blake2b(line + repr(mark).encode(), digest_size=16).hexdigest()
+                flag = row[self._deleted] if self._deleted else None
+                digest = hashlib.blake2b(line + repr(flag).encode(), digest_size=16).hexdigest()
                 value = row[self.cursor] if self.cursor else None
                 if after is not None and value == after.value and digest in after.rows:
                     continue
                 if self.cursor:
                     highest.see(value, digest)
-                if is_true(mark):
+                if is_true(flag):
                     deleted.append(orjson.loads(line))
                 out.write(line + b"\n")
                 count += 1

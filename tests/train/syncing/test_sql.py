@@ -76,6 +76,10 @@ def test_a_cursor_reads_what_changed_since(shop: Any, tools: Any, database: str,
     assert shop.titles()["f2"] == "Later"
     sql("UPDATE films SET gone = '2026-01-01', updated = 3 WHERE id IN ('f5', 'f6')")
     assert tools.counts(shop.sync(*followed)) == {"deleted": 2}
+    # One bad row among a few is reported, and does not stop the others.
+    sql("UPDATE films SET title = '', updated = 4 WHERE id = 'f7'", "UPDATE films SET title = 'Fine', updated = 4 WHERE id = 'f8'")
+    assert tools.counts(shop.sync(*followed)) == {"written": 1, "rejected": 1}
+    assert (shop.titles()["f7"], shop.titles()["f8"]) == ("Film 7", "Fine")
     assert not {"f5", "f6"} & shop.titles().keys()
     assert tools.counts(shop.sync(*followed)) == {}
 
