@@ -145,7 +145,7 @@ def answer_alerts() -> list[Alert]:
 
 def sync_alerts() -> list[Alert]:
     place = "namespace, matinee_release"
-    succeeded, rounds = of("matinee_sync_last_success_timestamp_seconds"), of("matinee_sync_rounds_total")
+    succeeded, rounds = selector("matinee_sync_last_success_timestamp_seconds"), selector("matinee_sync_rounds_total")
     never = f"(max by ({place}) (count_over_time({rounds}[1d])) unless max by ({place}) ({succeeded}))"
     return [
         Alert(

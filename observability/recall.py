@@ -106,7 +106,7 @@ _PROBE = (
 _SYNC = (
     PanelSpec(
         "Last sync",
-        {"": f"time() - max ({selector('matinee_sync_last_success_timestamp_seconds', of=PLACE)})"},
+        {"": f"time() - max ({selector('matinee_sync_last_success_timestamp_seconds', where=PLACE)})"},
         "Since the last round of `matinee sync` that succeeded.",
         "s",
         "number",
@@ -115,14 +115,14 @@ _SYNC = (
     ),
     PanelSpec(
         "Items by round",
-        {"{{change}}": f"sum by (change) (increase({selector('matinee_sync_items_total', of=PLACE)}[$__rate_interval]))"},
+        {"{{change}}": f"sum by (change) (increase({selector('matinee_sync_items_total', where=PLACE)}[$__rate_interval]))"},
         "What syncs wrote, deleted, left unchanged and rejected.",
         width=12,
         none="no sync",
     ),
     PanelSpec(
         "Failed rounds",
-        {"{{reason}}": f"sum by (reason) (increase({selector('matinee_sync_failures_total', of=PLACE)}[$__rate_interval]))"},
+        {"{{reason}}": f"sum by (reason) (increase({selector('matinee_sync_failures_total', where=PLACE)}[$__rate_interval]))"},
         "By the error's code; each is tried again.",
         width=6,
         none="no sync, or no failure",

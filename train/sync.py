@@ -35,7 +35,7 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.jobs import command
 from train.jobs.command import console
-from train.jobs.reading import AS_IT_IS, Reading
+from train.jobs.reader_options import DEFAULTS, ReaderOptions
 from train.syncing.metrics import SyncMetrics, metrics_served
 from train.syncing.round import Limits, Round, SyncReport
 from train.syncing.source import FileSource
@@ -68,7 +68,7 @@ class SyncOptions:
         str | None, typer.Option(metavar="COLUMN", help="column of the query that marks deleted rows: true, 1, or the time of deletion")
     ] = None
     compare_every: Annotated[float, typer.Option(min=0, help="with --cursor: seconds until everything is compared again")] = 86_400
-    reading: Reading = AS_IT_IS
+    reading: ReaderOptions = DEFAULTS
     delete: Annotated[bool, typer.Option("--delete/--no-delete", help="delete items that the source does not have, or keep them")] = True
     max_deleted: Annotated[
         float, typer.Option(min=0, max=1, help="share of the catalogue that may be missing from the source; above it, nothing is changed")

@@ -12,7 +12,7 @@ from matinee.catalogue.reader import ItemReader
 from matinee.catalogue.rules import ColumnRules
 from matinee.errors import SourceError
 from matinee.items import Item, item_uid
-from train.jobs.reading import Reading
+from train.jobs.reader_options import ReaderOptions
 from train.syncing.files import Files
 from train.syncing.sql import Export, Query
 from train.syncing.state import SyncState
@@ -74,7 +74,7 @@ class Source(Protocol):
 class FileSource:
     """The items of all files together; of rows in two files with one id, the first counts."""
 
-    def __init__(self, source: str, reading: Reading) -> None:
+    def __init__(self, source: str, reading: ReaderOptions) -> None:
         self._files, self._reading = Files(source), reading
         self.name = source
         self.report = SourceReport()
@@ -95,7 +95,7 @@ class FileSource:
 class ExportedQuery:
     """The rows of a query, of which one export was made."""
 
-    def __init__(self, query: Query, export: Export, path: Path, reading: Reading, rules: ColumnRules | None) -> None:
+    def __init__(self, query: Query, export: Export, path: Path, reading: ReaderOptions, rules: ColumnRules | None) -> None:
         self.name, self.report = query.name, SourceReport()
         self.export, self._path = export, path
         # As it was written.
@@ -124,7 +124,7 @@ class ExportedQuery:
 
 
 @contextmanager
-def exported(query: Query, reading: Reading, since: SyncState | None = None) -> Iterator[ExportedQuery]:
+def exported(query: Query, reading: ReaderOptions, since: SyncState | None = None) -> Iterator[ExportedQuery]:
     """The rows of a query, kept in a temporary file until the end of the `with`.
 
     With `since`, only the rows since then, read by the rules of then; raises `OtherColumnsError` where the query gives other columns now.
