@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.client.http import Client
+from matinee.client.items import Items
 from matinee.items import Item
+from tests.waiting import until
 from train.sync import app
 from train.syncing import round as rounds
 
@@ -61,11 +63,25 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "_LOOK_S", 0.02)
 
 
+@pytest.fixture(scope="session")
+def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server that all tests share."""
+    home, films = tmp_path_factory.mktemp("shop"), [Item.model_validate(film(number)) for number in range(BASE)]
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=films)) as url:
+        yield url
+
+
 @pytest.fixture
-def shop(local_graph: Any, tmp_path: Path) -> Iterator[Shop]:
-    films = [Item.model_validate(film(number)) for number in range(BASE)]
-    with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path / "server", films=films)) as url:
-        yield Shop(url, tmp_path / "home")
+def shop(url: str, tmp_path: Path) -> Shop:
+    """With the ten items, whatever tests before made of them."""
+    items = Items(Client(url))
+    until(lambda: all(state.is_over for state in items.imports()), "no import of another test is open")
+    base = {item.uid("demo"): item.facts() for item in (Item.model_validate(film(number)) for number in range(BASE))}
+    stored = {entry["id"]: entry["item"] for entry in Client(url).items()}
+    if gone := sorted(stored.keys() - base.keys()):
+        items.delete(gone)
+    items.put([json.dumps(facts).encode() for uid, facts in base.items() if stored.get(uid) != facts])
+    return Shop(url, tmp_path / "home")
 
 
 @pytest.fixture

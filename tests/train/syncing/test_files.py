@@ -96,6 +96,14 @@ def test_of_two_files_that_contradict_each_other_the_first_counts(shop: Any, too
     assert "has the id of an item in another file" in report["problems"][0]
 
 
+def test_rows_without_ids_are_known_again(shop: Any, tools: Any, tmp_path: Path) -> None:
+    """Of the last one, the id is derived from the title as the file writes it, and not as the item has it."""
+    source = tmp_path / "films.csv"
+    source.write_text("title;year;rating;genres\nOne;1990;7,5;Drama|Crime\nTwo;1991;8,0;Drama\nThe  Third\u200b;1992;;\n", encoding="utf-8")
+    assert tools.counts(shop.sync(source, "--no-delete")) == {"written": 3}
+    assert tools.counts(shop.sync(source, "--no-delete")) == {"unchanged": 3}
+
+
 def test_an_error_names_the_file_of_the_source(shop: Any, write: Callable[..., Path], tools: Any) -> None:
     fsspec.filesystem("memory").pipe("/films/broken.parquet", b"PAR1 no more of it")
     said = shop.refused("memory://films")
