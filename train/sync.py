@@ -39,7 +39,7 @@ from train.jobs.reader_options import DEFAULTS, ReaderOptions
 from train.syncing.metrics import SyncMetrics, metrics_served
 from train.syncing.round import Limits, Round, SyncReport
 from train.syncing.source import FileSource
-from train.syncing.sql import Query
+from train.syncing.sql import SqlQuery
 from train.syncing.state import StateFile
 
 log = logging.getLogger("train.sync")
@@ -89,7 +89,7 @@ class SyncOptions:
     ] = None
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
-    def origin(self) -> FileSource | Query:
+    def origin(self) -> FileSource | SqlQuery:
         if (self.source is None) == (self.query is None):
             raise SettingsError("name one source: a file, folder, pattern or bucket, or a query with --query and --database")
         if self.source is not None:
@@ -98,7 +98,7 @@ class SyncOptions:
             return FileSource(self.source, self.reading)
         if not self.database:
             raise SettingsError("--query needs --database, or MATINEE_DATABASE")
-        return Query(self.database, str(self.query), cursor=self.cursor, deleted=self.deleted)
+        return SqlQuery(self.database, str(self.query), cursor=self.cursor, deleted=self.deleted)
 
     @property
     def limits(self) -> Limits:
@@ -127,7 +127,7 @@ def main(options: SyncOptions) -> None:
     repeat(options, settings, source, options.every)
 
 
-def sync(options: SyncOptions, settings: Settings, source: FileSource | Query) -> SyncReport:
+def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery) -> SyncReport:
     """One round. Raises `MatineeError`."""
     server = find_server(options, settings)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
@@ -147,7 +147,7 @@ def find_server(options: SyncOptions, settings: Settings) -> Client:
     return server
 
 
-def repeat(options: SyncOptions, settings: Settings, source: FileSource | Query, every_s: float) -> None:
+def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery, every_s: float) -> None:
     """Rounds until SIGINT or SIGTERM. One that fails is logged, counted and tried again."""
     logging.basicConfig(format="%(asctime)s %(levelname)s sync %(message)s")
     log.setLevel(logging.INFO)

@@ -17,7 +17,7 @@ from matinee.errors import SourceError
 from train.jobs.reader_options import ReaderOptions
 from train.syncing.comparison import Changes, compare, ids_of, list_server, spooled
 from train.syncing.source import SHOWN, ExportedQuery, FileSource, Source, exported
-from train.syncing.sql import OtherColumnsError, Query
+from train.syncing.sql import OtherColumnsError, SqlQuery
 from train.syncing.state import StateFile, SyncState
 
 DELETE_SLICE = 1000
@@ -73,7 +73,7 @@ class Round:
     limits: Limits
     show: Callable[[str], None] = lambda _: None
 
-    def run(self, source: FileSource | Query, reading: ReaderOptions, state: StateFile) -> SyncReport:
+    def run(self, source: FileSource | SqlQuery, reading: ReaderOptions, state: StateFile) -> SyncReport:
         report = SyncReport(source.name)
         self.show("reaching the server")
         info = self.patience(f"reaching {self.server.url}", lambda: self.server.get("/v1/info"))
@@ -102,7 +102,9 @@ class Round:
                 )
         return report
 
-    def _follow(self, query: Query, reading: ReaderOptions, catalogue: str, known: SyncState, state: StateFile, report: SyncReport) -> bool:
+    def _follow(
+        self, query: SqlQuery, reading: ReaderOptions, catalogue: str, known: SyncState, state: StateFile, report: SyncReport
+    ) -> bool:
         """Apply the rows since the last round. False where that can't be done, and everything has to be compared."""
         with ExitStack() as stack:
             with report.stage("read"):

@@ -14,7 +14,7 @@ from matinee.errors import SourceError
 from matinee.items import Item, item_uid
 from train.jobs.reader_options import ReaderOptions
 from train.syncing.files import Files
-from train.syncing.sql import Export, Query
+from train.syncing.sql import Export, SqlQuery
 from train.syncing.state import SyncState
 
 SHOWN = 10
@@ -95,7 +95,7 @@ class FileSource:
 class ExportedQuery:
     """The rows of a query, of which one export was made."""
 
-    def __init__(self, query: Query, export: Export, path: Path, reading: ReaderOptions, rules: ColumnRules | None) -> None:
+    def __init__(self, query: SqlQuery, export: Export, path: Path, reading: ReaderOptions, rules: ColumnRules | None) -> None:
         self.name, self.report = query.name, SourceReport()
         self.export, self._path = export, path
         # As it was written.
@@ -124,7 +124,7 @@ class ExportedQuery:
 
 
 @contextmanager
-def exported(query: Query, reading: ReaderOptions, since: SyncState | None = None) -> Iterator[ExportedQuery]:
+def exported(query: SqlQuery, reading: ReaderOptions, since: SyncState | None = None) -> Iterator[ExportedQuery]:
     """The rows of a query, kept in a temporary file until the end of the `with`.
 
     With `since`, only the rows since then, read by the rules of then; raises `OtherColumnsError` where the query gives other columns now.

@@ -101,7 +101,7 @@ class OtherColumnsError(SourceError):
     """The query gives other columns than before."""
 
 
-class Query:
+class SqlQuery:
     """A query of a database. Every call raises `SourceError` where the database refuses it, can't be reached, or goes away."""
 
     def __init__(self, url: str, query: str, *, cursor: str | None = None, deleted: str | None = None) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from matinee.errors import SourceError
 from train.syncing import sql
-from train.syncing.sql import Query
+from train.syncing.sql import SqlQuery
 
 pytestmark = pytest.mark.full
 
@@ -136,7 +136,7 @@ def test_a_server_that_dies_in_the_middle_changes_nothing(
 
 
 def test_a_wrong_password_is_not_repeated(postgres: Postgres, tmp_path: Path) -> None:
-    wrong = Query(postgres.url.replace(PASSWORD, "another-word"), "SELECT 1 AS id")
+    wrong = SqlQuery(postgres.url.replace(PASSWORD, "another-word"), "SELECT 1 AS id")
     with pytest.raises(SourceError, match="authentication failed") as refused:
         wrong.export(tmp_path / "rows.jsonl")
     assert "another-word" not in str(refused.value)

@@ -15,7 +15,7 @@ import pytest
 from matinee.client.http import Client
 from matinee.client.items import Items
 from matinee.errors import SettingsError, SourceError
-from train.syncing.sql import Highest, Query, is_true
+from train.syncing.sql import Highest, SqlQuery, is_true
 
 Sql = Callable[..., None]
 QUERY = "SELECT id, 'film' AS kind, title, overview, genres, updated, gone FROM films"
@@ -178,15 +178,15 @@ def test_no_message_holds_the_password(shop: Any, monkeypatch: pytest.MonkeyPatc
 def test_a_missing_package_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(SettingsError, match=r"matinee\[sql\]"):
-        Query("sqlite://", "SELECT 1")
+        SqlQuery("sqlite://", "SELECT 1")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "pg8000", None)
     with pytest.raises(SettingsError, match=r"driver of postgresql\+pg8000 is not installed"):
-        Query("postgresql://shop@host/shop", "SELECT 1")
+        SqlQuery("postgresql://shop@host/shop", "SELECT 1")
 
 
 def test_signs_of_a_query_stay_what_they_are(database: str, tmp_path: Path, sql: Sql) -> None:
-    query = Query(database, "SELECT id, ':word %s 12:30 %(x)s' AS title, updated FROM films -- the end", cursor="updated")
+    query = SqlQuery(database, "SELECT id, ':word %s 12:30 %(x)s' AS title, updated FROM films -- the end", cursor="updated")
     first = query.export(tmp_path / "rows.jsonl")
     assert first.rows == 10
     assert json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["title"] == ":word %s 12:30 %(x)s"
