@@ -5,6 +5,7 @@ The sets are made in `evaluation.query_sets`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,40 +47,58 @@ def make(
     without_key: Annotated[
         list[str] | None, typer.Option(help="repeatable: leave out events that this API key sent, by its name in serving.keys")
     ] = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="count events that came without an API key too: whoever reached the server could send them")
+    ] = False,
 ) -> None:
     """Make a set that `train.evaluate` measures with, and whose training side `train.triplets` learns from.
 
     [dim]matinee evalset make work/prepared --likes likes.jsonl --out work/sets[/]
     """
     prepared, out = user_path(prepared), user_path(out)
-    name, counts = _make(prepared, out, likes, clicks, field, least, frozenset(without_key or ()))
+    name, counts = _make(prepared, out, likes, clicks, field, least, _Senders(frozenset(without_key or ()), keyless))
     sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
     after = f"python -m train.evaluate {prepared} --sets {out}"
     err.print(f"{escape(str(out / name))}: {sizes} queries; next: [bold]{escape(after)}[/]", soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class _Senders:
+    """Whose events of a server's log count: not those of the keys `without`, and those without any key only if `keyless`."""
+
+    without: frozenset[str]
+    keyless: bool
+
+    def count(self, event: Mapping[str, Any]) -> bool:
+        key = event.get("key")
+        return self.keyless if key is None else key not in self.without
+
+
 def _make(
-    prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None, without: frozenset[str]
+    prepared: Path, out: Path, likes: str | None, clicks: str | None, field: str | None, least: int | None, senders: _Senders
 ) -> tuple[str, dict[Split, int]]:
     if sum(source is not None for source in (likes, clicks, field)) != 1:
         raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
     entries = read_corpus(prepared)
     if likes is not None:
-        sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED, without), least=least or 5)
+        sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED, senders), least=least or 5)
     elif clicks is not None:
-        sets = query_sets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN, without), least=least or 2)
+        sets = query_sets.from_clicks(entries, _events(clicks, entries, _TEXT, _CHOSEN, senders), least=least or 2)
     else:
         sets = query_sets.from_field(entries, field or "")
     counts = {split: len(queries.relevant) for split, queries in sets.items()}
     if not any(counts.values()):
-        raise SourceError("nothing to make a set of: too few events about items of this catalogue, or too few items that share a value")
+        hint = "" if senders.keyless or field else "; events that came without an API key don't count, unless you add --keyless"
+        raise SourceError(
+            f"nothing to make a set of: too few events about items of this catalogue, or too few items that share a value{hint}"
+        )
     name = next(iter(sets.values())).name
     query_sets.write_set(out, name, sets)
     return name, counts
 
 
 def _events(
-    uri: str, entries: Sequence[Entry], keys: tuple[str, ...], kinds: tuple[str | None, ...], without: frozenset[str]
+    uri: str, entries: Sequence[Entry], keys: tuple[str, ...], kinds: tuple[str | None, ...], senders: _Senders
 ) -> Iterator[tuple[str, str]]:
     """(user or text, item) of each event that counts. What our own event log holds without a user or a text says nothing here."""
     ids: dict[str, dict[str, str]] = {}
@@ -87,7 +106,7 @@ def _events(
         if event.get("event") not in kinds:
             continue
         catalogue = event.get("catalogue")
-        if catalogue is not None and event.get("key") in without:
+        if catalogue is not None and not senders.count(event):
             continue
         if catalogue is not None and all(event.get(name) is None for name in keys):
             continue

@@ -1,5 +1,7 @@
 """The models as they serve: vectors of texts, descriptions of items."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -25,7 +27,8 @@ def routes(gateway: Gateway) -> APIRouter:
         item = body.item
         if item is None:
             _, payload = await gateway.stored(body.id or "", request.state.trace)
-            item = Item.model_validate(payload["item"])
+            # A large one takes longer than the others may wait.
+            item = await asyncio.to_thread(Item.model_validate, payload["item"])
         description = await gateway.describe(item, request.state.trace)
         return json_response(
             request,

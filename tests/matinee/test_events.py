@@ -219,7 +219,7 @@ def test_an_evaluation_set_is_made_of_a_log(tmp_path: Path) -> None:
     uid = entries[0].item.uid("films")
     for n in range(2):
         bench.log.offer([{"event": "impression", "catalogue": "films", "request_id": f"r{n}", "text": "A heist", "items": [uid]}])
-        bench.log.offer([{"event": "clicked", "catalogue": "films", "request_id": f"r{n}", "item": uid}])
+        bench.log.offer([{"event": "clicked", "catalogue": "films", "key": "shop", "request_id": f"r{n}", "item": uid}])
     # Nothing ties this one to a text.
     bench.log.offer([{"event": "clicked", "catalogue": "films", "item": uid}])
     bench.log.close()
@@ -227,6 +227,26 @@ def test_an_evaluation_set_is_made_of_a_log(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     assert read_set(tmp_path / "sets", "text_click", "dev").relevant == {"a heist": {"f0"}}
+
+
+def test_events_that_anyone_could_send_make_no_label(tmp_path: Path) -> None:
+    """The attack on a server without keys: invented users like two items. Its owner may count them, by name."""
+    entries = [Entry(f"f{n}", Item(id=f"f{n}", title=f"Film {n}"), "dev", str(n)) for n in range(3)]
+    (tmp_path / "prepared").mkdir()
+    write_corpus(entries, tmp_path / "prepared" / "items.jsonl")
+    bench = Bench(tmp_path / "events")
+    for user in range(72):
+        # The more like the third one, the less chance gives the first two together.
+        items = (0, 1) if user < 12 else (2,)
+        event = {"event": "liked", "catalogue": "films", "key": None, "user_id": f"u{user}", "impression": f"i{user}"}
+        bench.log.offer([event | {"id": f"{user}-{n}", "item": entries[n].item.uid("films")} for n in items])
+    bench.log.close()
+    command = ["evalset", "make", str(tmp_path / "prepared"), "--likes", str(tmp_path / "events"), "--out", str(tmp_path / "sets")]
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 3
+    assert "--keyless" in refused.output
+    assert CliRunner().invoke(cli, [*command, "--keyless"]).exit_code == 0
+    assert read_set(tmp_path / "sets", "item_colike", "dev").relevant == {"f0": {"f1"}, "f1": {"f0"}}
 
 
 def test_the_events_of_an_abused_key_can_be_left_out(tmp_path: Path) -> None:
