@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-from matinee.client.http import read_server_file
+from matinee.client.server_file import read_server_file
 from matinee.settings.load import load_settings
 
 START_S = 600.0

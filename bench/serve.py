@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx
 
-from matinee.client.http import read_server_file
+from matinee.client.server_file import read_server_file
 from matinee.settings.load import load_settings
 
 CLIENTS = (1, 8, 32)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -27,7 +27,7 @@ MAX_WORDS = 2000
 """Values of an attribute in one item, and different words of a text; further ones are not found."""
 MAX_INTEGER = 10**15
 
-STORED = "attributes"
+STORED: Final = "attributes"
 """The payload's object that holds the values."""
 
 _SOURCE = r"^(?:kind|title|overview|year|genres|language|(?:people|numbers|extra)\.[a-z][a-z0-9_]{0,39})$"

@@ -7,7 +7,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -81,6 +81,22 @@ Language = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LANGUAG
 Fact = Annotated[str, StringConstraints(max_length=MAX_FACT), PRINTABLE, TIDY]
 
 
+class ItemFacts(TypedDict, total=False):
+    """An item as plain JSON values (`Item.facts`): those that it has."""
+
+    id: str
+    kind: str
+    title: str
+    year: int
+    genres: list[str]
+    people: dict[str, list[str]]
+    overview: str
+    language: str
+    numbers: dict[str, float]
+    extra: dict[str, str | list[str]]
+    identity: tuple[str, int | None]
+
+
 class Item(BaseModel):
     """One recommendable thing: a film, a book, a game. Facts only; derived texts live in `text.templates`.
 
@@ -117,9 +133,10 @@ class Item(BaseModel):
         title, year = self.identity or (self.title, self.year)
         return _uuid5(catalogue, "derived", self.kind, title.casefold(), str(year))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ItemFacts:
         """The item as plain JSON values, without what is empty."""
-        return {key: value for key, value in self.model_dump(mode="json").items() if value not in (None, "", [], {})}
+        facts = {key: value for key, value in self.model_dump(mode="json").items() if value not in (None, "", [], {})}
+        return cast(ItemFacts, facts)
 
     def names(self) -> list[str]:
         return [name for names in self.people.values() for name in names]
@@ -129,7 +146,8 @@ class Item(BaseModel):
 
         The id stays: a derived one goes on being that of the old title and year. Raises `ValueError`, which pydantic's error is too.
         """
-        facts = self.facts() if self.id is not None else {"identity": [self.title, self.year], **self.facts()}
+        facts: dict[str, object] = {"identity": [self.title, self.year]} if self.id is None else {}
+        facts |= self.facts()
         for name, value in patch.items():
             # No deeper: an item has no objects inside of these.
             facts[name] = _merged(facts.get(name), value) if isinstance(value, Mapping) else value

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from matinee.cli.errors import explain_errors
-from matinee.client.http import probe_file, read_living
+from matinee.client.server_file import probe_file, read_living
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from observability.files import PLAIN
@@ -69,8 +69,8 @@ def config(targets: Path) -> dict[str, Any]:
 
 def _write(path: Path, settings: Settings) -> list[str]:
     """The targets there are now, written where Prometheus looks."""
-    living = (read_living(file) or {} for file in (settings.server_file, probe_file(settings)))
-    addresses = [urlsplit(named["metrics"]).netloc for named in living if named.get("metrics")]
+    living = (read_living(file) for file in (settings.server_file, probe_file(settings)))
+    addresses = [urlsplit(metrics).netloc for named in living if named is not None and (metrics := named.get("metrics"))]
     text = json.dumps([{"targets": addresses, "labels": LABELS}])
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         partial = path.with_suffix(".partial")

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from matinee.cli.errors import explain_errors
-from matinee.client.http import announced
+from matinee.client.server_file import announced
 from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex

@@ -1,7 +1,8 @@
 """The errors of the graph and of its API, and the HTTP status of each code. Does not know HTTP responses (`serve.api.errors`)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from pydantic_core import ErrorDetails
 
 from matinee.errors import FingerprintError, MatineeError
 
@@ -64,7 +65,7 @@ class RequestError(MatineeError):
         self.code = CODES[status]
 
 
-def problems(errors: Sequence[Mapping[str, Any]]) -> str:
+def problems(errors: Sequence[ErrorDetails]) -> str:
     """What is wrong with a request, from the errors of its validation: the first five, each with its place."""
     found = []
     for problem in errors[:5]:

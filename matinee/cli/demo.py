@@ -18,7 +18,8 @@ from rich.markup import escape
 from matinee import demo as films
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import err
-from matinee.client.http import Client, read_server_file
+from matinee.client.http import Client
+from matinee.client.server_file import read_server_file
 from matinee.errors import MatineeError
 from matinee.index.factory import open_store
 from matinee.models import resolve

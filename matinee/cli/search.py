@@ -5,7 +5,7 @@ Does not rank: that is `matinee.recommend`.
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,9 +13,11 @@ from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
+from matinee.client import calls
 from matinee.client.http import Client
 from matinee.errors import FilterError
 from matinee.filters import ItemFilter
+from matinee.recommend.answers import RankedAnswer
 from matinee.recommend.offline import OfflineCatalogue
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
@@ -57,7 +59,7 @@ def search(
         answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
         body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity}
-        answer = server.post("/v1/search", body | ({"mode": search_mode} if search_mode else {}))
+        answer = server.send(calls.search(body | ({"mode": search_mode} if search_mode else {})))
     _show(answer, as_json)
 
 
@@ -88,8 +90,8 @@ def recommend(
     if server is None:
         answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
-        body: dict[str, Any] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
-        answer = server.post("/v1/recommend", body | {"filter": filter.body, "text": text})
+        body: dict[str, object] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
+        answer = server.send(calls.recommend(body | {"filter": filter.body, "text": text}))
     _show(answer, as_json)
 
 
@@ -110,8 +112,8 @@ def describe(
         with err.status("loading the enhancer"):
             answer = OfflineCatalogue(settings).describe(title)
     else:
-        item = server.post("/v1/recommend", {"likes": [title], "k": 1, "explain": False})["likes"][0]
-        answer = server.post("/v1/describe", {"id": item["id"]})
+        item = server.send(calls.recommend({"likes": [title], "k": 1, "explain": False}))["likes"][0]
+        answer = server.send(calls.describe({"id": item["id"]}))
     if as_json:
         print_json(answer)
         return
@@ -128,7 +130,7 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
     """
     settings = load_settings()
     server = _server(settings, url, key)
-    answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.get("/v1/info")}
+    answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.send(calls.info())}
     if as_json:
         print_json(answer)
         return
@@ -172,7 +174,7 @@ def _mode(mode: str | None) -> Mode | None:
     raise typer.BadParameter(f"{mode!r}: use dense, sparse or hybrid")
 
 
-def _show(answer: dict[str, Any], as_json: bool) -> None:
+def _show(answer: RankedAnswer, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
@@ -191,7 +193,7 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
         err.print(f"[yellow]degraded[/]: made without {', '.join(answer['degraded'])}")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

@@ -1,13 +1,19 @@
 """Items of a running server: read, write, change and delete them, one, many or as an import. Does not wait for imports."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
-from matinee.client.http import Client
+from matinee.client import calls
+from matinee.client.calls import Body, Call, StoredEntry
+from matinee.client.http import Client, ServerError
 from matinee.items import Item
 
+if TYPE_CHECKING:
+    from matinee.index.build import ApiItem
+
+_PAGE = 1000
 SLICE = 1000
 """Lines of one upload: small enough for a proxy that holds a whole body in memory."""
 
@@ -67,6 +73,10 @@ class ImportState(Uploaded):
         return self.status in ("done", "cancelled")
 
 
+class _Imports(BaseModel):
+    imports: list[ImportState]
+
+
 class Items:
     """The items of `server`. Every call raises `ServerError` where the server refuses it or can't answer."""
 
@@ -74,13 +84,13 @@ class Items:
         self._server = server
 
     def get(self, id: str) -> Stored:
-        return Stored.model_validate(self._server.get("/v1/item", id=id))
+        return Stored.model_validate(self._server.send(calls.item(id)))
 
     def put(self, lines: Iterable[bytes]) -> Uploaded:
         """Add or replace items, a line of JSON each, some at a time; returns when all are written."""
         total, before = Uploaded(), 0
         for part in _slices(lines):
-            done = Uploaded.model_validate(self._server.post_lines("/v1/items:batch", part))
+            done = Uploaded.model_validate(self._server.send(Call("POST", "/v1/items:batch", lines=part)))
             rejects = [*total.rejects, *(Rejected(line=before + one.line, reason=one.reason) for one in done.rejects)]
             total = Uploaded(
                 lines=total.lines + done.lines,
@@ -91,38 +101,39 @@ class Items:
             before += len(part)
         return total
 
-    def patch(self, id: str, patch: dict[str, Any]) -> Stored:
+    def patch(self, id: str, patch: Body) -> Stored:
         """Change facts of an item by a JSON merge patch."""
-        return Stored.model_validate(self._server.patch("/v1/item", patch, id=id))
+        return Stored.model_validate(self._server.send(Call("PATCH", "/v1/item", {"id": id}, patch)))
 
     def delete(self, ids: Sequence[str], *, dry_run: bool = False) -> Deleted:
-        return Deleted.model_validate(self._server.post("/v1/items:delete", {"ids": [*ids], "dry_run": dry_run}))
+        body = {"ids": [*ids], "dry_run": dry_run}
+        return Deleted.model_validate(self._server.send(Call("POST", "/v1/items:delete", body=body)))
 
-    def delete_matching(self, filter: dict[str, Any], *, dry_run: bool = False) -> Deleted:
+    def delete_matching(self, filter: Body, *, dry_run: bool = False) -> Deleted:
         """Delete the items that pass `filter`, a request for each 1,000. With `dry_run` only the first 1,000 are looked up."""
         total: Deleted | None = None
         while total is None or (total.more and not dry_run):
-            done = Deleted.model_validate(self._server.post("/v1/items:delete", {"filter": filter, "dry_run": dry_run}))
+            done = Deleted.model_validate(self._server.send(Call("POST", "/v1/items:delete", body={"filter": filter, "dry_run": dry_run})))
             ids = done.ids if total is None else [*total.ids, *done.ids]
             total = done.model_copy(update={"ids": ids, "count": len(ids)})
         return total
 
     def start_import(self, lines: Iterable[bytes]) -> ImportState:
         """Send all lines, to be written in the background."""
-        return ImportState.model_validate(self._server.post_lines("/v1/imports", lines))
+        return ImportState.model_validate(self._server.send(Call("POST", "/v1/imports", lines=lines)))
 
     def start_remote_import(self, uri: str) -> ImportState:
         """Let the server read the lines at `uri`, which takes a key with the scope admin and a server that allows it."""
-        return ImportState.model_validate(self._server.post("/v1/imports", {"uri": uri}))
+        return ImportState.model_validate(self._server.send(Call("POST", "/v1/imports", body={"uri": uri})))
 
     def imports(self) -> list[ImportState]:
-        return [ImportState.model_validate(state) for state in self._server.get("/v1/imports")["imports"]]
+        return _Imports.model_validate(self._server.send(Call("GET", "/v1/imports"))).imports
 
     def import_state(self, id: str) -> ImportState:
-        return ImportState.model_validate(self._server.get(f"/v1/imports/{id}"))
+        return ImportState.model_validate(self._server.send(Call("GET", f"/v1/imports/{id}")))
 
     def cancel_import(self, id: str) -> ImportState:
-        return ImportState.model_validate(self._server.delete(f"/v1/imports/{id}"))
+        return ImportState.model_validate(self._server.send(Call("DELETE", f"/v1/imports/{id}")))
 
 
 def _slices(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -134,3 +145,31 @@ def _slices(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
             part = []
     if part:
         yield part
+
+
+def stored_entries(server: Client, *, since: int = 0, origin: str | None = None, deleted: bool = False) -> Iterator[StoredEntry]:
+    """Every stored item that passes, page by page."""
+    cursor: str | None = None
+    while True:
+        page = server.send(calls.items(_PAGE, cursor=cursor, since=since, origin=origin, deleted=deleted))
+        yield from page["items"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+
+
+def read_writes(server: Client, since: int) -> "list[ApiItem]":
+    """The API's writes of the active index, from the server that holds it; none where it has no index yet.
+
+    Raises `ServerError` where it has one that it can't read now.
+    """
+    # Brings the embedder's libraries along, 180 MB that whoever only asks does without.
+    from matinee.index.build import ApiItem
+
+    try:
+        changed = list(stored_entries(server, since=since, origin="api", deleted=True))
+    except ServerError as error:
+        if error.code == "index_absent":
+            return []
+        raise
+    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"]), e.get("asked")) for e in changed]

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from matinee.client import calls
+from matinee.client.calls import ServerInfo
 from matinee.client.http import Client, ServerError
 from matinee.errors import FingerprintError, ModelError
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, Item
@@ -25,7 +27,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PASSING = {"overloaded", "too_many_requests", "unavailable", "deadline", "index_unavailable", "index_locked"}
+_PASSING = {
+    *("overloaded", "too_many_requests", "unavailable", "deadline", "index_unavailable", "index_locked"),
+    *("timeout", "unreachable", "malformed"),
+}
 _QUIET_S = 5
 _AT_ONCE = 8
 
@@ -65,9 +70,9 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, ServerError) and error.code in _PASSING
 
 
-def connect(server: Client, settings: Settings, patience: Patience) -> dict[str, Any]:
+def connect(server: Client, settings: Settings, patience: Patience) -> ServerInfo:
     """What the server says of itself. Raises `ServerError` where it serves another catalogue, or is out of reach for good."""
-    info = patience(f"reaching {server.url}", lambda: server.get("/v1/info"))
+    info = patience(f"reaching {server.url}", lambda: server.send(calls.info()))
     if info["catalogue"] != settings.catalogue:
         raise ServerError(
             f"{server.url} serves the catalogue {info['catalogue']!r}, not {settings.catalogue!r}: set --catalogue", "invalid"
@@ -78,7 +83,7 @@ def connect(server: Client, settings: Settings, patience: Patience) -> dict[str,
 class RemoteEmbedder:
     """The server's embedder."""
 
-    def __init__(self, server: Client, info: dict[str, Any], settings: Settings, patience: Patience) -> None:
+    def __init__(self, server: Client, info: ServerInfo, settings: Settings, patience: Patience) -> None:
         remote = info["embedder"]
         if "fingerprint" not in remote:
             raise ServerError(f"{server.url}: its embedder can't be asked now ({remote.get('trouble')})", "unavailable")
@@ -88,9 +93,9 @@ class RemoteEmbedder:
                 "an index belongs to one; set it alike"
             )
         self._server, self._patience = server, patience
-        self.fingerprint: str = remote["fingerprint"]
-        self.dimension: int = remote["dimension"]
-        self.model_id: str = remote["model"]
+        self.fingerprint = remote["fingerprint"]
+        self.dimension = remote["dimension"]
+        self.model_id = remote["model"]
         self.precision: str = str(remote.get("precision"))
         # Half, because the texts grow when they are written as JSON.
         self._max_chars = info["limits"]["body_bytes"] // 2
@@ -112,9 +117,9 @@ class RemoteEmbedder:
         return batches
 
     def _ask(self, texts: Sequence[str], kind: Kind) -> Matrix:
-        body = {"texts": [text[:MAX_TEXT_CHARS] for text in texts], "kind": kind}
+        call = calls.embed([text[:MAX_TEXT_CHARS] for text in texts], kind)
         what = f"embedding {len(texts)} texts ({texts[0][:40]!r} ...)"
-        answer = self._patience(what, lambda: self._server.post("/v1/embed", body))
+        answer = self._patience(what, lambda: self._server.send(call))
         if answer["fingerprint"] != self.fingerprint:
             raise FingerprintError(f"the embedder of {self._server.url} was replaced while this ran: run it again, for the new one")
         return np.asarray(answer["vectors"], np.float32)
@@ -130,14 +135,15 @@ class RemoteDescription:
 class RemoteEnhancer:
     """The server's enhancer."""
 
-    def __init__(self, server: Client, info: dict[str, Any], patience: Patience) -> None:
-        if not (info["enhancer"] or {}).get("digest"):
-            why = (info["enhancer"] or {}).get("trouble") or "it is switched off there (enhancer.enabled)"
+    def __init__(self, server: Client, info: ServerInfo, patience: Patience) -> None:
+        enhancer = info["enhancer"] or {}
+        if not enhancer.get("digest"):
+            why = enhancer.get("trouble") or "it is switched off there (enhancer.enabled)"
             raise ServerError(f"{server.url}: the recipe wants descriptions, but its enhancer can't be asked: {why}", "unavailable")
         self._server, self._patience = server, patience
-        self._info: dict[str, Any] = info["enhancer"]
+        self._info = enhancer
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         return self._info
 
     def describe(self, items: Sequence[Item]) -> list[RemoteDescription]:
@@ -145,6 +151,6 @@ class RemoteEnhancer:
             return list(pool.map(self._ask, items))
 
     def _ask(self, item: Item) -> RemoteDescription:
-        body = {"item": item.model_dump(mode="json", exclude_defaults=True)}
-        answer = self._patience(f"describing {item.title!r}", lambda: self._server.post("/v1/describe", body))
+        call = calls.describe_item(item)
+        answer = self._patience(f"describing {item.title!r}", lambda: self._server.send(call))
         return RemoteDescription(answer["description"])

@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import TEXT, Hit, Manifest, Point, Scroll, tombstone
+from matinee.index.types import TEXT, Hit, Manifest, Payload, Point, Scroll, tombstone
 from matinee.settings.index import Recipe
 
 log = logging.getLogger(__name__)
@@ -274,8 +275,10 @@ async def _with_stored_texts(points: Sequence[Point], index: Index) -> list[Poin
 def _with_stored_text(point: Point, stored: Point | None) -> Point:
     if stored is None or stored.payload.get("deleted"):
         return replace(point, payload=point.payload | {"pending": True})
-    kept = {key: stored.payload[key] for key in ("description", "enriched", "pending") if key in stored.payload}
-    return replace(point, payload=point.payload | kept, dense={name: stored.dense[name] for name in stored.dense if name == TEXT})
+    kept = {key: value for key, value in stored.payload.items() if key in ("description", "enriched", "pending")}
+    return replace(
+        point, payload=point.payload | cast(Payload, kept), dense={name: stored.dense[name] for name in stored.dense if name == TEXT}
+    )
 
 
 def _other_encoder(fingerprint: str | None, manifest: Manifest) -> FingerprintError:

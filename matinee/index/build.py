@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from matinee.attributes import Attribute
 from matinee.errors import IndexLockedError, IndexUnavailableError
@@ -18,7 +18,21 @@ from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import BM25, TEXT, TITLE, DenseQuery, Hit, Manifest, Point, Scroll, Search, item_payload, new_version, tombstone
+from matinee.index.types import (
+    BM25,
+    TEXT,
+    TITLE,
+    DenseQuery,
+    Hit,
+    Manifest,
+    Payload,
+    Point,
+    Scroll,
+    Search,
+    item_payload,
+    new_version,
+    tombstone,
+)
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
 from matinee.models.types import Encoder
@@ -122,7 +136,7 @@ class PointMaker:
         ]
 
 
-def item_point(id: str, item: Item, vector: Vector | None, payload: dict[str, Any], *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
+def item_point(id: str, item: Item, vector: Vector | None, payload: Payload, *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
     """An item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
     text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
     terms = bm25.document(" ".join([text, *item.names()]))

@@ -66,8 +66,11 @@ def _attributed(point: Point, attributes: Attributes | None) -> Point:
     values = stored_values(point.payload["item"], attributes) if attributes and "item" in point.payload else {}
     if values == point.payload.get(STORED, {}):
         return point
-    rest = {name: value for name, value in point.payload.items() if name != STORED}
-    return replace(point, payload=rest | ({STORED: values} if values else {}))
+    payload = point.payload.copy()
+    payload.pop(STORED, None)
+    if values:
+        payload[STORED] = values
+    return replace(point, payload=payload)
 
 
 def _completed(point: Point, weights: FactWeights) -> Point:

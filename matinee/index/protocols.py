@@ -5,7 +5,7 @@ Two engines implement both: `edge` and `qdrant`.
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from matinee.filters import ItemFilter
 from matinee.index.imports import ImportStore
@@ -63,7 +63,7 @@ class Index(Protocol):
         """The highest revision of any point, 0 when empty."""
         ...
 
-    async def together(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    async def together(self, work: Callable[[], Coroutine[object, None, Result]]) -> Result:
         """The result of `work()`, which awaits nothing but this index: one hop for all of it where the engine has a thread of its own."""
         ...
 

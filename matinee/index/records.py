@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from matinee.index.types import TEXT, Hit, Point
+from matinee.index.types import TEXT, Hit, Payload, Point
 from matinee.vectors import Sparse, Vector
 
 
@@ -21,7 +21,7 @@ class Record(Protocol):
 
 
 def to_hit(record: Record, score: float = 0.0) -> Hit:
-    return Hit(str(record.id), score, record.payload or {}, text_vector(record.vector))
+    return Hit(str(record.id), score, record.payload or Payload(), text_vector(record.vector))
 
 
 def to_point(record: Record) -> Point:
@@ -33,7 +33,7 @@ def to_point(record: Record) -> Point:
             sparse[name] = Sparse(list(value.indices), list(value.values))
         else:
             dense[name] = np.asarray(value, dtype=np.float32)
-    return Point(str(record.id), record.payload or {}, dense, sparse)
+    return Point(str(record.id), record.payload or Payload(), dense, sparse)
 
 
 def text_vector(vectors: object) -> Vector | None:

@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
 from matinee.filters import ItemFilter
-from matinee.items import Item
+from matinee.items import Item, ItemFacts
 from matinee.settings.index import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
 
@@ -45,12 +45,38 @@ def is_uid(id: str) -> bool:
     return _UID.fullmatch(id) is not None
 
 
+class Payload(TypedDict, total=False):
+    """What a point has beside its vectors. A tombstone has only its origin, its revision, and `deleted`.
+
+    `attributes` has the values of declared attributes (`matinee.attributes`); those of `FILM` stand at the top, where the item has them.
+    `asked` is the revision when the import of the item was asked for.
+    """
+
+    origin: Literal["file", "api"]
+    revision: int
+    deleted: bool
+    pending: bool
+    enriched: bool
+    asked: int
+    item: ItemFacts
+    title: str
+    kind: str
+    genres: list[str]
+    popularity: float
+    year: int
+    language: str
+    rating: float
+    votes: float
+    description: str
+    attributes: dict[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """What is written: `dense` maps a vector's name to float32[d] of unit length. A tombstone has no vectors at all."""
 
     id: str
-    payload: dict[str, Any]
+    payload: Payload
     dense: Mapping[str, Vector] = field(default_factory=dict)
     sparse: Mapping[str, Sparse] = field(default_factory=dict)
 
@@ -150,7 +176,7 @@ class Hit:
 
     id: str
     score: float
-    payload: dict[str, Any] = field(default_factory=dict)
+    payload: Payload = field(default_factory=Payload)
     vector: Vector | None = None
 
 
@@ -198,12 +224,12 @@ def new_version(fingerprint: str, recipe: Recipe) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{fingerprint[:8]}-{recipe}"
 
 
-def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> dict[str, Any]:
+def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, description: str | None = None) -> Payload:
     """An item's payload: the raw item whole, and beside it the fields that filters, facets and orders use.
 
     `pending` (`matinee.index.active`) marks what a background job has yet to describe or embed.
     """
-    payload: dict[str, Any] = {
+    payload: Payload = {
         "item": item.facts(),
         "title": item.title,
         "kind": item.kind,
@@ -222,7 +248,7 @@ def item_payload(item: Item, *, origin: Literal["file", "api"], revision: int, d
         "votes": item.numbers.get("votes"),
         "description": description,
     }
-    return payload | {key: value for key, value in optional.items() if value is not None}
+    return payload | cast(Payload, {key: value for key, value in optional.items() if value is not None})
 
 
 def tombstone(id: str, *, revision: int) -> Point:

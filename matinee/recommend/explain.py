@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from matinee.attributes import Attributes
 from matinee.index.protocols import Index
 from matinee.index.types import DenseQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
+from matinee.settings.index import Recipe
 
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
@@ -26,7 +27,40 @@ _NAMES: dict[type, str] = {
 }
 
 
-async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> dict[str, Any]:
+class ExplainedCandidate(TypedDict):
+    """An item that the search considered: its place in the answer (`rank`), or what dropped it."""
+
+    id: str
+    title: str | None
+    scores: dict[str, float]
+    score: NotRequired[float]
+    rank: NotRequired[int]
+    dropped: NotRequired[list[str]]
+
+
+class IndexVersion(TypedDict):
+    """The version that answered."""
+
+    version: str
+    fingerprint: str
+    recipe: Recipe
+    models: dict[str, str]
+
+
+class Explanation(TypedDict):
+    """How an answer came about. `explain_ms`: how long it took to find out."""
+
+    stages: list[str]
+    items: int
+    items_passing_filter: int
+    candidates_found: int
+    dropped: dict[str, int]
+    candidates: list[ExplainedCandidate]
+    index: IndexVersion
+    explain_ms: NotRequired[float]
+
+
+async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> Explanation:
     """How one answer came about. `pool` are the hits of `search`, `answered` the ids chosen of them, `examples` the ids it started from.
 
     `scores` are a stage's own, before any condition; `score` is that of the real search, absent where a condition dropped the item.
@@ -43,15 +77,16 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
             scores.setdefault(hit.id, {})[name] = round(hit.score, 6)
     candidates = _merge(results[len(stages) - 1], pool, *results[: len(stages) - 1])
     final = {hit.id: hit.score for hit in pool}
-    rows: list[dict[str, Any]] = []
+    rows: list[ExplainedCandidate] = []
     for hit in candidates:
-        rank = answered.index(hit.id) + 1 if hit.id in answered else None
-        row: dict[str, Any] = {"id": hit.id, "title": hit.payload.get("title"), "scores": scores.get(hit.id, {})}
-        row |= {"score": round(final[hit.id], 6)} if hit.id in final else {}
-        rows.append(
-            row
-            | ({"rank": rank} if rank else {"dropped": _reasons(hit, search, examples, index.manifest.declared, in_pool=hit.id in final)})
-        )
+        row: ExplainedCandidate = {"id": hit.id, "title": hit.payload.get("title"), "scores": scores.get(hit.id, {})}
+        if hit.id in final:
+            row["score"] = round(final[hit.id], 6)
+        if hit.id in answered:
+            row["rank"] = answered.index(hit.id) + 1
+        else:
+            row["dropped"] = _reasons(hit, search, examples, index.manifest.declared, in_pool=hit.id in final)
+        rows.append(row)
     dropped = Counter(reason for row in rows for reason in row.get("dropped", ()))
     manifest = index.manifest
     return {

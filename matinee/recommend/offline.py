@@ -5,7 +5,7 @@ Opens the index for the length of one command. Does not write items: that is `ma
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import orjson
 
@@ -20,6 +20,7 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommend import titles
+from matinee.recommend.answers import DescribedItem, RankedAnswer, VersionEntry, VersionList
 from matinee.recommend.queries import Example, ExampleQuery, Query, TextQuery
 from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Mode, Settings
@@ -32,7 +33,7 @@ class OfflineCatalogue:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> dict[str, Any]:
+    def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> RankedAnswer:
         search_mode = mode or self._settings.search.mode
         text = templates.query_text(text)
         vector, fingerprint = None, None
@@ -43,7 +44,7 @@ class OfflineCatalogue:
 
     def recommend(
         self, likes: Sequence[str], dislikes: Sequence[str], *, text: str | None, k: int, filter: ItemFilter, diversity: float
-    ) -> dict[str, Any]:
+    ) -> RankedAnswer:
         examples = [tuple(map(_example, group)) for group in (likes, dislikes)]
         titles.check_count({example.title for group in examples for example in group if example.title is not None})
         vector, fingerprint = None, None
@@ -53,7 +54,7 @@ class OfflineCatalogue:
         call = ExampleQuery(examples[0], examples[1], vector, k=k, filter=filter, diversity=diversity)
         return asyncio.run(self._answer(call, fingerprint))
 
-    def describe(self, title: str) -> dict[str, Any]:
+    def describe(self, title: str) -> DescribedItem:
         item = asyncio.run(self._find(title))
         settings = self._settings
         enhancer = Enhancer.load(settings.enhancer, settings.models_dir, artifacts=settings.artifacts_uri, language=settings.language)
@@ -66,15 +67,15 @@ class OfflineCatalogue:
             "item": item.facts(),
         }
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         current, previous = asyncio.run(self._manifests())
         index = None if current is None else current.model_dump(mode="json") | {"previous": previous and previous.version}
         return {"server": None, "home": str(self._settings.home_dir), "catalogue": self._settings.catalogue, "index": index}
 
-    def versions(self) -> dict[str, Any]:
+    def versions(self) -> VersionList:
         return asyncio.run(self._versions())
 
-    async def _versions(self) -> dict[str, Any]:
+    async def _versions(self) -> VersionList:
         store = open_store(self._settings)
         try:
             current, previous = await store.current(), await store.previous()
@@ -82,14 +83,14 @@ class OfflineCatalogue:
         finally:
             await store.close()
         return {
-            "current": current and current.version,
-            "previous": previous and previous.version,
-            "versions": [manifest.model_dump(mode="json") for manifest in manifests],
+            "current": None if current is None else current.version,
+            "previous": None if previous is None else previous.version,
+            "versions": [_entry(manifest) for manifest in manifests],
         }
 
-    def rollback(self) -> dict[str, Any]:
+    def rollback(self) -> VersionEntry:
         """What the API wrote is carried over: here, or by the Retriever of a running server, which follows within seconds."""
-        return asyncio.run(self._rollback()).model_dump(mode="json")
+        return _entry(asyncio.run(self._rollback()))
 
     async def _rollback(self) -> Manifest:
         store = open_store(self._settings)
@@ -119,7 +120,7 @@ class OfflineCatalogue:
         finally:
             await active.close()
 
-    async def _answer(self, query: Query, fingerprint: str | None) -> dict[str, Any]:
+    async def _answer(self, query: Query, fingerprint: str | None) -> RankedAnswer:
         active = ActiveIndex(open_store(self._settings))
         try:
             await active.refresh()
@@ -139,6 +140,10 @@ class OfflineCatalogue:
         # Measuring precisions takes longer than one query at any of them.
         quick = self._settings.embedder.model_copy(update={"precision": "fp32"})
         return Embedder.load(quick, self._settings.models_dir, artifacts=self._settings.artifacts_uri)
+
+
+def _entry(manifest: Manifest) -> VersionEntry:
+    return cast(VersionEntry, manifest.model_dump(mode="json"))
 
 
 def _example(text: str) -> Example:

@@ -6,7 +6,7 @@ Pure functions on candidates; the least score comes first, then sorting, groups,
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from matinee.attributes import SORTABLE, Attributes, describe, facet_names, payload_key, payload_values
 from matinee.errors import UnknownAttributeError
@@ -77,17 +77,17 @@ def grouped(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes
     """Groups of hits, the best first; without `group_by`, each hit is one. An item without the attribute is in none."""
     if options.group_by is None:
         return [[hit] for hit in hits]
-    groups: dict[Any, list[Hit]] = {}
+    groups: dict[str | int, list[Hit]] = {}
     for hit in hits:
         if (value := group_of(hit, options, attributes)) is not None:
             groups.setdefault(value, []).append(hit)
     return [group[: options.group_limit] for group in groups.values()]
 
 
-def group_of(hit: Hit, options: RankingOptions, attributes: Attributes) -> Any:
+def group_of(hit: Hit, options: RankingOptions, attributes: Attributes) -> str | int | None:
     """The value that a hit is grouped by: its first."""
     name = options.group_by
-    values = [] if name is None else payload_values(hit.payload, payload_key(name, attributes[name]))
+    values: list[str | int] = [] if name is None else payload_values(hit.payload, payload_key(name, attributes[name]))
     return values[0] if values else None
 
 
@@ -101,17 +101,18 @@ def counted(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes
     return counts
 
 
-def picked(facts: Mapping[str, Any], fields: Sequence[str] | None) -> Mapping[str, Any]:
+def picked(facts: Mapping[str, object], fields: Sequence[str] | None) -> Mapping[str, object]:
     """The parts of an item that were asked for, those that it has."""
     if fields is None:
         return facts
-    item: dict[str, Any] = {}
+    item: dict[str, object] = {}
     for field in fields:
         group, _, name = field.partition(".")
+        whole = facts.get(group)
         if not name and group in facts:
-            item[group] = facts[group]
-        elif name and isinstance(facts.get(group), Mapping) and name in facts[group]:
+            item[group] = whole
+        elif name and isinstance(whole, Mapping) and name in whole:
             part = item.setdefault(group, {})
-            if part is not facts[group]:
-                part[name] = facts[group][name]
+            if isinstance(part, dict) and part is not whole:
+                part[name] = whole[name]
     return item

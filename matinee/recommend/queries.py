@@ -1,16 +1,20 @@
 """What is asked of the recommender, how much work that is, and what it answers. Plain data; does not rank."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from matinee.filters import ItemFilter
 from matinee.index import cost
 from matinee.index.types import FacetCount, ScoreType
+from matinee.items import ItemFacts
+from matinee.recommend.answers import ResolvedLike
+from matinee.recommend.explain import Explanation
 from matinee.recommend.options import MAX_CANDIDATES, RankingOptions
 from matinee.recommend.ranking import pool_size
 from matinee.settings.tree import Mode
 from matinee.vectors import Vector
+
+Strategy = Literal["average", "best"]
 
 _LIGHT_K = 20
 
@@ -24,7 +28,7 @@ class Example:
 
     id: str | None = None
     title: str | None = None
-    facts: Mapping[str, Any] | None = None
+    facts: ItemFacts | None = None
     vector: Vector | None = None
 
 
@@ -40,7 +44,7 @@ class ExampleQuery:
     likes: tuple[Example, ...] = ()
     dislikes: tuple[Example, ...] = ()
     text: Vector | None = None
-    strategy: Literal["average", "best"] = "average"
+    strategy: Strategy = "average"
     k: int = 10
     filter: ItemFilter = field(default_factory=ItemFilter)
     exclude: frozenset[str] = frozenset()
@@ -79,8 +83,8 @@ class RankedItems:
     items: bytes
     count: int
     score_type: ScoreType
-    likes: tuple[dict[str, Any], ...] = ()
-    debug: dict[str, Any] | None = None
+    likes: tuple[ResolvedLike, ...] = ()
+    debug: Explanation | None = None
     exclude_unknown: tuple[str, ...] = ()
     facets: dict[str, list[FacetCount]] | None = None
 

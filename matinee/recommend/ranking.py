@@ -1,11 +1,11 @@
 """From candidates to an answer: diversity, which like speaks for an item, and what two items really share. Pure functions, no I/O."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from matinee.index.types import Hit
+from matinee.items import ItemFacts
 from matinee.text.templates import Shared
 from matinee.vectors import Vector
 
@@ -48,7 +48,7 @@ def nearest_like(vector: Vector | None, likes: Sequence[Vector]) -> int:
     return int(np.argmax([float(vector @ like) for like in likes]))
 
 
-def shared_facts(liked: Mapping[str, Any], item: Mapping[str, Any]) -> Shared:
+def shared_facts(liked: ItemFacts, item: ItemFacts) -> Shared:
     """What two items (`Item.facts()`) have in common, in the order of `item` and whatever the case; nothing is inferred."""
     genres = {genre.casefold() for genre in liked.get("genres", ())}
     known = {role: {name.casefold() for name in names} for role, names in liked.get("people", {}).items()}

@@ -6,7 +6,6 @@ Works on an open `Index` with vectors that are already made. Does not embed, doe
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import orjson
 
@@ -27,9 +26,11 @@ from matinee.index.types import (
     Search,
     SparseQuery,
 )
+from matinee.items import ItemFacts
 from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
+from matinee.recommend.answers import ResolvedLike
 from matinee.recommend.explain import examine
 from matinee.recommend.options import counted, group_of, grouped, ordered, picked
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
@@ -46,7 +47,7 @@ class _ResolvedExample:
     """An example that was looked up: it has a vector."""
 
     id: str | None
-    facts: Mapping[str, Any]
+    facts: ItemFacts
     vector: Vector
 
 
@@ -142,7 +143,7 @@ class Recommender:
         for one in pending:
             one.answer = one.answer or self._rank(one)
 
-    async def find(self, example: Example) -> Mapping[str, Any]:
+    async def find(self, example: Example) -> ItemFacts:
         """The facts of the one item that an id or a title stands for. Raises what a recommendation from it would."""
         pending = _Pending(ExampleQuery((example,)))
         await self._look_up([pending])
@@ -159,7 +160,8 @@ class Recommender:
             case = await examine(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
         except MatineeError as error:
             return error
-        return replace(answer, debug=case | {"explain_ms": (time.perf_counter() - start) * 1000})
+        case["explain_ms"] = (time.perf_counter() - start) * 1000
+        return replace(answer, debug=case)
 
     async def _look_up(self, pending: Sequence[_Pending]) -> None:
         """Set the examples and the exclusions of each query, or the error that ends it. All examples are fetched in one read."""
@@ -245,7 +247,7 @@ class Recommender:
         cards = []
         for hit in chosen:
             facts = hit.payload["item"]
-            card: dict[str, Any] = {"id": hit.id, "score": round(hit.score, 6), "item": picked(facts, options.fields)}
+            card: dict[str, object] = {"id": hit.id, "score": round(hit.score, 6), "item": picked(facts, options.fields)}
             if options.group_by is not None:
                 card["group"] = group_of(hit, options, attributes)
             if explain and pending.likes:
@@ -253,7 +255,9 @@ class Recommender:
                 card["because"] = like.id
                 card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts), self._reasons_in)
             cards.append(card)
-        likes = tuple({"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes)
+        likes: tuple[ResolvedLike, ...] = tuple(
+            {"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes
+        )
         items = orjson.dumps(cards)
         return RankedItems(items, len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown, facets=facets)
 

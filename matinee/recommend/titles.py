@@ -102,20 +102,12 @@ def check_count(titles: Collection[str]) -> None:
         )
 
 
-async def resolve(index: Index, title: str) -> Resolution:
-    """The one item with this title.
-
-    Raises `AmbiguousTitleError` with the candidates where several fit equally well, `NotFoundError` with the nearest where none does, and
-    `DeadlineError` where the search takes too long.
-    """
-    resolution = (await resolve_all(index, [title]))[title]
-    if isinstance(resolution, MatineeError):
-        raise resolution
-    return resolution
-
-
 async def resolve_all(index: Index, titles: Iterable[str], *, budget_s: float = BUDGET_S) -> dict[str, Resolution | MatineeError]:
-    """What `resolve` returns or raises, for each title. The first titles are looked up first, each once."""
+    """The one item with each title. The first titles are looked up first, each once.
+
+    A title has an `AmbiguousTitleError` with the candidates where several fit equally well, a `NotFoundError` with the nearest where none
+    does, and a `DeadlineError` where the search takes too long.
+    """
     ends = time.monotonic() + budget_s
     distinct = list(dict.fromkeys(titles))
     resolutions: dict[str, Resolution | MatineeError] = {}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -105,7 +104,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
 
 
 class _App(FastAPI):
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> dict[str, object]:
         """The document, with the API key that its routes name."""
         document = super().openapi()
         scheme = API_KEY.model.model_dump(mode="json", by_alias=True, exclude_none=True)

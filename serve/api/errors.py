@@ -1,7 +1,7 @@
 """The one place where an error becomes an HTTP response: status, `Retry-After`, and the envelope `{code, message, request_id}`."""
 
 import math
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,14 @@ from serve.api.redact import public_message
 from serve.errors import CODES, STATUS, RequestError, problems
 
 
+class ErrorFields(TypedDict):
+    """What a response says of an error. `candidates`: of an ambiguous title, best first."""
+
+    code: str
+    message: str
+    candidates: NotRequired[list[dict[str, object]]]
+
+
 def envelope(
     status: int,
     code: str,
@@ -22,7 +30,7 @@ def envelope(
     *,
     retry_after_s: int | None = None,
     allow: str | None = None,
-    **more: Any,
+    candidates: list[dict[str, object]] | None = None,
 ) -> Response:
     """An error as every route answers it."""
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) and retry_after_s else {}
@@ -30,8 +38,10 @@ def envelope(
         headers["Allow"] = allow
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = orjson.dumps({"code": code, "message": message, "request_id": request_id, **more})
-    return Response(body, status, headers, media_type="application/json")
+    content: dict[str, object] = {"code": code, "message": message, "request_id": request_id}
+    if candidates is not None:
+        content["candidates"] = candidates
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
 def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s: int) -> Response | None:
@@ -53,10 +63,12 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
     return None
 
 
-def fields(error: MatineeError, sender: Caller) -> dict[str, Any]:
+def fields(error: MatineeError, sender: Caller) -> ErrorFields:
     """Code, message and candidates of an error, as `sender` may see them."""
-    shown = {"code": error.code, "message": str(error) if sender.may("admin") else public_message(error)}
-    return shown | ({"candidates": error.candidates} if isinstance(error, AmbiguousTitleError) else {})
+    shown: ErrorFields = {"code": error.code, "message": str(error) if sender.may("admin") else public_message(error)}
+    if isinstance(error, AmbiguousTitleError):
+        shown["candidates"] = error.candidates
+    return shown
 
 
 def retry_after(error: Exception, least_s: int) -> int:

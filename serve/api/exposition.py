@@ -2,10 +2,10 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -15,8 +15,6 @@ from matinee.settings.serving import ServingSettings
 from serve.api.clients import TrustedHosts
 from serve.errors import RequestError
 
-WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
-
 
 @contextmanager
 def exported(registry: CollectorRegistry, host: str, port: int, serving: ServingSettings) -> Iterator[str]:
@@ -24,7 +22,7 @@ def exported(registry: CollectorRegistry, host: str, port: int, serving: Serving
 
     On a loopback address it answers only to the hosts that a server without keys answers to: no web page of another site reads it.
     """
-    app: WsgiApp = make_wsgi_app(registry)
+    app: WSGIApplication = make_wsgi_app(registry)
     if is_loopback(host):
         app = _checked(app, TrustedHosts((serving.host, *serving.hosts)))
     # `prometheus_client.start_http_server` would answer before it can be given a checked app.
@@ -44,14 +42,14 @@ class _Quiet(WSGIRequestHandler):
         """A line for each scrape would be no news."""
 
 
-def _server(app: WsgiApp, host: str, port: int) -> WSGIServer:
+def _server(app: WSGIApplication, host: str, port: int) -> WSGIServer:
     """Bound, and not answering yet."""
     family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     return make_server(host, port, app, type("Server", (ThreadingWSGIServer,), {"address_family": family}), _Quiet)
 
 
-def _checked(app: WsgiApp, hosts: TrustedHosts) -> WsgiApp:
-    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def _checked(app: WSGIApplication, hosts: TrustedHosts) -> WSGIApplication:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         names = {"HTTP_HOST": b"host", "HTTP_ORIGIN": b"origin"}
         try:
             hosts.check([(name, environ[key].encode("latin-1")) for key, name in names.items() if key in environ])

@@ -6,7 +6,7 @@ answer was and what it showed. Does not write (`matinee.events`).
 
 import hashlib
 import uuid
-from typing import Any
+from typing import TypedDict
 
 import orjson
 from fastapi import APIRouter, Request
@@ -26,6 +26,18 @@ from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
 from serve.errors import RequestError
 from serve.graph.parts import Trace
 from serve.telemetry.metrics import Metrics
+
+
+class FeedbackEvent(TypedDict):
+    """What a user did with one item of an answer, as the event log has it."""
+
+    event: str
+    id: str
+    catalogue: str
+    impression: str
+    key: str | None
+    user_id: str | None
+    item: str
 
 
 class Events:
@@ -58,7 +70,7 @@ class Events:
         # Never the request's id: clients choose that one, and could claim the impression of another.
         id = uuid.uuid4().hex
         uids = [item["id"] for item in orjson.loads(ranked.items)]
-        event: dict[str, Any] = {
+        event: dict[str, object] = {
             "event": IMPRESSION,
             "catalogue": self._catalogue,
             "impression": id,
@@ -93,8 +105,8 @@ class Events:
             self._metrics.events(1, kind=event["event"])
         return len(events)
 
-    def _events(self, feedback: FeedbackRequest, impression: Impression, sender: Caller) -> list[dict[str, Any]]:
-        events: dict[str, dict[str, Any]] = {}
+    def _events(self, feedback: FeedbackRequest, impression: Impression, sender: Caller) -> list[FeedbackEvent]:
+        events: dict[str, FeedbackEvent] = {}
         for kind in FEEDBACK:
             for id in getattr(feedback, kind):
                 # The catalogue's own id, or the index': the one that the answer showed.

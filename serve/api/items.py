@@ -1,7 +1,7 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Body, Query, Request
@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from matinee.filters import ItemFilter
 from matinee.index.ids import as_uuid
+from matinee.index.types import Payload
 from matinee.items import MAX_LIST, Name
 from serve.api import schemas
 from serve.api.large_bodies import LargeBodyRoute
@@ -23,7 +24,7 @@ from serve.graph.requests import Id
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
 ItemId = Annotated[Id, Query(description="the catalogue's own id, or the index id")]
 ItemPatch = Annotated[
-    dict[str, Any],
+    dict[str, object],
     Body(
         media_type="application/merge-patch+json",
         description="the facts to change, by their names in an item; null removes one",
@@ -156,8 +157,8 @@ def _cursor(cursor: str | None) -> str | None:
     return uid
 
 
-def _stored(id: str, payload: messages.Payload) -> dict[str, object]:
+def _stored(id: str, payload: Payload) -> dict[str, object]:
     if payload.get("deleted"):
         return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
     keys = ("item", "origin", "revision", "enriched", "description", "asked")
-    return {"id": id, **{key: payload[key] for key in keys if key in payload}}
+    return {"id": id, **{key: value for key, value in payload.items() if key in keys}}

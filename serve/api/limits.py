@@ -21,11 +21,11 @@ _CLIENTS = 10_000
 class ClientLimits:
     """The limits of each key and of each client address. `places`: the requests that the gateway takes at once."""
 
-    def __init__(self, settings: LimitSettings, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: LimitSettings, places: int) -> None:
         self._share = max(1, int(places * settings.share)) if settings.share < 1 else None
         self._ongoing: Counter[tuple[str, str]] = Counter()
         rates = {"key": settings.key_rate, "address": settings.address_rate}
-        self._rates = {kind: RateLimit(rate, rate * _BURST_S, clock) for kind, rate in rates.items() if rate}
+        self._rates = {kind: RateLimit(rate, rate * _BURST_S) for kind, rate in rates.items() if rate}
 
     @contextmanager
     def admitted(self, caller: Caller) -> Iterator[None]:

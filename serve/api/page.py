@@ -1,12 +1,13 @@
 """The web page, the page of the API's documentation, and their files. Neither loads anything from another host."""
 
+import os
 from pathlib import Path
-from typing import Any
 
 import fastapi_offline
 from fastapi import APIRouter
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 STATIC = Path(__file__).parents[1] / "static"
 SWAGGER = Path(fastapi_offline.__file__).parent / "static"
@@ -19,8 +20,10 @@ _DOCS_POLICY = f"{_POLICY}; style-src 'self' 'unsafe-inline'"
 class PageFiles(StaticFiles):
     """The page's files, asked for anew at each visit: an upgrade must never mix old and new modules."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["Cache-Control"] = "no-cache"
         return response
 

@@ -4,13 +4,14 @@ Responses are put together as bytes, because the Retriever has already written t
 """
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from matinee.errors import MatineeError
+from matinee.recommend.explain import Explanation
 from matinee.recommend.queries import RankedItems
 from serve.api import schemas
 from serve.api.errors import fields as explained
@@ -27,7 +28,9 @@ from serve.graph.requests import Id, RecommendBatchRequest, RecommendRequest, Se
 def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
 
-    def fields(ranked: RankedItems, endpoint: str, request: Request, trace: Trace, user_id: str | None, text: str | None) -> dict[str, Any]:
+    def fields(
+        ranked: RankedItems, endpoint: str, request: Request, trace: Trace, user_id: str | None, text: str | None
+    ) -> dict[str, object]:
         """An answer, once its impression is logged."""
         gateway.metrics.results(ranked.count, endpoint=endpoint)
         token = events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
@@ -105,8 +108,8 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
     return router
 
 
-def _with_times(case: dict[str, Any], trace: Trace) -> dict[str, Any]:
-    """A case (`matinee.recommend.explain`) with the times of the request's stages."""
+def _with_times(case: Explanation, trace: Trace) -> dict[str, object]:
+    """A case with the times of the request's stages."""
     times = trace.stages | {"forensics": case["explain_ms"]}
     return {name: value for name, value in case.items() if name != "explain_ms"} | {
         "times_ms": {stage: round(ms, 3) for stage, ms in times.items()}

@@ -3,11 +3,9 @@
 Texts of faults hold folders, addresses, and what other servers said. No pattern finds all of them, so none is shown.
 """
 
-from typing import Any
-
 from matinee.errors import MatineeError
 from serve.errors import EncoderReplacedError, ImportChangedError, SwitchedOffError
-from serve.graph.health import OTHER_EMBEDDER
+from serve.graph.health import OTHER_EMBEDDER, HealthReport
 from serve.graph.item_lines import PartlyDoneError
 
 HIDDEN = "its reason is in the server's log, and shown to keys of scope admin"
@@ -40,17 +38,17 @@ def public_message(error: MatineeError) -> str:
     return f"{PUBLIC[error.code]} ({HIDDEN})" if is_hidden(error) else str(error)
 
 
-def public_report(report: dict[str, Any]) -> dict[str, Any]:
-    """`report` (JSON of `/v1/info`) for everybody."""
-    shown: dict[str, Any] = _without_folders(report)
-    return shown | {"degraded": [text if text in OTHER_EMBEDDER.values() else _part_alone(text) for text in report.get("degraded", [])]}
+def public_report(report: HealthReport) -> dict[str, object]:
+    """`report` for everybody."""
+    shown = {name: _without_folders(value, name) for name, value in report.items()}
+    return shown | {"degraded": [text if text in OTHER_EMBEDDER.values() else _part_alone(text) for text in report["degraded"]]}
 
 
 def _part_alone(text: str) -> str:
     return f"{text.partition(':')[0]}: {HIDDEN}"
 
 
-def _without_folders(value: Any, name: str = "") -> Any:
+def _without_folders(value: object, name: str) -> object:
     match value:
         case dict():
             return {key: _without_folders(entry, key) for key, entry in value.items()}

@@ -1,7 +1,7 @@
 """What all routes share: the scope that each needs, the form of a response, and the errors that each may give. Knows no resource."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import orjson
 from fastapi import APIRouter, Request
@@ -14,7 +14,7 @@ from matinee.settings.serving import Scope
 from serve.api import schemas
 from serve.api.auth import Caller, NeededScope, RouteMatch
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": schemas.ErrorResponse, "description": text}
     for status, text in {
         400: "not JSON that can be read",
@@ -38,7 +38,7 @@ NDJSON = "application/x-ndjson"
 API_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
 
 
-def needs(scope: Scope) -> dict[str, Any]:
+def needs(scope: Scope) -> dict[str, object]:
     """What the OpenAPI document says of a route that needs `scope`, so that `/docs` can send a key. The middleware checks it.
 
     A dependency of FastAPI would say the same, and cost each request as much as its parameters.
@@ -46,12 +46,12 @@ def needs(scope: Scope) -> dict[str, Any]:
     return {"security": [{API_KEY.scheme_name: [scope]}, {}]}
 
 
-def takes_lines(description: str, instead: type[BaseModel] | None = None) -> dict[str, Any]:
+def takes_lines(description: str, instead: type[BaseModel] | None = None) -> dict[str, object]:
     """What the OpenAPI document says of a route whose body is NDJSON, read as it arrives. The middleware lets it in without a limit.
 
     `instead`: what the body may be as JSON.
     """
-    content: dict[str, Any] = {NDJSON: {"schema": {"type": "string", "description": description}}}
+    content: dict[str, object] = {NDJSON: {"schema": {"type": "string", "description": description}}}
     if instead is not None:
         content["application/json"] = {"schema": instead.model_json_schema()}
     return {"x-streamed": True, "requestBody": {"required": True, "content": content}}

@@ -1,6 +1,6 @@
 """The HTTP API's requests and responses, as OpenAPI documents them. Unknown fields are refused."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -84,7 +84,7 @@ class ErrorResponse(BaseModel):
     code: str
     message: str
     request_id: str
-    candidates: list[dict[str, Any]] | None = Field(None, description="ambiguous titles only: the items that were meant, best first")
+    candidates: list[dict[str, object]] | None = Field(None, description="ambiguous titles only: the items that were meant, best first")
 
 
 class Ranked(BaseModel):
@@ -92,7 +92,7 @@ class Ranked(BaseModel):
 
     id: str
     score: float
-    item: Item | dict[str, Any] = Field(description="the item, or the parts of it that `fields` names")
+    item: Item | dict[str, object] = Field(description="the item, or the parts of it that `fields` names")
     group: str | int | bool | None = Field(None, description="the value that it is grouped by; only with `group_by`")
     because: str | None = Field(None, description="id of the liked item that the reason names")
     reason: str | None = None
@@ -132,7 +132,7 @@ class RankedResult(BaseModel):
     exclude_unknown: list[str] | None = None
     debug: Debug | None = None
     feedback_token: str | None = None
-    error: dict[str, Any] | None = Field(None, description="code and message, as an error of /v1/recommend has them")
+    error: dict[str, object] | None = Field(None, description="code and message, as an error of /v1/recommend has them")
 
 
 class RankedBatchResponse(BaseModel):
@@ -301,12 +301,12 @@ class InfoResponse(BaseModel):
     version: str
     catalogue: str
     placement: Literal["process", "ray"] = Field(description="where the parts run: in one process, or as Ray Serve deployments")
-    index: dict[str, Any] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
+    index: dict[str, object] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
     index_trouble: str | None = Field(description="why the index, or its current version, is out of reach; null while all is well")
-    embedder: dict[str, Any]
-    enhancer: dict[str, Any] | None
-    search: dict[str, Any]
-    limits: dict[str, Any]
+    embedder: dict[str, object]
+    enhancer: dict[str, object] | None
+    search: dict[str, object]
+    limits: dict[str, object]
     writable: bool
     degraded: list[str]
     request_id: str

@@ -1,7 +1,5 @@
 """What `debug: true` adds to an answer, as OpenAPI documents it. Made by `matinee.recommend.explain`; times are the gateway's."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 
@@ -27,5 +25,5 @@ class Debug(BaseModel):
     candidates_found: int
     dropped: dict[str, int] = Field(description="how many of the candidates for each reason")
     candidates: list[Candidate] = Field(description="the first 100, best first before filters")
-    index: dict[str, Any] = Field(description="version, fingerprint of the encoder, recipe and models of the index that answered")
+    index: dict[str, object] = Field(description="version, fingerprint of the encoder, recipe and models of the index that answered")
     times_ms: dict[str, float] = Field(description="of the stages; `forensics` is what this report took, and is part of retrieve")

@@ -1,5 +1,7 @@
 """The server's state: what runs (`/v1/info`), whether it lives (`/livez`), and whether traffic may come (`/readyz`)."""
 
+from collections.abc import Mapping
+
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -17,7 +19,8 @@ def routes(health: Health) -> APIRouter:
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded. Keys of scope admin see whole paths, and why a part is degraded."""
         report = await health.info(caller(request).keys.writable, request.state.trace)
-        return json_response(request, **(report if caller(request).may("admin") else public_report(report)))
+        shown: Mapping[str, object] = report if caller(request).may("admin") else public_report(report)
+        return json_response(request, **shown)
 
     @router.get("/livez", tags=["state"], name="livez")
     async def livez() -> Response:

@@ -47,9 +47,12 @@ def batched_model(
 ) -> Callable[[Model, float], Coroutine[object, None, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
     max_waiting = settings.serving.deployment.max_ongoing_requests
-    max_wait_s = settings.enhancer.deadline_s if name == "enhancer" else settings.serving.max_wait_s
+    if name == "enhancer":
+        max_wait_s, bulk_waiting = settings.enhancer.deadline_s, settings.enhancer.bulk_waiting
+    else:
+        max_wait_s, bulk_waiting = settings.serving.max_wait_s, settings.embedder.bulk_waiting
     searches = batched(name, send, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
-    bulk = batched(name, send, metrics, lanes=[Lane(getattr(settings, name).bulk_waiting)], max_batch=_BULK_HOP_BATCH)
+    bulk = batched(name, send, metrics, lanes=[Lane(bulk_waiting)], max_batch=_BULK_HOP_BATCH)
     return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)
 
 
@@ -107,5 +110,5 @@ class RetrieverClient:
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
         bulk = isinstance(message, _BULK) or (isinstance(message, messages.Rank) and message.bulk)
         client = self._bulk if bulk else self._searches
-        # One batch has messages of many types. The Retriever answers each with the type that it declares.
+        # One batch has messages of many types. Each names what answers it, which has the type that it declares.
         return cast(Result, await client(message, deadline))

@@ -6,7 +6,7 @@ Does not know HTTP (`serve.api`) nor Ray (`serve.graph.handles`): it gets one co
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from matinee.errors import (
     OverloadedError,
 )
 from matinee.index.ids import as_uuid
+from matinee.index.types import Payload
 from matinee.items import MAX_OVERVIEW, Item
 from matinee.memory_cache import MemoryCache
 from matinee.models.types import Description, Kind
 from matinee.recommend import titles
-from matinee.recommend.queries import Example, ExampleQuery, RankedItems, TextQuery
+from matinee.recommend.queries import Example, ExampleQuery, RankedItems, Strategy, TextQuery
 from matinee.settings.index import Recipe
 from matinee.settings.tree import Settings
 from matinee.text import templates
@@ -70,35 +71,59 @@ class Gateway:
     # recommend and search
 
     async def recommend(self, request: RecommendRequest, trace: Trace) -> RankedItems:
+        return await self._recommend(
+            request,
+            trace,
+            likes=request.likes,
+            dislikes=request.dislikes,
+            text=request.text,
+            strategy=request.strategy,
+            exclude=request.exclude,
+            explain=request.explain,
+            enhance=request.enhance,
+        )
+
+    async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
+        """As a recommendation with this one like."""
+        return await self._recommend(request, trace, likes=(request,), exclude=request.exclude)
+
+    async def _recommend(
+        self,
+        request: RankingRequest,
+        trace: Trace,
+        *,
+        likes: Sequence[str | ExampleItem],
+        exclude: Sequence[str],
+        dislikes: Sequence[str | ExampleItem] = (),
+        text: str | None = None,
+        strategy: Strategy = "average",
+        explain: bool = True,
+        enhance: bool | None = None,
+    ) -> RankedItems:
         self._check_k(request.k)
-        titles.check_count(self._titles(request))
-        texts = [templates.query_text(self._check_text(request.text))] if request.text else []
-        cold = [e.item for e in (*request.likes, *request.dislikes) if isinstance(e, ExampleItem) and e.item is not None]
-        cold_texts = await self._cold_texts(cold, request.enhance, trace)
+        examples = (*likes, *dislikes)
+        titles.check_count(self._titles(examples))
+        texts = [templates.query_text(self._check_text(text))] if text else []
+        cold = [e.item for e in examples if isinstance(e, ExampleItem) and e.item is not None]
+        cold_texts = await self._cold_texts(cold, enhance, trace)
 
         def query(vectors: list[Vector]) -> ExampleQuery:
             cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])))
             return ExampleQuery(
-                tuple(self._example(example, cold_vectors) for example in request.likes),
-                tuple(self._example(example, cold_vectors) for example in request.dislikes),
+                tuple(self._example(example, cold_vectors) for example in likes),
+                tuple(self._example(example, cold_vectors) for example in dislikes),
                 vectors[0] if texts else None,
-                request.strategy,
+                strategy,
                 request.k,
                 request.filter,
-                frozenset(request.exclude),
+                frozenset(exclude),
                 request.diversity,
-                request.explain,
+                explain,
                 request.debug,
                 request.options(),
             )
 
         return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, query, trace)
-
-    async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
-        """As a recommendation with this one like."""
-        example = ExampleItem.model_construct(id=request.id, title=request.title, item=request.item)
-        options = {name: getattr(request, name) for name in (*RankingRequest.model_fields, "exclude")}
-        return await self.recommend(RecommendRequest.model_construct(likes=(example,), **options), trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
         self._check_k(request.k)
@@ -139,9 +164,8 @@ class Gateway:
             raise RequestError(422, f"text: {len(text)} characters, at most {limit} are allowed (serving.max_text_chars)")
         return text
 
-    def _titles(self, request: RecommendRequest) -> set[str]:
+    def _titles(self, examples: Sequence[str | ExampleItem]) -> set[str]:
         """The examples that have to be looked up by their title."""
-        examples = (*request.likes, *request.dislikes)
         texts = {e for e in examples if isinstance(e, str) and as_uuid(e) is None}
         return texts | {e.title for e in examples if isinstance(e, ExampleItem) and e.title is not None}
 
@@ -277,7 +301,7 @@ class Gateway:
             raise EncoderReplacedError("the embedder was replaced while these texts were embedded: send them again")
         return messages.Embedded(made[0].fingerprint, np.concatenate([piece.vectors for piece in made]))
 
-    async def stored(self, id: str, trace: Trace) -> tuple[str, messages.Payload]:
+    async def stored(self, id: str, trace: Trace) -> tuple[str, Payload]:
         """Index id and payload of an item, by the catalogue's id or the index'; raises a 404 where there is none."""
         [found] = await self.retrieve(messages.Fetch((id,)), trace)
         if found is None:
@@ -299,7 +323,7 @@ def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:
     return [*pieces, tuple(piece)]
 
 
-async def _all_or_none(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def _all_or_none(calls: Sequence[Coroutine[object, None, Result]]) -> list[Result]:
     """All results. If one fails the others are given up, and its error is raised."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from importlib.metadata import version
+from typing import Literal, TypedDict
 
 from matinee.errors import MatineeError
 from matinee.index.types import Manifest
@@ -11,7 +12,8 @@ from matinee.items import MAX_TITLE
 from matinee.recommend import titles
 from serve.graph import messages
 from serve.graph.gateway import Gateway
-from serve.graph.messages import IndexStatus, Json
+from serve.graph.index_answers import IndexStatus
+from serve.graph.messages import Json
 from serve.graph.parts import Info, Trace
 
 OUTAGE_S = 60.0
@@ -27,6 +29,22 @@ OTHER_EMBEDDER = {
 log = logging.getLogger(__name__)
 
 
+class HealthReport(TypedDict):
+    """What `/v1/info` says. `embedder` and `enhancer` are what the parts report of themselves."""
+
+    version: str
+    catalogue: str
+    placement: Literal["process", "ray"]
+    index: Json | None
+    embedder: Json
+    enhancer: Json | None
+    search: Json
+    limits: dict[str, float]
+    writable: bool
+    index_trouble: str | None
+    degraded: list[str]
+
+
 class Health:
     """The graph as one gateway sees it."""
 
@@ -37,7 +55,7 @@ class Health:
         self._checked: tuple[float, list[MatineeError]] = float("-inf"), []
         self._logged: set[str] = set()
 
-    async def info(self, writable: bool, trace: Trace) -> Json:
+    async def info(self, writable: bool, trace: Trace) -> HealthReport:
         infos = self._gateway.graph.infos
         # At once: one that hangs until the deadline leaves the others their time.
         parts_report = asyncio.gather(*(_part_info(info, trace) for info in infos.values()))

@@ -1,44 +1,42 @@
 """The Retriever's side of imports: it keeps their records beside the index, as gateways ask it to. Reads no lines."""
 
+from collections.abc import Sequence
+
 from matinee.errors import ImportsFullError
 from matinee.index.active import ActiveIndex
 from matinee.index.imports import OPEN, ImportJob, ImportStore, new_job
-from serve.graph import messages
 
 REMEMBERED = 20
 """Jobs that are over and still listed; older ones are forgotten when a new one starts."""
 
 
 class ImportRecords:
-    """Answers the messages of `messages.IMPORTS`."""
+    """The records of one catalogue's imports."""
 
     def __init__(self, store: ImportStore, active: ActiveIndex) -> None:
         self._store = store
         self._active = active
 
-    async def answer(self, message: messages.RetrieverMessage[object]) -> object:
-        match message:
-            case messages.StartImport(source, most):
-                return await self._start(source, most)
-            case messages.ImportJobs(unfinished):
-                jobs = await self._store.jobs()
-                return [job for job in jobs if job.status in OPEN] if unfinished else jobs
-            case messages.SaveImport(job, drop):
-                saved = await self._store.save(job)
-                if saved and drop:
-                    await self._store.drop(job.id, drop)
-                return saved
-            case messages.AddChunk(id, number, lines):
-                await self._store.add(id, number, lines)
-                return None
-            case messages.ReadChunk(id, number):
-                return await self._store.chunk(id, number)
-            case messages.RemoveImport(id):
-                await self._store.remove(id)
-                return None
-        raise TypeError(f"not a message about imports: {type(message).__name__}")
+    async def jobs(self, *, unfinished: bool) -> list[ImportJob]:
+        jobs = await self._store.jobs()
+        return [job for job in jobs if job.status in OPEN] if unfinished else jobs
 
-    async def _start(self, source: str, most: int) -> ImportJob:
+    async def save(self, job: ImportJob, drop: Sequence[int]) -> bool:
+        saved = await self._store.save(job)
+        if saved and drop:
+            await self._store.drop(job.id, drop)
+        return saved
+
+    async def add(self, id: str, number: int, lines: bytes) -> None:
+        await self._store.add(id, number, lines)
+
+    async def chunk(self, id: str, number: int) -> bytes | None:
+        return await self._store.chunk(id, number)
+
+    async def remove(self, id: str) -> None:
+        await self._store.remove(id)
+
+    async def start(self, source: str, most: int) -> ImportJob:
         jobs = await self._store.jobs()
         if sum(job.status in OPEN for job in jobs) >= most:
             raise ImportsFullError(f"{most} imports are open already (serving.imports.open): wait for the end of one, or cancel one")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from matinee.errors import FingerprintError, MatineeError, OverloadedError
 from matinee.index.active import Written
 from matinee.index.build import item_point
-from matinee.index.types import Point, item_payload
+from matinee.index.types import Payload, Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.settings.index import Recipe
@@ -93,7 +93,7 @@ class ItemWrites:
         made = await asyncio.to_thread(points)
         return await self._gateway.retrieve(messages.Write(made, fingerprint, "raw", asked=asked), trace)
 
-    async def patch(self, id: str, patch: Mapping[str, object], trace: Trace) -> tuple[str, messages.Payload]:
+    async def patch(self, id: str, patch: Mapping[str, object], trace: Trace) -> tuple[str, Payload]:
         """Change facts of an item by a JSON merge patch; returns its index id and payload. One that changes nothing writes nothing.
 
         Only another text runs the encoder: else the item keeps its text vector, of which the index makes the item vector anew.
@@ -117,11 +117,9 @@ class ItemWrites:
                 return uid, changed | {"revision": written.revision}
         raise OverloadedError(f"the item {id!r} is being changed by others; send the patch again in a moment")
 
-    async def _change(
-        self, uid: str, payload: messages.Payload, before: Item, after: Item, trace: Trace
-    ) -> tuple[Written, messages.Payload]:
+    async def _change(self, uid: str, payload: Payload, before: Item, after: Item, trace: Trace) -> tuple[Written, Payload]:
         """Writes `after`, unless another write came first."""
-        expected = {uid: int(payload["revision"])}
+        expected = {uid: payload["revision"]}
         # One that has no description yet was embedded raw, whatever the recipe is.
         recipe: Recipe = "raw" if payload.get("description") is None else await self._gateway.recipe(trace)
         if reads_alike(before, after, recipe):
@@ -143,7 +141,7 @@ class ItemWrites:
         """Index ids of the items that were deleted (or would be), by the ids that were given; None for one that no item has."""
         return await self._gateway.retrieve(messages.DeleteMany(tuple(dict.fromkeys(ids)), dry_run), trace)
 
-    def _point(self, uid: str, item: Item, vector: Vector | None, payload: messages.Payload, recipe: Recipe) -> Point:
+    def _point(self, uid: str, item: Item, vector: Vector | None, payload: Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
 
     def start(self) -> None:
@@ -179,18 +177,15 @@ class ItemWrites:
         fingerprint, vectors = await self._gateway.embed_items([items[i] for i in ready], [descriptions[i] for i in ready], recipe, trace)
         revisions = {pending[i][0]: pending[i][1]["revision"] for i in ready}
 
+        def point(i: int, vector: Vector) -> Point:
+            uid, before = pending[i]
+            payload = item_payload(items[i], origin="api", revision=before["revision"], description=descriptions[i])
+            if "asked" in before:
+                payload["asked"] = before["asked"]
+            return self._point(uid, items[i], vector, payload, recipe)
+
         def points() -> tuple[Point, ...]:
-            return tuple(
-                self._point(
-                    pending[i][0],
-                    items[i],
-                    vector,
-                    item_payload(items[i], origin="api", revision=pending[i][1]["revision"], description=descriptions[i])
-                    | ({"asked": pending[i][1]["asked"]} if "asked" in pending[i][1] else {}),
-                    recipe,
-                )
-                for i, vector in zip(ready, vectors, strict=True)
-            )
+            return tuple(point(i, vector) for i, vector in zip(ready, vectors, strict=True))
 
         written = await self._gateway.retrieve(messages.Write(await asyncio.to_thread(points), fingerprint, recipe, revisions), trace)
         return written.count

@@ -1,27 +1,25 @@
-"""What travels between deployments: the messages that each takes, with the type of its result. Plain data, no behaviour."""
+"""What travels between deployments: the messages that each takes, with the type of its result. Plain data."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
-from matinee.index.types import FacetCount, Manifest, Point
+from matinee.index.types import FacetCount, Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
+from serve.graph.index_answers import IndexAnswers, IndexStatus, Stored
 
 Result_co = TypeVar("Result_co", covariant=True)
 
-Json = dict[str, Any]  # type: ignore[explicit-any]
-"""A JSON object. Python has no type for it, so this is the one `Any` of the request path."""
-
-Payload = Json
-"""What the index stores beside an item's vectors."""
+Json = dict[str, object]
+"""A JSON object that is passed on as it is."""
 
 
 class Message(Generic[Result_co]):
@@ -34,6 +32,15 @@ class RetrieverMessage(Message[Result_co]):
     """A message to the Retriever."""
 
     __slots__ = ()
+
+
+class SingleMessage(RetrieverMessage[Result_co]):
+    """A message to the Retriever that it answers alone, by the method that the message names: so the result has the message's type."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def answer(self, by: IndexAnswers) -> Result_co: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +88,17 @@ class Rank(RetrieverMessage[RankedItems]):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch(RetrieverMessage[list[tuple[str, Payload] | None]]):
+class Fetch(SingleMessage[list[Stored | None]]):
     """Index ids and payloads of items by the catalogue's ids or the index'; None for an item that is not in the index, or deleted."""
 
     ids: tuple[str, ...]
 
+    async def answer(self, by: IndexAnswers) -> list[Stored | None]:
+        return await by.fetch(self.ids)
+
 
 @dataclass(frozen=True, slots=True)
-class Page(RetrieverMessage[tuple[list[tuple[str, Payload]], str | None]]):
+class Page(SingleMessage[tuple[list[Stored], str | None]]):
     """A page of the catalogue in id order: ids and payloads, and the cursor of the next page."""
 
     limit: int
@@ -98,18 +108,25 @@ class Page(RetrieverMessage[tuple[list[tuple[str, Payload]], str | None]]):
     origin: str | None = None
     deleted: bool = False
 
+    async def answer(self, by: IndexAnswers) -> tuple[list[Stored], str | None]:
+        scroll = Scroll(self.limit, self.after, self.filter, self.since, self.origin, self.deleted)
+        return await by.page(scroll)
+
 
 @dataclass(frozen=True, slots=True)
-class Suggest(RetrieverMessage[list[tuple[str, Payload]]]):
+class Suggest(SingleMessage[list[Stored]]):
     """Type-ahead: ids and payloads of items whose titles begin, or nearly begin, like `prefix`."""
 
     prefix: str
     limit: int
     filter: ItemFilter = ItemFilter()
 
+    async def answer(self, by: IndexAnswers) -> list[Stored]:
+        return await by.suggest(self.prefix, self.limit, self.filter)
+
 
 @dataclass(frozen=True, slots=True)
-class Write(RetrieverMessage[Written]):
+class Write(SingleMessage[Written]):
     """Points made under `fingerprint` and `recipe` (see `ActiveIndex.upsert`)."""
 
     points: tuple[Point, ...]
@@ -118,9 +135,12 @@ class Write(RetrieverMessage[Written]):
     if_revision: dict[str, int] | None = None
     asked: int | None = None
 
+    async def answer(self, by: IndexAnswers) -> Written:
+        return await by.write(self.points, self.fingerprint, self.recipe, self.if_revision, self.asked)
+
 
 @dataclass(frozen=True, slots=True)
-class Change(RetrieverMessage[Written]):
+class Change(SingleMessage[Written]):
     """Newer facts of items that have the revisions `expected`; without `fingerprint`, with the vectors they have (`ActiveIndex.change`)."""
 
     points: tuple[Point, ...]
@@ -128,71 +148,98 @@ class Change(RetrieverMessage[Written]):
     fingerprint: str | None = None
     recipe: Recipe = "raw"
 
+    async def answer(self, by: IndexAnswers) -> Written:
+        return await by.change(self.points, self.expected, self.fingerprint, self.recipe)
+
 
 @dataclass(frozen=True, slots=True)
-class Delete(RetrieverMessage[str | None]):
+class Delete(SingleMessage[str | None]):
     """An item to delete, by the catalogue's id or the index'; the result is its index id, None if there was no such item."""
 
     id: str
 
+    async def answer(self, by: IndexAnswers) -> str | None:
+        return await by.delete(self.id)
+
 
 @dataclass(frozen=True, slots=True)
-class DeleteMany(RetrieverMessage[dict[str, str | None]]):
+class DeleteMany(SingleMessage[dict[str, str | None]]):
     """Items to delete together, or with `dry_run` only to look up: each of `ids` with its index id, None if there is no such item."""
 
     ids: tuple[str, ...]
     dry_run: bool = False
 
+    async def answer(self, by: IndexAnswers) -> dict[str, str | None]:
+        return await by.delete_many(self.ids, dry_run=self.dry_run)
+
 
 @dataclass(frozen=True, slots=True)
-class StartImport(RetrieverMessage[ImportJob]):
+class StartImport(SingleMessage[ImportJob]):
     """A new import job, which receives its lines. At most `most` may be open."""
 
     source: str
     most: int
 
+    async def answer(self, by: IndexAnswers) -> ImportJob:
+        return await by.finish(by.imports.start(self.source, self.most))
+
 
 @dataclass(frozen=True, slots=True)
-class ImportJobs(RetrieverMessage[list[ImportJob]]):
+class ImportJobs(SingleMessage[list[ImportJob]]):
     """All import jobs that are remembered, or those that are not over, in the order in which they were asked for."""
 
     unfinished: bool = False
 
+    async def answer(self, by: IndexAnswers) -> list[ImportJob]:
+        return await by.finish(by.imports.jobs(unfinished=self.unfinished))
+
 
 @dataclass(frozen=True, slots=True)
-class SaveImport(RetrieverMessage[bool]):
+class SaveImport(SingleMessage[bool]):
     """A job's next version (`ImportStore.save`), and chunks that are not needed any more once it is written."""
 
     job: ImportJob
     drop: tuple[int, ...] = ()
 
+    async def answer(self, by: IndexAnswers) -> bool:
+        return await by.finish(by.imports.save(self.job, self.drop))
+
 
 @dataclass(frozen=True, slots=True)
-class AddChunk(RetrieverMessage[None]):
+class AddChunk(SingleMessage[None]):
     """A chunk of an import's lines."""
 
     id: str
     number: int
     lines: bytes
 
+    async def answer(self, by: IndexAnswers) -> None:
+        await by.finish(by.imports.add(self.id, self.number, self.lines))
+
 
 @dataclass(frozen=True, slots=True)
-class ReadChunk(RetrieverMessage[bytes | None]):
+class ReadChunk(SingleMessage[bytes | None]):
     """A chunk of an import's lines, None where there is none."""
 
     id: str
     number: int
 
+    async def answer(self, by: IndexAnswers) -> bytes | None:
+        return await by.finish(by.imports.chunk(self.id, self.number))
+
 
 @dataclass(frozen=True, slots=True)
-class RemoveImport(RetrieverMessage[None]):
+class RemoveImport(SingleMessage[None]):
     """An import to forget, with its lines."""
 
     id: str
 
+    async def answer(self, by: IndexAnswers) -> None:
+        await by.finish(by.imports.remove(self.id))
+
 
 @dataclass(frozen=True, slots=True)
-class Facets(RetrieverMessage[tuple[dict[str, list[FacetCount]], int]]):
+class Facets(SingleMessage[tuple[dict[str, list[FacetCount]], int]]):
     """Values of `attributes` with their counts, and the number of items, among those that pass `filter`.
 
     Without attributes, those that are declared as facets.
@@ -202,41 +249,27 @@ class Facets(RetrieverMessage[tuple[dict[str, list[FacetCount]], int]]):
     limit: int = 50
     attributes: tuple[str, ...] = ()
 
+    async def answer(self, by: IndexAnswers) -> tuple[dict[str, list[FacetCount]], int]:
+        return await by.facets(self.filter, self.limit, self.attributes)
+
 
 @dataclass(frozen=True, slots=True)
-class Pending(RetrieverMessage[list[tuple[str, Payload]]]):
+class Pending(SingleMessage[list[Stored]]):
     """Ids and payloads of items whose background work is not done, from the id `after` on and then from the first."""
 
     limit: int
     after: str
 
-
-@dataclass(frozen=True, slots=True)
-class IndexStatus:
-    """The version that answers: `manifest` is None before the first ingest, or while the index is out of reach.
-
-    `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
-    vectors are still searched. `trouble` says why the current version can't be followed, `trouble_code` is the code of that error.
-    """
-
-    manifest: Manifest | None = None
-    items: int = 0
-    approximate: bool = False
-    previous: str | None = None
-    before: str | None = None
-    trouble: str | None = None
-    trouble_code: str | None = None
-
-    def absence(self) -> MatineeError:
-        """Why there is no manifest: the error that the Retriever answers everything else with."""
-        kinds = (IndexLockedError, IndexUnavailableError)
-        kind = next((kind for kind in kinds if kind.code == self.trouble_code), IndexAbsentError)
-        return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
+    async def answer(self, by: IndexAnswers) -> list[Stored]:
+        return await by.pending(self.limit, self.after)
 
 
 @dataclass(frozen=True, slots=True)
-class Status(RetrieverMessage[IndexStatus]):
+class Status(SingleMessage[IndexStatus]):
     """The state of the index."""
+
+    async def answer(self, by: IndexAnswers) -> IndexStatus:
+        return await by.status()
 
 
 IMPORTS = (StartImport, ImportJobs, SaveImport, AddChunk, ReadChunk, RemoveImport)

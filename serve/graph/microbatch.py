@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
 from serve.errors import UnavailableError
@@ -240,7 +240,7 @@ class MicroBatcher(Generic[Sent, Result]):
 
         call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch], early))
         everyone = asyncio.gather(*(waiting.future for waiting in batch), return_exceptions=True)
-        both: set[asyncio.Future[Any]] = {call, everyone}
+        both: set[asyncio.Future[Sequence[Result | MatineeError]] | asyncio.Future[list[Result | BaseException]]] = {call, everyone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if any(waiting.future.cancelled() for waiting in batch):
             call.cancel()

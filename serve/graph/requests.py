@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from matinee.filters import ItemFilter
 from matinee.items import MAX_FIELDS, MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, small
 from matinee.recommend.options import MAX_CANDIDATES, Direction, RankingOptions
+from matinee.recommend.queries import Strategy
 from matinee.settings.tree import Mode
 
 ON_LOOP_BYTES = 32_768
@@ -156,7 +157,7 @@ class RecommendRequest(RankingRequest):
     likes: Examples = ()
     dislikes: Examples = ()
     text: Query | None = None
-    strategy: Literal["average", "best"] = "average"
+    strategy: Strategy = "average"
     exclude: Excluded = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
     enhance: bool | None = Field(

@@ -1,33 +1,29 @@
 """The Retriever's replica: the active index, searched in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommend.recommender`, versions and writes are `matinee.index.active`.
+A thin shell: ranking is `matinee.recommend.recommender`, all other messages are `serve.graph.index_answers`.
 It is healthy without an index, and while another replica still holds the embedded one.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from matinee.attributes import facet_names
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
 from matinee.index.cost import LIGHT, MOST
 from matinee.index.factory import open_store
-from matinee.index.ids import locate
 from matinee.index.protocols import Index, IndexStore
-from matinee.index.types import Scroll
 from matinee.lanes import LaneThread
-from matinee.recommend import titles
 from matinee.recommend.queries import ExampleQuery, Query, RankedItems, scans
 from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.hops import Hop, Queued, from_hop
-from serve.graph.import_records import ImportRecords
-from serve.graph.messages import IndexStatus, Payload, RetrieverMessage
+from serve.graph.index_answers import IndexAnswers
+from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import as_completed, in_time
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.index_health import IndexHealth
@@ -51,12 +47,11 @@ class RetrieverReplica:
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._store = store or open_store(settings)
         self._active = ActiveIndex(self._store)
-        self._imports = ImportRecords(self._store.imports(), self._active)
+        self._answers = IndexAnswers(self._store, self._active, lambda: self._failure)
         self._thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
         self._watcher: asyncio.Task[None] | None = None
-        self._writes: set[asyncio.Task[object]] = set()
         self._opened = asyncio.Event()
         self._failure: MatineeError | None = None
         self._handover_ends = float("-inf")
@@ -113,11 +108,6 @@ class RetrieverReplica:
                 async with asyncio.timeout(self._handover_ends - time.monotonic()):
                     await self._opened.wait()
 
-    def _index(self, fingerprint: str | None = None) -> Index:
-        if self._failure is not None and self._active.manifest is None:
-            raise self._failure.with_traceback(None)
-        return self._active.get(fingerprint)
-
     async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
         """One result or `MatineeError` for each message, in order."""
         results = {place: result async for pairs in self.stream(batch) for place, result in pairs}
@@ -149,14 +139,16 @@ class RetrieverReplica:
                 results[i] = DeadlineError("retriever: the deadline had passed before the work began")
             elif isinstance(message, messages.Rank):
                 ranks[i] = message
-            else:
+            elif isinstance(message, messages.SingleMessage):
                 results[i] = await self._answer_or_error(message)
+            else:
+                raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
         results |= zip(ranks, await self._rank([*ranks.values()]), strict=True)
         return [results[i] for i in range(len(batch))]
 
-    async def _answer_or_error(self, message: RetrieverMessage[object]) -> object:
+    async def _answer_or_error(self, message: messages.SingleMessage[T]) -> T | MatineeError:
         try:
-            return await self._answer(message)
+            return await message.answer(self._answers)
         except MatineeError as error:
             return error
 
@@ -165,7 +157,7 @@ class RetrieverReplica:
         by_version: dict[str, tuple[Recommender, list[int]]] = {}
         for i, rank in enumerate(ranks):
             try:
-                index = self._index(rank.fingerprint)
+                index = self._answers.index(rank.fingerprint)
             except MatineeError as error:
                 results[i] = error
                 continue
@@ -197,85 +189,6 @@ class RetrieverReplica:
     async def _offload(self, work: Callable[[], T]) -> T:
         return await self._thread.run(work)
 
-    async def _answer(self, message: RetrieverMessage[object]) -> object:
-        if isinstance(message, messages.Status):
-            return await self._status()
-        if isinstance(message, messages.IMPORTS):
-            return await self._complete(self._imports.answer(message))
-        index = self._index()
-        match message:
-            case messages.Write(points, fingerprint, recipe, if_revision, asked):
-                writing = self._active.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
-                return await self._complete(writing)
-            case messages.Change(points, expected, fingerprint, recipe):
-                changing = self._active.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe)
-                return await self._complete(changing)
-            case messages.Delete(id):
-                hit = (await locate(index, [id]))[id]
-                gone = None if hit is None else await self._complete(self._active.delete(hit.id))
-                return None if gone is None else gone.id
-            case messages.DeleteMany(ids, dry_run):
-                return await self._delete_many(index, ids, dry_run=dry_run)
-            case messages.Fetch(ids):
-                hits = await locate(index, ids)
-                return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
-            case messages.Page(limit, after, since, filter, origin, deleted):
-                page, cursor = await index.scroll(
-                    Scroll(limit=limit, after=after, since=since, filter=filter, origin=origin, deleted=deleted)
-                )
-                return [(hit.id, hit.payload) for hit in page], cursor
-            case messages.Suggest(prefix, limit, filter):
-                return [(hit.id, hit.payload) for hit in await titles.suggest(index, prefix, limit, filter)]
-            case messages.Facets(filter, limit, attributes):
-                names = facet_names(index.manifest.declared, attributes)
-                values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit) for name in names))
-                return dict(zip(names, values, strict=True)), await index.count(filter)
-            case messages.Pending(limit, after):
-                return await self._pending(index, limit, after)
-        raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
-
-    async def _delete_many(self, index: Index, ids: Sequence[str], *, dry_run: bool) -> dict[str, str | None]:
-        uids = {id: None if hit is None or hit.payload.get("deleted") else hit.id for id, hit in (await locate(index, ids)).items()}
-        there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
-        if dry_run or not there:
-            return uids
-        gone = {hit.id for hit in await self._complete(self._active.delete_all(there))}
-        return {id: uid if uid in gone else None for id, uid in uids.items()}
-
-    async def _complete(self, write: Coroutine[object, None, T]) -> T:
-        """The result of a write. A caller that gives up ends its waiting, never the write."""
-        task = asyncio.create_task(write)
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return await asyncio.shield(task)
-
-    async def _pending(self, index: Index, limit: int, after: str) -> list[tuple[str, Payload]]:
-        page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
-        if len(page) < limit:
-            first, _ = await index.scroll(Scroll(limit=limit - len(page), pending=True))
-            page += first
-        return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
-
-    async def _status(self) -> IndexStatus:
-        manifest = self._active.manifest
-        if manifest is None:
-            return IndexStatus(trouble=self.trouble, trouble_code=None if self._failure is None else self._failure.code)
-        index = self._active.get()
-        trouble = self.trouble
-        try:
-            previous = await self._store.previous()
-        except MatineeError as error:
-            # The version that is open goes on answering, and its state must be known.
-            previous, trouble = None, trouble or str(error)
-        return IndexStatus(
-            manifest,
-            items=await index.count(),
-            approximate=index.approximate,
-            previous=None if previous is None else previous.version,
-            before=self._active.before,
-            trouble=trouble,
-        )
-
     def check_health(self) -> None:
         """Raises where the replica can't follow the index any more, or where one of its threads hangs: then whoever started it replaces it.
 
@@ -289,7 +202,7 @@ class RetrieverReplica:
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await asyncio.gather(*self._writes, return_exceptions=True)
+        await self._answers.close()
         await self._active.close()
         await self._thread.close()
         await asyncio.to_thread(self._telemetry.close)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee.cli.errors import explain_errors
-from matinee.client.http import announced, probe_file, read_server_file
+from matinee.client.server_file import announced, probe_file, read_server_file
 from matinee.errors import SettingsError
 from matinee.settings.addresses import url_of
 from matinee.settings.load import load_settings
@@ -181,7 +181,7 @@ def _say(report: RoundReport) -> None:
         log.warning("%s", trouble)
     if report.not_compared:
         log.info("%s", report.not_compared)
-    figures: list[Any] = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _judged(report)]
+    figures = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _judged(report)]
     figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
     if report.catalogue:
         log.info("%s", ", ".join(figures) or f"no query set for the catalogue {report.catalogue}: set probe.queries")

@@ -11,13 +11,16 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from matinee.client import calls
+from matinee.client.http import ServerError
 from matinee.evaluation import metrics
 from matinee.evaluation.query_sets import QuerySet
+from matinee.recommend.answers import RankedAnswer
 from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
-from serve.probe.client import AskError, ProbeClient
+from serve.probe.client import ProbeClient
 
 log = logging.getLogger(__name__)
 
@@ -85,26 +88,26 @@ class Prober:
                 return await self._round(client)
         except TimeoutError:
             return RoundReport(up=self._up, trouble=(f"the round took longer than {self._settings.interval_s:g} s (probe.interval_s)",))
-        except AskError as error:
+        except ServerError as error:
             return RoundReport(up=self._up, trouble=(str(error),))
 
     async def _round(self, client: ProbeClient) -> RoundReport:
-        info = await client.get("info", "/v1/info")
+        info = await client.send("info", calls.info())
         if not {"catalogue", "index", "search"} <= info.keys():
             raise client.failed("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
         self._up = True
         index = info["index"]
         if index is None:
-            if info.get("index_trouble"):
-                raise client.failed("index_unavailable", f"{client.url} has no index to answer from: {info['index_trouble']}")
+            if trouble := info.get("index_trouble"):
+                raise client.failed("index_unavailable", f"{client.url} has no index to answer from: {trouble}")
             raise client.failed("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
         if self._index != (index["version"], index["items"]):
             self._index, self._present, self._index_ids = (index["version"], index["items"]), {}, {}
-        trouble: list[str] = []
+        troubles: list[str] = []
         sets = await self._sets(client, info["catalogue"])
-        measured = [await self._measure(client, queries, trouble) for queries in sets]
+        measured = [await self._measure(client, queries, troubles) for queries in sets]
         ann, not_compared = (
-            await self._compared(client, sets, trouble) if index.get("approximate") and self._settings.ann_queries else ({}, "")
+            await self._compared(client, sets, troubles) if index.get("approximate") and self._settings.ann_queries else ({}, "")
         )
         return RoundReport(
             up=True,
@@ -118,7 +121,7 @@ class Prober:
             unknown={queries.name: unknown for queries, (_, unknown) in zip(sets, measured, strict=True)},
             ann_recall=ann,
             not_compared=not_compared,
-            trouble=tuple(trouble),
+            trouble=tuple(troubles),
         )
 
     async def _sets(self, client: ProbeClient, catalogue: str) -> list[QuerySet]:
@@ -159,8 +162,8 @@ class Prober:
         async def ask(id: str) -> list[str]:
             if mode == SIMILAR:
                 # An item that is gone is found to be unknown, like any other of the set.
-                return _ids(await client.get(SIMILAR, f"/v1/items/{queries.items[id]}/similar", missing_is_fine=True, k=K))
-            return _ids(await client.post("search", "/v1/search", {"text": queries.texts[id], "mode": mode, "k": K}))
+                return _ids(await client.send(SIMILAR, calls.similar(queries.items[id], K), missing_is_fine=True))
+            return _ids(await client.send("search", calls.search({"text": queries.texts[id], "mode": mode, "k": K})))
 
         return await _each(ask, queries.relevant)
 
@@ -188,8 +191,8 @@ class Prober:
         """`_ann_recall`, or why there is none: without keys nobody may search exactly from afar, and that is no fault of a round."""
         try:
             return await self._ann_recall(client, sets, trouble), ""
-        except AskError as error:
-            if error.reason == "forbidden":
+        except ServerError as error:
+            if error.code == "forbidden":
                 return {}, f"approximate search is not held against exact search, which takes a key with the scope admin: {error}"
             raise
 
@@ -201,16 +204,16 @@ class Prober:
             if filter is None or not texts:
                 continue
 
-            async def overlap(text: str, filter: Mapping[str, Any] = filter) -> float | None:
-                body = {"text": text, "mode": "dense", "k": K, "filter": filter}
-                exact = _ids(await client.post("exact", "/v1/search", body | {"exact": True}))
-                return metrics.recall_at(_ids(await client.post("search", "/v1/search", body)), exact, K) if exact else None
+            async def overlap(text: str, filter: Mapping[str, object] = filter) -> float | None:
+                body: dict[str, object] = {"text": text, "mode": "dense", "k": K, "filter": filter}
+                exact = _ids(await client.send("exact", calls.search(body | {"exact": True})))
+                return metrics.recall_at(_ids(await client.send("search", calls.search(body))), exact, K) if exact else None
 
             try:
                 # One alone first: without the scope, all the others would fail alike.
                 answers = {texts[0]: await overlap(texts[0])} | await _each(overlap, texts[1:])
-            except AskError as error:
-                if error.reason == "forbidden":
+            except ServerError as error:
+                if error.code == "forbidden":
                     raise
                 trouble.append(f"approximate against exact search: {error}")
                 return recall
@@ -225,22 +228,22 @@ class Prober:
         """Queries of the sets, or titles where there are none: what is compared are two searches, and no labels."""
         texts = [text for queries in sets if not queries.of_items for text in queries.texts.values()]
         if not texts:
-            page = await client.get("items", "/v1/items", limit=self._settings.ann_queries)
+            page = await client.send("items", calls.items(self._settings.ann_queries))
             texts = [entry["item"]["title"] for entry in page["items"]]
         return list(dict.fromkeys(texts))[: self._settings.ann_queries]
 
 
-async def _filter(client: ProbeClient) -> dict[str, list[str]] | None:
+async def _filter(client: ProbeClient) -> Mapping[str, object] | None:
     """A condition that about a tenth of the items meet; None where the catalogue has nothing to filter by."""
-    facets = await client.get("facets", "/v1/facets")
+    facets = await client.send("facets", calls.facets())
     target = FILTERED_SHARE * facets["count"]
     options = [
         (abs(entry["count"] - target), key, entry["value"])
-        for key in ("genres", "language", "kind")
-        for entry in facets[key]
+        for key, entries in (("genres", facets["genres"]), ("language", facets["language"]), ("kind", facets["kind"]))
+        for entry in entries
         if K <= entry["count"] < facets["count"]
     ]
-    return {key: [value] for _, key, value in sorted(options)[:1]} or None
+    return {key: [value] for _, key, value in sorted(options, key=lambda option: (*option[:2], str(option[2])))[:1]} or None
 
 
 async def _each(ask: Callable[[str], Awaitable[T]], keys: Collection[str]) -> dict[str, T]:
@@ -249,7 +252,7 @@ async def _each(ask: Callable[[str], Awaitable[T]], keys: Collection[str]) -> di
     async def one(key: str) -> tuple[str, T] | None:
         try:
             return key, await ask(key)
-        except AskError:
+        except ServerError:
             return None
 
     return dict(answer for answer in await asyncio.gather(*map(one, keys)) if answer is not None)
@@ -260,7 +263,7 @@ def _items(queries: QuerySet) -> set[str]:
     return set().union(*queries.relevant.values(), queries.items.values() if queries.of_items else ())
 
 
-def _ids(answer: Mapping[str, Any]) -> list[str]:
+def _ids(answer: RankedAnswer) -> list[str]:
     return [card["id"] for card in answer["items"]]
 
 

@@ -6,8 +6,10 @@ A line holds ids, codes and times; what users wrote is in it only with `serving.
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from types import TracebackType
+from typing import TextIO
 
 import orjson
 
@@ -16,6 +18,8 @@ from matinee.settings.serving import ServingSettings
 OURS = ("serve", "matinee")
 THEIRS = ("opentelemetry", "s3fs")
 """Libraries whose troubles are ours to tell."""
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _QUIET = frozenset({"livez", "readyz"})
 
@@ -33,7 +37,7 @@ def configure(settings: ServingSettings, part: str, stream: TextIO | None = None
             logger.setLevel(max(least, logging.getLevelNamesMapping()[settings.log_level]))
 
 
-def request(logger: logging.Logger, status: int, fields: dict[str, Any]) -> None:
+def request(logger: logging.Logger, status: int, fields: Mapping[str, object]) -> None:
     """The line of one request: failures of the server are warnings (a full one is counted, and would flood the log), probes DEBUG.
 
     A response that does not show the reasons of its errors is a failure too: they are here or nowhere.
@@ -47,11 +51,11 @@ def request(logger: logging.Logger, status: int, fields: dict[str, Any]) -> None
 class _Formatter(logging.Formatter):
     """Without `texts` a traceback has its frames and the kinds of its exceptions: their messages may hold what a user wrote."""
 
-    def __init__(self, part: str, *, texts: bool, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, part: str, *, texts: bool, fmt: str | None = None) -> None:
+        super().__init__(fmt)
         self._part, self._texts = part, texts
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802  the name is logging's
+    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802  the name is logging's
         return super().formatException(ei) if self._texts else _frames(ei[1])
 
 
@@ -93,5 +97,5 @@ def _frames(error: BaseException | None) -> str:
     return "\n\n".join(reversed(chain))
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) and value.isprintable() and " " not in value else orjson.dumps(value, default=str).decode()

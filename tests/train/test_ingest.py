@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from matinee.client.calls import Call
 from matinee.client.http import Client
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
@@ -244,8 +245,8 @@ def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_gra
     with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path, films=before)) as url:
         settings.server_file.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
         server = Client(url)
-        server._send("PUT", "/v1/items", json={"items": [mine.facts()]})
-        server._send("DELETE", f"/v1/items/{before[1].uid('demo')}")
+        server.send(Call("PUT", "/v1/items", body={"items": [mine.facts()]}))
+        server.send(Call("DELETE", f"/v1/items/{before[1].uid('demo')}"))
         kept = ingest(tmp_path, path, "--kind", "film", "--json")
         assert kept.exit_code == 0, kept.stderr
         result = json.loads(kept.stdout)

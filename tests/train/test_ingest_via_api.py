@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from matinee.client import calls
+from matinee.client.calls import Call
 from matinee.client.http import Client, ServerError
 from matinee.client.models import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
@@ -78,7 +80,7 @@ def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, lasting: Out
     with local_graph.serve_app(
         lambda: lasting.around(local_graph.build_local_graph(home, films=films, enhancer=local_graph.FakeEnhancer()))
     ) as url:
-        put = Client(url)._send("PUT", "/v1/items", json={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
+        put = Client(url).send(Call[Any]("PUT", "/v1/items", body={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]}))
         assert put["items"]
         yield url
 
@@ -221,9 +223,9 @@ def test_embedding_is_bounded(url: str) -> None:
     server = Client(url)
     for body in ({"texts": []}, {"texts": ["a"] * (MAX_TEXTS + 1)}, {"texts": [""]}, {"texts": ["a"], "kind": "other"}):
         with pytest.raises(ServerError) as refused:
-            server.post("/v1/embed", body)
+            server.send(Call("POST", "/v1/embed", body=body))
         assert refused.value.code == "invalid"
-    assert np.linalg.norm(server.post("/v1/embed", {"texts": ["a"]})["vectors"][0]) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(server.send(calls.embed(["a"], "document"))["vectors"][0]) == pytest.approx(1, abs=1e-5)
 
 
 class Clock:

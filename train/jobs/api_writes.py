@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from matinee.client.http import Client, read_writes
+from matinee.client.http import Client
+from matinee.client.items import read_writes
 from matinee.client.models import Patience, connect
 from matinee.errors import IndexLockedError
 from matinee.index.build import ApiItem, IndexWrites

@@ -10,7 +10,7 @@ Does not serve two processes: whoever opens a version holds its lock until `clos
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple, cast
 
 import qdrant_edge as edge
 
@@ -22,7 +22,7 @@ from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import completed
 from matinee.index.records import to_hit, to_point
-from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
+from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Payload, Point, Scroll, Search
 from matinee.lanes import LaneThread
 from matinee.memory_cache import MemoryCache
 from matinee.settings.index import IndexSettings
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-def _completed(work: Coroutine[Any, Any, T]) -> T:
+def _completed(work: Coroutine[object, None, T]) -> T:
     """The result of a coroutine that never has to wait."""
     try:
         work.send(None)
@@ -56,7 +56,7 @@ class EdgeIndex:
         self._thread = LaneThread("index-edge")
         self._closed = False
         # Only this object writes to the shard, so what it has read stays true until it writes.
-        self._payloads: MemoryCache[str, dict[str, Any]] = MemoryCache(_KEPT_BYTES)
+        self._payloads: MemoryCache[str, Payload] = MemoryCache(_KEPT_BYTES)
 
     @property
     def approximate(self) -> bool:
@@ -88,12 +88,12 @@ class EdgeIndex:
             for search, hits in zip(searches, ranked, strict=True)
         ]
 
-    def _payloads_of(self, ids: set[str]) -> dict[str, dict[str, Any]]:
+    def _payloads_of(self, ids: set[str]) -> dict[str, Payload]:
         """Payloads by id. Reading and converting them costs as much as the search itself, so those of answered items are kept."""
         payloads = {id: payload for id in ids if (payload := self._payloads.get(id)) is not None}
         missing: list[edge.PointId] = list(ids - payloads.keys())
         if missing:
-            read = {str(record.id): record.payload or {} for record in self._open.retrieve(missing, True, False)}
+            read = {str(record.id): cast(Payload, record.payload or {}) for record in self._open.retrieve(missing, True, False)}
             for id, payload in read.items():
                 self._payloads.put(id, payload)
             payloads |= read
@@ -159,7 +159,7 @@ class EdgeIndex:
         points = self._open.query(edge.QueryRequest(limit=1, query=newest, with_payload=["revision"]))
         return int((points[0].payload or {})["revision"]) if points else 0
 
-    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def together(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
         return await self._run(lambda: _completed(work()))
 
     def check_health(self, hang_s: float) -> None:

@@ -76,7 +76,7 @@ def payload_indexes(manifest: Manifest) -> list[edge.UpdateOperation]:
 def engine_point(point: Point) -> edge.Point:
     vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.dense.items()}
     vectors |= {name: _sparse(sparse) for name, sparse in point.sparse.items() if sparse.indices}
-    return edge.Point(point.id, vectors, point.payload)
+    return edge.Point(point.id, vectors, {**point.payload})
 
 
 def filter_of(condition: Condition | None) -> edge.Filter | None:

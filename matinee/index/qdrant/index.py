@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from qdrant_client import models
 
@@ -94,7 +94,7 @@ class QdrantIndex:
         points = (await self._call(call)).points
         return int((points[0].payload or {})["revision"]) if points else 0
 
-    async def together(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def together(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
         return await work()
 
     def check_health(self, hang_s: float) -> None:

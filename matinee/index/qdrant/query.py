@@ -5,7 +5,7 @@ Pure translation: holds no client and does no I/O. Vector searches carry no cond
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from qdrant_client import models
 
@@ -22,6 +22,7 @@ from matinee.index.types import (
     Hit,
     HybridQuery,
     Manifest,
+    Payload,
     Point,
     PopularQuery,
     RecommendationQuery,
@@ -90,7 +91,7 @@ def batches(points: list[models.PointStruct], dimensions: Mapping[str, int]) -> 
 def engine_point(point: Point) -> models.PointStruct:
     vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.dense.items()}
     vectors |= {name: _sparse(sparse) for name, sparse in point.sparse.items() if sparse.indices}
-    return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
+    return models.PointStruct(id=point.id, vector=vectors, payload={**point.payload})
 
 
 def filter_of(condition: Condition | None) -> models.Filter | None:
@@ -167,9 +168,9 @@ def hits(search: Search, answer: Iterable[models.ScoredPoint]) -> list[Hit]:
 
 
 def _hit(search: Search, record: models.ScoredPoint) -> Hit:
-    payload = record.payload or {}
+    payload = cast(Payload, record.payload or {})
     score = float(payload["popularity"]) if isinstance(search.query, PopularQuery) else record.score
-    return Hit(str(record.id), score, payload if search.with_payload else {}, text_vector(record.vector))
+    return Hit(str(record.id), score, payload if search.with_payload else Payload(), text_vector(record.vector))
 
 
 def _query(

@@ -1,5 +1,6 @@
-"""`matinee.client.http`: a active server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
+"""`matinee.client`: a running server found and asked, and every way it can fail explained; real sockets, no fixed ports."""
 
+import asyncio
 import json
 import os
 import socket
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
-from matinee.client.http import Client, ServerError, announced, read_living, read_server_file, read_writes
+from matinee.client import calls
+from matinee.client.calls import Call
+from matinee.client.http import AsyncClient, Client, ServerError
+from matinee.client.items import read_writes, stored_entries
+from matinee.client.server_file import announced, read_living, read_server_file
 from matinee.items import Item
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -125,8 +130,8 @@ def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Set
 
 def test_answers_come_as_they_are(local_app_url: str) -> None:
     server = Client(f"{local_app_url}/")
-    assert server.post("/v1/recommend", {"likes": ["Inception"], "k": 2})["likes"][0]["title"] == "Inception"
-    assert len(server.get("/v1/items", q="the", limit=3, cursor=None)["items"]) == 3
+    assert server.send(calls.recommend({"likes": ["Inception"], "k": 2}))["likes"][0]["title"] == "Inception"
+    assert len(server.send(calls.items(3, q="the", cursor=None))["items"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_answers_come_as_they_are(local_app_url: str) -> None:
 )
 def test_a_refusal_has_the_servers_code_and_message(local_app_url: str, path: str, body: Any, code: str, exit_code: int) -> None:
     with pytest.raises(ServerError) as refusal:
-        Client(local_app_url).post(path, body)
+        Client(local_app_url).send(Call("POST", path, body=body))
     assert (refusal.value.code, refusal.value.exit_code) == (code, exit_code)
     assert bool(refusal.value.candidates) is (code == "ambiguous_title")
     assert str(refusal.value)
@@ -148,21 +153,21 @@ def test_a_refusal_has_the_servers_code_and_message(local_app_url: str, path: st
 
 def test_a_server_that_does_not_answer_is_explained(free_port: int) -> None:
     with pytest.raises(ServerError, match=r"does not answer \(ConnectError\)") as refusal:
-        Client(f"http://127.0.0.1:{free_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{free_port}").send(calls.info())
     assert refusal.value.exit_code == 5
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "ftp://x", "http://[::1", "http://a:b", "127.0.0.1:8000"])
 def test_what_is_no_url_is_explained(url: str) -> None:
     with pytest.raises(ServerError, match="is not the URL of a server") as refusal:
-        Client(url).get("/v1/info")
+        Client(url).send(calls.info())
     assert refusal.value.exit_code == 2
 
 
 @pytest.mark.parametrize("key", ["clé", "two\nlines"])
 def test_a_key_that_can_not_be_sent_is_explained_without_being_shown(local_app_url: str, key: str) -> None:
     with pytest.raises(ServerError, match="API key") as refusal:
-        Client(local_app_url, key=key).get("/v1/info")
+        Client(local_app_url, key=key).send(calls.info())
     assert key not in str(refusal.value)
 
 
@@ -170,18 +175,46 @@ def test_a_key_that_can_not_be_sent_is_explained_without_being_shown(local_app_u
 def test_a_server_that_is_not_matinee_is_explained(other_server: Any, status: int, body: bytes) -> None:
     other_server.status, other_server.body = status, body
     with pytest.raises(ServerError, match=f"answered {status}, but not as a Matinee server does"):
-        Client(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{other_server.server_port}").send(calls.info())
 
 
 def test_an_error_without_an_envelope_still_has_a_message(other_server: Any) -> None:
     other_server.status, other_server.body = 500, b'{"detail": "oops"}'
     with pytest.raises(ServerError, match="oops"):
-        Client(f"http://127.0.0.1:{other_server.server_port}").get("/v1/info")
+        Client(f"http://127.0.0.1:{other_server.server_port}").send(calls.info())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"), [(200, b"<html>", "malformed"), (503, b'{"code": "overloaded", "message": "m"}', "overloaded")]
+)
+async def test_both_clients_fail_alike(other_server: Any, free_port: int, status: int, body: bytes, code: str) -> None:
+    other_server.status, other_server.body = status, body
+    for port, expected in ((other_server.server_port, code), (free_port, "unreachable")):
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(ServerError) as waited:
+            await asyncio.to_thread(Client(url).send, calls.info())
+        async with AsyncClient(url, key=None, timeout_s=60, direct=True, connections=1) as client:
+            with pytest.raises(ServerError) as awaited:
+                await client.send(calls.info())
+        both = [(str(error.value), error.value.code, error.value.status) for error in (waited, awaited)]
+        assert both[0] == both[1]
+        assert both[0][1] == expected
+
+
+async def test_both_clients_give_up_in_time_and_say_after_how_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServerError, match=r"/v1/info gave no answer within 0\.1 s$") as waited:
+            await asyncio.to_thread(Client(url, timeout_s=0.1).send, calls.info())
+        async with AsyncClient(url, key=None, timeout_s=0.1, direct=True, connections=1) as client:
+            with pytest.raises(ServerError, match=r"/v1/info gave no answer within 0\.1 s$") as awaited:
+                await client.send(calls.info())
+    assert waited.value.code == awaited.value.code == "timeout"
 
 
 def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matinee.client.http._PAGE", 10)
-    titles = sorted(entry["item"]["title"] for entry in Client(local_app_url).items())
+    monkeypatch.setattr("matinee.client.items._PAGE", 10)
+    titles = sorted(entry["item"]["title"] for entry in stored_entries(Client(local_app_url)))
     assert titles == sorted(film.title for film in films)
 
 
@@ -189,8 +222,9 @@ async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_ur
     server = Client(local_app_url)
     assert read_writes(server, 0) == []
     film = Item(id="mine", kind="film", title="My Film", year=2024)
-    [written] = server._send("PUT", "/v1/items", json={"items": [film.facts()]})["items"]
-    server._send("DELETE", "/v1/items/metropolis-1927")
+    put: Call[dict[str, Any]] = Call("PUT", "/v1/items", body={"items": [film.facts()]})
+    [written] = server.send(put)["items"]
+    server.send(Call("DELETE", "/v1/items/metropolis-1927"))
     mine, gone = sorted(read_writes(server, 0), key=lambda entry: entry.revision)
     assert (mine.id, mine.revision, mine.item) == (written["id"], written["revision"], film)
     assert (gone.item, gone.revision > mine.revision) == (None, True)

@@ -11,10 +11,10 @@ from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
 from matinee.index.types import Scroll
 from matinee.items import Item
-from matinee.recommend.titles import resolve
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import Settings
 from tests.matinee.active_versions import build, film, get, nearest, put
+from tests.title_lookup import resolve
 
 NO_FACTS = FactWeights(year=0, votes=0, genres=0, language=0)
 

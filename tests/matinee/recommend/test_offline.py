@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from matinee.client import calls
 from matinee.client.http import Client
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
 from matinee.filters import ItemFilter
@@ -41,7 +42,7 @@ def served(local_graph: Any, films: list[Item], tmp_path_factory: pytest.TempPat
         yield Client(url)
 
 
-def same(local: dict[str, Any], answer: dict[str, Any]) -> None:
+def same(local: Any, answer: Any) -> None:
     assert answer.pop("request_id")
     scores = [[card.pop("score") for card in side["items"]] for side in (local, answer)]
     assert local == answer
@@ -51,14 +52,14 @@ def same(local: dict[str, Any], answer: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid", None])
 def test_a_search_answers_as_the_api_does(settings: Settings, served: Client, mode: Any) -> None:
     local = OfflineCatalogue(settings).search(" a dream\nwithin a dream ", mode=mode, **NONE)
-    same(local, served.post("/v1/search", {"text": " a dream\nwithin a dream ", "mode": mode, "k": 5}))
+    same(local, served.send(calls.search({"text": " a dream\nwithin a dream ", "mode": mode, "k": 5})))
 
 
 def test_a_recommendation_answers_as_the_api_does(settings: Settings, served: Client) -> None:
     filter = ItemFilter(year={"gte": 1950})
     local = OfflineCatalogue(settings).recommend(["inceptoin"], ["Titanic"], text="a heist", k=5, filter=filter, diversity=0.3)
     body = {"likes": ["inceptoin"], "dislikes": ["Titanic"], "text": "a heist", "k": 5, "diversity": 0.3}
-    same(local, served.post("/v1/recommend", body | {"filter": filter.body}))
+    same(local, served.send(calls.recommend(body | {"filter": filter.body})))
 
 
 def test_likes_may_be_ids(settings: Settings, films: list[Item]) -> None:

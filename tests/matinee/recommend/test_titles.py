@@ -15,8 +15,9 @@ from matinee.index.types import TEXT, TITLE, Manifest, Point, item_payload, tomb
 from matinee.items import Item
 from matinee.models.bm25 import title_trigrams
 from matinee.recommend import titles
-from matinee.recommend.titles import MAX_TITLES, Resolution, check_count, resolve, resolve_all, suggest
+from matinee.recommend.titles import MAX_TITLES, Resolution, check_count, resolve_all, suggest
 from tests.matinee.linear_time import LENGTH, Shape, is_linear
+from tests.title_lookup import resolve
 
 FILMS = [
     ("Dune", 1984, 60),

@@ -245,7 +245,7 @@ def test_a_server_that_is_down_or_never_answers(once: Run) -> None:
     ("arguments", "key", "message"),
     [
         (["--once", "--url", "http://host:port"], "k", "is not the URL of a server"),
-        (["--once", "--url", "ftp://127.0.0.1"], "k", "does not answer"),
+        (["--once", "--url", "ftp://127.0.0.1"], "k", "is not the URL of a server"),
         (["--once", "--url", "http://127.0.0.1"], "schlüssel", "copy it again"),
         (["--min-recall", "0.5"], "k", "add --once"),
         (["--once", "--queries", "/nowhere"], "k", "should be a BEIR folder"),

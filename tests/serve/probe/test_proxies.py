@@ -10,12 +10,13 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
+from matinee.client import calls
 from matinee.client.http import Client, ServerError
 from matinee.index.qdrant.connection import connect
 from matinee.settings.addresses import is_inside
 from matinee.settings.index import IndexSettings
 from matinee.settings.serving import ProbeSettings, TracingSettings
-from serve.probe.client import AskError, ProbeClient
+from serve.probe.client import ProbeClient
 from serve.telemetry import tracing
 
 INSIDE = [
@@ -69,15 +70,15 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def by_client(url: str) -> None:
     with suppress(ServerError):
-        Client(url, timeout_s=5).get("/v1/info")
+        Client(url, timeout_s=5).send(calls.info())
 
 
 def by_probe(url: str) -> None:
     async def ask() -> None:
         settings = ProbeSettings(url=url, deadline_s=5, key=SecretStr("k"))
         async with ProbeClient(url, settings, lambda *_: None, lambda *_: None) as client:
-            with suppress(AskError):
-                await client.get("info", "/v1/info")
+            with suppress(ServerError):
+                await client.send("info", calls.info())
 
     asyncio.run(ask())
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from matinee.client.calls import Call
+from matinee.client.http import ServerError
 from matinee.errors import SettingsError, SourceError
 from matinee.items import item_uid
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
-from serve.probe.client import AskError
+from serve.probe.client import reason
 from serve.probe.metrics import ProbeExporter
 from serve.probe.round import Prober, Quality, RoundReport
 from serve.telemetry.metrics import PROBE_METRICS
@@ -54,7 +56,7 @@ class Script:
         self.trouble: str | None = None
         self.counted: list[str] = []
 
-    async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
+    async def send(self, endpoint: str, call: Call[Any], *, missing_is_fine: bool = False) -> Any:
         if endpoint == "info":
             return {"catalogue": "films", "index": self.index, "search": {"mode": "hybrid"}, "index_trouble": self.trouble}
         if endpoint == "facets":
@@ -62,18 +64,18 @@ class Script:
             return {"count": 120, "genres": values, "language": [{"value": "en", "count": 120}], "kind": []}
         if endpoint == "items":
             return {"items": [{"item": {"title": text}} for text in self.answers]}
-        return self.reply(path.split("/")[3])
-
-    async def post(self, endpoint: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if call.body is None:
+            return self.reply(call.path.split("/")[3])
+        body: Any = call.body
         key = f"{body['text']}, exact" if body.get("exact") else body["text"]
         if body.get("filter"):
             assert body["filter"] == {"genres": ["rare"]}, "the value that about a tenth of the items have"
             key = f"{key}, filtered"
         return self.reply(key if key in self.answers or key in self.failing else body["text"])
 
-    def failed(self, reason: str, message: str) -> AskError:
-        self.counted.append(reason)
-        return AskError(reason, message)
+    def failed(self, code: str, message: str) -> ServerError:
+        self.counted.append(code)
+        return ServerError(message, code)
 
     async def exists(self, id: str) -> bool:
         self.asked.append(id)
@@ -85,7 +87,7 @@ class Script:
 
     def reply(self, key: str) -> dict[str, Any]:
         if key in self.failing:
-            raise AskError(self.failing[key], "scripted")
+            raise ServerError("scripted", self.failing[key])
         return {"items": [{"id": id} for id in self.answers[key]]}
 
 
@@ -190,8 +192,8 @@ async def test_other_failures_of_the_comparison_are_trouble(tmp_path: Path) -> N
 
 async def test_a_server_that_tells_its_state_is_up_whatever_else_is_wrong(tmp_path: Path) -> None:
     class Gone(Script):
-        async def get(self, endpoint: str, path: str, **params: Any) -> dict[str, Any]:
-            raise AskError("unreachable", "gone")
+        async def send(self, endpoint: str, call: Call[Any], *, missing_is_fine: bool = False) -> Any:
+            raise ServerError("gone", "unreachable")
 
     shown = ProbeExporter()
     assert "\nmatinee_probe_up " not in generate_latest(shown.registry).decode(), "no round yet"
@@ -204,7 +206,9 @@ async def test_a_server_that_tells_its_state_is_up_whatever_else_is_wrong(tmp_pa
 
 async def test_a_round_ends_in_time(tmp_path: Path) -> None:
     class Slow(Script):
-        async def post(self, *_: Any) -> dict[str, Any]:
+        async def send(self, endpoint: str, call: Call[Any], *, missing_is_fine: bool = False) -> Any:
+            if call.body is None:
+                return await super().send(endpoint, call)
             import asyncio
 
             await asyncio.Event().wait()
@@ -227,7 +231,7 @@ async def test_no_index_and_no_matinee() -> None:
     async def other(*_: Any, **__: Any) -> dict[str, Any]:
         return {"name": "another service"}
 
-    server.get = other  # type: ignore[method-assign]
+    server.send = other  # type: ignore[method-assign]
     assert "check probe.url" in (await look(server)).trouble[0]
     assert server.counted[2:] == ["malformed"]
 
@@ -355,7 +359,7 @@ def test_the_declared_metrics_are_those_of_the_registry() -> None:
 
 
 def test_unknown_codes_of_a_server_become_one_label() -> None:
-    assert AskError("a-code-from-elsewhere", "").reason == "other"
+    assert reason(ServerError("", "a-code-from-elsewhere")) == "other"
 
 
 def test_the_probe_needs_neither_models_nor_ray() -> None:

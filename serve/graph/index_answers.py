@@ -1,0 +1,144 @@
+"""What the Retriever answers to its messages, but for rankings: reads, writes and imports of the active index. Does not know batches."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from matinee.attributes import facet_names
+from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.filters import ItemFilter
+from matinee.index.active import ActiveIndex, Written
+from matinee.index.ids import locate
+from matinee.index.protocols import Index, IndexStore
+from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
+from matinee.recommend import titles
+from matinee.settings.index import Recipe
+from serve.graph.import_records import ImportRecords
+
+T = TypeVar("T")
+
+Stored = tuple[str, Payload]
+"""Index id and payload of an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """The version that answers: `manifest` is None before the first ingest, or while the index is out of reach.
+
+    `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
+    vectors are still searched. `trouble` says why the current version can't be followed, `trouble_code` is the code of that error.
+    """
+
+    manifest: Manifest | None = None
+    items: int = 0
+    approximate: bool = False
+    previous: str | None = None
+    before: str | None = None
+    trouble: str | None = None
+    trouble_code: str | None = None
+
+    def absence(self) -> MatineeError:
+        """Why there is no manifest: the error that the Retriever answers everything else with."""
+        kinds = (IndexLockedError, IndexUnavailableError)
+        kind = next((kind for kind in kinds if kind.code == self.trouble_code), IndexAbsentError)
+        return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
+
+
+class IndexAnswers:
+    """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now."""
+
+    def __init__(self, store: IndexStore, active: ActiveIndex, failure: Callable[[], MatineeError | None]) -> None:
+        self._store = store
+        self._active = active
+        self._failure = failure
+        self._writes: set[asyncio.Task[object]] = set()
+        self.imports = ImportRecords(store.imports(), active)
+
+    def index(self, fingerprint: str | None = None) -> Index:
+        """The open version made by `fingerprint`, or the current one. Raises where there is none."""
+        failure = self._failure()
+        if failure is not None and self._active.manifest is None:
+            raise failure.with_traceback(None)
+        return self._active.get(fingerprint)
+
+    async def finish(self, write: Coroutine[object, None, T]) -> T:
+        """The result of a write. A caller that gives up ends its waiting, never the write."""
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for the writes that are under way."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    async def status(self) -> IndexStatus:
+        failure, manifest = self._failure(), self._active.manifest
+        trouble = None if failure is None else str(failure)
+        if manifest is None:
+            return IndexStatus(trouble=trouble, trouble_code=None if failure is None else failure.code)
+        index = self._active.get()
+        try:
+            previous = await self._store.previous()
+        except MatineeError as error:
+            # The version that is open goes on answering, and its state must be known.
+            previous, trouble = None, trouble or str(error)
+        return IndexStatus(
+            manifest,
+            items=await index.count(),
+            approximate=index.approximate,
+            previous=None if previous is None else previous.version,
+            before=self._active.before,
+            trouble=trouble,
+        )
+
+    async def fetch(self, ids: Sequence[str]) -> list[Stored | None]:
+        hits = await locate(self.index(), ids)
+        return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
+
+    async def page(self, scroll: Scroll) -> tuple[list[Stored], str | None]:
+        page, cursor = await self.index().scroll(scroll)
+        return [(hit.id, hit.payload) for hit in page], cursor
+
+    async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[Stored]:
+        return [(hit.id, hit.payload) for hit in await titles.suggest(self.index(), prefix, limit, filter)]
+
+    async def facets(self, filter: ItemFilter, limit: int, attributes: Sequence[str]) -> tuple[dict[str, list[FacetCount]], int]:
+        index = self.index()
+        names = facet_names(index.manifest.declared, attributes)
+        values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit) for name in names))
+        return dict(zip(names, values, strict=True)), await index.count(filter)
+
+    async def pending(self, limit: int, after: str) -> list[Stored]:
+        index = self.index()
+        page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
+        if len(page) < limit:
+            first, _ = await index.scroll(Scroll(limit=limit - len(page), pending=True))
+            page += first
+        return list({hit.id: (hit.id, hit.payload) for hit in page}.values())
+
+    async def write(
+        self, points: Sequence[Point], fingerprint: str, recipe: Recipe, if_revision: dict[str, int] | None, asked: int | None
+    ) -> Written:
+        self.index()
+        writing = self._active.upsert(points, fingerprint=fingerprint, recipe=recipe, if_revision=if_revision, asked=asked)
+        return await self.finish(writing)
+
+    async def change(self, points: Sequence[Point], expected: dict[str, int], fingerprint: str | None, recipe: Recipe) -> Written:
+        self.index()
+        return await self.finish(self._active.change(points, expected=expected, fingerprint=fingerprint, recipe=recipe))
+
+    async def delete(self, id: str) -> str | None:
+        hit = (await locate(self.index(), [id]))[id]
+        gone = None if hit is None else await self.finish(self._active.delete(hit.id))
+        return None if gone is None else gone.id
+
+    async def delete_many(self, ids: Sequence[str], *, dry_run: bool) -> dict[str, str | None]:
+        hits = await locate(self.index(), ids)
+        uids = {id: None if hit is None or hit.payload.get("deleted") else hit.id for id, hit in hits.items()}
+        there = list(dict.fromkeys(uid for uid in uids.values() if uid is not None))
+        if dry_run or not there:
+            return uids
+        gone = {hit.id for hit in await self.finish(self._active.delete_all(there))}
+        return {id: uid if uid in gone else None for id, uid in uids.items()}
