@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import psutil  # type: ignore[import-untyped]
 
+from matinee.client import calls
+from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
 from matinee.settings.load import load_settings
 
@@ -78,9 +79,8 @@ class LocalServer:
 
     def answers(self) -> bool:
         """Whether a text search is answered now, by every part that it needs."""
-        with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.post(f"{self.url}/v1/search", json={"text": "a heist inside dreams"}, timeout=20, trust_env=False)
-            return answer.is_success and not answer.json()["degraded"]
+        with contextlib.suppress(ServerError):
+            return not Client(self.url, timeout_s=20, direct=True).send(calls.search({"text": "a heist inside dreams"}))["degraded"]
         return False
 
     def processes(self) -> list[tuple[str, psutil.Process]]:

@@ -20,10 +20,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.progress import track
 
 from bench.serve import matinee_server
+from matinee.client import calls
+from matinee.client.http import Client
 from matinee.errors import MatineeError
 from matinee.evaluation import metrics, query_sets
 from matinee.evaluation.query_sets import QuerySet
@@ -58,13 +59,13 @@ def catalogue_file(folder: Path, kind: str, into: Path) -> Path:
 def through_api(url: str, queries: QuerySet, mode: str) -> dict[str, list[str]]:
     """Each query's best 10, as a client of the API gets them."""
     runs = {}
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        for id in track(queries.relevant, description=f"{queries.name} {mode}", transient=True):
-            if queries.of_items:
-                response = client.get(f"/v1/items/{queries.items[id]}/similar", params={"k": 10})
-            else:
-                response = client.post("/v1/search", json={"text": queries.texts[id], "mode": mode, "k": 10})
-            runs[id] = [card["id"] for card in response.raise_for_status().json()["items"]]
+    client = Client(url, direct=True)
+    for id in track(queries.relevant, description=f"{queries.name} {mode}", transient=True):
+        if queries.of_items:
+            call = calls.similar(queries.items[id], 10)
+        else:
+            call = calls.search({"text": queries.texts[id], "mode": mode, "k": 10})
+        runs[id] = [card["id"] for card in client.send(call)["items"]]
     return runs
 
 

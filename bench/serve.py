@@ -29,6 +29,8 @@ from typing import Any
 
 import httpx
 
+from matinee.client import calls
+from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
 from matinee.settings.load import load_settings
 
@@ -147,13 +149,20 @@ def matinee_server(environment: dict[str, str]) -> Iterator[tuple[str, list[str]
                 raise SystemExit("the server did not start; the lines above say why")
             time.sleep(0.5)
         # The embedder loads behind the index, and would take from what is measured.
-        while not httpx.post(f"{named['url']}/v1/search", json={"text": "ready"}, timeout=60, trust_env=False).is_success:
+        client = Client(named["url"], direct=True)
+        while not _is_ready(client):
             time.sleep(0.5)
-        page = httpx.get(f"{named['url']}/v1/items", params={"limit": 1000}, trust_env=False).json()
-        yield named["url"], [item["id"] for item in page["items"]]
+        yield named["url"], [item["id"] for item in client.send(calls.items(1000))["items"]]
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
+
+
+def _is_ready(client: Client) -> bool:
+    with contextlib.suppress(ServerError):
+        client.send(calls.search({"text": "ready"}))
+        return True
+    return False
 
 
 @contextlib.contextmanager

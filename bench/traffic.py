@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import orjson
 
 from bench.load import Answer
+from matinee.client import calls
+from matinee.client.http import Client
 
 Line = dict[str, Any]
 _SEARCHES = 500
@@ -26,8 +27,7 @@ TIMEOUT_S = 20.0
 
 def reads(url: str, count: int = 500) -> list[Line]:
     """Searches, recommendations and look-ups over the server's own items: `count` lines in an order fixed by a seed."""
-    page = httpx.get(f"{url}/v1/items", params={"limit": min(count, 1000)}, timeout=60, trust_env=False)
-    items = page.raise_for_status().json()["items"]
+    items = Client(url, direct=True).send(calls.items(min(count, 1000)))["items"]
     lines: list[Line] = []
     for n in range(count):
         stored, other = items[n % len(items)], items[(n * 7 + 3) % len(items)]

@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
-
-import httpx
 
 from bench.faults.case import Case, Sandbox
 from bench.faults.killed_ingest import MOMENTS
 from bench.local_server import BenchError
 from bench.traffic import Line, searches
+from matinee.client import calls
+from matinee.client.calls import IndexReport
+from matinee.client.http import Client
 
 ITEMS = 60
 
@@ -32,7 +32,7 @@ class KilledIngest(Case):
 
     def start(self, sandbox: Sandbox) -> None:
         self._problems: list[str] = []
-        page = httpx.get(f"{sandbox.server.url}/v1/items", params={"limit": ITEMS}, timeout=60, trust_env=False).json()
+        page = Client(sandbox.server.url, direct=True).send(calls.items(ITEMS))
         self._file = sandbox.home / "fewer.jsonl"
         self._file.write_text("".join(json.dumps(stored["item"]) + "\n" for stored in page["items"]), encoding="utf-8")
         self._before = _index(sandbox)
@@ -68,7 +68,9 @@ class KilledIngest(Case):
         return self._problems
 
 
-def _index(sandbox: Sandbox) -> dict[str, Any]:
+def _index(sandbox: Sandbox) -> IndexReport:
     """What `/v1/info` says of the index."""
-    state: dict[str, Any] = httpx.get(f"{sandbox.server.url}/v1/info", timeout=60, trust_env=False).raise_for_status().json()["index"]
-    return state
+    index = Client(sandbox.server.url, direct=True).send(calls.info())["index"]
+    if index is None:
+        raise BenchError("the server has no index any more")
+    return index

@@ -17,6 +17,7 @@ from bench.faults.case import Case, Sandbox, name_of
 from bench.load import Answer
 from bench.local_server import BenchError
 from bench.traffic import Traffic, traffic
+from matinee.client.http import ServerError
 
 RATE = 20.0
 CALM_S = 5.0
@@ -63,7 +64,7 @@ def run(case: Case, placement: str, source: Path, seconds: float | None) -> Case
             with traffic(sandbox.server.url, lines, source, case.name, rate=RATE) as load:
                 _play(case, sandbox, load, row)
             row.problems += case.check(sandbox)
-        except (BenchError, OSError, subprocess.SubprocessError, httpx.HTTPError, psutil.Error) as error:
+        except (BenchError, OSError, subprocess.SubprocessError, ServerError, httpx.HTTPError, psutil.Error) as error:
             row.problems.append(f"{type(error).__name__}: {error}")
         row.notes = sandbox.notes
     return row
