@@ -64,6 +64,7 @@ def test_every_pin_of_the_project_stands_in_the_lock_with_hashes() -> None:
     pins = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *(pin for extra in extras for pin in extra)]
     hashes = locked()
     assert all(hashes.get(re.sub(r"\[.*?\]", "", pin)) for pin in pins)
+    assert all(len(of) == len(set(of)) for of in hashes.values())
     assert "://" not in LOCK
 
 
