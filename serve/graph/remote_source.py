@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import time
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -70,7 +70,7 @@ class RemoteSource:
             raise RequestError(422, "uri: its gzip data is cut off, or goes on behind its end")
 
 
-async def _http(uri: str) -> AsyncIterator[bytes]:
+async def _http(uri: str) -> AsyncGenerator[bytes, None]:
     url = httpx.URL(uri)
     address = await _public_address(url.host, url.port or (443 if url.scheme == "https" else 80))
     # The address that was checked is the one that is asked: a second look-up of the name could give another.
@@ -111,7 +111,7 @@ def _is_own(text: str) -> bool:
     return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 
-async def _object(uri: str) -> AsyncIterator[bytes]:
+async def _object(uri: str) -> AsyncGenerator[bytes, None]:
     """An object of a store. fsspec's files block: each read takes a thread."""
     import fsspec
 
