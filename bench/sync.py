@@ -102,7 +102,7 @@ def run(rows: int, changed: float, home: Path) -> list[tuple[str, dict[str, Any]
     shop.export(home / "films.jsonl")
     server = LocalServer(home, {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_SERVING__PLACEMENT": "process"})
     ingest = [sys.executable, "-m", "train.ingest", str(home / "films.jsonl"), "--rejects", str(home)]
-    subprocess.run(ingest, env=server.environment, check=True)
+    subprocess.run(ingest, env=server.environment, check=True, capture_output=True)
     server.start()
     try:
         server.wait_ready()
