@@ -283,7 +283,7 @@ def writing(bench: Bench, folder: Path, shapes: Shapes) -> None:
             bench.rows.append(Measurement("write", how, rates[-1], "tokens/s", peak_gb(), f"{rates[-1] / alone:.1f} times one at a time"))
 
 
-class Clock(TrainerCallback):
+class Clock(TrainerCallback):  # type: ignore[misc]
     """Seconds of each step."""
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -24,12 +23,12 @@ _reader = ThreadPoolExecutor(1, thread_name_prefix="large-body")
 class LargeBodyRoute(APIRoute):
     """A route of FastAPI whose body may be large."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[object, None, Response]]:
         handle, field = super().get_route_handler(), self.body_field
         if field is None:
             return handle
 
-        def validated(body: bytes) -> Any:
+        def validated(body: bytes) -> object:
             value, errors = field.validate(json.loads(body), loc=("body",))
             if errors:
                 raise _InvalidBodyError(errors)
@@ -47,7 +46,7 @@ class LargeBodyRoute(APIRoute):
 class _InvalidBodyError(HTTPException):
     """An HTTPException, because FastAPI takes any other error of `Request.json` for bad JSON."""
 
-    def __init__(self, errors: list[dict[str, Any]]) -> None:
+    def __init__(self, errors: list[dict[str, object]]) -> None:
         super().__init__(422)
         self.errors = errors
 
@@ -55,11 +54,11 @@ class _InvalidBodyError(HTTPException):
 class _LargeBodyRequest(Request):
     """A request whose JSON, if it is large, is the validated value already: FastAPI's own validation lets that pass as it is."""
 
-    def __init__(self, request: Request, validated: Callable[[bytes], Any]) -> None:
+    def __init__(self, request: Request, validated: Callable[[bytes], object]) -> None:
         super().__init__(request.scope, request.receive)
         self._validated = validated
 
-    async def json(self) -> Any:
+    async def json(self) -> object:
         body = await self.body()
         if len(body) <= ON_LOOP_BYTES:
             return await super().json()

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from matinee.client import calls
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.items import Item
@@ -31,7 +32,7 @@ def list_server(server: Client, patience: Patience, seen: Callable[[int], None])
     digests: dict[bytes, bytes] = {}
     cursor: str | None = None
     while True:
-        page = patience("listing the catalogue", partial(server.get, "/v1/items", limit=PAGE, cursor=cursor))
+        page = patience("listing the catalogue", partial(server.send, calls.items(PAGE, cursor=cursor)))
         for entry in page["items"]:
             digests[uuid.UUID(entry["id"]).bytes] = digest(Item.model_validate(entry["item"]))
         seen(len(digests))

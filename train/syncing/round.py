@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from matinee.client import calls
 from matinee.client.http import Client, ServerError
 from matinee.client.items import ImportState, Items
 from matinee.client.models import Patience
@@ -76,8 +77,8 @@ class Round:
     def run(self, source: FileSource | SqlQuery, reading: ReaderOptions, state: StateFile) -> SyncReport:
         report = SyncReport(source.name)
         self.show("reaching the server")
-        info = self.patience(f"reaching {self.server.url}", lambda: self.server.get("/v1/info"))
-        catalogue, index = str(info["catalogue"]), (info["index"] or {}).get("version")
+        info = self.patience(f"reaching {self.server.url}", lambda: self.server.send(calls.info()))
+        catalogue, index = info["catalogue"], info["index"]["version"] if info["index"] else None
         if not self.limits.dry_run:
             self._await_imports(report)
         if isinstance(source, FileSource):

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.client.http import Client
-from matinee.client.items import Items
+from matinee.client.items import Items, stored_entries
 from matinee.items import Item
 from tests.waiting import until
 from train.sync import app
@@ -32,7 +32,7 @@ class Shop:
 
     def titles(self) -> dict[str, str]:
         """Of all items, by their own id."""
-        return {entry["item"]["id"]: entry["item"]["title"] for entry in Client(self.url).items()}
+        return {entry["item"]["id"]: entry["item"]["title"] for entry in stored_entries(Client(self.url))}
 
     def invoke(self, *arguments: object, **environment: str) -> Any:
         env = {"MATINEE_HOME": str(self.home), "MATINEE_URL": self.url, "COLUMNS": "200", **environment}
@@ -77,7 +77,7 @@ def shop(url: str, tmp_path: Path) -> Shop:
     items = Items(Client(url))
     until(lambda: all(state.is_over for state in items.imports()), "no import of another test is open")
     base = {item.uid("demo"): item.facts() for item in (Item.model_validate(film(number)) for number in range(BASE))}
-    stored = {entry["id"]: entry["item"] for entry in Client(url).items()}
+    stored = {entry["id"]: entry["item"] for entry in stored_entries(Client(url))}
     if gone := sorted(stored.keys() - base.keys()):
         items.delete(gone)
     items.put([json.dumps(facts).encode() for uid, facts in base.items() if stored.get(uid) != facts])

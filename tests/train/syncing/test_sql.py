@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from matinee.client.http import Client
-from matinee.client.items import Items
+from matinee.client.items import Items, stored_entries
 from matinee.errors import SettingsError, SourceError
 from train.syncing.sql import Highest, SqlQuery, is_true
 
@@ -90,7 +90,7 @@ def test_a_few_rows_are_read_as_all_of_them_were(shop: Any, database: str, sql: 
     shop.sync(*followed)
     sql("UPDATE films SET genres = 'Crime, Organized', updated = 2 WHERE id = 'f2'")
     assert shop.sync(*followed)["written"] == 1
-    genres = {entry["item"]["id"]: entry["item"]["genres"] for entry in Client(shop.url).items()}
+    genres = {entry["item"]["id"]: entry["item"]["genres"] for entry in stored_entries(Client(shop.url))}
     assert genres["f2"] == ["Crime, Organized"]
     assert shop.sync(*followed, "--compare-every", 0)["unchanged"] == 10
 
