@@ -244,7 +244,7 @@ from pathlib import Path
 from matinee.models import convert
 
 target = Path(sys.argv[1])
-whole = convert._whole
+whole = convert.is_whole
 
 def looked(target):
     found = whole(target)
@@ -258,7 +258,7 @@ def build(into):
     (into / "builder").write_text(str(os.getpid()))
     return {}
 
-convert._whole = looked
+convert.is_whole = looked
 print((convert.once(target, build) / "builder").read_text())
 """
 
