@@ -119,7 +119,8 @@ async def test_no_route_reads_a_large_body_on_the_loop(api: Api, monkeypatch: py
         for path, methods in paths.items()
         for method, operation in methods.items()
         for kind in operation.get("requestBody", {}).get("content", {})
-        if kind == "application/json" or kind.endswith("+json")
+        # Of a streamed body, the JSON that may stand in its place is refused above 8 kB.
+        if (kind == "application/json" or kind.endswith("+json")) and "x-streamed" not in operation
     ]
     assert len(operations) > 8
     for method, path, kind in operations:
