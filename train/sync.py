@@ -57,7 +57,7 @@ class SyncOptions:
     ] = None
     database: Annotated[
         str | None,
-        typer.Option(envvar="MATINEE_DATABASE", help="URL of a database, as SQLAlchemy takes it: postgresql://USER:PASSWORD@HOST/NAME"),
+        typer.Option(envvar="MATINEE_DATABASE", help="URL of a database, as SQLAlchemy takes it: postgresql://USER@HOST/NAME"),
     ] = None
     query: Annotated[str | None, typer.Option(help="SELECT whose rows are the items")] = None
     cursor: Annotated[

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
+from serve.api.large_bodies import InvalidBodyError
 from serve.api.redact import public_message
 from serve.errors import CODES, STATUS, RequestError, problems
 
@@ -56,6 +57,8 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
         case RequestValidationError():
             status, message = _validation(error)
             return envelope(status, CODES[status], message, request_id)
+        case InvalidBodyError():
+            return envelope(422, CODES[422], problems(error.errors), request_id)
         case HTTPException():
             message = _unreadable(error) if error.status_code == 400 else str(error.detail)
             allow = (error.headers or {}).get("Allow")

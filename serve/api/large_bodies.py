@@ -7,8 +7,8 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,20 +31,22 @@ class LargeBodyRoute(APIRoute):
         def validated(body: bytes) -> object:
             value, errors = field.validate(json.loads(body), loc=("body",))
             if errors:
-                raise _InvalidBodyError(errors)
+                raise InvalidBodyError(errors)
             return value
 
-        async def handle_large(request: Request) -> Response:
-            try:
-                return await handle(_LargeBodyRequest(request, validated))
-            except _InvalidBodyError as error:
-                raise RequestValidationError(error.errors) from None
-
-        return handle_large
+        return _WithLargeBody(handle, validated)
 
 
-class _InvalidBodyError(HTTPException):
-    """An HTTPException, because FastAPI takes any other error of `Request.json` for bad JSON."""
+class _WithLargeBody(partial[Coroutine[object, None, Response]]):
+    """A handler that gets a `_LargeBodyRequest`. A `partial`, because that is taken for as asynchronous as the handler in it."""
+
+    def __call__(self, request: Request) -> Coroutine[object, None, Response]:
+        [validated] = self.args
+        return self.func(_LargeBodyRequest(request, validated))
+
+
+class InvalidBodyError(HTTPException):
+    """What a `RequestValidationError` of a small body says. FastAPI takes any error of `Request.json` but an HTTPException for bad JSON."""
 
     def __init__(self, errors: list[dict[str, object]]) -> None:
         super().__init__(422)

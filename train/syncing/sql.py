@@ -199,7 +199,7 @@ def _engine(url: str) -> "Engine":
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         known = f" ({error})" if isinstance(error, NoSuchModuleError) else ""
         raise SettingsError(
-            f"--database: not the URL of a database{known}; write it like sqlite:///shop.db or postgresql://USER:PASSWORD@HOST/NAME"
+            f"--database: not the URL of a database{known}; write it like sqlite:///shop.db or postgresql://USER@HOST/NAME"
         ) from None
     except ImportError as error:
         raise SettingsError(

@@ -7,13 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from pydantic import AfterValidator, BaseModel, ConfigDict
+from starlette.responses import Response
 
 from serve.api import large_bodies
-from serve.api.large_bodies import LargeBodyRoute
+from serve.api.large_bodies import InvalidBodyError, LargeBodyRoute
 from serve.graph.requests import ON_LOOP_BYTES
 from tests.serve.api_client import Api
 
@@ -52,6 +55,11 @@ def client_of(route_class: type[APIRoute]) -> TestClient:
 
     app = FastAPI()
     app.include_router(router)
+
+    @app.exception_handler(InvalidBodyError)
+    async def explain(request: Request, error: InvalidBodyError) -> Response:
+        return await request_validation_exception_handler(request, RequestValidationError(error.errors))
+
     # FastAPI's own error for bytes that are no UTF-8 can't be written.
     return TestClient(app, raise_server_exceptions=False)
 

@@ -109,7 +109,7 @@ async def test_examples_become_ids_titles_and_vectors(make: Any) -> None:
     await service.recommend(
         recommend(likes=likes, dislikes=[{"item": COLD.facts() | {"title": "Other!"}}], text="a  text", exclude=["own"]), trace()
     )
-    call = parts.ranked[0].call
+    call = parts.ranked[0].query
     assert isinstance(call, ExampleQuery)
     assert [like.id for like in call.likes] == [uid.upper(), "Inception", "own", None, COLD.uid(service.settings.catalogue)]
     assert [like.title for like in call.likes] == [None, "Inception", None, "Heat", None]
@@ -298,14 +298,14 @@ async def test_vectors_of_two_encoders_never_meet_in_one_call(make: Any) -> None
     await service.recommend(recommend(text="one", likes=[{"item": COLD.facts()}]), trace())
     call = parts.ranked[-1]
     assert call.fingerprint == "model-1"
-    assert (call.call.text[1], call.call.likes[0].vector[1]) == (1, 1)
+    assert (call.query.text[1], call.query.likes[0].vector[1]) == (1, 1)
 
 
 async def test_sparse_search_embeds_nothing(make: Any) -> None:
     service, parts = make()
     await service.search(search(text="robots", mode="sparse"), trace())
     assert parts.embedded == []
-    call = parts.ranked[0].call
+    call = parts.ranked[0].query
     assert isinstance(call, TextQuery)
     assert (call.vector, call.text) == (None, "robots")
 
@@ -314,7 +314,7 @@ async def test_expansion_widens_the_vector_and_not_the_words(make: Any) -> None:
     service, parts = make()
     await service.search(search(text="robots", expand=True), trace())
     assert parts.embedded[0].texts == ("robots About robots.",)
-    assert parts.ranked[0].call.text == "robots"
+    assert parts.ranked[0].query.text == "robots"
 
 
 async def test_the_longest_text_that_settings_allow_can_be_expanded(make: Any) -> None:
