@@ -19,7 +19,9 @@ def training(tiny_encoder: Any, pairs_folder: Path, prepared: Path, tmp_path_fac
     """Two workers train a tiny encoder, until the tests are over."""
     folder, jobs = tmp_path_factory.mktemp("training"), free_port()
     base = tiny_encoder.save(folder / "base")
-    args = (pairs_folder, "--prepared", prepared, "--base", base, "--workers", 2, "--cpu", "--fp32", "--epochs", 100_000, "--batch", 8)
+    # Until it is killed: it would stop where epochs bring no gain.
+    long = ("--epochs", 100_000, "--patience", 100_000)
+    args = (pairs_folder, "--prepared", prepared, "--base", base, "--workers", 2, "--cpu", "--fp32", "--batch", 8, *long)
     with starting() as start:
         job = start("embedder", folder / "out", *args, home=folder, python=open_ports.command("train.embedder", jobs))
         job.until(lambda: len(job.starts()) == 1 and job.rows()[-1].get("step", 0) > 1)
