@@ -80,7 +80,8 @@ def url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory, lasting: Out
     with local_graph.serve_app(
         lambda: lasting.around(local_graph.build_local_graph(home, films=films, enhancer=local_graph.FakeEnhancer()))
     ) as url:
-        put = Client(url).send(Call[Any]("PUT", "/v1/items", body={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]}))
+        call: Call[Any] = Call("PUT", "/v1/items", body={"items": [KEPT.model_dump(mode="json", exclude_defaults=True)]})
+        put = Client(url).send(call)
         assert put["items"]
         yield url
 

@@ -13,6 +13,8 @@ from tests.open_ports import RayPorts
 from tests.train.job_process import starting
 from tests.waiting import until
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def training(tiny_encoder: Any, pairs_folder: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPorts]:
