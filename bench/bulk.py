@@ -37,9 +37,9 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--clients", type=int, default=1, help="clients that search")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each without and with bulk work")
+    parser.add_argument("--seconds", type=float, default=10, help="seconds of each measurement")
+    parser.add_argument("--clients", type=int, default=1, help="clients that search at the same time")
     parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
     args = parser.parse_args()
     os.environ |= SETTINGS

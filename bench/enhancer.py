@@ -120,14 +120,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prepared", type=Path)
-    parser.add_argument("--adapter")
-    parser.add_argument("--precision", action="append", choices=backends.PRECISIONS, help="only these; by default all")
-    parser.add_argument("--items", type=int, default=24, help="held-out items")
+    parser.add_argument("prepared", type=Path, help="the folder of train.prepare")
+    parser.add_argument("--adapter", help="LoRA adapter to measure with: a folder or artifact:DIGEST")
     parser.add_argument(
-        "--threads", type=int, default=2, help="1 on a machine that others use: threads that wait for each other burn CPU time"
+        "--precision", action="append", choices=backends.PRECISIONS, help="precision to measure; repeatable; by default all"
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--items", type=int, default=24, help="held-out items to measure on")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="CPU threads; use 1 on a busy machine, where threads burn CPU time while they wait"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     held_out = [entry.item for entry in read_corpus(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
     rows = []

@@ -97,7 +97,7 @@ async def main(items: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--items", type=int, default=10_000, help="items in the index")
+    parser.add_argument("--rounds", type=int, default=200, help="searches for each row of the table")
     options = parser.parse_args()
     asyncio.run(main(options.items, options.rounds))

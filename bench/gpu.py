@@ -320,8 +320,8 @@ def qlora(bench: Bench, folder: Path, shapes: Shapes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", choices=["real", "tiny"], default="real")
-    parser.add_argument("--minutes", type=float, default=7.0, help="no row begins after that")
+    parser.add_argument("--shapes", choices=["real", "tiny"], default="real", help="sizes of the models; tiny also runs on a CPU")
+    parser.add_argument("--minutes", type=float, default=7.0, help="no further measurement begins after so many minutes")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     shapes = REAL if args.shapes == "real" else TINY

@@ -60,8 +60,8 @@ async def run(catalogue: Path, home: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("catalogue", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("catalogue", type=Path, help="the catalogue file to ingest")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="matinee-bench-") as home:
         result = asyncio.run(run(args.catalogue, Path(home)))

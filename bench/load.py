@@ -207,11 +207,11 @@ class OpenLoop:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("requests", type=Path)
-    parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--rate", type=float, help="requests a second: open loop")
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("url", help="the server to load, http://HOST:PORT")
+    parser.add_argument("requests", type=Path, help="JSONL of method, path and body")
+    parser.add_argument("--clients", type=int, default=1, help="closed loop: clients, each of which waits for its answer")
+    parser.add_argument("--rate", type=float, help="open loop: requests a second")
+    parser.add_argument("--seconds", type=float, default=8, help="how many seconds to send requests")
     parser.add_argument("--offset", type=int, default=0, help="first request of the file to send")
     parser.add_argument("--timeout", type=float, help="open loop: seconds after which a request counts as unanswered")
     parser.add_argument("--log", type=Path, help="open loop: write each answer as a JSON line")

@@ -76,10 +76,10 @@ def create_app(folder: Path, *, enhance: bool) -> FastAPI:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("folder", type=Path, help="folder of an index version")
+    parser.add_argument("--port", type=int, required=True, help="port that the server binds")
     parser.add_argument("--enhance", action="store_true", help="load the enhancer too, for /cold")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with its own copy of the index")
     args = parser.parse_args()
     # Two processes can't open one embedded index.
     folders = [args.folder, *(args.folder.with_name(f"{args.folder.name}-{n}") for n in range(1, args.workers))]

@@ -114,12 +114,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--split", default="dev")
+    parser.add_argument("folder", type=Path, help="folder with corpus.jsonl and the query sets")
+    parser.add_argument("--split", default="dev", help="split of the query sets: train, dev or test")
     parser.add_argument("--kind", default=NO_KIND, help="what the items are, where the corpus does not say")
     parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
     parser.add_argument("--sweep", action="store_true", help="compare fusions and weights instead")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     home = args.home or Path(tempfile.mkdtemp(prefix="matinee-quality-"))
     home.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,10 @@ cancels out), and loads it from a second process: (a) similar items by id, (b) t
 (c) a cold item with the enhancer; at 1, 8 and 32 clients, and (a, b) open loop at half the closed-loop rate. `QUERIES.jsonl` (`{"text":
 ...}` a line) should hold more texts than are sent; the gateway's caches are off all the same. Prints two Markdown tables: the measured
 values, and the ratios to the peers in the same round with their spread. All numbers go to `--out`.
+
+`--targets` chooses from: `peer` and `peer-2` (the peer with one and with two processes), `process` (our graph in one process), `ray`
+(our graph on Ray Serve), `ray-fast` (Ray Serve with `serving.fast`) and `cluster` (`ray-fast` behind HAProxy, as on a cluster). `cluster`
+opens ports on every interface: measure it only on a machine that nobody else can reach.
 """
 
 import argparse
@@ -49,16 +53,20 @@ DEFAULT = ["peer", "peer-2", "process", "ray"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("catalogue", type=Path)
-    parser.add_argument("queries", type=Path, nargs="+")
+    parser.add_argument("catalogue", type=Path, help="the catalogue file to ingest")
+    parser.add_argument("queries", type=Path, nargs="+", help="JSONL files of query texts")
     parser.add_argument("--home", type=Path, help="reuse this folder's index instead of ingesting anew")
-    parser.add_argument("--targets", nargs="+", choices=[*PEERS, *TARGETS], default=DEFAULT)
+    parser.add_argument("--targets", nargs="+", choices=[*PEERS, *TARGETS], default=DEFAULT, help="targets to measure, in this order")
     parser.add_argument(
-        "--cases", nargs="+", choices=["similar", "dense", "hybrid", "cold"], default=["similar", "dense", "hybrid", "cold"]
+        "--cases",
+        nargs="+",
+        choices=(cases := ["similar", "dense", "hybrid", "cold"]),
+        default=cases,
+        help="requests to measure; by default all",
     )
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seconds", type=float, default=8, help="seconds of load in each measurement")
+    parser.add_argument("--rounds", type=int, default=2, help="times that each target is started and measured")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     home = args.home or Path(tempfile.mkdtemp(prefix="matinee-bench-"))
     os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "bench"}

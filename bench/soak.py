@@ -59,7 +59,7 @@ class Growth:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=0.5)
+    parser.add_argument("--hours", type=float, default=0.5, help="how many hours to run")
     parser.add_argument("--rate", type=float, default=10, help="requests a second")
     parser.add_argument("--every", type=float, default=15, help="seconds between two samples")
     parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")

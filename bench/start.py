@@ -33,8 +33,8 @@ LIMIT_S = 300.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--idle", type=float, default=5, help="seconds")
+    parser.add_argument("--rounds", type=int, default=5, help="measured starts of each checkout")
+    parser.add_argument("--idle", type=float, default=5, help="seconds without a request before memory is measured")
     parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
     parser.add_argument("--beside", type=Path, help="the folder of another checkout, whose code takes turns with this one's")
     parser.add_argument("--home", type=Path, help="serve a copy of this home's index instead of the bundled films")

@@ -129,7 +129,7 @@ def table(found: list[tuple[str, dict[str, Any]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the source")
     parser.add_argument("--changed", type=float, default=0.01, help="share of the rows that changes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="matinee-sync-bench-") as folder:

@@ -47,11 +47,11 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=4, help="of one turn")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="cases to measure; by default all")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds, in each of which every case has a turn")
+    parser.add_argument("--seconds", type=float, default=4, help="seconds of load in each turn")
+    parser.add_argument("--clients", type=int, default=8, help="clients that send requests at the same time")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     os.environ |= SETTINGS
     with tempfile.TemporaryDirectory(prefix="matinee-bench-") as folder, contextlib.ExitStack() as exits:

@@ -1,7 +1,7 @@
 """MkDocs' hooks: the pages outside `docs/` become part of the site, and relative links work there as they do in the repository.
 
-Each page keeps its place in the repository as its address, but those of `docs/` are at the root. A link to a file that is no page of
-the site, such as a manifest, becomes its plain text.
+A page's address is its place in the repository, with two exceptions: pages of `docs/` are at the root, and `ADDRESSES` moves others. A
+link to a file that is no page of the site, such as a manifest, becomes its plain text.
 """
 
 import posixpath
@@ -14,13 +14,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "helm/matinee/README.md", "k8s/**/*.md")
+# Beside `security.html`, `SECURITY.html` would be the same file on a disk that ignores case.
+ADDRESSES = {"SECURITY.md": "policy/SECURITY.md"}
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in (path for pattern in OUTSIDE for path in sorted(ROOT.glob(pattern))):
         name = path.relative_to(ROOT).as_posix()
-        files.append(File.generated(config, name, abs_src_path=str(path)))
+        files.append(File.generated(config, ADDRESSES.get(name, name), abs_src_path=str(path)))
     return files
 
 

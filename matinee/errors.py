@@ -151,3 +151,18 @@ class DeadlineError(MatineeError):
 
     code = "deadline"
     exit_code = 7
+
+
+_KINDS = (
+    (bool, "true or false"),
+    (int | float, "a number"),
+    (str, "a text"),
+    (bytes, "bytes"),
+    (list | tuple, "a list"),
+    (dict, "an object"),
+)
+
+
+def kind_of(value: object) -> str:
+    """The kind of a value in the words of a message, such as `a list` or `a number`."""
+    return "nothing" if value is None else next((words for kind, words in _KINDS if isinstance(value, kind)), "a value of another kind")

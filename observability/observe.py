@@ -34,7 +34,7 @@ LOOK_S = 2.0
 
 
 @app.command(help=__doc__)
-def main(port: Annotated[int, typer.Option(min=1, max=65_535, help="of Prometheus' page and API")] = 9090) -> None:
+def main(port: Annotated[int, typer.Option(min=1, max=65_535, help="port of Prometheus' page and API")] = 9090) -> None:
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

@@ -36,9 +36,9 @@ Drawn = list[tuple[str, Series]]
 
 @app.command(help=__doc__)
 def main(
-    folder: Path,
-    prometheus: Annotated[str, typer.Option(help="its URL")] = "http://127.0.0.1:9090",
-    minutes: Annotated[float, typer.Option(min=1, help="how far back")] = 10,
+    folder: Annotated[Path, typer.Argument(help="folder for the pictures")],
+    prometheus: Annotated[str, typer.Option(help="URL of Prometheus")] = "http://127.0.0.1:9090",
+    minutes: Annotated[float, typer.Option(min=1, help="minutes that the pictures show")] = 10,
 ) -> None:
     source = Prometheus(prometheus)
     with explain_errors(PrometheusError, OSError, private=False):

@@ -44,8 +44,8 @@ console = Console(stderr=True)
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
-    port: Annotated[int | None, typer.Option(help="0 takes a free one")] = None,
-    host: Annotated[str | None, typer.Option()] = None,
+    port: Annotated[int | None, typer.Option(help="port of the page and the API (serving.port); 0: a free one")] = None,
+    host: Annotated[str | None, typer.Option(help="address that the server binds (serving.host)")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="serve Prometheus text at 127.0.0.1:PORT/metrics; 0 takes a free port")
     ] = None,
@@ -60,7 +60,10 @@ def start(
 
 @app.command()
 @explain_errors()
-def key(name: str, scope: Annotated[list[str], typer.Option(help=f"repeatable: {', '.join(SCOPES)}")] = ["read"]) -> None:  # noqa: B006
+def key(
+    name: Annotated[str, typer.Argument(help="name of the key, as logs and limits show it")],
+    scope: Annotated[list[str], typer.Option(help=f"what the key may do: {', '.join(SCOPES)}; repeatable")] = ["read"],  # noqa: B006
+) -> None:
     """Print a new API key, once, and the entry for `serving.keys` that admits it."""
     from serve.api.auth import new_key
 

@@ -6,16 +6,24 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from typer.main import get_command
 
 from matinee.cli.main import app
+from tests.waiting import HANG_S
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Route
 
 ROOT = Path(__file__).parents[1]
 MOST_README_LINES = 120
@@ -143,19 +151,71 @@ class Resources(HTMLParser):
             self.urls.append(values.get("src") or "")
 
 
-def test_the_site_builds_and_loads_nothing_from_another_host(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stderr
-    pages = sorted(tmp_path.rglob("*.html"))
+    return folder
+
+
+def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     # MkDocs is content with a page that no menu leads to.
-    assert {path.relative_to(tmp_path).as_posix() for path in pages} - {"404.html"} == named_in_the_menu()
-    assert {"index.html", "k8s/runbooks/upgrade.html", "CHANGELOG.html"} <= {path.relative_to(tmp_path).as_posix() for path in pages}
+    assert {path.relative_to(site).as_posix() for path in pages} - {"404.html"} == named_in_the_menu()
+    assert {"index.html", "k8s/runbooks/upgrade.html", "CHANGELOG.html"} <= {path.relative_to(site).as_posix() for path in pages}
     for path in pages:
         resources = Resources()
         resources.feed(path.read_text(encoding="utf-8"))
         assert not [url for url in resources.urls if "//" in url], path.name
         # The theme fetches Mermaid from another host for a page that has such a diagram.
         assert 'class="mermaid"' not in path.read_text(encoding="utf-8")
-    for path in tmp_path.rglob("*.css"):
+    for path in site.rglob("*.css"):
         assert not re.search(r"(?:url\(|@import\s*)[\"']?(?:https?:)?//", path.read_text(encoding="utf-8")), path.name
+
+
+def test_each_page_has_a_file_of_its_own_on_a_disk_that_ignores_case(site: Path) -> None:
+    names = [path.relative_to(site).as_posix().casefold() for path in site.rglob("*.html")]
+    assert len(names) == len(set(names))
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a test's output is for its failures."""
+
+
+@pytest.fixture
+def site_url(site: Path) -> Iterator[str]:
+    """The address of a server of the built site, on a free port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_search_of_the_site_finds_a_page_without_another_host(browser: "Browser", site_url: str) -> None:
+    refused: list[str] = []
+
+    def only_the_site(route: "Route") -> None:
+        if route.request.url.startswith((f"{site_url}/", "data:", "blob:")):
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.abort()
+
+    with browser.new_context() as context:
+        context.set_default_timeout(1000 * HANG_S)
+        context.route("**/*", only_the_site)
+        page = context.new_page()
+        page.goto(f"{site_url}/index.html")
+        page.get_by_role("textbox", name="Search").first.click()
+        page.keyboard.type("rollback")
+        hit = page.locator(".md-search-result__link", has_text=re.compile("roll", re.IGNORECASE)).first
+        hit.wait_for()
+        hit.click()
+        page.wait_for_url(re.compile(rf"^{re.escape(site_url)}/.+\.html"))
+    assert not refused

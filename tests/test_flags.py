@@ -2,6 +2,8 @@
 
 Messages are read from the code: what is given to an exception, in the command's module and in all modules that it imports. A flag in
 backticks is part of another command, which the message names with it (the tests of the pages check those).
+
+Every option and every argument has a help of at least three words, which names what it sets.
 """
 
 import ast
@@ -21,6 +23,15 @@ MODULES = {
     for top in ("matinee", "serve", "train")
     for path in (ROOT / top).rglob("*.py")
 }
+TYPER = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for top in ("matinee", "observability", "serve", "train")
+    for path in sorted((ROOT / top).rglob("*.py"))
+    if re.search(r"^app = ", path.read_text("utf-8"), re.MULTILINE)
+]
+ARGPARSE = [
+    path for top in ("bench", "helm") for path in sorted((ROOT / top).rglob("*.py")) if "ArgumentParser(" in path.read_text("utf-8")
+]
 JOBS = [
     name for name, path in MODULES.items() if name.count(".") == 1 and name.startswith("train.") and "app = " in path.read_text("utf-8")
 ]
@@ -113,6 +124,42 @@ def test_errors_name_flags_that_commands_of_matinee_have() -> None:
         if name.startswith("matinee.cli"):
             missing = flags_of_messages(name) - known - OF_ITS_CALLER.get(name, set())
             assert not missing, f"an error of {name} names {', '.join(sorted(missing))}"
+
+
+def helps_of(command: click.Command) -> Iterator[tuple[str, str]]:
+    """The name and the help of each argument and option of a command and of its subcommands."""
+    for parameter in command.params:
+        if not getattr(parameter, "hidden", False) and parameter.name != "help":
+            yield parameter.opts[0], getattr(parameter, "help", None) or ""
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from helps_of(subcommand)
+
+
+def says_something(text: str) -> bool:
+    """Three words or more, that do not lean on the option's name: `of the split` does not say what of it."""
+    return len(text.split()) >= 3 and not re.match(r"(as|its|of) ", text)
+
+
+@pytest.mark.parametrize("module", TYPER)
+def test_each_option_and_argument_has_a_help_that_says_something(module: str) -> None:
+    helps = list(helps_of(click_command(module)))
+    assert helps
+    for name, text in helps:
+        assert says_something(text), f"{module} {name}: {text!r}"
+
+
+@pytest.mark.parametrize("path", ARGPARSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_option_of_a_tool_has_a_help_that_says_something(path: Path) -> None:
+    """Read from the code: most tools of `bench` import what only a measurement needs."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
+    ]
+    assert calls
+    for call in calls:
+        text = next((text_of(keyword.value) for keyword in call.keywords if keyword.arg == "help"), "")
+        assert says_something(text), f"{path.name} {text_of(call.args[0])}: {text!r}"
 
 
 def test_the_search_finds_flags_in_messages() -> None:

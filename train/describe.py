@@ -41,23 +41,25 @@ BATCHES = 8
 @dataclass(frozen=True, kw_only=True)
 class DescribeOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
-    out: Annotated[Path, typer.Option(help="the JSONL file")] = Path("work/descriptions.jsonl")
+    out: Annotated[Path, typer.Option(help="JSONL file to write")] = Path("work/descriptions.jsonl")
     adapter: Annotated[str | None, typer.Option(help="a PEFT adapter's folder or artifact:DIGEST; by default the settings' own")] = None
-    precision: Annotated[str | None, typer.Option(help="as enhancer.precision")] = None
-    batch: Annotated[int, typer.Option(min=1, max=256, help="items at a time")] = 48
-    retries: Annotated[int, typer.Option(min=0, max=5, help="times that an invention is asked for again")] = 1
-    tokens: Annotated[int | None, typer.Option(min=8, max=1024, help="most tokens a description; by default the settings' own")] = None
+    precision: Annotated[
+        str | None, typer.Option(help="numeric precision of the model, with the values of the setting enhancer.precision")
+    ] = None
+    batch: Annotated[int, typer.Option(min=1, max=256, help="items that the model describes at a time")] = 48
+    retries: Annotated[int, typer.Option(min=0, max=5, help="new tries for a description that the metadata contradicts")] = 1
+    tokens: Annotated[int | None, typer.Option(min=8, max=1024, help="most tokens of a description; by default the settings' own")] = None
     hide_overview: Annotated[bool, typer.Option("--hide-overview", help="tell the model title, year, genres and people only")] = False
     unchecked: Annotated[bool, typer.Option("--unchecked", help="keep what the model said, whether the metadata bears it out or not")] = (
         False
     )
-    title: Annotated[list[str], typer.Option(help="describe the items of that title alone; repeatable")] = field(default_factory=list)
-    only: Annotated[Split | None, typer.Option(help="describe the items of that split alone: train, dev or test")] = None
-    sample: Annotated[int | None, typer.Option(min=1, help="describe that many items only")] = None
-    seed: Annotated[int, typer.Option(help="of the sample")] = 0
-    first: Annotated[Path | None, typer.Option(help="a folder of evaluation sets: what they look for comes first")] = None
-    split: Annotated[Split, typer.Option(help="of those sets: train, dev or test")] = "dev"
-    smoke: Annotated[bool, typer.Option("--smoke", help="four items")] = False
+    title: Annotated[list[str], typer.Option(help="describe only the items with this title; repeatable")] = field(default_factory=list)
+    only: Annotated[Split | None, typer.Option(help="describe only the items of this split: train, dev or test")] = None
+    sample: Annotated[int | None, typer.Option(min=1, help="describe only so many items, drawn at random")] = None
+    seed: Annotated[int, typer.Option(help="random seed of the sample")] = 0
+    first: Annotated[Path | None, typer.Option(help="folder of evaluation sets; the answers to their queries are described first")] = None
+    split: Annotated[Split, typer.Option(help="split of the sets in --first: train, dev or test")] = "dev"
+    smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: four items")] = False
 
     @property
     def checked(self) -> bool:

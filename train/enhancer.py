@@ -53,7 +53,7 @@ class EnhancerOptions:
     hardware: command.Hardware
     merge: Annotated[bool, typer.Option("--merge", help="write and publish base + adapter as bf16 weights")] = False
     ct2: Annotated[bool, typer.Option("--ct2", help="convert base + adapter to CTranslate2 int8")] = False
-    smoke: Annotated[bool, typer.Option("--smoke", help="six short steps")] = False
+    smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: six short steps")] = False
 
 
 def main(options: EnhancerOptions) -> None:

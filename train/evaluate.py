@@ -44,15 +44,17 @@ class EvaluateOptions:
     only: Annotated[list[str], typer.Option("--set", help="only this set; repeatable")] = field(default_factory=list)
     title: Annotated[list[str], typer.Option(help="another title for Table 2; repeatable")] = field(default_factory=list)
     descriptions: Annotated[
-        list[str], typer.Option(metavar="[NAME=]FILE", help="of train.describe: ablates raw, enhanced and both; repeatable")
+        list[str], typer.Option(metavar="[NAME=]FILE", help="JSONL of train.describe: compares raw, enhanced and both texts; repeatable")
     ] = field(default_factory=list)
-    template: Annotated[Template, typer.Option(help="of the embedded text: plain, as it is served, or full")] = DENSE_TEMPLATE
-    fusion: Annotated[list[str], typer.Option(help="linear:BM25_WEIGHT, dbsf, rrf:K:DENSE:SPARSE; repeatable; else a grid")] = field(
-        default_factory=list
-    )
+    template: Annotated[Template, typer.Option(help="template of the embedded text: plain, as it is served, or full")] = DENSE_TEMPLATE
+    fusion: Annotated[
+        list[str], typer.Option(help="fusion to measure: linear:BM25_WEIGHT, dbsf or rrf:K:DENSE:SPARSE; repeatable; by default a grid")
+    ] = field(default_factory=list)
     recipes: Annotated[bool, typer.Option("--recipes/--no-recipes", help="also compare texts: encodes the corpus again for each")] = True
-    precision: Annotated[str, typer.Option(help="as embedder.precision")] = "auto"
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 queries a set, no recipes")] = False
+    precision: Annotated[str, typer.Option(help="numeric precision of the encoders, with the values of the setting embedder.precision")] = (
+        "auto"
+    )
+    smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: 20 queries a set, no recipes")] = False
 
 
 def main(options: EvaluateOptions) -> None:

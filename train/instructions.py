@@ -47,13 +47,15 @@ SIDES: tuple[Split, ...] = ("train", "dev")
 class InstructionsOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/instructions")
-    target: Annotated[Target, typer.Option(help="overview, teacher or words")] = "overview"
-    given: Annotated[InputFields, typer.Option(help="of the target overview: facts (all but the overview) or title")] = "facts"
-    sets: Annotated[Path | None, typer.Option(help="of the target words: a folder of evaluation sets")] = None
-    teacher: Annotated[Path | None, typer.Option(help="of the target teacher: JSONL with id and description")] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="that many pairs at most, and a tenth of it held out")] = None
-    seed: Annotated[int, typer.Option(help="of the order, and so of what a limit takes")] = 0
-    smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} pairs")] = False
+    target: Annotated[Target, typer.Option(help="text to learn: overview, teacher or words")] = "overview"
+    given: Annotated[
+        InputFields, typer.Option(help="with --target overview, what the prompt shows: facts (all but the overview) or title")
+    ] = "facts"
+    sets: Annotated[Path | None, typer.Option(help="with --target words: folder of evaluation sets")] = None
+    teacher: Annotated[Path | None, typer.Option(help="with --target teacher: JSONL with id and description")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="most pairs to write, and a tenth as many held out")] = None
+    seed: Annotated[int, typer.Option(help="random seed of the order, which decides what --limit keeps")] = 0
+    smoke: Annotated[bool, typer.Option("--smoke", help=f"a quick trial: {SMOKE} pairs")] = False
 
     def __post_init__(self) -> None:
         if (self.target == "words") != (self.sets is not None):

@@ -29,7 +29,7 @@ Step = list[str]
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
-    source: Annotated[str | None, typer.Argument(help="as of train.prepare")] = None
+    source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
     options: Annotated[list[str], typer.Argument(help="after `--`: options of train.embedder")] = field(default_factory=list)
     out: Annotated[Path, typer.Option(help="folder of all results")] = Path("work")
     reading: ReaderOptions = DEFAULTS

@@ -56,7 +56,7 @@ class PreferenceOptions:
     training: DpoConfig
     tolerance: Annotated[float, typer.Option(min=0, max=1, help="how much each guarded figure (0 to 1) may fall")] = 0.02
     hardware: command.Hardware
-    smoke: Annotated[bool, typer.Option("--smoke", help="three short steps")] = False
+    smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: three short steps")] = False
 
 
 def main(options: PreferenceOptions) -> None:

@@ -35,10 +35,10 @@ class PrepareOptions:
     source: Annotated[str | None, typer.Argument(help="a catalogue file, hub:OWNER/NAME, or a BEIR folder with corpus.jsonl")] = None
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/prepared")
     reading: ReaderOptions = DEFAULTS
-    test: Annotated[float, typer.Option(min=0, max=0.5, help="part of the items that is held out")] = 0.1
-    dev: Annotated[float, typer.Option(min=0, max=0.5, help="part that chooses between models, out of the rest")] = 0.05
-    seed: Annotated[int, typer.Option(help="of the split")] = 0
-    smoke: Annotated[bool, typer.Option("--smoke", help="the bundled films")] = False
+    test: Annotated[float, typer.Option(min=0, max=0.5, help="share of the items that is held out for the test")] = 0.1
+    dev: Annotated[float, typer.Option(min=0, max=0.5, help="share of the other items that chooses between models")] = 0.05
+    seed: Annotated[int, typer.Option(help="random seed of the split")] = 0
+    smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: the bundled films")] = False
 
     def __post_init__(self) -> None:
         if (self.source is None) != self.smoke:

@@ -33,15 +33,15 @@ class SheetOptions:
     tuned: Annotated[Path, typer.Option(help="descriptions by the fine-tuned model")]
     rater: Annotated[list[str], typer.Option(help="a rater's name; repeatable")]
     out: Annotated[Path, typer.Option(help="folder of the sheets and their key")] = Path("work/ratings")
-    items: Annotated[int, typer.Option(min=1, help="how many are drawn")] = 20
+    items: Annotated[int, typer.Option(min=1, help="items to draw for the sheets")] = 20
     split: Annotated[RatedSplit, typer.Option(help="test: rate both descriptions 1-5; train: name the better one")] = "test"
-    seed: Annotated[int, typer.Option(help="of the draw, of each rater's order, and of which one is A")] = 0
+    seed: Annotated[int, typer.Option(help="random seed of the draw, of each rater's order, and of which description is A")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions:
     folder: Annotated[Path, typer.Argument(help="the folder of `sheets`")] = Path("work/ratings")
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 8010
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="port of the page; 0: a free one")] = 8010
 
 
 @dataclass(frozen=True, kw_only=True)

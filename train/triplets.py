@@ -45,14 +45,14 @@ class TripletsOptions:
     prepared: Annotated[Path, typer.Argument(help="the folder of train.prepare")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/triplets")
     sources: PairSources
-    negatives: Annotated[Miner, typer.Option(help="none, bm25, encoder or both")] = "none"
+    negatives: Annotated[Miner, typer.Option(help="how hard negatives are found: none, bm25, encoder or both")] = "none"
     margin: Annotated[float, typer.Option(min=0, max=1, help="a negative nearer than this part of the positive's cosine is refused")] = 0.95
     template: Annotated[
         templates.Template, typer.Option(help="plain: 'Title. Overview', as served; full: 'Title (year). Genres. Overview'")
     ] = templates.DENSE_TEMPLATE
     model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None
-    seed: Annotated[int, typer.Option()] = 0
-    smoke: Annotated[bool, typer.Option("--smoke", help=f"{SMOKE} rows")] = False
+    seed: Annotated[int, typer.Option(help="random seed of the choice of pairs and negatives")] = 0
+    smoke: Annotated[bool, typer.Option("--smoke", help=f"a quick trial: at most {SMOKE} rows")] = False
 
 
 def main(options: TripletsOptions) -> None:

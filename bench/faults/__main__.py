@@ -55,7 +55,7 @@ CASES: tuple[Case, ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=sorted({case.name for case in CASES}), metavar="NAME", help="these cases")
+    parser.add_argument("--only", nargs="+", choices=sorted({case.name for case in CASES}), metavar="NAME", help="run only these cases")
     parser.add_argument("--placement", choices=["process", "ray"], help="one process, or Ray Serve; both without it")
     parser.add_argument("--seconds", type=float, help="how long each fault lasts that can last; 60 for the overload, 10 for others")
     parser.add_argument("--home", type=Path, help="use a copy of this home's index instead of the bundled films")

@@ -157,7 +157,7 @@ def _json(content: Any, status: int = 200) -> Response:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, help="port that the server binds")
     args = parser.parse_args()
     uvicorn.run(Fake().app, host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
 

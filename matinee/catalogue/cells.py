@@ -15,6 +15,7 @@ import ftfy
 from matinee import languages
 from matinee.catalogue.lists import read_list
 from matinee.characters import normalize, tidy
+from matinee.errors import kind_of
 
 _REPAIR = ftfy.TextFixerConfig(
     unescape_html=True, uncurl_quotes=False, fix_latin_ligatures=False, fix_character_width=False, normalization=None
@@ -81,7 +82,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         raise CellError("holds bytes, not a text")
     if isinstance(value, list | tuple):
-        raise CellError(f"holds a {type(value).__name__}, not a text")
+        raise CellError(f"holds {kind_of(value)}, not a text")
     return str(value)
 
 

@@ -19,6 +19,7 @@ from matinee.catalogue.numerals import number
 from matinee.catalogue.people import join_suffixes
 from matinee.catalogue.rows import Row
 from matinee.catalogue.summary import Field, Summary
+from matinee.errors import kind_of
 from matinee.items import MAX_FACT, MAX_FACTS, MAX_LIST, MAX_NAME, MAX_OVERVIEW, MAX_ROLES, MAX_TITLE, Item
 from matinee.text.qualifiers import title_year
 
@@ -42,7 +43,7 @@ def read_id(value: Any) -> str | None:
         return None
     own = repair(as_text(value))[0]
     if len(own) > MAX_NAME:
-        raise CellError(f"an id has at most {MAX_NAME} characters")
+        raise CellError(f"an id has at most {MAX_NAME} characters, but this has {len(own):,}: {shorten(own, 60)}")
     return own or None
 
 
@@ -165,7 +166,7 @@ class Draft:
 
     def _mapping(self, column: str, target: str, value: Any) -> bool:
         if not isinstance(value, Mapping):
-            raise CellError(f"holds a {type(value).__name__}, not an object of {target}")
+            raise CellError(f"holds {kind_of(value)}, not an object of {target}")
         kept = False
         for name, entry in value.items():
             if is_placeholder(entry):

@@ -15,7 +15,7 @@ from matinee.catalogue.encodings import BLANK, ByteStream, Encoding, damage, ope
 from matinee.catalogue.json_values import BLANKS, REPAIRED, decode, end_of, values_in
 from matinee.catalogue.rows import MAX_RAW, Reject, Row, no_progress
 from matinee.catalogue.typed import HALF, plain_row, without_surrogates
-from matinee.errors import SourceError
+from matinee.errors import SourceError, kind_of
 
 Progress = Callable[[int], None]
 Known = Callable[[list[str]], int]
@@ -46,7 +46,7 @@ class JsonTable:
         start = list(islice(self.rows(no_progress), 2))
         first = next(iter(start), None)
         if first is None:
-            raise SourceError(f"{path} has no rows")
+            raise SourceError(f"{path} has no rows: give one JSON object a line, or one array of objects")
         if not array and (isinstance(first, Reject) or len(start) == 1):
             self._document = self._rows_inside(known)
         if self._document:
@@ -166,7 +166,7 @@ def _bounded_lines(text: TextIO) -> Iterator[str]:
 
 def _object(number: int, value: Any, raw: str, repaired: str | None) -> Row | Reject:
     if not isinstance(value, dict):
-        return Reject(number, f"holds a {type(value).__name__}, not an object", raw[:MAX_RAW])
+        return Reject(number, f"holds {kind_of(value)}, not an object", raw[:MAX_RAW])
     values = plain_row(value)
     if HALF.search(raw):
         whole = {name: without_surrogates(entry) for name, entry in values.items()}

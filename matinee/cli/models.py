@@ -71,7 +71,7 @@ def models_fetch(digest: Digest) -> None:
 @explain_errors()
 def models_promote(
     digest: Digest,
-    chart: Annotated[bool, typer.Option("--chart", help="as values of the Helm chart, which has the settings under `settings`")] = False,
+    chart: Annotated[bool, typer.Option("--chart", help="print values of the Helm chart, which has the settings under `settings`")] = False,
 ) -> None:
     """Print the settings that make this model serve: a patch for the settings file, or for the chart's values. Changes nothing itself.
 

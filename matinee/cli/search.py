@@ -30,7 +30,7 @@ Language = Annotated[list[str] | None, typer.Option("--language", help="only thi
 Where = Annotated[str | None, typer.Option("--filter", metavar="JSON", help="a filter by any attribute, as the API takes it")]
 Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
 Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
-Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="its API key", show_envvar=True)]
+Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="API key of that server", show_envvar=True)]
 
 
 @explain_errors()

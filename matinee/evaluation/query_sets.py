@@ -106,7 +106,10 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
     queries = QuerySet(name, texts, items, {query: relevant[query] for query in texts}, _read_info(folder / name / "set.json"))
     nameless = [query for query in texts if query not in items] if queries.declared and queries.of_items else []
     if nameless:
-        raise SourceError(f"the set {name} in {folder} asks with items (set.json), but its query {nameless[0]} names none (metadata.item)")
+        raise SourceError(
+            f"the set {name} in {folder} has the kind item (set.json), but query {nameless[0]} has no metadata.item: "
+            "add it in queries.jsonl, or write the kind text"
+        )
     if queries.declared is None and _looks_like_items(queries):
         advice = (
             f'write {folder / name / "set.json"} with {{"kind": "item"}} if a query is an item, or {{"kind": "text"}} if it is its text'

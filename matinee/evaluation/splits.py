@@ -90,16 +90,31 @@ def read_corpus(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
     make = _prepared
     if not path.is_file():
         path, make = folder / "corpus.jsonl", partial(_beir, kind=kind)
+    rows: list[Entry] = []
+    number = 0
     try:
-        rows = [make(orjson.loads(line)) for line in path.read_bytes().splitlines() if line.strip()]
+        for line in path.read_bytes().splitlines():
+            number += 1
+            if line.strip():
+                rows.append(make(orjson.loads(line)))
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.prepare` makes such a folder") from None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
-        raise SourceError(f"{path} is no corpus: {str(error).splitlines()[0]}") from None
+        raise SourceError(f"{path}, line {number}: {_reason(error)}; `python -m train.prepare` writes such a file") from None
     wrong = next((entry for entry in rows if entry.split not in SPLITS), None)
     if wrong is not None:
         raise SourceError(f"{path}: item {wrong.id} has the split {wrong.split!r}: use {', '.join(SPLITS)}")
     return rows
+
+
+def _reason(error: Exception) -> str:
+    """Why a line of a corpus is no entry, in words."""
+    if isinstance(error, KeyError):
+        return f"the field {error} is missing"
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return "not a JSON object with the fields of an item"
 
 
 def write_corpus(entries: Iterable[Entry], path: Path) -> None:

@@ -97,10 +97,18 @@ class Descriptions:
 
 def read_descriptions(path: Path) -> dict[str, str]:
     """Item id -> description, of a JSONL file such as `python -m train.describe` writes; empty descriptions are left out."""
+    found = {}
+    number = 0
     try:
-        rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-        return {str(row["id"]): str(row["description"]) for row in rows if row["description"]}
+        for line in path.read_bytes().splitlines():
+            number += 1
+            row = orjson.loads(line) if line.strip() else {"id": "", "description": ""}
+            if row["description"]:
+                found[str(row["id"])] = str(row["description"])
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{path} is no JSONL of id and description: {error!r}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SourceError(
+            f"{path}, line {number}: not a JSON object with id and description; `python -m train.describe` writes such a file"
+        ) from None
+    return found

@@ -187,7 +187,11 @@ class ArtifactStore:
         except OSError as error:
             raise ModelError(f"cannot read artifacts.uri {self.uri}: {error}") from error
         except ValidationError as error:
-            raise ModelError(f"{self.uri}/{digest}/manifest.json is no manifest: {error.errors()[0]['msg']}") from None
+            problem = error.errors(include_url=False)[0]
+            field = ".".join(map(str, problem["loc"])) or "the file"
+            raise ModelError(
+                f"{self.uri}/{digest}/manifest.json is not the manifest of a model: {field}: {problem['msg']}; copy the model there again"
+            ) from None
         if manifest.digest != digest:
             raise ModelError(f"{self.uri}/{digest}/manifest.json is the manifest of {manifest.digest}: models were moved by hand")
         return manifest

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matinee.errors import ModelError
+from matinee.errors import ModelError, kind_of
 from matinee.files import sha256, write_atomically
 from matinee.models.convert import MANIFEST
 
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON ({error}): copy or download the model again") from None
     if not isinstance(values, dict):
-        raise ModelError(f"{path} holds a {type(values).__name__}, not an object: copy or download the model again")
+        raise ModelError(f"{path} holds {kind_of(values)}, not an object: copy or download the model again")
     return values
 
 

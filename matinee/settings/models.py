@@ -94,13 +94,15 @@ class EnhancerSettings(Part):
     def _consistent(self) -> Self:
         if self.engine == "local":
             if self.url or self.chat:
-                raise ValueError("url and chat are of engine 'openai', but engine is 'local': set engine 'openai', or remove them")
+                raise ValueError("url and chat apply to engine 'openai' only, but engine is 'local': set engine 'openai', or remove them")
             return self
         if not self.url:
             raise ValueError("engine 'openai' needs the url of a server, such as http://vllm:8000/v1")
         for name in filter(None, (self.model, self.adapter)):
             if name.startswith(("pypi:", "hub:", "artifact:")):
-                raise ValueError(f"engine 'openai' takes names that the server knows, but {name!r} names weights here: see its /models")
+                raise ValueError(
+                    f"{name!r} is not a model name of the server: engine 'openai' needs a name that GET {self.url}/models lists"
+                )
         if self.precision != "auto":
             raise ValueError(f"precision is {self.precision!r}, but with engine 'openai' the server decides it: set precision to auto")
         if self.deployment.num_gpus:

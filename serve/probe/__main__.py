@@ -51,7 +51,9 @@ def main(
     max_unknown: Annotated[float, typer.Option(min=0, max=1, help="with --once: the largest part of a set's items not in the index")] = 0.1,
     url: Annotated[str | None, typer.Option(help="the server to ask (probe.url)")] = None,
     queries: Annotated[Path | None, typer.Option(help="a BEIR folder, or a folder of them (probe.queries)")] = None,
-    metrics_port: Annotated[int | None, typer.Option(min=0, max=65_535, help="0 takes a free one (probe.metrics_port)")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="port of the metrics; 0: a free one (probe.metrics_port)")
+    ] = None,
 ) -> None:
     with explain_errors(exit_code=UNUSABLE):
         if min_recall is not None and not once:

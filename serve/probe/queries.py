@@ -40,7 +40,9 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
         )
     for queries in sets:
         if queries.of_items and queries.texts.keys() != queries.items.keys():
-            raise SourceError(f"the set {queries.name} asks with items, but a query of it names none (metadata.item): name it otherwise")
+            raise SourceError(
+                f"the set {queries.name} has the kind item, but one of its queries has no metadata.item: add it, or set its kind to text"
+            )
     return sets
 
 

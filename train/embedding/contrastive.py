@@ -30,24 +30,26 @@ class ContrastiveConfig:
     The defaults measured best on development queries (docs/experiments.md). The paper's are in `train.embedder`'s docstring.
     """
 
-    loss: Annotated[Loss, typer.Option(help="mnr, cached, guided or triplet")] = "mnr"
-    epochs: Annotated[int, typer.Option(min=1)] = 1
-    batch: Annotated[int, typer.Option(min=2, help="a worker's; with less memory --batch 32 --lr 1e-4, or --loss cached")] = 128
+    loss: Annotated[Loss, typer.Option(help="loss function: mnr, cached, guided or triplet")] = "mnr"
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the training data")] = 1
+    batch: Annotated[
+        int, typer.Option(min=2, help="pairs in a batch of each worker; with less memory use --batch 32 --lr 1e-4, or --loss cached")
+    ] = 128
     lr: Annotated[float, typer.Option(help="the highest learning rate")] = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.1
     schedule: Schedule = "linear"
-    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01
+    weight_decay: Annotated[float, typer.Option(min=0, help="weight decay of the optimiser, AdamW")] = 0.01
     scale: Annotated[float, typer.Option(help="inverse temperature of the in-batch losses")] = 20.0
-    margin: Annotated[float, typer.Option(help="of the triplet loss")] = 0.3
+    margin: Annotated[float, typer.Option(help="margin of the triplet loss")] = 0.3
     negatives: Annotated[bool, typer.Option("--negatives", help="use the mined negatives")] = False
     lora: Annotated[int, typer.Option(min=0, help="rank of LoRA adapters; 0 trains all weights")] = 0
     matryoshka: Annotated[
         list[int], typer.Option(help="a shorter vector length to learn too, for uses of your own (serving takes whole vectors); repeatable")
     ] = field(default_factory=list)
-    max_tokens: Annotated[int, typer.Option(min=16, help="texts are cut here in training")] = 128
-    patience: Annotated[int, typer.Option(min=1, help="epochs without a gain before it stops")] = 2
+    max_tokens: Annotated[int, typer.Option(min=16, help="most tokens of a text in training; the rest is cut off")] = 128
+    patience: Annotated[int, typer.Option(min=1, help="epochs without a gain before the training stops")] = 2
     save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 200
-    seed: Annotated[int, typer.Option()] = 0
+    seed: Annotated[int, typer.Option(help="random seed of the training")] = 0
     bf16: Annotated[bool | None, typer.Option("--bf16/--fp32", help="mixed precision; by default where the hardware has it")] = None
 
     def check(self) -> None:

@@ -12,8 +12,8 @@ class PairSources:
     """Which pairs there are, and how many are taken."""
 
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets; their training side makes pairs")] = None
-    descriptions: Annotated[Path | None, typer.Option(help="JSONL of train.describe: its words -> the item")] = None
-    count: Annotated[int, typer.Option(min=1, help="how many altogether")] = 8000
+    descriptions: Annotated[Path | None, typer.Option(help="JSONL of train.describe; each description becomes a query for its item")] = None
+    count: Annotated[int, typer.Option(min=1, help="rows of all sources together")] = 8000
     weight: Annotated[list[str], typer.Option(metavar="SOURCE=NUMBER", help="share of a source, 0 leaves it out")] = field(
         default_factory=list
     )

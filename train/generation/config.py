@@ -17,8 +17,8 @@ from train.jobs.launch import TrainingPlan
 SAMPLES = 8
 """Held-out items whose texts are kept, of before the first step and after each epoch."""
 
-Precision = Annotated[str, typer.Option(help="of the frozen base: nf4 (double quantisation), int8, bf16 or fp32")]
-Epochs = Annotated[float, typer.Option(min=0.01)]
+Precision = Annotated[str, typer.Option(help="precision of the frozen base model: nf4 (double quantisation), int8, bf16 or fp32")]
+Epochs = Annotated[float, typer.Option(min=0.01, help="passes over the training data; a fraction is possible")]
 LearningRate = Annotated[float, typer.Option(min=0, help="the highest learning rate")]
 
 
@@ -27,23 +27,23 @@ class SftConfig:
     """Everything that decides what supervised fine-tuning computes, and goes into its manifest. The defaults are the paper's."""
 
     precision: Precision = "nf4"
-    rank: Annotated[int, typer.Option(min=1, help="LoRA's r")] = 16
-    alpha: Annotated[int, typer.Option(min=1, help="LoRA's alpha")] = 16
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="LoRA's")] = 0.0
+    rank: Annotated[int, typer.Option(min=1, help="rank of the LoRA matrices (r)")] = 16
+    alpha: Annotated[int, typer.Option(min=1, help="scale of the LoRA update (alpha)")] = 16
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="dropout probability of the LoRA layers")] = 0.0
     epochs: Epochs = 3
-    batch: Annotated[int, typer.Option(min=1, help="a worker's, at a time")] = 2
-    effective: Annotated[int, typer.Option(min=1, help="pairs of one step, on all workers together")] = 8
+    batch: Annotated[int, typer.Option(min=1, help="pairs that each worker computes at a time")] = 2
+    effective: Annotated[int, typer.Option(min=1, help="pairs in one optimiser step, on all workers together")] = 8
     lr: LearningRate = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.03
     schedule: Schedule = "linear"
-    weight_decay: Annotated[float, typer.Option(min=0)] = 0.01
-    max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and text together")] = 256
-    max_steps: Annotated[int, typer.Option(min=0, help="stop there; 0: what the epochs take")] = 0
-    limit: Annotated[int, typer.Option(min=0, help="train on that many pairs; 0: on all")] = 0
+    weight_decay: Annotated[float, typer.Option(min=0, help="weight decay of the optimiser, AdamW")] = 0.01
+    max_tokens: Annotated[int, typer.Option(min=32, help="most tokens of prompt and text together")] = 256
+    max_steps: Annotated[int, typer.Option(min=0, help="stop after so many steps; 0: when the epochs are over")] = 0
+    limit: Annotated[int, typer.Option(min=0, help="most pairs to train on; 0: all")] = 0
     heldout: Annotated[int, typer.Option(min=0, help="held-out items for BLEU")] = 64
     checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True
     save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 50
-    seed: Annotated[int, typer.Option()] = 0
+    seed: Annotated[int, typer.Option(help="random seed of the training")] = 0
     language: str = ENGLISH
 
     def described(self) -> dict[str, Any]:
@@ -75,8 +75,8 @@ class DpoConfig(SftConfig):
     limit: int = 0
     epochs: Epochs = 1
     lr: LearningRate = 1e-5
-    effective: Annotated[int, typer.Option(min=1, help="judgments of one step, on all workers together")] = 8
-    max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and description together")] = 256
+    effective: Annotated[int, typer.Option(min=1, help="judgments in one optimiser step, on all workers together")] = 8
+    max_tokens: Annotated[int, typer.Option(min=32, help="most tokens of prompt and description together")] = 256
     heldout: Annotated[int, typer.Option(min=1, help="held-out items for the guard")] = 64
     beta: Annotated[float, typer.Option(min=0.001, help="the higher, the closer it stays to the adapter it came from")] = 0.1
     smoothing: Annotated[float, typer.Option(min=0, max=0.49, help="the share of answers that may be slips")] = 0.0

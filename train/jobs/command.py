@@ -27,9 +27,9 @@ console = Console(stderr=True)
 GO_ON = "run the same command again to go on"
 
 ScheduleName = Literal["linear", "cosine", "constant_with_warmup"]
-Schedule = Annotated[ScheduleName, typer.Option(help="of the learning rate: linear, cosine, constant_with_warmup")]
-Revision = Annotated[str | None, typer.Option(help="of a hub model")]
-Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="by default what the machine has")]
+Schedule = Annotated[ScheduleName, typer.Option(help="schedule of the learning rate: linear, cosine, constant_with_warmup")]
+Revision = Annotated[str | None, typer.Option(help="commit of a hub model; by default its newest")]
+Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="train or encode on GPUs or on CPUs; by default on GPUs where there are any")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Hardware:
     """What a training job runs on."""
 
     workers: Annotated[
-        int, typer.Option(min=0, help="processes, one GPU each where there are GPUs; 0: this process, without Ray, for a debugger")
+        int, typer.Option(min=0, help="worker processes, one GPU each where there are GPUs; 0: this process, without Ray, for a debugger")
     ] = 1
     gpu: Gpu = None
-    threads: Annotated[int, typer.Option(min=0, help="of each CPU worker; 0: all cores")] = 0
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of each worker; 0: one for each core")] = 0
 
     @property
     def on_gpu(self) -> bool:

@@ -92,7 +92,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("--node", action="append", required=True, help="address of a node; repeatable, name all of them")
     commands.choices["create"].add_argument("--keep", type=int, default=7, help="snapshots kept of each collection on each node")
-    commands.choices["restore"].add_argument("--collection", required=True)
+    commands.choices["restore"].add_argument("--collection", required=True, help="name of the collection to restore")
     commands.choices["restore"].add_argument("--before", help="time as `list` prints it")
     commands.choices["restore"].add_argument("--alias", help="alias that names the collection afterwards")
     args = parser.parse_args()

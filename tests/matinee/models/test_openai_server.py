@@ -282,13 +282,16 @@ def test_the_key_is_sent_and_seen_nowhere(server: ModelServer, caplog: pytest.Lo
     ("settings", "said"),
     [
         ({"engine": "openai", "model": "gemma"}, "needs the url of a server"),
-        ({"engine": "openai", "url": "http://vllm:8000/v1"}, "names weights here"),
-        ({"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "adapter": "artifact:ab"}, "names weights here"),
+        ({"engine": "openai", "url": "http://vllm:8000/v1"}, "is not a model name of the server"),
+        (
+            {"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "adapter": "artifact:ab"},
+            "is not a model name of the server",
+        ),
         ({"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "precision": "bf16"}, "set precision to auto"),
         ({"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "deployment": {"num_gpus": 0.5}}, "set it to 0"),
         ({"engine": "openai", "url": "http://user:word@vllm:8000/v1", "model": "gemma"}, "url"),
-        ({"url": "http://vllm:8000/v1"}, "url and chat are of engine 'openai'"),
-        ({"chat": True}, "url and chat are of engine 'openai'"),
+        ({"url": "http://vllm:8000/v1"}, "url and chat apply to engine 'openai' only"),
+        ({"chat": True}, "url and chat apply to engine 'openai' only"),
     ],
 )
 def test_contradictions_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -153,7 +153,7 @@ def test_a_file_says_what_its_model_was_told(tmp_path: Path) -> None:
     (tmp_path / "tuned.manifest.json").write_text(json.dumps({"model": {"hide_overview": True}}))
     assert DescriptionSet.read(f"mine={path}") == DescriptionSet("mine", "overview hidden", {"1": "A."})
     path.write_text("no JSON")
-    with pytest.raises(SourceError, match="no JSONL of id and description"):
+    with pytest.raises(SourceError, match=r"line 1: not a JSON object with id and description; .*train.describe"):
         DescriptionSet.read(str(path))
     with pytest.raises(SourceError, match="cannot read"):
         DescriptionSet.read("x=nowhere.jsonl")
