@@ -14,7 +14,7 @@ def sha256(path: Path) -> str:
 def make_private(folder: Path, *, even_if_there: bool) -> None:
     """Create `folder` for this user alone. One that is there keeps its mode, unless `even_if_there`. What can't be done is left.
 
-    A folder that can't be made or changed is no error here: whoever writes into it will say so.
+    If the folder can't be made or changed, this raises nothing: the later write into it fails with its own error.
     """
     with contextlib.suppress(OSError):
         if not folder.exists():

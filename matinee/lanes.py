@@ -1,6 +1,6 @@
 """A thread of one's own for calls that must not run at the same time, with two lanes before it: light calls go before heavy ones.
 
-No thread can be interrupted: whoever gives it a call bounds what the call may cost. Does not know what a call does.
+Python can't interrupt a thread, so callers must limit how long a call takes. Does not know what a call does.
 """
 
 import asyncio

@@ -102,7 +102,7 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
             local_ray.prepare(settings, metrics=metrics_port is not None)
         _check(settings)
         if placement == "process":
-            # Here, since the other placement needs none of it.
+            # Imported here, because the other placement does not need it.
             from serve.placement import process
 
             process.run(settings, listener, metrics_port, lambda metrics: _announced(settings, url, metrics))
@@ -117,7 +117,7 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
 def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
     """Say that the server answers, here and in `server.json`, until the end of the `with`."""
     with announced(settings.server_file, url, metrics):
-        # An IPv6 address is in brackets, as markup is.
+        # Rich would read an IPv6 address in brackets as markup.
         shown = escape(url)
         console.print(f"Matinee serves on [bold]{shown}[/] (page: {shown}/, API: {shown}/docs); Ctrl-C stops it", highlight=False)
         yield

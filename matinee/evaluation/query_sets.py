@@ -203,7 +203,7 @@ def from_field(entries: Sequence[Entry], field: str) -> dict[Split, QuerySet]:
 
 
 def _by_split(name: str, entries: Sequence[Entry], related: dict[str, set[str]]) -> dict[Split, QuerySet]:
-    """Weight 0: who liked what is not in a text, and training on it made the text sets worse (docs/experiments.md)."""
+    """Weight 0: no text says who liked an item, and training on likes made the text sets worse (docs/experiments.md)."""
     sets: dict[Split, QuerySet] = {}
     for split in ("train", "dev", "test"):
         titles = {entry.id: entry.item.title for entry in entries if entry.split == split and related.get(entry.id)}

@@ -250,7 +250,7 @@ def computes_in_bf16(device: str) -> bool:
 
 
 def compute_dtype(precision: str, device: str) -> Any:
-    """The torch dtype of what is not quantised, and of the products: fp32 where bf16 was not asked for by name and would crawl."""
+    """The torch dtype of weights that are not quantised, and of the products. fp32 if bf16 is slow here and was not chosen by name."""
     import torch
 
     slow = precision != "bf16" and not computes_in_bf16(device)
@@ -277,7 +277,7 @@ def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(model, adapter, use_safetensors=True)
-    # Merging into quantised weights would round the adapter away; beside them it costs little. HQQ quantises what is merged already.
+    # Merging into quantised weights would round the adapter away, and a separate adapter costs little. HQQ quantises after the merge.
     return adapted if precision in ("nf4", "int8") else adapted.merge_and_unload()
 
 

@@ -17,7 +17,7 @@ from matinee.characters import normalize
 from matinee.vectors import Sparse
 
 # Written out, though most are the encoder's defaults: they enter the fingerprint, and a new release must not change them unseen. Its
-# `avg_len` of 256 is for web pages: an item's text has about 48 terms, and what is longer is to count as long (docs/experiments.md).
+# `avg_len` of 256 is for web pages: an item's text has about 48 terms, and a longer text must count as long (docs/experiments.md).
 _BM25 = {"k": 1.2, "b": 0.75, "avg_len": 48.0, "lowercase": True, "ascii_folding": True}
 _TITLES = "trigrams of padded words, crc32, unit length, 1"
 

@@ -70,7 +70,7 @@ class Descriptions:
         # All that the model or a check of its facts may read: the text of the facts alone would take a director for another fact.
         facts = (item.model_dump_json(exclude={"id", "identity", "numbers"}) for item in items)
         keys = [hashlib.sha256(one.encode()).hexdigest() for one in facts]
-        # Of a server, several times what it works on at once: what is kept together waits for its slowest.
+        # For a server, several times its parallel requests: a block waits for its slowest description.
         size = self._settings.enhancer.batch_size * (8 if self._settings.enhancer.engine == "openai" else 1)
         with closing(DiskCache(self._settings.home_dir / "descriptions" / f"{name}.sqlite")) as cache:
             known = cache.get(keys)

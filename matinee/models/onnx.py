@@ -67,7 +67,7 @@ def _export(model: Any, path: Path) -> None:
         # The tracing exporter is deprecated, but the new one needs minutes and a package more for the same graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            # In evaluation mode from the start: the exporter puts back what it found, in the whole model.
+            # In evaluation mode from the start, because the exporter restores the mode that it found in the whole model.
             Pooled().eval(),
             tuple(example[name] for name in names),
             str(path),

@@ -220,7 +220,7 @@ def _local(digest: str, models_dir: Path) -> Path | None:
 
 
 def _verify(folder: Path, digest: str, names: set[str]) -> None:
-    """Refuse a local copy that was changed after it was fetched: at every use, since whoever can write there can write at any time."""
+    """Refuse a local copy that was changed after it was fetched: at every use, because another program can change it at any time."""
     again = f"remove {folder}, and fetch the model again"
     _refuse_links(folder)
     more = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not _ours(path)} - names

@@ -97,15 +97,13 @@ class IndexSettings(Part):
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
         if self.engine == "edge" and (self.shards != 1 or self.on_disk):
-            raise ValueError("shards and on_disk: for engine 'qdrant' only, but engine is 'edge': set shards to 1 and on_disk to false")
+            raise ValueError("engine 'edge' does not use shards and on_disk: set shards to 1 and on_disk to false")
         server_only = ("payload", "m", "ef_construct", "quantization", "oversampling")
         changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
         if self.engine == "edge" and changed:
-            raise ValueError(f"{', '.join(changed)}: for engine 'qdrant' only, but engine is 'edge': remove it, or use engine 'qdrant'")
+            raise ValueError(f"engine 'edge' does not use {', '.join(changed)}: remove it, or use engine 'qdrant'")
         if self.engine == "qdrant" and self.graph_from:
-            raise ValueError(
-                "graph_from applies to engine 'edge' only, but engine is 'qdrant', whose server builds its own graph: remove graph_from"
-            )
+            raise ValueError("engine 'qdrant' does not use graph_from, because its server builds its own graph: remove graph_from")
         if self.engine == "edge" and self.ef and not self.graph_from:
             raise ValueError(f"ef is {self.ef}, but engine 'edge' scans unless it has a graph: set graph_from, or remove ef")
         return self

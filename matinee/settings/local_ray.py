@@ -74,7 +74,7 @@ def start(init: Callable[..., object], **options: Any) -> None:
 
 
 def _stop_half_started(error: Exception) -> None:
-    """End the processes of a node that failed to start. Ray hands the node out nowhere, so it is read off the frame that raised."""
+    """End the processes of a node that failed to start. Ray does not return the node, so we take it from the frame that raised."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("self")
         if node is not None and hasattr(node, "kill_all_processes"):
@@ -88,7 +88,7 @@ def _new_token() -> Path:
         file.write(secrets.token_hex(32))
 
     def remove() -> None:
-        # A process that was forked from this one ends earlier.
+        # A forked process ends earlier and must not remove the file.
         if os.getpid() == owner:
             path.unlink(missing_ok=True)
 

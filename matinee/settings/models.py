@@ -94,7 +94,7 @@ class EnhancerSettings(Part):
     def _consistent(self) -> Self:
         if self.engine == "local":
             if self.url or self.chat:
-                raise ValueError("url and chat apply to engine 'openai' only, but engine is 'local': set engine 'openai', or remove them")
+                raise ValueError("engine 'local' does not use url and chat: set engine 'openai', or remove them")
             return self
         if not self.url:
             raise ValueError("engine 'openai' needs the url of a server, such as http://vllm:8000/v1")

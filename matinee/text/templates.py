@@ -19,12 +19,12 @@ from matinee.languages import ENGLISH
 from matinee.settings.index import Recipe
 
 TEXT_VERSION = "3"
-"""Part of every fingerprint: whoever changes what an item's own text, a query or the joined vector is made of (`raw_text`, `embedded_text`,
-`query_text`, `recipe.WEIGHT`) changes it. Prompts and descriptions are no part of it, as the enhancer's weights are none: `Enhancer.info`
-has the digests of its prompts, and a changed one gives new descriptions at the next ingest."""
+"""Part of every fingerprint. Change it with `raw_text`, `embedded_text`, `query_text` or `recipe.WEIGHT`: these make an item's text, a
+query and the joined vector. It covers neither prompts nor descriptions nor the enhancer's weights. `Enhancer.info` has the digests of its
+prompts, and a changed prompt gives new descriptions at the next ingest."""
 
 Template = Literal["full", "plain"]
-# Measured (docs/experiments.md): year and genres blur what a vector says of the story, but they are words that people type.
+# Measured (docs/experiments.md): year and genres make a vector say less about the story, but people type them as words.
 DENSE_TEMPLATE: Template = "plain"
 SPARSE_TEMPLATE: Template = "full"
 
@@ -196,7 +196,7 @@ def _sentence(pattern: str, language: str, /, **facts: object) -> str:
 def _pattern(pattern: str, language: str) -> Callable[..., str]:
     """A sentence of a language, compiled."""
     words = languages.language(language)
-    # Plain text: whoever shows it escapes it.
+    # Plain text: the page or program that shows it must escape it.
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
     environment.filters["listed"] = partial(listed, conjunction=words.conjunction)
     return environment.from_string(getattr(words.sentences, pattern)).render

@@ -22,7 +22,7 @@ from serve.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 API = "/v1/"
-"""What needs a key where there are keys, and holds a place. Pages and probes hold none: a full gateway still answers them."""
+"""Paths that need a key on a server with keys, and take a place. Pages and probes take none: a full gateway still answers them."""
 NO_ROUTE = "none"
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),

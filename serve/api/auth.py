@@ -88,7 +88,7 @@ class NeededScope(RouteMatch):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the key, None on a server without keys; and the address that limits count by, None where it is unknown."""
+    """Who sent a request: the key (None on a server without keys), and the address for the limits (None if unknown)."""
 
     keys: ApiKeys
     entry: KeySettings | None = None

@@ -1,8 +1,8 @@
 """The tokens that tie feedback to an answer: signed, with an end, and shared by all gateways of a server.
 
-A token names the impression, its user and its items, so that feedback can't invent any of them. It is no secret and no key: whoever got the
-answer may report on it. The signing keys are the lines of a file. The first one signs and all of them verify, so that a key can be
-replaced while its tokens still count. Does not know events or HTTP bodies.
+A token names the impression, its user and its items, so that feedback can't invent any of them. It is neither a secret nor a key: everyone
+who gets the answer may send feedback. The signing keys are the lines of a file. The first one signs and all of them verify, so that a key
+can be replaced while its tokens still count. Does not know events or HTTP bodies.
 """
 
 import base64
@@ -93,7 +93,7 @@ class FeedbackTokens:
         return f"{_encode(body)}.{_encode(_signature(self._keys.all()[0], body))}"
 
     def read(self, token: str) -> Impression:
-        """What the token says. Raises a 403 where no key of ours signed it, where it is of another catalogue, or at its end."""
+        """The impression of a token. Raises a 403 if none of our keys signed it, if it names another catalogue, or if it has expired."""
         try:
             body, signature = (_decode(part) for part in token.split("."))
         except ValueError:

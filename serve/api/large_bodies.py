@@ -54,7 +54,7 @@ class InvalidBodyError(HTTPException):
 
 
 class _LargeBodyRequest(Request):
-    """A request whose JSON, if it is large, is the validated value already: FastAPI's own validation lets that pass as it is."""
+    """A request whose `json()` returns the validated value if the body is large. FastAPI's own validation accepts that value."""
 
     def __init__(self, request: Request, validated: Callable[[bytes], object]) -> None:
         super().__init__(request.scope, request.receive)

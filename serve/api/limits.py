@@ -81,7 +81,7 @@ class BusyRoutes:
         self._closed: dict[str, tuple[float, float, float]] = {}
 
     def record(self, route: str, wait_s: float, ongoing: int) -> None:
-        """A queue behind `route` needs `wait_s` seconds for what waits in it. `ongoing` other requests are under way."""
+        """Note that the queue behind `route` needs `wait_s` seconds for its requests. `ongoing` other requests are under way."""
         now = self._clock()
         self._closed[route] = now + wait_s / 8, now + wait_s, ongoing * 7 / 8
 

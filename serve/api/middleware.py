@@ -60,7 +60,7 @@ class _OngoingRequest:
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state; refuses what is too much or too large."""
+    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state. Refuses large bodies and too many requests."""
 
     def __init__(
         self,

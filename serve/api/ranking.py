@@ -86,7 +86,7 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         user_id: Annotated[Id | None, Query(description="whoever it is for, by your own id: kept in the event log")] = None,
     ) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
-        # An id of a path may be what no body allows, and is that of no item then.
+        # Without validation: an id in a path may break the rules of a body's ids. Then no item has it, and the answer is a 404.
         similar_to = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
         return response(request, await gateway.similar(similar_to, request.state.trace), "similar", user_id)
 

@@ -94,6 +94,6 @@ def _explained(handle: DeploymentHandle, error: Exception) -> MatineeError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, MatineeError):
         return cause
-    # Its message has the part's traceback, and that what a user wrote; the part's own log has both.
+    # The message holds the part's traceback, which may quote a user's text. The part's own log has both.
     log.warning("%s failed: %s", name, type(cause or error).__name__)
     return UnavailableError(f"{name} failed or was restarted; ask again in a moment")

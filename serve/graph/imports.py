@@ -1,8 +1,8 @@
-"""Import jobs: lines are stored beside the index first, and written behind that by whichever gateway has the job.
+"""Import jobs: the lines are stored beside the index first, and a gateway writes them later.
 
-A gateway keeps nothing of a job. One that works on it claims it; if the record then stays as it is for a while, another one goes on. Two
-that do the same chunk do no harm: it is counted once, and written over nothing newer. Jobs run one after the other, in the order in which
-they were asked for. Does not know HTTP.
+Gateways keep no state of a job. The gateway that works on a job claims it in its record. If the record does not change for a while, another
+gateway takes over. If two gateways write the same chunk, it counts once and replaces nothing newer. Jobs run one after the other, in the
+order of their requests. Does not know HTTP.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Imports:
     # what clients ask
 
     async def receive(self, lines: AsyncIterator[Line], source: str) -> ImportJob:
-        """Store all lines as a new job. Where they end in an error, nothing is left of it: an import is whole, or there is none."""
+        """Store all lines as a new job. If reading them fails, nothing is stored: an import is complete or does not exist."""
         job = await self._ask(messages.StartImport(source, self._settings.imports.open))
         try:
             job = await self._store(job, lines)
@@ -69,7 +69,7 @@ class Imports:
         return await self._ask(messages.ImportJobs())
 
     async def job(self, id: str) -> ImportJob:
-        """Raises a 404 where there is no such job, or none any more."""
+        """Raises a 404 if there is no such job, or no longer."""
         for job in await self.jobs():
             if job.id == id:
                 return job
@@ -152,7 +152,7 @@ class Imports:
                 self._wake.clear()
 
     async def work(self) -> bool:
-        """Work on the first open job until it is over, or does not get on. False where there is none to work on now."""
+        """Work on the first open job until it is over or stuck. False if there is no job to work on now."""
         jobs = await self._ask(messages.ImportJobs(unfinished=True))
         for job in jobs:
             if job.status == "receiving":
@@ -185,7 +185,7 @@ class Imports:
             await self._ask(messages.RemoveImport(job.id))
 
     async def _chunk(self, job: ImportJob) -> ImportJob | None:
-        """The job after its next chunk; None where it is another gateway's now, or over. Raises what keeps it from going on."""
+        """The job after its next chunk; None if another gateway has it now, or if it is over. Raises the error that stops it."""
         start = time.monotonic()
         content = await self._ask(messages.ReadChunk(job.id, job.next))
         if content is None:
@@ -216,7 +216,7 @@ class Imports:
         )
 
     def _parse(self, content: bytes) -> tuple[dict[str, Item], int, list[RejectedLine]]:
-        """Items by their index id, of which the last one counts; how many lines they come from; and the other lines."""
+        """Items by index id, the number of usable lines, and the rejected lines. Of several lines with one id, the last counts."""
         items: dict[str, Item] = {}
         usable, rejects = 0, list[RejectedLine]()
         for stored in content.split(b"\n"):

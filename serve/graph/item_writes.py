@@ -96,7 +96,7 @@ class ItemWrites:
     async def patch(self, id: str, patch: Mapping[str, object], trace: Trace) -> tuple[str, Payload]:
         """Change facts of an item by a JSON merge patch; returns its index id and payload. One that changes nothing writes nothing.
 
-        Only another text runs the encoder: else the item keeps its text vector, of which the index makes the item vector anew.
+        The encoder runs only if the text changes. Otherwise the item keeps its text vector, and the index computes the item vector again.
         """
         for _ in range(_PATCH_TRIES):
             uid, payload = await self._gateway.stored(id, trace)

@@ -26,11 +26,11 @@ Early = Callable[[int, Result | MatineeError], None]
 """Answers the message at a place of a batch at once, while others of the batch are still worked on."""
 
 _MOST_UNFINISHED = 8
-"""Batches of which something has come back and something not, for each that may be under way: a slow message holds no place."""
+"""Most partly answered batches, for each batch that may run. They hold no place, so that a slow message does not block new ones."""
 
 
 _SHORT = 8
-"""Messages of a queue that refuses none: a machine that needs seconds for one still answers."""
+"""A queue up to this length refuses no message, so that a machine that needs seconds for one still answers."""
 
 _PACE_WEIGHT = 0.2
 """Of the newest batch in the average pace of a queue."""
@@ -223,7 +223,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._pump()
 
     async def _run(self, queue: _Queue[Sent, Result], batch: list[_Waiting[Sent, Result]]) -> None:
-        """Send a batch. A call that hangs keeps its place until nobody waits for it, not for ever: another replica may be well."""
+        """Send a batch. A hanging call keeps its place only while somebody waits for it, because another replica may work."""
         if self._observe_batch is not None:
             self._observe_batch(len(batch))
         start, unanswered = time.monotonic(), True
@@ -294,9 +294,9 @@ def errors_as_results(results: Sequence[Result | BaseException]) -> list[Result 
 
 
 async def as_completed(work: Sequence[Awaitable[Result]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
-    """Places and results as they become known, those of one moment together; errors as in `errors_as_results`.
+    """Yields places and results as they become known; those that are ready together come as one list. Errors are as in `errors_as_results`.
 
-    Cancels what is left over when nobody takes further results.
+    Cancels the remaining work if the caller stops taking results.
     """
     places = {asyncio.ensure_future(one): place for place, one in enumerate(work)}
     pending = set(places)

@@ -20,7 +20,7 @@ from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.metrics import Metrics
 
 _SECOND_SHARE = 0.5
-"""Of the model's time, for what lets queries go first and is no bulk."""
+"""Share of the model's time for requests that let queries go first but are not bulk work."""
 
 
 class LoadedModel(Protocol):
@@ -109,7 +109,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         return errors_as_results(await asyncio.gather(*(self.batcher(*from_hop(hop)) for hop in batch), return_exceptions=True))
 
     async def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
-        """As `call`, but with each result's place in the batch, as soon as it is known."""
+        """Like `call`, but yields each result as soon as it is known, with its place in the batch."""
         async for answers in as_completed([self.batcher(*from_hop(hop)) for hop in batch]):
             yield answers
 
@@ -119,7 +119,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
             self._slot.check_health()
 
     def waits_for_queries(self, message: Sent) -> bool:
-        """Whether a message that is no bulk lets others go first."""
+        """Whether a message lets others go first, though it is not bulk work."""
         return False
 
     @abstractmethod

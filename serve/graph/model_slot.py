@@ -54,7 +54,7 @@ class ModelSlot(Generic[Model, Settings]):
         self._load = load
         self._announce = announce
         self._metrics = metrics
-        # As many threads as whoever calls `run` has calls under way: one, unless the model is safe for more.
+        # The callers of `run` decide how many threads work: one, unless the model is safe for more.
         self._workers = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=name)
         self._swap_lock = threading.Lock()
         self._target = self._loaded = settings
@@ -84,7 +84,7 @@ class ModelSlot(Generic[Model, Settings]):
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
-            # No thread can be interrupted: whoever comes next must wait for it.
+            # Python can't interrupt a thread, so the next call must wait for this one.
             await asyncio.wait({working})
             raise
         finally:
@@ -144,7 +144,7 @@ class ModelSlot(Generic[Model, Settings]):
             self._announce(model)
 
     def _begin_after(self, pause: float, settings: Settings) -> None:
-        """Try again, after longer and longer pauses: a store that was away comes back, and nobody would say the same settings twice."""
+        """Try again, after longer and longer pauses. An unreachable store may come back, and nobody would send the same settings twice."""
         # A timer and not a loop of tenacity: no thread waits ten minutes, and newer settings make a try that is due return at once.
         timer = threading.Timer(pause, self._begin, (settings, min(pause * 2, _LONGEST_PAUSE_S)))
         timer.daemon = True

@@ -82,7 +82,7 @@ class RetrieverReplica:
         except MatineeError as error:
             self._record_failure(error)
         except Exception as error:
-            # The replica must outlive whatever a broken version brings: what is open goes on serving.
+            # A broken version must not end the replica: the version that is open keeps serving.
             log.exception("following the current index version failed")
             self._health.checked(error)
             self._failure = IndexUnavailableError("the current index version can't be opened; see the Retriever's log")
@@ -190,9 +190,9 @@ class RetrieverReplica:
         return await self._thread.run(work)
 
     def check_health(self) -> None:
-        """Raises where the replica can't follow the index any more, or where one of its threads hangs: then whoever started it replaces it.
+        """Raises if the replica can't follow the index any more, or if one of its threads hangs. Ray Serve then replaces the replica.
 
-        An absent index or a store out of reach is no illness.
+        A missing index or an unreachable store does not make the replica unhealthy.
         """
         if self._watcher is not None and self._watcher.done():
             raise RuntimeError("the watcher of the index version has died")

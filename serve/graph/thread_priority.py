@@ -37,10 +37,10 @@ def _native_threads() -> set[int]:
     if not _TASKS.exists():
         return set()
     while True:
-        # First all threads, then Python's: one that begins in between is not taken for another.
+        # List all threads first, then Python's. A Python thread that starts in between is then in the second list only.
         threads = {int(task.name) for task in _TASKS.iterdir()}
         python = {thread.native_id for thread in threading.enumerate()}
         if None not in python:
             return threads - python
-        # One of Python's has begun, and not yet said which of them it is.
+        # A Python thread has started, but its native id is not set yet.
         time.sleep(0.001)

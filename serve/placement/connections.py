@@ -111,7 +111,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._headers_due is not None:
             self._headers_due.cancel()
         self.open.go_on(self)
-        # Responses go out in the order of their requests: one behind another waits for it, as the app does.
+        # Responses go out in the order of their requests, so a response waits for the one before it.
         if (self.cycle is None or self.cycle.response_complete) and self._may_refuse and not self.transport.get_write_buffer_size():
             method, path = self.parser.get_method().decode("ascii"), self.url.split(b"?", 1)[0].decode("latin-1")
             if (refusal := self.admission.early(method, path, self.headers)) is not None:

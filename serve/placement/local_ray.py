@@ -61,7 +61,7 @@ def running(settings: Settings, url: str, port: int, metrics_port: int | None, s
     from serve.app import graph
 
     local_ray.start(ray.init, include_dashboard=False, logging_level="warning", num_cpus=_cpus(), _metrics_export_port=metrics_port or None)
-    # After Ray's start, which puts its own in their place: those would leave the replicas behind.
+    # Only now: Ray's start installs its own handlers, which would leave the replicas running.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -79,7 +79,7 @@ def running(settings: Settings, url: str, port: int, metrics_port: int | None, s
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
         _own_node().kill_all_processes(check_alive=False, allow_graceful=False)
-        # Whatever tells Ray to end would wait for what is no more, at the exit of Python too.
+        # Ray's own shutdown, which Python's exit would start, waits for processes that are gone. So exit without it.
         os._exit(error.exit_code)
     except BaseException:
         _stop()
@@ -89,7 +89,7 @@ def running(settings: Settings, url: str, port: int, metrics_port: int | None, s
 
 
 def wait(stop: threading.Event) -> None:
-    """Return once `stop` is set. Within `running`: where Ray can't go on, the process ends, so that whoever started it sees that."""
+    """Return once `stop` is set. Call it inside `running`, which ends the process with an exit code if Ray can't go on."""
     while not stop.wait(WATCH_S):
         ended = {name for name, _ in _own_node().dead_processes()} & _VITAL
         if ended:

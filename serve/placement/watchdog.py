@@ -1,6 +1,6 @@
 """A thread that ends the process while its event loop is blocked: then nothing is answered, and nothing in the loop can notice.
 
-It does not see a call that holds Python's lock, as only another process could. Knows no parts: their health is `process`' to ask.
+It can't notice a call that holds Python's lock; only another process could. `process` checks the health of the parts.
 """
 
 import asyncio

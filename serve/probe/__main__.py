@@ -161,7 +161,7 @@ def _exported(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _announced(settings: Settings, address: str) -> Iterator[None]:
-    """In `probe.json`, for `make observe`. Where the home can't be written, as in a pod, nobody looks there either."""
+    """In `probe.json`, for `make observe`. In a pod the home is read-only, and nothing reads the file there."""
     with contextlib.ExitStack() as exits:
         with contextlib.suppress(OSError):
             exits.enter_context(announced(probe_file(settings), target(settings), address))

@@ -1,9 +1,8 @@
 """One round of the probe: labelled quality, what the approximate index loses, and the state of the index, as a client of the API sees them.
 
-A figure stands only on answers that came: a failed request is a failure (counted by the client) and no miss, and a set of which more
-than a tenth failed has no figure in this round. Items that the index does not have are left out, labelled or asked with, and counted:
-they say that set and catalogue have drifted apart, which is another fault than bad ranking and would hide in the mean. Does not export
-and does not schedule.
+Only answered requests count: a failed request is not a miss, and the client counts it. If more than a tenth of a set's requests failed, the
+set has no figure in this round. Items that the index does not have are left out and counted. They mean that the set and the catalogue have
+drifted apart, which a mean would hide among bad rankings. Does not export and does not schedule.
 """
 
 import asyncio
@@ -188,7 +187,7 @@ class Prober:
         return unknown
 
     async def _compared(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> tuple[dict[bool, float], str]:
-        """`_ann_recall`, or why there is none: without keys nobody may search exactly from afar, and that is no fault of a round."""
+        """`_ann_recall`, or why there is none. Without keys, a server refuses exact searches from other machines: no failure."""
         try:
             return await self._ann_recall(client, sets, trouble), ""
         except ServerError as error:
@@ -225,7 +224,7 @@ class Prober:
         return recall
 
     async def _texts(self, client: ProbeClient, sets: Sequence[QuerySet]) -> list[str]:
-        """Queries of the sets, or titles where there are none: what is compared are two searches, and no labels."""
+        """Queries of the sets, or titles if there are none. They need no labels, because the probe compares two searches."""
         texts = [text for queries in sets if not queries.of_items for text in queries.texts.values()]
         if not texts:
             page = await client.send("items", calls.items(self._settings.ann_queries))

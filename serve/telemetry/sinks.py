@@ -47,7 +47,7 @@ class Gauge(Protocol):
 class RepeatedGauge:
     """A gauge that says its values again and again: Ray stops exporting one that was not set within two report intervals (20 s).
 
-    With `forgets` a 0 is said once, so that what a replica ran before does not add up to ever more series.
+    With `forgets`, a 0 is set only once. Otherwise each value that a replica once had would stay a series for ever.
     """
 
     def __init__(self, gauge: Gauge, *, forgets: bool = False) -> None:

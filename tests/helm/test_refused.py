@@ -134,7 +134,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a server for the embedded engine": (merged(EMBEDDED, **settings("index", url="http://q:6333")), "remove it, or use engine qdrant"),
     "shards of the embedded engine": (merged(EMBEDDED, **settings("index", shards=3)), "set shards to 1"),
     "vectors of the embedded engine on disk": (merged(EMBEDDED, **settings("index", on_disk=True)), "on_disk to false"),
-    "quantised vectors of the embedded engine": (merged(EMBEDDED, **settings("index", quantization="binary")), "are of a Qdrant server"),
+    "quantised vectors of the embedded engine": (
+        merged(EMBEDDED, **settings("index", quantization="binary")),
+        "does not use settings.index.payload",
+    ),
     "no time left for an answer without its description": (settings("enhancer", deadline_s=15), "is not below"),
     "candidates of a graph that is not built": (merged(EMBEDDED, **settings("index", ef=200)), "set settings.index.graph_from"),
     "a graph of ours beside Qdrant's": (settings("index", graph_from=1000), "remove it"),

@@ -85,11 +85,11 @@
 {{- if ne .Values.rayService.upgradeStrategy "None" -}}{{- fail (printf "rayService.upgradeStrategy %s starts a second cluster, but the embedded engine allows one process a path: set rayService.upgradeStrategy None, or use engine qdrant" .Values.rayService.upgradeStrategy) -}}{{- end -}}
 {{- if $url -}}{{- fail "settings.index.engine edge has no server, but settings.index.url is set: remove it, or use engine qdrant" -}}{{- end -}}
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
-{{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.shards and on_disk are of a Qdrant server, but settings.index.engine is edge: set shards to 1 and on_disk to false" -}}{{- end -}}
-{{- if or (ne $i.payload "auto") (ne (int $i.m) 16) (ne (int $i.ef_construct) 100) (ne $i.quantization "none") (ne (float64 $i.oversampling) 2.0) -}}{{- fail "settings.index.payload, m, ef_construct, quantization and oversampling are of a Qdrant server, but settings.index.engine is edge: remove them" -}}{{- end -}}
+{{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.engine edge does not use settings.index.shards and on_disk: set shards to 1 and on_disk to false" -}}{{- end -}}
+{{- if or (ne $i.payload "auto") (ne (int $i.m) 16) (ne (int $i.ef_construct) 100) (ne $i.quantization "none") (ne (float64 $i.oversampling) 2.0) -}}{{- fail "settings.index.engine edge does not use settings.index.payload, m, ef_construct, quantization and oversampling: remove them" -}}{{- end -}}
 {{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.ef is of a search by a graph, and engine edge scans without one: set settings.index.graph_from, or remove ef" -}}{{- end -}}
 {{- else -}}
-{{- if $i.graph_from -}}{{- fail "settings.index.graph_from is of engine edge; Qdrant decides by its own configuration: remove it" -}}{{- end -}}
+{{- if $i.graph_from -}}{{- fail "settings.index.engine qdrant does not use settings.index.graph_from, because its server builds its own graph: remove it" -}}{{- end -}}
 {{- if eq $q.mode "none" -}}{{- fail "settings.index.engine qdrant needs a server: set qdrant.mode bundled, or external with settings.index.url" -}}{{- end -}}
 {{- if and (eq $q.mode "external") (not $url) -}}{{- fail "qdrant.mode external needs settings.index.url, such as https://qdrant.example:6333" -}}{{- end -}}
 {{- if and (eq $q.mode "bundled") $url -}}{{- fail (printf "qdrant.mode bundled has its own address, but settings.index.url is %s: remove the url, or set mode external" $i.url) -}}{{- end -}}

@@ -290,8 +290,8 @@ def test_the_key_is_sent_and_seen_nowhere(server: ModelServer, caplog: pytest.Lo
         ({"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "precision": "bf16"}, "set precision to auto"),
         ({"engine": "openai", "url": "http://vllm:8000/v1", "model": "gemma", "deployment": {"num_gpus": 0.5}}, "set it to 0"),
         ({"engine": "openai", "url": "http://user:word@vllm:8000/v1", "model": "gemma"}, "url"),
-        ({"url": "http://vllm:8000/v1"}, "url and chat apply to engine 'openai' only"),
-        ({"chat": True}, "url and chat apply to engine 'openai' only"),
+        ({"url": "http://vllm:8000/v1"}, "engine 'local' does not use url and chat"),
+        ({"chat": True}, "engine 'local' does not use url and chat"),
     ],
 )
 def test_contradictions_are_refused(settings: dict[str, Any], said: str) -> None:

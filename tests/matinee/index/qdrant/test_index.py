@@ -231,5 +231,5 @@ def test_settings_decide_how_a_collection_is_kept_and_searched() -> None:
     assert params(quantization="binary", oversampling=4) == models.SearchParams(
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=4)
     )
-    with pytest.raises(ValueError, match="m, quantization: for engine 'qdrant' only"):
+    with pytest.raises(ValueError, match="does not use m, quantization"):
         IndexSettings(m=32, quantization="scalar")
