@@ -60,7 +60,7 @@ class _OngoingRequest:
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state. Refuses large bodies and too many requests."""
+    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state. Refuses what is above a limit."""
 
     def __init__(
         self,

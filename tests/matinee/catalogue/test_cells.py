@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from matinee.catalogue.cells import CellError, as_names, as_text, is_nothing, repair
+from matinee.catalogue.draft import read_id
+from matinee.errors import kind_of
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "NaN", "null", "N/A", "\\N", "None", "-", float("nan"), [], {}, ()])
@@ -33,6 +35,19 @@ def test_something(value: Any) -> None:
 )
 def test_as_text(value: Any, text: str) -> None:
     assert as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [([1], "a list"), ((1,), "a list"), ({}, "an object"), (1, "a number"), (1.5, "a number"), (True, "true or false"), ("a", "a text")],
+)
+def test_messages_call_a_value_by_a_word_and_not_by_a_type_of_python(value: Any, words: str) -> None:
+    assert kind_of(value) == words
+
+
+def test_an_id_that_is_too_long_is_shown() -> None:
+    with pytest.raises(CellError, match=r"at most \d+ characters, but this has 9,000: aaa"):
+        read_id("a" * 9000)
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}, b"x", ("a", "b")])

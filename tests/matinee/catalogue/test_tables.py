@@ -102,7 +102,7 @@ def test_broken_lines_are_rejected_with_their_numbers(tmp_path: Path) -> None:
         ("{\n", "one JSON object over many lines"),
         ('{\n "data": [\n', "one JSON object over many lines"),
         ('{"data": [{"headline": "A"}]}', "no column is the title; the columns are 'data'"),
-        ("[]", "has no rows"),
+        ("[]", "has no rows: give one JSON object a line, or one array of objects"),
         ("[1, 2]", "no row of the source is a whole object"),
         ("{broken\n", "no row of the source is a whole object"),
         ('{"a": 1}\n', "no column is the title; the columns are 'a'"),

@@ -2,10 +2,12 @@
 
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
-from matinee.evaluation.splits import Entry, assign_splits, franchise
+from matinee.errors import SourceError
+from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
 from matinee.items import Item
 
 
@@ -44,3 +46,19 @@ def test_a_split_is_by_franchise_and_by_seed_alone() -> None:
     shuffled = random.Random(0).sample(given, len(given))
     assert {entry.id: entry.split for entry in assign_splits(shuffled, seed=1)} == {entry.id: entry.split for entry in chosen}
     assert assign_splits(given, seed=2) != chosen
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{broken", "not a JSON object with the fields of an item"),
+        ("[1]", "not a JSON object with the fields of an item"),
+        ('{"split": "dev"}', "the field 'id' is missing"),
+        ('{"id": "1", "split": "dev", "franchise": "a", "pools": [], "item": {"title": "", "kind": "film"}}', "title: "),
+    ],
+)
+def test_a_broken_line_of_a_corpus_is_named_with_a_reason(tmp_path: Path, line: str, reason: str) -> None:
+    good = '{"id": "1", "split": "dev", "franchise": "a", "pools": [], "item": {"title": "A", "kind": "film"}}'
+    (tmp_path / "items.jsonl").write_text(f"{good}\n\n{line}\n")
+    with pytest.raises(SourceError, match=rf"items.jsonl, line 3: {reason}.*; `python -m train.prepare` writes such a file"):
+        read_corpus(tmp_path)

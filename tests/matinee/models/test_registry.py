@@ -133,6 +133,14 @@ def test_a_manifest_changed_with_its_files_is_refused_too(tmp_path: Path) -> Non
         store.fetch(digest, tmp_path / "models")
 
 
+def test_a_broken_manifest_says_which_field_and_what_to_do(tmp_path: Path) -> None:
+    manifest = ArtifactStore(str(tmp_path / "store")).publish(make_model(tmp_path / "model"), ORIGIN)
+    path = tmp_path / "store" / manifest.digest / "manifest.json"
+    path.write_text(json.dumps({name: value for name, value in manifest.model_dump(mode="json").items() if name != "files"}))
+    with pytest.raises(ModelError, match=r"not the manifest of a model: files: Field required; copy the model there again"):
+        ArtifactStore(str(tmp_path / "store")).find(manifest.digest)
+
+
 @pytest.mark.parametrize("name", ["../evil.json", "/etc/evil.json", "a/../../evil.json", "..\\evil.json", ""])
 def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, name: str) -> None:
     manifest = ArtifactStore(str(tmp_path / "store")).publish(make_model(tmp_path / "model"), ORIGIN)
