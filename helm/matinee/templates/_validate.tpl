@@ -46,7 +46,7 @@
 {{- if gt (float64 $e.deployment.num_gpus) 0.0 -}}{{- fail (printf "settings.enhancer.deployment.num_gpus is %v, but with settings.enhancer.engine openai the replica has no model: set it to 0" $e.deployment.num_gpus) -}}{{- end -}}
 {{- if and (hasPrefix "http://" $url) (contains "." (get (urlParse $url) "hostname")) (not (regexMatch "[.]svc([.].*)?$" (get (urlParse $url) "hostname"))) .Values.enhancerServer.apiKey.existingSecret -}}{{- fail (printf "settings.enhancer.url %s would carry the API key in clear text: use https" $url) -}}{{- end -}}
 {{- if and $e.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}{{- fail "settings.enhancer.engine openai, but networkPolicy.egress is empty: the workers could not reach the server; add an entry for its pods" -}}{{- end -}}
-{{- else if or $set $e.chat -}}{{- fail "settings.enhancer.url and chat are of settings.enhancer.engine openai: set that engine, or remove them" -}}{{- end -}}
+{{- else if or $set $e.chat -}}{{- fail "settings.enhancer.engine local does not use settings.enhancer.url and chat: set engine openai, or remove them" -}}{{- end -}}
 {{- if and (ne $s.index.recipe "raw") (not $s.enhancer.enabled) -}}{{- fail (printf "settings.index.recipe %s needs descriptions, but settings.enhancer.enabled is false: enable it, or use raw" $s.index.recipe) -}}{{- end -}}
 {{- end -}}
 
@@ -87,7 +87,7 @@
 {{- if gt (int $i.replication_factor) 1 -}}{{- fail "settings.index.engine edge has no replicas: set settings.index.replication_factor to 1" -}}{{- end -}}
 {{- if or (ne (int $i.shards) 1) $i.on_disk -}}{{- fail "settings.index.engine edge does not use settings.index.shards and on_disk: set shards to 1 and on_disk to false" -}}{{- end -}}
 {{- if or (ne $i.payload "auto") (ne (int $i.m) 16) (ne (int $i.ef_construct) 100) (ne $i.quantization "none") (ne (float64 $i.oversampling) 2.0) -}}{{- fail "settings.index.engine edge does not use settings.index.payload, m, ef_construct, quantization and oversampling: remove them" -}}{{- end -}}
-{{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.ef is of a search by a graph, and engine edge scans without one: set settings.index.graph_from, or remove ef" -}}{{- end -}}
+{{- if and $i.ef (not $i.graph_from) -}}{{- fail "settings.index.engine edge uses settings.index.ef only with a graph: set settings.index.graph_from, or remove ef" -}}{{- end -}}
 {{- else -}}
 {{- if $i.graph_from -}}{{- fail "settings.index.engine qdrant does not use settings.index.graph_from, because its server builds its own graph: remove it" -}}{{- end -}}
 {{- if eq $q.mode "none" -}}{{- fail "settings.index.engine qdrant needs a server: set qdrant.mode bundled, or external with settings.index.url" -}}{{- end -}}

@@ -44,7 +44,7 @@ def test_a_set_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
         ("not json", "Invalid JSON"),
         ({"kind": "picture"}, "kind: Input should be 'text' or 'item'"),
         ({"kinds": "text"}, "kinds: Extra inputs are not permitted"),
-        ({"kind": "item"}, "query q names none"),
+        ({"kind": "item"}, "query q has no metadata.item: add it"),
         ({"weight": -1}, "weight: Input should be greater than or equal to 0"),
     ],
 )
