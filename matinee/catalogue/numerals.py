@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from matinee.catalogue.cells import CellError, is_placeholder, number_of
-from matinee.errors import SourceError
+from matinee.errors import SourceError, kind_of
 from matinee.items import MAX_NUMBER
 
 Shape = Literal["integer", "point", "comma", "either point", "either comma", "points", "commas", "other"]
@@ -56,7 +56,7 @@ def number(value: Any, decimal: str) -> float | None:
     elif isinstance(value, int | float | Decimal):
         parsed = _float(value)
     else:
-        raise CellError(f"holds a {type(value).__name__}, not a number")
+        raise CellError(f"holds {kind_of(value)}, not a number")
     if not abs(parsed) <= MAX_NUMBER:
         raise CellError(f"{str(value)[:80]} is beyond {MAX_NUMBER:g}")
     return parsed

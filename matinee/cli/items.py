@@ -187,7 +187,7 @@ def _lines(file: str) -> Iterator[bytes]:
         with gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb") as lines:
             yield from lines
     except (EOFError, gzip.BadGzipFile) as error:
-        raise SourceError(f"{file} is no whole gzip file ({error}): fetch it again") from None
+        raise SourceError(f"{file} is not a complete gzip file ({error}): fetch it again") from None
 
 
 def _show(done: Uploaded, as_json: bool) -> None:

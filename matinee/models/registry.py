@@ -34,7 +34,7 @@ def _inside(path: str) -> str:
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in path:
         raise ValueError("must be a relative path inside the model's folder")
     if not any(fnmatchcase(pure.name, pattern) for pattern in _FILES) or _ours(pure):
-        raise ValueError(f"{path[:200]} is no file of a model: artifacts hold {', '.join(_FILES)}")
+        raise ValueError(f"{path[:200]} is not a file of a model: artifacts hold {', '.join(_FILES)}")
     return path
 
 
@@ -141,7 +141,7 @@ class ArtifactStore:
         """The model of a digest, or of its first characters where they name only one."""
         prefix = digest.removeprefix("artifact:").lower()
         if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", prefix):
-            raise ModelError(f"{digest!r} is no digest: give its 64 hex characters, or the first {SHORTEST} or more")
+            raise ModelError(f"{digest!r} is not a digest: give its 64 hex characters, or the first {SHORTEST} or more")
         exact = self._read(prefix)
         matches = [exact] if exact is not None else [model for model in self.models() if model.digest.startswith(prefix)]
         if len(matches) != 1:
@@ -225,7 +225,7 @@ def _verify(folder: Path, digest: str, names: set[str]) -> None:
     _refuse_links(folder)
     more = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not _ours(path)} - names
     if more:
-        raise ModelError(f"{folder} holds {', '.join(sorted(more))}, which is no part of the model: {again}")
+        raise ModelError(f"{folder} holds {', '.join(sorted(more))}, which is not part of the model: {again}")
     # Others read what the folder remembers: it must not say anything else.
     if saved_model.digest(folder, remembered=False) != digest or saved_model.remembered_digest(folder) not in (None, digest):
         raise ModelError(f"the files in {folder} were changed since they were fetched: {again}")

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as MalformedError
 
-from matinee.errors import SettingsError
+from matinee.errors import SettingsError, kind_of
 from matinee.files import make_private, user_path
 from matinee.settings.base import HIDDEN
 from matinee.settings.tree import PREFIX, Settings
@@ -166,7 +166,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+        raise SettingsError(f"{path} holds {kind_of(values)}, not a mapping of settings: write it as `section: {{name: value}}`")
     return values
 
 

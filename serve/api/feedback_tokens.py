@@ -97,7 +97,7 @@ class FeedbackTokens:
         try:
             body, signature = (_decode(part) for part in token.split("."))
         except ValueError:
-            raise RequestError(403, f"this is no feedback token: {_REMEDY}") from None
+            raise RequestError(403, f"this is not a feedback token: {_REMEDY}") from None
         if not any(hmac.compare_digest(signature, _signature(key, body)) for key in self._keys.all()):
             raise RequestError(403, f"this feedback token was not signed by this server: {_REMEDY}")
         # JSON holds no line end of its own; the bytes of the ids may.

@@ -177,7 +177,7 @@ def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folde
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ContrastiveConfig(loss="triplet"), "needs --negatives"),
+        (ContrastiveConfig(loss="triplet"), "add --negatives"),
         (ContrastiveConfig(loss="guided", matryoshka=[16]), "leave --matryoshka out"),
     ],
 )

@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[Callable[[list[list[str]]], object], str]] = {
     "foreign": (lambda rows: rows[1].__setitem__(0, "heat-1995"), "ann.csv, line 2: item heat-1995 was not handed out to ann"),
     "cut off": (lambda rows: rows[3].__delitem__(slice(6, None)), "ann.csv, line 4: it has more or fewer cells"),
     "too wide": (lambda rows: rows[3].append("7"), "ann.csv, line 4: it has more or fewer cells"),
-    "no sheet": (lambda rows: rows[0].__setitem__(5, "originality"), "ann.csv is no sheet"),
+    "no sheet": (lambda rows: rows[0].__setitem__(5, "originality"), "ann.csv is not a sheet"),
 }
 
 

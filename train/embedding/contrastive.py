@@ -55,7 +55,7 @@ class ContrastiveConfig:
     def check(self) -> None:
         """Raises `SettingsError` where options contradict each other."""
         if self.loss == "triplet" and not self.negatives:
-            raise SettingsError("--loss triplet needs --negatives: a triplet without a negative is none")
+            raise SettingsError("--loss triplet needs hard negatives: add --negatives")
         if self.loss == "guided" and self.matryoshka:
             raise SettingsError("--loss guided compares with a guide's vectors at full length: leave --matryoshka out")
 

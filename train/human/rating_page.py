@@ -82,7 +82,7 @@ class Sheets:
     def _find(self, rater: str) -> Sheet:
         path = sheet_path(self._folder, rater)
         if not path.is_file():
-            raise NotFoundError(f"there is no sheet of {rater}")
+            raise NotFoundError(f"there is no sheet of {rater}: open the link that `python -m train.ratings serve` printed for you")
         return read_sheet(path)
 
 

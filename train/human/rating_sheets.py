@@ -157,7 +157,7 @@ def read_sheet(path: Path) -> Sheet:
     form = next((form for form in FORMS if {*SHOWN, *form.asks} <= columns), None)
     if form is None:
         choices = " or ".join(", ".join(form.asks) for form in FORMS)
-        raise SourceError(f"{path} is no sheet: its first line needs the columns {', '.join(SHOWN)}, and {choices}")
+        raise SourceError(f"{path} is not a sheet: its first line needs the columns {', '.join(SHOWN)}, and {choices}")
     rows, lines = [], []
     seen: dict[str, int] = {}
     try:

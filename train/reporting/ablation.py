@@ -50,8 +50,10 @@ class DescriptionSet:
         texts, note = read_descriptions(path), path.with_suffix(".manifest.json")
         try:
             model = json.loads(note.read_text(encoding="utf-8"))["model"] if note.is_file() else {}
-        except (ValueError, KeyError) as error:
-            raise SourceError(f"{note} does not say what {path.name} was written by ({error!r}): delete it, or write both again") from None
+        except (ValueError, KeyError):
+            raise SourceError(
+                f"{note} does not name the model that wrote {path.name}: delete it, or run `python -m train.describe` again"
+            ) from None
         return cls(name if sign else path.stem, "overview hidden" if model.get("hide_overview") else "all metadata", texts, sha256(path))
 
 

@@ -61,7 +61,7 @@ def connect(settings: IndexSettings) -> AsyncQdrantClient:
         try:
             verify = ssl.create_default_context(cafile=settings.tls_ca)
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"index.tls_ca {settings.tls_ca} is no file of certificates: {error}") from None
+            raise SettingsError(f"index.tls_ca {settings.tls_ca} is not a file of certificates: {error}") from None
         # The client has no argument for it, and gRPC reads it when it first connects.
         os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(settings.tls_ca))
     # A server of the cluster stands behind no proxy, and the environment's leads out of it.

@@ -88,7 +88,12 @@ def test_the_same_files_are_the_same_model(store: ArtifactStore, tmp_path: Path)
 def test_a_short_digest_must_name_one_model(store: ArtifactStore, tmp_path: Path) -> None:
     digest = store.publish(make_model(tmp_path / "a"), ORIGIN).digest
     assert store.find(digest[:8]).digest == store.find(f"artifact:{digest}").digest == digest
-    for wrong, message in ((digest[:7], "is no digest"), ("latest", "is no digest"), ("0" * 64, "no such model"), ("f" * 9, "no such")):
+    for wrong, message in (
+        (digest[:7], "is not a digest"),
+        ("latest", "is not a digest"),
+        ("0" * 64, "no such model"),
+        ("f" * 9, "no such"),
+    ):
         with pytest.raises(ModelError, match=message):
             store.find(wrong)
 
@@ -162,7 +167,7 @@ def test_a_manifest_brings_files_of_a_model_only(tmp_path: Path, name: str) -> N
     values = manifest.model_dump()
     values["files"][name] = values["files"]["LICENSE"]
     (folder / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(ModelError, match="is no file of a model"):
+    with pytest.raises(ModelError, match="is not a file of a model"):
         ArtifactStore(str(tmp_path / "store")).fetch(manifest.digest, tmp_path / "models")
 
 

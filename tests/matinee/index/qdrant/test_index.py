@@ -165,7 +165,7 @@ def test_an_authority_that_is_none_is_explained(tmp_path: Path) -> None:
     for file in (tmp_path / "absent.crt", tmp_path / "empty.crt"):
         if file.name == "empty.crt":
             file.touch()
-        with pytest.raises(SettingsError, match=r"index\.tls_ca .* is no file of certificates"):
+        with pytest.raises(SettingsError, match=r"index\.tls_ca .* is not a file of certificates"):
             QdrantStore(settings("https://127.0.0.1:1", tls_ca=file), "films")
 
 
