@@ -27,6 +27,7 @@ BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 NOTES = {
     "profile": "every setting below is passed as well, so it changes nothing here",
     "home": "here the mount path of the models' volume",
+    "enhancer.load_at_start": "here true, so that a pod that is ready describes at once",
     "index.url": "null is the bundled one",
     "serving.hosts": "the names of the Service, the Ingress and the HTTPRoute are added",
     "events.signing_keys": "here the mounted Secret, see `feedback`",

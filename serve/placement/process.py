@@ -107,22 +107,28 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 async def _watch(parts: InProcessGraph, serving: "asyncio.Task[None]") -> MatineeError | None:
     """Wait for the server's end, or for a part that can't go on; returns that part's trouble."""
-    loading, settled = parts.embedder.load(), False
-    while not serving.done():
-        await asyncio.wait({serving, *({loading} if not loading.done() else ())}, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done() and (error := loading.exception()) is not None:
-            return error if isinstance(error, MatineeError) else MatineeError(f"the embedder did not load: {error}")
-        if not settled and loading.done():
-            # The objects of the start live until the end. Freezing them saves the collector a pause of 0.1 s at each full collection.
-            # Collect first, because frozen garbage would stay for ever.
-            gc.collect()
-            gc.freeze()
-            settled = True
-        try:
-            parts.check_health()
-        except RuntimeError as error:
-            return _StuckError(f"a part of the server can't go on: {error}; start it again")
-    return None
+    loading, settled = asyncio.create_task(parts.load()), False
+    try:
+        while not serving.done():
+            await asyncio.wait({serving, *({loading} if not loading.done() else ())}, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED)
+            if not settled and loading.done():
+                try:
+                    loading.result()
+                except MatineeError as error:
+                    return error
+                # The objects of the start live until the end. Freezing them saves the collector a pause of 0.1 s at each full
+                # collection. Collect first, because frozen garbage would stay for ever.
+                gc.collect()
+                gc.freeze()
+                settled = True
+            try:
+                parts.check_health()
+            except RuntimeError as error:
+                return _StuckError(f"a part of the server can't go on: {error}; start it again")
+        return None
+    finally:
+        # No further model: the server ends.
+        loading.cancel()
 
 
 class _Server(uvicorn.Server):

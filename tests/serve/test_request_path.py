@@ -73,7 +73,7 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
     from serve.graph.clients import batched_model
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
-    from serve.graph.in_process import LoadedPart
+    from serve.graph.loaded_part import LoadedPart
     from serve.graph.parts import Graph
     from serve.telemetry.metrics import Metrics
     from tests.memory_sink import MemorySink
