@@ -4,7 +4,7 @@
     python -m serve --port 0              # any free port
     python -m serve --metrics-port 9100   # and Prometheus text on http://127.0.0.1:9100/metrics (no token; off without the flag)
     python -m serve key reader            # print a new API key and the settings entry that admits it
-    python -m serve check                 # check the settings, fetch and verify the models, and stop
+    python -m serve check                 # check the settings, fetch, verify and convert the models, and stop
     python -m serve openapi               # print the OpenAPI document, as docs/openapi.json holds it
 
 Ctrl-C stops everything. The parts run in this process, or as Ray Serve deployments where `serving.placement` or the number of replicas
@@ -29,7 +29,7 @@ from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
-from matinee.models import resolve
+from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
 from matinee.settings.serving import SCOPES
@@ -76,7 +76,7 @@ def key(
 
 @app.command()
 def check() -> None:
-    """Check the settings, and fetch and verify the models they name: what a pod does before it serves. Prints what it did."""
+    """Check the settings, and fetch, verify and convert the models they name: what a pod does before it serves. Prints what it did."""
     # Models only: an image is built by another user than it runs as.
     with explain_errors(private=False):
         settings = load_settings()
@@ -143,7 +143,7 @@ def _check(settings: Settings, *, index: bool = True) -> None:
     def say(step: str) -> None:
         console.print(f"  {step}", highlight=False, markup=False)
 
-    resolve.fetch_models(settings, say)
+    fetch_models(settings, say, converted=True)
     if settings.events.uri is not None:
         check_uri(settings.events.uri)
     if index and settings.index.engine == "edge":

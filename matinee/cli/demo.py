@@ -22,7 +22,7 @@ from matinee.client.http import Client
 from matinee.client.server_file import read_server_file
 from matinee.errors import MatineeError
 from matinee.index.factory import open_store
-from matinee.models import resolve
+from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -66,7 +66,7 @@ def _fetch_models(settings: Settings, console: Console) -> None:
             status.update(f"models: {escape(step)}")
             console.print(f"  {step}", highlight=False, markup=False)
 
-        resolve.fetch_models(settings, progress, converted=True)
+        fetch_models(settings, progress, converted=True)
     console.print("models are ready")
 
 

@@ -7,7 +7,6 @@ the texts mean (`text.templates`), nor where the vectors go (`index`); its **fin
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,12 @@ import numpy as np
 from matinee.errors import ModelError
 from matinee.models.backends import computes_in_bf16
 from matinee.models.bm25 import Bm25Encoder
-from matinee.models.convert import load_whole, quiet
+from matinee.models.convert import is_whole, load_whole, quiet
 from matinee.models.encoder_spec import EncoderSpec
+from matinee.models.fastest import fastest
 from matinee.models.onnx import OnnxEncoder
 from matinee.models.precision_choice import Choice, PrecisionChoice
-from matinee.models.resolve import resolve
+from matinee.models.resolve import Progress, resolve
 from matinee.models.saved_model import digest
 from matinee.models.types import Kind
 from matinee.settings.models import EmbedderSettings
@@ -46,7 +46,11 @@ _PROBE_LONG = (
     "A retired engineer returns to the island of his childhood to sell the family's lighthouse, and finds that the keeper he was told had "
     "drowned still lights the lamp every night, writes letters to a daughter nobody remembers, and knows the date of the next storm. "
 ) * 2
-
+_LOADS: dict[Workload, list[list[str]]] = {
+    "queries": [[_PROBE_SHORT]] * 4 + [[_PROBE_SHORT] * 8],
+    "corpus": [[_PROBE_LONG] * 4],
+}
+"""A small typical load of each, batch by batch: three slow encoders run it within two seconds."""
 
 Forward = Callable[[dict[str, Any]], Matrix]
 
@@ -110,9 +114,21 @@ class Embedder:
                 raise ModelError(f"{settings.model} at {precision} differs from fp32 on this machine: use precision auto or fp32")
         if settings.precision != "auto":
             return candidates[-1]
-        fastest = min(candidates, key=lambda e: e._probe(workload))
-        choice.write(Choice(fastest.precision, torch.get_num_threads()))
-        return fastest
+        loads = _LOADS[workload]
+        chosen = fastest(candidates, lambda e: e.encode(loads[0][:1]), lambda e: [e.encode(texts) for texts in loads])
+        choice.write(Choice(chosen.precision, torch.get_num_threads()))
+        return chosen
+
+    @classmethod
+    def export(cls, folder: Path, models_dir: Path, settings: EmbedderSettings, progress: Progress) -> None:
+        """Convert the model in `folder` to ONNX for `load`, unless that was done before, or `auto` chose another precision here."""
+        weights_digest = digest(folder)
+        kept = PrecisionChoice(models_dir, weights_digest, "queries", settings.threads).read() if settings.precision == "auto" else None
+        there = is_whole(models_dir / "onnx" / weights_digest) and EncoderSpec.read(models_dir, weights_digest) is not None
+        if there or (kept is not None and kept.precision != "onnx"):
+            return
+        progress(f"converting {settings.model} to ONNX: once, some seconds")
+        cls._at("onnx", folder, models_dir, settings, weights_digest)
 
     @classmethod
     def _without_torch(cls, models_dir: Path, settings: EmbedderSettings, weights_digest: str, threads: int) -> "Embedder | None":
@@ -204,19 +220,6 @@ class Embedder:
         if cosine < MIN_COSINE:
             log.warning("%s at %s has cosine %.4f to fp32: not used", self.model_id, self.precision, cosine)
         return cosine >= MIN_COSINE
-
-    def _probe(self, workload: Workload) -> float:
-        """Seconds for a small typical load, the best of five: the machine's other work only ever adds."""
-        loads = [[_PROBE_LONG] * 16] if workload == "corpus" else [[_PROBE_SHORT]] * 4 + [[_PROBE_SHORT] * 8]
-
-        def once() -> float:
-            start = time.perf_counter()
-            for texts in loads:
-                self.encode(texts)
-            return time.perf_counter() - start
-
-        once()
-        return min(once() for _ in range(5))
 
 
 def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", device: str | None = None) -> Any:

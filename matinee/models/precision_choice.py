@@ -35,7 +35,7 @@ class PrecisionChoice:
     def __init__(self, models_dir: Path, weights_digest: str, workload: str, threads: int) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         conditions = [
-            weights_digest, workload, platform.machine(), _cpu(), _gpu(), threads, cores, os.cpu_count(),
+            weights_digest, workload, platform.machine(), _cpu(), gpu(), threads, cores, os.cpu_count(),
             os.environ.get("OMP_NUM_THREADS"), os.environ.get("MKL_NUM_THREADS"), version("torch"), version("onnxruntime"),
         ]  # fmt: skip
         self._path = models_dir / "precision" / f"{hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:32]}.json"
@@ -65,7 +65,8 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _gpu() -> str | None:
+def gpu() -> str | None:
+    """The name of this machine's GPU, None where it has none."""
     if not any(Path(device).exists() for device in _GPU_DEVICES):
         return None
     import torch

@@ -21,7 +21,6 @@ from matinee.models import convert
 from matinee.models.registry import resolve as resolve_artifact
 from matinee.models.saved_model import check_adapter, check_folder, digest
 from matinee.settings.models import EnhancerSettings
-from matinee.settings.tree import Settings
 
 Progress = Callable[[str], None]
 
@@ -64,16 +63,6 @@ def resolve_enhancer(
     adapter = resolve(settings.adapter, models_dir=models_dir, artifacts=artifacts, progress=progress)
     check_adapter(adapter, base, settings.model)
     return base, adapter
-
-
-def fetch_models(settings: Settings, progress: Progress, *, converted: bool = False) -> None:
-    """All that `settings` name, before anything starts; `converted` also as a CPU's `auto` would. Raises `ModelError`, as `resolve`."""
-    where: Any = {"models_dir": settings.models_dir, "artifacts": settings.artifacts_uri, "progress": progress}
-    resolve(settings.embedder.model, settings.embedder.revision, **where)
-    if settings.enhancer.enabled and settings.enhancer.engine == "local":
-        base, adapter = resolve_enhancer(settings.enhancer, **where)
-        if converted and settings.enhancer.precision in ("auto", "ct2-int8"):
-            ctranslate2_dir(base, adapter, models_dir=settings.models_dir, progress=progress)
 
 
 def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir: Path, progress: Progress | None = None) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from matinee.models import embedder
 from matinee.models.embedder import Embedder
 from matinee.settings.models import EmbedderSettings
 from tests.waiting import HANG_S, until
@@ -25,7 +26,7 @@ runpy.run_module("serve", run_name="__main__", alter_sys=True)
 
 def test_a_server_encodes_without_pytorch(tools: Any, tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, home = tiny_encoder.save(tmp_path / "model", "roberta"), tmp_path / "home"
-    monkeypatch.setattr(Embedder, "_probe", lambda self, workload: float(self.precision != "onnx"))
+    monkeypatch.setattr(embedder, "fastest", lambda candidates, *_: next(e for e in candidates if e.precision == "onnx"))
     first = Embedder.load(EmbedderSettings(model=str(model)), home / "models")
     env = tools.environment(
         home, MATINEE_EMBEDDER__MODEL=str(model), MATINEE_ENHANCER__ENABLED="false", MATINEE_SERVING__PLACEMENT="process"

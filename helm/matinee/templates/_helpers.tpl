@@ -235,7 +235,7 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* A container that checks the settings and fetches what they name, before the one that stays offline: (list $ "settings.yaml"). */}}
+{{/* A container that checks the settings and fetches and converts what they name, before the one that stays offline: (list $ "settings.yaml" "4Gi"). */}}
 {{- define "matinee.fetch" -}}
 {{- $root := index . 0 -}}
 - name: models
@@ -248,7 +248,7 @@ envFrom:
     {{- include "matinee.modelsEnv" (list $root (eq $root.Values.models.source "hub")) | nindent 4 }}
   {{- include "matinee.storeEnvFrom" $root | nindent 2 }}
   resources:
-    {{- include "matinee.resources" (dict "cpu" "1" "memory" "4Gi") | nindent 4 }}
+    {{- include "matinee.resources" (dict "cpu" "1" "memory" (index . 2)) | nindent 4 }}
   securityContext:
     {{- include "matinee.containerSecurity" $root | nindent 4 }}
   volumeMounts:

@@ -100,7 +100,7 @@ gcsFaultToleranceOptions:
               matinee/group: {{ $group }}
       {{- if and $models (ne $root.Values.models.source "image") }}
       initContainers:
-        {{- include "matinee.fetch" (list $root "settings.yaml") | nindent 8 }}
+        {{- include "matinee.fetch" (list $root "settings.yaml" $w.memory) | nindent 8 }}
       {{- end }}
       containers:
         - name: ray-worker

@@ -167,7 +167,12 @@ def test_auto_measures_once_on_a_machine(tiny_encoder: Any, tmp_path: Path, monk
     folder, models_dir = tiny_encoder.save(tmp_path / "model"), tmp_path / "models"
     first = load(folder, models_dir, precision="auto")
     measured = list[str]()
-    monkeypatch.setattr(Embedder, "_probe", lambda self, workload: measured.append(self.precision) or 1.0)
+
+    def first_of(candidates: list[Embedder], *_: object) -> Embedder:
+        measured.extend(candidate.precision for candidate in candidates)
+        return candidates[0]
+
+    monkeypatch.setattr("matinee.models.embedder.fastest", first_of)
     again = load(folder, models_dir, precision="auto")
     assert (again.precision, again.fingerprint, measured) == (first.precision, first.fingerprint, [])
     [kept] = (models_dir / "precision").iterdir()

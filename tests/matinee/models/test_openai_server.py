@@ -17,7 +17,7 @@ from matinee.errors import ModelError, ModelServerError
 from matinee.items import Item
 from matinee.models.descriptions import Descriptions
 from matinee.models.enhancer import Enhancer
-from matinee.models.resolve import fetch_models
+from matinee.models.fetch import fetch_models
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from tests.model_server import GOOD, ModelServer, serving
