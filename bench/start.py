@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
 from rich import box
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
 
-SIMILAR = ("GET", "/v1/items/inception-2010/similar?k=5", None)
+ITEMS = ("GET", "/v1/items?limit=1", None)
 TEXT = ("POST", "/v1/search", json.dumps({"text": "a heist inside dreams", "k": 5}))
 FIGURES = ("first similar, s", "first text search, s", "CPU, s", "PSS, MB")
 POLL_S = 0.02
@@ -58,8 +59,9 @@ def _start(home: Path, code: Path, placement: str, idle_s: float) -> dict[str, f
     begun = time.perf_counter()
     server.start()
     try:
-        similar_s = _until_answered(server, *SIMILAR) - begun
-        text_s = _until_answered(server, *TEXT) - begun
+        _, items = _until_answered(server, *ITEMS)
+        similar_s = _until_answered(server, "GET", similar_path(items), None)[0] - begun
+        text_s = _until_answered(server, *TEXT)[0] - begun
         cpu_s = sum(_cpu_s(process) for _, process in server.processes())
         time.sleep(idle_s)
         pss = sum(process.memory_full_info().pss for _, process in server.processes())
@@ -68,15 +70,24 @@ def _start(home: Path, code: Path, placement: str, idle_s: float) -> dict[str, f
     return dict(zip(FIGURES, (round(similar_s, 2), round(text_s, 2), round(cpu_s, 2), round(pss / 1e6, 1)), strict=True))
 
 
-def _until_answered(server: LocalServer, method: str, path: str, body: str | None) -> float:
-    """The time at which the request got its first 200. Raises `BenchError` where the server ends, or takes too long."""
+def similar_path(items: bytes) -> str:
+    """What to ask for the items that are similar to the first of a list. Raises `BenchError` where the index is empty."""
+    listed = json.loads(items)["items"]
+    if not listed:
+        raise BenchError("the index has no items: ingest some first")
+    return f"/v1/items/{quote(listed[0]['id'], safe='')}/similar?k=5"
+
+
+def _until_answered(server: LocalServer, method: str, path: str, body: str | None) -> tuple[float, bytes]:
+    """The time at which the request got its first 200, and the answer. Raises `BenchError` where the server ends, or takes too long."""
     end = time.perf_counter() + LIMIT_S
     while time.perf_counter() < end and server.process is not None and server.process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
-            if connection.getresponse().status == 200:
-                return time.perf_counter()
+            response = connection.getresponse()
+            if response.status == 200:
+                return time.perf_counter(), response.read()
         except OSError:
             pass
         finally:
@@ -92,16 +103,17 @@ def _cpu_s(process: psutil.Process) -> float:
         return 0.0
 
 
+def spread(values: list[float]) -> str:
+    """Median, least and greatest."""
+    return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
+
+
 def _print(rows: list[dict[str, object]]) -> None:
     table = Table(box=box.MARKDOWN)
     for column in ("code", *FIGURES):
         table.add_column(column)
     for code in sorted({str(row["code"]) for row in rows}, reverse=True):
-        cells = []
-        for figure in FIGURES:
-            values = [float(str(row[figure])) for row in rows if row["code"] == code]
-            cells.append(f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]")
-        table.add_row(code, *cells)
+        table.add_row(code, *(spread([float(str(row[figure])) for row in rows if row["code"] == code]) for figure in FIGURES))
     Console(width=140).print(table)
     print(f"{len(rows)} starts on {os.cpu_count()} cores")
 
