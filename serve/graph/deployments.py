@@ -54,7 +54,7 @@ class EnhancerDeployment:
         replica, batch = await self._ready(batch)
         return await replica.call(batch)
 
-    async def stream(self, batch: Sequence[Hop[Describe]]) -> AsyncIterator[list[tuple[int, Description | MatineeError]]]:
+    async def stream(self, batch: Sequence[Hop[Describe]]) -> AsyncIterator[Sequence[tuple[int, Description | MatineeError]]]:
         replica, batch = await self._ready(batch)
         async for pairs in replica.stream(batch):
             yield pairs

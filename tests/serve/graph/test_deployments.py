@@ -49,9 +49,9 @@ def deployed(local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         from serve.graph import deployments
     monkeypatch.setattr(deployments, "EnhancerReplica", Replica)
     monkeypatch.setattr(deployments, "start_telemetry", lambda *_: None)
-    return lambda at_start: deployments.EnhancerDeployment.func_or_class(
-        local_graph.local_settings(tmp_path, enhancer={"load_at_start": at_start})
-    )
+    # The type checker does not see that Serve's decorator replaces the class.
+    deployment: Any = deployments.EnhancerDeployment
+    return lambda at_start: deployment.func_or_class(local_graph.local_settings(tmp_path, enhancer={"load_at_start": at_start}))
 
 
 async def test_the_model_loads_with_the_first_item(deployed: Any) -> None:

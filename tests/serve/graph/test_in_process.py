@@ -104,7 +104,7 @@ async def test_garbage_of_the_start_does_not_stay(monkeypatch: pytest.MonkeyPatc
     steps: list[str] = []
     monkeypatch.setattr(gc, "collect", lambda: steps.append("collect"))
     monkeypatch.setattr(gc, "freeze", lambda: steps.append("freeze"))
-    serving = asyncio.get_running_loop().create_future()
+    serving: Any = asyncio.get_running_loop().create_future()
     parts: Any = SimpleNamespace(load=lambda: asyncio.sleep(0), check_health=lambda: serving.set_result(None))
     assert await process._watch(parts, serving) is None
     assert steps == ["collect", "freeze"]
@@ -156,5 +156,6 @@ async def test_an_enhancer_that_fails_at_the_start_ends_the_server(
     monkeypatch.setattr(in_process, "_enhancer", lambda *_: enhancer)
     settings = local_graph.local_settings(tmp_path, enhancer={"load_at_start": True})
     async with in_process.graph_in_process(settings, lambda part: Metrics(NullSink())) as parts:
-        trouble = await process._watch(parts, asyncio.get_running_loop().create_future())
+        serving: Any = asyncio.get_running_loop().create_future()
+        trouble = await process._watch(parts, serving)
     assert (str(trouble), enhancer.closed) == (told, True)
