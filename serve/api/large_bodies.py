@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from fastapi.routing import APIRoute
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,7 +49,7 @@ class _WithLargeBody(partial[Coroutine[object, None, Response]]):
 class InvalidBodyError(HTTPException):
     """What a `RequestValidationError` of a small body says. FastAPI takes any error of `Request.json` but an HTTPException for bad JSON."""
 
-    def __init__(self, errors: list[dict[str, object]]) -> None:
+    def __init__(self, errors: list[ErrorDetails]) -> None:
         super().__init__(422)
         self.errors = errors
 
