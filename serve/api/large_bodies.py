@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import cast
 
 from fastapi.routing import APIRoute
 from pydantic_core import ErrorDetails
@@ -32,7 +33,7 @@ class LargeBodyRoute(APIRoute):
         def validated(body: bytes) -> object:
             value, errors = field.validate(json.loads(body), loc=("body",))
             if errors:
-                raise InvalidBodyError(errors)
+                raise InvalidBodyError(cast(list[ErrorDetails], errors))
             return value
 
         return _WithLargeBody(handle, validated)
