@@ -1,6 +1,7 @@
 """What goes wrong in production, made to happen on the stack that runs: each lasts as long as its `with`."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -74,7 +75,8 @@ def full_event_log(live: Stack) -> Iterator[None]:
 def hanging_retriever(live: Stack) -> Iterator[None]:
     """The Retriever's process stands still, so that the probe waits for longer than it may."""
     replicas = [p for p in _family(live) if p.name().startswith("ray::ServeRepl") and "Retriever" in "".join(p.cmdline())]
-    [process] = replicas or [psutil.Process(live.server.process.pid)]
+    # The demo's own process only waits for the server's.
+    [process] = replicas or [psutil.Process(json.loads((live.server.home / "server.json").read_text(encoding="utf-8"))["pid"])]
     process.suspend()
     try:
         yield
