@@ -83,7 +83,7 @@ class ActiveIndex:
                 return False
             old, drained = self._current, self._draining
             if old is not None and old.manifest.version not in {manifest.version for manifest in await self._store.versions()}:
-                # Two builds came at once and pruned it. It has nothing to give any more, and must not keep the new one away.
+                # Two builds ran at once and pruned this version. It has no data any more, and must not block the new one.
                 log.warning("index version %s was deleted while it was open", old.manifest.version)
                 await old.close()
                 old = None
@@ -96,7 +96,7 @@ class ActiveIndex:
                 elif recover:
                     old = await self._recover(fresh)
             except BaseException:
-                # Whoever tries again must be able to open it.
+                # The next try must be able to open it.
                 if not back:
                     await fresh.close()
                 raise

@@ -49,14 +49,14 @@ Origin = Literal["file", "api"]
 _SAMPLE = 64
 _SELF = 0.99
 _OVERLAP = 60_000_000
-"""Microseconds. Two Retrievers may write at the same moment: so late may an older revision still arrive."""
+"""Microseconds. Two Retrievers may write at the same moment, so an older revision may arrive this much later."""
 
 Describe = Callable[[Sequence[Item]], Sequence[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ApiItem:
-    """What the API wrote: an item, or the tombstone of a deleted one. `asked`: the revision when an import asked for it."""
+    """A write of the API: an item, or the tombstone of a deleted one. `asked`: the revision when an import asked for it."""
 
     id: str
     revision: int
@@ -166,7 +166,7 @@ class Build:
         async with self.store.lease() as held:
             outcome = await self._run(items, held)
             if self.keep is not None:
-                # Whoever took the lease over may be building, and prunes at its own end. This version is current all the same.
+                # Another build may have taken the lease over. It prunes at its own end, and this version is current all the same.
                 with suppress(IndexLockedError):
                     await held()
                     await self.store.prune(self.keep)
@@ -258,7 +258,7 @@ class Build:
                 yield await encoding
         finally:
             if encoding is not None:
-                # A thread can't be interrupted, and nobody is left to hear of its error.
+                # A thread can't be interrupted. Wait for it, and drop its error: nobody would handle it.
                 await asyncio.gather(encoding, return_exceptions=True)
 
     async def _write_api(self, index: Index, entries: Sequence[ApiItem]) -> None:

@@ -26,11 +26,11 @@ class VectorCache:
     """Text -> vector, for one encoder. To be closed."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `OSError` where `path` can't be written or is no such file."""
+        """Raises `OSError` if `path` can't be written or is not a file of this cache."""
         self._cache = DiskCache(path)
 
     def close(self) -> None:
-        """Its file stays."""
+        """Close the cache. Its file stays."""
         self._cache.close()
 
     def find(self, texts: Sequence[str]) -> dict[str, Vector]:

@@ -1,4 +1,4 @@
-"""Admission: the places of one gateway, the routes whose queues are long, and the response to whatever is refused.
+"""Admission: the places of one gateway, the routes whose queues are long, and the response to a refused request.
 
 An overload is refused by what the first line of a request says. So one process answers it before the app begins (`early`), which takes a
 fifth of the CPU time. Does not know who sent a request.
@@ -84,7 +84,7 @@ class Admission:
         return None
 
     def refusal(self, error: MatineeError, headers: Headers) -> Response:
-        """The response to a request that gets no place; its line in the log."""
+        """The response to a request that gets no place. Also writes its line in the log."""
         name, status = request_id(headers), error.status if isinstance(error, RequestError) else STATUS[error.code]
         response = envelope(status, error.code, str(error), name, retry_after_s=retry_after(error, self._retry_after_s))
         response.raw_headers += [*SECURITY_HEADERS, *([(b"x-request-id", name.encode())] if self.names_requests else [])]
@@ -101,5 +101,5 @@ def request_id(headers: Headers) -> str:
 
 
 def _queued_route(method: str, path: str) -> str:
-    """The requests that wait in the same queues as this one: `GET /v1/items` is all reads of items."""
+    """The name of the requests that share their queues with this one, such as `GET /v1/items` for all reads of items."""
     return f"{method} {'/'.join(path.split('/', 3)[:3])}"

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Bulk:
-    """The bulk requests of one gateway. `deadline_s`: what one part may take."""
+    """The bulk requests of one gateway. `deadline_s`: seconds that one part may take."""
 
     def __init__(self, settings: BulkSettings, deadline_s: float) -> None:
         self.settings = settings
@@ -32,7 +32,7 @@ class Bulk:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Raises where as many bulk requests are under way as may be."""
+        """Raises if the most bulk requests allowed are under way."""
         if self._ongoing >= self.settings.at_once:
             message = f"{self.settings.at_once} bulk requests are under way here (serving.bulk.at_once); ask again in a moment"
             raise OverloadedError(message)

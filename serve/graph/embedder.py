@@ -18,8 +18,8 @@ MAX_WAITING = 8192
 """Messages of searches and recommendations."""
 
 QUERIES_TIMES = 8
-"""So many times `encode_tokens` may the queries of one encode have: none of them would be answered sooner in parts, and many texts of like
-length need less padding.
+"""One encode of queries may have so many times `encode_tokens` tokens. Smaller parts would not answer any query sooner, and many texts of
+similar length need less padding.
 """
 
 
@@ -27,7 +27,7 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     """Answers `messages.Embed`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        # A search waits for one encode of somebody else's work, however much there is.
+        # A search waits for at most one encode of other work.
         super().__init__(
             "embedder",
             settings.embedder,

@@ -41,10 +41,10 @@ DESCRIPTION_S = 60.0
 """How long a gateway keeps a description: a replaced model's description may be served for that long."""
 
 _FEW_ITEMS = 5
-"""The most items of one request whose descriptions go before bulk work. Each takes the enhancer as long as all of a search does."""
+"""Up to so many items, a request's descriptions go before bulk work. Each one costs the enhancer as much as a whole search."""
 
 LATE = (DeadlineError, OverloadedError, UnavailableError, ModelServerError, ModelError)
-"""What makes an answer degraded instead of failed, where the part is optional: late, full or away, or a server that lost the model."""
+"""Errors of an optional part that degrade an answer instead of failing it: late, full, unreachable, or without its model."""
 
 
 class Gateway:
@@ -62,7 +62,7 @@ class Gateway:
             enhancer.cache_bytes, max_entries=enhancer.cache_entries, ttl_s=DESCRIPTION_S
         )
         self._described_by: str | None = None
-        # As many cold items as there may be would fill the queue at once, and most be refused. The other half is for describe and writes.
+        # Cold items may fill half of the queue, and wait here for their turn. The other half is for describe and writes.
         self._turns = asyncio.Semaphore(max(1, enhancer.bulk_waiting // 2))
 
     def trace(self) -> Trace:
@@ -84,7 +84,7 @@ class Gateway:
         )
 
     async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
-        """As a recommendation with this one like."""
+        """Like a recommendation with this item as the only like."""
         return await self._recommend(request, trace, likes=(request,), exclude=request.exclude)
 
     async def _recommend(
@@ -213,7 +213,7 @@ class Gateway:
             raise EncoderReplacedError("the embedder was replaced while this request was under way: send it again")
         for key in missing:
             fingerprint, vector = known[key]
-            # A copy: a row would keep the whole batch that it was made in.
+            # A copy, because a view of one row would keep the whole batch in memory.
             self._vectors.put(key, (fingerprint, vector.copy()))
         return fingerprints.pop(), [known[key][1] for key in keys]
 
@@ -226,7 +226,7 @@ class Gateway:
             recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
         if recipe == "raw":
             return ItemTexts(items, [None] * len(items), recipe)
-        # Many are nobody's one answer: other people's descriptions go before them.
+        # A request with many items is bulk work: other requests' descriptions go first.
         bulk = trace.bulk or len(items) > _FEW_ITEMS
         # Together: they share the enhancer's deadline, which leaves time to embed and to rank.
         descriptions = await asyncio.gather(*(self._describe_or_degrade(item, trace, bulk=bulk) for item in items))
@@ -252,7 +252,7 @@ class Gateway:
             return None
 
     def _description_ends(self, trace: Trace) -> float:
-        """The moment until which a request waits for a description that it begins to wait for now."""
+        """The moment at which a request that begins to wait now stops waiting for its description."""
         return min(trace.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
 
     async def _expansion(self, text: str, trace: Trace) -> str:
@@ -265,7 +265,7 @@ class Gateway:
         """Raises `SwitchedOffError` where the enhancer is switched off. `bulk`: no search waits for it."""
         if self.graph.enhancer is None:
             raise SwitchedOffError("the enhancer is switched off here (enhancer.enabled)")
-        # All of it: the fact check reads what the prompt leaves out, and what one user sends must not be shown to another.
+        # The whole item: the fact check reads facts that the prompt leaves out, and one user's item must not reach another user.
         key = item.model_dump_json()
         cached = self._descriptions.get(key)
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
@@ -289,7 +289,7 @@ class Gateway:
         return made.fingerprint, texts.join(made.vectors)
 
     async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
-        """Vectors of texts as they are, outside of the caches: who asks for them in bulk asks once.
+        """Vectors of the texts, unchanged and without the caches: bulk callers ask for a text only once.
 
         They go in pieces of about one encode each, so that no search waits for all of them.
         """
@@ -324,7 +324,7 @@ def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:
 
 
 async def _all_or_none(calls: Sequence[Coroutine[object, None, Result]]) -> list[Result]:
-    """All results. If one fails the others are given up, and its error is raised."""
+    """All results. If one fails, the others are cancelled and its error is raised."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)

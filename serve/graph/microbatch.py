@@ -33,7 +33,7 @@ _SHORT = 8
 """A queue up to this length refuses no message, so that a machine that needs seconds for one still answers."""
 
 _PACE_WEIGHT = 0.2
-"""Of the newest batch in the average pace of a queue."""
+"""Weight of the newest batch in the average pace of a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class MicroBatcher(Generic[Sent, Result]):
         return sum(len(queue.waiting) for queue in self._queues)
 
     async def __call__(self, message: Sent, deadline: float, since: float | None = None, traceparent: str | None = None) -> Result:
-        """The result of `message`. One that has waited elsewhere before brings its `since` and `traceparent`."""
+        """The result of `message`. If it has waited elsewhere before, it brings its `since` and `traceparent`."""
         queue = self._queues[self._lane_of(message)]
         queue.check_admits()
         left = deadline - time.monotonic()
@@ -183,7 +183,7 @@ class MicroBatcher(Generic[Sent, Result]):
                 return await waiting.future
         except TimeoutError:
             if waiting in queue.waiting:
-                # More work than this part can do, and not slow work: the client may come again.
+                # The part has more work than it can do, but is not broken: the client may try again.
                 raise OverloadedError(f"{self._name}: its queue took until the deadline; ask again in a moment") from None
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
 
@@ -192,7 +192,7 @@ class MicroBatcher(Generic[Sent, Result]):
         while self._unanswered < self.max_in_flight and len(self._in_flight) < most and (queue := self._next()) is not None:
             batch = self._take(queue)
             self._unanswered += 1
-            # In no request's context: Serve cancels what was called in the one of a client that went away, and others travel here too.
+            # In an empty context. In a request's context, Serve would cancel the whole batch when that request's client goes away.
             task = asyncio.get_running_loop().create_task(self._run(queue, batch), context=Context())
             self._in_flight.add(task)
             task.add_done_callback(self._done)
@@ -244,7 +244,7 @@ class MicroBatcher(Generic[Sent, Result]):
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if any(waiting.future.cancelled() for waiting in batch):
             call.cancel()
-            # What can't be interrupted, such as work in a thread, keeps its place to its end.
+            # Work in a thread can't be interrupted, so it keeps its place until it ends.
             await asyncio.wait({call})
         answered()
         _resolve(self._name, batch, call)

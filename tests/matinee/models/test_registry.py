@@ -216,7 +216,7 @@ def test_a_local_copy_is_verified_at_every_use(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
         paths = {p.relative_to(local).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in saved_model.digested(local)}
         (local / ".digest.json").write_text(json.dumps({"sha256": "0" * 64, "files": paths}))
-    said = {"link": "symbolic links", "more": "modeling.py, which is no part of the model"}.get(change, "were changed since")
+    said = {"link": "symbolic links", "more": "modeling.py, which is not part of the model"}.get(change, "were changed since")
     for use in (
         lambda: store.fetch(digest, tmp_path / "models"),
         lambda: resolve.resolve(f"artifact:{digest}", models_dir=tmp_path / "models"),
