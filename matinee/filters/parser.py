@@ -84,7 +84,7 @@ class Parser:
         if value is None:
             return
         if isinstance(value, list | tuple):
-            # An empty list was always the same as none.
+            # An empty list has always meant no condition.
             if value:
                 yield self._predicate(name, bare, value, path, path)
             return

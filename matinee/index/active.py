@@ -27,7 +27,7 @@ def new_revision(seen: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many points were written, and under which revision; 0 where each kept its own."""
+    """How many points were written, and their revision; 0 if each kept its own."""
 
     count: int
     revision: int = 0
@@ -109,7 +109,7 @@ class ActiveIndex:
             return True
 
     async def _recover(self, fresh: Index) -> Index | None:
-        """Carry over from the version before; returns it, still open, where another encoder made it."""
+        """Carry over from the version before. Returns that version, still open, if another encoder made it."""
         before = await self._store.previous()
         if before is None:
             return None
@@ -208,11 +208,11 @@ class ActiveIndex:
         return new_revision(max(seen))
 
     async def delete(self, id: str) -> Hit | None:
-        """Leave a tombstone; returns what was there, None when there was nothing (or a tombstone)."""
+        """Leave a tombstone. Returns the deleted point, None if there was none or only a tombstone."""
         return next(iter(await self.delete_all([id])), None)
 
     async def delete_all(self, ids: Sequence[str]) -> list[Hit]:
-        """Leave tombstones under one revision; returns what was there, without those that were gone already."""
+        """Leave tombstones under one revision. Returns the deleted points, without those that were deleted before."""
         async with self._lock:
             stored = await self.get().retrieve(ids)
             there = [hit for hit in stored if hit is not None and not hit.payload.get("deleted")]
@@ -231,7 +231,7 @@ class ActiveIndex:
         return fingerprint in (None, before.manifest.fingerprint)
 
     def _written_versions(self) -> list[Index]:
-        """The versions that a write goes to: last the current one, which is the one that counts."""
+        """The versions that a write goes to. The current one comes last, and its result counts."""
         kept = [self._draining] if self._rolls_over() else []
         return [index for index in (*kept, self._current) if index is not None]
 

@@ -200,7 +200,7 @@ class Build:
         return Outcome(manifest, previous, counted)
 
     def _newest(self, written: Sequence[ApiItem]) -> int:
-        """The revision of the last write, all of which a build that replaces them leaves out. By the writers' clock where there is one."""
+        """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
         return new_revision() if self.api is None else max((entry.revision for entry in written), default=0)
 
     def _manifest(self, revision: int) -> Manifest:
@@ -248,7 +248,7 @@ class Build:
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
             while chunk := dict(islice(items, BATCH)):
-                # Descriptions take a model minutes, in which the lease has to be renewed.
+                # In a thread: descriptions take minutes, and the loop must renew the lease meanwhile.
                 batch = await asyncio.to_thread(self.maker.batch, [*chunk.values()], [*chunk])
                 encoded = await encoding if encoding is not None else None
                 encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
@@ -280,7 +280,7 @@ def _with_stamp(point: Point, asked: int | None) -> Point:
 
 
 def _stable_revision(entries: Sequence[ApiItem]) -> int:
-    """The revision up to which nothing new can arrive any more."""
+    """The newest revision at or below which no further write can arrive."""
     return max(0, max((entry.revision for entry in entries), default=0) - _OVERLAP)
 
 
@@ -290,7 +290,7 @@ def _unknown(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]
 
 
 async def _verify(index: Index) -> None:
-    """A sample of points must each find themselves: a version whose vectors went wrong is never switched to."""
+    """Check that a sample of points find themselves, so that a version with broken vectors never becomes current."""
     sample, _ = await index.scroll(Scroll(limit=_SAMPLE, vectors=True))
     probes = [hit for hit in sample if hit.vector is not None]
     if len(probes) < len(sample):

@@ -14,12 +14,12 @@ NOT_DELETED = Not(Equal("deleted", True))
 
 
 def valid_ids(ids: Iterable[str]) -> list[str]:
-    """Those that can be ids at all: an engine refuses a whole call for one malformed id, where the answer is "no such item"."""
+    """The well-formed ids. For one malformed id an engine would refuse the whole call, but the answer is "no such item"."""
     return [id for id in ids if is_uid(id)]
 
 
 def search_condition(search: Search, attributes: Attributes, *, exclude: bool = True) -> Condition | None:
-    """That of a search. Vectors leave tombstones out by themselves, which have none; an order by popularity does not."""
+    """The condition of a search. Tombstones have no vectors, so only an order by popularity has to exclude them."""
     parts = [search.filter.condition(attributes)]
     if exclude and (excluded := valid_ids(search.exclude)):
         parts.append(Not(HasId(tuple(excluded))))

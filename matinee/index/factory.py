@@ -8,7 +8,7 @@ from matinee.settings.tree import Settings
 def open_store(settings: Settings) -> IndexStore:
     if settings.index.engine == "edge":
         return EdgeStore(settings.index_dir, settings.catalogue, settings.index)
-    # Its client is seconds of imports, which the embedded engine does not need.
+    # Imported here: the client takes seconds to import, and the embedded engine does not need it.
     from matinee.index.qdrant.store import QdrantStore
 
     return QdrantStore(settings.index, settings.catalogue)

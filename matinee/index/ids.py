@@ -12,7 +12,7 @@ from matinee.items import item_uid
 
 
 def as_uuid(id: str) -> str | None:
-    """The id as an index writes it, in whatever spelling of a UUID it came; None for what is no UUID."""
+    """The id in the index's spelling of a UUID; None if it is not a UUID."""
     try:
         return str(uuid.UUID(id))
     except ValueError:
@@ -26,7 +26,7 @@ def index_ids(id: str, catalogue: str) -> tuple[str, ...]:
 
 
 async def locate(index: Index, ids: Iterable[str], *, vectors: bool = False) -> dict[str, Hit | None]:
-    """The point that each id stands for, a tombstone only where no stored item has it; None where there is neither."""
+    """The point of each id: a tombstone only if no stored item has the id, None if there is neither."""
     meanings = {id: index_ids(id, index.manifest.catalogue) for id in ids}
     uids = list(dict.fromkeys(uid for group in meanings.values() for uid in group))
     hits = dict(zip(uids, await index.retrieve(uids, vectors=vectors), strict=True)) if uids else {}

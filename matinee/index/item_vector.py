@@ -35,7 +35,7 @@ def dimensions(text: int, weights: FactWeights) -> dict[str, int]:
 
 
 def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> Vector:
-    """float32[d + FACTS_DIMENSION], unit length; `item` is an item's plain facts (`Item.facts`). A fact that it lacks counts nothing."""
+    """float32[d + FACTS_DIMENSION], unit length; `item` is an item's plain facts (`Item.facts`). A missing fact counts nothing."""
     numbers = item.get("numbers") or {}
     year, votes = item.get("year"), numbers.get("votes", numbers.get("popularity"))
     blocks = (

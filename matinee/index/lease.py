@@ -1,4 +1,4 @@
-"""The lease of a catalogue's builds: one ingest at a time, so that none prunes what another builds, or switches behind its back.
+"""The lease of a catalogue's builds: one ingest at a time, so that no ingest deletes the version that another one builds, or replaces it.
 
 The embedded engine holds a file lock. A Qdrant server has none, so there the lease is a collection, whose creation succeeds once. Its
 holder renews it; one that is not renewed for `expiry_s` seconds, as whoever waits counts them, is taken over. No clock is compared with
@@ -33,13 +33,13 @@ class LeaseRecord(Protocol):
     """One shared record: it is created once, read, changed and removed."""
 
     async def create(self, values: dict[str, Any]) -> bool:
-        """False where there is one already."""
+        """False if there is a lease already."""
         ...
 
     async def read(self) -> dict[str, Any] | None: ...
     async def update(self, values: dict[str, Any]) -> None: ...
     async def remove(self, id: str) -> None:
-        """Does nothing where it is another's by now, whose values have another `id`."""
+        """Does nothing if another build holds the lease by now: its values have another `id`."""
         ...
 
 

@@ -36,7 +36,7 @@ class Index(Protocol):
         ...
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that a point has which is not deleted."""
+        """The ids that belong to a point that is not deleted."""
         ...
 
     async def scroll(self, scroll: Scroll) -> tuple[list[Hit], str | None]:
@@ -64,7 +64,7 @@ class Index(Protocol):
         ...
 
     async def together(self, work: Callable[[], Coroutine[object, None, Result]]) -> Result:
-        """The result of `work()`, which awaits nothing but this index: one hop for all of it where the engine has a thread of its own."""
+        """The result of `work()`, which awaits only this index. An engine with its own thread runs all of it in one hop."""
         ...
 
     def check_health(self, hang_s: float) -> None:
@@ -100,7 +100,7 @@ class IndexStore(Protocol):
         ...
 
     def imports(self) -> ImportStore:
-        """The import jobs of the catalogue, which are no part of any version."""
+        """The import jobs of the catalogue. They belong to no version."""
         ...
 
     def lease(self) -> AbstractAsyncContextManager[Held]:

@@ -24,7 +24,7 @@ class RankedCard(TypedDict):
 
 
 class RankedAnswer(TypedDict):
-    """A ranked list, best first. `degraded`: the parts that it had to do without."""
+    """A ranked list, best first. `degraded`: the parts that were not available."""
 
     items: list[RankedCard]
     score_type: str

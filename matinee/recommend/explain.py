@@ -67,7 +67,7 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
     """
     stages = list(_stages(search.query))
     unfiltered = [_unfiltered(search, query) for query in stages]
-    # A filter may let through what is far down without it: its scores are those of the same stages under the filter.
+    # A filter may bring up an item from far down. Its scores come from the same stages with the filter.
     filtered = [_filtered(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
     results = await index.search([*unfiltered, *filtered])
     names = [_NAMES[type(query)] for query in stages]
@@ -95,7 +95,7 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
         "items_passing_filter": await index.count(search.filter),
         "candidates_found": len(rows),
         "dropped": dict(dropped.most_common()),
-        # An answered item is always listed, also where a filter brought it up from far down.
+        # An answered item is always listed, even if a filter brought it up from far down.
         "candidates": [*rows[:MAX_CANDIDATES], *(row for row in rows[MAX_CANDIDATES:] if "rank" in row)],
         "index": {"version": manifest.version, "fingerprint": manifest.fingerprint, "recipe": manifest.recipe, "models": manifest.models},
     }

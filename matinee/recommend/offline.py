@@ -89,7 +89,7 @@ class OfflineCatalogue:
         }
 
     def rollback(self) -> VersionEntry:
-        """What the API wrote is carried over: here, or by the Retriever of a running server, which follows within seconds."""
+        """Make the previous version current. API writes are carried over here, or within seconds by a running server's Retriever."""
         return _entry(asyncio.run(self._rollback()))
 
     async def _rollback(self) -> Manifest:

@@ -294,7 +294,7 @@ def _example_query(
 ) -> tuple[DenseQuery | RecommendationQuery | PopularQuery, ScoreType]:
     using = TEXT
     if facts is not None and query.text is None:
-        # Items against items: their facts count too. A text has none, so with one all are compared as texts.
+        # Item-to-item similarity uses facts too. A text has no facts, so a request with a text compares everything as text.
         using = ITEM
         likes, dislikes = (
             [replace(example, vector=item_vector(example.vector, example.facts, facts)) for example in group] for group in (likes, dislikes)

@@ -38,9 +38,9 @@ _BEFORE_YEAR = string.whitespace + ","
 _WORDS = languages.title_words()
 _ARTICLE = re.compile(rf"^(?:{one_of(_WORDS.leading_articles)}) (?=\w)|(?<=\w) (?:{one_of(_WORDS.trailing_articles)})$")
 _NUMERALS = {"ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
-# Of 1: what is near enough to be meant, how far ahead of the next it must be, and from where on a match counts as exact.
+# Scores up to 1: the least score of a match, its least lead over the next one, and the score from which a match is exact.
 _ACCEPT, _MARGIN, _EXACT = 0.8, 0.05, 0.98
-# The same words; the same letters, with other punctuation; the same title, but for what stands in brackets behind it.
+# The same words; the same letters with other punctuation; the same title without its text in brackets.
 _SAME_WORDS, _SAME_LETTERS, _WITHOUT_BRACKETS = 0.99, 0.98, 0.95
 # Letters of a word that may be initials.
 _MAX_INITIALS = 6
@@ -143,7 +143,7 @@ async def _resolve_together(index: Index, titles: Sequence[str], ends: float) ->
 
 
 def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Candidate]) -> Resolution | MatineeError:
-    """The one hit that is meant. `candidates` keeps the texts of hits, which titles of one request often share."""
+    """The one hit that the text means. `candidates` keeps the texts of hits, which titles of one request often share."""
     for hit in hits.values():
         if hit.id not in candidates:
             candidates[hit.id] = _candidate(hit.payload["title"])

@@ -25,7 +25,7 @@ def _plain_url(url: str) -> str:
 
 
 def _http_url(url: str) -> str:
-    # `_plain_url` comes first: what reaches this has no secret, and may be shown.
+    # `_plain_url` ran before: the value has no secret, and a message may show it.
     if not re.fullmatch(_HTTP_URL, url):
         raise ValueError("not the URL of a server, such as http://vllm:8000/v1")
     return url

@@ -66,13 +66,13 @@ def load_settings(
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     if environ is None:
-        # Keys, events and what users wrote lie there. A home that was chosen may be shared on purpose: its mode is its owner's.
+        # The home holds keys, events and users' texts. A configured home may be shared on purpose, so its mode stays.
         make_private(settings.home_dir, even_if_there="home" not in values)
     return settings
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """`settings` without the keys to other services, to be kept where others may read it: Serve keeps it in its checkpoints."""
+    """`settings` without the keys to other services. Serve keeps them in its checkpoints, which others may read."""
     for place in SECRETS:
         settings = _replaced(settings, place, None)
     return settings

@@ -42,7 +42,7 @@ def secure(*, metrics: bool = False) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     if not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_new_token())
-    # Ray's metrics ports know no token. Those of two more processes have no switch: where the port can't be bound, Ray logs it and goes on.
+    # Ray's metrics ports check no token. Two more processes can't switch theirs off, but they go on without a port that they can't bind.
     os.environ |= dict.fromkeys(MORE_METRICS_PORTS, "-1")
     os.environ[METRICS] = str(int(metrics))
 

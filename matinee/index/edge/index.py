@@ -45,7 +45,7 @@ def _completed(work: Coroutine[object, None, T]) -> T:
 
 
 class EdgeIndex:
-    """One open version. Knows its shard, its lock and its thread; which version is current is the store's."""
+    """One open version: its shard, its lock and its thread. The store knows which version is current."""
 
     def __init__(self, path: Path, manifest: Manifest, settings: IndexSettings) -> None:
         self.manifest = manifest

@@ -59,7 +59,7 @@ def _dense_params(size: int, scanned: int) -> edge.EdgeVectorParams:
 
 _SCHEMAS: dict[AttributeType, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
-    # Its words, which are folded already: an engine's own tokeniser would fold otherwise, and each engine in its way.
+    # The words, folded already, because each engine's tokeniser would fold them differently.
     "text": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "float": edge.PayloadSchemaType.Float,
@@ -126,7 +126,7 @@ def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
 
 
 def request(search: Search, manifest: Manifest, ef: int | None = None) -> edge.QueryRequest:
-    """One search as the engine's request. A filter stands on each prefetch, so that fusion ranks only what may be answered."""
+    """One search as the engine's request. Each prefetch has the filter, so that fusion ranks only items that pass it."""
     fused = isinstance(search.query, HybridQuery)
     # Asking for more and dropping the excluded is the same answer as a filter on ids, for 0.2 ms less at 10,000 points; not where
     # lists are fused, since there an excluded item takes up a rank.
@@ -141,7 +141,7 @@ def request(search: Search, manifest: Manifest, ef: int | None = None) -> edge.Q
         prefetches=prefetches,
         filter=None if prefetches else filter,
         params=None if prefetches else params,
-        # The index adds payloads itself, from those that it keeps.
+        # Without payloads: the index adds them from its own copy.
         with_payload=False,
         with_vector=[TEXT] if search.with_vectors else False,
     )

@@ -116,7 +116,7 @@ class EdgeStore:
         return [path.name for path in sorted(doomed) if self._remove(path)]
 
     def _remove(self, path: Path) -> bool:
-        """Delete a version that nobody has open: a build under way and a version being drained stay for the next time."""
+        """Delete a version unless it is open. The next call deletes a version that is still built or drained now."""
         try:
             with files.explain(path), files.locked(path):
                 # First of all: a kill from here on leaves an unfinished build, never half of a finished version.
@@ -127,7 +127,7 @@ class EdgeStore:
         return True
 
     async def close(self) -> None:
-        """Nothing to give back: open versions belong to those who opened them."""
+        """Does nothing: each caller closes the versions that it opened."""
 
     def _folder(self, version: str) -> Path:
         if not _NAME.fullmatch(version):

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """A client and how long its calls may take. Turns whatever they fail with into errors that name the server and what to do."""
+    """A client and how long its calls may take. Turns their failures into errors that name the server and the next step."""
 
     def __init__(self, settings: IndexSettings, client: AsyncQdrantClient | None = None) -> None:
         self.settings = settings
@@ -31,7 +31,7 @@ class Connection:
         self.where = ":memory:" if self.local else settings.url or "the given client"
 
     async def __call__(self, call: Awaitable[T], *, patient: bool = False) -> T:
-        """The answer of a call; writes and administration are `patient`: they are slower by nature, and nobody waits for them."""
+        """The answer of a call. Writes and administration are `patient`: they are slower, and no user waits for them."""
         limit = max(_ADMIN_TIMEOUT_S, self.settings.timeout_s) if patient else self.settings.timeout_s
         try:
             async with asyncio.timeout(limit):
@@ -64,7 +64,7 @@ def connect(settings: IndexSettings) -> AsyncQdrantClient:
             raise SettingsError(f"index.tls_ca {settings.tls_ca} is not a file of certificates: {error}") from None
         # The client has no argument for it, and gRPC reads it when it first connects.
         os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(settings.tls_ca))
-    # A server of the cluster stands behind no proxy, and the environment's leads out of it.
+    # No proxy: the server is in the cluster, and the environment's proxy leads out of it.
     direct = is_inside(settings.url or "")
     return AsyncQdrantClient(
         url=settings.url,

@@ -45,7 +45,7 @@ class QdrantImports:
 
     async def save(self, job: ImportJob) -> bool:
         stored = job.model_copy(update={"version": job.version + 1})
-        # The mark tells whose change it was that came first.
+        # The mark shows whose change came first.
         mark = uuid.uuid4().hex
         payload = {"kind": "job", "id": job.id, "version": stored.version, "mark": mark, "job": stored.model_dump_json()}
         if job.version == 0:

@@ -105,5 +105,5 @@ class QdrantIndex:
 
     @property
     def _seconds(self) -> int:
-        # So that the server too stops working on what nobody waits for any more.
+        # So that the server also stops work that no request waits for any more.
         return math.ceil(self._call.settings.timeout_s)

@@ -36,7 +36,7 @@ _MAX_POINTS, _MAX_BYTES = 256, 5_000_000
 
 _SCHEMAS: dict[AttributeType, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
-    # Its words, which are folded already: see the embedded engine.
+    # The words, folded already: see the embedded engine.
     "text": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
     "float": models.PayloadSchemaType.FLOAT,
@@ -53,7 +53,7 @@ def payload_indexes(manifest: Manifest) -> dict[str, models.PayloadSchemaType]:
 
 _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
     "none": None,
-    # Without the outermost 1 % of the numbers, which would stretch the scale of all others.
+    # Leave out the outermost 1 % of the numbers, because they would stretch the scale of all others.
     "scalar": models.ScalarQuantization(
         scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
     ),
