@@ -74,7 +74,9 @@ def test_the_index_is_open_in_another_process(tools: Any, tmp_path: Path) -> Non
     async def hold() -> tuple[int, str]:
         index = await empty_version(tmp_path / "index" / "demo")
         try:
-            return await asyncio.to_thread(refused, tools, tmp_path, "--port", "0", MATINEE_ENHANCER__ENABLED="false")
+            # Without a precision that would convert the model first.
+            more = {"MATINEE_ENHANCER__ENABLED": "false", "MATINEE_EMBEDDER__PRECISION": "fp32"}
+            return await asyncio.to_thread(refused, tools, tmp_path, "--port", "0", **more)
         finally:
             await index.close()
 

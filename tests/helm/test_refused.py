@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         merged(settings("enhancer", **SERVER | {"url": "http://10.1.2.3:8000/v1"}), enhancerServer={"apiKey": {"existingSecret": "k"}}),
         "settings.enhancer.url http://10.1.2.3:8000/v1 would carry the API key in clear text",
     ),
-    "a server that nobody asks": (settings("enhancer", url="http://vllm:8000/v1"), "set that engine, or remove them"),
+    "a server that nobody asks": (settings("enhancer", url="http://vllm:8000/v1"), "set engine openai, or remove them"),
     "the probe's key in clear text": (settings("probe", key="x"), "MATINEE_PROBE__KEY"),
     "fewer than the least": (deployment("embedder", min_replicas=3, max_replicas=2), "max_replicas 2 is below min_replicas 3"),
     "a target above the limit, embedder": (deployment("embedder", target_ongoing_requests=200), "above max_ongoing_requests 128"),
