@@ -38,7 +38,8 @@ PAGES = (
 TASK = """
 import os, ray, sys
 ray.init(sys.argv[1], logging_level="error")
-ray.get(ray.remote(lambda path: os.mkdir(path)).remote(sys.argv[2]))
+# It takes no CPU: the program under attack may have them all.
+ray.get(ray.remote(num_cpus=0)(lambda path: os.mkdir(path)).remote(sys.argv[2]))
 """
 # `python -m MODULE`, except that Ray's job API has a free port instead of its fixed one, which only one Ray of a machine gets.
 MODULE = """
