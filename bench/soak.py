@@ -79,11 +79,11 @@ def main() -> None:
     growths = measure(samples)
     failed = sum(answer.status != 200 for answer in answers)
     grown = [growth for growth in growths if growth.grows]
-    _print(growths, answers)
+    dropped = int(samples[-1]["queues"].get("ray_matinee_events_dropped_total", 0))
+    _print(growths, answers, dropped)
     verdict = "; ".join(f"{growth.part}: {growth.figure} grows" for growth in grown) or "nothing grows"
     if failed > len(answers) / 1000:
         verdict += f"; {failed} of {len(answers)} requests failed"
-    dropped = int(samples[-1]["queues"].get("ray_matinee_events_dropped_total", 0))
     if dropped:
         verdict += f"; {dropped} events dropped"
     print(f"\n{(samples[-1]['at_s']) / 3600:.2f} hours at {args.rate:g} requests/s, placement {args.placement}: {verdict}")
@@ -201,7 +201,7 @@ def measure(samples: list[dict[str, Any]]) -> list[Growth]:
     return growths
 
 
-def _print(growths: list[Growth], answers: list[Answer]) -> None:
+def _print(growths: list[Growth], answers: list[Answer], dropped: int) -> None:
     table = Table(box=box.MARKDOWN)
     for column in ("part", "figure", "first fifth", "last fifth", "slope an hour [95 %]", "may grow by", "grows"):
         table.add_column(column, overflow="fold")
@@ -211,7 +211,7 @@ def _print(growths: list[Growth], answers: list[Answer]) -> None:
         table.add_row(growth.part, growth.figure, *cells)
     Console(width=160).print(table)
     statuses = Counter(answer.status for answer in answers)
-    print(f"\n{len(answers)} requests: {', '.join(f'{n} x {status}' for status, n in sorted(statuses.items()))}")
+    print(f"\n{len(answers)} requests: {', '.join(f'{n} x {status}' for status, n in sorted(statuses.items()))}; {dropped} events dropped")
 
 
 if __name__ == "__main__":
