@@ -28,7 +28,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.client.http import Client, ServerError
+from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.load import load_settings
@@ -129,22 +129,11 @@ def main(options: SyncOptions) -> None:
 
 def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery) -> SyncReport:
     """One round. Raises `MatineeError`."""
-    server = find_server(options, settings)
+    server = Client.writing(settings, options.url, options.key)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
     state = StateFile(settings.home_dir, parts | options.reading.settings())
     with console.status("starting") as status, state.locked():
         return Round(server, Patience(options.patience), options.limits, status.update).run(source, options.reading, state)
-
-
-def find_server(options: SyncOptions, settings: Settings) -> Client:
-    server = Client(options.url, key=options.key) if options.url else Client.running(settings, key=options.key)
-    if server is None:
-        raise ServerError("no server runs here, and only a server writes items: start one with `python -m serve`, or name it with --url")
-    if not options.url and not server.serves(settings.catalogue):
-        raise ServerError(
-            f"the server at {server.url} does not serve the catalogue {settings.catalogue!r}: set MATINEE_CATALOGUE", "invalid"
-        )
-    return server
 
 
 def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery, every_s: float) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.cli.search import Key, Url, Where
-from matinee.client.http import Client, ServerError
+from matinee.client.http import Client
 from matinee.client.items import ImportState, Items, Uploaded
 from matinee.errors import SourceError
 from matinee.settings.load import load_settings
@@ -168,15 +168,7 @@ def _object(text: str, name: str, example: str) -> dict[str, Any]:
 
 
 def _items(url: str | None, key: str | None) -> Items:
-    settings = load_settings()
-    server = Client(url, key=key) if url else Client.running(settings, key=key)
-    if server is None:
-        raise ServerError("no server runs here, and only a server writes items: start one with `python -m serve`, or name it with --url")
-    if not url and not server.serves(settings.catalogue):
-        raise ServerError(
-            f"the server at {server.url} does not serve the catalogue {settings.catalogue!r}: set MATINEE_CATALOGUE", "invalid"
-        )
-    return Items(server)
+    return Items(Client.writing(load_settings(), url, key))
 
 
 def _lines(file: str) -> Iterator[bytes]:

@@ -146,6 +146,20 @@ class Client(_Connection):
             return None
         return server
 
+    @classmethod
+    def writing(cls, settings: Settings, url: str | None, key: str | None) -> "Client":
+        """The server at `url`, else the one that runs here. Raises `ServerError` where none does, or where it serves another catalogue."""
+        server = cls(url, key=key) if url else cls.running(settings, key=key)
+        if server is None:
+            raise ServerError(
+                "no server runs here, and only a server writes items: start one with `python -m serve`, or name it with --url"
+            )
+        if not url and not server.serves(settings.catalogue):
+            raise ServerError(
+                f"the server at {server.url} does not serve the catalogue {settings.catalogue!r}: set MATINEE_CATALOGUE", "invalid"
+            )
+        return server
+
     def serves(self, catalogue: str) -> bool:
         """Whether it is this catalogue that the server answers from."""
         return self.send(calls.info())["catalogue"] == catalogue
