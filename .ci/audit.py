@@ -15,8 +15,13 @@ IGNORED: dict[str, str] = {}
 COMMAND = [".ci/uv", "tool", "run", "pip-audit@2.10.1", "--requirement", "requirements.lock", "--require-hashes", "--disable-pip"]
 OPTIONS = ["--progress-spinner", "off", "--format", "json", *(word for name in IGNORED for word in ("--ignore-vuln", name))]
 
-# Of uv, of requests and of pip-audit.
-_NO_NETWORK = re.compile(r"error sending request|Failed to fetch|requests\.exceptions\.\w*(Connection|Proxy|Timeout|SSL)|Could not connect")
+TIMEOUT_S = 600
+"""What a network that answers nothing may take."""
+
+# Of uv (also for an index without pip-audit), of requests and of pip-audit.
+_NO_NETWORK = re.compile(
+    r"error sending request|Failed to fetch|No solution found|requests\.exceptions\.\w*(Connection|Proxy|Timeout|SSL)|Could not connect"
+)
 
 
 def verdict(status: int, out: str, err: str) -> tuple[int, str]:
@@ -40,7 +45,10 @@ def verdict(status: int, out: str, err: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    done = subprocess.run([*COMMAND, *OPTIONS], capture_output=True, text=True, check=False)
-    code, text = verdict(done.returncode, done.stdout, done.stderr)
+    try:
+        done = subprocess.run([*COMMAND, *OPTIONS], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        code, text = verdict(done.returncode, done.stdout, done.stderr)
+    except subprocess.TimeoutExpired:
+        code, text = 0, f"not audited: no answer within {TIMEOUT_S} s"
     print(text)
     sys.exit(code)
