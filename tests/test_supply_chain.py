@@ -1,5 +1,6 @@
 """What is installed is locked, and under licences that we know."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,31 @@ def test_the_lock_has_the_builds_of_torch_for_cpus() -> None:
     wheels = (ROOT / ".ci" / "torch-cpu.sha256").read_text(encoding="utf-8").splitlines()
     assert {digest for digest, _ in map(str.split, wheels)} <= set(locked()[torch])
     assert all(torch.replace("==", "-") + "+cpu-" in wheel for wheel in wheels)
+
+
+def wheel(folder: Path) -> str:
+    """Writes a package `wanted`, which another one can replace by a wheel of the same name; returns its digest."""
+    path = folder / "wanted-1.0-py3-none-any.whl"
+    info = "wanted-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("wanted.py", "")
+        made.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wanted\nVersion: 1.0\n")
+        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(f"{info}/RECORD", f"wanted.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as-locked", "changed"])
+def test_a_package_that_is_not_the_locked_one_is_not_installed(tmp_path: Path, changed: bool) -> None:
+    [options] = re.findall(r"^\.ci/uv pip install .*(--constraint \S+) .* --editable", (ROOT / ".ci" / "install").read_text(), re.MULTILINE)
+    digest = wheel(tmp_path)
+    (tmp_path / "requirements.lock").write_text(f"wanted==1.0 \\\n    --hash=sha256:{'0' * 64 if changed else digest}\n")
+    target = tmp_path / "target"
+    words = [Path(sys.prefix, "bin", "uv"), "pip", "install", "--offline", "--no-index", "--find-links", tmp_path, "--target", target]
+    done = subprocess.run([*words, *options.split(), "wanted"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) is changed
+    assert (target / "wanted.py").exists() is not changed
+    assert ("Hash mismatch" in done.stderr) is changed
 
 
 @pytest.fixture(scope="module")
