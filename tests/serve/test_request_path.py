@@ -1,4 +1,7 @@
-"""One text search, traced in both placements: on its way to the encoder it passes the functions that `docs/architecture.md` lists."""
+"""One text search, traced: on its way to the encoder it passes the functions that `docs/architecture.md` lists, in both placements.
+
+With its ranking, until its response, it enters at most as many functions as that page says.
+"""
 
 import asyncio
 import dis
@@ -44,6 +47,18 @@ class Tracer:
         elif event == "return" and code.co_code[frame.f_lasti] != _YIELD:
             self._open.pop(id(frame), None)
             self._over = code is self._last
+
+
+class Counter:
+    """Our own functions that were entered, each once; what is written inside an expression is part of the function around it."""
+
+    def __init__(self) -> None:
+        self.entered: set[tuple[str, str]] = set()
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(OWN) and not code.co_name.startswith("<"):
+            self.entered.add((_file(code), code.co_qualname))
 
 
 def _file(code: CodeType) -> str:
@@ -125,3 +140,45 @@ def test_a_search_passes_the_functions_that_the_document_lists(
     assert tracer.path == listed
     assert len(listed) <= MAX_FUNCTIONS
     assert len({file for file, _ in listed}) <= MAX_FILES
+
+
+async def test_a_search_enters_at_most_the_functions_that_the_document_counts(
+    local_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole graph of one process, with its index."""
+    from serve.api.app import create_app
+    from serve.api.auth import ApiKeys
+    from serve.graph import in_process
+    from serve.graph.embedder import EmbedderReplica
+    from serve.graph.gateway import Gateway
+    from serve.telemetry.metrics import Metrics
+    from tests.memory_sink import MemorySink
+
+    class Loaded(EmbedderReplica):
+        def load(self, settings: Any) -> Any:
+            # The thread that loads the model works with it too.
+            sys.setprofile(counter)
+            return local_graph.embedder_replica().slot.model
+
+    counter, settings = Counter(), local_graph.local_settings(tmp_path, enhancer={"enabled": False})
+    await local_graph.build_index(settings, local_graph.demo_films()[:6])
+    monkeypatch.setattr(in_process, "_embedder", Loaded)
+    async with in_process.graph_in_process(settings, lambda part: Metrics(MemorySink())) as parts:
+        await parts.load()
+        await parts._retriever._offload(lambda: sys.setprofile(counter))
+        gateway = Gateway(settings, parts.graph, Metrics(MemorySink()))
+        transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await client.get("/livez")
+            counter.entered.clear()
+            sys.setprofile(counter)
+            try:
+                response = await client.post("/v1/search", json={"text": "robots in love"})
+            finally:
+                sys.setprofile(None)
+    assert response.json()["items"]
+    functions, files = len(counter.entered), len({file for file, _ in counter.entered})
+    written = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    [counts] = re.findall(r"enters (\d+) functions in (\d+) files", written)
+    assert functions <= int(counts[0]), sorted(counter.entered)
+    assert files <= int(counts[1]), sorted(counter.entered)
