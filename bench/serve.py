@@ -126,23 +126,30 @@ def requests_of(case: str, peer: bool, ids: list[str], queries: list[Path], home
     texts = [json.loads(line)["text"] for path in queries for line in path.read_text().splitlines()]
     random.Random(0).shuffle(texts)
     lines: list[dict[str, Any]]
-    if case == "similar":
-        lines = [{"method": "GET", "path": f"/similar/{id}" if peer else f"/v1/items/{id}/similar"} for id in ids]
-    elif case == "cold":
+    if case == "cold":
         items = [
             {"kind": "film", "title": f"Cold {n}", "year": 2020, "genres": ["Drama"], "overview": text} for n, text in enumerate(texts)
         ]
         bodies = items if peer else [{"likes": [{"item": item}], "enhance": True} for item in items]
         lines = [{"method": "POST", "path": "/cold" if peer else "/v1/recommend", "body": body} for body in bodies]
-    elif peer:
-        if case == "hybrid":
-            return None
-        lines = [{"method": "POST", "path": "/search", "body": {"text": text}} for text in texts]
+    elif not peer:
+        lines = matinee_lines(case, ids, texts)
+    elif case == "hybrid":
+        return None
+    elif case == "similar":
+        lines = [{"method": "GET", "path": f"/similar/{id}"} for id in ids]
     else:
-        lines = [{"method": "POST", "path": "/v1/search", "body": {"text": text, "mode": case}} for text in texts]
+        lines = [{"method": "POST", "path": "/search", "body": {"text": text}} for text in texts]
     path = home / f"requests-{case}-{'peer' if peer else 'matinee'}.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
+
+
+def matinee_lines(case: str, ids: list[str], texts: list[str]) -> list[dict[str, Any]]:
+    """Requests for similar items, or searches in the mode `case`."""
+    if case == "similar":
+        return [{"method": "GET", "path": f"/v1/items/{id}/similar"} for id in ids]
+    return [{"method": "POST", "path": "/v1/search", "body": {"text": text, "mode": case}} for text in texts]
 
 
 @contextlib.contextmanager
