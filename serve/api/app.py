@@ -17,7 +17,7 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
-from serve.api.responses import API_KEY, needed_scopes, streamed_routes
+from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
@@ -70,7 +70,8 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         page.routes(),
     ]
     for router in routers:
-        app.include_router(router)
+        # To include a router makes each of its routes again.
+        app.router.routes.extend(router.routes)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
     methods = _methods(routers)
@@ -105,10 +106,11 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, object]:
-        """The document, with the API key that its routes name."""
+        """The document, with the API key and the error responses that its routes name."""
         document = super().openapi()
         scheme = API_KEY.model.model_dump(mode="json", by_alias=True, exclude_none=True)
         document["components"]["securitySchemes"] = {API_KEY.scheme_name: scheme}
+        document["components"]["schemas"] = dict(sorted((error_schemas() | document["components"]["schemas"]).items()))
         return document
 
 

@@ -14,8 +14,9 @@ from matinee.settings.serving import Scope
 from serve.api import schemas
 from serve.api.auth import Caller, NeededScope, RouteMatch
 
+_SCHEMAS = "#/components/schemas/"
 ERRORS: dict[int | str, dict[str, object]] = {
-    status: {"model": schemas.ErrorResponse, "description": text}
+    status: {"description": text, "content": {"application/json": {"schema": {"$ref": _SCHEMAS + schemas.ErrorResponse.__name__}}}}
     for status, text in {
         400: "not JSON that can be read",
         401: "no valid key",
@@ -34,6 +35,8 @@ ERRORS: dict[int | str, dict[str, object]] = {
     }.items()
 }
 
+"""What each route may answer. For a `model`, the framework would make a validator for each status of each route, which takes long."""
+
 NDJSON = "application/x-ndjson"
 API_KEY = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="an API key; servers without keys let everybody read")
 
@@ -44,6 +47,13 @@ def needs(scope: Scope) -> dict[str, object]:
     A dependency of FastAPI would say the same, and cost each request as much as its parameters.
     """
     return {"security": [{API_KEY.scheme_name: [scope]}, {}]}
+
+
+def error_schemas() -> dict[str, object]:
+    """The schemas that `ERRORS` refers to, by their names in the OpenAPI document."""
+    made = schemas.ErrorResponse.model_json_schema(ref_template=_SCHEMAS + "{model}", mode="serialization")
+    nested: dict[str, object] = made.pop("$defs", {})
+    return nested | {schemas.ErrorResponse.__name__: made}
 
 
 def takes_lines(description: str, instead: type[BaseModel] | None = None) -> dict[str, object]:
