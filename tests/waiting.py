@@ -13,16 +13,16 @@ from matinee.errors import DeadlineError, OverloadedError
 HANG_S = 1200
 
 
-def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = HANG_S) -> Any:
+def until(condition: Callable[[], Any], what: str | Callable[[], object] = "", seconds: float = HANG_S, *, pause_s: float = 0.1) -> Any:
     """The first true value of `condition`; fails where there is none in time, with `what`, asked only then where it is a function.
 
-    A condition that can tell that waiting is in vain asserts it.
+    A condition that can tell that waiting is in vain asserts it. One that costs much is asked with longer pauses.
     """
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
             pytest.fail(f"not within {seconds:g} s: {what() if callable(what) else what}")
-        time.sleep(0.1)
+        time.sleep(pause_s)
     return value
 
 

@@ -61,7 +61,7 @@ SETTINGS = {
     # A round has to fit into it on a machine at a quarter of its speed, and one that never pauses would take a core.
     "MATINEE_PROBE__INTERVAL_S": "12",
     "MATINEE_PROBE__DEADLINE_S": "3",
-    "MATINEE_PROBE__MAX_QUERIES": "10",
+    "MATINEE_PROBE__MAX_QUERIES": "5",
     "MATINEE_PROBE__METRICS_PORT": "0",
     "MATINEE_INDEX__KEEP_VERSIONS": "3",
     "MATINEE_EVENTS__FLUSH_S": "1",
@@ -229,7 +229,7 @@ def _stream(url: str, stop: threading.Event) -> None:
     """A steady stream of everything."""
     n = 0
     with httpx.Client(base_url=url, timeout=HANG_S) as client:
-        while not stop.wait(0.6):
+        while not stop.wait(1):
             n += 1
             with contextlib.suppress(httpx.HTTPError):
                 _one_of_each(client, n)

@@ -40,6 +40,8 @@ ABSENT_IN_ONE_PROCESS = {
 ON_RAY = pytest.param("ray", marks=pytest.mark.full)
 RATE_INTERVAL = "20s"
 """What Grafana would take at this pace of scraping, about: a run is over in two minutes."""
+SCRAPED_S = 1.0
+"""Prometheus knows nothing new before: to ask it more often only takes time from what is asked about."""
 NAME = re.compile(r"\b(?:ray|matinee_probe|matinee_sync)_\w+")
 
 
@@ -85,12 +87,12 @@ def _wait(live: Stack, expressions: dict[str, str]) -> None:
             del missing[name]
         return not missing
 
-    until(all_found, lambda: f"all have series, without: {missing}")
+    until(all_found, lambda: f"all have series, without: {missing}", pause_s=SCRAPED_S)
 
 
 def test_the_pod_monitors_find_and_label_everything(live: Stack) -> None:
     health = lambda: {t["labels"]["job"]: t["health"] for t in live.prometheus.targets()}  # noqa: E731
-    until(lambda: set(health().values()) == {"up"}, lambda: f"both are scraped: {health()}")
+    until(lambda: set(health().values()) == {"up"}, lambda: f"both are scraped: {health()}", pause_s=SCRAPED_S)
     eventually(live, {"requests": 'ray_matinee_requests_total{endpoint="search"}', "probe": "matinee_probe_rounds_total"})
     for name in ('ray_matinee_requests_total{endpoint="search"}', "matinee_probe_rounds_total"):
         for series in live.prometheus.instant(name):
@@ -115,7 +117,7 @@ def _happens(live: Stack, fault: Fault) -> None:
     with fault.happens(live):
         eventually(live, {fault.metric: fault.metric})
         if fault.alert:
-            until(lambda: live.firing(fault.alert), f"{fault.alert} fires")
+            until(lambda: live.firing(fault.alert), f"{fault.alert} fires", pause_s=SCRAPED_S)
 
 
 @pytest.mark.parametrize("uid", [board.UID for board in BOARDS])
@@ -128,7 +130,7 @@ def test_every_panel_shows_something(live: Stack, uid: str) -> None:
     # them until the next.
     at_once = {f"{p.title}: {legend}": expression for (p, legend), expression in asked.items() if p.kind != "timeseries"}
     empty = lambda: [name for name, expression in at_once.items() if not live.prometheus.instant(expression)]  # noqa: E731
-    until(lambda: not empty(), lambda: f"all have series at one moment, without: {empty()}")
+    until(lambda: not empty(), lambda: f"all have series at one moment, without: {empty()}", pause_s=SCRAPED_S)
 
 
 def test_every_alert_looks_at_series(live: Stack) -> None:
@@ -175,10 +177,10 @@ def test_a_search_that_got_worse_raises_the_alert_and_clears_it(live: Stack, bro
     firing = lambda: {alert["labels"]["mode"] for alert in live.firing("MatineeRecallDrop")}  # noqa: E731
     assert not firing()
     with live.gone_wrong(broken):
-        until(lambda: firing() == modes, lambda: f"the alert fires for {modes}: {firing()}")
+        until(lambda: firing() == modes, lambda: f"the alert fires for {modes}: {firing()}", pause_s=SCRAPED_S)
         for alert in live.firing("MatineeRecallDrop"):
             assert re.search(r"fell by \d", alert["annotations"]["description"]), alert
-    until(lambda: not firing(), "the alert clears")
+    until(lambda: not firing(), "the alert clears", pause_s=SCRAPED_S)
 
 
 def test_what_alerts_say_is_rendered(live: Stack) -> None:

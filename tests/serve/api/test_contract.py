@@ -95,7 +95,7 @@ def test_whatever_is_sent_the_answer_is_as_documented(schema: Any, method: str, 
 
     excluded = unsaid(method, path)
 
-    @hypothesis.settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
     @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         case.call_and_validate(excluded_checks=excluded)

@@ -1,4 +1,4 @@
-"""The Embedder's replica with the real encoder: bulk comes in pieces, and nobody who searches waits for more than one of them."""
+"""The Embedder's replica with a small encoder: bulk comes in pieces, and nobody who searches waits for more than one of them."""
 
 import asyncio
 import threading
@@ -12,6 +12,7 @@ import pytest
 
 from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
+from matinee.settings.models import EmbedderSettings
 from serve.graph import messages
 from serve.graph.clients import batched_model, send_to
 from serve.graph.embedder import EmbedderReplica
@@ -43,9 +44,15 @@ class Watched:
         return self._encoder.encode(texts, kind=kind)
 
 
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    folder = tiny_encoder.save(tmp_path_factory.mktemp("encoder") / "model")
+    return Embedder.load(EmbedderSettings(model=str(folder), precision="fp32", threads=1), folder.parent)
+
+
 @pytest.fixture
-def watched(local_graph: Any) -> Iterator[Watched]:
-    watched = Watched(local_graph.embedder_replica().slot.model)
+def watched(encoder: Embedder) -> Iterator[Watched]:
+    watched = Watched(encoder)
     yield watched
     watched.gate.set()
 
