@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from matinee.evaluation.query_sets import set_names
 from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, ModelManifest
 from matinee.settings.load import load_settings
@@ -60,10 +61,8 @@ def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
     data = manifests.read(options.triplets, "triplets")
     inputs = {f"triplets/{name}": digest for name, digest in data["outputs"].items()}
     inputs |= {f"prepared/{name}": digest for name, digest in manifests.read(options.prepared, "prepare")["outputs"].items()}
-    if options.sets is not None:
-        # They train nothing, but they choose the epoch.
-        queries = [*options.sets.glob("*/qrels/dev.tsv"), *options.sets.glob("*/queries.jsonl")]
-        inputs |= {f"sets/{name}": digest for name, digest in manifests.hashes(queries, options.sets).items()}
+    # They train nothing, but they choose the epoch.
+    inputs |= manifests.set_hashes(options.sets, set_names(options.sets, "dev") if options.sets else [], ["dev"])
     base = resolve.resolve(
         settings.embedder.model, settings.embedder.revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri
     )

@@ -72,7 +72,7 @@ def main(options: EvaluateOptions) -> None:
     settings |= {"search": serving.search.model_dump(mode="json"), "facts": serving.index.facts.model_dump()}
     settings["descriptions"] = [[one.name, one.facts, one.digest] for one in descriptions]
     fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
-    inputs = dict(manifest["outputs"]) | set_hashes(options.sets, sets, split) | fingerprints
+    inputs = dict(manifest["outputs"]) | manifests.set_hashes(options.sets, (queries.name for queries in sets), [split]) | fingerprints
     if manifests.is_complete(out, "evaluate", settings, inputs):
         command.echo(f"{out} is complete already: nothing to measure; see {out / 'report.html'}")
         return
@@ -129,14 +129,6 @@ def load_sets(corpus: measure.Corpus, options: EvaluateOptions) -> list[QuerySet
     if not any(queries.relevant for queries in sets):
         raise SourceError(f"nothing to ask: no set has a {split} query about these items, and none of them is of that split: see --split")
     return [queries for queries in sets if queries.relevant]
-
-
-def set_hashes(folder: Path | None, sets: list[QuerySet], split: str) -> dict[str, str]:
-    if folder is None:
-        return {}
-    files = [folder / queries.name / part for queries in sets for part in ("queries.jsonl", f"qrels/{split}.tsv")]
-    # The circular set is made here, of the items: it has no files.
-    return {f"sets/{name}": digest for name, digest in manifests.hashes((path for path in files if path.is_file()), folder).items()}
 
 
 app = command.job_app(EvaluateOptions, main)

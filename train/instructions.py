@@ -101,10 +101,7 @@ def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> lis
 
 def input_hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:
     if sets is not None:
-        qrels = [sets / queries.name / "qrels" / f"{split}.tsv" for split in SIDES for queries in word_sets(sets, split)]
-        files = {*qrels, *(path.parents[1] / name for path in qrels for name in ("queries.jsonl", "set.json"))}
-        files = {path for path in files if path.is_file()}
-        return {f"sets/{name}": digest for name, digest in manifests.hashes(files, sets).items()}
+        return manifests.set_hashes(sets, (queries.name for split in SIDES for queries in word_sets(sets, split)), SIDES)
     return manifests.hashes([teacher], teacher.parent) if teacher is not None and teacher.is_file() else {}
 
 

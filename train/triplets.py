@@ -22,7 +22,7 @@ import typer
 
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import SPLITS, read_corpus
 from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
@@ -105,8 +105,8 @@ def parse_weights(texts: list[str]) -> dict[str, float]:
 
 def input_hashes(sets: Path | None, descriptions: Path | None) -> dict[str, str]:
     # Queries of dev and test, too: their words stay out of the keywords.
-    queries = manifests.hashes([*sets.glob("*/qrels/*.tsv"), *sets.glob("*/queries.jsonl")], sets) if sets else {}
-    return queries | (manifests.hashes([descriptions], descriptions.parent) if descriptions else {})
+    names = sorted({name for split in SPLITS for name in set_names(sets, split)}) if sets else []
+    return manifests.set_hashes(sets, names, SPLITS) | (manifests.hashes([descriptions], descriptions.parent) if descriptions else {})
 
 
 def mine(

@@ -136,6 +136,12 @@ def _read_info(path: Path) -> SetInfo | None:
         raise SourceError(f"{path}: {where}: {problem['msg']}; it holds {', '.join(SetInfo.model_fields)}") from None
 
 
+def set_files(folder: Path, names: Iterable[str], splits: Iterable[str]) -> list[Path]:
+    """The files that decide what `read_set` gives for these sets and splits, as far as they are there: a changed one is another set."""
+    parts = ["set.json", "queries.jsonl", *(f"qrels/{split}.tsv" for split in splits)]
+    return [path for name in dict.fromkeys(names) for part in parts if (path := folder / name / part).is_file()]
+
+
 def write_set(folder: Path, name: str, sets: dict[Split, QuerySet]) -> None:
     """The splits of one set and its `set.json`; empty splits have no qrels file."""
     qrels = folder / name / "qrels"

@@ -307,10 +307,11 @@ def test_other_dev_queries_make_another_run(
         return embedder.load(options, settings).inputs
 
     before = inputs()
-    queries = next(sets.glob("*/queries.jsonl"))
-    queries.write_bytes(queries.read_bytes() + b"\n")
+    changed = [sets / "known_desc" / part for part in ("queries.jsonl", "qrels/dev.tsv", "set.json")]
+    for path in changed:
+        path.write_bytes(path.read_bytes() + b"\n")
     after = inputs()
-    assert {name for name in before if before[name] != after[name]} == {f"sets/{queries.relative_to(sets).as_posix()}"}
+    assert {name for name in before if before[name] != after[name]} == {f"sets/{path.relative_to(sets).as_posix()}" for path in changed}
 
 
 def test_two_workers_train_one_model_with_lora(

@@ -56,6 +56,12 @@ def test_sets_that_judge_only_are_never_trained_on(pairs_folder: Path) -> None:
     assert set(available) == {"sentence", "title", "genre", "related", "known_desc", "text_keyword", "item_keyword"}
 
 
+def test_a_changed_set_is_another_input(pairs_folder: Path) -> None:
+    inputs = manifests.read(pairs_folder, "triplets")["inputs"]
+    parts = ("set.json", "queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv")
+    assert {name for name in inputs if name.startswith("sets/text_keyword/")} == {f"sets/text_keyword/{part}" for part in parts}
+
+
 def test_ids_and_texts_belong_together(prepared: Path, pairs_folder: Path) -> None:
     texts = {entry.id: templates.raw_text(entry.item) for entry in read_corpus(prepared)}
     for path in sorted(pairs_folder.glob("*.jsonl")):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matinee.errors import SourceError
+from matinee.evaluation.query_sets import set_files
 from matinee.files import sha256, write_atomically
 
 MANIFEST = "manifest.json"
@@ -37,6 +38,13 @@ def git_commit() -> str | None:
 
 def hashes(paths: Iterable[Path], root: Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): sha256(path) for path in sorted(paths)}
+
+
+def set_hashes(folder: Path | None, names: Iterable[str], splits: Iterable[str]) -> dict[str, str]:
+    """Of the evaluation sets that a job reads, for its `inputs`."""
+    if folder is None:
+        return {}
+    return {f"sets/{name}": digest for name, digest in hashes(set_files(folder, names, splits), folder).items()}
 
 
 def write(folder: Path, job: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **more: Any) -> dict[str, Any]:
