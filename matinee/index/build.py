@@ -148,7 +148,7 @@ class Build:
     """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was.
 
     One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
-    removes nothing. `attributes` are what its items can be filtered by; None: as those of the kind film.
+    removes nothing. `attributes` are what its items can be filtered by; None: `DEFAULT_ATTRIBUTES`.
     """
 
     store: IndexStore

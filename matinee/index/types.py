@@ -48,8 +48,8 @@ def is_uid(id: str) -> bool:
 class Payload(TypedDict, total=False):
     """What a point has beside its vectors. A tombstone has only its origin, its revision, and `deleted`.
 
-    `attributes` has the values of declared attributes (`matinee.attributes`); those of `FILM` stand at the top, where the item has them.
-    `asked` is the revision when the import of the item was asked for.
+    `attributes` has the values of declared attributes (`matinee.attributes`); those of `DEFAULT_ATTRIBUTES` stand at the top, where
+    the item has them. `asked` is the revision when the import of the item was asked for.
     """
 
     origin: Literal["file", "api"]

@@ -1,4 +1,4 @@
-"""The precision that `auto` chose for a model on this machine, kept beside the models: to measure takes longer than to load.
+"""The precision that was the fastest for a model on this machine, kept beside the models: to measure takes longer than to load.
 
 A choice holds for one model, workload, number of threads, CPU or GPU, and version of the libraries. Does not measure, and does not import
 PyTorch where there is no GPU: a start that needs only ONNX shall not wait for it.

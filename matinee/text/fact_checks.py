@@ -1,8 +1,8 @@
 """What a generated text may say: checked against the item's facts.
 
 Finds years, names, credits and genres that the facts don't have, echoes of the worked examples, and facts that the text should carry
-and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. The words are `data`, of the
-language that is named. Does not generate and does not decide what happens then: that is `models.enhancer`.
+and doesn't. Works on words: an invented plot is found only where hardly any of its words are the facts' own. The words are those of
+the language that is named (`matinee.languages`). Does not generate and does not decide what happens then: that is `models.enhancer`.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The one place where an item becomes text: the enhancer's prompt, the embedded text, a query's text, the sentence of a recommendation.
 
 Pure functions of an item's facts, in a language (as the setting `language`; English by default). Sentences, words and worked examples are
-`data`. Does not generate, tokenise or embed, and adds no fact that the item does not have.
+data of `matinee.languages`. Does not generate, tokenise or embed, and adds no fact that the item does not have.
 """
 
 import re

@@ -4,8 +4,8 @@ A checkpoint holds the trainer's own folder (weights, optimiser, schedule, rando
 that is not finite ends the run with a reason instead of an exception, since Ray would try again what can't work. Knows no task and no
 model: the jobs' own reporters measure, and call the trainer.
 
-Ray's own `RayTrainReportCallback` is not used. It reports the trainer's folder alone, without progress and best model, needs Ray, has
-every worker upload a copy, and takes its metrics from the log.
+Ray's own `ray.train.huggingface.transformers.RayTrainReportCallback` is not used. It reports the trainer's folder alone, without
+progress and best model, needs Ray, has every worker upload a copy, and takes its metrics from the log.
 """
 
 import json
