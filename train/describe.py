@@ -2,7 +2,7 @@
 
     python -m train.describe work/prepared --out work/descriptions.jsonl
     python -m train.describe work/prepared --out work/tuned.jsonl --adapter work/enhancer/enhancer-lora  # or artifact:DIGEST
-    python -m train.describe work/prepared --out work/some.jsonl --sample 2000 --seed 1 --first shared/data/eval
+    python -m train.describe work/prepared --out work/some.jsonl --sample 2000 --seed 1 --first EVAL
     python -m train.describe work/prepared --out work/hidden.jsonl --hide-overview                     # title, year, genres, people only
     python -m train.describe work/prepared --out work/rated.jsonl --only test --sample 40              # what `train.ratings` draws 20 of
     python -m train.describe work/prepared --out work/two.jsonl --title Inception --title Interstellar

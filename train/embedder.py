@@ -1,6 +1,6 @@
 """Fine-tune the embedder on pairs or triplets: sentence-transformers' trainer inside Ray Train, on a CPU, one GPU or several.
 
-    python -m train.embedder work/triplets --prepared work/prepared --sets shared/data/eval --out work/embedder
+    python -m train.embedder work/triplets --prepared work/prepared --sets EVAL --out work/embedder
     python -m train.embedder work/triplets --loss triplet --negatives --epochs 5 --batch 16 --lr 3e-5     # as in the paper
     python -m train.embedder work/triplets --base hub:ibm-granite/granite-embedding-small-english-r2 --workers 4 --lora 16
     python -m train.embedder work/triplets --prepared work/prepared --smoke --out work/embedder      # a minute on a CPU

@@ -1,9 +1,9 @@
 """Evaluate an encoder before and after fine-tuning: the paper's Table 1 and 2, baselines, hybrids, text recipes; one HTML report.
 
-    python -m train.evaluate work/prepared --sets shared/data/eval --after work/embedder/model --out work/report
-    python -m train.evaluate work/prepared --sets shared/data/eval --after artifact:3f9a01bc... --title "Blade Runner" --title Alien
-    python -m train.evaluate work/prepared --sets shared/data/eval                  # no --after: the base model and the baselines
-    python -m train.evaluate work/prepared --sets shared/data/eval --descriptions base=work/base.jsonl --descriptions tuned=work/tuned.jsonl
+    python -m train.evaluate work/prepared --sets EVAL --after work/embedder/model --out work/report
+    python -m train.evaluate work/prepared --sets EVAL --after artifact:3f9a01bc... --title "Blade Runner" --title Alien
+    python -m train.evaluate work/prepared --sets EVAL                  # no --after: the base model and the baselines
+    python -m train.evaluate work/prepared --sets EVAL --descriptions base=work/base.jsonl --descriptions tuned=work/tuned.jsonl
     python -m train.evaluate work/prepared --smoke --out work/report                # the circular label only, a few queries
 
 Recall@10, NDCG@10, MRR@10 with 95 % bootstrap intervals over queries, paired for after - before; mean cosine of related pairs with its gap

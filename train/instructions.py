@@ -1,6 +1,6 @@
 """Make the enhancer's training pairs: an item as the enhancer sees it, and the text that it should write.
 
-    python -m train.instructions work/prepared --target words --sets shared/data/eval --out work/instructions
+    python -m train.instructions work/prepared --target words --sets EVAL --out work/instructions
     python -m train.instructions work/prepared --target overview --given title          # the paper's Figure 2: title -> overview
     python -m train.instructions work/prepared --target teacher --teacher work/descriptions.jsonl
     python -m train.instructions work/prepared --smoke --out work/instructions          # 60 pairs

@@ -1,8 +1,8 @@
 """Make training triplets and pairs: from a catalogue's columns, from text -> item pairs and from co-likes, with hard negatives.
 
-    python -m train.triplets work/prepared --sets shared/data/eval --out work/triplets
-    python -m train.triplets work/prepared --sets shared/data/eval --count 20000 --weight keyword=8
-    python -m train.triplets work/prepared --sets shared/data/eval --descriptions work/tuned.jsonl
+    python -m train.triplets work/prepared --sets EVAL --out work/triplets
+    python -m train.triplets work/prepared --sets EVAL --count 20000 --weight keyword=8
+    python -m train.triplets work/prepared --sets EVAL --descriptions work/tuned.jsonl
     python -m train.triplets work/prepared --negatives both --weight related=1     # triplets as in the paper
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
