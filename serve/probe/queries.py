@@ -38,11 +38,6 @@ def read(settings: ProbeSettings) -> list[QuerySet] | None:
             f"probe.queries {folder} has no query set with labels for the split {settings.split!r}{_other_splits(folder)}: it should "
             "be a BEIR folder (queries.jsonl, qrels/SPLIT.tsv), or a folder of such folders"
         )
-    for queries in sets:
-        if queries.of_items and queries.texts.keys() != queries.items.keys():
-            raise SourceError(
-                f"the set {queries.name} has the kind item, but one of its queries has no metadata.item: add it, or set its kind to text"
-            )
     return sets
 
 
