@@ -10,17 +10,16 @@ and stands in `key.json` alone. `sheets` again with more raters adds their sheet
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
-from matinee.errors import SettingsError, SourceError
+from matinee.errors import SettingsError
 from matinee.evaluation.splits import read_corpus
 from matinee.files import sha256, write_atomically
+from matinee.models.descriptions import read_descriptions
 from train.human import rating_sheets, ratings_report
 from train.human.rating_sheets import KEY, Draw, Form, Key, Model, RatedSplit, form_of
 from train.jobs import command, manifests
@@ -113,26 +112,6 @@ def report(options: ReportOptions) -> None:
     print(text)
     left = f"; not done yet, and left out: {', '.join(waiting)}" if waiting else ""
     command.echo(f"report: {out / 'report.html'}{left}")
-
-
-def read_descriptions(path: Path) -> dict[str, str]:
-    by_id = {}
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = orjson.loads(line)
-            by_id[str(row["id"])] = str(row["description"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise SourceError(
-                f'{path}, line {number}: not {{"id": ..., "description": ...}}; `python -m train.describe` writes it'
-            ) from None
-    return {id: text for id, text in by_id.items() if text.strip()}
-
-
-def _lines(path: Path) -> Sequence[bytes]:
-    try:
-        return path.read_bytes().splitlines()
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", no_args_is_help=True)

@@ -4,8 +4,9 @@ Does not decide whether descriptions are wanted: the recipe does.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,20 +96,33 @@ class Descriptions:
         return self._enhancer
 
 
-def read_descriptions(path: Path) -> dict[str, str]:
-    """Item id -> description, of a JSONL file such as `python -m train.describe` writes; empty descriptions are left out."""
-    found = {}
+@dataclass(frozen=True, slots=True)
+class DescriptionRow:
+    """A line of the JSONL that `python -m train.describe` writes. `source`: `model` or `template`, where the line says it."""
+
+    id: str
+    text: str
+    source: str | None = None
+
+
+def description_rows(path: Path) -> Iterator[DescriptionRow]:
+    """The rows that have a description. Raises `SourceError` at a line without an id or without the field."""
     number = 0
     try:
         for line in path.read_bytes().splitlines():
             number += 1
             row = orjson.loads(line) if line.strip() else {"id": "", "description": ""}
-            if row["description"]:
-                found[str(row["id"])] = str(row["description"])
+            text = str(row["description"] or "")
+            if text.strip():
+                yield DescriptionRow(str(row["id"]), text, row.get("source"))
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
     except (ValueError, KeyError, TypeError):
         raise SourceError(
             f"{path}, line {number}: not a JSON object with id and description; `python -m train.describe` writes such a file"
         ) from None
-    return found
+
+
+def read_descriptions(path: Path) -> dict[str, str]:
+    """Item id -> description; empty descriptions are left out."""
+    return {row.id: row.text for row in description_rows(path)}

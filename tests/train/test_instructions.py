@@ -122,7 +122,7 @@ def test_a_teacher_is_believed_where_the_metadata_bears_it_out(prepared: Path, t
     path.write_text('{"id": "a"}\n')
     refused = run(prepared, "--target", "teacher", "--teacher", path, "--out", tmp_path / "again")
     assert refused.exit_code == SourceError.exit_code
-    assert "line 1: needs the texts id and description" in " ".join(refused.stderr.split())
+    assert "line 1: not a JSON object with id and description" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize(

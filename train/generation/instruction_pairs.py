@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import orjson
 
-from matinee.errors import SourceError
 from matinee.evaluation.query_sets import QuerySet, SetInfo, read_set, set_names
 from matinee.evaluation.splits import Entry, Split
 from matinee.items import Item
+from matinee.models.descriptions import description_rows
 from matinee.text import fact_checks, templates
 from train.embedding.pairs import Trainable
 
@@ -64,31 +64,16 @@ def _overviews(items: Mapping[str, Item], fields: InputFields) -> Iterator[Instr
 def _by_teacher(items: Mapping[str, Item], path: Path, language: str) -> tuple[list[InstructionPair], dict[str, Any]]:
     """What a teacher wrote of these items, if the metadata bears it out."""
     pairs, refused = {}, Counter[str]()
-    for row in _rows(path):
-        item = items.get(row["id"])
-        if item is None or row.get("source") == "template":
+    for row in description_rows(path):
+        item = items.get(row.id)
+        if item is None or row.source == "template":
             continue
-        text = templates.one_line(row["description"])
+        text = templates.one_line(row.text)
         problems = fact_checks.violations(text, item, language)
         refused.update({problem.partition(":")[0] for problem in problems})
         if not problems:
-            pairs[row["id"]] = InstructionPair(row["id"], item, text)
+            pairs[row.id] = InstructionPair(row.id, item, text)
     return list(pairs.values()), {"refused": dict(refused)}
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.describe` writes such a file") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise SourceError(f"{path}, line {number}: not valid JSON ({error})") from None
-        if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("id", "description")):
-            raise SourceError(f"{path}, line {number}: needs the texts id and description")
-        yield row
 
 
 def word_sets(folder: Path, split: Split) -> list[QuerySet]:
