@@ -123,7 +123,7 @@ def load_sets(corpus: measure.Corpus, options: EvaluateOptions) -> list[QuerySet
         names = [name for name in names if name in only]
     sets = [read_set(folder, name, split) for name in names if folder is not None]
     sets += [] if only else [measure.circular_set(corpus, split, 20 if options.smoke else 200)]
-    sets = [measure.known_only(queries, corpus) for queries in sets]
+    sets = [queries.restricted_to(corpus.rows.keys()) for queries in sets]
     if options.smoke:
         sets = [replace(queries, relevant=dict(list(queries.relevant.items())[:20])) for queries in sets]
     if not any(queries.relevant for queries in sets):

@@ -13,11 +13,11 @@ rank and does not measure (`scoring`, `metrics`).
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,6 +68,12 @@ class QuerySet:
     @property
     def trainable(self) -> bool:
         return self.info.trainable
+
+    def restricted_to(self, ids: Set[str]) -> Self:
+        """The queries that have an answer among these items, with those answers alone. An item that asks must be one of them too."""
+        answers = {query: relevant & ids for query, relevant in self.relevant.items()}
+        kept = {query: known for query, known in answers.items() if known and (not self.of_items or self.items[query] in ids)}
+        return replace(self, items={query: item for query, item in self.items.items() if query in kept}, relevant=kept)
 
 
 def set_names(folder: Path, split: str) -> list[str]:

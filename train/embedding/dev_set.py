@@ -54,8 +54,8 @@ def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.T
     sets = [_thinned(read_set(folder, name, "dev")) for name in names if folder is not None]
     if not sets:
         sets = [_own(entries, template)]
-    by_id = {entry.id: entry for entry in entries}
-    sets = [_inside(queries, by_id) for queries in sets]
+    ids = {entry.id for entry in entries}
+    sets = [queries.restricted_to(ids) for queries in sets]
     needed = {id for queries in sets for ids in queries.relevant.values() for id in ids} | {
         id for queries in sets for id in queries.items.values()
     }
@@ -72,12 +72,6 @@ def _thinned(queries: QuerySet) -> QuerySet:
     kept = sorted(queries.relevant)
     kept = random.Random(0).sample(kept, min(QUERIES, len(kept)))  # noqa: S311
     return replace(queries, relevant={query: queries.relevant[query] for query in kept})
-
-
-def _inside(queries: QuerySet, by_id: dict[str, Entry]) -> QuerySet:
-    inside = {query: {id for id in ids if id in by_id} for query, ids in queries.relevant.items()}
-    kept = {query: ids for query, ids in inside.items() if ids and (not queries.of_items or queries.items[query] in by_id)}
-    return replace(queries, items={query: queries.items[query] for query in kept if query in queries.items}, relevant=kept)
 
 
 def _own(entries: Sequence[Entry], template: templates.Template) -> QuerySet:

@@ -6,7 +6,7 @@ description keeps its raw text, and favours whatever was described. Knows what a
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,8 +189,9 @@ def _joined(first: System, second: System, how: Callable[[Scores, Scores], Score
 
 
 def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ArmResult]:
+    ranked = {corpus.ids[column] for column in columns}
     for queries in sets:
-        answerable = _within(queries, corpus, columns)
+        answerable = queries.restricted_to(ranked)
         if not answerable.relevant:
             continue
         raw: dict[str, PerQuery] = {}
@@ -216,14 +217,6 @@ def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], c
             else:
                 row["minus_raw"] = tables.differences(measured, raw[arm.way])
             yield row
-
-
-def _within(queries: QuerySet, corpus: Corpus, columns: np.ndarray[Any, Any]) -> QuerySet:
-    """The queries that have an answer among the ranked items. An item that asks must be one of them too."""
-    ids = {corpus.ids[column] for column in columns}
-    kept = {query: answers & ids for query, answers in queries.relevant.items()}
-    kept = {query: answers for query, answers in kept.items() if answers and (not queries.of_items or queries.items[query] in ids)}
-    return replace(queries, relevant=kept)
 
 
 def mean_rows(rows: Sequence[ArmRow]) -> list[ArmMeanRow]:

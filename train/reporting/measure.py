@@ -8,7 +8,7 @@ reports (`train.reporting.report`).
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +201,3 @@ def circular_set(corpus: Corpus, split: str, count: int = 200) -> QuerySet:
     best = scoring.top(scores, K)
     labels = {entry.id: {corpus.ids[column] for column in best[row]} for row, entry in enumerate(heldout)}
     return QuerySet(CIRCULAR, {entry.id: entry.item.title for entry in heldout}, {id: id for id in labels}, labels, info)
-
-
-def known_only(queries: QuerySet, corpus: Corpus) -> QuerySet:
-    """Without what the corpus does not hold."""
-    kept = {query: ids & corpus.rows.keys() for query, ids in queries.relevant.items()}
-    kept = {query: ids for query, ids in kept.items() if ids and (not queries.of_items or queries.items[query] in corpus.rows)}
-    return replace(queries, relevant=kept)

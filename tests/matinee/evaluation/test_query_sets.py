@@ -1,6 +1,7 @@
 """`matinee.evaluation.query_sets`: a set says what it is in its `set.json`, and is a set of texts without one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,11 @@ def test_a_written_set_reads_back_as_it_was(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "mine" / "set.json").read_text())
     assert written == {"kind": "item", "texts": "keywords", "pool": "liked", "trainable": True, "weight": 1.0}
     assert read_set(tmp_path, "mine", "dev") == queries
+
+
+def test_a_set_restricted_to_some_items_keeps_what_they_can_answer() -> None:
+    queries = QuerySet("s", {"q": "x", "r": "y"}, {"q": "9", "r": "8"}, {"q": {"1", "2"}, "r": {"3"}})
+    assert queries.restricted_to({"1"}) == replace(queries, items={"q": "9"}, relevant={"q": {"1"}})
+    of_items = replace(queries, declared=SetInfo(kind="item"))
+    assert of_items.restricted_to({"1"}).relevant == {}
+    assert of_items.restricted_to({"1", "9"}).relevant == {"q": {"1"}}
