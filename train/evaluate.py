@@ -76,8 +76,7 @@ def main(options: EvaluateOptions) -> None:
     if manifests.is_complete(out, "evaluate", settings, inputs):
         command.echo(f"{out} is complete already: nothing to measure; see {out / 'report.html'}")
         return
-    texts = measure.Texts(options.template)
-    systems = tables.systems(corpus, encoders, texts, serving.index.facts)
+    systems = tables.systems(corpus, encoders, options.template, serving.index.facts)
     fusions = [tables.Fusion.parse(text) for text in options.fusion]
     results = {
         "split": split,
@@ -88,9 +87,11 @@ def main(options: EvaluateOptions) -> None:
         "table1": tables.table1(corpus, systems, sets),
         "closeness": tables.closeness(corpus, systems, sets),
         "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.configured(serving.search)),
-        "table2": tables.table2(corpus, encoders, texts, [*(title for title in PAPER_TITLES if corpus.has(title)), *options.title]),
+        "table2": tables.table2(
+            corpus, encoders, options.template, [*(title for title in PAPER_TITLES if corpus.has(title)), *options.title]
+        ),
         "recipes": tables.recipes(corpus, encoders, sets) if options.recipes and not options.smoke else [],
-        "ablation": ablation.table(corpus, encoders, descriptions, sets, texts.template, serving.search),
+        "ablation": ablation.table(corpus, encoders, descriptions, sets, options.template, serving.search),
     }
     write_atomically(out / "report.json", json.dumps(results, indent=1))
     write_atomically(out / "report.md", report.markdown(results))

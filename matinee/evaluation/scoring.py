@@ -12,10 +12,9 @@ from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from matinee.models.bm25 import Bm25Encoder
-from matinee.vectors import Sparse
+from matinee.vectors import Matrix, Sparse
 
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 PREFETCH = 200
 

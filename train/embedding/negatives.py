@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 
 from matinee.evaluation import scoring
+from matinee.vectors import Matrix
 from train.embedding.pairs import TextPair, Trainable
 
 Miner = Literal["none", "bm25", "encoder", "both"]
-Encode = Callable[[Sequence[str], Literal["query", "document"]], scoring.Matrix]
+Encode = Callable[[Sequence[str], Literal["query", "document"]], Matrix]
 
 _DEPTH = 50
 _HARDEST = 10

@@ -15,7 +15,7 @@ import numpy as np
 from matinee.errors import SourceError
 from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet
-from matinee.evaluation.scoring import Matrix, Scores
+from matinee.evaluation.scoring import Scores
 from matinee.files import sha256
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
@@ -23,6 +23,7 @@ from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from matinee.text.recipe import WEIGHT
+from matinee.vectors import Matrix
 from train.reporting import measure, tables
 from train.reporting.measure import Corpus, ModelVectors, PerQuery, System
 from train.reporting.rows import ArmMeanRow, ArmResult, ArmRow

@@ -18,13 +18,15 @@ from matinee.characters import fold
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
 from matinee.evaluation.query_sets import QuerySet, SetInfo
-from matinee.evaluation.scoring import Matrix, Scores
+from matinee.evaluation.scoring import Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.index.vector_cache import CachedEncoder, VectorCache
 from matinee.models.embedder import Embedder
 from matinee.settings.index import FactWeights
 from matinee.text import templates
+from matinee.text.templates import Template
+from matinee.vectors import Matrix
 
 MEASURES: tuple[Measure, ...] = ("recall", "ndcg", "mrr")
 K = 10
@@ -32,13 +34,6 @@ K = 10
 CIRCULAR = "item_metadata (circular)"
 
 _RANDOM_PAIRS = 50
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Which text an item is embedded as."""
-
-    template: templates.Template = templates.DENSE_TEMPLATE
 
 
 @dataclass
@@ -52,8 +47,8 @@ class Corpus:
         self.ids = [entry.id for entry in self.entries]
         self.rows = {id: row for row, id in enumerate(self.ids)}
 
-    def texts(self, kind: Texts) -> list[str]:
-        return [templates.raw_text(entry.item, kind.template) for entry in self.entries]
+    def texts(self, template: Template) -> list[str]:
+        return [templates.raw_text(entry.item, template) for entry in self.entries]
 
     def has(self, title: str) -> bool:
         return any(fold(entry.item.title) == fold(title) for entry in self.entries)
@@ -83,8 +78,8 @@ class ModelVectors:
 System = Callable[[QuerySet], Scores]
 
 
-def dense(corpus: Corpus, encoder: ModelVectors, kind: Texts) -> System:
-    documents = encoder(corpus.texts(kind))
+def dense(corpus: Corpus, encoder: ModelVectors, template: Template) -> System:
+    documents = encoder(corpus.texts(template))
 
     def score(queries: QuerySet) -> Scores:
         if queries.of_items:
@@ -94,16 +89,16 @@ def dense(corpus: Corpus, encoder: ModelVectors, kind: Texts) -> System:
     return score
 
 
-def with_facts(corpus: Corpus, encoder: ModelVectors, kind: Texts, weights: FactWeights) -> System:
+def with_facts(corpus: Corpus, encoder: ModelVectors, template: Template, weights: FactWeights) -> System:
     """As the API compares items with items (`matinee.index.item_vector`); for sets of items only: a text has no facts."""
-    documents = encoder(corpus.texts(kind))
+    documents = encoder(corpus.texts(template))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
     return lambda queries: scoring.cosine(whole[[corpus.rows[queries.items[query]] for query in queries.relevant]], whole)
 
 
 def lexical(corpus: Corpus, scorer: type[scoring.Bm25Scorer] | type[scoring.TfidfScorer]) -> System:
     """By the words of the text that is indexed for them."""
-    texts = corpus.texts(Texts(templates.SPARSE_TEMPLATE))
+    texts = corpus.texts(templates.SPARSE_TEMPLATE)
     ready = scorer(texts, corpus.language)
 
     def score(queries: QuerySet) -> Scores:

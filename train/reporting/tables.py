@@ -6,6 +6,7 @@ Does not decide what is measured (`train.evaluate`) and does not draw (`train.re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import get_args
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
+from matinee.text.templates import Template
 from train.reporting import measure
-from train.reporting.measure import MEASURES, Corpus, ModelVectors, PerQuery, System, Texts
+from train.reporting.measure import MEASURES, Corpus, ModelVectors, PerQuery, System
 from train.reporting.rows import ClosenessRow, HybridRow, Intervals, Means, RecipeRow, SetRow, TitleRow, interval_row
 
 Systems = Mapping[str, System]
@@ -71,7 +73,7 @@ GRID = [
 ]
 
 
-def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, facts: FactWeights) -> dict[str, System]:
+def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], template: Template, facts: FactWeights) -> dict[str, System]:
     """Baselines first, then the models; each one's scores of a set are computed once. The item vector answers sets of items only."""
     by_name: dict[str, System] = {
         "random": measure.chance(corpus),
@@ -79,9 +81,9 @@ def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, f
         "BM25": measure.lexical(corpus, scoring.Bm25Scorer),
         "TF-IDF": measure.lexical(corpus, scoring.TfidfScorer),
     }
-    by_name |= {name: measure.dense(corpus, encoder, kind) for name, encoder in encoders.items()}
+    by_name |= {name: measure.dense(corpus, encoder, template) for name, encoder in encoders.items()}
     if facts.any():
-        by_name |= {f"{name}{WITH_FACTS}": measure.with_facts(corpus, encoder, kind, facts) for name, encoder in encoders.items()}
+        by_name |= {f"{name}{WITH_FACTS}": measure.with_facts(corpus, encoder, template, facts) for name, encoder in encoders.items()}
     return {name: measure.cached(system) for name, system in by_name.items()}
 
 
@@ -166,7 +168,7 @@ def hybrids(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet], fusions:
     return sorted(rows, key=lambda row: (row["system"], -(row["mean"] or 0)))
 
 
-def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, titles: Sequence[str]) -> list[TitleRow]:
+def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], template: Template, titles: Sequence[str]) -> list[TitleRow]:
     """The best recommendation for each title, before and after, with its cosine."""
     row_of: dict[str, int] = {}
     # Of several items with one title the best known one is meant.
@@ -180,7 +182,7 @@ def table2(corpus: Corpus, encoders: Mapping[str, ModelVectors], kind: Texts, ti
             if query_row is None:
                 hits[name] = None
                 continue
-            documents = encoder(corpus.texts(kind))
+            documents = encoder(corpus.texts(template))
             scores = scoring.cosine(documents[[query_row]], documents)
             scores[0, query_row] = -2
             best = scoring.top(scores, 3)[0]
@@ -193,9 +195,9 @@ def recipes(corpus: Corpus, encoders: Mapping[str, ModelVectors], sets: Sequence
     """Each text an item can be embedded as without a description, with each model."""
     rows: list[RecipeRow] = []
     for name, encoder in encoders.items():
-        for kind in (Texts("full"), Texts("plain")):
-            system = measure.dense(corpus, encoder, kind)
+        for template in get_args(Template):
+            system = measure.dense(corpus, encoder, template)
             for queries in sets:
                 judged = measure.judge(corpus, queries, system(queries))
-                rows.append({"set": queries.name, "system": name, "text": kind.template, **_means_of(judged)})
+                rows.append({"set": queries.name, "system": name, "text": template, **_means_of(judged)})
     return rows
