@@ -184,11 +184,9 @@ class Enhancer:
 
     def prompt(self, item: Item) -> str:
         """What the model reads for `item`, shortened to `max_input_tokens`: the overview first, then the worked examples."""
-        words = item.overview.split()
         for examples in (2, 0) if self._guided else (0,):
-            for share in (1.0, 0.6, 0.3, 0.1):
-                shorter = item if share == 1 else item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
-                text = self._prompt(shorter, examples)
+            for share in templates.OVERVIEW_SHARES:
+                text = self._prompt(templates.shortened(item, share), examples)
                 if self._fits(text):
                     return text
         # Only facts of absurd length come here: a token is a quarter of a character at worst.

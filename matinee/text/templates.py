@@ -28,6 +28,9 @@ Template = Literal["full", "plain"]
 DENSE_TEMPLATE: Template = "plain"
 SPARSE_TEMPLATE: Template = "full"
 
+OVERVIEW_SHARES = (1.0, 0.6, 0.3, 0.1)
+"""How much of an overview is tried in turn until a prompt fits."""
+
 _SENTENCE_END = ".!?…\"'”’)"
 
 
@@ -78,6 +81,12 @@ def enhancer_prompt(
     worked = languages.kind(item.kind, language).examples[:examples]
     forms = [f"{facts_text(example.item, language)}\n{answer} {example.description}" for example in worked]
     return "\n\n".join([*forms, f"{text}\n{answer}"])
+
+
+def shortened(item: Item, share: float) -> Item:
+    """The item with this share of its overview's words, from the start: for a prompt that is too long."""
+    words = item.overview.split()
+    return item if share == 1 else item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
 
 
 def lead(item: Item, language: str = ENGLISH) -> str:

@@ -17,6 +17,10 @@ IGNORED = -100
 """The label that takes no part in a loss."""
 
 
+SHARES = (*templates.OVERVIEW_SHARES, 0.0)
+"""How much of an overview is tried in turn: training goes on without one where serving would cut the facts."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenisedPair:
     """A pair as the trainer reads it."""
@@ -46,12 +50,11 @@ def tokenise_all(
 
 
 def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int, language: str = ENGLISH) -> TokenisedPair | None:
-    words, sentences = pair.item.overview.split(), cleaning.whole_sentences(pair.text, language) or [pair.text]
-    shares = (1.0, 0.6, 0.3, 0.1, 0.0) if words else (1.0,)
+    sentences = cleaning.whole_sentences(pair.text, language) or [pair.text]
+    shares = SHARES if pair.item.overview.strip() else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
-        item = pair.item if share == 1 else pair.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
-        question = list(tokenizer(prompt(item, tokenizer, language)).input_ids)
+        question = list(tokenizer(prompt(templates.shortened(pair.item, share), tokenizer, language)).input_ids)
         answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
         if len(question) + len(answer) <= max_tokens:
             return TokenisedPair([*question, *answer], [IGNORED] * len(question) + answer)

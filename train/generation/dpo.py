@@ -12,13 +12,12 @@ import trl
 
 from matinee.errors import ModelError
 from matinee.languages import ENGLISH
+from matinee.text import templates
 from train.generation import completions, sft
 from train.generation.config import DpoConfig
 from train.generation.instruction_pairs import InstructionPair
 from train.human.judgments import Judgment
 from train.jobs.checkpoints import FiniteLoss
-
-CUTS = (1.0, 0.6, 0.3, 0.1, 0.0)
 
 
 class PreferenceTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]
@@ -74,9 +73,8 @@ def _start_at_reference(model: Any) -> None:
 
 def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int, language: str = ENGLISH) -> dict[str, list[int]] | None:
     """One prompt with both answers, as serving would tokenise them; the overview is cut until they fit. `None` where they never do."""
-    words = judgment.item.overview.split()
-    for share in CUTS:
-        item = judgment.item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])}) if share < 1 else judgment.item
+    for share in completions.SHARES:
+        item = templates.shortened(judgment.item, share)
         both = [
             completions.tokenise(InstructionPair(judgment.id, item, text), tokenizer, max_tokens, language)
             for text in (judgment.chosen, judgment.rejected)
