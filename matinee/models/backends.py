@@ -53,16 +53,22 @@ class Backend(Protocol):
 
 
 def pick_precision(precision: str, *, cuda: bool) -> str:
-    """`auto` resolved: bf16 on a GPU, CTranslate2 int8 on a CPU. Half precision is refused."""
-    if precision in ("fp16", "float16", "half"):
-        raise ModelError(
-            "Gemma 3 overflows in fp16 (its activations pass 65,504) and then writes nonsense: use bf16, or fp32 without bf16 support"
-        )
+    """`auto` resolved: bf16 on a GPU, CTranslate2 int8 on a CPU."""
+    problem = precision_problem(precision, ("auto", *PRECISIONS))
+    if problem is not None:
+        raise ModelError(problem)
     if precision == "auto":
         return "bf16" if cuda else "ct2-int8"
-    if precision not in PRECISIONS:
-        raise ModelError(f"precision {precision!r} is unknown: use auto or one of {', '.join(PRECISIONS)}")
     return precision
+
+
+def precision_problem(precision: str, known: Sequence[str]) -> str | None:
+    """Why a precision can't be used, None where it can."""
+    if precision in ("fp16", "float16", "half"):
+        return (
+            "Gemma 3 overflows in fp16 (its activations pass 65,504), and writes or learns nonsense: use bf16, or fp32 without bf16 support"
+        )
+    return None if precision in known else f"precision {precision!r} is unknown: use {', '.join(known)}"
 
 
 def load(
@@ -124,7 +130,7 @@ class CTranslate2Backend:
     def __init__(self, model_dir: Path, converted: Path, threads: int) -> None:
         import ctranslate2
 
-        self.tokenizer = _tokenizer(model_dir)
+        self.tokenizer = load_tokenizer(model_dir)
         self._stops = _Stops(self.tokenizer)
         self._seed: Callable[[int], None] = ctranslate2.set_random_seed
         self._load: Callable[[], Any] = partial(
@@ -183,7 +189,7 @@ class TransformersBackend:
         model.eval()
         # What a model's own file says about sampling would compete with `GenerationOptions`, and warn about it.
         model.generation_config = type(model.generation_config)()
-        return cls(model, _tokenizer(model_dir), precision)
+        return cls(model, load_tokenizer(model_dir), precision)
 
     def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
         import torch
@@ -233,7 +239,8 @@ class _Watch:
         return torch.tensor([self._stop(row, token) for row, token in enumerate(tokens)], device=input_ids.device)
 
 
-def _tokenizer(model_dir: Path) -> Any:
+def load_tokenizer(model_dir: Path) -> Any:
+    """The tokenizer of a model that writes: padded on the left."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")

@@ -23,10 +23,9 @@ PRECISIONS = ("nf4", "int8", "bf16", "fp32")
 
 
 def check_precision(precision: str) -> None:
-    if precision in ("fp16", "float16", "half"):
-        raise SettingsError("Gemma 3 overflows in fp16 (its activations pass 65,504), and the loss becomes nan: use bf16, or fp32")
-    if precision not in PRECISIONS:
-        raise SettingsError(f"precision {precision!r} is unknown: use {', '.join(PRECISIONS)}")
+    problem = backends.precision_problem(precision, PRECISIONS)
+    if problem is not None:
+        raise SettingsError(problem)
 
 
 def load_base(folder: Path, precision: str, device: str) -> Any:

@@ -15,6 +15,7 @@ from ray import train as ray_train
 from transformers import PrinterCallback
 
 from matinee.errors import ModelError
+from matinee.models import backends
 from train.generation import bleu, completions, lora
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import InstructionPair, read_pairs
@@ -48,11 +49,7 @@ def train_adapter(
 
 def load(base: Path, config: SftConfig, device: str, adapter: Path | None = None) -> tuple[Any, Any]:
     """The model with the adapter to train, and its tokenizer."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = backends.load_tokenizer(base)
     model = lora.load_base(base, config.precision, device)
     if adapter is not None:
         return lora.readapt(model, adapter), tokenizer
