@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sha256(path: Path) -> str:
@@ -35,10 +37,32 @@ def make_readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def write_atomically(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int | None = None, fsync: bool = False) -> Iterator[BinaryIO]:
+    """A file that becomes `path` in one step at the end of the `with`; an error leaves the file of before.
+
+    With `fsync` this survives a power cut: the bytes are on the disk first, then the name, then the folder.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
+    if mode is not None:
+        aside.touch(mode)
+    with aside.open("wb") as file:
+        yield file
+        if fsync:
+            file.flush()
+            os.fsync(file.fileno())
     aside.replace(path)
+    if fsync:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_atomically(path: Path, text: str, *, mode: int | None = None, fsync: bool = False) -> None:
+    with replacing(path, mode=mode, fsync=fsync) as file:
+        file.write(text.encode())
 
 
 def user_path(text: str | Path) -> Path:

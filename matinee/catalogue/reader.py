@@ -10,7 +10,6 @@ in whatever order the rows stand. Does not embed, store or write items.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from matinee.catalogue.rules import ColumnRules
 from matinee.catalogue.summary import Field, Summary
 from matinee.catalogue.tables import open_table
 from matinee.errors import SourceError
+from matinee.files import replacing
 from matinee.items import Item
 
 __all__ = ["ItemReader", "ReadOptions", "Reject", "Report", "read_items", "write_rejects"]
@@ -243,12 +243,10 @@ def write_rejects(report: Report, folder: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as out:
+    with replacing(path) as out:
         for reject in report.rejects:
             raw = reject.raw.encode("utf-8", "backslashreplace").decode()
             out.write(orjson.dumps({"line": reject.line, "reason": reject.reason, "raw": raw}, option=orjson.OPT_APPEND_NEWLINE))
-    partial.replace(path)
     return path
 
 

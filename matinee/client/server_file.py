@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
+from matinee.files import write_atomically
 from matinee.settings.tree import Settings
 
 
@@ -41,10 +42,7 @@ def probe_file(settings: Settings) -> Path:
 def announced(path: Path, url: str, metrics: str | None) -> Iterator[None]:
     """Say in `path` that this process serves (or probes) `url`, and where its metrics are (None: nowhere), until the end of the `with`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), mode=0o600)
     try:
         yield
     finally:

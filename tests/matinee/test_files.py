@@ -1,11 +1,11 @@
-"""Paths as users write them: what `~` means, and when it is a letter of a name."""
+"""Paths as users write them, where `~` has a meaning and where it is a letter of a name; and files that are replaced in one step."""
 
 from pathlib import Path
 
 import pytest
 
 from matinee.catalogue.reader import read_items
-from matinee.files import user_path
+from matinee.files import user_path, write_atomically
 
 
 @pytest.fixture
@@ -31,3 +31,12 @@ def test_a_home_that_nobody_knows_stays_as_it_is_written(here: Path) -> None:
     assert user_path("~/work") == here.parent / "home" / "work"
     (here / "~").mkdir()
     assert user_path("~") == Path("~")
+
+
+def test_an_error_leaves_the_file_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_atomically(path, "one", mode=0o600, fsync=True)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("one", 0o600)
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\udcff")
+    assert path.read_text() == "one"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.files import write_atomically
 
 # What one batch can make the engine add: 32 MB steps of its log, its payload pages and each vector storage.
 _RESERVE = 256 << 20
@@ -92,15 +93,5 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step that survives a power cut: the bytes first, then the name, then the folder."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Replace a file in one step that survives a power cut."""
+    write_atomically(path, text, fsync=True)
