@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from matinee.settings.reference import bounds
 from matinee.settings.tree import Settings
 
 CHART = Path(__file__).parent / "matinee"
@@ -104,14 +104,8 @@ def _setting_comment(path: list[str]) -> str:
     section = _section_of(field)
     meaning = _first_line(section) if section else field.description
     note = NOTES.get(".".join(path))
-    return f"({'section' if section else _kind(field.annotation) + _bounds(field)}) {meaning}" + (f"; {note}" if note else "")
-
-
-def _bounds(field: FieldInfo) -> str:
-    """The limits of a number, written as those of the chart's own values are."""
-    signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
-    bounds = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
-    return "".join(f" {sign}{bound}" for sign, bound in bounds)
+    kind = "section" if section else _kind(field.annotation) + "".join(f" {sign}{bound}" for sign, bound in bounds(field))
+    return f"({kind}) {meaning}" + (f"; {note}" if note else "")
 
 
 def _first_line(section: type[BaseModel]) -> str:
@@ -171,10 +165,10 @@ def _type(name: str) -> dict[str, Any]:
         "map": {"type": "object", "additionalProperties": {"type": "string"}},
         "object": {"type": "object"},
     }
-    bounds = {
+    limits = {
         {">=": "minimum", "<=": "maximum"}[sign]: float(n) if "." in n else int(n) for sign, n in re.findall(r"(>=|<=)([\d.]+)", rest)
     }
-    return simple[kind] | bounds
+    return simple[kind] | limits
 
 
 def _with_decimals_as_text(node: Any) -> Any:

@@ -82,9 +82,14 @@ def _entries(name: str, entry: type[BaseModel]) -> Iterator[str]:
 
 
 def _values(field: FieldInfo) -> str:
-    signs = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
-    bounds = [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
-    return ", ".join([_kind(field.annotation), *(f"{sign} {bound}" for sign, bound in bounds)])
+    signs = {">=": "≥", "<=": "≤"}
+    return ", ".join([_kind(field.annotation), *(f"{signs.get(sign, sign)} {bound}" for sign, bound in bounds(field))])
+
+
+def bounds(field: FieldInfo) -> list[tuple[str, float]]:
+    """The limits of a number, each with its sign: `>=`, `>`, `<=` or `<`."""
+    signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+    return [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
 
 
 def _kind(annotation: Any) -> str:
