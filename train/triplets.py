@@ -32,6 +32,7 @@ from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
 from train.embedding.sources import PairSources
 from train.jobs import command, manifests
+from train.jobs.training_items import TrainingItems
 
 SMOKE = 200
 WEIGHTS = {"sentence": 1.5, "title": 0.4, "genre": 0.4, "keyword": 1.5, "description": 8.0, "related": 0.0}
@@ -71,7 +72,7 @@ def main(options: TripletsOptions) -> None:
     if manifests.is_complete(out, "triplets", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    items = pairs.Trainable(read_corpus(options.prepared), options.template, language)
+    items = TrainingItems(read_corpus(options.prepared), options.template, language)
     available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0], known.language)
     if sets is not None:
         available = pairs.without_test_keywords(available, sets) | pairs.from_sets(items, sets)
@@ -110,7 +111,7 @@ def input_hashes(sets: Path | None, descriptions: Path | None) -> dict[str, str]
 
 
 def mine(
-    options: TripletsOptions, items: pairs.Trainable, chosen: dict[str, list[pairs.TextPair]], available: dict[str, list[pairs.TextPair]]
+    options: TripletsOptions, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], available: dict[str, list[pairs.TextPair]]
 ) -> dict[pairs.TextPair, tuple[str, ...]] | None:
     """The hard negatives of each pair; None where none are wanted."""
     if options.negatives == "none":
@@ -136,7 +137,7 @@ def load_encoder(model: str | None, *, smoke: bool) -> negatives.Encode:
 
 
 def write(
-    out: Path, items: pairs.Trainable, chosen: dict[str, list[pairs.TextPair]], mined: dict[pairs.TextPair, tuple[str, ...]] | None
+    out: Path, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], mined: dict[pairs.TextPair, tuple[str, ...]] | None
 ) -> dict[str, int]:
     """One file a source. A pair without a negative is left out where negatives are mined."""
     out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +155,7 @@ def write(
     return counts
 
 
-def as_row(items: pairs.Trainable, pair: pairs.TextPair, mined: tuple[str, ...]) -> dict[str, Any]:
+def as_row(items: TrainingItems, pair: pairs.TextPair, mined: tuple[str, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {"anchor": pair.anchor, "positive": pair.positive}
     if mined:
         row["negative"] = items.text(mined[0])

@@ -18,6 +18,7 @@ from matinee.text import templates
 from train import prepare, triplets
 from train.embedding import negatives, pairs
 from train.jobs import manifests
+from train.jobs.training_items import TrainingItems
 
 
 def run(*args: object) -> Result:
@@ -104,12 +105,12 @@ def test_weights_share_the_count_and_small_sources_pass_on_what_they_lack() -> N
     assert set(Counter(pair.group for pair in few["large"]).values()) == {3}
 
 
-def _trainable() -> pairs.Trainable:
+def _trainable() -> TrainingItems:
     names = ["space war", "space war again", "space battle", "quiet garden", "space opera", "space station siege"]
     series = ["a", "a", "b", "c", "d", "e"]
     splits = ["train", "train", "train", "train", "test", "train"]
     items = [Item(id=str(n), title=f"T{n}", overview=f"A film about {name}.") for n, name in enumerate(names)]
-    return pairs.Trainable([Entry(str(n), item, splits[n], series[n]) for n, item in enumerate(items)])  # type: ignore[arg-type]
+    return TrainingItems([Entry(str(n), item, splits[n], series[n]) for n, item in enumerate(items)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("miner", ["bm25", "encoder", "both"])
@@ -145,7 +146,7 @@ def test_what_the_count_left_out_is_no_negative_either() -> None:
 
 def test_no_negative_is_right_for_its_query(prepared: Path, tmp_path: Path) -> None:
     """Of the films that a word finds a few are chosen; the others must not come back as negatives."""
-    items = pairs.Trainable(read_corpus(prepared))
+    items = TrainingItems(read_corpus(prepared))
     right = {entry.id for entry, text in zip(items.entries, items.texts, strict=True) if " young " in text}
     assert len(right) > 8
     asked = QuerySet("text_word", {"q": "young"}, {}, {"q": right})
@@ -186,7 +187,7 @@ def test_keywords_lead_to_their_items_but_for_those_that_dev_or_test_asks(tmp_pa
 
 def test_a_keyword_that_many_items_carry_teaches_nothing() -> None:
     items = [Item(id=str(n), title=f"Film {n}", extra={"keywords": ("common", f"rare {n % 90}")}) for n in range(100)]
-    found = pairs.from_catalogue(pairs.Trainable([Entry(str(n), item, "train", str(n)) for n, item in enumerate(items)]), 0, ("keyword",))
+    found = pairs.from_catalogue(TrainingItems([Entry(str(n), item, "train", str(n)) for n, item in enumerate(items)]), 0, ("keyword",))
     assert len(found["keyword"]) == 100
     assert not [pair for pair in found["keyword"] if pair.anchor == "common"]
     # Films of one keyword are no negatives of each other.
@@ -196,7 +197,7 @@ def test_a_keyword_that_many_items_carry_teaches_nothing() -> None:
 def test_a_title_is_masked_as_a_word_of_its_own() -> None:
     overview = "With it, the pit of the city opens; It waits. Seven children must find out what it is."
     item = Item(id="it", kind="film", title="It", overview=overview)
-    [pair] = pairs.from_catalogue(pairs.Trainable([Entry("it", item, "train", "it")]), 1, ("sentence",))["sentence"]
+    [pair] = pairs.from_catalogue(TrainingItems([Entry("it", item, "train", "it")]), 1, ("sentence",))["sentence"]
     assert pair.anchor in (
         "With film, the pit of the city opens; film waits.",
         "Seven children must find out what film is.",

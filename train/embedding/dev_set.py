@@ -14,7 +14,8 @@ from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
 from train.embedding.negatives import Encode
-from train.embedding.pairs import Trainable, from_catalogue
+from train.embedding.pairs import from_catalogue
+from train.jobs.training_items import TrainingItems
 
 POOL = 2000
 QUERIES = 120
@@ -76,6 +77,6 @@ def _thinned(queries: QuerySet) -> QuerySet:
 
 def _own(entries: Sequence[Entry], template: templates.Template) -> QuerySet:
     as_train = [replace(entry, split="train") for entry in entries if entry.split == "dev"]
-    pairs = from_catalogue(Trainable(as_train, template), 0, ("sentence",)).get("sentence", []) if as_train else []
+    pairs = from_catalogue(TrainingItems(as_train, template), 0, ("sentence",)).get("sentence", []) if as_train else []
     kept = pairs[:QUERIES]
     return QuerySet("sentence", {p.group: p.anchor for p in kept}, {}, {p.group: {p.positive_id} for p in kept})

@@ -14,7 +14,8 @@ import numpy as np
 
 from matinee.evaluation import scoring
 from matinee.vectors import Matrix
-from train.embedding.pairs import TextPair, Trainable
+from train.embedding.pairs import TextPair
+from train.jobs.training_items import TrainingItems
 
 Miner = Literal["none", "bm25", "encoder", "both"]
 Encode = Callable[[Sequence[str], Literal["query", "document"]], Matrix]
@@ -25,7 +26,7 @@ _CHUNK = 256
 
 
 def mine(
-    items: Trainable,
+    items: TrainingItems,
     pairs: Sequence[TextPair],
     encode: Encode | None,
     *,
@@ -71,7 +72,7 @@ def mine(
     return chosen
 
 
-def _may(items: Trainable, pair: TextPair, column: int, positives: set[str]) -> bool:
+def _may(items: TrainingItems, pair: TextPair, column: int, positives: set[str]) -> bool:
     entry = items.entries[column]
     own = {items.entries[items.rows[id]].franchise for id in (pair.anchor_id, pair.positive_id) if id is not None}
     return entry.id not in positives and entry.id != pair.anchor_id and entry.franchise not in own

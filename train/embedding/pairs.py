@@ -1,10 +1,11 @@
-"""Pairs for contrastive training: an anchor, its positive, and who both are. The one place that decides which items may be trained on.
+"""Pairs for contrastive training: an anchor, its positive, and who both are.
 
 Sources: `<set>` (the training side of an evaluation set: text -> item, item -> item), `description` (what `train.describe` wrote), and from
 the catalogue's own columns `sentence` (a sentence of the overview -> the item without it), `title`, `genre` (its columns in words -> the
 item), `keyword` (a value of `extra.keywords`, where there are any -> the item) and `related` (an item -> the item that shares most genres,
-keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of them, and a keyword that a dev
-or test query asks has none either. Does not choose negatives (`train.embedding.negatives`).
+keywords and words with it: the paper's kind of pair). An item of the dev or test split has no role in any of them
+(`train.jobs.training_items`), and a keyword that a dev or test query asks has none either. Does not choose negatives
+(`train.embedding.negatives`).
 """
 
 import random
@@ -17,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from matinee import languages
-from matinee.errors import SourceError
 from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
+from train.jobs.training_items import TrainingItems
 
 CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
 SHORTEST = 3
@@ -42,37 +43,14 @@ class TextPair:
     positive_id: str
 
 
-class Trainable:
-    """The items that may be trained on, and their texts. Everything that makes pairs or negatives gets its items from here.
-
-    `language`: of their words, as `embedder.language`.
-    """
-
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        template: templates.Template = templates.DENSE_TEMPLATE,
-        language: str | None = "english",
-    ) -> None:
-        self.template, self.language = template, language
-        self.entries = [entry for entry in entries if entry.split == "train"]
-        if not self.entries:
-            raise SourceError("no item of the split train: nothing to train on")
-        self.texts = [templates.raw_text(entry.item, template) for entry in self.entries]
-        self.rows = {entry.id: row for row, entry in enumerate(self.entries)}
-
-    def text(self, id: str) -> str:
-        return self.texts[self.rows[id]]
-
-
-def from_sets(items: Trainable, folder: Path) -> dict[str, list[TextPair]]:
+def from_sets(items: TrainingItems, folder: Path) -> dict[str, list[TextPair]]:
     """The training side of every set under `folder`, without the items that may not be trained on."""
     sets = [read_set(folder, name, "train") for name in set_names(folder, "train")]
     by_source = {queries.name: _from_set(items, queries) for queries in sets if queries.trainable}
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
-def _from_set(items: Trainable, queries: QuerySet) -> list[TextPair]:
+def _from_set(items: TrainingItems, queries: QuerySet) -> list[TextPair]:
     pairs = []
     for query, relevant in queries.relevant.items():
         query_item = queries.items.get(query) if queries.of_items else None
@@ -89,7 +67,7 @@ def _from_set(items: Trainable, queries: QuerySet) -> list[TextPair]:
     return pairs
 
 
-def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, list[TextPair]]:
+def from_descriptions(items: TrainingItems, texts: Mapping[str, str]) -> dict[str, list[TextPair]]:
     """What a model says of an item -> the item: queries that nobody has to write (Bonifacio et al. 2022, "InPars")."""
     queries = {id: templates.query_text(text) for id, text in texts.items() if id in items.rows and len(text.split()) >= SHORTEST}
     pairs = [TextPair("description", f"description/{text.casefold()}", text, items.text(id), None, id) for id, text in queries.items()]
@@ -97,17 +75,17 @@ def from_descriptions(items: Trainable, texts: Mapping[str, str]) -> dict[str, l
 
 
 def from_catalogue(
-    items: Trainable, seed: int, sources: Sequence[str] = CATALOGUE, language: str = languages.ENGLISH
+    items: TrainingItems, seed: int, sources: Sequence[str] = CATALOGUE, language: str = languages.ENGLISH
 ) -> dict[str, list[TextPair]]:
     """Pairs that need nothing but the catalogue's own columns. `language`: of the made-up queries, as the setting `language`."""
     words = languages.language(language)
-    makers: Mapping[str, Callable[[Trainable, random.Random, languages.Language], Iterator[TextPair]]]
+    makers: Mapping[str, Callable[[TrainingItems, random.Random, languages.Language], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
     by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), words)) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
-def _sentences(items: Trainable, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
+def _sentences(items: TrainingItems, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
     """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
     for entry in items.entries:
         sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
@@ -120,7 +98,7 @@ def _sentences(items: Trainable, random: random.Random, _: languages.Language) -
         yield TextPair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
-def _titles(items: Trainable, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
+def _titles(items: TrainingItems, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
     for entry in items.entries:
         title = entry.item.title
         words = [
@@ -132,7 +110,7 @@ def _titles(items: Trainable, random: random.Random, language: languages.Languag
         yield TextPair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
 
 
-def _genres(items: Trainable, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
+def _genres(items: TrainingItems, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
     """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
     spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
     for entry in items.entries:
@@ -149,7 +127,7 @@ def _genres(items: Trainable, random: random.Random, language: languages.Languag
         yield TextPair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
 
-def _keyword_pairs(items: Trainable, *_: object) -> Iterator[TextPair]:
+def _keyword_pairs(items: TrainingItems, *_: object) -> Iterator[TextPair]:
     carried = [sorted(_keywords(entry)) for entry in items.entries]
     spread = Counter(word for words in carried for word in words)
     most = max(3, COMMONEST * len(items.entries))
@@ -174,7 +152,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: Trainable, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
+def _related(items: TrainingItems, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
     """The paper's kind of pair: similarity by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]

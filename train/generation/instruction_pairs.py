@@ -17,7 +17,7 @@ from matinee.evaluation.splits import Entry, Split
 from matinee.items import Item
 from matinee.models.descriptions import description_rows
 from matinee.text import fact_checks, templates
-from train.embedding.pairs import Trainable
+from train.jobs.training_items import TrainingItems
 
 Target = Literal["overview", "teacher", "words"]
 InputFields = Literal["facts", "title"]
@@ -37,8 +37,8 @@ class InstructionPair:
 
 
 def items_of(entries: Sequence[Entry], split: Split) -> dict[str, Item]:
-    """The items of one split; which ones may be trained on is `train.embedding.pairs`' decision."""
-    chosen = Trainable(entries).entries if split == "train" else [entry for entry in entries if entry.split == split]
+    """The items of one split; which ones may be trained on is `train.jobs.training_items`' decision."""
+    chosen = TrainingItems(entries).entries if split == "train" else [entry for entry in entries if entry.split == split]
     return {entry.id: entry.item for entry in chosen}
 
 
