@@ -311,7 +311,7 @@ def qlora(bench: Bench, folder: Path, shapes: Shapes) -> None:
         pairs = [InstructionPair(str(n), Item(title=f"w{n}"), text) for n, text in enumerate(long)]
         model, tokenizer = sft.load(folder, config, "cuda" if gpu else "cpu")
         clock = Clock()
-        trainer = sft.trainer_for(model, tokenizer, config, pairs, folder.parent / "trainer", workers=1, gpu=gpu, callbacks=[clock])
+        trainer = sft.build_trainer(model, tokenizer, config, pairs, folder.parent / "trainer", workers=1, gpu=gpu, callbacks=[clock])
         peak_gb()
         trainer.train()
         bench.rows.append(Measurement("train", how, statistics.median(clock.seconds[WARM_STEPS:]), "s a step", peak_gb()))

@@ -84,7 +84,7 @@ def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
 
 
 def train(plan: EmbedderPlan) -> None:
-    """In each worker: build the trainer, train, and measure NDCG on dev queries after each epoch."""
+    """In each worker: build the trainer (`worker.build_trainer`), train, and measure NDCG on dev queries after each epoch."""
     from train.embedding import worker
 
     worker.fit(plan)

@@ -123,10 +123,10 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
 
 
 def train(plan: AdapterPlan) -> None:
-    """In each worker: build the trainer, train, and measure BLEU after each epoch."""
+    """In each worker: build the trainer (`sft.build_trainer`), train, and measure BLEU after each epoch."""
     from train.generation import sft
 
-    sft.train_adapter(plan, read_pairs(plan.examples), sft.BleuReporter, sft.trainer_for)
+    sft.train_adapter(plan, read_pairs(plan.examples), sft.BleuReporter, sft.build_trainer)
 
 
 def with_adapter_shape(adapter: Path, config: SftConfig) -> SftConfig:

@@ -118,10 +118,10 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
 
 
 def train(plan: DpoPlan) -> None:
-    """In each worker: build the trainer, train, and measure BLEU and margins."""
+    """In each worker: build the trainer (`dpo.build_trainer`), train, and measure BLEU and margins."""
     from train.generation import dpo, sft
 
-    sft.train_adapter(plan, judgments.read_judgments(plan.examples), dpo.MarginReporter, dpo.trainer_for)
+    sft.train_adapter(plan, judgments.read_judgments(plan.examples), dpo.MarginReporter, dpo.build_trainer)
 
 
 def regressions(before: dict[str, float], after: dict[str, float], tolerance: float) -> list[str]:

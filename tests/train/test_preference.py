@@ -120,7 +120,7 @@ def test_both_answers_follow_one_prompt_however_long_they_are(tiny_base: Path, e
 
 def trainer(tiny_base: Path, tiny_adapter: Path, judged: list[Judgment], output: Path, config: DpoConfig) -> tuple[Any, Any]:
     model, tokenizer = sft.load(tiny_base, config, "cpu", tiny_adapter)
-    return model, dpo.trainer_for(model, tokenizer, config, judged, output, workers=1, gpu=False, callbacks=[])
+    return model, dpo.build_trainer(model, tokenizer, config, judged, output, workers=1, gpu=False, callbacks=[])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])

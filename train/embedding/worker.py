@@ -20,16 +20,25 @@ from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 
 def fit(plan: EmbedderPlan) -> None:
-    """The training loop of one worker."""
-    config = plan.config
+    """One worker's run, from the last checkpoint to the end."""
     rank, workers = ranks()
     torch.set_num_threads(plan.threads or torch.get_num_threads())
-    gpu = torch.cuda.is_available() and plan.gpu
     state, resume = restore(plan, rank)
-    if state.get("waited", 0) >= config.patience:
+    if state.get("waited", 0) >= plan.config.patience:
         # It was stopped between its last checkpoint and the end, and must not train another epoch.
         ray_train.report({"step": state["epochs"][-1]["step"], **state})
         return
+    trainer, reporter = build_trainer(plan, state, rank, workers)
+    # The log has what it would print.
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
+    ray_train.report(reporter.summary(trainer.state.global_step))
+
+
+def build_trainer(plan: EmbedderPlan, state: dict[str, Any], rank: int, workers: int) -> "tuple[EmbedderTrainer, DevReporter]":
+    """The trainer of one worker, and the callback that measures."""
+    config, gpu = plan.config, torch.cuda.is_available() and plan.gpu
     model = trainable(plan.base, config, None if gpu else "cpu")
     sets = data_sets(plan.triplets, config)
     steps = steps_per_epoch([len(rows) for rows in sets.values()], config.batch, workers)
@@ -43,11 +52,7 @@ def fit(plan: EmbedderPlan) -> None:
         callbacks=[reporter],
     )
     reporter.trainer = trainer
-    # The log has what it would print.
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
-    ray_train.report(reporter.summary(trainer.state.global_step))
+    return trainer, reporter
 
 
 class EmbedderTrainer(FiniteLoss, SentenceTransformerTrainer):  # type: ignore[misc]

@@ -30,7 +30,7 @@ class PreferenceTrainer(FiniteLoss, trl.DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def trainer_for(
+def build_trainer(
     model: Any,
     tokenizer: Any,
     config: DpoConfig,

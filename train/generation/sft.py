@@ -23,7 +23,7 @@ from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
 
 
 def train_adapter(
-    plan: AdapterPlan, examples: Sequence[Any], reporter_of: Callable[..., "BleuReporter"], trainer_of: Callable[..., Any]
+    plan: AdapterPlan, examples: Sequence[Any], reporter_of: Callable[..., "BleuReporter"], build: Callable[..., Any]
 ) -> None:
     """What SFT and DPO have in common: one worker's run, from the last checkpoint to the end."""
     rank, workers = ranks()
@@ -36,9 +36,7 @@ def train_adapter(
     device = f"cuda:{torch.cuda.current_device()}" if plan.gpu else "cpu"
     model, tokenizer = load(plan.base, plan.config, device, plan.adapter)
     reporter = reporter_of(plan, tokenizer, read_pairs(plan.heldout)[: plan.config.heldout], state, rank)
-    trainer = trainer_of(
-        model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter]
-    )
+    trainer = build(model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter])
     reporter.begin(trainer, model)
     # The log has what it would print.
     trainer.remove_callback(PrinterCallback)
@@ -83,7 +81,7 @@ class AdapterTrainer(FiniteLoss, CompletionTrainer):
     left_out = 0
 
 
-def trainer_for(
+def build_trainer(
     model: Any,
     tokenizer: Any,
     config: SftConfig,

@@ -23,7 +23,7 @@ TINY = {"batch": 2, "effective": 4, "max_steps": 3, "limit": 8, "rank": 4, "lr":
 def trained(base: Path, config: SftConfig, pairs: list[InstructionPair], out: Path, adapter: Path | None = None) -> tuple[Any, Any]:
     """The job's own parts without Ray."""
     model, tokenizer = sft.load(base, config, "cpu", adapter)
-    trainer = sft.trainer_for(model, tokenizer, config, pairs, out, workers=1, gpu=False, callbacks=[])
+    trainer = sft.build_trainer(model, tokenizer, config, pairs, out, workers=1, gpu=False, callbacks=[])
     trainer.train()
     assert trainer.trouble is None
     return trainer, tokenizer
@@ -72,11 +72,11 @@ def test_going_on_ends_in_the_same_weights_and_an_adapter_can_be_taught_more(tin
     pairs = read_pairs(pairs_of_films / "train.jsonl")
     trained(tiny_base, config, pairs, tmp_path / "whole")
     model, tokenizer = sft.load(tiny_base, config, "cpu")
-    again = sft.trainer_for(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    again = sft.build_trainer(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
     again.add_callback(_StopAt(2))
     again.train()
     model, tokenizer = sft.load(tiny_base, config, "cpu")
-    resumed = sft.trainer_for(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
+    resumed = sft.build_trainer(model, tokenizer, config, pairs, tmp_path / "again", workers=1, gpu=False, callbacks=[])
     resumed.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoint-2"))
     whole, parts = (load_file(tmp_path / name / "checkpoint-3" / "adapter_model.safetensors") for name in ("whole", "again"))
     assert whole.keys() == parts.keys()
@@ -92,7 +92,7 @@ def test_the_loss_of_a_cpu_is_that_of_trl(tiny_base: Path, pairs_of_films: Path,
     config = SftConfig(precision="fp32", **TINY)
     model, tokenizer = sft.load(tiny_base, config, "cpu")
     pairs = read_pairs(pairs_of_films / "train.jsonl")
-    trainer = sft.trainer_for(model, tokenizer, config, pairs, tmp_path, workers=1, gpu=False, callbacks=[])
+    trainer = sft.build_trainer(model, tokenizer, config, pairs, tmp_path, workers=1, gpu=False, callbacks=[])
     batch = next(iter(trainer.get_train_dataloader()))
     found = []
     for compute in (type(trainer).compute_loss, SFTTrainer.compute_loss):
