@@ -14,14 +14,13 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from matinee.evaluation.query_sets import set_names
 from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, ModelManifest
-from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, finalise, published_metrics
 from train.jobs import command, launch, manifests
@@ -33,8 +32,7 @@ class EmbedderOptions:
     prepared: Annotated[Path, typer.Option(help="the folder of train.prepare, for the dev items")] = Path("work/prepared")
     sets: Annotated[Path | None, typer.Option(help="folder of evaluation sets; their dev side chooses the best epoch")] = None
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/embedder")
-    base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' embedder")] = None
-    revision: command.Revision = None
+    model: command.ModelOptions
     training: ContrastiveConfig
     hardware: command.Hardware
     pool: Annotated[int, typer.Option(min=10, help="items of the dev evaluation")] = 2000
@@ -43,7 +41,7 @@ class EmbedderOptions:
 
 def main(options: EmbedderOptions) -> None:
     """Train an encoder and publish it."""
-    settings = load_settings(flags={"embedder": {"model": options.base, "revision": options.revision}} if options.base else {})
+    settings = options.model.settings("embedder")
     plan = load(options, settings)
     if manifests.is_complete(options.out, "embedder", plan.settings, plan.inputs):
         command.echo(f"{options.out} is complete already: nothing to do")
@@ -98,15 +96,15 @@ def training_config(options: EmbedderOptions) -> ContrastiveConfig:
     return replace(config, epochs=2, batch=8, save_steps=min(config.save_steps, 5), max_tokens=64) if options.smoke else config
 
 
-def publish(settings: Settings, plan: EmbedderPlan, result: dict[str, Any], out: Path, *, seconds: float) -> ModelManifest:
+def publish(settings: Settings, plan: EmbedderPlan, result: launch.RunResult, out: Path, *, seconds: float) -> ModelManifest:
     """The best epoch's model, whole and in safetensors: in the job's folder, and as an artifact."""
     # From here on the folder is not what its manifest says.
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(out / "model", ignore_errors=True)
-    finalise(Path(result["checkpoint"]) / "best", plan.base, plan.config, out / "model")
-    origin = plan.origin(settings.embedder, published_metrics(result["best"]))
+    finalise(result.checkpoint / "best", plan.base, plan.config, out / "model")
+    origin = plan.origin(settings.embedder, published_metrics(result.progress["best"]))
     model = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
-    report = {"steps": result["step"], "seconds": round(seconds, 1)} | {name: result[name] for name in ("base", "best", "epochs")}
+    report = {"steps": result.step, "seconds": round(seconds, 1)} | {name: result.progress[name] for name in ("base", "best", "epochs")}
     more = {"digest": model.digest, "base_revision": settings.embedder.revision, "report": report}
     manifests.write(out, "embedder", plan.settings, plan.inputs, **more)
     launch.clear(plan)

@@ -26,7 +26,6 @@ import typer
 from matinee.errors import ModelError, SettingsError
 from matinee.files import write_atomically
 from matinee.models import convert, saved_model
-from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.generation import lora
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
@@ -44,8 +43,7 @@ SMOKE = {"limit": 16, "heldout": 4, "batch": 2, "effective": 4, "max_steps": 6, 
 class EnhancerOptions:
     instructions: Annotated[Path, typer.Argument(help="the folder of train.instructions")]
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/enhancer")
-    base: Annotated[str | None, typer.Option(help="pypi:, hub:, artifact: or a folder; by default the settings' enhancer")] = None
-    revision: command.Revision = None
+    model: command.ModelOptions
     adapter: Annotated[
         str | None, typer.Option(help="go on from this adapter, of its rank, alpha and dropout: a folder or artifact:DIGEST")
     ] = None
@@ -60,7 +58,7 @@ def main(options: EnhancerOptions) -> None:
     """Train an adapter and publish it."""
     out = options.out
     config = training_config(options)
-    settings = load_settings(flags={"enhancer": {"model": options.base, "revision": options.revision}} if options.base else {})
+    settings = options.model.settings("enhancer")
     plan = load(options, config, settings)
     if not manifests.is_complete(out, "enhancer", plan.settings, plan.inputs):
         start = time.perf_counter()
@@ -139,21 +137,22 @@ def with_adapter_shape(adapter: Path, config: SftConfig) -> SftConfig:
     return replace(config, **shape)
 
 
-def save(settings: Settings, plan: AdapterPlan, result: dict[str, Any], out: Path, *, seconds: float) -> None:
+def save(settings: Settings, plan: AdapterPlan, result: launch.RunResult, out: Path, *, seconds: float) -> None:
     """The adapter in the job's folder and as an artifact, with the run's curves and figures."""
+    progress = result.progress
     # From here on the folder is not what its manifest says.
     (out / manifests.MANIFEST).unlink(missing_ok=True)
-    lora.export(Path(result["checkpoint"]) / "trainer", out / ADAPTER, settings.enhancer.model)
+    lora.export(result.checkpoint / "trainer", out / ADAPTER, settings.enhancer.model)
     for stale in (MERGED, CT2):
         # Of the adapter that was here before.
         shutil.rmtree(out / stale, ignore_errors=True)
     steps = curves.losses(plan.log)
-    curves.write(out, steps, result["epochs"])
-    save_samples(plan, result, out / "samples.json")
-    model = publish(settings, plan, out / ADAPTER, result["epochs"][-1])
+    curves.write(out, steps, progress["epochs"])
+    save_samples(plan, progress["samples"], out / "samples.json")
+    model = publish(settings, plan, out / ADAPTER, progress["epochs"][-1])
     report = run_report(result, steps, seconds) | {
-        "tokens": result["tokens"],
-        "tokens_per_second": round(result["tokens"] / result["seconds"], 1) if result["seconds"] else None,
+        "tokens": progress["tokens"],
+        "tokens_per_second": round(progress["tokens"] / progress["seconds"], 1) if progress["seconds"] else None,
     }
     manifests.write(out, "enhancer", plan.settings, plan.inputs, digest=model.digest, report=report)
     launch.clear(plan)
@@ -162,11 +161,11 @@ def save(settings: Settings, plan: AdapterPlan, result: dict[str, Any], out: Pat
     command.echo(f"{out / ADAPTER}, published in {settings.artifacts_uri}; to serve it: ", (hint, "bold"))
 
 
-def save_samples(plan: AdapterPlan, result: dict[str, Any], path: Path) -> None:
+def save_samples(plan: AdapterPlan, samples: list[dict[str, Any]], path: Path) -> None:
     """Some held-out items with their text, and what the model wrote of them before training and after each epoch."""
     pairs = read_pairs(plan.heldout)[: min(SAMPLES, plan.config.heldout)]
     rows = [
-        {"item": pair.item.facts(), "text": pair.text, "written": {str(of["epoch"]): of["texts"][place] for of in result["samples"]}}
+        {"item": pair.item.facts(), "text": pair.text, "written": {str(of["epoch"]): of["texts"][place] for of in samples}}
         for place, pair in enumerate(pairs)
     ]
     write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False))

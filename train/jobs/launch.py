@@ -84,10 +84,19 @@ class TrainingPlan:
         return self.stored / str(max(numbers)) if numbers else None
 
 
-def run(train: Callable[[Plan], None], plan: Plan, job: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunResult:
+    """The folder of the last checkpoint, and the last report: the step, and the `progress` of the job's reporter."""
+
+    checkpoint: Path
+    step: int
+    progress: dict[str, Any]
+
+
+def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
     """Run `train(plan)` in each process. Raises `ModelError`.
 
-    Returns the last report, with the folder of the last checkpoint in it. `train` imports its trainer itself: that imports Ray, which reads
+    `train` imports its trainer itself: that imports Ray, which reads
     its token when it is imported.
     """
     local_ray.secure()
@@ -137,7 +146,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> dict[str, Any]:
     checkpoint = (result.checkpoint and result.checkpoint.path) if plan.workers else plan.last_stored()
     if checkpoint is None:
         raise ModelError("training ended without a checkpoint: there was nothing to train on")
-    return metrics | {"checkpoint": str(checkpoint)}
+    return RunResult(Path(checkpoint), metrics["step"], metrics)
 
 
 def clear(plan: TrainingPlan) -> None:
