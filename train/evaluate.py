@@ -25,6 +25,7 @@ from matinee.evaluation.splits import Split, read_corpus
 from matinee.files import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
 from matinee.text.templates import DENSE_TEMPLATE, Template
 from train.jobs import command, manifests
 from train.reporting import ablation, measure, report, tables
@@ -57,48 +58,76 @@ class EvaluateOptions:
     smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: 20 queries a set, no recipes")] = False
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, and with what. `settings` and `inputs` go into the manifest."""
+
+    corpus: measure.Corpus
+    sets: list[QuerySet]
+    encoders: dict[str, measure.ModelVectors]
+    descriptions: list[ablation.DescriptionSet]
+    serving: Settings
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
 def main(options: EvaluateOptions) -> None:
     """Measure, and write the report."""
-    out, split = options.out, options.split
+    out, evaluation = options.out, load(options)
+    if manifests.is_complete(out, "evaluate", evaluation.settings, evaluation.inputs):
+        command.echo(f"{out} is complete already: nothing to measure; see {out / 'report.html'}")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    results = evaluate(evaluation, options)
+    write_atomically(out / "report.json", json.dumps(results, indent=1))
+    write_atomically(out / "report.md", report.markdown(results))
+    write_atomically(out / "report.html", report.html(results))
+    manifests.write(out, "evaluate", evaluation.settings, evaluation.inputs)
+    print(report.markdown(results))
+    command.echo(f"report: {out / 'report.html'}")
+
+
+def load(options: EvaluateOptions) -> Evaluation:
+    """Read what is measured, and load the models."""
     manifest = manifests.read(options.prepared, "prepare")
     descriptions = [ablation.DescriptionSet.read(text) for text in options.descriptions]
     serving = load_settings()
     corpus = measure.Corpus(read_corpus(options.prepared), serving.embedder.language)
     sets = load_sets(corpus, options)
-    out.mkdir(parents=True, exist_ok=True)
     encoders = load_encoders(options)
-    settings: dict[str, Any] = {"split": split, "template": options.template, "sets": sorted(q.name for q in sets), "smoke": options.smoke}
-    settings |= {"titles": options.title, "fusions": options.fusion, "recipes": options.recipes, "precision": options.precision}
-    settings |= {"search": serving.search.model_dump(mode="json"), "facts": serving.index.facts.model_dump()}
-    settings["descriptions"] = [[one.name, one.facts, one.digest] for one in descriptions]
-    fingerprints = {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
-    inputs = dict(manifest["outputs"]) | manifests.set_hashes(options.sets, (queries.name for queries in sets), [split]) | fingerprints
-    if manifests.is_complete(out, "evaluate", settings, inputs):
-        command.echo(f"{out} is complete already: nothing to measure; see {out / 'report.html'}")
-        return
-    systems = tables.systems(corpus, encoders, options.template, serving.index.facts)
+    settings = {
+        **{name: getattr(options, name) for name in ("split", "template", "recipes", "precision", "smoke")},
+        "sets": sorted(queries.name for queries in sets),
+        "titles": options.title,
+        "fusions": options.fusion,
+        "search": serving.search.model_dump(mode="json"),
+        "facts": serving.index.facts.model_dump(),
+        "descriptions": [[one.name, one.facts, one.digest] for one in descriptions],
+    }
+    inputs = dict(manifest["outputs"]) | manifests.set_hashes(options.sets, (queries.name for queries in sets), [options.split])
+    inputs |= {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
+    return Evaluation(corpus, sets, encoders, descriptions, serving, settings, inputs)
+
+
+def evaluate(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
+    """All tables of the report."""
+    corpus, sets, encoders, search = evaluation.corpus, evaluation.sets, evaluation.encoders, evaluation.serving.search
+    systems = tables.systems(corpus, encoders, options.template, evaluation.serving.index.facts)
     fusions = [tables.Fusion.parse(text) for text in options.fusion]
-    results = {
-        "split": split,
+    titles = [*(title for title in PAPER_TITLES if corpus.has(title)), *options.title]
+    return {
+        "split": options.split,
         "template": options.template,
         "models": {name: encoder.info() for name, encoder in encoders.items()},
         "queries": {queries.name: len(queries.relevant) for queries in sets},
         "items": len(corpus.ids),
         "table1": tables.table1(corpus, systems, sets),
         "closeness": tables.closeness(corpus, systems, sets),
-        "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.configured(serving.search)),
-        "table2": tables.table2(
-            corpus, encoders, options.template, [*(title for title in PAPER_TITLES if corpus.has(title)), *options.title]
-        ),
+        "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.configured(search)),
+        "table2": tables.table2(corpus, encoders, options.template, titles),
         "recipes": tables.recipes(corpus, encoders, sets) if options.recipes and not options.smoke else [],
-        "ablation": ablation.table(corpus, encoders, descriptions, sets, options.template, serving.search),
+        "ablation": ablation.table(corpus, encoders, evaluation.descriptions, sets, options.template, search),
     }
-    write_atomically(out / "report.json", json.dumps(results, indent=1))
-    write_atomically(out / "report.md", report.markdown(results))
-    write_atomically(out / "report.html", report.html(results))
-    manifests.write(out, "evaluate", settings, inputs)
-    print(report.markdown(results))
-    command.echo(f"report: {out / 'report.html'}")
 
 
 def load_encoders(options: EvaluateOptions) -> dict[str, measure.ModelVectors]:

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.splits import Split, read_corpus
+from matinee.evaluation.splits import Entry, Split, read_corpus
 from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from matinee.text import templates
@@ -64,34 +64,55 @@ class InstructionsOptions:
             raise SettingsError("--target teacher and --teacher go together: `python -m train.describe` writes such a file")
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The items to make pairs of, and the language of their texts. `settings` and `inputs` go into the manifest."""
+
+    entries: list[Entry]
+    language: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
 def main(options: InstructionsOptions) -> None:
     """Write the pairs that train.enhancer learns from."""
     target, out = options.target, options.out
-    limit = min(options.limit or SMOKE, SMOKE) if options.smoke else options.limit
-    manifest = manifests.read(options.prepared, "prepare")
-    settings = {"target": target, "given": options.given, "limit": limit, "seed": options.seed, "text_version": templates.TEXT_VERSION}
-    language = load_settings().language
-    settings |= {} if language == ENGLISH else {"language": language}
-    inputs = dict(manifest["outputs"]) | input_hashes(options.sets, options.teacher)
-    if manifests.is_complete(out, "instructions", settings, inputs):
+    sources = load(options)
+    if manifests.is_complete(out, "instructions", sources.settings, sources.inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    entries = read_corpus(options.prepared)
     heldout: Split = "dev" if target == "words" else "test"
+    limit = sources.settings["limit"]
     tenth = limit and max(1, limit // 10)
     files: tuple[tuple[str, Split, int | None], ...] = (("train", "train", limit), ("heldout", heldout, tenth), ("dev", "dev", tenth))
     counts: dict[str, Any] = {}
     out.mkdir(parents=True, exist_ok=True)
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     for name, split, most in files:
-        made, remarks = make_pairs(items_of(entries, split), target, options.given, options.sets, options.teacher, split, language)
+        items = items_of(sources.entries, split)
+        made, remarks = make_pairs(items, target, options.given, options.sets, options.teacher, split, sources.language)
         pairs = sample(made, most, options.seed)
         if not pairs and name != "dev":
             raise SourceError(f"no item of the split {split} has a text for the target {target}: {HINTS[target]} (found: {remarks or 0})")
         write_pairs(pairs, out / f"{name}.jsonl")
         counts[name] = {"pairs": len(pairs), "split": split, **remarks}
-    manifests.write(out, "instructions", settings, inputs, counts=counts)
+    manifests.write(out, "instructions", sources.settings, sources.inputs, counts=counts)
     command.echo(f"{out}: {counts}")
+
+
+def load(options: InstructionsOptions) -> Sources:
+    manifest = manifests.read(options.prepared, "prepare")
+    language = load_settings().language
+    settings = {
+        "target": options.target,
+        "given": options.given,
+        "limit": min(options.limit or SMOKE, SMOKE) if options.smoke else options.limit,
+        "seed": options.seed,
+        "text_version": templates.TEXT_VERSION,
+    }
+    settings |= {} if language == ENGLISH else {"language": language}
+    inputs = dict(manifest["outputs"]) | input_hashes(options.sets, options.teacher)
+    return Sources(read_corpus(options.prepared), language, settings, inputs)
 
 
 def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> list[InstructionPair]:

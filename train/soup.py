@@ -35,46 +35,67 @@ class SoupOptions:
     )
 
 
+@dataclass(frozen=True)
+class Soup:
+    """The runs to average, and what their base is. `settings` and `inputs` go into the manifest."""
+
+    runs: list[dict[str, Any]]
+    base: str
+    base_revision: str | None
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
 def main(options: SoupOptions) -> None:
     """Average, and publish."""
-    members, out = options.members, options.out
-    settings = load_settings()
-    runs = [manifests.read(member, "embedder") for member in members]
-    first, digests = runs[0]["settings"], [run["digest"] for run in runs]
-    for member, run in zip(members, runs, strict=True):
-        if run["settings"]["base_digest"] != first["base_digest"]:
-            raise ModelError(
-                f"{member} was not tuned from the base of {members[0]} ({first['base']}): only runs of one base can be averaged"
-            )
-    recorded = {"base": first["base"], "base_digest": first["base_digest"], "base_share": options.base_share, "members": digests}
-    # By member: each may have learnt from triplets of its own.
-    inputs = {f"{run['digest'][:12]}/{name}": digest for run in runs for name, digest in run["inputs"].items()}
-    if manifests.is_complete(out, "soup", recorded, inputs):
+    out, soup = options.out, load(options)
+    if manifests.is_complete(out, "soup", soup.settings, soup.inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    revision = runs[0].get("base_revision")
-    base = resolve.resolve(first["base"], revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    if saved_model.digest(base) != first["base_digest"]:
-        raise ModelError(f"{first['base']} is not the model any more that {members[0]} was tuned from (sha256 {first['base_digest'][:12]})")
+    settings = load_settings()
+    base = resolve.resolve(soup.base, soup.base_revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    digest = soup.settings["base_digest"]
+    if saved_model.digest(base) != digest:
+        raise ModelError(f"{soup.base} is not the model any more that {options.members[0]} was tuned from (sha256 {digest[:12]})")
     (out / manifests.MANIFEST).unlink(missing_ok=True)
+    model = averaged(base, [member / "model" for member in options.members], options.base_share)
     with quiet():
-        averaged(base, [member / "model" for member in members], options.base_share).save(
-            str(out / "model"), create_model_card=False, safe_serialization=True
-        )
-    # Of the members, by name: the mean itself is measured by train.evaluate.
-    metrics = {f"{run['digest'][:12]}/{name}": value for run in runs for name, value in published_metrics(run["report"]["best"]).items()}
-    origin = Origin(
-        base=first["base"],
-        base_revision=revision,
-        base_digest=first["base_digest"],
-        data=inputs,
-        settings=recorded,
+        model.save(str(out / "model"), create_model_card=False, safe_serialization=True)
+    manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin(soup))
+    manifests.write(out, "soup", soup.settings, soup.inputs, digest=manifest.digest)
+    command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: ", (f"train.evaluate ... --after {out / 'model'}", "bold"))
+
+
+def load(options: SoupOptions) -> Soup:
+    """Read the members' manifests. Raises `ModelError` where they do not have one base."""
+    runs = [manifests.read(member, "embedder") for member in options.members]
+    first = runs[0]["settings"]
+    for member, run in zip(options.members, runs, strict=True):
+        if run["settings"]["base_digest"] != first["base_digest"]:
+            raise ModelError(
+                f"{member} was not tuned from the base of {options.members[0]} ({first['base']}): only runs of one base can be averaged"
+            )
+    settings = {"base": first["base"], "base_digest": first["base_digest"], "base_share": options.base_share}
+    settings["members"] = [run["digest"] for run in runs]
+    # By member: each may have learnt from triplets of its own.
+    inputs = {f"{run['digest'][:12]}/{name}": digest for run in runs for name, digest in run["inputs"].items()}
+    return Soup(runs, first["base"], runs[0].get("base_revision"), settings, inputs)
+
+
+def origin(soup: Soup) -> Origin:
+    """Where the mean comes from. The figures are those of its members, by name: `train.evaluate` measures the mean itself."""
+    metrics = {
+        f"{run['digest'][:12]}/{name}": value for run in soup.runs for name, value in published_metrics(run["report"]["best"]).items()
+    }
+    return Origin(
+        base=soup.base,
+        base_revision=soup.base_revision,
+        base_digest=soup.settings["base_digest"],
+        data=soup.inputs,
+        settings=soup.settings,
         git_commit=manifests.git_commit(),
         metrics=metrics,
     )
-    manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin)
-    manifests.write(out, "soup", recorded, inputs, digest=manifest.digest)
-    command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: ", (f"train.evaluate ... --after {out / 'model'}", "bold"))
 
 
 def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
