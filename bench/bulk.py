@@ -24,6 +24,7 @@ from typing import Any
 from bench.serve import load, matinee_server
 from matinee import demo
 from matinee.catalogue.reader import read_items
+from matinee.cli.errors import run_main
 
 CALLS, TEXTS = 6, 100
 HOME = Path(tempfile.mkdtemp(prefix="matinee-bulk-"))
@@ -103,4 +104,4 @@ def _bad(summary: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

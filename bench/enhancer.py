@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from matinee.cli.errors import run_main
 from matinee.evaluation.splits import read_corpus
 from matinee.items import Item
 from matinee.models import backends, resolve
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

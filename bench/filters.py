@@ -16,6 +16,7 @@ from statistics import median, quantiles
 import numpy as np
 
 from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
+from matinee.cli.errors import run_main
 from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
@@ -79,7 +80,7 @@ async def measure(index: Index, rounds: int, rng: np.random.Generator) -> None:
         print(f"| {name:17} | {passing:,} | {alone[0]:.2f} / {alone[1]:.2f} | {both[0]:.2f} / {both[1]:.2f} |")
 
 
-async def main(items: int, rounds: int) -> None:
+async def fill_and_measure(items: int, rounds: int) -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as home:
         store = EdgeStore(Path(home), "bench")
@@ -95,9 +96,13 @@ async def main(items: int, rounds: int) -> None:
         await index.close()
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=10_000, help="items in the index")
     parser.add_argument("--rounds", type=int, default=200, help="searches for each row of the table")
     options = parser.parse_args()
-    asyncio.run(main(options.items, options.rounds))
+    asyncio.run(fill_and_measure(options.items, options.rounds))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -37,6 +37,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from matinee.cli.errors import run_main
 from matinee.items import Item
 from matinee.models.backends import GenerationOptions, TransformersBackend
 from matinee.models.convert import quiet
@@ -361,4 +362,4 @@ def print_rows(bench: Bench, title: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from matinee.catalogue.reader import read_items
+from matinee.cli.errors import run_main
 from matinee.index.build import BATCH, Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

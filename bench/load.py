@@ -27,6 +27,8 @@ import numpy as np
 import orjson
 import uvloop
 
+from matinee.cli.errors import run_main
+
 NO_CONNECTION, NO_ANSWER = 0, -1
 """Statuses of requests that got none: the connection was refused or lost, and nothing came in time."""
 FRESH_S = 2.0
@@ -232,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

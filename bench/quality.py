@@ -23,6 +23,7 @@ from typing import Any
 from rich.progress import track
 
 from bench.serve import matinee_server
+from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client
 from matinee.errors import MatineeError
@@ -142,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

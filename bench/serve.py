@@ -33,6 +33,7 @@ from typing import Any
 
 import httpx
 
+from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
@@ -243,4 +244,4 @@ def _spread(ratios: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -32,6 +32,7 @@ from scipy.stats import theilslopes
 from bench.load import Answer
 from bench.local_server import LocalServer, temporary_home
 from bench.traffic import Line, Traffic, described, reads, traffic, write
+from matinee.cli.errors import run_main
 
 WARM_UP = 0.25
 LIMITS = {"PSS, MB": (0.02, 8.0), "RSS, MB": (0.02, 8.0), "threads": (0.0, 4.0), "sockets": (0.0, 4.0), "files": (0.0, 4.0)}
@@ -215,4 +216,4 @@ def _print(growths: list[Growth], answers: list[Answer], dropped: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
+from matinee.cli.errors import run_main
 
 ITEMS = ("GET", "/v1/items?limit=1", None)
 TEXT = ("POST", "/v1/search", json.dumps({"text": "a heist inside dreams", "k": 5}))
@@ -119,4 +120,4 @@ def _print(rows: list[dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.local_server import LocalServer
+from matinee.cli.errors import run_main
 
 STAGES = ("wait", "list", "read", "write", "delete")
 WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
@@ -140,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -30,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.serve import load, matinee_server, requests_of
 from matinee import demo
+from matinee.cli.errors import run_main
 from matinee.settings.serving import ProbeSettings
 
 BARE, METRICS, PROBED = "no metrics", "metrics", "metrics, probe"
@@ -193,4 +194,4 @@ def _spread(now: list[float], before: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

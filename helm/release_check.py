@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from matinee.cli.errors import run_main
+
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "k8s"
 CHART = ROOT / "helm" / "matinee" / "values.yaml"
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

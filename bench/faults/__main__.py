@@ -27,6 +27,7 @@ from bench.faults import ingest, injections, kills, overload, qdrant, storage
 from bench.faults.case import CUT_OFF, Case
 from bench.faults.run import CaseResult, run
 from bench.local_server import temporary_home
+from matinee.cli.errors import run_main
 
 CASES: tuple[Case, ...] = (
     overload.Overload(),
@@ -98,4 +99,4 @@ def _print(rows: list[CaseResult]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,4 +1,4 @@
-"""How a command begins, and how it ends on an error. One place for `matinee`, `serve`, `train` and `observability`.
+"""How a command begins, and how it ends on an error. One place for `matinee`, `serve`, `train`, and the tools.
 
 It writes files for its user alone. An error is a message on stderr, and an exit code.
 
@@ -8,7 +8,7 @@ a full disk, a file that is gone.
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -46,6 +46,15 @@ def explain_errors(*others: type[Exception], exit_code: int | None = None, priva
             raise
         print_error(MachineError(error))
         raise typer.Exit(1 if exit_code is None else exit_code) from None
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a tool that reads its options by itself: an error ends it as it ends a command. Its files have the usual mode."""
+    try:
+        with explain_errors(private=False):
+            main()
+    except typer.Exit as error:
+        raise SystemExit(error.exit_code) from None
 
 
 class MachineError(MatineeError):

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from matinee.cli.errors import explain_errors
+from matinee.cli.errors import explain_errors, run_main
 from matinee.client.http import ServerError
 from matinee.errors import AmbiguousTitleError, SettingsError
 from train.jobs.command import job_app
@@ -88,3 +88,9 @@ def test_other_errors_are_named_and_bugs_keep_their_traceback(capsys: pytest.Cap
     assert (exit.value.exit_code, capsys.readouterr().err) == (4, "error: [disk]\n")
     with pytest.raises(ZeroDivisionError), explain_errors(OSError):
         _ = 1 / 0
+
+
+def test_a_tool_ends_as_a_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run_main(fail)
+    assert (exit.value.code, capsys.readouterr().err) == (2, f"error: {MESSAGE}\n")
