@@ -8,7 +8,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from observability import models, overview, recall
-from observability.objectives import CHART, defaults, fill
+from observability.objectives import CHART, defaults, fill, of_all_releases
 from observability.panels import build
 from observability.rules import groups
 
@@ -23,7 +23,7 @@ def files() -> dict[Path, str]:
     """What the generated files should hold."""
     text = yaml.safe_dump({"groups": groups()}, sort_keys=False, width=10_000, allow_unicode=True)
     boards = {CHART / "files" / "dashboards" / f"{board.UID}.json": dashboard(board) for board in BOARDS}
-    return {CHART / "files" / "rules.yaml": _CHART_NOTE + text, PLAIN: _PLAIN_NOTE + fill(text, defaults()), **boards}
+    return {CHART / "files" / "rules.yaml": _CHART_NOTE + text, PLAIN: _PLAIN_NOTE + of_all_releases(fill(text, defaults())), **boards}
 
 
 def dashboard(board: Any) -> str:

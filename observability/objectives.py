@@ -46,8 +46,8 @@ def defaults() -> dict[str, Any]:
     return alerts
 
 
-def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "") -> str:
-    """The rules' text without tokens: for the series of `selector`, or for all."""
+def fill(text: str, alerts: Mapping[str, Any]) -> str:
+    """The rules' text without tokens. `SELECTOR` stands where a release's own series are chosen."""
     if not alerts["runbooks"]:
         text = re.sub(r"\n *runbook_url: .*", "", text)
     for token, path in TOKENS.items():
@@ -55,8 +55,11 @@ def fill(text: str, alerts: Mapping[str, Any], *, selector: str = "") -> str:
         for key in path.split("."):
             value = value[key]
         text = text.replace(f"<{token}>", _bound(value) if token == "latency_bound" else str(value))  # noqa: S105
-    if selector:
-        return text.replace(SELECTOR, selector)
+    return text
+
+
+def of_all_releases(text: str) -> str:
+    """The rules' text for every series there is, without `SELECTOR`."""
     # Every target of a Prometheus has `up`, also what is not ours.
     text = re.sub(rf"\bup\{{{SELECTOR}\}}", 'up{job=~".*matinee.*"}', text)
     return text.replace(f",{SELECTOR}", "").replace(f"{{{SELECTOR}}}", "").replace(SELECTOR, "")

@@ -15,7 +15,7 @@ from observability.alerts import (
     serve_alerts,
     sync_alerts,
 )
-from observability.objectives import defaults, fill
+from observability.objectives import defaults, fill, of_all_releases
 
 
 def groups() -> list[dict[str, Any]]:
@@ -56,4 +56,4 @@ def alert_table() -> str:
         waits = ", ".join(dict.fromkeys(one.lasts for one in variants))
         runbook = variants[0].runbook
         rows.append(f"| `{name}` | {severities} | {waits} | [{runbook.removesuffix('.md')}](../k8s/runbooks/{runbook}) |")
-    return fill("\n".join(rows), defaults())
+    return of_all_releases(fill("\n".join(rows), defaults()))

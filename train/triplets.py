@@ -112,8 +112,8 @@ def input_hashes(sets: Path | None, descriptions: Path | None) -> dict[str, str]
 
 def mine(
     options: TripletsOptions, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], available: dict[str, list[pairs.TextPair]]
-) -> dict[pairs.TextPair, tuple[str, ...]] | None:
-    """The hard negatives of each pair; None where none are wanted."""
+) -> dict[pairs.TextPair, str | None] | None:
+    """The hard negative of each pair; None where none are wanted."""
     if options.negatives == "none":
         return None
     encode = load_encoder(options.model, smoke=options.smoke) if options.negatives in ("encoder", "both") else None
@@ -137,7 +137,7 @@ def load_encoder(model: str | None, *, smoke: bool) -> negatives.Encode:
 
 
 def write(
-    out: Path, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], mined: dict[pairs.TextPair, tuple[str, ...]] | None
+    out: Path, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], mined: dict[pairs.TextPair, str | None] | None
 ) -> dict[str, int]:
     """One file a source. A pair without a negative is left out where negatives are mined."""
     out.mkdir(parents=True, exist_ok=True)
@@ -150,16 +150,16 @@ def write(
         kept = [pair for pair in rows if mined is None or mined[pair]]
         with (out / f"{name}.jsonl").open("wb") as file:
             for pair in kept:
-                file.write(orjson.dumps(as_row(items, pair, mined[pair] if mined else ()), option=orjson.OPT_APPEND_NEWLINE))
+                file.write(orjson.dumps(as_row(items, pair, mined[pair] if mined else None), option=orjson.OPT_APPEND_NEWLINE))
         counts[name] = len(kept)
     return counts
 
 
-def as_row(items: TrainingItems, pair: pairs.TextPair, mined: tuple[str, ...]) -> dict[str, Any]:
+def as_row(items: TrainingItems, pair: pairs.TextPair, negative: str | None) -> dict[str, Any]:
     row: dict[str, Any] = {"anchor": pair.anchor, "positive": pair.positive}
-    if mined:
-        row["negative"] = items.text(mined[0])
-    return row | {"ids": {"anchor": pair.anchor_id, "positive": pair.positive_id, "negative": mined[0] if mined else None}}
+    if negative is not None:
+        row["negative"] = items.text(negative)
+    return row | {"ids": {"anchor": pair.anchor_id, "positive": pair.positive_id, "negative": negative}}
 
 
 app = command.job_app(TripletsOptions, main)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any, Literal
 
+from matinee import languages
 from matinee.catalogue.cells import CellError, as_text, entry, is_nothing, is_placeholder
 from matinee.catalogue.rows import ReadOptions
 from matinee.errors import SourceError
@@ -28,11 +30,8 @@ _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _SHORT = re.compile(rf"(\d{{1,2}})[-/. ](\d{{1,2}})[-/. ]'?(\d{{1,2}}){_TAIL}")
 _SHORT_WORD = re.compile(r"(\d{1,2})[-/. ]+[^\W\d_]{3,10}\.?[-/., ]+'?(\d{2})")
 _RANGE = re.compile(r"(\d{4})\s*+[-–—/]\s*+(?:\d{2,4}|\?|[^\W\d_]*+)\s*+")
-# Between the two ends of a span: `Oct 1998 to Apr 1999`, `2019-01-01/2019-12-31`.
-_SPAN = re.compile(r" (?:to|until|till|through|bis|au|à|-) ?|[–—/]|\.\.|[,;] ?[cp©](?=\d{4})")
-# `(2010)`, `[1987?]`, `©1999`, `c1999`, `[ca. 1850]`
+# `(2010)`, `[1987?]`, `©1999`
 _AROUND = " \t\n\r()[]<>{}?.,;:©®"
-_CIRCA = re.compile(r"\A(?:c|ca|cop|p|circa|©)\.? ?(?=\d{4})", re.IGNORECASE)
 _ZERO = re.compile(r"0(?:\.0+)?")
 # Where an object keeps its date, and the start of a span.
 _KEYS = ("date", "value", "year", "from", "start", "begin", "release_date", "published", "time")
@@ -194,6 +193,20 @@ class DateColumn:
             )
 
 
+@cache
+def _span() -> re.Pattern[str]:
+    """Between the two ends of a span: `Oct 1998 to Apr 1999`, `2019-01-01/2019-12-31`."""
+    words = "|".join(map(re.escape, languages.catalogue_words().span_words))
+    return re.compile(rf" (?:{words}|-) ?|[–—/]|\.\.|[,;] ?[cp©](?=\d{{4}})")
+
+
+@cache
+def _circa() -> re.Pattern[str]:
+    """Before a year: `c1999`, `[ca. 1850]`."""
+    words = "|".join(map(re.escape, languages.catalogue_words().circa_words))
+    return re.compile(rf"\A(?:{words}|©)\.? ?(?=\d{{4}})", re.IGNORECASE)
+
+
 def _plain(value: Any) -> Any:
     """The date that an object holds, or the first of a list."""
     while isinstance(value, Mapping | list | tuple) and value:
@@ -212,8 +225,8 @@ def _whole_year(text: str) -> int | None:
     year = _one_year(text)
     if year is not None:
         return year
-    plain = _CIRCA.sub("", text.strip(_AROUND))
-    span = _SPAN.search(plain)
+    plain = _circa().sub("", text.strip(_AROUND))
+    span = _span().search(plain)
     if span is None:
         return _one_year(plain) if plain != text else None
     first, last = plain[: span.start()].strip(_AROUND), plain[span.end() :].strip(_AROUND)

@@ -53,7 +53,7 @@ def per_query(
     return {query: _MEASURES[measure](runs.get(query, ()), ids, k) for query, ids in relevant.items() if ids}
 
 
-def interval(values: Collection[float], *, seed: int = 0) -> Interval:
+def interval(values: Collection[float]) -> Interval:
     """Percentile bootstrap of the mean. Raises `ValueError` when there is nothing to average."""
     # scipy.stats takes a second to import, and the probe needs only the measures above.
     from scipy.stats import bootstrap
@@ -64,7 +64,7 @@ def interval(values: Collection[float], *, seed: int = 0) -> Interval:
     mean = float(data.mean())
     if len(data) == 1:
         return Interval(mean, mean, mean)
-    interval = bootstrap((data,), np.mean, n_resamples=_SAMPLES, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    interval = bootstrap((data,), np.mean, n_resamples=_SAMPLES, method="percentile", rng=np.random.default_rng(0)).confidence_interval
     return Interval(mean, float(interval.low), float(interval.high))
 
 

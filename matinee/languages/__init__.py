@@ -106,6 +106,8 @@ class CatalogueWords(_Data):
     late_titles: tuple[str, ...] = Field(description="names of a title where no column has one of `columns`")
     numbered: Mapping[str, str] = Field(description="word before a number -> target of these columns: 'star1'")
     placeholders: frozenset[str] = Field(description="what is written for a value that is not known, in lower case")
+    span_words: tuple[str, ...] = Field(description="what stands between the two ends of a span of dates")
+    circa_words: tuple[str, ...] = Field(description="what stands before a year that is not certain, or that of a copyright")
     name_suffixes: frozenset[str] = Field(description="what belongs to the name before a comma, in lower case: 'jr.'")
 
 

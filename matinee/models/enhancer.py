@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # The prompts made of it change whenever the template or its data do.
 _EVERY_FACT = Item(
-    kind="film",
+    kind=NO_KIND,
     title="Title",
     year=2000,
     genres=("Genre", "Another"),

@@ -102,13 +102,13 @@ def check_count(titles: Collection[str]) -> None:
         )
 
 
-async def resolve_all(index: Index, titles: Iterable[str], *, budget_s: float = BUDGET_S) -> dict[str, Resolution | MatineeError]:
+async def resolve_all(index: Index, titles: Iterable[str]) -> dict[str, Resolution | MatineeError]:
     """The one item with each title. The first titles are looked up first, each once.
 
     A title has an `AmbiguousTitleError` with the candidates where several fit equally well, a `NotFoundError` with the nearest where none
     does, and a `DeadlineError` where the search takes too long.
     """
-    ends = time.monotonic() + budget_s
+    ends = time.monotonic() + BUDGET_S
     distinct = list(dict.fromkeys(titles))
     resolutions: dict[str, Resolution | MatineeError] = {}
     for start in range(0, len(distinct), _TOGETHER):
@@ -117,7 +117,7 @@ async def resolve_all(index: Index, titles: Iterable[str], *, budget_s: float = 
                 resolutions |= await _resolve_together(index, distinct[start : start + _TOGETHER], ends)
         except TimeoutError:
             break
-    late = DeadlineError(f"looking up the titles took longer than {budget_s:g} s: send ids instead, or fewer and shorter titles")
+    late = DeadlineError(f"looking up the titles took longer than {BUDGET_S:g} s: send ids instead, or fewer and shorter titles")
     return {title: resolutions.get(title) or late for title in distinct}
 
 
@@ -276,7 +276,7 @@ def _resolution(hit: Hit, candidate: _Candidate, readings: Sequence[_Reading]) -
 
 
 def _year_gap(typed: int | None, year: int | None) -> float:
-    """The price of a wrong year. One off is common (festival and release); more means another film."""
+    """The price of a wrong year. One off is common (festival and release); more means another item."""
     if typed is None or typed == year:
         return 0.0
     return 0.1 if year is None or abs(typed - year) == 1 else 0.3

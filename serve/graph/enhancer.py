@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matinee.errors import MatineeError
-from matinee.items import Item
+from matinee.items import NO_KIND, Item
 from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
 from matinee.settings.models import EnhancerSettings
@@ -14,7 +14,7 @@ from serve.graph.model_replica import ModelReplica
 from serve.graph.model_slot import apply_update
 from serve.telemetry.metrics import Metrics
 
-_WARM_UP = Item(kind="film", title="Warm up", year=2000, genres=("Drama",))
+_WARM_UP = Item(kind=NO_KIND, title="Warm up", year=2000, genres=("Drama",))
 
 
 class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Description]):

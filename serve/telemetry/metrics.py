@@ -177,5 +177,4 @@ class ProbeMetrics(MetricSet):
         """Rounds, failed ones included"""
 
 
-METRICS = specs(Metrics)
 PROBE_METRICS = specs(ProbeMetrics)

@@ -8,12 +8,15 @@ import yaml
 
 from matinee.settings.load import load_settings
 from observability.files import BOARDS
-from observability.objectives import defaults, fill
+from observability.objectives import SELECTOR, defaults, fill
 from observability.queries import FOLDER, read
 from observability.rules import groups
-from serve.telemetry.metrics import METRICS
+from serve.telemetry.declare import specs
+from serve.telemetry.metrics import Metrics
 from tests.helm.chart import ROOT, RenderError, application, one, template
 from tests.observability.live import CHART_VALUES
+
+METRICS = specs(Metrics)
 
 
 def given(**alerts: Any) -> dict[str, Any]:
@@ -22,8 +25,8 @@ def given(**alerts: Any) -> dict[str, Any]:
 
 def test_the_rules_are_those_of_this_release() -> None:
     rendered = one(template(given=given(), release="films"), "PrometheusRule")["spec"]
-    own = {"selector": 'namespace="ns",matinee_release="films-matinee"'}
-    assert rendered == yaml.safe_load(fill(yaml.safe_dump({"groups": groups()}, width=10_000), defaults(), **own))
+    text = fill(yaml.safe_dump({"groups": groups()}, width=10_000), defaults())
+    assert rendered == yaml.safe_load(text.replace(SELECTOR, 'namespace="ns",matinee_release="films-matinee"'))
     assert "<" not in str(rendered).replace(" < ", "").replace(" <= ", "")
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from observability.alerts import BURNS
 from observability.files import PLAIN
-from observability.objectives import defaults, fill
+from observability.objectives import defaults, fill, of_all_releases
 from observability.queries import panels
 from observability.recordings import WINDOWS
 from observability.rules import alerts, groups
@@ -223,7 +223,7 @@ def run(folder: Path, tests: list[dict[str, Any]], evaluated: str = "1m", rules:
     """promtool's unit tests over groups of rules, with objectives that all can be reached soon."""
     objectives = defaults()
     objectives |= {"interval": evaluated, "indexMaxAgeHours": 2, "recall": {**objectives["recall"], "minimum": 0.5, "baseline": "4h"}}
-    text = fill(yaml.safe_dump({"groups": rules or groups()}), objectives)
+    text = of_all_releases(fill(yaml.safe_dump({"groups": rules or groups()}), objectives))
     (folder / "rules.yaml").write_text(text, encoding="utf-8")
     document = {"rule_files": ["rules.yaml"], "evaluation_interval": evaluated, "tests": tests}
     (folder / "tests.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")

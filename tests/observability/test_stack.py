@@ -15,11 +15,14 @@ from observability.files import BOARDS
 from observability.objectives import SELECTOR
 from observability.queries import panels
 from observability.rules import alerts
-from serve.telemetry.metrics import METRICS, PROBE_METRICS
+from serve.telemetry.declare import specs
+from serve.telemetry.metrics import PROBE_METRICS, Metrics
 from tests.observability.faults import FAULTS, MODEL_SWAP, Fault
 from tests.observability.live import LOST_COLUMN, RANDOM_VECTORS, Stack, stack
 from tests.observability.programs import needs
 from tests.waiting import until
+
+METRICS = specs(Metrics)
 
 pytestmark = [
     needs("prometheus"),

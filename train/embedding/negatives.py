@@ -32,22 +32,21 @@ def mine(
     *,
     miner: Miner,
     known: Iterable[TextPair] = (),
-    count: int = 1,
     margin: float = 0.95,
     seed: int = 0,
-) -> list[tuple[str, ...]]:
-    """The ids of `count` negatives of each pair; fewer where nothing fit is left. `encode` is not needed for BM25 alone.
+) -> list[str | None]:
+    """The id of a negative for each pair, None where nothing fit is left. `encode` is not needed for BM25 alone.
 
     `known`: pairs that are not trained on, whose positives are no negatives either.
     """
-    if miner == "none" or count == 0:
-        return [()] * len(pairs)
+    if miner == "none":
+        return [None] * len(pairs)
     positives: dict[str, set[str]] = defaultdict(set)
     for pair in (*known, *pairs):
         positives[pair.group].add(pair.positive_id)
     bm25 = scoring.Bm25Scorer(items.texts, items.language) if miner in ("bm25", "both") else None
     documents = encode(items.texts, "document") if encode is not None else None
-    chosen: list[tuple[str, ...]] = []
+    chosen: list[str | None] = []
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         anchors = [pair.anchor for pair in chunk]
@@ -68,7 +67,8 @@ def mine(
                 if _may(items, pair, column, positives[pair.group]) and (near is None or limit is None or near[row, column] < limit)
             ][:_HARDEST]
             rng = random.Random(f"{seed}/{pair.group}/{pair.positive_id}")  # noqa: S311
-            chosen.append(tuple(items.entries[column].id for column in rng.sample(kept, min(count, len(kept)))))
+            # A sample of one: `choice` would draw others than earlier runs with this seed did.
+            chosen.append(items.entries[rng.sample(kept, 1)[0]].id if kept else None)
     return chosen
 
 

@@ -22,6 +22,7 @@ from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
+from matinee.text.cleaning import whole_sentences
 from train.jobs.training_items import TrainingItems
 
 CATALOGUE = ("sentence", "title", "genre", "keyword", "related")
@@ -78,17 +79,16 @@ def from_catalogue(
     items: TrainingItems, seed: int, sources: Sequence[str] = CATALOGUE, language: str = languages.ENGLISH
 ) -> dict[str, list[TextPair]]:
     """Pairs that need nothing but the catalogue's own columns. `language`: of the made-up queries, as the setting `language`."""
-    words = languages.language(language)
-    makers: Mapping[str, Callable[[TrainingItems, random.Random, languages.Language], Iterator[TextPair]]]
+    makers: Mapping[str, Callable[[TrainingItems, random.Random, str], Iterator[TextPair]]]
     makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
-    by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), words)) for name in sources}  # noqa: S311
+    by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), language)) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
 
-def _sentences(items: TrainingItems, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
+def _sentences(items: TrainingItems, random: random.Random, language: str) -> Iterator[TextPair]:
     """One sentence of an overview, its title masked, against the text without that sentence (the inverse cloze task)."""
     for entry in items.entries:
-        sentences = [part for part in re.split(r"(?<=[.!?])\s+", entry.item.overview) if len(part.split()) >= 6]
+        sentences = [part for part in whole_sentences(entry.item.overview, language) if len(part.split()) >= 6]
         if len(sentences) < 2:
             continue
         chosen = random.choice(sentences)
@@ -98,20 +98,22 @@ def _sentences(items: TrainingItems, random: random.Random, _: languages.Languag
         yield TextPair("sentence", f"sentence/{entry.id}", anchor, templates.raw_text(rest, items.template), entry.id, entry.id)
 
 
-def _titles(items: TrainingItems, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
+def _titles(items: TrainingItems, random: random.Random, language: str) -> Iterator[TextPair]:
+    like = languages.language(language).queries.like
     for entry in items.entries:
         title = entry.item.title
         words = [
             title,
             title.casefold(),
             f"{title} {entry.item.year}" if entry.item.year else title,
-            language.queries.like.format(title=title),
+            like.format(title=title),
         ]
         yield TextPair("title", f"title/{title.casefold()}", random.choice(words), items.text(entry.id), entry.id, entry.id)
 
 
-def _genres(items: TrainingItems, random: random.Random, language: languages.Language) -> Iterator[TextPair]:
+def _genres(items: TrainingItems, random: random.Random, language: str) -> Iterator[TextPair]:
     """The columns in words, with a word or two of the overview that few others have: genres alone fit hundreds of items."""
+    data = languages.language(language)
     spread = Counter(word for entry in items.entries for word in set(_words(entry.item.overview)))
     for entry in items.entries:
         item = entry.item
@@ -119,10 +121,10 @@ def _genres(items: TrainingItems, random: random.Random, language: languages.Lan
         rare = [word for word in rare if spread[word] > 1][:4]
         if not item.genres or not rare:
             continue
-        era = language.queries.era.format(decade=item.year // 10 * 10) if item.year else ""
+        era = data.queries.era.format(decade=item.year // 10 * 10) if item.year else ""
         genres = " ".join(genre.casefold() for genre in random.sample(item.genres, min(len(item.genres), random.choice((1, 2)))))
-        about = f" {language.conjunction} ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
-        form = random.choice(language.queries.about)
+        about = f" {data.conjunction} ".join(random.sample(rare, min(len(rare), random.choice((1, 2)))))
+        form = random.choice(data.queries.about)
         text = templates.one_line(form.format(era=era, genres=genres, kind=item.kind, about=about))
         yield TextPair("genre", f"genre/{text}", text, items.text(entry.id), entry.id, entry.id)
 
@@ -152,7 +154,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: TrainingItems, random: random.Random, _: languages.Language) -> Iterator[TextPair]:
+def _related(items: TrainingItems, random: random.Random, _: str) -> Iterator[TextPair]:
     """The paper's kind of pair: similarity by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]
@@ -183,7 +185,7 @@ def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z]{4,}", text.casefold())
+    return re.findall(r"[^\W\d_]{4,}", text.casefold())
 
 
 def choose(by_source: Mapping[str, Sequence[TextPair]], count: int, weights: Mapping[str, float], seed: int) -> dict[str, list[TextPair]]:

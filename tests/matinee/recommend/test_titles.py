@@ -228,12 +228,13 @@ class Watched:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_search_that_hangs_takes_the_budget_and_no_longer(index: Index) -> None:
+async def test_a_search_that_hangs_takes_the_budget_and_no_longer(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(_: int) -> None:
         await asyncio.Event().wait()
 
+    monkeypatch.setattr(titles, "BUDGET_S", 0.05)
     watched: Any = Watched(index, hang)
-    found = await resolve_all(watched, ["Alien", "Aliens"], budget_s=0.05)
+    found = await resolve_all(watched, ["Alien", "Aliens"])
     assert {type(one) for one in found.values()} == {DeadlineError}
     assert "longer than 0.05 s: send ids" in str(found["Alien"])
 
@@ -252,9 +253,10 @@ async def test_what_was_found_within_the_budget_is_kept(index: Index, monkeypatc
         late = 1000.0 if search > 1 else 0.0
 
     monkeypatch.setattr(titles, "time", Clock)
+    monkeypatch.setattr(titles, "BUDGET_S", 500.0)
     watched: Any = Watched(index, slow)
     first = ["Alien", *(f"It Happened {word} {1930 + i}" for i, word in enumerate(OTHERS[:19]))]
-    found = await resolve_all(watched, [*first, "Aliens", "Amélie", *map(str, range(30))], budget_s=500)
+    found = await resolve_all(watched, [*first, "Aliens", "Amélie", *map(str, range(30))])
     assert all(isinstance(found[title], Resolution) for title in first)
     assert {type(one) for title, one in found.items() if title not in first} == {DeadlineError}
     assert watched.searches == 2

@@ -8,11 +8,13 @@ import pytest
 
 from matinee.errors import FingerprintError, IndexUnavailableError, NotFoundError
 from matinee.index.types import Manifest
-from serve.telemetry.declare import Recorder
+from serve.telemetry.declare import Recorder, specs
 from serve.telemetry.index_health import IndexHealth
-from serve.telemetry.metrics import METRICS, Metrics
+from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import NullSink, RepeatedGauge
 from tests.memory_sink import MemorySink
+
+METRICS = specs(Metrics)
 
 SERVE = Path(__file__).parents[3] / "serve"
 

@@ -2,8 +2,11 @@
 
 from prometheus_client import generate_latest
 
-from serve.telemetry.metrics import METRICS, Metrics
+from serve.telemetry.declare import specs
+from serve.telemetry.metrics import Metrics
 from serve.telemetry.prometheus import PrometheusSink, SharedRegistry
+
+METRICS = specs(Metrics)
 
 
 def test_parts_of_a_process_share_metrics_under_labels_of_their_own() -> None:
