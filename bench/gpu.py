@@ -284,7 +284,7 @@ def writing(bench: Bench, folder: Path, shapes: Shapes) -> None:
             bench.rows.append(Measurement("write", how, rates[-1], "tokens/s", peak_gb(), f"{rates[-1] / alone:.1f} times one at a time"))
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
+class StepClock(TrainerCallback):  # type: ignore[misc]
     """Seconds of each step."""
 
     def __init__(self) -> None:
@@ -311,7 +311,7 @@ def qlora(bench: Bench, folder: Path, shapes: Shapes) -> None:
         long = texts_of(8 * shapes.steps, (tokens // 2, tokens // 2), seed=tokens)
         pairs = [InstructionPair(str(n), Item(title=f"w{n}"), text) for n, text in enumerate(long)]
         model, tokenizer = sft.load(folder, config, "cuda" if gpu else "cpu")
-        clock = Clock()
+        clock = StepClock()
         trainer = sft.build_trainer(model, tokenizer, config, pairs, folder.parent / "trainer", workers=1, gpu=gpu, callbacks=[clock])
         peak_gb()
         trainer.train()

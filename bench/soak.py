@@ -31,7 +31,7 @@ from scipy.stats import theilslopes
 
 from bench.load import Answer
 from bench.local_server import LocalServer, temporary_home
-from bench.traffic import Line, Traffic, described, reads, traffic, write
+from bench.traffic import Traffic, TrafficLine, described, reads, traffic, write
 from matinee.cli.errors import run_main
 
 WARM_UP = 0.25
@@ -94,7 +94,7 @@ def main() -> None:
     sys.exit(verdict != "nothing grows")
 
 
-def _lines(url: str) -> list[Line]:
+def _lines(url: str) -> list[TrafficLine]:
     """2,000 different requests: caches are full before the warm-up ends."""
     lines = reads(url, 2000)
     for n in range(0, len(lines), 50):

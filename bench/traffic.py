@@ -19,16 +19,16 @@ from bench.load import Answer
 from matinee.client import calls
 from matinee.client.http import Client
 
-Line = dict[str, Any]
+TrafficLine = dict[str, Any]
 _SEARCHES = 500
 TIMEOUT_S = 20.0
 """Above the server's own deadline: a request that it answers with 504 counts as answered."""
 
 
-def reads(url: str, count: int = 500) -> list[Line]:
+def reads(url: str, count: int = 500) -> list[TrafficLine]:
     """Searches, recommendations and look-ups over the server's own items: `count` lines in an order fixed by a seed."""
     items = Client(url, direct=True).send(calls.items(min(count, 1000)))["items"]
-    lines: list[Line] = []
+    lines: list[TrafficLine] = []
     for n in range(count):
         stored, other = items[n % len(items)], items[(n * 7 + 3) % len(items)]
         text = (stored["item"].get("overview") or stored["item"]["title"])[:80]
@@ -45,28 +45,28 @@ def reads(url: str, count: int = 500) -> list[Line]:
     return lines
 
 
-def searches(url: str) -> list[Line]:
+def searches(url: str) -> list[TrafficLine]:
     """Text searches alone: each passes through every part but the enhancer."""
     return [line for line in reads(url, 5 * _SEARCHES) if line["path"] == "/v1/search" and "mode" not in line["body"]][:_SEARCHES]
 
 
-def write(number: int) -> Line:
+def write(number: int) -> TrafficLine:
     """An item that replaces the one of the same number."""
     item = {"id": f"bench-{number}", "kind": "film", "title": f"The Bench {number}", "year": 2020, "overview": "A bench stands in a park."}
     return {"method": "PUT", "path": "/v1/items", "body": {"items": [item]}}
 
 
-def described(number: int) -> Line:
+def described(number: int) -> TrafficLine:
     """A recommendation for which the enhancer has to describe an item that no cache has."""
     item = {"kind": "film", "title": f"Cold {number}", "year": 2021, "genres": ["Drama"], "overview": "A cold case is opened again."}
     return _post("/v1/recommend", {"likes": [{"item": item}], "enhance": True})
 
 
-def _post(path: str, body: dict[str, Any]) -> Line:
+def _post(path: str, body: dict[str, Any]) -> TrafficLine:
     return {"method": "POST", "path": path, "body": body}
 
 
-def write_lines(lines: list[Line], path: Path) -> Path:
+def write_lines(lines: list[TrafficLine], path: Path) -> Path:
     """`path`, as `bench.load` reads it."""
     path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
     return path
@@ -106,7 +106,7 @@ class Traffic:
 
 
 @contextmanager
-def traffic(url: str, lines: list[Line], folder: Path, name: str, *, rate: float, seconds: float = 1e6) -> Iterator[Traffic]:
+def traffic(url: str, lines: list[TrafficLine], folder: Path, name: str, *, rate: float, seconds: float = 1e6) -> Iterator[Traffic]:
     """`rate` requests a second until the end of the `with`, or for `seconds`."""
     requests, log = write_lines(lines, folder / f"{name}.requests.jsonl"), folder / f"{name}.answers.jsonl"
     log.write_bytes(b"")

@@ -42,7 +42,7 @@ _TYPED = re.compile(r"\((?P<type>[^)]+)\) (?P<meaning>.+)")
 
 
 @dataclass(frozen=True)
-class Value:
+class ChartValue:
     """One key of values.yaml."""
 
     path: tuple[str, ...]
@@ -51,7 +51,7 @@ class Value:
     default: Any
 
 
-def read_values(text: str) -> Iterator[Value]:
+def read_values(text: str) -> Iterator[ChartValue]:
     """Every commented key, in order. Raises where a key has no comment."""
     defaults = yaml.safe_load(text)
     comment: list[str] = []
@@ -69,7 +69,7 @@ def read_values(text: str) -> Iterator[Value]:
         if typed is None:
             raise SystemExit(f"values.yaml: {'.'.join(path)} has no comment of the form '(type) meaning'")
         comment = []
-        yield Value(tuple(path), typed["type"], typed["meaning"], _at(defaults, path))
+        yield ChartValue(tuple(path), typed["type"], typed["meaning"], _at(defaults, path))
 
 
 def _at(tree: Any, path: list[str]) -> Any:
@@ -128,7 +128,7 @@ def _kind(annotation: Any) -> str:
     return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
 
 
-def schema(values: list[Value]) -> dict[str, Any]:
+def schema(values: list[ChartValue]) -> dict[str, Any]:
     root: dict[str, Any] = {"$schema": "http://json-schema.org/draft-07/schema#", **_section()}
     settings = _plain(Settings.model_json_schema())
     root["definitions"] = settings.pop("definitions")
@@ -200,7 +200,7 @@ def _plain(node: Any) -> Any:
     return kept
 
 
-def table(values: list[Value]) -> str:
+def table(values: list[ChartValue]) -> str:
     rows = ["| value | type | default | meaning |", "| --- | --- | --- | --- |"]
     for value in values:
         default = "" if value.type in ("section", "settings") else f"`{json.dumps(value.default)}`"

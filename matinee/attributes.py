@@ -31,7 +31,7 @@ STORED: Final = "attributes"
 """The payload's object that holds the values."""
 
 _SOURCE = r"^(?:kind|title|overview|year|genres|language|(?:people|numbers|extra)\.[a-z][a-z0-9_]{0,39})$"
-Source = Annotated[str, StringConstraints(pattern=_SOURCE)]
+AttributeSource = Annotated[str, StringConstraints(pattern=_SOURCE)]
 _INTEGER = re.compile(r"[+-]?\d{1,16}(?:\.0+)?")
 _FLOAT = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
 _BOOLEANS = dict.fromkeys(("true", "yes", "y", "1"), True) | dict.fromkeys(("false", "no", "n", "0"), False)
@@ -49,7 +49,7 @@ class Attribute(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: AttributeType
-    source: Source | Annotated[tuple[Source, Source], Field(description="latitude and longitude")]
+    source: AttributeSource | Annotated[tuple[AttributeSource, AttributeSource], Field(description="latitude and longitude")]
     many: bool = False
     facet: bool = Field(False, description="whether its values are listed with their counts")
 

@@ -74,10 +74,10 @@ Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST, fail_fast=True)]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 # Strict: `true` is no 1.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
-Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, VISIBLE, TIDY]
+ItemTitle = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, VISIBLE, TIDY]
 OldTitle = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE), PRINTABLE]
 Year = Annotated[int, Field(strict=True, ge=MIN_YEAR, le=MAX_YEAR)]
-Language = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LANGUAGE, strip_whitespace=True), PRINTABLE, TIDY]
+LanguageCode = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LANGUAGE, strip_whitespace=True), PRINTABLE, TIDY]
 Fact = Annotated[str, StringConstraints(max_length=MAX_FACT), PRINTABLE, TIDY]
 
 
@@ -108,12 +108,12 @@ class Item(BaseModel):
 
     id: OwnId | None = Field(None, description="the catalogue's own id; without one, the id is derived from kind, title and year")
     kind: Name = NO_KIND
-    title: Title
+    title: ItemTitle
     year: Year | None = None
     genres: Names = ()
     people: Annotated[dict[Key, Names], Field(max_length=MAX_ROLES), BeforeValidator(lambda value: small(value, MAX_ROLES))] = {}
     overview: Annotated[str, StringConstraints(max_length=MAX_OVERVIEW, strip_whitespace=True), PRINTABLE, TIDY] = ""
-    language: Language | None = None
+    language: LanguageCode | None = None
     numbers: Annotated[dict[Key, Number], Field(max_length=MAX_FACTS), BeforeValidator(lambda value: small(value, MAX_FACTS))] = {}
     extra: Annotated[dict[Key, Fact | Names], Field(max_length=MAX_FACTS), BeforeValidator(lambda value: small(value, MAX_FACTS))] = {}
     identity: tuple[OldTitle, Year | None] | None = Field(

@@ -13,7 +13,7 @@ RATE_INTERVAL = "1m"
 
 
 @dataclass(frozen=True)
-class Query:
+class PanelQuery:
     """One expression of a panel, ready to be asked: for everything that there is."""
 
     legend: str
@@ -29,7 +29,7 @@ class Panel:
     unit: str
     none: str
     place: tuple[int, int, int, int]
-    queries: tuple[Query, ...]
+    queries: tuple[PanelQuery, ...]
 
 
 def panels(uid: str, rate_interval: str = RATE_INTERVAL) -> Iterator[Panel]:
@@ -38,7 +38,7 @@ def panels(uid: str, rate_interval: str = RATE_INTERVAL) -> Iterator[Panel]:
         if panel["type"] == "row":
             continue
         grid, field = panel["gridPos"], panel["fieldConfig"]["defaults"]
-        queries = tuple(Query(t.get("legendFormat", ""), concrete(t["expr"], rate_interval)) for t in panel["targets"])
+        queries = tuple(PanelQuery(t.get("legendFormat", ""), concrete(t["expr"], rate_interval)) for t in panel["targets"])
         place = (grid.get("x", 0), grid.get("y", 0), grid["w"], grid["h"])
         yield Panel(panel["title"], panel["type"], field.get("unit", "short"), field.get("noValue", ""), place, queries)
 

@@ -21,7 +21,7 @@ from matinee.evaluation.splits import read_corpus
 from matinee.files import sha256, write_atomically
 from matinee.models.descriptions import read_descriptions
 from train.human import rating_sheets, ratings_report
-from train.human.rating_sheets import KEY, Draw, Form, Key, Model, RatedSplit, form_of
+from train.human.rating_sheets import KEY, Draw, Form, Model, RatedSplit, SheetKey, form_of
 from train.jobs import command, manifests
 
 
@@ -69,7 +69,7 @@ def make_sheets(options: SheetOptions) -> None:
         name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(options.rater)
     }
     # First the key: a sheet without one could never be read.
-    key = Key(draw=draw, inputs=inputs, raters=raters | {name: first for name, (_, first) in rows.items()})
+    key = SheetKey(draw=draw, inputs=inputs, raters=raters | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))
     write_new_sheets(out, form, rows)
     command.echo("next: ", (f"python -m train.ratings serve {out}", "bold"), ", or fill in the CSV files")

@@ -20,7 +20,7 @@ import typer
 from matinee.errors import ModelError
 from matinee.models import resolve, saved_model
 from matinee.models.convert import quiet
-from matinee.models.registry import ArtifactStore, Origin
+from matinee.models.registry import ArtifactStore, ModelOrigin
 from matinee.settings.load import load_settings
 from train.embedding.contrastive import load_base, published_metrics
 from train.jobs import command, manifests
@@ -82,12 +82,12 @@ def load(options: SoupOptions) -> Soup:
     return Soup(runs, first["base"], runs[0].get("base_revision"), settings, inputs)
 
 
-def origin(soup: Soup) -> Origin:
+def origin(soup: Soup) -> ModelOrigin:
     """Where the mean comes from. The figures are those of its members, by name: `train.evaluate` measures the mean itself."""
     metrics = {
         f"{run['digest'][:12]}/{name}": value for run in soup.runs for name, value in published_metrics(run["report"]["best"]).items()
     }
-    return Origin(
+    return ModelOrigin(
         base=soup.base,
         base_revision=soup.base_revision,
         base_digest=soup.settings["base_digest"],

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from bench.load import NO_ANSWER, NO_CONNECTION
 from bench.local_server import LocalServer, copy_index
-from bench.traffic import Line, reads
+from bench.traffic import TrafficLine, reads
 
 BUSY = frozenset({429, 503})
 """The server says that it can't, and when to ask again."""
@@ -38,7 +38,7 @@ class Case(ABC):
     recover_s = 10.0
     """Within which every answer must be whole again, from the end of the fault."""
 
-    def lines(self, url: str) -> list[Line]:
+    def lines(self, url: str) -> list[TrafficLine]:
         """The requests that are sent all the time, in turn."""
         return reads(url)
 

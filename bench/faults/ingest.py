@@ -9,7 +9,7 @@ import sys
 from bench.faults.case import Case, Sandbox
 from bench.faults.killed_ingest import MOMENTS
 from bench.local_server import BenchError
-from bench.traffic import Line, searches
+from bench.traffic import TrafficLine, searches
 from matinee.client import calls
 from matinee.client.calls import IndexReport
 from matinee.client.http import Client
@@ -26,7 +26,7 @@ class KilledIngest(Case):
     seconds = 0.001
     allowed = frozenset()
 
-    def lines(self, url: str) -> list[Line]:
+    def lines(self, url: str) -> list[TrafficLine]:
         """An ingest of fewer items takes the others away: searches find what there is."""
         return searches(url)
 

@@ -12,7 +12,7 @@ from bench.faults.injected import FAULT
 from bench.faults.requests import post, revision
 from bench.load import NO_CONNECTION
 from bench.local_server import BenchError
-from bench.traffic import Line, described, reads
+from bench.traffic import TrafficLine, described, reads
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"MATINEE_ENHANCER__DEADLINE_S": "4", "MATINEE_ENHANCER__MAX_NEW_TOKENS": "8", "MATINEE_ENHANCER__RETRIES": "0"}
@@ -46,7 +46,7 @@ class HungEnhancer(Injection):
     settings: ClassVar[dict[str, str]] = SHORT
     degrades = True
 
-    def lines(self, url: str) -> list[Line]:
+    def lines(self, url: str) -> list[TrafficLine]:
         """One in forty needs a description, which takes a second of a CPU."""
         lines = reads(url)
         for n in range(0, len(lines), 40):

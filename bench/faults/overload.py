@@ -12,7 +12,7 @@ from bench.faults.case import BUSY, Case, Limit, Sandbox
 from bench.load import NO_ANSWER, NO_CONNECTION
 from bench.local_server import BenchError
 from bench.serve import load
-from bench.traffic import Line, searches, traffic, write_lines
+from bench.traffic import TrafficLine, searches, traffic, write_lines
 
 TIMES = 10
 SATURATED_S = 10.0
@@ -29,7 +29,7 @@ class Overload(Case):
     seconds = 60.0
     settings: ClassVar[dict[str, str]] = {"MATINEE_ENHANCER__ENABLED": "0", "MATINEE_EMBEDDER__CACHE_ENTRIES": "0"}
 
-    def lines(self, url: str) -> list[Line]:
+    def lines(self, url: str) -> list[TrafficLine]:
         return searches(url)
 
     def measure(self, sandbox: Sandbox) -> None:

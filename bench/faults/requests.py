@@ -3,10 +3,10 @@
 import httpx
 
 from bench.faults.case import Sandbox
-from bench.traffic import Line, write
+from bench.traffic import TrafficLine, write
 
 
-def post(sandbox: Sandbox, line: Line) -> httpx.Response:
+def post(sandbox: Sandbox, line: TrafficLine) -> httpx.Response:
     return httpx.request(line["method"], sandbox.server.url + line["path"], json=line["body"], timeout=60, trust_env=False)
 
 

@@ -17,8 +17,8 @@ from matinee.catalogue.rows import MAX_RAW, Reject, Row, no_progress
 from matinee.catalogue.typed import HALF, plain_row, without_surrogates
 from matinee.errors import SourceError, kind_of
 
-Progress = Callable[[int], None]
-Known = Callable[[list[str]], int]
+RowProgress = Callable[[int], None]
+CountRecognised = Callable[[list[str]], int]
 
 MAX_LINE = 1 << 24
 # Characters of a JSON object that holds all rows: it is read whole.
@@ -35,7 +35,7 @@ class JsonTable:
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, encoding: Encoding, known: Known, *, array: bool) -> None:
+    def __init__(self, path: Path, encoding: Encoding, known: CountRecognised, *, array: bool) -> None:
         self._path = path
         self._encoding = encoding
         self._array = array
@@ -55,7 +55,7 @@ class JsonTable:
         if not array and isinstance(first, Reject) and first.raw.strip() in ("{", "["):
             raise SourceError(f"{path} holds one JSON object over many lines: give one object a line (JSONL), or one array of objects")
 
-    def rows(self, progress: Progress) -> Iterator[Row | Reject]:
+    def rows(self, progress: RowProgress) -> Iterator[Row | Reject]:
         last = 1
         for number, values in enumerate(self._document, 1):
             yield Row(number, plain_row(values))
@@ -70,7 +70,7 @@ class JsonTable:
             if stream.cut:
                 yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
 
-    def _rows_inside(self, known: Known) -> list[dict[str, Any]]:
+    def _rows_inside(self, known: CountRecognised) -> list[dict[str, Any]]:
         with open_text(self._path, self._encoding) as (text, _):
             content = text.read(MAX_DOCUMENT + 1)
         try:

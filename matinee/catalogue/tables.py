@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from matinee.catalogue.dialects import NAMES, CsvRecord, is_hint, records, sniff, trim
 from matinee.catalogue.encodings import BLANK, SAMPLE, ByteStream, Encoding, damage, find_encoding, head, open_text
-from matinee.catalogue.json_table import JsonTable, Known, Progress
+from matinee.catalogue.json_table import CountRecognised, JsonTable, RowProgress
 from matinee.catalogue.ragged import LONG, SHORT, Ragged
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
 from matinee.catalogue.typed import column_values, plain_row
@@ -33,7 +33,7 @@ _LOOK = 1000
 _LINE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
-def open_table(source: str, known: Known, options: ReadOptions) -> Table:
+def open_table(source: str, known: CountRecognised, options: ReadOptions) -> Table:
     """The table behind a path or `hub:owner/name[@revision][:split]`. Raises `SourceError` where there is none."""
     if source.startswith("hub:"):
         from matinee.catalogue.hub import HubTable  # its library takes seconds to import
@@ -50,7 +50,7 @@ def open_table(source: str, known: Known, options: ReadOptions) -> Table:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _open_file(path: Path, known: Known, options: ReadOptions) -> Table:
+def _open_file(path: Path, known: CountRecognised, options: ReadOptions) -> Table:
     start = head(path, 4096)
     if not start:
         raise SourceError(f"{path} is empty, or cut off in its first bytes")
@@ -71,7 +71,7 @@ class DelimitedTable:
 
     unit: Literal["bytes", "rows"] = "bytes"
 
-    def __init__(self, path: Path, encoding: Encoding, known: Known, options: ReadOptions) -> None:
+    def __init__(self, path: Path, encoding: Encoding, known: CountRecognised, options: ReadOptions) -> None:
         self._path = path
         self._encoding = encoding
         self.total = path.stat().st_size
@@ -96,7 +96,7 @@ class DelimitedTable:
         if next(self.rows(no_progress), None) is None:
             raise SourceError(f"{path} has a header ({', '.join(self.columns)}) but no rows")
 
-    def _header(self, known: Known) -> tuple[str, ...]:
+    def _header(self, known: CountRecognised) -> tuple[str, ...]:
         with open_text(self._path, self._encoding) as (text, _):
             first = next((r for r in self._records(text) if isinstance(r, Reject) or any(map(str.strip, r.cells))), None)
         if not isinstance(first, CsvRecord):
@@ -129,7 +129,7 @@ class DelimitedTable:
                 continue
             yield record
 
-    def rows(self, progress: Progress) -> Iterator[Row | Reject]:
+    def rows(self, progress: RowProgress) -> Iterator[Row | Reject]:
         last = 1
         with open_text(self._path, self._encoding) as (text, stream):
             # Records that may end early, which only the next whole one can tell.
@@ -236,7 +236,7 @@ class ParquetTable:
                 raise SourceError(f"{self._path} is not a whole Parquet file (cut off, or of another kind): {error}") from None
             yield file
 
-    def rows(self, progress: Progress) -> Iterator[Row | Reject]:
+    def rows(self, progress: RowProgress) -> Iterator[Row | Reject]:
         number = 0
         with self._open() as file:
             try:

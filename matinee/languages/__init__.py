@@ -1,7 +1,7 @@
 """What Matinee knows of a language and of a kind of item, as data.
 
-    english.yaml        a language (`Language`), with what holds for any kind of item (`Language.any_kind`)
-    english.film.yaml   a kind of item in that language (`Kind`)
+    english.yaml        a language (`LanguageWords`), with what holds for any kind of item (`LanguageWords.any_kind`)
+    english.film.yaml   a kind of item in that language (`KindWords`)
     all.titles.yaml     what stands around titles, in every language at once (`TitleWords`)
     all.catalogues.yaml how catalogues name their columns and write what is not known (`CatalogueWords`)
 
@@ -33,7 +33,7 @@ class WorkedExample(_Data):
     description: str
 
 
-class Kind(_Data):
+class KindWords(_Data):
     """What texts about one kind of item are like."""
 
     also: frozenset[str] = Field(frozenset(), description="other names of this kind in catalogues, in lower case")
@@ -111,7 +111,7 @@ class CatalogueWords(_Data):
     name_suffixes: frozenset[str] = Field(description="what belongs to the name before a comma, in lower case: 'jr.'")
 
 
-class Language(_Data):
+class LanguageWords(_Data):
     """A language, whatever the items are. Words are in lower case where they are compared with folded text."""
 
     sentences: Sentences
@@ -133,7 +133,7 @@ class Language(_Data):
     name_particles: tuple[str, ...] = Field(description="small words inside a person's name")
     queries: QueryForms
     series: TitleSeries
-    any_kind: Kind = Field(description="of every kind that has no file of its own")
+    any_kind: KindWords = Field(description="of every kind that has no file of its own")
 
 
 def names() -> list[str]:
@@ -154,12 +154,12 @@ def catalogue_words() -> CatalogueWords:
 
 
 @cache
-def language(name: str = ENGLISH) -> Language:
+def language(name: str = ENGLISH) -> LanguageWords:
     """The data of a language that has a file; the settings refuse any other."""
-    return Language.model_validate(_read(name))
+    return LanguageWords.model_validate(_read(name))
 
 
-def kind(name: str, language: str = ENGLISH) -> Kind:
+def kind(name: str, language: str = ENGLISH) -> KindWords:
     """What texts about an item of this kind are like."""
     return _kinds(language)[kind_name(name, language)]
 
@@ -176,9 +176,9 @@ def kind_name(name: str, language: str = ENGLISH) -> str:
 
 
 @cache
-def _kinds(name: str) -> dict[str, Kind]:
+def _kinds(name: str) -> dict[str, KindWords]:
     stems = [path.stem for path in Path(__file__).parent.glob(f"{name}.*.yaml")]
-    return {"": language(name).any_kind} | {stem.removeprefix(f"{name}."): Kind.model_validate(_read(stem)) for stem in stems}
+    return {"": language(name).any_kind} | {stem.removeprefix(f"{name}."): KindWords.model_validate(_read(stem)) for stem in stems}
 
 
 def _read(stem: str) -> object:

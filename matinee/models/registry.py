@@ -47,7 +47,7 @@ class FileEntry(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Origin(BaseModel):
+class ModelOrigin(BaseModel):
     """Where a model came from: enough to make it again, and to know what it was judged by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ class ModelManifest(BaseModel):
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     kind: Literal["model", "adapter"]
     created: str
-    origin: Origin
+    origin: ModelOrigin
     files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
 
     @property
@@ -88,7 +88,7 @@ class ArtifactStore:
             raise ModelError(f"artifacts.uri {uri}: {error}") from None
         self._root = str(root).rstrip("/")
 
-    def publish(self, folder: Path, origin: Origin) -> ModelManifest:
+    def publish(self, folder: Path, origin: ModelOrigin) -> ModelManifest:
         """Copy a model's folder into the store. The same files again are the same model: its first manifest stays."""
         saved_model.check_folder(folder)
         _refuse_links(folder)

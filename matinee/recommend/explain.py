@@ -17,7 +17,7 @@ from matinee.settings.index import Recipe
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
 
-Query = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
+EngineQuery = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
 _NAMES: dict[type, str] = {
     DenseQuery: "dense",
     SparseQuery: "sparse",
@@ -101,7 +101,7 @@ async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: S
     }
 
 
-def _stages(query: Query) -> Iterator[Query]:
+def _stages(query: EngineQuery) -> Iterator[EngineQuery]:
     """What a query is made of, itself last."""
     if isinstance(query, HybridQuery):
         yield DenseQuery(query.vector, query.using)
@@ -109,11 +109,11 @@ def _stages(query: Query) -> Iterator[Query]:
     yield query
 
 
-def _unfiltered(search: Search, query: Query) -> Search:
+def _unfiltered(search: Search, query: EngineQuery) -> Search:
     return Search(query, max(MAX_CANDIDATES, search.limit), exact=search.exact)
 
 
-def _filtered(search: Search, query: Query) -> Search:
+def _filtered(search: Search, query: EngineQuery) -> Search:
     limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, HybridQuery) else search.limit
     return replace(search, query=query, limit=limit, with_payload=False, with_vectors=False)
 

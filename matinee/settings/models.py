@@ -22,7 +22,7 @@ def _language(name: str) -> str:
     return name
 
 
-Language = Annotated[str, AfterValidator(_language)]
+IndexLanguage = Annotated[str, AfterValidator(_language)]
 
 
 class EnhancerSettings(Part):
@@ -126,7 +126,7 @@ class EmbedderSettings(Part):
         description="numeric precision; auto measures at the first start on a machine, and takes the fastest one that is faithful to fp32",
     )
     max_tokens: int = Field(256, ge=16, le=8192, description="tokens of a text that are read; the rest is cut off")
-    language: Language | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
+    language: IndexLanguage | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
     batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")
     threads: int = Field(
         2, ge=0, le=256, description="CPU threads of the model; 0 leaves it to Ray: as many as deployment.num_cpus, at least one"

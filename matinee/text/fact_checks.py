@@ -86,7 +86,7 @@ def _is_made_up(text: str, item: Item, language: str) -> bool:
 class _Patterns:
     """The data of a kind in the forms in which sentences are checked, made once for all items of that kind."""
 
-    def __init__(self, kind: languages.Kind, language: languages.Language) -> None:
+    def __init__(self, kind: languages.KindWords, language: languages.LanguageWords) -> None:
         particles = "|".join(map(re.escape, language.name_particles))
         how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns])) or "(?!)"
         both, by = re.escape(language.conjunction), re.escape(language.credit_by)
@@ -210,7 +210,7 @@ def _credited(how: str, who: str, facts: _KnownFacts) -> bool:
     return all(facts.patterns.stem(word) in people or word in people for word in words(who))
 
 
-def _names(sentence: str, language: languages.Language) -> Iterator[str]:
+def _names(sentence: str, language: languages.LanguageWords) -> Iterator[str]:
     """Capitalised words and runs of them, but for the first word: a sentence starts with a capital whatever the word is."""
     tokens = list(WORD.finditer(sentence))
     run: list[str] = []

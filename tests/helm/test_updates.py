@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from matinee.models import resolve, saved_model
-from matinee.models.registry import ArtifactStore, Origin
+from matinee.models.registry import ArtifactStore, ModelOrigin
 from tests.helm.load import Load
 from tests.helm.stack import Stack, artifacts, gemma
 from tests.waiting import until
@@ -122,7 +122,7 @@ def nothing_was_lost(load: Load) -> None:
 
 
 def publish(stack: Stack, folder: Path) -> str:
-    return ArtifactStore(artifacts(stack.home)).publish(folder, Origin(base="test")).digest
+    return ArtifactStore(artifacts(stack.home)).publish(folder, ModelOrigin(base="test")).digest
 
 
 def turned_minilm(home: Path) -> Path:

@@ -73,7 +73,7 @@ class Draw(BaseModel):
     items: int
 
 
-class Key(BaseModel):
+class SheetKey(BaseModel):
     """`raters`: rater -> item -> the model whose description is A there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -204,10 +204,10 @@ def sheet_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def read_key(folder: Path) -> Key:
+def read_key(folder: Path) -> SheetKey:
     path = folder / KEY
     try:
-        return Key.model_validate_json(path.read_bytes())
+        return SheetKey.model_validate_json(path.read_bytes())
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.ratings sheets` writes it") from None
     except ValidationError as error:

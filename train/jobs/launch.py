@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
-from matinee.models.registry import Origin
+from matinee.models.registry import ModelOrigin
 from matinee.settings import local_ray
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from train.jobs import command, manifests
@@ -62,9 +62,9 @@ class TrainingPlan:
         """12 hexadecimal digits of the SHA-256 of settings and inputs: a run with others gets a folder of its own."""
         return hashlib.sha256(json.dumps([self.settings, self.inputs], sort_keys=True).encode()).hexdigest()[:12]
 
-    def origin(self, base: EmbedderSettings | EnhancerSettings, metrics: Mapping[str, float]) -> Origin:
+    def origin(self, base: EmbedderSettings | EnhancerSettings, metrics: Mapping[str, float]) -> ModelOrigin:
         """Where a published result comes from: its base model, data, settings and commit, and the figures it was chosen by."""
-        return Origin(
+        return ModelOrigin(
             base=base.model,
             base_revision=base.revision,
             base_digest=self.settings["base_digest"],

@@ -20,7 +20,7 @@ import httpx
 TIMEOUT_S = 3600
 
 
-class Node:
+class QdrantNode:
     """One Qdrant node."""
 
     def __init__(self, url: str, key: str | None) -> None:
@@ -50,7 +50,7 @@ def log(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def create(nodes: list[Node], keep: int) -> None:
+def create(nodes: list[QdrantNode], keep: int) -> None:
     for collection in nodes[0].collections():
         for node in nodes:
             made = node.call("POST", f"/collections/{collection}/snapshots", params={"wait": "true"})
@@ -60,14 +60,14 @@ def create(nodes: list[Node], keep: int) -> None:
                 log(f"{node.url}: {collection}: removed {old['name']}")
 
 
-def show(nodes: list[Node]) -> None:
+def show(nodes: list[QdrantNode]) -> None:
     for node in nodes:
         for collection in node.collections():
             for entry in node.snapshots(collection):
                 log(f"{node.url}\t{collection}\t{entry['creation_time']}\t{entry['name']}\t{entry['size']}")
 
 
-def restore(nodes: list[Node], collection: str, before: str | None, alias: str | None) -> None:
+def restore(nodes: list[QdrantNode], collection: str, before: str | None, alias: str | None) -> None:
     chosen = []
     for node in nodes:
         usable = [entry for entry in node.snapshots(collection) if before is None or str(entry["creation_time"]) < before]
@@ -96,7 +96,7 @@ def main() -> None:
     commands.choices["restore"].add_argument("--before", help="time as `list` prints it")
     commands.choices["restore"].add_argument("--alias", help="alias that names the collection afterwards")
     args = parser.parse_args()
-    nodes = [Node(url, os.environ.get("QDRANT_API_KEY")) for url in args.node]
+    nodes = [QdrantNode(url, os.environ.get("QDRANT_API_KEY")) for url in args.node]
     if args.command == "create":
         if args.keep < 1:
             parser.error("--keep must be at least 1")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from matinee import languages
 from matinee.evaluation.splits import franchise
 from matinee.items import Item
-from matinee.languages import Kind
+from matinee.languages import KindWords
 from matinee.text import cleaning, fact_checks, templates
 from matinee.text.templates import Shared
 
@@ -94,7 +94,7 @@ def test_another_kind_has_its_own_examples_genres_and_credits() -> None:
 
 def test_a_file_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValidationError, match="opera, sung"):
-        Kind.model_validate(yaml.safe_load(GAME) | {"plain_genres": ["opera"], "credit_nouns": {"aria": "sung"}})
+        KindWords.model_validate(yaml.safe_load(GAME) | {"plain_genres": ["opera"], "credit_nouns": {"aria": "sung"}})
 
 
 @pytest.mark.parametrize("item", [FULL, Item(kind="bread", title="Rye"), Item(title="X", genres=("Drama",))])

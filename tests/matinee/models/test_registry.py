@@ -18,12 +18,12 @@ from matinee.cli.main import app
 from matinee.errors import ModelError
 from matinee.models import resolve, saved_model
 from matinee.models.embedder import Embedder
-from matinee.models.registry import ArtifactStore, ModelManifest, Origin
+from matinee.models.registry import ArtifactStore, ModelManifest, ModelOrigin
 from matinee.settings.load import load_settings
 from matinee.settings.models import EmbedderSettings
 
 CHART = Path(__file__).parents[3] / "helm" / "matinee"
-ORIGIN = Origin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
+ORIGIN = ModelOrigin(base="pypi:base", data={"pairs.jsonl": "0" * 64}, settings={"epochs": 5}, git_commit="abc", metrics={"dev": 0.5})
 
 
 def make_model(folder: Path, value: float = 0.0) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from matinee.errors import MatineeError
 from matinee.items import Item
-from matinee.models.registry import ArtifactStore, Origin
+from matinee.models.registry import ArtifactStore, ModelOrigin
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.hops import Hop
@@ -81,7 +81,7 @@ async def test_an_adapter_goes_live_and_back_between_answers(
 
 
 async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, tiny_adapter: Path, models: Path) -> None:
-    manifest = ArtifactStore(str(models / "artifacts")).publish(tiny_adapter, Origin(base="tiny"))
+    manifest = ArtifactStore(str(models / "artifacts")).publish(tiny_adapter, ModelOrigin(base="tiny"))
     replica.reconfigure({"adapter": f"artifact:{manifest.digest}"})
     await settled()
     info = await replica.info()
