@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from matinee.cli.errors import run_main
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.items import Item
 from matinee.models import backends, resolve
 from matinee.models.backends import CTranslate2Backend, GenerationOptions
@@ -132,7 +132,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
-    held_out = [entry.item for entry in read_corpus(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
+    held_out = [entry.item for entry in read_entries(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
     rows = []
     for precision in args.precision or backends.PRECISIONS:
         rows.append(measured(precision, args.adapter, held_out, args.threads))

@@ -29,7 +29,7 @@ from matinee.client.http import Client
 from matinee.errors import MatineeError
 from matinee.evaluation import metrics, query_sets
 from matinee.evaluation.query_sets import QuerySet
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
 from matinee.items import NO_KIND, item_uid
@@ -53,7 +53,7 @@ def read_sets(folder: Path, split: str, catalogue: str) -> Iterator[QuerySet]:
 def catalogue_file(folder: Path, kind: str, into: Path) -> Path:
     """The items of the corpus as a catalogue file."""
     path = into / "corpus-items.jsonl"
-    path.write_text("".join(f"{json.dumps(entry.item.facts())}\n" for entry in read_corpus(folder, kind=kind)))
+    path.write_text("".join(f"{json.dumps(entry.item.facts())}\n" for entry in read_entries(folder, kind=kind)))
     return path
 
 

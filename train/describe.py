@@ -25,7 +25,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import Entry, Split, read_corpus
+from matinee.evaluation.splits import Entry, Split, read_entries
 from matinee.files import write_atomically
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
@@ -95,7 +95,7 @@ def main(options: DescribeOptions) -> None:
 
 def load(options: DescribeOptions) -> list[Entry]:
     """The items to describe, in their order."""
-    entries = [entry for entry in read_corpus(options.prepared) if options.only in (None, entry.split)]
+    entries = [entry for entry in read_entries(options.prepared) if options.only in (None, entry.split)]
     if options.title:
         entries = with_titles(entries, options.title)
     weights = query_weights(options.first, options.split) if options.first else {}

@@ -106,7 +106,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
     }
     return AdapterPlan(
         out=options.out.absolute(),
-        settings=config.described() | described,
+        settings=config.as_settings() | described,
         inputs={f"instructions/{name}": digest for name, digest in data["outputs"].items()},
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

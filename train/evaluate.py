@@ -21,7 +21,7 @@ import typer
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
-from matinee.evaluation.splits import Split, read_corpus
+from matinee.evaluation.splits import Split, read_entries
 from matinee.files import write_atomically
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
@@ -92,7 +92,7 @@ def load(options: EvaluateOptions) -> Evaluation:
     manifest = manifests.read(options.prepared, "prepare")
     descriptions = [ablation.DescriptionSet.read(text) for text in options.descriptions]
     serving = load_settings()
-    corpus = measure.Corpus(read_corpus(options.prepared), serving.embedder.language)
+    corpus = measure.Corpus(read_entries(options.prepared), serving.embedder.language)
     sets = load_sets(corpus, options)
     encoders = load_encoders(options)
     settings = {

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.splits import Entry, Split, read_corpus
+from matinee.evaluation.splits import Entry, Split, read_entries
 from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from matinee.text import templates
@@ -112,7 +112,7 @@ def load(options: InstructionsOptions) -> Sources:
     }
     settings |= {} if language == ENGLISH else {"language": language}
     inputs = dict(manifest["outputs"]) | input_hashes(options.sets, options.teacher)
-    return Sources(read_corpus(options.prepared), language, settings, inputs)
+    return Sources(read_entries(options.prepared), language, settings, inputs)
 
 
 def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> list[InstructionPair]:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import ModelError, SourceError
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.files import sha256
 from matinee.models import saved_model
 from matinee.settings.tree import Settings
@@ -65,7 +65,7 @@ def main(options: PreferenceOptions) -> None:
     config.accumulation_steps(options.hardware.workers)
     settings = options.model.settings("enhancer")
     config = replace(config, language=settings.language)
-    chosen, counts = judgments.collect(options.sheets, {entry.id: entry for entry in read_corpus(options.prepared)}, settings.language)
+    chosen, counts = judgments.collect(options.sheets, {entry.id: entry for entry in read_entries(options.prepared)}, settings.language)
     plan = load(options, config, settings)
     if not manifests.is_complete(out, "preference", plan.settings, plan.inputs):
         out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
     sheets = {f"sheets/{place}-{path.name}": sha256(path) for place, path in enumerate(sorted(set(options.sheets)))}
     return DpoPlan(
         out=options.out.absolute(),
-        settings=config.described() | described,
+        settings=config.as_settings() | described,
         inputs={f"instructions/{GUARD}": data["outputs"][GUARD]} | sheets,
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

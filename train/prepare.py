@@ -21,7 +21,7 @@ import typer
 from matinee import demo
 from matinee.catalogue.reader import Report, write_rejects
 from matinee.errors import SourceError
-from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_corpus, write_corpus
+from matinee.evaluation.splits import SPLITS, Entry, assign_splits, franchise, read_entries, write_entries
 from matinee.files import sha256, write_atomically
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
@@ -58,13 +58,13 @@ def main(options: PrepareOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / manifests.MANIFEST).unlink(missing_ok=True)
     if (Path(source) / "corpus.jsonl").is_file():
-        entries, report = read_corpus(Path(source), kind=options.reading.kind or NO_KIND), None
+        entries, report = read_entries(Path(source), kind=options.reading.kind or NO_KIND), None
     else:
         entries, report = load(source, options, language)
         write_rejects(report, out)
     if not entries:
         raise SourceError(f"{source}: no usable item")
-    write_corpus(sorted(entries, key=lambda entry: entry.id), out / "items.jsonl")
+    write_entries(sorted(entries, key=lambda entry: entry.id), out / "items.jsonl")
     summary = statistics(entries, report)
     write_atomically(out / "statistics.json", json.dumps(summary, indent=1, ensure_ascii=False))
     manifests.write(out, "prepare", settings, inputs, statistics=summary)

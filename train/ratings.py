@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from matinee.errors import SettingsError
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.files import sha256, write_atomically
 from matinee.models.descriptions import read_descriptions
 from train.human import rating_sheets, ratings_report
@@ -57,7 +57,7 @@ def make_sheets(options: SheetOptions) -> None:
     inputs = {f"prepared/{name}": digest for name, digest in manifests.read(options.prepared, "prepare")["outputs"].items()}
     texts: dict[Model, dict[str, str]] = {"base": read_descriptions(base), "tuned": read_descriptions(tuned)}
     inputs |= {"base": sha256(base), "tuned": sha256(tuned)}
-    entries = rating_sheets.draw_items(read_corpus(options.prepared), draw, [*texts.values()])
+    entries = rating_sheets.draw_items(read_entries(options.prepared), draw, [*texts.values()])
     raters: dict[str, dict[str, Model]] = {}
     if (out / KEY).exists():
         key = rating_sheets.read_key(out)
@@ -65,9 +65,7 @@ def make_sheets(options: SheetOptions) -> None:
             raise SettingsError(f"{out} holds the sheets of another draw or of other descriptions ({key.draw}): give another --out")
         raters = key.raters
     (out / "sheets").mkdir(parents=True, exist_ok=True)
-    rows = {
-        name: rating_sheets.blinded(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(options.rater)
-    }
+    rows = {name: rating_sheets.blind(form, entries, texts, rating_sheets.rater_name(name), seed) for name in dict.fromkeys(options.rater)}
     # First the key: a sheet without one could never be read.
     key = SheetKey(draw=draw, inputs=inputs, raters=raters | {name: first for name, (_, first) in rows.items()})
     write_atomically(out / KEY, key.model_dump_json(indent=1))

@@ -58,7 +58,7 @@ def main(options: SoupOptions) -> None:
     if saved_model.digest(base) != digest:
         raise ModelError(f"{soup.base} is not the model any more that {options.members[0]} was tuned from (sha256 {digest[:12]})")
     (out / manifests.MANIFEST).unlink(missing_ok=True)
-    model = averaged(base, [member / "model" for member in options.members], options.base_share)
+    model = average(base, [member / "model" for member in options.members], options.base_share)
     with quiet():
         model.save(str(out / "model"), create_model_card=False, safe_serialization=True)
     manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin(soup))
@@ -98,7 +98,7 @@ def origin(soup: Soup) -> ModelOrigin:
     )
 
 
-def averaged(base: Path, members: Sequence[Path], base_share: float) -> Any:
+def average(base: Path, members: Sequence[Path], base_share: float) -> Any:
     """A model of weights base_share · base + (1 - base_share) · mean(members). Raises `ModelError` where they are not of one shape."""
     model = load_base(members[0], "cpu")
     parts = [(base, base_share), *((member, (1 - base_share) / len(members)) for member in members)]

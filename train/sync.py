@@ -36,7 +36,7 @@ from matinee.settings.tree import Settings
 from train.jobs import command
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
-from train.syncing.metrics import SyncMetrics, metrics_served
+from train.syncing.metrics import SyncMetrics, serve_metrics
 from train.syncing.round import Limits, Round, SyncReport
 from train.syncing.source import FileSource
 from train.syncing.sql import SqlQuery
@@ -132,7 +132,7 @@ def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery
     server = Client.writing(settings, options.url, options.key)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
     state = StateFile(settings.home_dir, parts | options.reading.settings())
-    with console.status("starting") as status, state.locked():
+    with console.status("starting") as status, state.lock():
         return Round(server, Patience(options.patience), options.limits, status.update).run(source, options.reading, state)
 
 
@@ -145,7 +145,7 @@ def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQue
     metrics = SyncMetrics()
     with ExitStack() as exits:
         if options.metrics_port is not None:
-            address = exits.enter_context(metrics_served(metrics, options.metrics_host, options.metrics_port))
+            address = exits.enter_context(serve_metrics(metrics, options.metrics_host, options.metrics_port))
             command.echo("metrics on ", (address, "bold"))
         while True:
             start = time.monotonic()

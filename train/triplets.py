@@ -22,7 +22,7 @@ import typer
 
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
-from matinee.evaluation.splits import SPLITS, read_corpus
+from matinee.evaluation.splits import SPLITS, read_entries
 from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
 from matinee.models.embedder import Embedder
@@ -72,7 +72,7 @@ def main(options: TripletsOptions) -> None:
     if manifests.is_complete(out, "triplets", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    items = TrainingItems(read_corpus(options.prepared), options.template, language)
+    items = TrainingItems(read_entries(options.prepared), options.template, language)
     available = pairs.from_catalogue(items, options.seed, [name for name in pairs.CATALOGUE if weights.get(name, 1.0) > 0], known.language)
     if sets is not None:
         available = pairs.without_test_keywords(available, sets) | pairs.from_sets(items, sets)

@@ -94,9 +94,9 @@ def by_language(value: Any) -> str | None:
     return next((text for key, text in texts.items() if key[:2].casefold() == "en"), next(iter(texts.values()), None))
 
 
-def as_prose(value: Any) -> str:
+def as_long_text(value: Any) -> str:
     """A long text: the paragraphs of a list are joined, HTML markup is left out."""
-    text = " ".join(map(as_prose, value)) if isinstance(value, list | tuple) else as_text(value)
+    text = " ".join(map(as_long_text, value)) if isinstance(value, list | tuple) else as_text(value)
     if "<" not in text:
         return text
     return _TAG.sub(lambda tag: "" if tag["name"].casefold() in _INLINE else " ", text)

@@ -84,7 +84,7 @@ def assign(columns: Sequence[str], mapping: Mapping[str, str] | None, warnings: 
         if target not in off and fits:
             chosen[fits[0]] = target
             if len(fits) > 1:
-                warnings.append(f"column {fits[0]!r} was taken as {target}; {_quoted(fits[1:])} would fit too: choose with --map")
+                warnings.append(f"column {fits[0]!r} was taken as {target}; {_quote(fits[1:])} would fit too: choose with --map")
     if "title" not in chosen.values():
         late = [column for name in _WORDS.late_titles for short, column in squashed if short == name and column not in chosen]
         _add_some_title(columns, chosen, off, late)
@@ -113,7 +113,7 @@ def _add_some_title(columns: Sequence[str], chosen: dict[str, str], off: set[str
     titles = [column for column in columns if _is_some_title(column) and column not in chosen] or late[:1]
     if len(titles) != 1 or "title" in off:
         data = " The first line looks like data, not like a header: add one." if _looks_like_data(columns) else ""
-        raise SourceError(f"no column is the title; the columns are {_quoted(columns)}: pass --map title=COLUMN.{data}")
+        raise SourceError(f"no column is the title; the columns are {_quote(columns)}: pass --map title=COLUMN.{data}")
     chosen[titles[0]] = "title"
 
 
@@ -159,7 +159,7 @@ def _find(column: str, columns: Sequence[str], requested: str) -> str:
         return column
     near = [name for name in columns if squash(name) == squash(column)]
     if len(near) != 1:
-        raise SourceError(f"--map {requested}={column}: there is no column {column!r}; the columns are {_quoted(columns)}")
+        raise SourceError(f"--map {requested}={column}: there is no column {column!r}; the columns are {_quote(columns)}")
     return near[0]
 
 
@@ -167,6 +167,6 @@ def _looks_like_data(columns: Sequence[str]) -> bool:
     return any(len(c) > 60 or re.fullmatch(r"[-+]?\d[\d.,/-]*", c.strip()) or "://" in c for c in columns if c)
 
 
-def _quoted(names: Sequence[str]) -> str:
+def _quote(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name[:60]) for name in names[:40])
     return shown + (f" and {len(names) - 40} more" if len(names) > 40 else "")

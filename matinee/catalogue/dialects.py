@@ -105,7 +105,7 @@ def records(source: Iterator[str], dialect: Dialect, width: int) -> Iterator[Csv
         except csv.Error as error:
             reason = str(error)
         if reason is None and len(taken) > 1:
-            place = _swallowed(dialect, taken, cells, width)
+            place = _count_swallowed(dialect, taken, cells, width)
             reason = f"the quote opened here swallows line {number + place}, which looks like a row of its own" if place else None
         if reason is None:
             if cells:
@@ -120,7 +120,7 @@ def records(source: Iterator[str], dialect: Dialect, width: int) -> Iterator[Csv
         number += 1
 
 
-def _swallowed(dialect: Dialect, taken: list[str], cells: list[str], width: int) -> int:
+def _count_swallowed(dialect: Dialect, taken: list[str], cells: list[str], width: int) -> int:
     """Which of a record's lines after the first is a row of its own, 0 for none."""
     lines = list(enumerate(taken))[1:]
     if cells and ("\n" in cells[0] or "\r" in cells[0]):

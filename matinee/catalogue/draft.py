@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from matinee.catalogue import cells
-from matinee.catalogue.cells import CellError, as_names, as_prose, as_text, is_nothing, is_placeholder, repair, shorten
+from matinee.catalogue.cells import CellError, as_long_text, as_names, as_text, is_nothing, is_placeholder, repair, shorten
 from matinee.catalogue.columns import key
 from matinee.catalogue.dates import Dates
 from matinee.catalogue.numerals import number
@@ -128,7 +128,7 @@ class Draft:
         if target == "id":
             return self._set(column, target, read_id(value))
         if target == "overview":
-            return self._set(column, target, self._prose(column, value, MAX_OVERVIEW))
+            return self._set(column, target, self._long_text(column, value, MAX_OVERVIEW))
         if target == "language":
             return self._language(column, value)
         if target == "year":
@@ -137,7 +137,7 @@ class Draft:
             return self._set(column, target, year)
         if target == "genres":
             names = cells.split_crumbs(list(self._names(column, value)))
-            return self._set(column, target, self._joined(column, self._facts.get("genres", ()), names))
+            return self._set(column, target, self._join(column, self._facts.get("genres", ()), names))
         if target in ("people", "numbers", "extra"):
             return self._mapping(column, target, value)
         return self._entry_of(column, group, name, value)
@@ -155,7 +155,7 @@ class Draft:
         if group == "numbers":
             made = number(value, self._rules.signs.get(column, "."))
         elif group == "people":
-            made = self._joined(column, self._facts[group].get(name, ()), self._names(column, value, people=True))
+            made = self._join(column, self._facts[group].get(name, ()), self._names(column, value, people=True))
         else:
             made = self._fact(column, value)
         if made is None or made == ():
@@ -211,9 +211,9 @@ class Draft:
         if people and isinstance(value, str) and separator == ",":
             names = join_suffixes(names)
         kept = cells.unique(self._name(column, self._repair(name)) for name in names if not is_placeholder(name))
-        return self._joined(column, (), kept)
+        return self._join(column, (), kept)
 
-    def _joined(self, column: str, before: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    def _join(self, column: str, before: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
         """The names of several columns of one list, as many as an item may have."""
         kept = cells.unique((*before, *names))
         if len(kept) > MAX_LIST:
@@ -230,8 +230,8 @@ class Draft:
         self._entry(column).observe_cut(self._row.line, f"{len(name)} characters, a name has at most {MAX_NAME}")
         return shorten(name, MAX_NAME)
 
-    def _prose(self, column: str, value: Any, limit: int) -> str | None:
-        text = self._repair(as_prose(value))
+    def _long_text(self, column: str, value: Any, limit: int) -> str | None:
+        text = self._repair(as_long_text(value))
         if len(text) > limit and not self._rules.strict:
             self._entry(column).observe_cut(self._row.line, f"{len(text):,} characters, the first {limit:,} are kept")
             text = shorten(text, limit)

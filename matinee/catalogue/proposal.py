@@ -89,7 +89,7 @@ def propose_attributes(items: Iterable[Item], declared: Attributes | None = None
             places.setdefault(source, _Facts()).observe(fact)
         for one in coverage.values():
             one.observe(facts)
-    attributes = _proposed(places) if declared is None else dict(declared)
+    attributes = _propose(places) if declared is None else dict(declared)
     used = {source for one in attributes.values() for source in ([one.source] if isinstance(one.source, str) else one.source)}
     rows = []
     for name, attribute in attributes.items():
@@ -128,7 +128,7 @@ def _fits(type: AttributeType, fact: Any) -> bool:
     return bool(_TRIED[type].values({"extra": {"x": fact}})[0])
 
 
-def _proposed(places: Mapping[str, _Facts]) -> dict[str, Attribute]:
+def _propose(places: Mapping[str, _Facts]) -> dict[str, Attribute]:
     attributes = dict(DEFAULT_ATTRIBUTES)
     known = {str(one.source) for one in DEFAULT_ATTRIBUTES.values()}
     if pair := _coordinates(places):
@@ -203,7 +203,7 @@ class _Coverage:
         return AttributeStats(name, source, self._attribute, missing, count, len(self._distinct), self._unread, self._example)
 
 
-def shown_first(rows: Sequence[AttributeStats]) -> list[AttributeStats]:
+def sort_for_display(rows: Sequence[AttributeStats]) -> list[AttributeStats]:
     """The rows that say something: without those of the six that no item has."""
     return [
         row for row in rows if row.missing < row.items or (row.attribute is not None and payload_key(row.name, row.attribute) != row.name)

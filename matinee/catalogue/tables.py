@@ -134,7 +134,7 @@ class DelimitedTable:
         with open_text(self._path, self._encoding) as (text, stream):
             # Records that may end early, which only the next whole one can tell.
             early: list[CsvRecord] = []
-            for record in islice(self._filled(text), 1, None):
+            for record in islice(self._fill_rows(text), 1, None):
                 last = record.line
                 if isinstance(record, CsvRecord) and record.ended and len(trim(record.cells)) < len(self.columns):
                     early.append(record)
@@ -147,13 +147,13 @@ class DelimitedTable:
             if stream.cut:
                 yield Reject(last, "the compressed file ends early: it is cut off after this line", "", cut=True)
 
-    def _filled(self, text: Iterator[str]) -> Iterator[CsvRecord | Reject]:
+    def _fill_rows(self, text: Iterator[str]) -> Iterator[CsvRecord | Reject]:
         return (r for r in self._records(text) if isinstance(r, Reject) or any(cell.strip(BLANK) for cell in r.cells))
 
     def _look(self) -> Ragged:
         width = len(self.columns)
         with open_text(self._path, self._encoding) as (text, _):
-            start = islice(self._filled(text), 1, _LOOK)
+            start = islice(self._fill_rows(text), 1, _LOOK)
             whole = [trim(r.cells, width) for r in start if isinstance(r, CsvRecord)]
             return Ragged((cells for cells in whole if len(cells) == width), width, self.dialect.delimiter)
 

@@ -33,7 +33,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping) and "type" in value and "value" in value and value.keys() <= _TAGS:
         return plain(value["value"], depth + 1)
     if isinstance(value, Mapping) and len(value) == 1 and str(next(iter(value))).startswith("$"):
-        return _extended(value)
+        return _read_extended(value)
     if isinstance(value, Mapping):
         return {str(name): plain(entry, depth + 1) for name, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -87,7 +87,7 @@ def _text(value: bytes) -> str | bytes:
     return value if _CONTROL.search(text) else text
 
 
-def _extended(value: Mapping[str, Any]) -> Any:
+def _read_extended(value: Mapping[str, Any]) -> Any:
     """`{"$oid": "5f..."}`, `{"$numberInt": "3"}`, `{"$date": ...}`"""
     name, inner = next(iter(value.items()))
     if name == "$date":
@@ -106,7 +106,7 @@ def _number(value: Any) -> Any:
 
 def _moment(value: Any) -> Any:
     """A date as text, or as milliseconds since 1970."""
-    inner = _extended(value) if isinstance(value, Mapping) and len(value) == 1 else value
+    inner = _read_extended(value) if isinstance(value, Mapping) and len(value) == 1 else value
     if isinstance(inner, bool) or not isinstance(inner, int | float):
         return inner
     try:

@@ -16,7 +16,7 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import err
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets
-from matinee.evaluation.splits import Entry, Split, read_corpus
+from matinee.evaluation.splits import Entry, Split, read_entries
 from matinee.events import with_impressions
 from matinee.files import user_path
 
@@ -79,7 +79,7 @@ def _make(
 ) -> tuple[str, dict[Split, int]]:
     if sum(source is not None for source in (likes, clicks, field)) != 1:
         raise SettingsError("give one of --likes EVENTS, --clicks EVENTS and --field NAME")
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     if likes is not None:
         sets = query_sets.from_colikes(entries, _events(likes, entries, _USER, _LIKED, senders), least=least or 5)
     elif clicks is not None:

@@ -84,7 +84,7 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
     return [replace(entry, split=split) for entry, split in zip(entries, chosen, strict=True)]
 
 
-def read_corpus(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
+def read_entries(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
     """The entries of a prepared folder, or of a BEIR folder whose rows say their split. `kind`: of items whose BEIR rows say none."""
     path = folder / "items.jsonl"
     make = _prepared
@@ -117,7 +117,7 @@ def _reason(error: Exception) -> str:
     return "not a JSON object with the fields of an item"
 
 
-def write_corpus(entries: Iterable[Entry], path: Path) -> None:
+def write_entries(entries: Iterable[Entry], path: Path) -> None:
     """One line an entry, in the order given."""
     with path.open("wb") as out:
         for entry in entries:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set
-from matinee.evaluation.splits import Entry, write_corpus
+from matinee.evaluation.splits import Entry, write_entries
 from matinee.events import EventLog, read_events, with_impressions
 from matinee.items import Item
 from matinee.settings.serving import EventSettings
@@ -214,7 +214,7 @@ def test_lines_that_are_no_events(tmp_path: Path, content: str, message: str) ->
 def test_an_evaluation_set_is_made_of_a_log(tmp_path: Path) -> None:
     entries = [Entry(f"f{n}", Item(id=f"f{n}", title=f"Film {n}"), "dev" if n < 2 else "train", str(n)) for n in range(4)]
     (tmp_path / "prepared").mkdir()
-    write_corpus(entries, tmp_path / "prepared" / "items.jsonl")
+    write_entries(entries, tmp_path / "prepared" / "items.jsonl")
     bench = Bench(tmp_path / "events")
     uid = entries[0].item.uid("films")
     for n in range(2):
@@ -233,7 +233,7 @@ def test_events_that_anyone_could_send_make_no_label(tmp_path: Path) -> None:
     """The attack on a server without keys: invented users like two items. Its owner may count them, by name."""
     entries = [Entry(f"f{n}", Item(id=f"f{n}", title=f"Film {n}"), "dev", str(n)) for n in range(3)]
     (tmp_path / "prepared").mkdir()
-    write_corpus(entries, tmp_path / "prepared" / "items.jsonl")
+    write_entries(entries, tmp_path / "prepared" / "items.jsonl")
     bench = Bench(tmp_path / "events")
     for user in range(72):
         # The more like the third one, the less chance gives the first two together.
@@ -253,7 +253,7 @@ def test_the_events_of_an_abused_key_can_be_left_out(tmp_path: Path) -> None:
     """The attack: invented users of one key like two items that have nothing in common."""
     entries = [Entry(f"f{n}", Item(id=f"f{n}", title=f"Film {n}"), "dev", str(n)) for n in range(5)]
     (tmp_path / "prepared").mkdir()
-    write_corpus(entries, tmp_path / "prepared" / "items.jsonl")
+    write_entries(entries, tmp_path / "prepared" / "items.jsonl")
     bench = Bench(tmp_path / "events")
     for key, users, items in (("shop", 12, (0, 1)), ("shop", 60, (4,)), ("leaked", 12, (2, 3))):
         for user in range(users):

@@ -132,7 +132,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "tidy": tidy,
     "forms of titles": qualifiers.forms,
     "lists": lambda text: [lists.read_list(f"{a}{text}{b}") for a, b in ("[]", "{}", "()")] + [lists.read_list(f"c({text})")],
-    "prose": cells.as_prose,
+    "prose": cells.as_long_text,
     "title_trigrams": title_trigrams,
     "join_sentences": join_sentences,
     "years": lambda text: [dates._whole_year(text), dates._short(text)],

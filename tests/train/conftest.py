@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.catalogue.reader import read_items
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.items import Item
 from tests.train.job_process import Job, starting
 from train import instructions, prepare, ratings, triplets
@@ -108,7 +108,7 @@ def texts(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[obje
     folder = tmp_path_factory.mktemp("descriptions")
     told: list[object] = []
     for name, says in (("base", "Something of {}, perhaps; <b>who</b> knows."), ("tuned", "A story of “{}”, told with care.")):
-        rows = [json.dumps({"id": e.id, "description": says.format(e.item.title)}) for e in read_corpus(prepared)]
+        rows = [json.dumps({"id": e.id, "description": says.format(e.item.title)}) for e in read_entries(prepared)]
         (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
         told += [f"--{name}", folder / f"{name}.jsonl"]
     return told

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.items import Item
 from train import describe
 from train.generation.selection import ranked_sample
@@ -64,7 +64,7 @@ def test_every_item_is_described_once(enhancer: FakeEnhancer, prepared: Path, tm
     result = run(prepared, "--out", tmp_path / "d.jsonl")
     assert result.exit_code == 0, result.output
     found = rows(tmp_path / "d.jsonl")
-    entries = {entry.id: entry for entry in read_corpus(prepared)}
+    entries = {entry.id: entry for entry in read_entries(prepared)}
     assert sorted(row["id"] for row in found) == sorted(entries)
     assert all(row["description"] == f"About {entries[row['id']].item.title}." and row["source"] == "model" for row in found)
     assert enhancer.batches == -(-len(entries) // (48 * describe.BATCHES))
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_and_a_cut_line_is_written_again(enhancer: FakeEnh
 
 
 def test_titles_are_asked_for_as_people_write_them(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:
-    some = read_corpus(prepared)[7]
+    some = read_entries(prepared)[7]
     assert run(prepared, "--out", tmp_path / "d.jsonl", "--title", some.item.title.upper()).exit_code == 0
     assert [row["id"] for row in rows(tmp_path / "d.jsonl")] == [some.id]
     result = run(prepared, "--out", tmp_path / "e.jsonl", "--title", some.item.title, "--title", "No Such Film")
@@ -111,7 +111,7 @@ def test_a_hidden_overview_is_told_to_nobody(enhancer: FakeEnhancer, prepared: P
 
 
 def test_a_larger_sample_holds_the_smaller_and_another_seed_is_another(prepared: Path) -> None:
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     small, large, other = ([e.id for e in ranked_sample(entries, n, seed, {})] for n, seed in ((10, 0), (30, 0), (10, 1)))
     assert large[:10] == small != other
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, TrainerCallback
 
 from matinee.errors import ModelError, SettingsError
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.models import resolve, saved_model
 from matinee.models.convert import quiet
 from matinee.models.embedder import Embedder
@@ -75,7 +75,7 @@ def save_tiny(folder: Path, kind: str, texts: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Callable[[str], Path]:
-    texts = [f"{entry.item.title} {entry.item.overview}" for entry in read_corpus(prepared)]
+    texts = [f"{entry.item.title} {entry.item.overview}" for entry in read_entries(prepared)]
     made: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:
@@ -161,7 +161,7 @@ def test_going_on_ends_in_the_same_weights(tiny: Callable[[str], Path], pairs_fo
 
 
 def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folder: Path) -> None:
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     found = dev_set(entries, eval_folder, "full", pool=60)
     assert {queries.name for queries in found.sets} == {"known_desc", "text_keyword", "item_keyword"}
     assert len(found.ids) <= len(entries)

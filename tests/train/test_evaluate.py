@@ -19,7 +19,7 @@ from matinee.cli.main import app as cli
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets, scoring
 from matinee.evaluation.query_sets import QuerySet, SetInfo
-from matinee.evaluation.splits import Entry, read_corpus
+from matinee.evaluation.splits import Entry, read_entries
 from matinee.index.edge.query import request
 from matinee.index.types import HybridQuery, Manifest, Search
 from matinee.items import Item
@@ -43,7 +43,7 @@ def corpus(count: int = 6) -> measure.Corpus:
 
 
 def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) -> None:
-    texts = [templates.raw_text(entry.item, "full") for entry in read_corpus(prepared)]
+    texts = [templates.raw_text(entry.item, "full") for entry in read_entries(prepared)]
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(texts) + 1, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -249,7 +249,7 @@ def test_the_job_on_the_test_split_judges_with_what_the_api_ranks_with() -> None
 
 
 def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     a, b, popular = (entry.id for entry in entries[:3])
     likes = [(f"u{n}", item) for n in range(8) for item in (a, b)]
     likes += [(f"u{n}", popular) for n in range(100)] + [("u1", "unknown item")]
@@ -262,7 +262,7 @@ def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:
 
 
 def test_a_training_text_keeps_training_items_only(prepared: Path) -> None:
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     clicks = [("Lost  Brothers", entry.id) for entry in entries for _ in range(2)] + [("once only", entries[0].id)]
     sets = query_sets.from_clicks(entries, clicks)
     splits = {entry.id: entry.split for entry in entries}
@@ -274,7 +274,7 @@ def test_a_training_text_keeps_training_items_only(prepared: Path) -> None:
 
 
 def test_evalset_make_writes_a_set_that_reads_back(tmp_path: Path, prepared: Path) -> None:
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     likes = tmp_path / "likes.jsonl"
     couples = [(entries[n].id, entries[n + 1].id) for n in range(0, 60, 2)]
     events = [{"user_id": f"u{n}-{m}", "item": id, "event": "liked"} for n, couple in enumerate(couples) for m in range(6) for id in couple]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
 from matinee.settings.models import EnhancerSettings
@@ -40,7 +40,7 @@ def made(out: Path, *args: object) -> dict[str, list[InstructionPair]]:
 
 
 def splits(prepared: Path, pairs: list[InstructionPair]) -> set[str]:
-    known = {entry.id: entry.split for entry in read_corpus(prepared)}
+    known = {entry.id: entry.split for entry in read_entries(prepared)}
     return {known[pair.id] for pair in pairs} | {known[str(pair.item.id)] for pair in pairs if pair.item.id}
 
 
@@ -49,7 +49,7 @@ def test_words_are_those_of_training_items_alone(eval_folder: Path, prepared: Pa
     found = made(tmp_path / "out", prepared, "--target", "words", "--sets", eval_folder)
     assert splits(prepared, found["train"]) == {"train"}
     assert splits(prepared, found["heldout"]) == splits(prepared, found["dev"]) == {"dev"}
-    known = {entry.id: entry.split for entry in read_corpus(prepared)}
+    known = {entry.id: entry.split for entry in read_entries(prepared)}
     others = {id for id, split in known.items() if split != "train"}
     assert not any(f"d_train_{id}." in pair.text for pair in found["train"] for id in others)
     # A text that lacks the last kind of words has no end to learn.
@@ -86,7 +86,7 @@ def test_overviews_are_learnt_without_being_told(prepared: Path, tmp_path: Path,
     assert splits(prepared, found["train"]) == {"train"}
     assert splits(prepared, found["heldout"]) == {"test"}
     assert splits(prepared, found["dev"]) == {"dev"}
-    overviews = {entry.id: entry.item.overview for entry in read_corpus(prepared)}
+    overviews = {entry.id: entry.item.overview for entry in read_entries(prepared)}
     for pair in [*found["train"], *found["heldout"]]:
         assert pair.text == " ".join(overviews[pair.id].split())
         assert not pair.item.overview
@@ -100,7 +100,7 @@ def test_a_limit_takes_the_same_pairs_whatever_else_there_is(prepared: Path, tmp
 
 def test_a_teacher_is_believed_where_the_metadata_bears_it_out(prepared: Path, tmp_path: Path) -> None:
     rows, kinds = [], ["good", "invents", "template"]
-    for number, entry in enumerate(read_corpus(prepared)):
+    for number, entry in enumerate(read_entries(prepared)):
         item, kind = entry.item, kinds[number % 3]
         text = TEACHER.format(title=item.title, genre=item.genres[0].lower(), overview=item.overview)
         text += " It was directed by Zyx Qwerty." if kind == "invents" else ""

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from matinee.evaluation import scoring
 from matinee.evaluation.query_sets import QuerySet, write_set
-from matinee.evaluation.splits import Entry, write_corpus
+from matinee.evaluation.splits import Entry, write_entries
 from matinee.items import Item
 from train import evaluate, triplets
 from train.jobs import manifests
@@ -31,7 +31,7 @@ def german(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MATINEE_EMBEDDER__LANGUAGE", "german")
     prepared = tmp_path / "prepared"
     prepared.mkdir()
-    write_corpus(ENTRIES, prepared / "items.jsonl")
+    write_entries(ENTRIES, prepared / "items.jsonl")
     manifests.write(prepared, "prepare", {}, {})
     return prepared
 
@@ -53,7 +53,7 @@ def test_negatives_are_mined_in_the_catalogues_language(german: Path, tmp_path: 
     # More children than the ten candidates that a negative is drawn from: one of another story was not found by words.
     children = [Item(id=f"child {n}", title=f"K{n}", overview=f"Das Kind und Nummer {n}.") for n in range(12)]
     items = [*(entry.item for entry in ENTRIES), *children]
-    write_corpus([Entry(str(item.id), item, "train", str(item.id)) for item in items], german / "items.jsonl")
+    write_entries([Entry(str(item.id), item, "train", str(item.id)) for item in items], german / "items.jsonl")
     manifests.write(german, "prepare", {}, {})
     write_set(tmp_path / "sets", "text_words", {"train": QuerySet("text_words", {"q": "Kinder"}, {}, {"q": {"15"}})})
     args = [str(german), "--sets", str(tmp_path / "sets"), "--negatives", "bm25", "--out", str(tmp_path / "out")]

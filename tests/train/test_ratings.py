@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from train import ratings
 from train.generation.selection import ranked_sample
 from train.human.rating_sheets import read_sheet, write_sheet
@@ -34,7 +34,7 @@ def answer(folder: Path, rater: str, says: Callable[[str, str, str], str]) -> No
 
 def test_sheets_are_blinded_and_by_seed(make_sheets: Callable[..., Path], prepared: Path, tmp_path: Path) -> None:
     out = make_sheets(tmp_path / "one", "ann", "bob")
-    splits = {entry.id: entry.split for entry in read_corpus(prepared)}
+    splits = {entry.id: entry.split for entry in read_entries(prepared)}
     sheets = {name: read_sheet(out / "sheets" / f"{name}.csv") for name in ("ann", "bob")}
     orders = [[row["item"] for row in sheet.rows] for sheet in sheets.values()]
     assert orders[0] != orders[1]
@@ -51,7 +51,7 @@ def test_sheets_are_blinded_and_by_seed(make_sheets: Callable[..., Path], prepar
     again = make_sheets(tmp_path / "two", "bob", "ann")
     assert (again / "sheets" / "ann.csv").read_bytes() == (out / "sheets" / "ann.csv").read_bytes()
     # So that nobody has to describe a whole catalogue for twenty items.
-    described = ranked_sample([entry for entry in read_corpus(prepared) if entry.split == "test"], 20, 0, {})
+    described = ranked_sample([entry for entry in read_entries(prepared) if entry.split == "test"], 20, 0, {})
     assert {entry.id for entry in described} == set(orders[0])
     other = make_sheets(tmp_path / "three", "ann", seed=1)
     assert {row["item"] for row in read_sheet(other / "sheets" / "ann.csv").rows} != set(orders[0])
@@ -114,7 +114,7 @@ def test_the_report_has_table_3_and_figure_5(make_sheets: Callable[..., Path], t
 
 def test_preferences_are_counted_for_the_model_that_wrote(make_sheets: Callable[..., Path], prepared: Path, tmp_path: Path) -> None:
     out = make_sheets(tmp_path, "ann", "bob", items=10, split="train")
-    splits = {entry.id: entry.split for entry in read_corpus(prepared)}
+    splits = {entry.id: entry.split for entry in read_entries(prepared)}
     assert {splits[row["item"]] for row in read_sheet(out / "sheets" / "ann.csv").rows} == {"train"}
     answer(out, "ann", lambda item, ask, first: "a" if first == "tuned" else "b")
     answer(out, "bob", lambda item, ask, first: "tie")

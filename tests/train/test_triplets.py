@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from matinee import demo
 from matinee.errors import MatineeError, SettingsError, SourceError
 from matinee.evaluation.query_sets import QuerySet, write_set
-from matinee.evaluation.splits import Entry, read_corpus
+from matinee.evaluation.splits import Entry, read_entries
 from matinee.items import Item
 from matinee.text import templates
 from train import prepare, triplets
@@ -31,7 +31,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_no_held_out_item_has_any_role(prepared: Path, eval_folder: Path, pairs_folder: Path, tmp_path: Path) -> None:
     """The qrels of this folder name test and dev films for training queries, and ask with test films: none may come through."""
-    entries = read_corpus(prepared)
+    entries = read_entries(prepared)
     held_out = {entry.id: entry for entry in entries if entry.split != "train"}
     named = {line.split("\t")[1] for path in eval_folder.glob("*/qrels/train.tsv") for line in path.read_text().splitlines()[1:]}
     assert any(held_out[id].split == "test" for id in named & held_out.keys())
@@ -64,7 +64,7 @@ def test_a_changed_set_is_another_input(pairs_folder: Path) -> None:
 
 
 def test_ids_and_texts_belong_together(prepared: Path, pairs_folder: Path) -> None:
-    texts = {entry.id: templates.raw_text(entry.item) for entry in read_corpus(prepared)}
+    texts = {entry.id: templates.raw_text(entry.item) for entry in read_entries(prepared)}
     for path in sorted(pairs_folder.glob("*.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             assert row["negative"] == texts[row["ids"]["negative"]]
@@ -149,7 +149,7 @@ def test_what_the_count_left_out_is_no_negative_either() -> None:
 
 def test_no_negative_is_right_for_its_query(prepared: Path, tmp_path: Path) -> None:
     """Of the films that a word finds a few are chosen; the others must not come back as negatives."""
-    items = TrainingItems(read_corpus(prepared))
+    items = TrainingItems(read_entries(prepared))
     right = {entry.id for entry, text in zip(items.entries, items.texts, strict=True) if " young " in text}
     assert len(right) > 8
     asked = QuerySet("text_word", {"q": "young"}, {}, {"q": right})
@@ -171,7 +171,7 @@ def test_keywords_lead_to_their_items_but_for_those_that_dev_or_test_asks(tmp_pa
             out.write(json.dumps({"id": f"f{n}", "title": f"Film {n}", "overview": f"Story {n}.", "keywords": told, "split": split}) + "\n")
     made = CliRunner().invoke(prepare.app, [str(tmp_path / "films.jsonl"), "--kind", "film", "--out", str(tmp_path / "prepared")])
     assert made.exit_code == 0, made.output
-    entries = read_corpus(tmp_path / "prepared")
+    entries = read_entries(tmp_path / "prepared")
     titles = {entry.id: entry.item.title for entry in entries}
     asked = QuerySet("text_keywords", {"q": "Time loop"}, {}, {"q": set(titles)})
     write_set(tmp_path / "sets", "text_keywords", {"dev": asked})

@@ -52,9 +52,9 @@ class DevSet:
 def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL) -> DevSet:
     """The dev side of every set of `folder`, thinned to `QUERIES` each."""
     names = set_names(folder, "dev") if folder is not None else []
-    sets = [_thinned(read_set(folder, name, "dev")) for name in names if folder is not None]
+    sets = [_sample_queries(read_set(folder, name, "dev")) for name in names if folder is not None]
     if not sets:
-        sets = [_own(entries, template)]
+        sets = [_overview_queries(entries, template)]
     ids = {entry.id for entry in entries}
     sets = [queries.restricted_to(ids) for queries in sets]
     needed = {id for queries in sets for ids in queries.relevant.values() for id in ids} | {
@@ -69,13 +69,13 @@ def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.T
     return DevSet(tuple(entry.id for entry in chosen), texts, tuple(queries for queries in sets if queries.relevant))
 
 
-def _thinned(queries: QuerySet) -> QuerySet:
+def _sample_queries(queries: QuerySet) -> QuerySet:
     kept = sorted(queries.relevant)
     kept = random.Random(0).sample(kept, min(QUERIES, len(kept)))  # noqa: S311
     return replace(queries, relevant={query: queries.relevant[query] for query in kept})
 
 
-def _own(entries: Sequence[Entry], template: templates.Template) -> QuerySet:
+def _overview_queries(entries: Sequence[Entry], template: templates.Template) -> QuerySet:
     as_train = [replace(entry, split="train") for entry in entries if entry.split == "dev"]
     pairs = from_catalogue(TrainingItems(as_train, template), 0, ("sentence",)).get("sentence", []) if as_train else []
     kept = pairs[:QUERIES]

@@ -59,12 +59,13 @@ def mine(
             if scores is not None
         ]
         for row, pair in enumerate(chunk):
-            candidates = _interleaved([ranking[row] for ranking in lists])
+            candidates = _interleave([ranking[row] for ranking in lists])
             limit = None if near is None else margin * float(near[row, items.rows[pair.positive_id]])
             kept = [
                 column
                 for column in candidates
-                if _may(items, pair, column, positives[pair.group]) and (near is None or limit is None or near[row, column] < limit)
+                if _is_allowed_negative(items, pair, column, positives[pair.group])
+                and (near is None or limit is None or near[row, column] < limit)
             ][:_HARDEST]
             rng = random.Random(f"{seed}/{pair.group}/{pair.positive_id}")  # noqa: S311
             # A sample of one: `choice` would draw others than earlier runs with this seed did.
@@ -72,12 +73,12 @@ def mine(
     return chosen
 
 
-def _may(items: TrainingItems, pair: TextPair, column: int, positives: set[str]) -> bool:
+def _is_allowed_negative(items: TrainingItems, pair: TextPair, column: int, positives: set[str]) -> bool:
     entry = items.entries[column]
     own = {items.entries[items.rows[id]].franchise for id in (pair.anchor_id, pair.positive_id) if id is not None}
     return entry.id not in positives and entry.id != pair.anchor_id and entry.franchise not in own
 
 
-def _interleaved(rankings: Sequence[np.ndarray]) -> list[int]:
+def _interleave(rankings: Sequence[np.ndarray]) -> list[int]:
     """By turns from each ranking, each item once."""
     return list(dict.fromkeys(int(column) for columns in zip(*rankings, strict=True) for column in columns))

@@ -13,7 +13,7 @@ from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
 from transformers import PrinterCallback
 
-from matinee.evaluation.splits import read_corpus
+from matinee.evaluation.splits import read_entries
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, loss_for, steps_per_epoch, trainable
 from train.embedding.dev_set import DevSet, dev_set
 from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
@@ -67,7 +67,7 @@ class DevReporter(Reporter):
         self._patience, self._model = config.patience, model
         self._dev: DevSet | None = None
         if rank == 0:
-            self._dev = dev_set(read_corpus(plan.prepared), plan.sets, plan.template, pool=plan.pool)
+            self._dev = dev_set(read_entries(plan.prepared), plan.sets, plan.template, pool=plan.pool)
             best = self.work / "resumed" / "best"
             if best.is_dir():
                 shutil.copytree(best, self.work / "best")

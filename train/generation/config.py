@@ -46,7 +46,7 @@ class SftConfig:
     seed: Annotated[int, typer.Option(help="random seed of the training")] = 0
     language: str = ENGLISH
 
-    def described(self) -> dict[str, Any]:
+    def as_settings(self) -> dict[str, Any]:
         """The configuration as a manifest has it. English is not in it, as in manifests of before there were other languages."""
         values = asdict(self)
         return {name: value for name, value in values.items() if (name, value) != ("language", ENGLISH)}

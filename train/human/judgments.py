@@ -42,7 +42,7 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry], language: str =
             counts["ties"] += row["preference"] == "tie"
             if row["preference"] in ("a", "b"):
                 tally[row[row["preference"]]] += 1
-    decided = [_voted(entries[id], texts, tally) for (id, texts), tally in votes.items()]
+    decided = [_decide(entries[id], texts, tally) for (id, texts), tally in votes.items()]
     judgments = sorted((judgment for judgment in decided if judgment), key=lambda judgment: (judgment.id, judgment.chosen))
     if not judgments:
         raise SourceError(f"nobody prefers one description to another in {', '.join(map(str, paths))} ({dict(counts)}): nothing to learn")
@@ -77,7 +77,7 @@ def _trainable(id: str, entries: Mapping[str, Entry], where: str) -> Entry:
     return entry
 
 
-def _voted(entry: Entry, texts: frozenset[str], votes: Counter[str]) -> Judgment | None:
+def _decide(entry: Entry, texts: frozenset[str], votes: Counter[str]) -> Judgment | None:
     """The one with more votes; `None` for a draw."""
     first, second = sorted(texts)
     if votes[first] == votes[second]:

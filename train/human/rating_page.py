@@ -75,7 +75,7 @@ class Sheets:
             row = next((row for row in sheet.rows if row["item"] == item), None)
             if row is None:
                 raise NotFoundError(f"the sheet of {rater} has no item {item!r}")
-            row.update({ask: sheet.form.checked(ask, value, f"item {item}") for ask, value in answers.items()})
+            row.update({ask: sheet.form.check(ask, value, f"item {item}") for ask, value in answers.items()})
             write_sheet(sheet.path, sheet.form, sheet.rows)
             return {"done": sheet.done, "of": len(sheet.rows)}
 

@@ -45,7 +45,7 @@ class Form:
     def done(self, row: SheetRow) -> bool:
         return all(row[ask] for ask in self.asks)
 
-    def checked(self, ask: str, value: str, where: str) -> str:
+    def check(self, ask: str, value: str, where: str) -> str:
         plain = value.strip().casefold()
         if ask not in self.asks:
             raise SourceError(f"{where}: nothing asks for {ask!r}: use {', '.join(self.asks)}")
@@ -119,7 +119,7 @@ def draw_items(entries: Sequence[Entry], draw: Draw, texts: Sequence[Mapping[str
     return sorted(usable, key=lambda entry: _order(draw.seed, entry.id))[: draw.items]
 
 
-def blinded(
+def blind(
     form: Form, entries: Sequence[Entry], texts: Mapping[Model, Mapping[str, str]], rater: str, seed: int
 ) -> tuple[list[SheetRow], dict[str, Model]]:
     """A rater's empty rows in an order of their own, and item -> the model that is A there."""
@@ -166,7 +166,7 @@ def read_sheet(path: Path) -> Sheet:
             if not any("".join(cell or "") for cell in raw.values()):
                 continue
             where = f"{path}, line {reader.line_num}"
-            rows.append(_checked(raw, form, where))
+            rows.append(_check_row(raw, form, where))
             lines.append(reader.line_num)
             before = seen.setdefault(rows[-1]["item"], reader.line_num)
             if before != reader.line_num:
@@ -176,14 +176,14 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(path, form, tuple(rows), tuple(lines))
 
 
-def _checked(raw: Mapping[str, Any], form: Form, where: str) -> SheetRow:
+def _check_row(raw: Mapping[str, Any], form: Form, where: str) -> SheetRow:
     # The reader fills what a short line lacks with None, and puts what a long line has too much under the empty name.
     if "".join(raw.get("") or "") or any(raw[name] is None for name in (*SHOWN, *form.asks)):
         raise SourceError(f"{where}: it has more or fewer cells than the first line: was it cut off, or a comma left unquoted?")
     if not raw["item"].strip():
         raise SourceError(f"{where}: the item is empty")
     row = {name: raw[name].strip() for name in SHOWN}
-    return row | {ask: form.checked(ask, raw[ask], where) if raw[ask].strip() else "" for ask in form.asks}
+    return row | {ask: form.check(ask, raw[ask], where) if raw[ask].strip() else "" for ask in form.asks}
 
 
 def rater_name(name: str) -> str:

@@ -56,7 +56,7 @@ def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[Ra
         ask = next(ask for ask in form.asks if not row[ask])
         others = " --finished-only leaves out whoever is not done" if len(waiting) < len(sheets) else ""
         raise SourceError(f"{sheet.path}, line {line}: no {ask} for item {row['item']}; fill it in, then report.{others}")
-    answers = [answer for sheet in sheets if sheet not in waiting for answer in _unblinded(sheet, key.raters[sheet.rater])]
+    answers = [answer for sheet in sheets if sheet not in waiting for answer in _unblind(sheet, key.raters[sheet.rater])]
     return form, answers, sorted([*lost, *(sheet.rater for sheet in waiting)])
 
 
@@ -74,7 +74,7 @@ def _matches(sheet: Sheet, form: Form, raters: Mapping[str, Mapping[str, Model]]
         raise SourceError(f"{sheet.path} lacks the row of item {missing[0]}, and {len(missing) - 1} more: put back what was deleted")
 
 
-def _unblinded(sheet: Sheet, first: Mapping[str, Model]) -> Iterator[RaterAnswer]:
+def _unblind(sheet: Sheet, first: Mapping[str, Model]) -> Iterator[RaterAnswer]:
     for row in sheet.rows:
         a = first[row["item"]]
         sides = {"a": a, "b": "tuned" if a == "base" else "base"}
@@ -97,7 +97,7 @@ def figures(form: Form, answers: Sequence[RaterAnswer]) -> dict[str, Any]:
             if answer.question == question:
                 by_rater[answer.rater][f"{answer.item} {answer.model}"] = answer.value
         results["agreement"][question] = asdict(agreement(by_rater, values, ordered=form is RATINGS))
-    return results | ({"table3": _table3(answers)} if form is RATINGS else {"preference": _preferred(answers)})
+    return results | ({"table3": _table3(answers)} if form is RATINGS else {"preference": _count_preferences(answers)})
 
 
 def _table3(answers: Sequence[RaterAnswer]) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def _table3(answers: Sequence[RaterAnswer]) -> list[dict[str, Any]]:
     return rows
 
 
-def _preferred(answers: Sequence[RaterAnswer]) -> dict[str, Any]:
+def _count_preferences(answers: Sequence[RaterAnswer]) -> dict[str, Any]:
     worth = {"tuned": 1.0, "tie": 0.5, "base": 0.0}
     groups = groupby(sorted(answers, key=lambda a: a.item), key=lambda a: a.item)
     by_item = {item: fmean(worth[answer.value] for answer in group) for item, group in groups}

@@ -44,7 +44,7 @@ def restore(plan: TrainingPlan, rank: int) -> tuple[dict[str, Any], Path | None]
         work.mkdir(parents=True)
     # Nobody writes there before it is clean.
     barrier()
-    checkpoint = ray_train.get_checkpoint() if plan.workers else _stored(plan)
+    checkpoint = ray_train.get_checkpoint() if plan.workers else _last_checkpoint(plan)
     if checkpoint is None:
         return {}, None
     with checkpoint.as_directory() as folder:
@@ -55,7 +55,7 @@ def restore(plan: TrainingPlan, rank: int) -> tuple[dict[str, Any], Path | None]
     return state, work / "resumed" / "trainer"
 
 
-def _stored(plan: TrainingPlan) -> ray_train.Checkpoint | None:
+def _last_checkpoint(plan: TrainingPlan) -> ray_train.Checkpoint | None:
     folder = plan.last_stored()
     return ray_train.Checkpoint.from_directory(str(folder)) if folder else None
 

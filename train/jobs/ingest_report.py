@@ -6,7 +6,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, shown_first
+from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, sort_for_display
 from matinee.catalogue.reader import Report
 from matinee.items import Item
 from train.jobs import command
@@ -40,7 +40,7 @@ def show_attributes(rows: Sequence[AttributeStats]) -> None:
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     table.add_column("not of its type", justify="right")
     table.add_column("example", no_wrap=True, overflow="ellipsis", max_width=30)
-    for row in shown_first(rows):
+    for row in sort_for_display(rows):
         share = f"{row.missing / row.items:.0%}" if row.items else ""
         different = f"{row.distinct:,}{'+' if row.distinct == MAX_DISTINCT else ''}"
         if row.attribute is None:

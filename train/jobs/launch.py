@@ -132,7 +132,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
     # A file, since Ray keeps only those reports that come with a checkpoint.
     plan.trouble.unlink(missing_ok=True)
     try:
-        with _shown(plan.log), nullcontext() if plan.workers else quiet():
+        with _follow(plan.log), nullcontext() if plan.workers else quiet():
             result = trainer.fit()
     except TrainingFailedError as error:
         raise ModelError(
@@ -156,7 +156,7 @@ def clear(plan: TrainingPlan) -> None:
 
 
 @contextmanager
-def _shown(log: Path) -> Iterator[None]:
+def _follow(log: Path) -> Iterator[None]:
     """Shows the rows that are added to a JSONL file, whoever writes them (a worker, perhaps on another machine)."""
     stop = threading.Event()
 

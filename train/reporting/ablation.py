@@ -81,7 +81,7 @@ class CorpusTexts:
         vectors[rows] = self.encoder([texts[row] for row in rows])
         return vectors
 
-    def blended(self, enhanced: Matrix) -> Matrix:
+    def blend(self, enhanced: Matrix) -> Matrix:
         """What the recipe `both` indexes. Where there is no description, the raw vector and a part of itself."""
         blended = self.raw + WEIGHT * enhanced
         unit: Matrix = blended / np.linalg.norm(blended, axis=1, keepdims=True)
@@ -142,7 +142,7 @@ def table(
             index = CorpusTexts(corpus, encoder, facts, template)
             chosen = [one for one in written if one.facts == facts]
             for pool, columns in pools.items():
-                judged = _judged(list(arms(index, chosen, search or SearchSettings(), columns)), corpus, sets, columns)
+                judged = _measure_arms(list(arms(index, chosen, search or SearchSettings(), columns)), corpus, sets, columns)
                 rows += [{"facts": facts, "encoder": name, "items": pool, **row} for row in judged]
     return {"rows": rows, "means": mean_rows(rows), "described": len(common), "raw": len(corpus.ids) - len(common), "template": template}
 
@@ -162,7 +162,7 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
         return score
 
     def dense(documents: Matrix, items: Matrix | None = None) -> System:
-        return measure.cached(lambda queries: index.cosine(queries, documents, items))
+        return measure.cache_scores(lambda queries: index.cosine(queries, documents, items))
 
     raw = dense(index.raw)
     yield Arm("dense", "raw", "", raw)
@@ -170,13 +170,13 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
     yield Arm("hybrid", "raw", "", hybrid(raw, plain))
     for one in written:
         enhanced = index.vectors(one, "enhanced")
-        alone, joined, blended = dense(enhanced), dense(index.vectors(one, "both")), dense(index.blended(enhanced))
+        alone, joined, blended = dense(enhanced), dense(index.vectors(one, "both")), dense(index.blend(enhanced))
         expanded = index.bm25(index.texts(one, "both", templates.SPARSE_TEMPLATE))
         yield Arm("dense", "enhanced", one.name, alone)
         yield Arm("dense", "both, one text", one.name, joined)
         yield Arm("dense", BOTH, one.name, blended)
-        yield Arm("dense", "both, two vectors, max", one.name, _joined(raw, alone, np.maximum))
-        yield Arm("dense", "both, two vectors, sum", one.name, _joined(raw, alone, np.add))
+        yield Arm("dense", "both, two vectors, max", one.name, _combine(raw, alone, np.maximum))
+        yield Arm("dense", "both, two vectors, sum", one.name, _combine(raw, alone, np.add))
         yield Arm("dense", "raw query item, enhanced index", one.name, dense(enhanced, index.raw))
         yield Arm("BM25", "expanded", one.name, expanded)
         yield Arm("hybrid", "sparse side expanded", one.name, hybrid(raw, expanded))
@@ -185,11 +185,11 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
         yield Arm("hybrid", f"{BOTH}, sparse side expanded", one.name, hybrid(blended, expanded))
 
 
-def _joined(first: System, second: System, how: Callable[[Scores, Scores], Scores]) -> System:
+def _combine(first: System, second: System, how: Callable[[Scores, Scores], Scores]) -> System:
     return lambda queries: how(first(queries), second(queries))
 
 
-def _judged(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ArmResult]:
+def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QuerySet], columns: np.ndarray[Any, Any]) -> Iterator[ArmResult]:
     ranked = {corpus.ids[column] for column in columns}
     for queries in sets:
         answerable = queries.restricted_to(ranked)

@@ -116,14 +116,14 @@ def votes(corpus: Corpus) -> System:
     return lambda queries: np.tile(counts, (len(queries.relevant), 1))
 
 
-def fused(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
+def fuse(first: System, second: System, fusion: str, k: int = 10, weights: tuple[float, float] = (1.0, 1.0)) -> System:
     def score(queries: QuerySet) -> Scores:
         return scoring.fuse([first(queries), second(queries)], fusion, k=k, weights=weights)
 
     return score
 
 
-def cached(system: System) -> System:
+def cache_scores(system: System) -> System:
     """Its scores of each set are computed once: fusions ask for the same ones again and again."""
     known: dict[str, Scores] = {}
 

@@ -28,17 +28,17 @@ _COLOURS = {
 
 def markdown(results: Results) -> str:
     """The tables for docs/experiments.md."""
-    return render(MARKDOWN, **results, **_derived(results), best_hybrids=_best(results["hybrids"]))
+    return render(MARKDOWN, **results, **_derive(results), best_hybrids=_best(results["hybrids"]))
 
 
 def html(results: Results) -> str:
     """The whole report; nothing is fetched from anywhere."""
     charts = [bar_chart(results["table1"], "recall", "Recall@10"), bar_chart(results["table1"], "ndcg", "NDCG@10")]
     hybrid_sets = list(results["hybrids"][0]["sets"]) if results["hybrids"] else []
-    return render(HTML, **results, **_derived(results), charts=charts, hybrid_sets=hybrid_sets)
+    return render(HTML, **results, **_derive(results), charts=charts, hybrid_sets=hybrid_sets)
 
 
-def _derived(results: Results) -> dict[str, Any]:
+def _derive(results: Results) -> dict[str, Any]:
     ablation = results["ablation"]
     note = ""
     if ablation["rows"]:
@@ -46,10 +46,10 @@ def _derived(results: Results) -> dict[str, Any]:
             f"{ablation['described']} items are described; `described` ranks these only, in `all items` the {ablation['raw']} others keep "
             "their raw text, which favours what was described. Differences are paired, to the raw text of the same way."
         )
-    return {"fixed_fusions": _fixed(results["hybrids"]), "ablation_note": note}
+    return {"fixed_fusions": _fixed_fusions(results["hybrids"]), "ablation_note": note}
 
 
-def _fixed(rows: Sequence[HybridRow]) -> list[FixedFusionRow]:
+def _fixed_fusions(rows: Sequence[HybridRow]) -> list[FixedFusionRow]:
     """Set by set, the fusions that were fixed beforehand, which alone have intervals."""
     return [
         {"system": row["system"], "fusion": row["fusion"], "set": name, **measured, "minus_before": row.get("minus_before", {}).get(name)}

@@ -84,7 +84,7 @@ def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], template: Temp
     by_name |= {name: measure.dense(corpus, encoder, template) for name, encoder in encoders.items()}
     if facts.any():
         by_name |= {f"{name}{WITH_FACTS}": measure.with_facts(corpus, encoder, template, facts) for name, encoder in encoders.items()}
-    return {name: measure.cached(system) for name, system in by_name.items()}
+    return {name: measure.cache_scores(system) for name, system in by_name.items()}
 
 
 def table1(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[SetRow]:
@@ -154,7 +154,7 @@ def hybrids(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet], fusions:
         if name not in systems:
             continue
         for fusion in dict.fromkeys(fusions or [configured, *GRID]):
-            system = measure.fused(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
+            system = measure.fuse(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
             judged = {queries.name: measure.judge(corpus, queries, system(queries)) for queries in sets}
             means = {set: _means_of(measured) for set, measured in judged.items()}
             mean = float(np.mean([means[set]["ndcg"] for set in texts])) if texts else None

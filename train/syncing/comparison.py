@@ -80,7 +80,7 @@ class Changes:
 
 
 @contextmanager
-def spooled() -> Iterator[Changes]:
+def spool() -> Iterator[Changes]:
     """Changes, whose lines lie in a temporary folder until the end of the `with`."""
     with tempfile.TemporaryDirectory(prefix="matinee-sync-") as folder:
         changes = Changes(Spool(Path(folder)))

@@ -36,18 +36,18 @@ class Files:
         """The files there are now, in the order of their names."""
         if self._fs is None:
             return [self._path]
-        with self._explained():
+        with self._explain_errors():
             # What a listing said in an earlier round may have changed.
             self._fs.invalidate_cache()
             if fsspec.core.has_magic(self._path) and not self._fs.exists(self._path):
-                found = [path for path in self._fs.glob(self._path) if self._fs.isfile(path) and not _is_beside(PurePosixPath(path).name)]
+                paths = [path for path in self._fs.glob(self._path) if self._fs.isfile(path) and not _is_beside(PurePosixPath(path).name)]
             elif self._fs.isdir(self._path):
-                found = [path for path in self._fs.find(self._path) if _is_catalogue(path[len(self._path) :])]
+                paths = [path for path in self._fs.find(self._path) if _is_catalogue(path[len(self._path) :])]
             else:
-                found = [self._path] if self._fs.exists(self._path) else []
-        if not found:
+                paths = [self._path] if self._fs.exists(self._path) else []
+        if not paths:
             raise SourceError(f"{self.name}: there is no catalogue file ({', '.join(SUFFIXES)}; also .gz): check the path")
-        return sorted(found)
+        return sorted(paths)
 
     @contextmanager
     def local(self, path: str) -> Iterator[str]:
@@ -57,7 +57,7 @@ class Files:
             return
         with tempfile.TemporaryDirectory(prefix="matinee-sync-") as folder:
             copy = Path(folder) / PurePosixPath(path).name
-            with self._explained():
+            with self._explain_errors():
                 self._fs.get_file(path, str(copy))
             yield str(copy)
 
@@ -66,7 +66,7 @@ class Files:
         return path if self._fs is None else str(self._fs.unstrip_protocol(path)).removeprefix("file://")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:

@@ -40,7 +40,7 @@ class SyncMetrics:
 
 
 @contextmanager
-def metrics_served(metrics: SyncMetrics, host: str, port: int) -> Iterator[str]:
+def serve_metrics(metrics: SyncMetrics, host: str, port: int) -> Iterator[str]:
     """Prometheus text on a port until the end of the `with`; yields its URL. Raises `SettingsError` where the port can't be had."""
     try:
         server, thread = start_http_server(port, host, metrics.registry)

@@ -16,8 +16,8 @@ from matinee.client.items import ImportState, Items
 from matinee.client.models import Patience
 from matinee.errors import SourceError
 from train.jobs.reader_options import ReaderOptions
-from train.syncing.comparison import Changes, compare, ids_of, list_server, spooled
-from train.syncing.source import SHOWN, ExportedQuery, FileSource, Source, exported
+from train.syncing.comparison import Changes, compare, ids_of, list_server, spool
+from train.syncing.source import SHOWN, ExportedQuery, FileSource, Source, export
 from train.syncing.sql import OtherColumnsError, SqlQuery
 from train.syncing.state import StateFile, SyncState
 
@@ -93,7 +93,7 @@ class Round:
         with ExitStack() as stack:
             with report.stage("read"):
                 self.show("running the query")
-                rows = stack.enter_context(exported(source, reading))
+                rows = stack.enter_context(export(source, reading))
             self._compare(rows, catalogue, server, report)
             if source.cursor and rows.export.mark is not None and rows.rules is not None:
                 self._keep(
@@ -111,11 +111,11 @@ class Round:
             with report.stage("read"):
                 self.show("asking for the rows since the last round")
                 try:
-                    rows = stack.enter_context(exported(query, reading, known))
+                    rows = stack.enter_context(export(query, reading, known))
                 except OtherColumnsError:
                     return False
                 report.compared = False
-                changes = stack.enter_context(spooled())
+                changes = stack.enter_context(spool())
                 compare(rows, catalogue, None, changes)
             self._judge(rows, changes, None, report)
             self._apply(changes, report)
@@ -132,7 +132,7 @@ class Round:
             return list_server(self.server, self.patience, lambda count: self.show(f"listing the catalogue: {count:,} items"))
 
     def _compare(self, source: FileSource | ExportedQuery, catalogue: str, server: dict[bytes, bytes], report: SyncReport) -> None:
-        with spooled() as changes:
+        with spool() as changes:
             with report.stage("read"):
                 self.show("reading the source")
                 compare(source, catalogue, server, changes)
@@ -141,23 +141,23 @@ class Round:
 
     def _judge(self, source: Source, changes: Changes, server: dict[bytes, bytes] | None, report: SyncReport) -> None:
         """Raises `SourceError` where the source does not look whole."""
-        found, limits = source.report, self.limits
-        report.rows, report.rejected, report.unchanged = found.rows, found.rejected, changes.unchanged
-        report.problems += found.problems
+        seen, limits = source.report, self.limits
+        report.rows, report.rejected, report.unchanged = seen.rows, seen.rejected, changes.unchanged
+        report.problems += seen.problems
         nothing = "nothing was changed"
-        if found.cut is not None:
-            raise SourceError(f"{source.name} looks cut off ({found.cut}): {nothing}; write it again as a whole")
-        if found.derived_ids and isinstance(source, ExportedQuery) and source.export.mark is not None:
-            raise SourceError(f"--cursor needs an id in each row, and {found.derived_ids} rows have none: {nothing}; use --map id=COLUMN")
+        if seen.cut is not None:
+            raise SourceError(f"{source.name} looks cut off ({seen.cut}): {nothing}; write it again as a whole")
+        if seen.derived_ids and isinstance(source, ExportedQuery) and source.export.mark is not None:
+            raise SourceError(f"--cursor needs an id in each row, and {seen.derived_ids} rows have none: {nothing}; use --map id=COLUMN")
         if server is None:
             # Of a few rows a share says nothing, and what they lack is not deleted.
             return
-        if found.rejected > limits.max_rejected * found.rows:
+        if seen.rejected > limits.max_rejected * seen.rows:
             raise SourceError(
-                f"{source.name}: {found.rejected} of {found.rows} rows can't be used, more than --max-rejected {limits.max_rejected:g} "
-                f"allows: {nothing}. The first: {found.problems[0]}"
+                f"{source.name}: {seen.rejected} of {seen.rows} rows can't be used, more than --max-rejected {limits.max_rejected:g} "
+                f"allows: {nothing}. The first: {seen.problems[0]}"
             )
-        if not found.items:
+        if not seen.items:
             raise SourceError(f"{source.name} has no usable item: {nothing}; is it the right source?")
         if limits.delete and len(changes.gone) > limits.max_deleted * len(server):
             raise SourceError(

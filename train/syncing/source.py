@@ -83,7 +83,7 @@ class FileSource:
         self.report = SourceReport()
         for path in self._files.paths():
             location = self._files.location(path)
-            with self._files.local(path) as local, _named(local, location):
+            with self._files.local(path) as local, _name_in_errors(local, location):
                 reader = self._reading.read(local)
                 yield from _items(reader, catalogue)
                 self.report.add(reader, catalogue, location)
@@ -108,7 +108,7 @@ class ExportedQuery:
         self.report, self._deleted = SourceReport(), set()
         if not self.export.rows:
             return
-        with _named(str(self._path), "the query's rows"):
+        with _name_in_errors(str(self._path), "the query's rows"):
             reader = self._reading.read(str(self._path), self._given)
             self.rules = reader.rules
             for row in self.export.deleted:
@@ -116,7 +116,7 @@ class ExportedQuery:
                 if id is None:
                     raise SourceError("--deleted needs rows with an id: name its column with --map id=COLUMN")
                 self._deleted.add(uuid.UUID(item_uid(catalogue, id)).bytes)
-            yield from (found for found in _items(reader, catalogue) if found.uid.bytes not in self._deleted)
+            yield from (row for row in _items(reader, catalogue) if row.uid.bytes not in self._deleted)
             self.report.add(reader, catalogue, "row of the query,")
 
     def deleted(self) -> set[bytes]:
@@ -124,7 +124,7 @@ class ExportedQuery:
 
 
 @contextmanager
-def exported(query: SqlQuery, reading: ReaderOptions, since: SyncState | None = None) -> Iterator[ExportedQuery]:
+def export(query: SqlQuery, reading: ReaderOptions, since: SyncState | None = None) -> Iterator[ExportedQuery]:
     """The rows of a query, kept in a temporary file until the end of the `with`.
 
     With `since`, only the rows since then, read by the rules of then; raises `OtherColumnsError` where the query gives other columns now.
@@ -140,7 +140,7 @@ def _items(reader: ItemReader, catalogue: str) -> Iterator[SourceItem]:
 
 
 @contextmanager
-def _named(path: str, name: str) -> Iterator[None]:
+def _name_in_errors(path: str, name: str) -> Iterator[None]:
     """Let the errors of the reader name what it read, and not where a copy of it lies."""
     try:
         yield

@@ -119,9 +119,9 @@ class SqlQuery:
         highest = Highest.after(self.cursor or "", after)
         deleted: list[dict[str, Any]] = []
         count = 0
-        with self._rows(statement, parameters) as (found, rows), path.open("wb") as out:
-            self._check(found)
-            kept = tuple(name for name in found if name != self._deleted)
+        with self._rows(statement, parameters) as (names, rows), path.open("wb") as out:
+            self._check(names)
+            kept = tuple(name for name in names if name != self._deleted)
             if columns is not None and columns != kept:
                 raise OtherColumnsError("the query gives other columns than before")
             for row in rows:

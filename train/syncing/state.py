@@ -39,7 +39,7 @@ class StateFile:
         self._path = home / "sync" / f"{digest}.json"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Raises `SourceError` where another process syncs this source now."""
         make_private(self._path.parent, even_if_there=True)
         try:

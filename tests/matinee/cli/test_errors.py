@@ -21,7 +21,7 @@ ENTRIES = {
     "matinee info": ("matinee.cli.main", "matinee.cli.search.load_settings", ["info"], 2),
     "matinee index list": ("matinee.cli.main", "matinee.cli.index.load_settings", ["index", "list"], 2),
     "matinee models list": ("matinee.cli.main", "matinee.cli.models.load_settings", ["models", "list"], 2),
-    "matinee evalset make": ("matinee.cli.main", "matinee.cli.evalset.read_corpus", ["evalset", "make", "x", "--field", "y"], 2),
+    "matinee evalset make": ("matinee.cli.main", "matinee.cli.evalset.read_entries", ["evalset", "make", "x", "--field", "y"], 2),
     "matinee.cli.demo_descriptions": ("matinee.cli.demo_descriptions", "matinee.cli.demo_descriptions.load_settings", [], 2),
     "matinee demo": ("matinee.cli.main", "matinee.cli.demo.load_settings", ["demo"], 2),
     "serve": ("serve.__main__", "serve.__main__.load_settings", [], 2),

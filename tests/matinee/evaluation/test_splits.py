@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import Entry, assign_splits, franchise, read_corpus
+from matinee.evaluation.splits import Entry, assign_splits, franchise, read_entries
 from matinee.items import Item
 
 
@@ -61,4 +61,4 @@ def test_a_broken_line_of_a_corpus_is_named_with_a_reason(tmp_path: Path, line: 
     good = '{"id": "1", "split": "dev", "franchise": "a", "pools": [], "item": {"title": "A", "kind": "film"}}'
     (tmp_path / "items.jsonl").write_text(f"{good}\n\n{line}\n")
     with pytest.raises(SourceError, match=rf"items.jsonl, line 3: {reason}.*; `python -m train.prepare` writes such a file"):
-        read_corpus(tmp_path)
+        read_entries(tmp_path)

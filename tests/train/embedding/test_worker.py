@@ -43,7 +43,7 @@ class Run:
     """A reporter's epochs, without the training between them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, figures: Sequence[Figures], *, patience: int) -> None:
-        monkeypatch.setattr(worker, "read_corpus", lambda _: [])
+        monkeypatch.setattr(worker, "read_entries", lambda _: [])
         monkeypatch.setattr(worker, "dev_set", lambda *_, **__: Dev(figures))
         self.model = Model()
         config = ContrastiveConfig(patience=patience)

@@ -80,16 +80,16 @@ def test_one_that_is_killed_in_the_middle_of_its_import_is_run_again(
 
 def test_one_process_at_a_time_syncs_a_source(shop: Any, tools: Any, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     source, said = write([tools.film(n) for n in range(tools.BASE)]), []
-    locked = StateFile.locked
+    lock = StateFile.lock
 
     def twice(self: StateFile) -> Any:
-        with pytest.MonkeyPatch.context() as patch, locked(self):
-            patch.setattr(StateFile, "locked", locked)
+        with pytest.MonkeyPatch.context() as patch, lock(self):
+            patch.setattr(StateFile, "lock", lock)
             done = shop.invoke(source)
             said.append((done.exit_code, done.stderr))
-        return locked(self)
+        return lock(self)
 
-    monkeypatch.setattr(StateFile, "locked", twice)
+    monkeypatch.setattr(StateFile, "lock", twice)
     shop.sync(source)
     [(code, message)] = said
     assert code == 3
