@@ -28,9 +28,9 @@ from matinee.files import write_atomically
 from matinee.models import convert, saved_model
 from matinee.settings.tree import Settings
 from train.generation import lora
+from train.generation.adapter_run import find_models, publish, run_report
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import read_pairs
-from train.generation.publish import find_models, publish, run_report
 from train.jobs import command, launch, manifests
 from train.jobs.manifests import ADAPTER
 from train.reporting import curves

@@ -52,7 +52,7 @@ from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from train.jobs import command, indexing, ingest_report
-from train.jobs.api_writes import IndexHolder
+from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
 
@@ -126,7 +126,7 @@ def main(options: IngestOptions) -> None:
     server = Client(options.url, key=options.key) if options.url else None
     if options.via == "api":
         server = server or Client.running(settings, key=options.key)
-    connection = IndexHolder(server, options.key, Patience(options.patience))
+    connection = ServerConnection(server, options.key, Patience(options.patience))
     models = indexing.server_models if options.via == "api" else indexing.local_models
     with models(settings, connection, descriptions) as maker:
         source = demo.source() if options.demo_films else reader.report.source

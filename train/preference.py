@@ -25,9 +25,9 @@ from matinee.files import sha256
 from matinee.models import saved_model
 from matinee.settings.tree import Settings
 from train.generation import lora
+from train.generation.adapter_run import FIGURES, find_models, publish, run_report
 from train.generation.config import DpoConfig, DpoPlan
 from train.generation.instruction_pairs import GUARD
-from train.generation.publish import FIGURES, find_models, publish, run_report
 from train.human import judgments
 from train.jobs import command, launch, manifests
 from train.jobs.manifests import ADAPTER

@@ -83,7 +83,7 @@ def _play(case: Case, sandbox: Sandbox, load: Traffic, row: CaseResult) -> None:
     row.seconds = round(ended - started, 1)
     recovered = _wait_well(load, started, time.monotonic())
     load.stop()
-    judge(case, row, load.answers(), started, ended, recovered)
+    evaluate_case(case, row, load.answers(), started, ended, recovered)
 
 
 def _wait_well(load: Traffic, started: float, since: float) -> bool:
@@ -129,7 +129,7 @@ def _bad_until(answers: Sequence[Answer], ended: float, slow_ms: float) -> float
     return max(bad, ended + max(slow) + 1) if slow else bad
 
 
-def judge(case: Case, row: CaseResult, answers: Sequence[Answer], started: float, ended: float, recovered: bool) -> None:
+def evaluate_case(case: Case, row: CaseResult, answers: Sequence[Answer], started: float, ended: float, recovered: bool) -> None:
     """Fill the row from the answers to all requests that were under way when the fault `started`, or came later."""
     before = _before(answers, started)
     since = [answer for answer in answers if answer.due_s + answer.ms / 1000 >= started]

@@ -18,7 +18,7 @@ from matinee.catalogue.dates import Dates
 from matinee.catalogue.numerals import number
 from matinee.catalogue.people import join_suffixes
 from matinee.catalogue.rows import Row
-from matinee.catalogue.summary import Field, Summary
+from matinee.catalogue.summary import ColumnSummary, Summary
 from matinee.errors import kind_of
 from matinee.items import MAX_FACT, MAX_FACTS, MAX_LIST, MAX_NAME, MAX_OVERVIEW, MAX_ROLES, MAX_TITLE, Item
 from matinee.text.qualifiers import title_year
@@ -112,7 +112,7 @@ class Draft:
                 self._entry(column).read -= 1
                 self._lose(column, lost, problem["msg"])
 
-    def _entry(self, column: str) -> Field:
+    def _entry(self, column: str) -> ColumnSummary:
         return self._rules.summary.fields[column]
 
     def _lose(self, column: str, value: Any, reason: str) -> None:

@@ -18,7 +18,7 @@ from matinee.catalogue.dates import DateColumn
 from matinee.catalogue.dialects import NAMES
 from matinee.catalogue.numerals import NumberColumn
 from matinee.catalogue.rows import ReadOptions, Row, Table, no_progress
-from matinee.catalogue.summary import Field
+from matinee.catalogue.summary import ColumnSummary
 from matinee.errors import SourceError
 
 MAX_COLUMNS = 500
@@ -125,7 +125,7 @@ class SchemaInference:
         builder.separators = {column: values.separator(people=column in people) for column, values in self._lists.items()}
         self._limit()
         for column in self._columns:
-            builder.summary.fields[column] = Field(column, self._targets.get(column, ""), self._rules(builder, column))
+            builder.summary.fields[column] = ColumnSummary(column, self._targets.get(column, ""), self._rules(builder, column))
         return builder
 
     def _is_other_title(self, column: str, name: str) -> bool:

@@ -23,7 +23,7 @@ from matinee.catalogue.columns import count_recognised
 from matinee.catalogue.inference import SchemaInference
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
 from matinee.catalogue.rules import ColumnRules
-from matinee.catalogue.summary import Field, Summary
+from matinee.catalogue.summary import ColumnSummary, Summary
 from matinee.catalogue.tables import open_table
 from matinee.errors import SourceError
 from matinee.files import replacing
@@ -106,7 +106,7 @@ class ItemReader:
 
     def _new_report(self) -> Report:
         columns = {column: target for column, target in self._builder.targets.items() if column}
-        fresh = {column: Field(column, field.target, field.rules) for column, field in self._builder.summary.fields.items()}
+        fresh = {column: ColumnSummary(column, field.target, field.rules) for column, field in self._builder.summary.fields.items()}
         self._builder.summary = Summary(self._table.format, fresh)
         return Report(self._source, source_name(self._source), columns, warnings=list(self._notes), summary=self._builder.summary)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from matinee.catalogue.builder import Builder
 from matinee.catalogue.dates import Dates
-from matinee.catalogue.summary import Field, Summary
+from matinee.catalogue.summary import ColumnSummary, Summary
 
 
 class ColumnRules(BaseModel):
@@ -52,5 +52,5 @@ class ColumnRules(BaseModel):
             dates=dict(self.dates),
             signs=dict(self.signs),
             separators=dict(self.separators),
-            summary=Summary(fields={column: Field(column, self.targets.get(column, "")) for column in self.columns}),
+            summary=Summary(fields={column: ColumnSummary(column, self.targets.get(column, "")) for column in self.columns}),
         )

@@ -7,7 +7,7 @@ MAX_EXAMPLE = 80
 
 
 @dataclass
-class Field:
+class ColumnSummary:
     """One column: `target` is a field of `Item`, or a place in `people`, `numbers` or `extra`; "" where the column is not used.
 
     `rules` say how its values are read: separator, decimal sign, date order.
@@ -52,7 +52,7 @@ class Summary:
     """
 
     format: dict[str, str] = field(default_factory=dict)
-    fields: dict[str, Field] = field(default_factory=dict)
+    fields: dict[str, ColumnSummary] = field(default_factory=dict)
     years: tuple[int, int] | None = None
     titles_with_year: int = 0
     other_titles: int = 0

@@ -17,8 +17,8 @@ from matinee.client import calls
 from matinee.client.http import Client
 from matinee.errors import FilterError
 from matinee.filters import ItemFilter
-from matinee.recommend.answers import RankedAnswer
 from matinee.recommend.offline import OfflineCatalogue
+from matinee.recommend.results import RankedAnswer
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode, Settings
 

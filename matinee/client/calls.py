@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from matinee.items import Item, ItemFacts
 from matinee.models.types import Kind
-from matinee.recommend.answers import DescribedItem, RankedAnswer
+from matinee.recommend.results import DescribedItem, RankedAnswer
 
 Result_co = TypeVar("Result_co", covariant=True)
 

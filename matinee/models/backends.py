@@ -49,7 +49,7 @@ class Backend(Protocol):
     device: str
     tokenizer: Any
 
-    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]: ...
+    def generate(self, prompts: Sequence[str], options: GenerationOptions) -> list[Completion]: ...
 
 
 def pick_precision(precision: str, *, cuda: bool) -> str:
@@ -102,17 +102,17 @@ class _Stops:
         self.lines = [i for token, i in vocabulary.items() if token and not token.strip("\n")]
         self.sentences = frozenset(i for token, i in vocabulary.items() if token[-1:] in (".", "!", "?", "…"))
 
-    def ids(self, writing: GenerationOptions) -> list[int]:
-        return sorted({*self.ends, *(self.lines if writing.one_line else ())})
+    def ids(self, options: GenerationOptions) -> list[int]:
+        return sorted({*self.ends, *(self.lines if options.one_line else ())})
 
-    def watcher(self, writing: GenerationOptions) -> Callable[[int, int], bool]:
+    def watcher(self, options: GenerationOptions) -> Callable[[int, int], bool]:
         """`(row, token) -> stop`, fed with every token as it is written."""
         ended: dict[int, int] = {}
 
         def stop(row: int, token: int) -> bool:
             ended[row] = ended.get(row, 0) + (token in self.sentences)
-            late = writing.deadline is not None and time.monotonic() > writing.deadline
-            return late or bool(writing.sentences and ended[row] >= writing.sentences)
+            late = options.deadline is not None and time.monotonic() > options.deadline
+            return late or bool(options.sentences and ended[row] >= options.sentences)
 
         return stop
 
@@ -138,22 +138,22 @@ class CTranslate2Backend:
         )
         self.generator = self._load()
 
-    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
+    def generate(self, prompts: Sequence[str], options: GenerationOptions) -> list[Completion]:
         if not prompts:
             return []
         ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
-        stop = self._stops.watcher(writing)
-        self._seed(writing.seed)
+        stop = self._stops.watcher(options)
+        self._seed(options.seed)
         # CTranslate2 seeds a thread at its first sample only: to be reproducible, a call that samples gets threads of its own.
-        generator = self._load() if writing.temperature else self.generator
+        generator = self._load() if options.temperature else self.generator
         results = generator.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(row) for row in ids],
-            max_length=writing.max_new_tokens,
-            sampling_topk=1 if writing.temperature == 0 else 0,
-            sampling_topp=1 if writing.temperature == 0 else 0.95,
-            sampling_temperature=writing.temperature or 1,
-            repetition_penalty=writing.repetition_penalty,
-            end_token=self._stops.ids(writing),
+            max_length=options.max_new_tokens,
+            sampling_topk=1 if options.temperature == 0 else 0,
+            sampling_topp=1 if options.temperature == 0 else 0.95,
+            sampling_temperature=options.temperature or 1,
+            repetition_penalty=options.repetition_penalty,
+            end_token=self._stops.ids(options),
             include_prompt_in_result=False,
             callback=lambda step: stop(step.batch_id, step.token_id),
         )
@@ -191,7 +191,7 @@ class TransformersBackend:
         model.generation_config = type(model.generation_config)()
         return cls(model, load_tokenizer(model_dir), precision)
 
-    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
+    def generate(self, prompts: Sequence[str], options: GenerationOptions) -> list[Completion]:
         import torch
         from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, StoppingCriteriaList
 
@@ -199,29 +199,29 @@ class TransformersBackend:
             return []
         batch = self.tokenizer(list(prompts), return_tensors="pt", padding=True).to(self.device)
         length = batch["input_ids"].shape[1]
-        penalty = RepetitionPenaltyLogitsProcessor(writing.repetition_penalty, prompt_ignore_length=length)
+        penalty = RepetitionPenaltyLogitsProcessor(options.repetition_penalty, prompt_ignore_length=length)
         sampling = (
-            {"do_sample": True, "temperature": writing.temperature, "top_p": 0.95, "top_k": 0}
-            if writing.temperature
+            {"do_sample": True, "temperature": options.temperature, "top_p": 0.95, "top_k": 0}
+            if options.temperature
             else {"do_sample": False}
         )
         # The seed is this call's alone: it must not make the rest of the process repeat itself.
         with torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(writing.seed)
+            torch.manual_seed(options.seed)
             output = self.model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
-                max_new_tokens=writing.max_new_tokens,
-                logits_processor=LogitsProcessorList([penalty] if writing.repetition_penalty != 1 else []),
-                stopping_criteria=StoppingCriteriaList([_Watch(self._stops.watcher(writing))]),
-                eos_token_id=self._stops.ids(writing),
+                max_new_tokens=options.max_new_tokens,
+                logits_processor=LogitsProcessorList([penalty] if options.repetition_penalty != 1 else []),
+                stopping_criteria=StoppingCriteriaList([_Watch(self._stops.watcher(options))]),
+                eos_token_id=self._stops.ids(options),
                 pad_token_id=self.tokenizer.pad_token_id,
                 **sampling,
             )
-        return [self._answer(row.tolist(), writing) for row in output[:, length:].cpu()]
+        return [self._answer(row.tolist(), options) for row in output[:, length:].cpu()]
 
-    def _answer(self, row: list[int], writing: GenerationOptions) -> Completion:
-        stops = {*self._stops.ids(writing), self.tokenizer.pad_token_id}
+    def _answer(self, row: list[int], options: GenerationOptions) -> Completion:
+        stops = {*self._stops.ids(options), self.tokenizer.pad_token_id}
         end = next((position for position, token in enumerate(row) if token in stops), len(row))
         return Completion(self.tokenizer.decode(row[:end], skip_special_tokens=True), end)
 

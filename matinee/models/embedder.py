@@ -15,10 +15,10 @@ import numpy as np
 
 from matinee.errors import ModelError
 from matinee.models.backends import computes_in_bf16
+from matinee.models.benchmark import pick_fastest
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import is_whole, load_whole, quiet
 from matinee.models.encoder_spec import EncoderSpec
-from matinee.models.fastest import fastest
 from matinee.models.onnx import OnnxEncoder
 from matinee.models.precision_choice import Choice, PrecisionChoice
 from matinee.models.resolve import Progress, resolve
@@ -115,7 +115,7 @@ class Embedder:
         if settings.precision != "auto":
             return candidates[-1]
         loads = _LOADS[workload]
-        chosen = fastest(candidates, lambda e: e.encode(loads[0][:1]), lambda e: [e.encode(texts) for texts in loads])
+        chosen = pick_fastest(candidates, lambda e: e.encode(loads[0][:1]), lambda e: [e.encode(texts) for texts in loads])
         choice.write(Choice(chosen.precision, torch.get_num_threads()))
         return chosen
 

@@ -216,7 +216,7 @@ class Enhancer:
 
     def _answers(self, items: Sequence[Item], attempt: int, deadline: float | None) -> list[Completion]:
         settings = self._settings
-        writing = GenerationOptions(
+        options = GenerationOptions(
             max_new_tokens=settings.max_new_tokens,
             temperature=max(settings.temperature, RETRY_TEMPERATURE) if attempt else settings.temperature,
             repetition_penalty=settings.repetition_penalty,
@@ -225,7 +225,7 @@ class Enhancer:
             sentences=cleaning.MAX_SENTENCES,
             deadline=deadline,
         )
-        return self.backend.generate([self.prompt(item) for item in items], writing)
+        return self.backend.generate([self.prompt(item) for item in items], options)
 
     def _whole_answer(self, item: Item, answer: Completion) -> str:
         return f"{templates.lead(item, self._language)}{answer.text}" if self._guided else answer.text

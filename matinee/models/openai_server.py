@@ -135,33 +135,33 @@ class ServerBackend:
                 )
         self._write("Title:", GenerationOptions(max_new_tokens=1, deadline=deadline))
 
-    def generate(self, prompts: Sequence[str], writing: GenerationOptions) -> list[Completion]:
+    def generate(self, prompts: Sequence[str], options: GenerationOptions) -> list[Completion]:
         """A continuation of each prompt, at most `enhancer.batch_size` under way.
 
         One that the server rejects, or has not written by the deadline, is empty. Raises `ModelServerError` once a prompt was not answered
         in any try, and `ModelError` where the server refuses the key or no longer has the model.
         """
-        self.check(writing.deadline)
+        self.check(options.deadline)
         if len(prompts) == 1:
-            return [self._complete(prompts[0], writing)]
+            return [self._complete(prompts[0], options)]
         pool = ThreadPoolExecutor(self._settings.batch_size, thread_name_prefix="enhancer-server")
         try:
-            return [future.result() for future in [pool.submit(self._complete, prompt, writing) for prompt in prompts]]
+            return [future.result() for future in [pool.submit(self._complete, prompt, options) for prompt in prompts]]
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _complete(self, prompt: str, writing: GenerationOptions) -> Completion:
+    def _complete(self, prompt: str, options: GenerationOptions) -> Completion:
         try:
-            return self._retried(prompt, writing)
+            return self._retried(prompt, options)
         except _FailureError as failure:
-            if writing.deadline is not None and time.monotonic() >= writing.deadline:
+            if options.deadline is not None and time.monotonic() >= options.deadline:
                 return Completion("", 0)
             if failure.reason == "rejected":
                 log.warning("the enhancer's server rejected a prompt of %s characters: %s", len(prompt), failure)
                 return Completion("", 0)
             raise self._explained(failure) from None
 
-    def _retried(self, prompt: str, writing: GenerationOptions) -> Completion:
+    def _retried(self, prompt: str, options: GenerationOptions) -> Completion:
         pause = wait_random_exponential(multiplier=0.25, min=0.05, max=_LONGEST_PAUSE_S)
 
         def wait(state: RetryCallState) -> float:
@@ -173,28 +173,28 @@ class ServerBackend:
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, _FailureError) and error.passing),
             wait=wait,
-            stop=stop if writing.deadline is None else stop | stop_before_delay(max(0.0, writing.deadline - time.monotonic())),
+            stop=stop if options.deadline is None else stop | stop_before_delay(max(0.0, options.deadline - time.monotonic())),
             reraise=True,
         )
-        return retrying(self._write, prompt, writing)
+        return retrying(self._write, prompt, options)
 
-    def _write(self, prompt: str, writing: GenerationOptions) -> Completion:
+    def _write(self, prompt: str, options: GenerationOptions) -> Completion:
         body: dict[str, Any] = {
             "model": self._name,
-            "max_tokens": writing.max_new_tokens,
-            "temperature": writing.temperature,
-            "top_p": 0.95 if writing.temperature else 1,
-            "seed": writing.seed,
+            "max_tokens": options.max_new_tokens,
+            "temperature": options.temperature,
+            "top_p": 0.95 if options.temperature else 1,
+            "seed": options.seed,
         }
-        if writing.one_line:
+        if options.one_line:
             body["stop"] = ["\n"]
-        if writing.repetition_penalty != 1:
+        if options.repetition_penalty != 1:
             # Not in OpenAI's API: vLLM and TGI know the first name, llama.cpp the second.
-            body |= {"repetition_penalty": writing.repetition_penalty, "repeat_penalty": writing.repetition_penalty}
+            body |= {"repetition_penalty": options.repetition_penalty, "repeat_penalty": options.repetition_penalty}
         if self._settings.chat:
-            answer = self._ask("POST", "/chat/completions", body | {"messages": [{"role": "user", "content": prompt}]}, writing.deadline)
+            answer = self._ask("POST", "/chat/completions", body | {"messages": [{"role": "user", "content": prompt}]}, options.deadline)
         else:
-            answer = self._ask("POST", "/completions", body | {"prompt": prompt}, writing.deadline)
+            answer = self._ask("POST", "/completions", body | {"prompt": prompt}, options.deadline)
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"] if self._settings.chat else choice["text"]

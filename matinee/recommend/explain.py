@@ -60,7 +60,7 @@ class Explanation(TypedDict):
     explain_ms: NotRequired[float]
 
 
-async def examine(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> Explanation:
+async def explain(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> Explanation:
     """How one answer came about. `pool` are the hits of `search`, `answered` the ids chosen of them, `examples` the ids it started from.
 
     `scores` are a stage's own, before any condition; `score` is that of the real search, absent where a condition dropped the item.

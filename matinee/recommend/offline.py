@@ -20,9 +20,9 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.models.enhancer import Enhancer
 from matinee.recommend import titles
-from matinee.recommend.answers import DescribedItem, RankedAnswer, VersionEntry, VersionList
 from matinee.recommend.queries import Example, ExampleQuery, Query, TextQuery
 from matinee.recommend.recommender import Recommender
+from matinee.recommend.results import DescribedItem, RankedAnswer, VersionEntry, VersionList
 from matinee.settings.tree import Mode, Settings
 from matinee.text import templates
 

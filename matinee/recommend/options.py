@@ -57,7 +57,7 @@ class RankingOptions:
             facet_names(attributes, (self.group_by,), what="group_by")
 
 
-def ordered(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[Hit]:
+def sort_hits(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[Hit]:
     """The candidates with at least `min_score`, in an order that is the same in every call."""
     kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
     if options.needs_candidates:
@@ -73,7 +73,7 @@ def ordered(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes
     return kept
 
 
-def grouped(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[list[Hit]]:
+def group_hits(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[list[Hit]]:
     """Groups of hits, the best first; without `group_by`, each hit is one. An item without the attribute is in none."""
     if options.group_by is None:
         return [[hit] for hit in hits]
@@ -91,7 +91,7 @@ def group_of(hit: Hit, options: RankingOptions, attributes: Attributes) -> str |
     return values[0] if values else None
 
 
-def counted(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> dict[str, list[FacetCount]]:
+def count_facets(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> dict[str, list[FacetCount]]:
     """The most frequent values of each of `facets` among the candidates."""
     counts: dict[str, list[FacetCount]] = {}
     for name in options.facets:
@@ -101,7 +101,7 @@ def counted(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes
     return counts
 
 
-def picked(facts: Mapping[str, object], fields: Sequence[str] | None) -> Mapping[str, object]:
+def select_fields(facts: Mapping[str, object], fields: Sequence[str] | None) -> Mapping[str, object]:
     """The parts of an item that were asked for, those that it has."""
     if fields is None:
         return facts

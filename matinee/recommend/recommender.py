@@ -30,11 +30,11 @@ from matinee.items import ItemFacts
 from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
-from matinee.recommend.answers import ResolvedLike
-from matinee.recommend.explain import examine
-from matinee.recommend.options import counted, group_of, grouped, ordered, picked
+from matinee.recommend.explain import explain
+from matinee.recommend.options import count_facets, group_hits, group_of, select_fields, sort_hits
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
 from matinee.recommend.ranking import diversify, nearest_like, shared_facts
+from matinee.recommend.results import ResolvedLike
 from matinee.recommend.titles import Resolution
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
@@ -105,14 +105,14 @@ class Recommender:
             valid = [one for one in pending if not one.failed]
             answers = await self._offload(lambda: [self._rank(one) for one in valid])
             for one, answer in zip(valid, answers, strict=True):
-                one.answer = await self._debugged(one, answer) if one.query.debug else answer
+                one.answer = await self._with_explanation(one, answer) if one.query.debug else answer
         return [one.answer for one in pending if one.answer is not None]
 
     async def _find(self, pending: Sequence[_Pending]) -> None:
         """Set each query's hits, or the error that ends it."""
         await self._look_up(pending)
         for one in pending:
-            one.answer = one.answer or self._unanswerable(one.query)
+            one.answer = one.answer or self._validate(one.query)
         valid = [one for one in pending if not one.failed]
         for one in valid:
             one.search, one.score_type = self._plan(one)
@@ -121,7 +121,7 @@ class Recommender:
             for one, hits in zip(valid, all_hits, strict=True):
                 one.hits = hits if one.search.with_payload else await self._page(one.query, hits)
 
-    def _unanswerable(self, query: Query) -> MatineeError | None:
+    def _validate(self, query: Query) -> MatineeError | None:
         """Why the version can't be asked for it. The engine would refuse all searches of a batch for one such filter."""
         attributes = self._index.manifest.declared
         try:
@@ -134,7 +134,7 @@ class Recommender:
     async def _page(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
         """The hits of one page with their payloads: those of the other candidates are not worth reading."""
         start = query.options.offset or 0
-        page = ordered(hits, query.options, self._index.manifest.declared)[start : start + query.k]
+        page = sort_hits(hits, query.options, self._index.manifest.declared)[start : start + query.k]
         stored = await self._index.retrieve([hit.id for hit in page])
         return [replace(hit, payload=one.payload) for hit, one in zip(page, stored, strict=True) if one is not None]
 
@@ -151,13 +151,13 @@ class Recommender:
             raise pending.answer
         return pending.likes[0].facts
 
-    async def _debugged(self, pending: _Pending, answer: RankedItems) -> RankedItems | MatineeError:
+    async def _with_explanation(self, pending: _Pending, answer: RankedItems) -> RankedItems | MatineeError:
         """The answer and how it came about. If the index fails now, this query alone fails, not those that came with it."""
         start = time.perf_counter()
         answered = [card["id"] for card in orjson.loads(answer.items)]
         examples = frozenset(example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None)
         try:
-            case = await examine(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
+            case = await explain(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
         except MatineeError as error:
             return error
         case["explain_ms"] = (time.perf_counter() - start) * 1000
@@ -235,19 +235,19 @@ class Recommender:
         query, options, attributes = pending.query, pending.query.options, self._index.manifest.declared
         hits, start = pending.hits, options.offset or 0
         if pending.search.with_payload:
-            hits = ordered(hits, options, attributes)
+            hits = sort_hits(hits, options, attributes)
         else:
             start = 0
-        facets = counted(hits, options, attributes) if options.facets else None
+        facets = count_facets(hits, options, attributes) if options.facets else None
         if query.diversity and not options.sort:
             hits = diversify(hits, start + query.k if options.group_by is None else len(hits), query.diversity)
-        chosen = [hit for group in grouped(hits, options, attributes)[start : start + query.k] for hit in group]
+        chosen = [hit for group in group_hits(hits, options, attributes)[start : start + query.k] for hit in group]
         explain = isinstance(query, ExampleQuery) and query.explain
         vectors = [example.vector for example in pending.likes]
         cards = []
         for hit in chosen:
             facts = hit.payload["item"]
-            card: dict[str, object] = {"id": hit.id, "score": round(hit.score, 6), "item": picked(facts, options.fields)}
+            card: dict[str, object] = {"id": hit.id, "score": round(hit.score, 6), "item": select_fields(facts, options.fields)}
             if options.group_by is not None:
                 card["group"] = group_of(hit, options, attributes)
             if explain and pending.likes:

@@ -16,7 +16,7 @@ from matinee.client import calls
 from matinee.client.http import ServerError
 from matinee.evaluation import metrics
 from matinee.evaluation.query_sets import QuerySet
-from matinee.recommend.answers import RankedAnswer
+from matinee.recommend.results import RankedAnswer
 from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
 from serve.probe.client import ProbeClient

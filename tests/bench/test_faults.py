@@ -17,7 +17,7 @@ import uvicorn
 from bench.faults.__main__ import CASES
 from bench.faults.case import CUT_OFF, Case
 from bench.faults.fake_qdrant import Fake
-from bench.faults.run import CaseResult, judge
+from bench.faults.run import CaseResult, evaluate_case
 from bench.load import NO_ANSWER, NO_CONNECTION, Answer, OpenLoop
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
@@ -87,7 +87,7 @@ class Gentle(Case):
 def judged(*answers: Answer, recovered: bool = True) -> CaseResult:
     """The row of a fault from 10 to 20 s."""
     row = CaseResult("gentle", "nothing", "process")
-    judge(Gentle(), row, answers, 10.0, 20.0, recovered)
+    evaluate_case(Gentle(), row, answers, 10.0, 20.0, recovered)
     return row
 
 

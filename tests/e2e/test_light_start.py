@@ -26,7 +26,7 @@ runpy.run_module("serve", run_name="__main__", alter_sys=True)
 
 def test_a_server_encodes_without_pytorch(tools: Any, tiny_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, home = tiny_encoder.save(tmp_path / "model", "roberta"), tmp_path / "home"
-    monkeypatch.setattr(embedder, "fastest", lambda candidates, *_: next(e for e in candidates if e.precision == "onnx"))
+    monkeypatch.setattr(embedder, "pick_fastest", lambda candidates, *_: next(e for e in candidates if e.precision == "onnx"))
     first = Embedder.load(EmbedderSettings(model=str(model)), home / "models")
     env = tools.environment(
         home, MATINEE_EMBEDDER__MODEL=str(model), MATINEE_ENHANCER__ENABLED="false", MATINEE_SERVING__PLACEMENT="process"

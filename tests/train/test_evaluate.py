@@ -90,17 +90,17 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
 def test_an_item_is_never_its_own_answer_and_the_pool_bounds_both_sides() -> None:
     asked = QuerySet("item_keyword", {"q": "Film 0"}, {"q": "0"}, {"q": {"3", "2"}}, SetInfo(kind="item"))
     scores = np.array([[9.0, 1.0, 2.0, 3.0, 0.5, 4.0]], np.float32)
-    all_items = measure.judge(corpus(), asked, scores.copy())
+    all_items = measure.score(corpus(), asked, scores.copy())
     # Ranked 5, 3, 2, 1, 4: the two right ones are second and third.
     assert all_items["mrr"]["q"] == 0.5
     assert all_items["ndcg"]["q"] == pytest.approx((1 / math.log2(3) + 1 / 2) / (1 + 1 / math.log2(3)))
-    pooled = measure.judge(corpus(), asked, scores.copy(), pool=corpus().pool("kw"))
+    pooled = measure.score(corpus(), asked, scores.copy(), pool=corpus().pool("kw"))
     assert (pooled["recall"]["q"], pooled["mrr"]["q"]) == (1.0, 0.5)
 
 
 def test_what_has_no_score_is_no_answer() -> None:
     asked = QuerySet("text_a", {"q": "x"}, {}, {"q": {"0"}})
-    found = measure.judge(corpus(3), asked, np.array([[-np.inf, 0.5, -np.inf]], np.float32))
+    found = measure.score(corpus(3), asked, np.array([[-np.inf, 0.5, -np.inf]], np.float32))
     assert found["recall"] == {"q": 0}
 
 

@@ -20,7 +20,7 @@ _LOCKED_S = 60
 
 
 @dataclass(frozen=True)
-class IndexHolder:
+class ServerConnection:
     """How the server that holds the index is asked: `server` where it was named, else the one that runs here, if any."""
 
     server: Client | None
@@ -31,7 +31,7 @@ class IndexHolder:
 class CurrentApiWrites:
     """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
 
-    def __init__(self, settings: Settings, store: IndexStore, connection: IndexHolder) -> None:
+    def __init__(self, settings: Settings, store: IndexStore, connection: ServerConnection) -> None:
         self._settings, self._store, self._connection = settings, store, connection
         self._attempts = 1
 

@@ -18,7 +18,7 @@ from matinee.index.vector_cache import cached
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
-from train.jobs.api_writes import CurrentApiWrites, IndexHolder
+from train.jobs.api_writes import CurrentApiWrites, ServerConnection
 from train.jobs.command import console
 
 Known = Mapping[str, str] | None
@@ -26,7 +26,7 @@ Known = Mapping[str, str] | None
 
 
 @contextmanager
-def local_models(settings: Settings, _: IndexHolder, known: Known) -> Iterator[PointMaker]:
+def local_models(settings: Settings, _: ServerConnection, known: Known) -> Iterator[PointMaker]:
     """Embeds, and describes where the recipe wants it, with models that are loaded here."""
     with console.status("loading the embedder (the first time converts it)"):
         # An ingest has the machine's cores to itself, unlike a replica.
@@ -38,7 +38,7 @@ def local_models(settings: Settings, _: IndexHolder, known: Known) -> Iterator[P
 
 
 @contextmanager
-def server_models(settings: Settings, connection: IndexHolder, known: Known) -> Iterator[PointMaker]:
+def server_models(settings: Settings, connection: ServerConnection, known: Known) -> Iterator[PointMaker]:
     """The same with the models of the server."""
     server, patience = connection.server, connection.patience
     if server is None:
@@ -67,7 +67,7 @@ async def build(
     settings: Settings,
     reader: ItemReader,
     maker: PointMaker,
-    connection: IndexHolder,
+    connection: ServerConnection,
     source: str,
     *,
     replace: bool,

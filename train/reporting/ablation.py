@@ -200,7 +200,7 @@ def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QueryS
             if arm.name.startswith("raw query item") and not answerable.of_items:
                 continue
             # A copy: whoever judges strikes the query item out.
-            measured = measure.judge(corpus, answerable, arm.score(answerable).copy(), pool=columns)
+            measured = measure.score(corpus, answerable, arm.score(answerable).copy(), pool=columns)
             figures = tables.intervals(measured)
             row: ArmResult = {
                 "set": answerable.name,

@@ -139,7 +139,7 @@ def cache_scores(system: System) -> System:
 PerQuery = dict[Measure, dict[str, float]]
 
 
-def judge(corpus: Corpus, queries: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
+def score(corpus: Corpus, queries: QuerySet, scores: Scores, *, pool: np.ndarray[Any, Any] | None = None) -> PerQuery:
     """Each measure of each query. With a pool only its items are ranked, and only they can be right; an item of score -inf never is."""
     query_ids = list(queries.relevant)
     ids = corpus.ids

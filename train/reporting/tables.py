@@ -94,7 +94,7 @@ def table1(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[S
         pool = corpus.pool(queries.pool) if queries.pool else None
         for where, columns in (("all items", None), *((("judged items", pool),) if pool is not None else ())):
             asking = {name: system for name, system in systems.items() if queries.of_items or not name.endswith(WITH_FACTS)}
-            judged = {name: measure.judge(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
+            judged = {name: measure.score(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
             for name, measured in judged.items():
                 figures = intervals(measured)
                 row: SetRow = {
@@ -155,7 +155,7 @@ def hybrids(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet], fusions:
             continue
         for fusion in dict.fromkeys(fusions or [configured, *GRID]):
             system = measure.fuse(systems[name], systems["BM25"], fusion.kind, fusion.k, (fusion.dense, fusion.sparse))
-            judged = {queries.name: measure.judge(corpus, queries, system(queries)) for queries in sets}
+            judged = {queries.name: measure.score(corpus, queries, system(queries)) for queries in sets}
             means = {set: _means_of(measured) for set, measured in judged.items()}
             mean = float(np.mean([means[set]["ndcg"] for set in texts])) if texts else None
             row: HybridRow = {"system": name, "fusion": fusion.name, "sets": means, "mean": mean}
@@ -198,6 +198,6 @@ def recipes(corpus: Corpus, encoders: Mapping[str, ModelVectors], sets: Sequence
         for template in get_args(Template):
             system = measure.dense(corpus, encoder, template)
             for queries in sets:
-                judged = measure.judge(corpus, queries, system(queries))
+                judged = measure.score(corpus, queries, system(queries))
                 rows.append({"set": queries.name, "system": name, "text": template, **_means_of(judged)})
     return rows

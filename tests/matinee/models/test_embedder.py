@@ -172,7 +172,7 @@ def test_auto_measures_once_on_a_machine(tiny_encoder: Any, tmp_path: Path, monk
         measured.extend(candidate.precision for candidate in candidates)
         return candidates[0]
 
-    monkeypatch.setattr("matinee.models.embedder.fastest", first_of)
+    monkeypatch.setattr("matinee.models.embedder.pick_fastest", first_of)
     again = load(folder, models_dir, precision="auto")
     assert (again.precision, again.fingerprint, measured) == (first.precision, first.fingerprint, [])
     [kept] = (models_dir / "precision").iterdir()

@@ -32,7 +32,7 @@ def with_dense(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _onnx_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedder, "fastest", lambda candidates, *_: next(e for e in candidates if e.precision == "onnx"))
+    monkeypatch.setattr(embedder, "pick_fastest", lambda candidates, *_: next(e for e in candidates if e.precision == "onnx"))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ async def test_a_report_that_fails_fails_its_own_call_alone(index: Index, monkey
     async def gone(*_: Any) -> Any:
         raise IndexUnavailableError("the store is gone")
 
-    monkeypatch.setattr("matinee.recommend.recommender.examine", gone)
+    monkeypatch.setattr("matinee.recommend.recommender.explain", gone)
     calls = [TextQuery("castle", None, "sparse", debug=True), TextQuery("castle", None, "sparse")]
     bad, good = await Recommender(index, SearchSettings()).answer(calls)
     assert isinstance(bad, IndexUnavailableError)

@@ -7,7 +7,7 @@ import pytest
 from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.errors import UnknownAttributeError
 from matinee.index.types import Hit
-from matinee.recommend.options import RankingOptions, counted, grouped, ordered, picked
+from matinee.recommend.options import RankingOptions, count_facets, group_hits, select_fields, sort_hits
 
 DECLARED = DEFAULT_ATTRIBUTES | {
     "maker": Attribute(type="keyword", source="extra.maker", many=True),
@@ -45,17 +45,17 @@ def ids(hits: list[Hit]) -> str:
 )
 def test_orders(options: RankingOptions, order: str) -> None:
     """Equal scores by id; an item without the attribute comes last in both directions; of many values the first in order counts."""
-    assert ids(ordered(HITS, options, DECLARED)) == order
+    assert ids(sort_hits(HITS, options, DECLARED)) == order
 
 
 def test_groups_are_in_the_order_of_their_best() -> None:
     options = RankingOptions(group_by="maker", group_limit=1)
-    assert [ids(group) for group in grouped(HITS, options, DECLARED)] == ["d", "b"]
-    assert [ids(group) for group in grouped(HITS, RankingOptions(group_by="maker", group_limit=2), DECLARED)] == ["da", "b"]
+    assert [ids(group) for group in group_hits(HITS, options, DECLARED)] == ["d", "b"]
+    assert [ids(group) for group in group_hits(HITS, RankingOptions(group_by="maker", group_limit=2), DECLARED)] == ["da", "b"]
 
 
 def test_counts_are_of_all_candidates() -> None:
-    assert counted(HITS, RankingOptions(facets=("maker", "year")), DECLARED) == {
+    assert count_facets(HITS, RankingOptions(facets=("maker", "year")), DECLARED) == {
         "maker": [("A", 2), ("B", 2)],
         "year": [(1990, 2), (2000, 1)],
     }
@@ -63,9 +63,9 @@ def test_counts_are_of_all_candidates() -> None:
 
 def test_fields() -> None:
     item = {"title": "x", "year": 1990, "numbers": {"votes": 1.0, "rating": 2.0}, "extra": {"size": "9"}}
-    assert picked(item, None) == item
-    assert picked(item, ()) == {}
-    assert picked(item, ("title", "numbers.votes", "extra", "extra.size", "people.cast")) == {
+    assert select_fields(item, None) == item
+    assert select_fields(item, ()) == {}
+    assert select_fields(item, ("title", "numbers.votes", "extra", "extra.size", "people.cast")) == {
         "title": "x", "numbers": {"votes": 1.0}, "extra": {"size": "9"}
     }  # fmt: skip
     assert item["numbers"] == {"votes": 1.0, "rating": 2.0}

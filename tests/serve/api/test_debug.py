@@ -110,5 +110,5 @@ async def test_an_index_that_fails_under_the_report_is_an_error_of_the_envelope(
     async def gone(*_: Any) -> Any:
         raise IndexUnavailableError("the store is gone")
 
-    monkeypatch.setattr("matinee.recommend.recommender.examine", gone)
+    monkeypatch.setattr("matinee.recommend.recommender.explain", gone)
     assert error(await api.post("/v1/search", {"text": "a castle", "debug": True})) == (503, "index_unavailable")

@@ -1,10 +1,10 @@
-"""`matinee.models.fastest`: encoders take turns, until each has run five times or the budget is used up."""
+"""`matinee.models.benchmark`: encoders take turns, until each has run five times or the budget is used up."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from matinee.models.fastest import BUDGET_S, fastest
+from matinee.models.benchmark import BUDGET_S, pick_fastest
 
 
 class Clock:
@@ -39,7 +39,7 @@ def measured(**seconds: list[float]) -> tuple[str, list[str], float]:
         ran.append(encoder.name)
         encoder.run()
 
-    chosen = fastest(encoders, Encoder.warm_up, run, clock=clock)
+    chosen = pick_fastest(encoders, Encoder.warm_up, run, clock=clock)
     return chosen.name, ran, clock.now - 1000.0
 
 

@@ -13,7 +13,7 @@ TURNS = 5
 T = TypeVar("T")
 
 
-def fastest(
+def pick_fastest(
     candidates: Sequence[T], warm_up: Callable[[T], object], run: Callable[[T], object], *, clock: Callable[[], float] = time.perf_counter
 ) -> T:
     """The candidate with the quickest `run`, of up to five each: the machine's other work only ever adds.
