@@ -6,7 +6,7 @@ For one thread, or one event loop. Knows nothing of what the values mean, except
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from cachetools import Cache, LRUCache, TTLCache
@@ -66,12 +66,12 @@ class MemoryCache(Generic[K, V]):
         self._entries.clear()
 
 
-def size_of(value: Any) -> int:
+def size_of(value: object) -> int:
     """Bytes of a value of texts, numbers, arrays, and tables of them, parts included. Of objects, their fields."""
     if isinstance(value, np.ndarray):
         # `getsizeof` counts the numbers of an array that owns them; a view keeps the whole of what it looks at.
         return sys.getsizeof(value) + (0 if value.base is None else size_of(value.base))
-    parts: Iterable[Any] = ()
+    parts: Iterable[object] = ()
     if isinstance(value, Mapping):
         parts = (part for pair in value.items() for part in pair)
     elif isinstance(value, list | tuple | set | frozenset):

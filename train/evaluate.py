@@ -105,7 +105,7 @@ def load(options: EvaluateOptions) -> Evaluation:
         "descriptions": [[one.name, one.facts, one.digest] for one in descriptions],
     }
     inputs = dict(manifest["outputs"]) | manifests.set_hashes(options.sets, (queries.name for queries in sets), [options.split])
-    inputs |= {name: encoder.info()["fingerprint"] for name, encoder in encoders.items()}
+    inputs |= {name: encoder.fingerprint for name, encoder in encoders.items()}
     return Evaluation(corpus, sets, encoders, descriptions, serving, settings, inputs)
 
 

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from safetensors import SafetensorError
 
 from matinee.errors import ModelError
 from matinee.models import convert, resolve
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = ("ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2")
 
@@ -47,7 +51,7 @@ class Backend(Protocol):
 
     precision: str
     device: str
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
 
     def generate(self, prompts: Sequence[str], options: GenerationOptions) -> list[Completion]: ...
 
@@ -96,7 +100,7 @@ def load(
 class _Stops:
     """Where an answer ends, as token ids of one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.ends = [i for i in (tokenizer.eos_token_id, vocabulary.get("<end_of_turn>")) if i is not None]
         self.lines = [i for token, i in vocabulary.items() if token and not token.strip("\n")]
@@ -133,7 +137,7 @@ class CTranslate2Backend:
         self.tokenizer = load_tokenizer(model_dir)
         self._stops = _Stops(self.tokenizer)
         self._seed: Callable[[int], None] = ctranslate2.set_random_seed
-        self._load: Callable[[], Any] = partial(
+        self._load: Callable[[], ctranslate2.Generator] = partial(
             ctranslate2.Generator, str(converted), device="cpu", compute_type="int8", intra_threads=threads, inter_threads=1
         )
         self.generator = self._load()
@@ -164,7 +168,7 @@ class CTranslate2Backend:
 class TransformersBackend:
     """`transformers` in bf16, fp32, int8 and nf4 (bitsandbytes) or 4, 3 and 2 bits (HQQ), on a GPU where there is one."""
 
-    def __init__(self, model: Any, tokenizer: Any, precision: str) -> None:
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", precision: str) -> None:
         """Around a model and its tokenizer that are in memory already, on the device where the model is."""
         self.precision = precision
         self.device = str(model.device)
@@ -232,14 +236,14 @@ class _Watch:
     def __init__(self, stop: Callable[[int, int], bool]) -> None:
         self._stop = stop
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor", **_: object) -> "torch.Tensor":
         import torch
 
         tokens = input_ids[:, -1].tolist()
         return torch.tensor([self._stop(row, token) for row, token in enumerate(tokens)], device=input_ids.device)
 
 
-def load_tokenizer(model_dir: Path) -> Any:
+def load_tokenizer(model_dir: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model that writes: padded on the left."""
     from transformers import AutoTokenizer
 
@@ -256,7 +260,7 @@ def computes_in_bf16(device: str) -> bool:
     return bool(torch.cuda.is_bf16_supported()) if device.startswith("cuda") else bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def compute_dtype(precision: str, device: str) -> Any:
+def compute_dtype(precision: str, device: str) -> "torch.dtype":
     """The torch dtype of weights that are not quantised, and of the products. fp32 if bf16 is slow here and was not chosen by name."""
     import torch
 
@@ -264,7 +268,7 @@ def compute_dtype(precision: str, device: str) -> Any:
     return torch.float32 if precision == "fp32" or slow else torch.bfloat16
 
 
-def quantization(precision: str, device: str) -> Any:
+def quantization(precision: str, device: str) -> "BitsAndBytesConfig | None":
     """The bitsandbytes configuration of nf4 (with double quantisation; Dettmers et al., 2023) and int8; None for the others."""
     from transformers import BitsAndBytesConfig
 
@@ -278,7 +282,7 @@ def quantization(precision: str, device: str) -> Any:
     return BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
 
 
-def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
+def _with_adapter(model: "PreTrainedModel", adapter: Path | None, precision: str) -> "PreTrainedModel":
     if adapter is None:
         return model
     from peft import PeftModel
@@ -288,7 +292,7 @@ def _with_adapter(model: Any, adapter: Path | None, precision: str) -> Any:
     return adapted if precision in ("nf4", "int8") else adapted.merge_and_unload()
 
 
-def _to_hqq(model: Any, bits: int, device: str) -> None:
+def _to_hqq(model: "PreTrainedModel", bits: int, device: str) -> None:
     """Its blocks' matrices quantised in place, without calibration (Badri and Shaji, 2023). Embeddings and output layer stay as they are.
 
     Not through `transformers`, whose own way to HQQ refuses a CPU.

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from matinee.errors import ModelError
 from matinee.files import make_readable, sha256, write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = getLogger(__name__)
 
@@ -27,7 +30,7 @@ getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
 getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
 
 
-def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
+def once(target: Path, build: Callable[[Path], dict[str, object]]) -> Path:
     """`target`, built by `build(folder) -> manifest` unless it is there already, whole.
 
     Whole means: every file has the sha256 that its manifest lists; this is checked at each call. `folder` is empty, and what is written
@@ -48,7 +51,7 @@ def once(target: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
     return target
 
 
-def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+def _build(target: Path, build: Callable[[Path], dict[str, object]]) -> None:
     aside = target.parent / f".{target.name}.partial"
     for leftover in (aside, target):
         if leftover.exists():
@@ -124,7 +127,7 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
     from transformers import AutoConfig
 
     class Converter(TransformersConverter):  # type: ignore[misc]
-        def load_model(self, kind: Any, folder: str, **options: Any) -> Any:
+        def load_model(self, kind: "type[PreTrainedModel]", folder: str, **options: object) -> "PreTrainedModel":
             return load_whole(kind, Path(folder), **options)
 
     advice = "set enhancer.precision to bf16"
@@ -143,7 +146,7 @@ def to_ctranslate2(model_dir: Path, adapter: Path | None, into: Path) -> None:
         raise ModelError(f"CTranslate2 can't convert {model_dir.name} ({error}): {advice}") from error
 
 
-def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
+def load_whole(kind: "type[PreTrainedModel]", folder: Path, **options: object) -> "PreTrainedModel":
     """`kind.from_pretrained(folder)`. Raises `ModelError` where weights are missing: transformers would draw them at random and go on."""
     model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     # BERT's and RoBERTa's own pooler is often left out of encoders, whose vectors it has no part in.
@@ -153,12 +156,13 @@ def load_whole(kind: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
-def model_class(model_dir: Path) -> Any:
+def model_class(model_dir: Path) -> "type[PreTrainedModel]":
     """The `transformers` class of a Gemma: text-only sizes (1B and below) and multimodal ones (4B and up) have different ones."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(model_dir)
-    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    kind: type[PreTrainedModel] = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    return kind
 
 
 @contextmanager

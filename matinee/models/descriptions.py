@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 from rich.console import Console
@@ -21,12 +21,19 @@ from matinee.models.enhancer import Enhancer
 from matinee.settings.tree import Settings
 
 
+class Described(Protocol):
+    """A description, whoever wrote it."""
+
+    @property
+    def text(self) -> str: ...
+
+
 class Describer(Protocol):
     """What writes them: an `Enhancer` in this process, or a running server's."""
 
-    def info(self) -> dict[str, Any]: ...
+    def info(self) -> dict[str, object]: ...
 
-    def describe(self, items: Sequence[Item]) -> Sequence[Any]: ...
+    def describe(self, items: Sequence[Item]) -> Sequence[Described]: ...
 
 
 class Descriptions:
@@ -66,7 +73,8 @@ class Descriptions:
         enhancer = self._load()
         info = enhancer.info()
         # An older server has one digest for all kinds.
-        prompt = info.get("prompt_digests", {}).get(kind, info["prompt_digest"])
+        digests = info.get("prompt_digests")
+        prompt = digests[kind] if isinstance(digests, Mapping) and kind in digests else info["prompt_digest"]
         name = "-".join(str(digest)[:16] for digest in (info["digest"], info["adapter_digest"], prompt) if digest)
         # All that the model or a check of its facts may read: the text of the facts alone would take a director for another fact.
         facts = (item.model_dump_json(exclude={"id", "identity", "numbers"}) for item in items)

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from matinee.vectors import Matrix
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ _LOADS: dict[Workload, list[list[str]]] = {
 }
 """A small typical load of each, batch by batch: three slow encoders run it within two seconds."""
 
-Forward = Callable[[dict[str, Any]], Matrix]
+Tokens = dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]
+
+Forward = Callable[[Tokens], Matrix]
 
 
 class Embedder:
@@ -183,7 +186,7 @@ class Embedder:
         unit: Matrix = out / norms
         return unit
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         return {
             "model": self.model_id,
             "precision": self.precision,
@@ -204,7 +207,7 @@ class Embedder:
             rows.append(row)
         return [*batches, rows]
 
-    def _pack(self, ids: list[list[int]]) -> dict[str, Any]:
+    def _pack(self, ids: list[list[int]]) -> Tokens:
         length = max(len(row) for row in ids)
         tokens = np.full((len(ids), length), self._spec.pad, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
@@ -222,7 +225,7 @@ class Embedder:
         return cosine >= MIN_COSINE
 
 
-def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", device: str | None = None) -> Any:
+def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", device: str | None = None) -> "SentenceTransformer":
     """The SentenceTransformer in `folder`, with its own pooling and prompts; on a GPU where there is one, or on `device`.
 
     Raises `ModelError` where files or tensors are missing or broken.
@@ -258,10 +261,10 @@ def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", d
 class TorchEncoder:
     """A SentenceTransformer as `Forward`: padded token arrays (int64[n, length]) -> pooled vectors (float32[n, d])."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: "SentenceTransformer") -> None:
         self.model = model
 
-    def __call__(self, inputs: dict[str, Any]) -> Matrix:
+    def __call__(self, inputs: Tokens) -> Matrix:
         import torch
 
         with torch.inference_mode():

@@ -10,12 +10,15 @@ import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
 from matinee.errors import ModelError
 from matinee.models import convert
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,10 @@ class EncoderSpec:
     max_tokens: int | None
     dimension: int
     prompts: dict[str, str]
-    modules: list[Any]
+    modules: list[object]
 
     @classmethod
-    def of(cls, model: Any) -> "EncoderSpec":
+    def of(cls, model: "SentenceTransformer") -> "EncoderSpec":
         """Of a SentenceTransformer. Its tokenizer is shared with the model."""
         modules = [[type(module).__name__, module.get_config_dict() if hasattr(module, "get_config_dict") else {}] for module in model]
         tokenizer = model.tokenizer
@@ -65,11 +68,11 @@ class EncoderSpec:
     def keep(self, models_dir: Path, weights_digest: str) -> None:
         """Keep it for `read`. Where the folder can't be written, the next start loads the whole model again."""
 
-        def build(into: Path) -> dict[str, Any]:
+        def build(into: Path) -> dict[str, object]:
             self.tokenizer.save(str(into / _TOKENIZER), pretty=False)
             rest = {name: value for name, value in vars(self).items() if name != "tokenizer"}
             (into / _REST).write_text(json.dumps(rest), encoding="utf-8")
-            return {"weights": weights_digest} | {name: version(name) for name in _LIBRARIES}
+            return {"weights": weights_digest, **{name: version(name) for name in _LIBRARIES}}
 
         try:
             convert.once(_folder(models_dir, weights_digest), build)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from matinee import languages
 from matinee.errors import DeadlineError, ModelServerError
@@ -164,7 +164,7 @@ class Enhancer:
                 texts[place] = self._clean(text) or self._clean(f"{text.strip()}.")
         return [texts[place] for place in range(len(items))]
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         """What is loaded, by content. `prompt_digests`: for each kind of item that has data of its own, and "" for all others."""
         prompts = {kind: self.prompt(_EVERY_FACT.model_copy(update={"kind": kind or NO_KIND})) for kind in languages.kinds(self._language)}
         return {

@@ -7,10 +7,15 @@ PyTorch for the export alone.
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from matinee.models import convert
 from matinee.vectors import Matrix
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 FILE = "model.onnx"
 
@@ -29,10 +34,10 @@ class OnnxEncoder:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     @classmethod
-    def load(cls, model: Any, folder: Path, *, threads: int = 0) -> "OnnxEncoder":
+    def load(cls, model: "SentenceTransformer", folder: Path, *, threads: int = 0) -> "OnnxEncoder":
         """The encoder of a SentenceTransformer, exported into `folder` unless that was done before."""
 
-        def build(into: Path) -> dict[str, Any]:
+        def build(into: Path) -> dict[str, object]:
             _export(model, into / FILE)
             return {"torch": version("torch")}
 
@@ -43,12 +48,12 @@ class OnnxEncoder:
         """What `load` exported into `folder` before, None where it did not, or the file is damaged."""
         return cls(folder / FILE, threads=threads) if convert.is_whole(folder) else None
 
-    def __call__(self, inputs: dict[str, Any]) -> Matrix:
+    def __call__(self, inputs: dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]) -> Matrix:
         vectors: Matrix = self._session.run(None, inputs)[0]
         return vectors
 
 
-def _export(model: Any, path: Path) -> None:
+def _export(model: "SentenceTransformer", path: Path) -> None:
     import torch
 
     class Pooled(torch.nn.Module):

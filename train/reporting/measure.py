@@ -65,7 +65,11 @@ class ModelVectors:
     def __init__(self, embedder: Embedder, cache: Path) -> None:
         self._embedder, self._cache = embedder, cache
 
-    def info(self) -> dict[str, Any]:
+    @property
+    def fingerprint(self) -> str:
+        return self._embedder.fingerprint
+
+    def info(self) -> dict[str, object]:
         return self._embedder.info()
 
     def __call__(self, texts: Sequence[str], kind: Any = "document") -> Matrix:
