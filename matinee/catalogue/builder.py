@@ -6,11 +6,13 @@ Only a row without a title has no item. Does not read files, does not find the r
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from matinee.catalogue.cells import CellError, as_text, by_language, is_blank, is_nothing, repair, shorten
-from matinee.catalogue.draft import Draft, Rules, read_id
+from matinee.catalogue.draft import Draft, read_id
 from matinee.catalogue.rows import Row
+from matinee.catalogue.rules import ColumnRules, ReadingRules
+from matinee.catalogue.summary import ColumnSummary, Summary
 from matinee.items import MAX_NAME, MAX_TITLE, MAX_YEAR, MIN_YEAR, NO_KIND, Item
 
 
@@ -24,7 +26,7 @@ class Built(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Builder(Rules):
+class Builder:
     """Makes items from rows. `targets` says what each column is.
 
     `id_years`: the column whose years are part of derived ids. It is the one that an earlier reader read as years, rightly or not.
@@ -32,9 +34,32 @@ class Builder(Rules):
     """
 
     targets: dict[str, str]
+    rules: ReadingRules
     kind: str | None = None
     id_years: str | None = None
     other_titles: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, kept: ColumnRules) -> Self:
+        """A builder that reads rows as the one did whose rules were kept."""
+        summary = Summary(fields={column: ColumnSummary(column, kept.targets.get(column, "")) for column in kept.columns})
+        rules = ReadingRules(kept.strict, dict(kept.dates), dict(kept.signs), dict(kept.separators), summary)
+        return cls(targets=dict(kept.targets), rules=rules, kind=kept.kind, id_years=kept.id_years, other_titles=kept.other_titles)
+
+    def column_rules(self) -> ColumnRules:
+        """What `of` makes such a builder of."""
+        rules = self.rules
+        return ColumnRules(
+            columns=tuple(rules.summary.fields),
+            targets=self.targets,
+            kind=self.kind,
+            strict=rules.strict,
+            id_years=self.id_years,
+            other_titles=self.other_titles,
+            dates=rules.dates,
+            signs=rules.signs,
+            separators=rules.separators,
+        )
 
     def column(self, target: str) -> str | None:
         return next((column for column, name in self.targets.items() if name == target), None)
@@ -56,12 +81,12 @@ class Builder(Rules):
     def item(self, row: Row) -> Built:
         """The row's item. Raises `CellError` with the reason why there is none."""
         title, broken = self._title(row.values)
-        draft = Draft(self, row)
+        draft = Draft(self.rules, row)
         for column, target in self.targets.items():
             draft.take(column, target, row.values.get(column))
         item = draft.item(title, self._kind(row.values))
-        self.summary.observe_year(item.year)
-        self.summary.other_titles += self._title_column(row.values) != self.column("title")
+        self.rules.summary.observe_year(item.year)
+        self.rules.summary.other_titles += self._title_column(row.values) != self.column("title")
         id_year, is_new = self._id_year(row)
         if item.id is None and (title.casefold(), id_year) != (item.title.casefold(), item.year):
             item = item.model_copy(update={"identity": (title, id_year)})
@@ -76,7 +101,7 @@ class Builder(Rules):
             raise CellError(f"column {column!r}: {error}") from None
         if not title:
             raise CellError("the title is missing")
-        return title if self.strict else shorten(title, MAX_TITLE), broken
+        return title if self.rules.strict else shorten(title, MAX_TITLE), broken
 
     def _title_column(self, values: Mapping[str, Any]) -> str | None:
         column = self.column("title")
@@ -96,7 +121,7 @@ class Builder(Rules):
         is_new = row.repaired is not None or self._title_column(row.values) != title or by_language(row.values.get(title or "")) is not None
         if self.id_years is None:
             return None, is_new
-        dates, value = self.dates[self.id_years], row.values.get(self.id_years)
+        dates, value = self.rules.dates[self.id_years], row.values.get(self.id_years)
         try:
             return dates.id_year(value), is_new
         except CellError:

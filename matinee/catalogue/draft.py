@@ -6,7 +6,6 @@ example; with `strict` it costs the row. Does not know which ids an item has had
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,27 +13,16 @@ from pydantic import ValidationError
 from matinee.catalogue import cells
 from matinee.catalogue.cells import CellError, as_long_text, as_names, as_text, is_nothing, is_placeholder, repair, shorten
 from matinee.catalogue.columns import key
-from matinee.catalogue.dates import Dates
 from matinee.catalogue.numerals import number
 from matinee.catalogue.people import join_suffixes
 from matinee.catalogue.rows import Row
-from matinee.catalogue.summary import ColumnSummary, Summary
+from matinee.catalogue.rules import ReadingRules
+from matinee.catalogue.summary import ColumnSummary
 from matinee.errors import kind_of
 from matinee.items import MAX_FACT, MAX_FACTS, MAX_LIST, MAX_NAME, MAX_OVERVIEW, MAX_ROLES, MAX_TITLE, Item
 from matinee.text.qualifiers import title_year
 
 _LIMITS = {"people": MAX_ROLES, "numbers": MAX_FACTS, "extra": MAX_FACTS}
-
-
-@dataclass
-class Rules:
-    """How the columns of a table are read, and what was seen of them."""
-
-    strict: bool = False
-    dates: dict[str, Dates] = field(default_factory=dict)
-    signs: dict[str, str] = field(default_factory=dict)
-    separators: dict[str, str | None] = field(default_factory=dict)
-    summary: Summary = field(default_factory=Summary)
 
 
 def read_id(value: Any) -> str | None:
@@ -50,7 +38,7 @@ def read_id(value: Any) -> str | None:
 class Draft:
     """An item in the making."""
 
-    def __init__(self, rules: Rules, row: Row) -> None:
+    def __init__(self, rules: ReadingRules, row: Row) -> None:
         self._rules = rules
         self._row = row
         self._facts: dict[str, Any] = {"people": {}, "numbers": {}, "extra": {}}

@@ -18,6 +18,7 @@ from matinee.catalogue.dates import DateColumn
 from matinee.catalogue.dialects import NAMES
 from matinee.catalogue.numerals import NumberColumn
 from matinee.catalogue.rows import ReadOptions, Row, Table, no_progress
+from matinee.catalogue.rules import ReadingRules
 from matinee.catalogue.summary import ColumnSummary
 from matinee.errors import SourceError
 
@@ -114,7 +115,7 @@ class SchemaInference:
                             observe(row.values.get(column))
             if seen:
                 break
-        builder = Builder(targets=self._targets, kind=self._kind, strict=self._options.strict)
+        builder = Builder(targets=self._targets, rules=ReadingRules(strict=self._options.strict), kind=self._kind)
         if squash(builder.column("title") or "") not in self._mapped:
             builder.other_titles = tuple(
                 column for name in SYNONYMS["title"] for column in self._columns if self._is_other_title(column, name)
@@ -122,10 +123,10 @@ class SchemaInference:
         self._settle_dates(builder)
         self._settle_numbers(builder)
         people = {column for column, target in self._targets.items() if target.startswith("people")}
-        builder.separators = {column: values.separator(people=column in people) for column, values in self._lists.items()}
+        builder.rules.separators = {column: values.separator(people=column in people) for column, values in self._lists.items()}
         self._limit()
         for column in self._columns:
-            builder.summary.fields[column] = ColumnSummary(column, self._targets.get(column, ""), self._rules(builder, column))
+            builder.rules.summary.fields[column] = ColumnSummary(column, self._targets.get(column, ""), self._rules(builder, column))
         return builder
 
     def _is_other_title(self, column: str, name: str) -> bool:
@@ -133,13 +134,13 @@ class SchemaInference:
 
     def _rules(self, builder: Builder, column: str) -> dict[str, str]:
         rules = {}
-        separator = builder.separators.get(column)
+        separator = builder.rules.separators.get(column)
         if separator:
             rules["separator"] = NAMES.get(separator, separator)
-        if column in builder.signs and self._targets.get(column, "").startswith("numbers."):
-            rules["decimal sign"] = builder.signs[column]
+        if column in builder.rules.signs and self._targets.get(column, "").startswith("numbers."):
+            rules["decimal sign"] = builder.rules.signs[column]
         if self._targets.get(column) == "year":
-            rules |= builder.dates[column].rules()
+            rules |= builder.rules.dates[column].rules()
         return rules
 
     def _settle_dates(self, builder: Builder) -> None:
@@ -148,12 +149,12 @@ class SchemaInference:
             if mapped or (dates.was_readable() and squash(column) not in YEARS_OUTSIDE_IDS):
                 builder.id_years = column
             if dates.is_flag() and not mapped:
-                builder.dates[column] = dates.decide(self._options, [])
+                builder.rules.dates[column] = dates.decide(self._options, [])
             if (dates.bad > dates.total / 2 or dates.is_flag()) and not mapped:
                 self.warnings.append(f"column {column!r} is named like a date, but most of its values are none: kept as an extra fact")
                 self._targets[column] = f"extra.{key(column)}"
             else:
-                builder.dates[column] = dates.decide(self._options, self.warnings)
+                builder.rules.dates[column] = dates.decide(self._options, self.warnings)
 
     def _settle_numbers(self, builder: Builder) -> None:
         for column, numbers in self._numbers.items():
@@ -174,7 +175,7 @@ class SchemaInference:
             seen = {sign for sign in (numbers.evidence() for numbers in used) if sign}
             hint = seen.pop() if len(seen) == 1 else None
             signs = {numbers.name: numbers.decide(hint, self._table.delimiter) for numbers in used}
-        builder.signs = signs
+        builder.rules.signs = signs
 
     def _limit(self) -> None:
         for group, limit in MAX_FACTS.items():

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from matinee.catalogue.builder import Builder
 from matinee.catalogue.cells import CellError
 from matinee.catalogue.columns import count_recognised
 from matinee.catalogue.inference import SchemaInference
@@ -80,7 +81,7 @@ class ItemReader:
         self._table = open_table(source, lambda header: count_recognised(header, mapping), options)
         self._notes = [*self._table.notes]
         if rules is not None:
-            self._builder = rules.builder()
+            self._builder = Builder.of(rules)
         else:
             inference = SchemaInference(self._table, mapping, kind, options)
             try:
@@ -98,7 +99,7 @@ class ItemReader:
     @property
     def rules(self) -> ColumnRules:
         """How the columns are read, for a later reader of some rows of the same table."""
-        return ColumnRules.of(self._builder)
+        return self._builder.column_rules()
 
     def own_id(self, values: Mapping[str, Any]) -> str | None:
         """The catalogue's own id of a row of this source, None where it has none."""
@@ -106,9 +107,9 @@ class ItemReader:
 
     def _new_report(self) -> Report:
         columns = {column: target for column, target in self._builder.targets.items() if column}
-        fresh = {column: ColumnSummary(column, field.target, field.rules) for column, field in self._builder.summary.fields.items()}
-        self._builder.summary = Summary(self._table.format, fresh)
-        return Report(self._source, source_name(self._source), columns, warnings=list(self._notes), summary=self._builder.summary)
+        fresh = {column: ColumnSummary(column, field.target, field.rules) for column, field in self._builder.rules.summary.fields.items()}
+        self._builder.rules.summary = Summary(self._table.format, fresh)
+        return Report(self._source, source_name(self._source), columns, warnings=list(self._notes), summary=self._builder.rules.summary)
 
     def _shared_identities(self) -> tuple[set[bytes], set[bytes]]:
         """The derived identities that several different rows have: among rows that always had items, and those that new rows share."""
@@ -156,7 +157,7 @@ class ItemReader:
         if isinstance(row, Reject):
             return row
         if row.repaired is not None:
-            if self._builder.strict:
+            if self._builder.rules.strict:
                 return self._reject_row(row, f"has {row.repaired.partition(';')[0]}")
             report.repaired.setdefault(row.repaired, []).append(row.line)
         try:
