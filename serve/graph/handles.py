@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from ray.exceptions import RayError
@@ -19,6 +19,7 @@ from serve.graph.hops import Queued, to_hop
 from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
 from serve.graph.microbatch import Early
 from serve.graph.parts import Graph, Info
+from serve.graph.ranking_groups import together
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -28,19 +29,22 @@ Result = TypeVar("Result")
 
 
 class RayRemote(Generic[Sent, Result]):
-    """The replicas of a deployment. A call that is cancelled here is cancelled there."""
+    """The replicas of a deployment. A call that is cancelled here is cancelled there.
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    `parts` says in how many parts a replica answers a batch. A stream costs about a third more than a call, and one part needs none.
+    """
+
+    def __init__(self, handle: DeploymentHandle, parts: Callable[[list[Sent]], int] = len) -> None:
         self._handle = handle
         self._streaming = handle.options(stream=True)
+        self._parts = parts
 
     async def __call__(self, batch: list[Queued[Sent]], early: Early[Result]) -> Sequence[Result | MatineeError]:
         """The batch's results, from one replica."""
-        hops, alone = [to_hop(queued) for queued in batch], len(batch) == 1
-        # A stream costs about a third more. A lone message does not need it.
-        response = self._handle.call.remote(hops) if alone else self._streaming.stream.remote(hops)
+        hops, whole = [to_hop(queued) for queued in batch], self._parts([queued.message for queued in batch]) == 1
+        response = self._handle.call.remote(hops) if whole else self._streaming.stream.remote(hops)
         try:
-            results: Sequence[Result | MatineeError] = await (response if alone else collect(response, early))
+            results: Sequence[Result | MatineeError] = await (response if whole else collect(response, early))
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -53,14 +57,23 @@ def graph_of_handles(
     settings: Settings, metrics: Metrics, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
 ) -> Graph:
     """The graph that a gateway replica talks to."""
-    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder), settings, metrics)
-    retrieve = RetrieverClient(RayRemote[RetrieverMessage[object], object](retriever), settings, metrics)
+    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder, encodes), settings, metrics)
+    retrieve = RetrieverClient(RayRemote[RetrieverMessage[object], object](retriever, rankings), settings, metrics)
     clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
     if enhancer is None:
         return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)
     describe = batched_model("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
     infos = {"embedder": _info(embedder), "enhancer": _info(enhancer)}
     return Graph(embed, retrieve, describe, infos, clocks=clocks | {"enhancer": _clock(enhancer)})
+
+
+def rankings(batch: Sequence[RetrieverMessage[object]]) -> int:
+    return len(together(batch))
+
+
+def encodes(batch: Sequence[Embed]) -> int:
+    """Queries are short: an embedder encodes those of a batch at once."""
+    return 1 if all(message.kind == "query" and not message.bulk for message in batch) else len(batch)
 
 
 def _info(handle: DeploymentHandle) -> Info:

@@ -7,17 +7,16 @@ It is healthy without an index, and while another replica still holds the embedd
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.active import ActiveIndex
-from matinee.index.cost import LIGHT, MOST
 from matinee.index.factory import open_store
 from matinee.index.protocols import Index, IndexStore
 from matinee.lanes import LaneThread
-from matinee.recommend.queries import ExampleQuery, Query, RankedItems, scans
+from matinee.recommend.queries import Query, RankedItems
 from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
@@ -25,6 +24,7 @@ from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.index_answers import IndexAnswers
 from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import as_completed, in_time
+from serve.graph.ranking_groups import together
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
@@ -116,7 +116,7 @@ class RetrieverReplica:
     async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
         """Results with their places in the batch, as soon as they are known: a slow query delays only those like it."""
         queued = [from_hop(hop) for hop in batch]
-        groups = _groups(queued)
+        groups = together([message for message, *_ in queued])
         async for answered in as_completed([self._answer_group([queued[place] for place in group]) for group in groups]):
             yield [pair for n, results in answered for pair in zip(groups[n], _each(results, groups[n]), strict=True)]
 
@@ -206,33 +206,6 @@ class RetrieverReplica:
         await self._active.close()
         await self._thread.close()
         await asyncio.to_thread(self._telemetry.close)
-
-
-def _groups(batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[list[int]]:
-    """Places of the messages that are answered together: rankings of one kind, up to a limit of their cost; all others alone."""
-    groups: list[list[int]] = []
-    latest: dict[Hashable, list[int]] = {}
-    left: dict[Hashable, int] = {}
-    for place, (message, *_) in enumerate(batch):
-        key: Hashable = place
-        cost = 0
-        if isinstance(message, messages.Rank):
-            key, cost = (message.fingerprint, _cost_kind(message.query)), scans(message.query)
-        left[key] = left.get(key, 0) - cost
-        if key not in latest or left[key] < 0:
-            groups.append([])
-            latest[key], left[key] = groups[-1], MOST - cost
-        latest[key].append(place)
-    return groups
-
-
-def _cost_kind(query: Query) -> Hashable:
-    """What can make a ranking slow. Those that have it in common wait for one another, others do not wait for them."""
-    heavy = scans(query) > LIGHT
-    if isinstance(query, ExampleQuery):
-        by_title = any(example.title is not None for example in (*query.likes, *query.dislikes))
-        return query.filter, query.debug, by_title, query.strategy, query.options.needs_candidates, heavy
-    return query.filter, query.debug, query.exact, query.options.needs_candidates, heavy
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:
