@@ -18,7 +18,8 @@ _GPU_SHARE = 0.25
 class Load:
     """What is asked for. `requests` a second at the peak, `text_share` of them are text searches, the others similar items.
 
-    `on_disk` keeps dense vectors and payload out of memory. `ha`: the loss of any one pod loses no answers for long.
+    `on_disk` keeps dense vectors and payload out of memory. `ha`: two of everything but the head. `cpu_factor`: how many times the CPU time
+    of the figures' machine its cores need.
     """
 
     items: int
@@ -28,10 +29,13 @@ class Load:
     gpu: bool = False
     ha: bool = False
     on_disk: bool = False
+    cpu_factor: float = 1
 
     def __post_init__(self) -> None:
-        if self.items < 1 or self.dimensions < 1 or self.requests <= 0 or not 0 <= self.text_share <= 1:
-            raise SettingsError("items and dimensions must be at least 1, requests above 0, and the share of text from 0 to 1")
+        if self.items < 1 or self.dimensions < 1 or min(self.requests, self.cpu_factor) <= 0 or not 0 <= self.text_share <= 1:
+            raise SettingsError(
+                "items and dimensions must be at least 1, requests and the CPU factor above 0, and the share of text from 0 to 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +90,23 @@ class Plan:
 
 
 class _Figures:
-    """Reads figures and remembers which."""
+    """Reads figures and remembers which. Those of a core are worked out for slower ones: `cpu_factor`."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_factor: float) -> None:
         self.used: set[str] = set()
+        self._cpu_factor = cpu_factor
 
     def __getitem__(self, name: str) -> float:
         self.used.add(name)
-        return curves.read()[name].value
+        value = curves.read()[name].value
+        if name.endswith("_core_ms"):
+            return value * self._cpu_factor
+        return value / self._cpu_factor if name.endswith("_per_core_s") else value
 
 
 def plan(load: Load) -> Plan:
     """The installation for `load`. Raises `SettingsError` where one of its pods would be larger than any that is planned here."""
-    figure = _Figures()
+    figure = _Figures(load.cpu_factor)
     least = 2 if load.ha else 1
     texts, similar = load.requests * load.text_share, load.requests * (1 - load.text_share)
     app_cores = (texts * figure["text_core_ms"] + similar * figure["similar_core_ms"]) / 1000 / figure["utilisation"]

@@ -37,6 +37,16 @@ def test_requests_and_their_kind_decide_replicas() -> None:
     assert plan(replace(BASE, requests=1000, text_share=1, gpu=True)).replicas["embedder"] == 2
 
 
+def test_slower_cores_need_more_replicas_and_longer_to_ingest() -> None:
+    load = Load(items=100_000, requests=1000, text_share=1)
+    quick, slow = plan(load), plan(replace(load, cpu_factor=4))
+    assert (quick.replicas["index"], slow.replicas["index"]) == (4, 15)
+    assert slow.ingest_core_hours == pytest.approx(4 * quick.ingest_core_hours)
+    assert slow.item_bytes == quick.item_bytes
+    with pytest.raises(SettingsError, match="CPU factor"):
+        replace(load, cpu_factor=0)
+
+
 def test_the_embedded_engine_is_for_a_small_catalogue_on_one_machine_without_gpus() -> None:
     small = Load(items=5000, requests=5)
     assert plan(small).engine == "edge"
@@ -84,7 +94,7 @@ def test_the_command_says_what_is_measured_and_writes_values(tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["size", "1000000", "--ha", "--core-hour", "0.04", "--values", str(file)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "measured, on 2 cores and 9,827 items" in said
+    assert "measured on 2 cores of an AMD EPYC with AVX512-BF16 and 9,827 items" in said
     assert "worked out or assumed: check" in said
     assert "a day" in said
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["qdrant"]["replicas"] >= 3
