@@ -29,6 +29,9 @@ Until = Annotated[int | None, typer.Option("--to", metavar="YEAR", help="only up
 Language = Annotated[list[str] | None, typer.Option("--language", help="only this language, e.g. fr; repeatable")]
 Where = Annotated[str | None, typer.Option("--filter", metavar="JSON", help="a filter by any attribute, as the API takes it")]
 Diversity = Annotated[float, typer.Option(min=0, max=1, help="0: the nearest items; towards 1: items that differ from each other")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="also list the candidates, with what dropped them; key of scope admin, running server only")
+]
 Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
 Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="API key of that server", show_envvar=True)]
 
@@ -44,6 +47,7 @@ def search(
     language: Language = None,
     where: Where = None,
     diversity: Diversity = 0.0,
+    debug: Debug = False,
     as_json: Json = False,
     url: Url = None,
     key: Key = None,
@@ -54,11 +58,11 @@ def search(
     """
     settings, filter, search_mode = load_settings(), _filter(genre, since, until, language, where), _mode(mode)
     _require(text, "TEXT")
-    server = _server(settings, url, key)
+    server = _server(settings, url, key, required_by="--debug" if debug else None)
     if server is None:
         answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
-        body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity}
+        body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity, "debug": debug}
         answer = server.send(calls.search(body | ({"mode": search_mode} if search_mode else {})))
     _show(answer, as_json)
 
@@ -75,6 +79,7 @@ def recommend(
     language: Language = None,
     where: Where = None,
     diversity: Diversity = 0.0,
+    debug: Debug = False,
     as_json: Json = False,
     url: Url = None,
     key: Key = None,
@@ -86,11 +91,11 @@ def recommend(
     settings, filter = load_settings(), _filter(genre, since, until, language, where)
     for title in (*(likes or []), *(dislike or [])):
         _require(title, "a title")
-    server = _server(settings, url, key)
+    server = _server(settings, url, key, required_by="--debug" if debug else None)
     if server is None:
         answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
-        body: dict[str, object] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity}
+        body: dict[str, object] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity, "debug": debug}
         answer = server.send(calls.recommend(body | {"filter": filter.body, "text": text}))
     _show(answer, as_json)
 
@@ -142,9 +147,15 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
         err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
 
 
-def _server(settings: Settings, url: str | None, key: str | None) -> Client | None:
+def _server(settings: Settings, url: str | None, key: str | None, *, required_by: str | None = None) -> Client | None:
     server = Client(url, key=key) if url else Client.running(settings, key=key)
-    return server if url or (server is not None and server.serves(settings.catalogue)) else None
+    if url or (server is not None and server.serves(settings.catalogue)):
+        return server
+    if required_by is not None:
+        raise typer.BadParameter(
+            f"{required_by} asks a running server, and none serves {settings.catalogue!r} here: start it, or give --url"
+        )
+    return None
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None, more: str | None) -> ItemFilter:
@@ -180,6 +191,7 @@ def _show(answer: RankedAnswer, as_json: bool) -> None:
         return
     if not answer["items"]:
         err.print("nothing found: relax the filters, or ask for something else")
+        _show_candidates(answer)
         return
     table = Table("", "title", "year", "genres", answer["score_type"], show_lines=any("reason" in card for card in answer["items"]))
     for rank, card in enumerate(answer["items"], 1):
@@ -191,6 +203,20 @@ def _show(answer: RankedAnswer, as_json: bool) -> None:
     out.print(table)
     if answer.get("degraded"):
         err.print(f"[yellow]degraded[/]: made without {', '.join(answer['degraded'])}")
+    _show_candidates(answer)
+
+
+def _show_candidates(answer: RankedAnswer) -> None:
+    """The candidates of a debugged answer, best first before filters: their score in each stage, and their place or what dropped them."""
+    if "debug" not in answer:
+        return
+    stages = answer["debug"]["stages"]
+    table = Table("id", "title", *stages, "place or why not", title="candidates before filters and diversity")
+    for candidate in answer["debug"]["candidates"]:
+        scores = (f"{candidate['scores'][stage]:.3f}" if stage in candidate["scores"] else "" for stage in stages)
+        end = str(candidate["rank"]) if "rank" in candidate else ", ".join(candidate["dropped"])
+        table.add_row(candidate["id"], escape(candidate["title"] or ""), *scores, end)
+    out.print(table)
 
 
 def _flat(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

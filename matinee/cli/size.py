@@ -26,7 +26,8 @@ def size(
     ha: Annotated[bool, typer.Option("--ha", help="two of everything but the head; set gcsFaultTolerance against its loss")] = False,
     on_disk: Annotated[bool, typer.Option("--on-disk", help="keep dense vectors and payload on disk")] = False,
     cpu_factor: Annotated[
-        float, typer.Option(min=0.01, help="CPU time of your cores, as a multiple of the measured ones'; up to 4 where they lack AVX512-BF16")
+        float,
+        typer.Option(min=0.01, help="CPU time of your cores, as a multiple of the measured ones'; up to 4 where they lack AVX512-BF16"),
     ] = 1,
     core_hour: Annotated[float | None, typer.Option(min=0, help="price of a core for an hour")] = None,
     memory_hour: Annotated[float | None, typer.Option(min=0, help="price of a GiB of memory for an hour")] = None,

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NotRequired, TypedDict
 
 from matinee.attributes import Attributes
 from matinee.index.protocols import Index
 from matinee.index.types import DenseQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
-from matinee.settings.index import Recipe
+from matinee.recommend.results import ExplainedCandidate, Explanation
 
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
@@ -25,39 +24,6 @@ _NAMES: dict[type, str] = {
     RecommendationQuery: "taste",
     PopularQuery: "popularity",
 }
-
-
-class ExplainedCandidate(TypedDict):
-    """An item that the search considered: its place in the answer (`rank`), or what dropped it."""
-
-    id: str
-    title: str | None
-    scores: dict[str, float]
-    score: NotRequired[float]
-    rank: NotRequired[int]
-    dropped: NotRequired[list[str]]
-
-
-class IndexVersion(TypedDict):
-    """The version that answered."""
-
-    version: str
-    fingerprint: str
-    recipe: Recipe
-    models: dict[str, str]
-
-
-class Explanation(TypedDict):
-    """How an answer came about. `explain_ms`: how long it took to find out."""
-
-    stages: list[str]
-    items: int
-    items_passing_filter: int
-    candidates_found: int
-    dropped: dict[str, int]
-    candidates: list[ExplainedCandidate]
-    index: IndexVersion
-    explain_ms: NotRequired[float]
 
 
 async def explain(index: Index, search: Search, pool: Sequence[Hit], answered: Sequence[str], examples: frozenset[str]) -> Explanation:

@@ -7,10 +7,9 @@ from matinee.filters import ItemFilter
 from matinee.index import cost
 from matinee.index.types import FacetCount, ScoreType
 from matinee.items import ItemFacts
-from matinee.recommend.explain import Explanation
 from matinee.recommend.options import MAX_CANDIDATES, RankingOptions
 from matinee.recommend.ranking import pool_size
-from matinee.recommend.results import ResolvedLike
+from matinee.recommend.results import Explanation, ResolvedLike
 from matinee.settings.tree import Mode
 from matinee.vectors import Vector
 

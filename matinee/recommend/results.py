@@ -23,13 +23,47 @@ class RankedCard(TypedDict):
     reason: NotRequired[str]
 
 
+class ExplainedCandidate(TypedDict):
+    """An item that the search considered: its place in the answer (`rank`), or what dropped it."""
+
+    id: str
+    title: str | None
+    scores: dict[str, float]
+    score: NotRequired[float]
+    rank: NotRequired[int]
+    dropped: NotRequired[list[str]]
+
+
+class IndexVersion(TypedDict):
+    """The index version that answered."""
+
+    version: str
+    fingerprint: str
+    recipe: str
+    models: dict[str, str]
+
+
+class Explanation(TypedDict):
+    """How an answer came about. `explain_ms`: how long it took to find out."""
+
+    stages: list[str]
+    items: int
+    items_passing_filter: int
+    candidates_found: int
+    dropped: dict[str, int]
+    candidates: list[ExplainedCandidate]
+    index: IndexVersion
+    explain_ms: NotRequired[float]
+
+
 class RankedAnswer(TypedDict):
-    """A ranked list, best first. `degraded`: the parts that were not available."""
+    """A ranked list, best first. `degraded`: the parts that were not available; `debug`: how it came about, where that was asked for."""
 
     items: list[RankedCard]
     score_type: str
     likes: list[ResolvedLike]
     degraded: list[str]
+    debug: NotRequired[Explanation]
 
 
 class DescribedItem(TypedDict):

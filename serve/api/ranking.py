@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from matinee.errors import MatineeError
-from matinee.recommend.explain import Explanation
 from matinee.recommend.queries import RankedItems
+from matinee.recommend.results import Explanation
 from serve.api import schemas
 from serve.api.errors import fields as explained
 from serve.api.feedback import Events

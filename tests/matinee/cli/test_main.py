@@ -119,6 +119,19 @@ def test_server_and_local_rank_alike(run: Run, served: Run) -> None:
         assert ranked[0] == ranked[1]
 
 
+@pytest.mark.parametrize("args", [["search", "a heist inside dreams"], ["recommend", "Inception"]], ids=" ".join)
+def test_debug_lists_what_dropped_a_candidate(served: Run, args: list[str]) -> None:
+    table = served(*args, "-k", "1", "--to", "1990", "--debug").stdout
+    assert "place or why not" in table
+    assert "filter.year" in table
+    assert "debug" in json.loads(served(*args, "--debug", "--json").stdout)
+    assert "place or why not" not in served(*args).stdout
+
+
+def test_debug_needs_a_server(run: Run) -> None:
+    refused(run("search", "dreams", "--debug"), 2, "--debug asks a running server")
+
+
 def test_reasons_stand_under_their_titles(both: Run) -> None:
     assert "If you enjoyed Heat, you might love" in both("recommend", "Heat", "-k", "2").stdout
 
