@@ -96,7 +96,7 @@ class ServingSettings(Part):
     fast: bool = Field(False, description="Ray Serve's throughput mode (RAY_SERVE_THROUGHPUT_OPTIMIZED): more requests per second")
     haproxy: bool = Field(
         False,
-        description="HAProxy before the replicas, on a cluster only: both then listen on every interface and ask for no token",
+        description="HAProxy before the replicas, on a cluster only, where the chart sets it: both then listen on every interface and ask for no token",
     )
     deadline_s: Seconds = Field(15, description="seconds that a request may take")
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")

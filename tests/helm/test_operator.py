@@ -5,9 +5,12 @@ import json
 import re
 from collections.abc import Iterator
 from math import ceil
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm.chart import (
     API_SERVER_ARGS,
@@ -154,13 +157,43 @@ def test_the_ingest_job_knows_its_revision_and_the_newest_one() -> None:
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_the_documented_upgrade_is_accepted_on_every_values_file(values: str) -> None:
-    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-    # The one with another file of values is of its own test.
-    [line] = [line for line in page.splitlines() if line.startswith("    helm upgrade") and " -f " not in line]
-    flags = line.partition("--reuse-values")[2].split()
+def test_the_documented_values_are_accepted_on_every_values_file(values: str, tmp_path: Path) -> None:
+    """Those of the first install, with the change of the upgrade and the sync beside them; and the ingest that one flag starts."""
+    install = (ROOT / "k8s" / "runbooks" / "first-install.md").read_text(encoding="utf-8")
+    [mine] = re.findall(r"^ {8}# values-mine\.yaml\n((?: {8}.+\n)+)", install, re.MULTILINE)
+    [sync] = re.findall(
+        r"^# in values-mine\.yaml\n(sync:\n(?:.+\n)+)```", (ROOT / "docs" / "sync.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    [change] = re.findall(
+        r"^ +helm upgrade .*such as settings: (.+)$", (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    file = tmp_path / "values-mine.yaml"
+    file.write_text(dedent(mine).replace('"..."', f'"{"0" * 64}"') + sync, encoding="utf-8")
+    args = [
+        "template",
+        "matinee",
+        str(CHART),
+        "--is-upgrade",
+        *values_args(values),
+        "-f",
+        str(file),
+        "--set-json",
+        f"settings={json.dumps(yaml.safe_load(change))}",
+    ]
     for major in (3, 4):
-        assert run("template", "matinee", str(CHART), "--is-upgrade", *values_args(values), *API_SERVER_ARGS, *flags, major=major)
+        assert "job/matinee-ingest" not in run(*args, major=major)
+        objects = [entry for entry in yaml.safe_load_all(run(*args, "--set", "ingest.enabled=true", major=major)) if entry]
+        [container] = next(entry for entry in objects if entry["metadata"]["name"] == "matinee-ingest-1")["spec"]["template"]["spec"][
+            "containers"
+        ]
+        assert container["args"][:3] == ["/data/films.csv", "--kind", "film"]
+        assert any(entry["metadata"]["name"] == "matinee-sync" for entry in objects)
+
+
+def test_no_document_keeps_the_values_of_the_revision_before() -> None:
+    """`--reuse-values` keeps `ingest.enabled=true`: an upgrade of anything would ingest again."""
+    for path in DOCS:
+        assert not re.search(r"helm upgrade[^\n]*--reuse-values", path.read_text(encoding="utf-8")), path
 
 
 def test_documents_name_the_revision_to_roll_back_to() -> None:
