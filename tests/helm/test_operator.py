@@ -167,25 +167,18 @@ def test_the_documented_values_are_accepted_on_every_values_file(values: str, tm
     [change] = re.findall(
         r"^ +helm upgrade .*such as settings: (.+)$", (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8"), re.MULTILINE
     )
+    given = yaml.safe_load(dedent(mine).replace('"..."', f'"{"0" * 64}"') + sync)
+    given["settings"] |= yaml.safe_load(change)
+    if values == "ha":
+        given |= yaml.safe_load(re.findall(r"With `values-ha\.yaml`, add `(.+?)`", install)[0])
     file = tmp_path / "values-mine.yaml"
-    file.write_text(dedent(mine).replace('"..."', f'"{"0" * 64}"') + sync, encoding="utf-8")
-    args = [
-        "template",
-        "matinee",
-        str(CHART),
-        "--is-upgrade",
-        *values_args(values),
-        "-f",
-        str(file),
-        "--set-json",
-        f"settings={json.dumps(yaml.safe_load(change))}",
-    ]
+    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+    args = ["template", "matinee", str(CHART), "--is-upgrade", *values_args(values), "-f", str(file)]
     for major in (3, 4):
-        assert "job/matinee-ingest" not in run(*args, major=major)
+        assert "matinee-ingest-1" not in run(*args, major=major)
         objects = [entry for entry in yaml.safe_load_all(run(*args, "--set", "ingest.enabled=true", major=major)) if entry]
-        [container] = next(entry for entry in objects if entry["metadata"]["name"] == "matinee-ingest-1")["spec"]["template"]["spec"][
-            "containers"
-        ]
+        [job] = [entry for entry in objects if entry["metadata"]["name"] == "matinee-ingest-1"]
+        [container] = job["spec"]["template"]["spec"]["containers"]
         assert container["args"][:3] == ["/data/films.csv", "--kind", "film"]
         assert any(entry["metadata"]["name"] == "matinee-sync" for entry in objects)
 
