@@ -74,6 +74,20 @@ class NotFoundError(MatineeError):
     exit_code = 6
 
 
+class CatalogueAbsentError(MatineeError):
+    """The server has no catalogue of this name."""
+
+    code = "not_found"
+    exit_code = 6
+
+
+class CatalogueConflictError(MatineeError):
+    """A catalogue is not in the state that a request needs: it exists already, is being built, or is being deleted."""
+
+    code = "conflict"
+    exit_code = 5
+
+
 class EventsOffError(MatineeError):
     """This server keeps no event log."""
 

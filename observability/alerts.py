@@ -189,19 +189,19 @@ def index_alerts() -> list[Alert]:
     return [
         Alert(
             "MatineeIndexUnreachable",
-            f"min by ({GROUP}) ({selector('ray_matinee_index_up')}) == 0",
+            f"min by ({GROUP}, catalogue) ({selector('ray_matinee_index_up')}) == 0",
             "2m",
             "critical",
-            "{{ $labels.application }}: the vector index does not answer",
+            "{{ $labels.application }}: the vector index of the catalogue {{ $labels.catalogue }} does not answer",
             "At least one Retriever gets no answer from Qdrant; searches through it fail with 503.",
             "qdrant-unreachable.md",
         ),
         Alert(
             "MatineeIndexStale",
-            f"time() - max by ({GROUP}) ({selector('ray_matinee_index_built_timestamp_seconds')}) > 3600 * <index_age>",
+            f"time() - max by ({GROUP}, catalogue) ({selector('ray_matinee_index_built_timestamp_seconds')}) > 3600 * <index_age>",
             "15m",
             "warning",
-            "{{ $labels.application }}: the index is old",
+            "{{ $labels.application }}: the index of the catalogue {{ $labels.catalogue }} is old",
             "The version that is served was built {{ $value | humanizeDuration }} ago; <index_age> hours are expected at most.",
             "stale-index.md",
         ),

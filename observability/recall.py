@@ -132,14 +132,14 @@ _SYNC = (
 _INDEX = (
     PanelSpec(
         "Version in use",
-        {"": f"count by (version, fingerprint) ({selector('ray_matinee_index_info')} == 1)"},
+        {"": f"count by (catalogue, version, fingerprint) ({selector('ray_matinee_index_info')} == 1)"},
         "Which index version Retrievers answer from.",
         kind="table",
         width=12,
     ),
     PanelSpec(
         "Items",
-        {"": f"max ({selector('ray_matinee_index_items')})"},
+        {"{{catalogue}}": f"max by (catalogue) ({selector('ray_matinee_index_items')})"},
         "In the version that is served, when it was opened; `/v1/info` counts what was written since.",
         kind="number",
         width=6,

@@ -13,6 +13,7 @@ asks for that. On a cluster KubeRay starts the same graph from a Serve config (`
 
 import asyncio
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -32,7 +33,7 @@ from matinee.index.factory import open_store
 from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
-from matinee.settings.serving import SCOPES
+from matinee.settings.serving import KEY_SCOPE, SCOPES
 from matinee.settings.tree import Settings
 from serve.placement import local_ray
 from serve.placement.choice import choose
@@ -62,15 +63,17 @@ def start(
 @explain_errors()
 def key(
     name: Annotated[str, typer.Argument(help="name of the key, as logs and limits show it")],
-    scope: Annotated[list[str], typer.Option(help=f"what the key may do: {', '.join(SCOPES)}; repeatable")] = ["read"],  # noqa: B006
+    scope: Annotated[
+        list[str], typer.Option(help=f"what the key may do: {', '.join(SCOPES)}, or in a catalogue such as films:read; repeatable")
+    ] = ["read"],  # noqa: B006
 ) -> None:
     """Print a new API key, once, and the entry for `serving.keys` that admits it."""
     from serve.api.auth import new_key
 
-    unknown = set(scope) - set(SCOPES)
+    unknown = [one for one in scope if not re.fullmatch(KEY_SCOPE, one)]
     if unknown:
-        raise SettingsError(f"unknown scope {', '.join(sorted(unknown))}: use {', '.join(SCOPES)}")
-    secret, entry = new_key(name, tuple(s for s in SCOPES if s in scope))
+        raise SettingsError(f"unknown scope {', '.join(sorted(unknown))}: use {', '.join(SCOPES)}, or films:read for the catalogue films")
+    secret, entry = new_key(name, tuple(one for what in SCOPES for one in dict.fromkeys(scope) if one.rpartition(":")[2] == what))
     sys.stdout.write(f"key (shown once): {secret}\nserving.keys entry: {entry.model_dump_json()}\n")
 
 

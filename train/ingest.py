@@ -26,7 +26,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +44,8 @@ from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
 from matinee.index.build import Outcome
+from matinee.index.catalogues import find_record, register, require_usable
+from matinee.index.registry import CatalogueRecord
 from matinee.index.vector_cache import CachedEncoder
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
@@ -109,6 +111,13 @@ def main(options: IngestOptions) -> None:
     """
     flags: dict[str, Any] = {"catalogue": options.catalogue} if options.catalogue else {}
     settings = load_settings(flags=flags | ({"index": {"recipe": options.recipe}} if options.recipe else {}))
+    record = None if options.catalogue is None else asyncio.run(find_record(settings))
+    if record is not None:
+        settings = record.settings(settings)
+        if options.recipe is not None:
+            settings = settings.model_copy(update={"index": settings.index.model_copy(update={"recipe": options.recipe})})
+        if options.reading.kind is None:
+            options = replace(options, reading=replace(options.reading, kind=record.kind))
     if (newer := newer_release(settings, options)) is not None:
         command.echo(
             f"nothing was built: helm rollback started the Job of release revision {options.release} again, but revision {newer} built the "
@@ -117,9 +126,11 @@ def main(options: IngestOptions) -> None:
         return
     reader = options.reader()
     if options.dry_run:
-        dry_run(reader, options)
+        dry_run(reader, options, record)
         return
-    attributes, stats = choose_attributes(reader, options)
+    if record is not None:
+        require_usable(record)
+    attributes, stats = choose_attributes(reader, options, created=record)
     require_items(reader.report)
     descriptions = load_descriptions(settings, options)
     start = time.perf_counter()
@@ -135,6 +146,8 @@ def main(options: IngestOptions) -> None:
                 settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
             )
         )
+    if options.catalogue is not None and record is None:
+        asyncio.run(register(settings, CatalogueRecord(name=settings.catalogue, kind=options.reading.kind, recipe=options.recipe)))
     print_report(reader, outcome, time.perf_counter() - start, options, stats, maker.embedder)
 
 
@@ -149,10 +162,10 @@ def newer_release(settings: Settings, options: IngestOptions) -> int | None:
     return asyncio.run(indexing.newer_release(settings, release))
 
 
-def dry_run(reader: ItemReader, options: IngestOptions) -> None:
+def dry_run(reader: ItemReader, options: IngestOptions, record: CatalogueRecord | None) -> None:
     """Read the whole source, and say what would be ingested."""
     items: list[Item] = []
-    attributes, stats = choose_attributes(reader, options, first=items)
+    attributes, stats = choose_attributes(reader, options, first=items, created=record)
     report = reader.report
     counts = {"rows": report.rows, "items": report.items, "duplicates": report.duplicates, "rejected": len(report.rejects)}
     if options.json:
@@ -177,10 +190,15 @@ def dry_run(reader: ItemReader, options: IngestOptions) -> None:
 
 
 def choose_attributes(
-    reader: ItemReader, options: IngestOptions, *, first: list[Item] | None = None
+    reader: ItemReader, options: IngestOptions, *, first: list[Item] | None = None, created: CatalogueRecord | None = None
 ) -> tuple[dict[str, Attribute], list[AttributeStats]]:
-    """What the items can be filtered by, and what they have of it. Reads the whole source; `first` gets its first items."""
-    declared = None if options.attributes is None else read_declaration(options.attributes, reader.report.columns)
+    """What the items can be filtered by, and what they have of it. Reads the whole source; `first` gets its first items.
+
+    Without a file of attributes, those count that the catalogue was `created` with.
+    """
+    declared = None if created is None else created.attributes
+    if options.attributes is not None:
+        declared = read_declaration(options.attributes, reader.report.columns)
 
     def items() -> Iterator[Item]:
         for item in reader:

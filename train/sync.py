@@ -83,6 +83,9 @@ class SyncOptions:
     )
     metrics_host: Annotated[str, typer.Option(help="address that the metrics bind")] = "127.0.0.1"
     json: Annotated[bool, typer.Option("--json", help="print the result of each round as JSON on stdout, a line each")] = False
+    catalogue: Annotated[
+        str | None, typer.Option(help="the server's catalogue; by default MATINEE_CATALOGUE, or the default one at --url")
+    ] = None
     url: Annotated[str | None, typer.Option(envvar="MATINEE_URL", help="the server; by default the one that runs here")] = None
     key: Annotated[
         str | None, typer.Option(envvar="MATINEE_KEY", help="API key with the scopes read and write, where the server wants one")
@@ -119,7 +122,7 @@ def main(options: SyncOptions) -> None:
     if options.metrics_port is not None and options.every is None:
         raise SettingsError("--metrics-port is for a sync that repeats: add --every")
     source = options.origin()
-    settings = load_settings()
+    settings = load_settings(flags={"catalogue": options.catalogue} if options.catalogue else None)
     if options.every is None:
         report = sync(options, settings, source)
         print_report(report, options)
@@ -129,8 +132,10 @@ def main(options: SyncOptions) -> None:
 
 def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery) -> SyncReport:
     """One round. Raises `MatineeError`."""
-    server = Client.writing(settings, options.url, options.key)
+    server = Client.writing(settings, options.url, options.key, options.catalogue)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
+    if options.catalogue is not None:
+        parts["catalogue"] = options.catalogue
     state = StateFile(settings.home_dir, parts | options.reading.settings())
     with console.status("starting") as status, state.lock():
         return Round(server, Patience(options.patience), options.limits, status.update).run(source, options.reading, state)

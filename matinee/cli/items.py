@@ -14,11 +14,10 @@ from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
-from matinee.cli.search import Key, Url, Where
+from matinee.cli.search import Catalogue, Key, Url, Where, load
 from matinee.client.http import Client
 from matinee.client.items import ImportState, Items, Uploaded
 from matinee.errors import SourceError
-from matinee.settings.load import load_settings
 
 items_app = typer.Typer(no_args_is_help=True, help="Items of a running server: read, write, change, delete and import them.")
 
@@ -31,22 +30,22 @@ Lines = Annotated[str, typer.Argument(metavar="FILE", help="items as JSON, one a
 
 @items_app.command("get")
 @explain_errors()
-def get(id: Id, url: Url = None, key: Key = None) -> None:
+def get(id: Id, catalogue: Catalogue = None, url: Url = None, key: Key = None) -> None:
     """Print an item as the index holds it.
 
     [dim]matinee items get my-film-1[/]
     """
-    print_json(_items(url, key).get(id).model_dump(mode="json", exclude_defaults=True))
+    print_json(_items(url, key, catalogue).get(id).model_dump(mode="json", exclude_defaults=True))
 
 
 @items_app.command("put")
 @explain_errors()
-def put(file: Lines, as_json: Json = False, url: Url = None, key: Key = None) -> None:
+def put(file: Lines, as_json: Json = False, catalogue: Catalogue = None, url: Url = None, key: Key = None) -> None:
     """Add or replace items, and wait until all are written.
 
     [dim]matinee items put new-films.jsonl[/]
     """
-    _show(_items(url, key).put(_lines(file)), as_json)
+    _show(_items(url, key, catalogue).put(_lines(file)), as_json)
 
 
 @items_app.command("patch")
@@ -54,6 +53,7 @@ def put(file: Lines, as_json: Json = False, url: Url = None, key: Key = None) ->
 def patch(
     id: Id,
     facts: Annotated[str, typer.Argument(metavar="JSON", help="the facts to change; null removes one")],
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -62,7 +62,7 @@ def patch(
     [dim]matinee items patch my-film-1 '{"numbers": {"rating": 8.4}}'[/]
     """
     changes = _object(facts, "JSON", '{"year": 1999}')
-    print_json(_items(url, key).patch(id, changes).model_dump(mode="json", exclude_defaults=True))
+    print_json(_items(url, key, catalogue).patch(id, changes).model_dump(mode="json", exclude_defaults=True))
 
 
 @items_app.command("delete")
@@ -72,6 +72,7 @@ def delete(
     where: Where = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="delete nothing: say which items would be deleted")] = False,
     as_json: Json = False,
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -82,7 +83,7 @@ def delete(
     """
     if bool(ids) == (where is not None):
         raise typer.BadParameter("name items by their ids, or give --filter")
-    items = _items(url, key)
+    items = _items(url, key, catalogue)
     if where is not None:
         answer = items.delete_matching(_object(where, "--filter", '{"year": {"lt": 1930}}'), dry_run=dry_run)
     else:
@@ -107,6 +108,7 @@ def import_items(
     ],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="wait for its end, or print its id at once")] = True,
     as_json: Json = False,
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -114,7 +116,7 @@ def import_items(
 
     [dim]matinee items import films.jsonl.gz[/]
     """
-    items = _items(url, key)
+    items = _items(url, key, catalogue)
     state = items.start_remote_import(file) if "://" in file else items.start_import(_lines(file))
     if wait and not as_json:
         err.print(f"import {state.id}: {state.total} lines are stored; Ctrl-C ends the waiting only", highlight=False)
@@ -129,12 +131,12 @@ def import_items(
 
 @items_app.command("imports")
 @explain_errors()
-def imports(as_json: Json = False, url: Url = None, key: Key = None) -> None:
+def imports(as_json: Json = False, catalogue: Catalogue = None, url: Url = None, key: Key = None) -> None:
     """List the imports that are open, and the last ones that are over.
 
     [dim]matinee items imports[/]
     """
-    states = _items(url, key).imports()
+    states = _items(url, key, catalogue).imports()
     if as_json:
         print_json([state.model_dump() for state in states])
         return
@@ -148,12 +150,18 @@ def imports(as_json: Json = False, url: Url = None, key: Key = None) -> None:
 
 @items_app.command("cancel")
 @explain_errors()
-def cancel(id: Annotated[str, typer.Argument(help="the id of an import")], as_json: Json = False, url: Url = None, key: Key = None) -> None:
+def cancel(
+    id: Annotated[str, typer.Argument(help="the id of an import")],
+    as_json: Json = False,
+    catalogue: Catalogue = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
     """Cancel an import. What it has written stays.
 
     [dim]matinee items cancel 1f0c...[/]
     """
-    _show(_items(url, key).cancel_import(id), as_json)
+    _show(_items(url, key, catalogue).cancel_import(id), as_json)
 
 
 def _object(text: str, name: str, example: str) -> dict[str, Any]:
@@ -167,8 +175,8 @@ def _object(text: str, name: str, example: str) -> dict[str, Any]:
     return value
 
 
-def _items(url: str | None, key: str | None) -> Items:
-    return Items(Client.writing(load_settings(), url, key))
+def _items(url: str | None, key: str | None, catalogue: str | None) -> Items:
+    return Items(Client.writing(load(catalogue), url, key, catalogue))
 
 
 def _lines(file: str) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import typer
 
 from matinee.cli import demo, ingest, search
+from matinee.cli.catalogues import catalogues_app
 from matinee.cli.evalset import evalset_app
 from matinee.cli.index import index_app
 from matinee.cli.items import items_app
@@ -23,6 +24,7 @@ for job in (ingest.ingest, ingest.sync):
     app.command(context_settings=ingest.CONTEXT)(job)
 app.command()(demo.demo)
 app.add_typer(items_app, name="items")
+app.add_typer(catalogues_app, name="catalogues")
 app.command()(size)
 app.add_typer(index_app, name="index")
 app.add_typer(models_app, name="models")

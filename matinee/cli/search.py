@@ -33,6 +33,9 @@ Debug = Annotated[
     bool, typer.Option("--debug", help="also list the candidates, with what dropped them; key of scope admin, running server only")
 ]
 Url = Annotated[str | None, typer.Option("--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here")]
+Catalogue = Annotated[
+    str | None, typer.Option("--catalogue", help="the catalogue to ask; by default MATINEE_CATALOGUE, or the server's own")
+]
 Key = Annotated[str | None, typer.Option("--key", envvar="MATINEE_KEY", help="API key of that server", show_envvar=True)]
 
 
@@ -49,6 +52,7 @@ def search(
     diversity: Diversity = 0.0,
     debug: Debug = False,
     as_json: Json = False,
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -56,9 +60,9 @@ def search(
 
     [dim]matinee search "a heist inside dreams" --from 2000[/]
     """
-    settings, filter, search_mode = load_settings(), _filter(genre, since, until, language, where), _mode(mode)
+    settings, filter, search_mode = load(catalogue), _filter(genre, since, until, language, where), _mode(mode)
     _require(text, "TEXT")
-    server = _server(settings, url, key, required_by="--debug" if debug else None)
+    server = _server(settings, url, key, catalogue, required_by="--debug" if debug else None)
     if server is None:
         answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
@@ -81,6 +85,7 @@ def recommend(
     diversity: Diversity = 0.0,
     debug: Debug = False,
     as_json: Json = False,
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -88,10 +93,10 @@ def recommend(
 
     [dim]matinee recommend Inception "The Matrix" --dislike Titanic[/]
     """
-    settings, filter = load_settings(), _filter(genre, since, until, language, where)
+    settings, filter = load(catalogue), _filter(genre, since, until, language, where)
     for title in (*(likes or []), *(dislike or [])):
         _require(title, "a title")
-    server = _server(settings, url, key, required_by="--debug" if debug else None)
+    server = _server(settings, url, key, catalogue, required_by="--debug" if debug else None)
     if server is None:
         answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
@@ -104,6 +109,7 @@ def recommend(
 def describe(
     title: Annotated[str, typer.Argument(help="an item of the catalogue, by title or id")],
     as_json: Json = False,
+    catalogue: Catalogue = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -111,8 +117,8 @@ def describe(
 
     [dim]matinee describe Inception[/]
     """
-    settings = load_settings()
-    server = _server(settings, url, key)
+    settings = load(catalogue)
+    server = _server(settings, url, key, catalogue)
     if server is None:
         with err.status("loading the enhancer"):
             answer = OfflineCatalogue(settings).describe(title)
@@ -128,13 +134,13 @@ def describe(
 
 
 @explain_errors()
-def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
+def info(as_json: Json = False, catalogue: Catalogue = None, url: Url = None, key: Key = None) -> None:
     """What runs or lies here: server, index version, models, limits, what is degraded.
 
     [dim]matinee info --json[/]
     """
-    settings = load_settings()
-    server = _server(settings, url, key)
+    settings = load(catalogue)
+    server = _server(settings, url, key, catalogue)
     answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.send(calls.info())}
     if as_json:
         print_json(answer)
@@ -147,15 +153,22 @@ def info(as_json: Json = False, url: Url = None, key: Key = None) -> None:
         err.print("next: build an index with [bold]matinee ingest FILE[/], or [bold]matinee demo[/]")
 
 
-def _server(settings: Settings, url: str | None, key: str | None, *, required_by: str | None = None) -> Client | None:
+def load(catalogue: str | None) -> Settings:
+    """The settings, with the catalogue that an option names."""
+    return load_settings(flags={"catalogue": catalogue} if catalogue else None)
+
+
+def _server(settings: Settings, url: str | None, key: str | None, catalogue: str | None, required_by: str | None = None) -> Client | None:
+    """The server to ask; None where this machine's index is to answer. `required_by`: an option that only a server can answer."""
     server = Client(url, key=key) if url else Client.running(settings, key=key)
-    if url or (server is not None and server.serves(settings.catalogue)):
-        return server
-    if required_by is not None:
+    if url and server is not None:
+        return server if catalogue is None else server.require(settings.catalogue)
+    found = None if server is None else server.of(settings.catalogue)
+    if found is None and required_by is not None:
         raise typer.BadParameter(
             f"{required_by} asks a running server, and none serves {settings.catalogue!r} here: start it, or give --url"
         )
-    return None
+    return found
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None, more: str | None) -> ItemFilter:

@@ -113,6 +113,54 @@ class FacetCounts(TypedDict):
     language: list[FacetEntry]
 
 
+class CatalogueReport(TypedDict):
+    """A catalogue of the server."""
+
+    name: str
+    default: bool
+    state: str
+    open: bool
+    version: str | None
+    items: int | None
+    attributes: int
+    kind: str | None
+    recipe: str | None
+    created: str | None
+    search: dict[str, object]
+
+
+class CatalogueList(TypedDict):
+    """The catalogues that the key may see, the default one first."""
+
+    catalogues: list[CatalogueReport]
+
+
+class DeletedCatalogue(TypedDict):
+    """What was deleted."""
+
+    name: str
+    deleted: bool
+
+
+CATALOGUES = "/v1/catalogues"
+
+
+def catalogues() -> Call[CatalogueList]:
+    return Call("GET", CATALOGUES)
+
+
+def catalogue(name: str) -> Call[CatalogueReport]:
+    return Call("GET", f"{CATALOGUES}/{quote(name, safe='')}")
+
+
+def create_catalogue(body: Body) -> Call[CatalogueReport]:
+    return Call("POST", CATALOGUES, body=body)
+
+
+def delete_catalogue(name: str) -> Call[DeletedCatalogue]:
+    return Call("DELETE", f"{CATALOGUES}/{quote(name, safe='')}")
+
+
 def info() -> Call[ServerInfo]:
     return Call("GET", "/v1/info")
 

@@ -21,6 +21,7 @@ from matinee.settings.tree import Settings
 Result = TypeVar("Result")
 
 _EXIT_CODES = {"not_found": 6, "ambiguous_title": 6, "invalid": 2, "overloaded": 7, "too_many_requests": 7, "deadline": 7}
+_API = "/v1/"
 _EXAMPLE = "write it like http://127.0.0.1:8000"
 
 
@@ -49,8 +50,9 @@ class _Connection:
 
     _client: httpx.Client | httpx.AsyncClient
 
-    def __init__(self, url: str, timeout_s: float, direct: bool, setting: str) -> None:
+    def __init__(self, url: str, timeout_s: float, direct: bool, setting: str, catalogue: str | None) -> None:
         self.url = url.rstrip("/")
+        self.catalogue = catalogue
         self._timeout_s = timeout_s
         self._setting = setting
         # With a transport of its own a client takes no proxy, but still the certificates, from the environment.
@@ -81,7 +83,15 @@ class _Connection:
             # Each gets a line end, where it has none.
             lines = (line if line.endswith(b"\n") else line + b"\n" for line in call.lines)
             headers = {"Content-Type": "application/x-ndjson"}
-        return self._client.build_request(call.method, call.path, params=params or None, json=call.body, content=lines, headers=headers)
+        return self._client.build_request(
+            call.method, self._path(call), params=params or None, json=call.body, content=lines, headers=headers
+        )
+
+    def _path(self, call: Call[Result]) -> str:
+        """Where the call goes: to the catalogue, where one was named."""
+        if self.catalogue is None or not call.path.startswith(_API) or call.path.startswith(calls.CATALOGUES):
+            return call.path
+        return f"{calls.CATALOGUES}/{self.catalogue}/{call.path.removeprefix(_API)}"
 
     @contextmanager
     def _explain(self, path: str) -> Iterator[None]:
@@ -121,12 +131,18 @@ class _Connection:
 
 
 class Client(_Connection):
-    """A server at `url`; `key` goes into the Authorization header and nowhere else. `timeout_s`: for each pause in a request."""
+    """A server at `url`; `key` goes into the Authorization header and nowhere else. `timeout_s`: for each pause in a request.
+
+    `catalogue`: whose routes are asked; by default those of the server's default one.
+    """
 
     _client: httpx.Client
 
-    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 60, direct: bool = False) -> None:
-        super().__init__(url, timeout_s, direct, "")
+    def __init__(
+        self, url: str, *, key: str | None = None, timeout_s: float = 60, direct: bool = False, catalogue: str | None = None
+    ) -> None:
+        super().__init__(url, timeout_s, direct, "", catalogue)
+        self._key = key
         with self._explain_setup():
             transport = httpx.HTTPTransport() if self._is_direct else None
             self._client = httpx.Client(base_url=self.url, headers=_headers(key), timeout=timeout_s, transport=transport)
@@ -147,26 +163,42 @@ class Client(_Connection):
         return server
 
     @classmethod
-    def writing(cls, settings: Settings, url: str | None, key: str | None) -> "Client":
-        """The server at `url`, else the one that runs here. Raises `ServerError` where none does, or where it serves another catalogue."""
+    def writing(cls, settings: Settings, url: str | None, key: str | None, catalogue: str | None = None) -> "Client":
+        """The server at `url`, else the one that runs here. Raises `ServerError` where none does, or where it has no such catalogue."""
         server = cls(url, key=key) if url else cls.running(settings, key=key)
         if server is None:
             raise ServerError(
                 "no server runs here, and only a server writes items: start one with `python -m serve`, or name it with --url"
             )
-        if not url and not server.serves(settings.catalogue):
+        if url and catalogue is None:
+            return server
+        return server.require(settings.catalogue if catalogue is None else catalogue)
+
+    def require(self, catalogue: str) -> "Client":
+        """The same server, asked for a catalogue. Raises `ServerError` where it has none of this name."""
+        server = self.of(catalogue)
+        if server is None:
             raise ServerError(
-                f"the server at {server.url} does not serve the catalogue {settings.catalogue!r}: set MATINEE_CATALOGUE", "invalid"
+                f"the server at {self.url} has no catalogue {catalogue!r}: see `matinee catalogues list`, or set MATINEE_CATALOGUE",
+                "invalid",
             )
         return server
 
-    def serves(self, catalogue: str) -> bool:
-        """Whether it is this catalogue that the server answers from."""
-        return self.send(calls.info())["catalogue"] == catalogue
+    def of(self, catalogue: str) -> "Client | None":
+        """The same server, asked for a catalogue: by the plain routes where it is its default one. None where it has none of this name."""
+        try:
+            default = self.send(calls.catalogue(catalogue))["default"]
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            return None
+        if default:
+            return self
+        return Client(self.url, key=self._key, timeout_s=self._timeout_s, direct=self._is_direct, catalogue=catalogue)
 
     def send(self, call: Call[Result]) -> Result:
         """The response's JSON. Raises `ServerError`."""
-        with self._explain(call.path):
+        with self._explain(self._path(call)):
             response = self._client.send(self._request(call))
         return self._read(response, call)
 
@@ -176,8 +208,18 @@ class AsyncClient(_Connection):
 
     _client: httpx.AsyncClient
 
-    def __init__(self, url: str, *, key: str | None, timeout_s: float, direct: bool, connections: int, setting: str = "") -> None:
-        super().__init__(url, timeout_s, direct, setting)
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        timeout_s: float,
+        direct: bool,
+        connections: int,
+        setting: str = "",
+        catalogue: str | None = None,
+    ) -> None:
+        super().__init__(url, timeout_s, direct, setting, catalogue)
         limits = httpx.Limits(max_connections=connections)
         with self._explain_setup():
             transport = httpx.AsyncHTTPTransport(limits=limits) if self._is_direct else None
@@ -193,7 +235,7 @@ class AsyncClient(_Connection):
 
     async def send(self, call: Call[Result]) -> Result:
         """The response's JSON. Raises `ServerError`."""
-        with self._explain(call.path):
+        with self._explain(self._path(call)):
             # One deadline for the whole request: httpx's would be one for each of its phases.
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.send(self._request(call))

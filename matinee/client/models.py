@@ -75,9 +75,16 @@ def connect(server: Client, settings: Settings, patience: Patience) -> ServerInf
     info = patience(f"reaching {server.url}", lambda: server.send(calls.info()))
     if info["catalogue"] != settings.catalogue:
         raise ServerError(
-            f"{server.url} serves the catalogue {info['catalogue']!r}, not {settings.catalogue!r}: set --catalogue", "invalid"
+            f"{server.url} serves the catalogue {info['catalogue']!r}, not {settings.catalogue!r}: set --catalogue, or create it there "
+            f"with `matinee catalogues create {settings.catalogue}`",
+            "invalid",
         )
     return info
+
+
+def in_catalogue(server: Client, settings: Settings, patience: Patience) -> Client:
+    """The server, asked for the catalogue of `settings` where it has one beside its default one."""
+    return patience(f"reaching {server.url}", lambda: server.of(settings.catalogue)) or server
 
 
 class RemoteEmbedder:

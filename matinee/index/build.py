@@ -204,21 +204,11 @@ class Build:
         return new_revision() if self.api is None else max((entry.revision for entry in written), default=0)
 
     def _manifest(self, revision: int) -> Manifest:
-        embedder, recipe = self.maker.embedder, self.maker.recipe
-        return Manifest(
-            version=new_version(embedder.fingerprint, recipe),
-            catalogue=self.catalogue,
-            fingerprint=embedder.fingerprint,
-            recipe=recipe,
-            dimensions=dimensions(embedder.dimension, self.maker.facts),
-            facts=self.maker.facts if self.maker.facts.any() else None,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=self.source,
-            revision=revision,
-            models={"embedder": embedder.model_id},
-            release=self.release,
-            attributes=None if self.attributes is None else dict(self.attributes),
+        embedder = self.maker.embedder
+        manifest = new_manifest(
+            self.catalogue, embedder.fingerprint, embedder.dimension, self.maker.recipe, self.maker.facts, self.source, self.attributes
         )
+        return manifest.model_copy(update={"revision": revision, "models": {"embedder": embedder.model_id}, "release": self.release})
 
     async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:
         """(items written, items left out because the API wrote or deleted them)"""
@@ -273,6 +263,41 @@ class Build:
                 points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
             await index.upsert(points)
             self.progress("api items", len(batch))
+
+
+def new_manifest(
+    catalogue: str,
+    fingerprint: str,
+    dimension: int,
+    recipe: Recipe,
+    facts: FactWeights,
+    source: str,
+    attributes: Mapping[str, Attribute] | None,
+) -> Manifest:
+    """The manifest of a version that is yet to be built."""
+    return Manifest(
+        version=new_version(fingerprint, recipe),
+        catalogue=catalogue,
+        fingerprint=fingerprint,
+        recipe=recipe,
+        dimensions=dimensions(dimension, facts),
+        facts=facts if facts.any() else None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=source,
+        attributes=None if attributes is None else dict(attributes),
+    )
+
+
+async def build_empty(store: IndexStore, manifest: Manifest) -> None:
+    """Make a version without items current, where there is none yet: clients may write to it before the first ingest."""
+    async with store.lease() as held:
+        if await store.current() is not None:
+            return
+        index = await store.create(manifest)
+        await index.close()
+        await store.finish(manifest)
+        await held()
+        await store.switch(manifest.version)
 
 
 def _with_stamp(point: Point, asked: int | None) -> Point:

@@ -125,4 +125,11 @@ class IndexStore(Protocol):
         """
         ...
 
+    async def destroy(self) -> None:
+        """Delete the catalogue: all versions, marks and imports. What a kill leaves of it, the next call deletes.
+
+        Raises `IndexLockedError` while a build runs, or while another process has a version open.
+        """
+        ...
+
     async def close(self) -> None: ...

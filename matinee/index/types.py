@@ -34,6 +34,9 @@ OWN_FIELDS: dict[str, AttributeType] = {
 }
 """Fields of every payload that the index itself searches by, with their types."""
 
+MADE_EMPTY = "api"
+"""The source of a version that was made without items, for clients to write to."""
+
 FacetCount = tuple[str | int | bool, int]
 """A value, and how many items have it."""
 

@@ -12,6 +12,7 @@ import orjson
 from matinee.errors import IndexLockedError, MatineeError
 from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
+from matinee.index.catalogues import own_settings
 from matinee.index.factory import open_store
 from matinee.index.ids import as_uuid
 from matinee.index.protocols import Index
@@ -31,7 +32,7 @@ class OfflineCatalogue:
     """This machine's index and models, loaded when a command first needs them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings = asyncio.run(own_settings(settings))
 
     def search(self, text: str, *, mode: Mode | None, k: int, filter: ItemFilter, diversity: float) -> RankedAnswer:
         search_mode = mode or self._settings.search.mode

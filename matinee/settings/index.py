@@ -22,6 +22,22 @@ class FactWeights(Part):
         return any((self.year, self.votes, self.genres, self.language))
 
 
+class CatalogueSettings(Part):
+    """Catalogues beside the default one (`catalogue`), in the same server."""
+
+    open: Positive = Field(
+        16, description="catalogues beside the default one that a Retriever keeps open at once; the least recently used one is closed"
+    )
+    idle_s: Seconds = Field(600, description="seconds without a request after which a catalogue beside the default one is closed")
+    most: int = Field(200, ge=1, le=10_000, description="catalogues that may be created beside the default one")
+    share_below: int = Field(
+        10_000,
+        ge=0,
+        description="an index version of a created catalogue with fewer items shares a collection with others of its encoder (qdrant); 0: "
+        "each has its own",
+    )
+
+
 class IndexSettings(Part):
     """Where vectors live. `edge` is Qdrant's engine inside the Retriever's process; `qdrant` is a server or a cluster.
 
@@ -48,6 +64,11 @@ class IndexSettings(Part):
     )
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
+    collection: Literal["own", "shared"] = Field(
+        "own",
+        description="where index versions lie (qdrant); own: each in a collection; shared: small ones together (catalogues.share_below). "
+        "Those of created catalogues are shared whatever this says",
+    )
     on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
     payload: Literal["auto", "memory", "disk"] = Field(
         "auto", description="where items are kept (qdrant); auto is where on_disk puts vectors"
@@ -81,6 +102,7 @@ class IndexSettings(Part):
         description="keep the vectors of an ingest in the home folder, so that the next one encodes only texts that are new or changed; "
         "4 bytes a number",
     )
+    catalogues: CatalogueSettings = CatalogueSettings()
     deployment: Deployment = Deployment(max_ongoing_requests=64, target_ongoing_requests=16, max_queued_requests=256)
 
     @model_validator(mode="after")
@@ -98,7 +120,7 @@ class IndexSettings(Part):
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
         if self.engine == "edge" and (self.shards != 1 or self.on_disk):
             raise ValueError("engine 'edge' does not use shards and on_disk: set shards to 1 and on_disk to false")
-        server_only = ("payload", "m", "ef_construct", "quantization", "oversampling")
+        server_only = ("collection", "payload", "m", "ef_construct", "quantization", "oversampling")
         changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
         if self.engine == "edge" and changed:
             raise ValueError(f"engine 'edge' does not use {', '.join(changed)}: remove it, or use engine 'qdrant'")

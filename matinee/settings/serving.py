@@ -11,6 +11,10 @@ from matinee.settings.base import Deployment, HttpUrl, Part, Seconds, StoreUri, 
 
 Scope = Literal["read", "feedback", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+ANY_CATALOGUE = "*"
+KEY_SCOPE = rf"^(([a-z][a-z0-9_-]{{0,62}}|\*):)?({'|'.join(SCOPES)})$"
+KeyScope = Annotated[str, StringConstraints(pattern=KEY_SCOPE)]
+"""A scope of a key: `read` is for the default catalogue, `films:read` for the catalogue films, `*:read` for all."""
 
 
 class KeySettings(Part):
@@ -18,7 +22,24 @@ class KeySettings(Part):
 
     name: str = Field(description="the key's name in logs")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the key in hex")
-    scopes: tuple[Scope, ...] = Field(("read",), min_length=1, description="what the key may do: read, feedback, write, admin")
+    scopes: tuple[KeyScope, ...] = Field(
+        ("read",),
+        min_length=1,
+        description="what the key may do: read, feedback, write in the default catalogue, admin everywhere; `films:read` is for the "
+        "catalogue films, `*:read` for all",
+    )
+
+    def allows(self, scope: Scope, catalogue: str | None, *, default: bool) -> bool:
+        """Whether the key may do `scope` in a catalogue. None that is not the default one: in the server as a whole."""
+        for held in self.scopes:
+            where, _, what = held.rpartition(":")
+            if what not in (scope, "admin"):
+                continue
+            everywhere = what == "admin" and where in ("", ANY_CATALOGUE)
+            here = default if not where else where == catalogue or (where == ANY_CATALOGUE and (default or catalogue is not None))
+            if everywhere or here:
+                return True
+        return False
 
 
 def _network(text: str) -> str:
@@ -96,7 +117,8 @@ class ServingSettings(Part):
     fast: bool = Field(False, description="Ray Serve's throughput mode (RAY_SERVE_THROUGHPUT_OPTIMIZED): more requests per second")
     haproxy: bool = Field(
         False,
-        description="HAProxy before the replicas, on a cluster only, where the chart sets it: both then listen on every interface and ask for no token",
+        description="HAProxy before the replicas, on a cluster only, where the chart sets it: "
+        "both then listen on every interface and ask for no token",
     )
     deadline_s: Seconds = Field(15, description="seconds that a request may take")
     drain_s: Seconds = Field(30, description="seconds that requests under way get when a replica stops; at least deadline_s")
@@ -111,7 +133,8 @@ class ServingSettings(Part):
     max_text_chars: int = Field(4000, ge=16, le=100_000, description="longest query text in characters")
     keys: tuple[KeySettings, ...] = Field(
         (),
-        description="API keys: name, sha256, scopes (read, feedback, write, admin); `python -m serve key NAME --scope read` prints one",
+        description="API keys: name, sha256, scopes (read, feedback, write, admin; `films:read` is for the catalogue films); "
+        "`python -m serve key NAME --scope read` prints one",
     )
     hosts: tuple[Host, ...] = Field(
         (), description="host names that a server without keys answers to, besides localhost and addresses; *.example.org is all below"

@@ -28,6 +28,7 @@ def _text_language(name: str) -> str:
 TextLanguage = Annotated[str, AfterValidator(_text_language)]
 
 PREFIX = "MATINEE_"
+CATALOGUE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 
 
 class ArtifactSettings(Part):
@@ -78,7 +79,9 @@ class Settings(BaseSettings):
     profile: str = Field("embedded", description="base of all values: embedded (a laptop) or gpu (a cluster)")
     config: Path | None = Field(None, description="YAML file of settings, stronger than the profile")
     home: Path = Field(Path("~/.matinee"), description="folder of models, the embedded index and local state")
-    catalogue: str = Field("demo", pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name of the catalogue that is ingested and served")
+    catalogue: str = Field(
+        "demo", pattern=CATALOGUE_NAME, description="name of the catalogue that is ingested, and of the default one that is served"
+    )
     language: TextLanguage = Field(
         "english",
         description="language of prompts, descriptions and reasons: english or german; embedder.language is that of a search's words",
@@ -145,8 +148,13 @@ class Settings(BaseSettings):
         return self.artifacts.uri or str(self.home_dir / "artifacts")
 
     @property
+    def indexes_dir(self) -> Path:
+        """The folder of all catalogues on the embedded engine."""
+        return self.home_dir / "index"
+
+    @property
     def index_dir(self) -> Path:
-        return self.home_dir / "index" / self.catalogue
+        return self.indexes_dir / self.catalogue
 
     @property
     def server_file(self) -> Path:

@@ -1,9 +1,10 @@
 """The HTTP API as an ASGI app: its routes, middleware, error responses and documentation. Each resource has a module of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,19 +12,18 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve.api import feedback, items, models, page, ranking, state, uploads
-from serve.api.admission import Admission
+from matinee.settings.tree import CATALOGUE_NAME
+from serve.api import catalogues, feedback, items, models, page, ranking, state, uploads
+from serve.api.admission import API, BELOW, CATALOGUES, Admission
 from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
-from serve.api.feedback import Events
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
+from serve.api.served import ServedCatalogues
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.gateway import Gateway
-from serve.graph.health import Health
-from serve.graph.imports import Imports
-from serve.graph.item_writes import ItemWrites
+from serve.graph.places import Sharing
 from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
 
@@ -32,21 +32,18 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
     settings = gateway.settings
     clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
-    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s)
-    writes, events, tracing = ItemWrites(gateway), Events(settings, gateway.metrics), Tracing(settings.tracing, "gateway")
-
-    imports = Imports(gateway, writes, bulk)
+    sharing = Sharing()
+    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s, sharing)
+    served, tracing = ServedCatalogues(gateway, bulk, sharing), Tracing(settings.tracing, "gateway")
     remote = RemoteSource(settings.serving.imports.sources, settings.serving.bulk)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for background in (writes, imports, clocks):
-            background.start()
+        served.start()
+        clocks.start()
         yield
         await clocks.stop()
-        await imports.stop()
-        await writes.stop()
-        await asyncio.to_thread(events.close)
+        await served.stop()
         await asyncio.to_thread(tracing.close)
 
     app = _App(
@@ -61,12 +58,13 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         redirect_slashes=False,
     )
     routers = [
-        ranking.routes(gateway, events, bulk),
-        models.routes(gateway),
-        feedback.routes(events),
-        items.routes(gateway, writes),
-        uploads.routes(writes, imports, bulk, remote, settings.serving.max_body_bytes),
-        state.routes(Health(gateway)),
+        ranking.routes(bulk),
+        models.routes(),
+        feedback.routes(),
+        items.routes(),
+        uploads.routes(bulk, remote, settings.serving.max_body_bytes),
+        catalogues.routes(gateway, served),
+        state.routes(served.default.health),
         page.routes(),
     ]
     for router in routers:
@@ -89,8 +87,9 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
 
     app.add_exception_handler(RequestValidationError, error_response)
     app.add_exception_handler(HTTPException, error_response)
+    app.state.served = served
     # The server in front of the app asks it too, before a request is one.
-    admission = app.state.admission = Admission(settings.serving, gateway.metrics, names_requests=names_requests)
+    admission = app.state.admission = Admission(settings.serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
     app.add_middleware(
         RequestMiddleware,
         settings=settings.serving,
@@ -100,6 +99,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         metrics=gateway.metrics,
         tracing=tracing,
         admission=admission,
+        catalogues=served,
     )
     return app
 
@@ -111,7 +111,30 @@ class _App(FastAPI):
         scheme = API_KEY.model.model_dump(mode="json", by_alias=True, exclude_none=True)
         document["components"]["securitySchemes"] = {API_KEY.scheme_name: scheme}
         document["components"]["schemas"] = dict(sorted((error_schemas() | document["components"]["schemas"]).items()))
+        document["paths"] |= _in_catalogues(document["paths"])
         return document
+
+
+_CATALOGUE = {
+    "name": "catalogue",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": CATALOGUE_NAME},
+    "description": "which catalogue, as `GET /v1/catalogues` lists them",
+}
+
+
+def _in_catalogues(paths: Mapping[str, Mapping[str, dict[str, object]]]) -> dict[str, dict[str, dict[str, object]]]:
+    """The routes that each catalogue has below its name: those of the default one, which the middleware maps them to."""
+    below: dict[str, dict[str, dict[str, object]]] = {}
+    for path, methods in paths.items():
+        if path.startswith(API) and not path.startswith(CATALOGUES):
+            operations = below[f"{BELOW}{{catalogue}}/{path.removeprefix(API)}"] = {}
+            for method, operation in methods.items():
+                parameters = [_CATALOGUE, *cast(list[object], operation.get("parameters", []))]
+                id, summary = f"{operation['operationId']}_in_catalogue", f"{operation['summary']} (in a catalogue)"
+                operations[method] = operation | {"operationId": id, "summary": summary, "parameters": parameters}
+    return below
 
 
 def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""API keys: bearer keys with scopes, stored as sha256 and compared in constant time.
+"""API keys: bearer keys with scopes, for one catalogue or all, stored as sha256 and compared in constant time.
 
 Without keys every reader is welcome, and writing is allowed on loopback addresses only. Does not issue keys: `python -m serve key NAME`
 prints one with its settings line.
@@ -9,13 +9,25 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from matinee.settings.addresses import is_loopback
-from matinee.settings.serving import KeySettings, Scope, ServingSettings
+from matinee.settings.serving import SCOPES, KeySettings, Scope, ServingSettings
 from serve.errors import RequestError
 
 # What anyone may do where a server has no keys. The rest needs a loopback address.
 _OPEN: frozenset[Scope] = frozenset({"read", "feedback"})
+
+
+class About(NamedTuple):
+    """What a request is about: a catalogue (`default`: the default one, whatever its name), or the server as a whole."""
+
+    catalogue: str | None = None
+    default: bool = True
+
+
+DEFAULT = About()
+SERVER = About(default=False)
 
 
 class ApiKeys:
@@ -33,9 +45,9 @@ class ApiKeys:
     def exist(self) -> bool:
         return bool(self._keys)
 
-    @property
-    def writable(self) -> bool:
-        return self.open_to_write or any("write" in key.scopes for key in self._keys)
+    def writable(self, about: About = DEFAULT) -> bool:
+        """Whether anybody may write there."""
+        return self.open_to_write or any(key.allows("write", about.catalogue, default=about.default) for key in self._keys)
 
     def identify(self, authorization: str | None) -> KeySettings | None:
         """The key that came, None on a server without keys. Raises a 401 without a valid one."""
@@ -49,14 +61,15 @@ class ApiKeys:
             raise RequestError(401, "this API key is unknown")
         return entry
 
-    def require(self, entry: KeySettings | None, scope: Scope) -> None:
+    def require(self, entry: KeySettings | None, scope: Scope, about: About = DEFAULT) -> None:
         """Raises a 403 where what `identify` returned does not allow `scope`."""
         if entry is None:
             if scope not in _OPEN and not self.open_to_write:
                 message = f"scope {scope!r} needs a key, and this server has none: set serving.keys, or serve on 127.0.0.1"
                 raise RequestError(403, message)
-        elif scope not in entry.scopes and "admin" not in entry.scopes:
-            raise RequestError(403, f"key {entry.name!r} lacks the scope {scope!r}; it has {', '.join(entry.scopes)}")
+        elif not entry.allows(scope, about.catalogue, default=about.default):
+            needed = scope if about.default or about.catalogue is None else f"{about.catalogue}:{scope}"
+            raise RequestError(403, f"key {entry.name!r} lacks the scope {needed!r}; it has {', '.join(entry.scopes)}")
 
     def _find(self, key: str) -> KeySettings | None:
         digest = hash_key(key)
@@ -93,6 +106,7 @@ class Caller:
     keys: ApiKeys
     entry: KeySettings | None = None
     address: str | None = None
+    about: About = DEFAULT
 
     @property
     def key(self) -> str | None:
@@ -101,7 +115,7 @@ class Caller:
 
     def require(self, scope: Scope) -> None:
         """Raises a 403 where the caller lacks `scope`."""
-        self.keys.require(self.entry, scope)
+        self.keys.require(self.entry, scope, self.about)
 
     def may(self, scope: Scope) -> bool:
         try:
@@ -110,12 +124,16 @@ class Caller:
             return False
         return True
 
+    def sees(self, catalogue: str, *, default: bool) -> bool:
+        """Whether the caller may do anything in a catalogue."""
+        return self.entry is None or any(self.entry.allows(scope, catalogue, default=default) for scope in SCOPES)
+
 
 def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def new_key(name: str, scopes: tuple[Scope, ...]) -> tuple[str, KeySettings]:
+def new_key(name: str, scopes: tuple[str, ...]) -> tuple[str, KeySettings]:
     """A fresh key, to be shown once, and the settings entry that admits it."""
     key = f"mat_{secrets.token_urlsafe(32)}"
     return key, KeySettings(name=name, sha256=hash_key(key), scopes=scopes)

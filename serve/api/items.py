@@ -14,10 +14,9 @@ from matinee.items import MAX_LIST, Name
 from serve.api import schemas
 from serve.api.large_bodies import LargeBodyRoute
 from serve.api.responses import ERRORS, json_response, needs
+from serve.api.served import catalogue
 from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.gateway import Gateway
-from serve.graph.item_writes import ItemWrites
 from serve.graph.parts import Trace
 from serve.graph.requests import Id
 
@@ -35,7 +34,7 @@ JsonFilter = Annotated[str | None, Query(max_length=4000, description="a filter 
 _ANY: list[str] = []
 
 
-def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
+def routes() -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS, route_class=LargeBodyRoute)
 
     @router.get("/items", response_model=schemas.ItemsResponse, name="list_items", openapi_extra=needs("read"))
@@ -53,15 +52,17 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         chosen = _filter(filter)
         trace: Trace = request.state.trace
         if q is not None:
-            suggested = await gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), trace)
+            suggested = await catalogue(request).gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), trace)
             return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
-        page, after = await gateway.retrieve(messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), trace)
+        page, after = await catalogue(request).gateway.retrieve(
+            messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), trace
+        )
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
     async def get_item(id: str, request: Request) -> Response:
         """One item as the index holds it."""
-        uid, payload = await gateway.stored(id, request.state.trace)
+        uid, payload = await catalogue(request).gateway.stored(id, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
     @router.get("/item", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
@@ -72,7 +73,7 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     @router.put("/items", response_model=schemas.WriteResponse, name="put_items", openapi_extra=needs("write"))
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
-        return json_response(request, items=await writes.put(body.items, request.state.trace))
+        return json_response(request, items=await catalogue(request).writes.put(body.items, request.state.trace))
 
     @router.patch("/items/{id}", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
     async def patch_item(id: str, patch: ItemPatch, request: Request) -> Response:
@@ -80,7 +81,7 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
 
         Unless its text changes, the encoder does not run.
         """
-        uid, payload = await writes.patch(id, patch, request.state.trace)
+        uid, payload = await catalogue(request).writes.patch(id, patch, request.state.trace)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
     @router.patch("/item", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
@@ -91,7 +92,7 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
     @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
-        return json_response(request, id=await writes.delete(id, request.state.trace), deleted=True)
+        return json_response(request, id=await catalogue(request).writes.delete(id, request.state.trace), deleted=True)
 
     @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item_by_query(id: ItemId, request: Request) -> Response:
@@ -106,11 +107,11 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         """
         trace: Trace = request.state.trace
         if body.filter is not None:
-            page, after = await gateway.retrieve(messages.Page(schemas.MAX_DELETE, filter=body.filter), trace)
+            page, after = await catalogue(request).gateway.retrieve(messages.Page(schemas.MAX_DELETE, filter=body.filter), trace)
             chosen: Sequence[str] = [id for id, _ in page]
         else:
             chosen, after = body.ids or (), None
-        deleted = await writes.delete_many(chosen, trace, dry_run=body.dry_run) if chosen else {}
+        deleted = await catalogue(request).writes.delete_many(chosen, trace, dry_run=body.dry_run) if chosen else {}
         ids = list(dict.fromkeys(uid for uid in deleted.values() if uid is not None))
         # What others deleted since it was listed is no unknown id of the request.
         unknown = [] if body.ids is None else [id for id, uid in deleted.items() if uid is None]
@@ -130,7 +131,7 @@ def routes(gateway: Gateway, writes: ItemWrites) -> APIRouter:
         bare = {name: values for name, values in (("kind", kind), ("genres", genres), ("language", language)) if values}
         parts = [part for part in (bare, _filter(filter).body) if part]
         chosen = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
-        counts, total = await gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.trace)
+        counts, total = await catalogue(request).gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.trace)
         facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counts.items()}
         return json_response(request, count=total, facets=facets, **{name: facets.get(name, []) for name in ("kind", "genres", "language")})
 

@@ -15,15 +15,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matinee.errors import MatineeError, OverloadedError
+from matinee.settings.serving import Scope as KeyScope
 from matinee.settings.serving import ServingSettings
-from serve.api.admission import API, NO_ROUTE, SECURITY_HEADERS, Admission, request_id
-from serve.api.auth import ApiKeys, Caller, NeededScope, RouteMatch
+from serve.api.admission import API, BELOW, CATALOGUES, NO_ROUTE, SECURITY_HEADERS, Admission, request_id, split_catalogue
+from serve.api.auth import SERVER, About, ApiKeys, Caller, NeededScope, RouteMatch
 from serve.api.bodies import UnreadError, limited, with_deadline, with_lowest_rate
 from serve.api.clients import ClientAddresses, TrustedHosts
 from serve.api.decoding import decoded
 from serve.api.errors import envelope, explain, outcome
 from serve.api.limits import ClientLimits
 from serve.api.redact import is_hidden
+from serve.api.served import ServedCatalogues
 from serve.errors import RequestError
 from serve.graph.parts import Trace
 from serve.telemetry import logs
@@ -47,6 +49,7 @@ class _OngoingRequest:
     caller: Caller
     status: int = 0
     outcome: str = "ok"
+    catalogue: str = NO_ROUTE
     reasons: list[str] = field(default_factory=list)
     """Texts of errors that the response does not show to everybody."""
 
@@ -72,6 +75,7 @@ class RequestMiddleware:
         metrics: Metrics,
         tracing: Tracing,
         admission: Admission,
+        catalogues: ServedCatalogues,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -82,6 +86,7 @@ class RequestMiddleware:
         self._settings = settings
         self._metrics = metrics
         self._admission = admission
+        self._catalogues = catalogues
         self._hosts = TrustedHosts((settings.host, *settings.hosts))
         self._addresses = ClientAddresses(settings)
         self._clients = ClientLimits(settings.limits, admission.places)
@@ -91,11 +96,15 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         send = with_deadline(send, self._settings.deadline_s)
+        catalogue, inner = split_catalogue(_path(scope))
+        if catalogue is not None:
+            # The routes of the default catalogue answer for it.
+            scope = dict(scope) | {"path": scope.get("root_path", "") + inner}
         with ExitStack() as held:
             # A response that ends too early: the server closes the connection.
             held.enter_context(suppress(UnreadError))
             try:
-                caller = self._caller(scope)
+                caller = self._caller(scope, catalogue)
                 if _path(scope).startswith(API):
                     held.enter_context(self._place(scope, caller))
             except MatineeError as error:
@@ -112,6 +121,9 @@ class RequestMiddleware:
                 await send(message)
 
             try:
+                if catalogue is not None:
+                    found = scope["state"]["catalogue"] = await self._catalogues.find(catalogue, caller, request.trace)
+                    request.catalogue = found.name
                 await self._app(scope, self._body(scope, receive), send_with_headers)
             except UnreadError:
                 request.outcome = "cancelled"
@@ -122,7 +134,7 @@ class RequestMiddleware:
                     raise
                 await response(scope, receive, send_with_headers)
 
-    def _caller(self, scope: Scope) -> Caller:
+    def _caller(self, scope: Scope, catalogue: str | None) -> Caller:
         """Who sent it, by its headers alone. Raises where they are too large, or where the host or the key is not accepted."""
         headers, limits = scope["headers"], self._settings.limits
         size = sum(len(name) + len(value) for name, value in headers) + len(scope["path"]) + len(scope.get("query_string", b""))
@@ -137,9 +149,22 @@ class RequestMiddleware:
         if not path.startswith(API):
             return Caller(self._keys, address=address)
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
-        caller = Caller(self._keys, self._keys.identify(sent), address)
-        caller.require(next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), "read"))
+        read: KeyScope = "read"
+        needed = next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), read)
+        caller = Caller(self._keys, self._keys.identify(sent), address, self._about(path, catalogue, needed))
+        if path != CATALOGUES or needed != "read":
+            # Of the list, everybody sees what they may use.
+            caller.require(needed)
         return caller
+
+    def _about(self, path: str, catalogue: str | None, needed: KeyScope) -> About:
+        """What a request is about."""
+        default = self._catalogues.default.name
+        if catalogue is None and (path == CATALOGUES or path.startswith(BELOW)):
+            if needed == "admin":
+                return SERVER
+            catalogue = path[len(BELOW) :].partition("/")[0] or None
+        return About(catalogue or default, default=catalogue in (None, default))
 
     def _body(self, scope: Scope, receive: Receive) -> Receive:
         """The body as the app may read it: a whole one below a limit of bytes, a streamed one above a lowest rate."""
@@ -150,9 +175,15 @@ class RequestMiddleware:
     @contextmanager
     def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
         """Holds a place for a request. Raises where the gateway or a queue behind it is full, or the caller has enough."""
-        self._admission.check(scope["method"], _path(scope))
-        with self._clients.admitted(caller), self._admission.place():
+        catalogue = self._share(caller)
+        self._admission.check(scope["method"], _path(scope), catalogue)
+        with self._clients.admitted(caller), self._admission.place(catalogue):
             yield
+
+    def _share(self, caller: Caller) -> str:
+        """Whose places a request takes: those of its catalogue, where there is one of this name. Clients may invent any other."""
+        name = None if caller.about.default else caller.about.catalogue
+        return name if name is not None and self._catalogues.knows(name) else ""
 
     @contextmanager
     def _track(self, scope: Scope, caller: Caller) -> Iterator[_OngoingRequest]:
@@ -161,7 +192,15 @@ class RequestMiddleware:
             state = scope.setdefault("state", {})
             trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
             request = _OngoingRequest(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
-            state |= {"request_id": request.request_id, "trace": trace, "caller": caller, "reasons": request.reasons}
+            if caller.about.default and caller.about.catalogue is not None:
+                request.catalogue = caller.about.catalogue
+            state |= {
+                "request_id": request.request_id,
+                "trace": trace,
+                "caller": caller,
+                "reasons": request.reasons,
+                "catalogue": self._catalogues.default,
+            }
             try:
                 yield request
             finally:
@@ -170,7 +209,7 @@ class RequestMiddleware:
     def _error_response(self, error: Exception, request: _OngoingRequest) -> Response:
         """The response to what the app raised; a bug is logged."""
         if isinstance(error, OverloadedError) and error.wait_s:
-            self._admission.record(request.scope["method"], _path(request.scope), error.wait_s)
+            self._admission.record(request.scope["method"], _path(request.scope), error.wait_s, self._share(request.caller))
         response = explain(error, request.request_id, request.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": request.request_id, "trace_id": trace_id(request.span), "endpoint": request.endpoint}
@@ -194,7 +233,7 @@ class RequestMiddleware:
         endpoint, ms = request.endpoint, request.ms
         if not request.status:
             request.outcome = "cancelled"
-        self._metrics.requests(endpoint=endpoint, outcome=request.outcome)
+        self._metrics.requests(endpoint=endpoint, outcome=request.outcome, catalogue=request.catalogue)
         self._metrics.latency(ms, endpoint=endpoint)
         for stage, spent in request.trace.stages.items():
             self._metrics.stage(spent, stage=stage)
@@ -205,6 +244,7 @@ class RequestMiddleware:
             "request_id": request.request_id,
             "trace_id": trace_id(request.span),
             "endpoint": endpoint,
+            "catalogue": request.catalogue,
             "status": request.status,
             "outcome": request.outcome,
             "ms": round(ms, 2),
@@ -233,6 +273,7 @@ def _describe_span(request: _OngoingRequest) -> None:
             "http.response.status_code": request.status,
             "matinee.endpoint": request.endpoint,
             "matinee.outcome": request.outcome,
+            "matinee.catalogue": request.catalogue,
             "matinee.request_id": request.request_id,
             "matinee.degraded": request.trace.degraded,
         }

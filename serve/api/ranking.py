@@ -15,25 +15,25 @@ from matinee.recommend.queries import RankedItems
 from matinee.recommend.results import Explanation
 from serve.api import schemas
 from serve.api.errors import fields as explained
-from serve.api.feedback import Events
 from serve.api.large_bodies import LargeBodyRoute
 from serve.api.redact import is_hidden
 from serve.api.responses import ERRORS, caller, json_response, needs
+from serve.api.served import catalogue
 from serve.graph.bulk import Bulk
-from serve.graph.gateway import Gateway
 from serve.graph.parts import Trace
 from serve.graph.requests import Id, RecommendBatchRequest, RecommendRequest, SearchRequest, SimilarRequest
 
 
-def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
+def routes(bulk: Bulk) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
 
     def fields(
         ranked: RankedItems, endpoint: str, request: Request, trace: Trace, user_id: str | None, text: str | None
     ) -> dict[str, object]:
         """An answer, once its impression is logged."""
-        gateway.metrics.results(ranked.count, endpoint=endpoint)
-        token = events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
+        served = catalogue(request)
+        served.gateway.metrics.results(ranked.count, endpoint=endpoint)
+        token = served.events.impression(ranked, endpoint, request.state.request_id, trace, caller(request), user_id, text)
         counted = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in (ranked.facets or {}).items()}
         optional = {
             "exclude_unknown": ranked.exclude_unknown or None,
@@ -58,7 +58,7 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         if body.debug:
             caller(request).require("admin")
         request.state.text = body.text
-        return response(request, await gateway.recommend(body, request.state.trace), "recommend", body.user_id)
+        return response(request, await catalogue(request).gateway.recommend(body, request.state.trace), "recommend", body.user_id)
 
     @router.post("/recommend:batch", response_model=schemas.RankedBatchResponse, name="recommend_batch", openapi_extra=needs("read"))
     async def recommend_batch(body: RecommendBatchRequest, request: Request) -> Response:
@@ -66,8 +66,8 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         sender = caller(request)
         if any(one.debug for one in body.requests):
             sender.require("admin")
-        with bulk.place():
-            answers = await bulk.each(body.requests, gateway.recommend, time.monotonic() + bulk.settings.deadline_s)
+        with bulk.place(catalogue(request).name):
+            answers = await bulk.each(body.requests, catalogue(request).gateway.recommend, time.monotonic() + bulk.settings.deadline_s)
         request.state.reasons += [str(answer) for answer, _ in answers if isinstance(answer, MatineeError) and is_hidden(answer)]
         results = [
             {"error": explained(answer, sender)}
@@ -88,14 +88,14 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
         # Without validation: an id in a path may break the rules of a body's ids. Then no item has it, and the answer is a 404.
         similar_to = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
-        return response(request, await gateway.similar(similar_to, request.state.trace), "similar", user_id)
+        return response(request, await catalogue(request).gateway.similar(similar_to, request.state.trace), "similar", user_id)
 
     @router.post("/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar_to(body: SimilarRequest, request: Request) -> Response:
         """Items near to one item: by any id, also one that a path can't hold, by its title, or by its facts."""
         if body.debug:
             caller(request).require("admin")
-        return response(request, await gateway.similar(body, request.state.trace), "similar", body.user_id)
+        return response(request, await catalogue(request).gateway.similar(body, request.state.trace), "similar", body.user_id)
 
     @router.post("/search", response_model=schemas.RankedResponse, name="search", openapi_extra=needs("read"))
     async def search(body: SearchRequest, request: Request) -> Response:
@@ -103,7 +103,7 @@ def routes(gateway: Gateway, events: Events, bulk: Bulk) -> APIRouter:
         if body.exact or body.debug:
             caller(request).require("admin")
         request.state.text = body.text
-        return response(request, await gateway.search(body, request.state.trace), "search", body.user_id)
+        return response(request, await catalogue(request).gateway.search(body, request.state.trace), "search", body.user_id)
 
     return router
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from serve.api import schemas
 from serve.api.redact import is_hidden, public_message, public_report
 from serve.api.responses import ERRORS, caller, json_response, needs
+from serve.api.served import catalogue
 from serve.graph.health import Health
 
 
@@ -18,8 +19,9 @@ def routes(health: Health) -> APIRouter:
     @router.get("/v1/info", tags=["state"], response_model=schemas.InfoResponse, responses=ERRORS, openapi_extra=needs("read"), name="info")
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded. Keys of scope admin see whole paths, and why a part is degraded."""
-        report = await health.info(caller(request).keys.writable, request.state.trace)
-        shown: Mapping[str, object] = report if caller(request).may("admin") else public_report(report)
+        sender = caller(request)
+        report = await catalogue(request).health.info(sender.keys.writable(sender.about), request.state.trace)
+        shown: Mapping[str, object] = report if sender.may("admin") else public_report(report)
         return json_response(request, **shown)
 
     @router.get("/livez", tags=["state"], name="livez")

@@ -14,11 +14,11 @@ from serve.api import schemas
 from serve.api.auth import Caller
 from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
+from serve.api.served import catalogue
 from serve.errors import RequestError, problems
 from serve.graph.bulk import Bulk
-from serve.graph.imports import LOST, Imports
+from serve.graph.imports import LOST
 from serve.graph.item_lines import Counts, Line, split, write_lines
-from serve.graph.item_writes import ItemWrites
 from serve.graph.remote_source import RemoteSource
 
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines")
@@ -28,7 +28,7 @@ _MOST_JSON = 8192
 """Bytes of a body that only names a URI."""
 
 
-def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
+def routes(bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
     @router.post(
@@ -41,8 +41,8 @@ def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, remote: RemoteSourc
         """Add or replace any number of items, a line of JSON each. Lines that can't be used are rejected, the others are written."""
         require_lines(request)
         counts = Counts()
-        with bulk.place():
-            await write_lines(lines_of(request, line_bytes, counts), writes, bulk, line_bytes, counts)
+        with bulk.place(catalogue(request).name):
+            await write_lines(lines_of(request, line_bytes, counts), catalogue(request).writes, bulk, line_bytes, counts)
         return json_response(request, **(asdict(counts) | {"rejects": [reject.model_dump() for reject in counts.rejects]}))
 
     @router.post(
@@ -64,24 +64,24 @@ def routes(writes: ItemWrites, imports: Imports, bulk: Bulk, remote: RemoteSourc
         else:
             require_lines(request)
             lines, source = lines_of(request, line_bytes, Counts()), "body"
-        with bulk.place():
-            job = await imports.receive(lines, source)
+        with bulk.place(catalogue(request).name):
+            job = await catalogue(request).imports.receive(lines, source)
         return json_response(request, 202, **import_fields(job, caller(request)))
 
     @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
     async def list_imports(request: Request) -> Response:
         """The imports that are open, and the last ones that are over; oldest first."""
-        return json_response(request, imports=[import_fields(job, caller(request)) for job in await imports.jobs()])
+        return json_response(request, imports=[import_fields(job, caller(request)) for job in await catalogue(request).imports.jobs()])
 
     @router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))
     async def get_import(id: str, request: Request) -> Response:
         """How far an import is, and which lines it could not use."""
-        return json_response(request, **import_fields(await imports.job(id), caller(request)))
+        return json_response(request, **import_fields(await catalogue(request).imports.job(id), caller(request)))
 
     @router.delete("/imports/{id}", response_model=schemas.ImportResponse, name="cancel_import", openapi_extra=needs("write"))
     async def cancel_import(id: str, request: Request) -> Response:
         """Cancel an import. What it has written stays; one that is over stays as it is."""
-        return json_response(request, **import_fields(await imports.cancel(id), caller(request)))
+        return json_response(request, **import_fields(await catalogue(request).imports.cancel(id), caller(request)))
 
     return router
 

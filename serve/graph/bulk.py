@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import BulkSettings
 from serve.graph.parts import Trace
+from serve.graph.places import SharedPlaces, Sharing
 
 _AT_ONCE = 16
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -25,22 +26,18 @@ Result = TypeVar("Result")
 class Bulk:
     """The bulk requests of one gateway. `deadline_s`: seconds that one part may take."""
 
-    def __init__(self, settings: BulkSettings, deadline_s: float) -> None:
+    def __init__(self, settings: BulkSettings, deadline_s: float, sharing: Sharing | None = None) -> None:
         self.settings = settings
         self._deadline_s = deadline_s
-        self._ongoing = 0
+        self._places = SharedPlaces(settings.at_once, sharing or Sharing())
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Raises if the most bulk requests allowed are under way."""
-        if self._ongoing >= self.settings.at_once:
-            message = f"{self.settings.at_once} bulk requests are under way here (serving.bulk.at_once); ask again in a moment"
-            raise OverloadedError(message)
-        self._ongoing += 1
-        try:
+    def place(self, catalogue: str) -> Iterator[None]:
+        """Raises if the most bulk requests allowed are under way, or if the free places are for other catalogues."""
+        if (refusal := self._places.refusal(catalogue)) is not None:
+            raise OverloadedError(f"bulk requests (serving.bulk.at_once): {refusal}")
+        with self._places.place(catalogue):
             yield
-        finally:
-            self._ongoing -= 1
 
     def trace(self, ends: float) -> Trace:
         return Trace(min(ends, time.monotonic() + self._deadline_s), bulk=True)

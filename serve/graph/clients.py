@@ -32,6 +32,7 @@ _BULK = (
     messages.Facets,
     messages.Pending,
     *messages.IMPORTS,
+    messages.CataloguesMessage,
 )
 """What takes the index longer than a search does."""
 
@@ -73,6 +74,7 @@ def batched(
         max_in_flight=HOPS_IN_FLIGHT,
         lanes=lanes,
         lane_of=lane_of,
+        catalogue_of=messages.catalogue_of,
         observe_batch=lambda size: metrics.hop_batch(size, part=name),
     )
 
@@ -108,7 +110,8 @@ class RetrieverClient:
         self._bulk = batched("retriever", send, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
-        bulk = isinstance(message, _BULK) or (isinstance(message, messages.Rank) and message.bulk)
+        inner = message.message if isinstance(message, messages.In) else message
+        bulk = isinstance(inner, _BULK) or (isinstance(inner, messages.Rank) and inner.bulk)
         client = self._bulk if bulk else self._searches
         # One batch has messages of many types. Each names what answers it, which has the type that it declares.
         return cast(Result, await client(message, deadline))

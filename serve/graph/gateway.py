@@ -47,23 +47,37 @@ LATE = (DeadlineError, OverloadedError, UnavailableError, ModelServerError, Mode
 """Errors of an optional part that degrade an answer instead of failing it: late, full, unreachable, or without its model."""
 
 
+class _Caches:
+    """Results of pure functions, which know no catalogue: one set for a whole gateway replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        embedder, enhancer = settings.embedder, settings.enhancer
+        self.vectors: MemoryCache[tuple[Kind, str], tuple[str, Vector]] = MemoryCache(
+            embedder.cache_bytes, max_entries=embedder.cache_entries
+        )
+        self.descriptions: MemoryCache[str, Description] = MemoryCache(
+            enhancer.cache_bytes, max_entries=enhancer.cache_entries, ttl_s=DESCRIPTION_S
+        )
+        self.described_by: str | None = None
+        # Cold items may fill half of the queue, and wait here for their turn. The other half is for describe and writes.
+        self.turns = asyncio.Semaphore(max(1, enhancer.bulk_waiting // 2))
+
+
 class Gateway:
-    """One gateway replica's answers."""
+    """One gateway replica's answers from one catalogue: the default one, or another (`in_catalogue`)."""
 
     def __init__(self, settings: Settings, graph: Graph, metrics: Metrics) -> None:
         self.settings = settings
         self.graph = graph
         self.metrics = metrics
-        embedder, enhancer = settings.embedder, settings.enhancer
-        self._vectors: MemoryCache[tuple[Kind, str], tuple[str, Vector]] = MemoryCache(
-            embedder.cache_bytes, max_entries=embedder.cache_entries
-        )
-        self._descriptions: MemoryCache[str, Description] = MemoryCache(
-            enhancer.cache_bytes, max_entries=enhancer.cache_entries, ttl_s=DESCRIPTION_S
-        )
-        self._described_by: str | None = None
-        # Cold items may fill half of the queue, and wait here for their turn. The other half is for describe and writes.
-        self._turns = asyncio.Semaphore(max(1, enhancer.bulk_waiting // 2))
+        self._catalogue = ""
+        self._caches = _Caches(settings)
+
+    def in_catalogue(self, settings: Settings) -> "Gateway":
+        """The same replica's answers from the catalogue of `settings`, which is not the default one."""
+        other = Gateway(settings, self.graph, self.metrics)
+        other._catalogue, other._caches = settings.catalogue, self._caches
+        return other
 
     def trace(self) -> Trace:
         return Trace(time.monotonic() + self.settings.serving.deadline_s)
@@ -150,7 +164,7 @@ class Gateway:
             except FingerprintError:
                 if not retry:
                     raise
-                self._vectors.clear()
+                self._caches.vectors.clear()
         raise AssertionError("unreachable")
 
     def _check_k(self, k: int) -> None:
@@ -181,7 +195,13 @@ class Gateway:
     # the parts
 
     async def retrieve(self, message: messages.RetrieverMessage[Result], trace: Trace) -> Result:
-        """The Retriever's answer to `message`."""
+        """The Retriever's answer to `message`, from this catalogue."""
+        sent = messages.In(self._catalogue, message) if self._catalogue else message
+        with trace.stage("retrieve"):
+            return await self.graph.retriever(sent, trace.deadline)
+
+    async def manage(self, message: messages.CataloguesMessage[Result], trace: Trace) -> Result:
+        """The Retriever's answer to a message about its catalogues."""
         with trace.stage("retrieve"):
             return await self.graph.retriever(message, trace.deadline)
 
@@ -190,7 +210,7 @@ class Gateway:
         keys = [(kind, text) for kind, group in texts.items() for text in group]
         if not keys:
             return None, []
-        known = {key: found for key in keys if (found := self._vectors.get(key)) is not None}
+        known = {key: found for key in keys if (found := self._caches.vectors.get(key)) is not None}
         for key in keys:
             self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
         missing = [key for key in dict.fromkeys(keys) if key not in known]
@@ -201,7 +221,7 @@ class Gateway:
                     continue
                 pieces = _pieces(group, self.settings.embedder.encode_tokens)
                 made = await asyncio.gather(
-                    *(self.graph.embedder(messages.Embed(piece, kind, trace.bulk), trace.deadline) for piece in pieces)
+                    *(self.graph.embedder(messages.Embed(piece, kind, trace.bulk, self._catalogue), trace.deadline) for piece in pieces)
                 )
                 known |= {
                     (kind, text): (one.fingerprint, vector)
@@ -214,7 +234,7 @@ class Gateway:
         for key in missing:
             fingerprint, vector = known[key]
             # A copy, because a view of one row would keep the whole batch in memory.
-            self._vectors.put(key, (fingerprint, vector.copy()))
+            self._caches.vectors.put(key, (fingerprint, vector.copy()))
         return fingerprints.pop(), [known[key][1] for key in keys]
 
     async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> ItemTexts:
@@ -243,7 +263,7 @@ class Gateway:
             if not bulk:
                 return await self.describe(item, trace, bulk=False)
             # The wait for a turn counts: all of a request's items have the time of one.
-            async with asyncio.timeout(self._description_ends(trace) - time.monotonic()), self._turns:
+            async with asyncio.timeout(self._description_ends(trace) - time.monotonic()), self._caches.turns:
                 return await self.describe(item, trace)
         except (*LATE, TimeoutError) as error:
             if "enhancer" not in trace.degraded:
@@ -267,16 +287,16 @@ class Gateway:
             raise SwitchedOffError("the enhancer is switched off here (enhancer.enabled)")
         # The whole item: the fact check reads facts that the prompt leaves out, and one user's item must not reach another user.
         key = item.model_dump_json()
-        cached = self._descriptions.get(key)
+        cached = self._caches.descriptions.get(key)
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
         if cached is not None:
             return cached
         with trace.stage("enhance"):
-            description = await self.graph.enhancer(messages.Describe(item, bulk), self._description_ends(trace))
-        if description.model != self._described_by:
-            self._descriptions.clear()
-            self._described_by = description.model
-        self._descriptions.put(key, description)
+            description = await self.graph.enhancer(messages.Describe(item, bulk, self._catalogue), self._description_ends(trace))
+        if description.model != self._caches.described_by:
+            self._caches.descriptions.clear()
+            self._caches.described_by = description.model
+        self._caches.descriptions.put(key, description)
         return description
 
     async def embed_items(
@@ -295,7 +315,7 @@ class Gateway:
         """
         with trace.stage("embed"):
             pieces = _pieces(texts, self.settings.embedder.encode_tokens)
-            calls = [self.graph.embedder(messages.Embed(piece, kind, bulk=True), trace.deadline) for piece in pieces]
+            calls = [self.graph.embedder(messages.Embed(piece, kind, True, self._catalogue), trace.deadline) for piece in pieces]
             made = await _all_or_none(calls)
         if len({piece.fingerprint for piece in made}) > 1:
             raise EncoderReplacedError("the embedder was replaced while these texts were embedded: send them again")

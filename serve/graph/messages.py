@@ -9,11 +9,13 @@ import numpy as np
 from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
+from matinee.index.registry import CatalogueRecord
 from matinee.index.types import FacetCount, Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
+from serve.graph.catalogue_answers import CatalogueAnswers, CatalogueEntry
 from serve.graph.index_answers import IndexAnswers, IndexStatus, Stored
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -43,6 +45,23 @@ class SingleMessage(RetrieverMessage[Result_co]):
     async def answer(self, by: IndexAnswers) -> Result_co: ...
 
 
+class CataloguesMessage(RetrieverMessage[Result_co]):
+    """A message to the Retriever about its catalogues, answered by the method that it names."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def answer(self, by: CatalogueAnswers) -> Result_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class In(RetrieverMessage[Result_co]):
+    """A message to a catalogue beside the default one. Those to the default one travel as they are."""
+
+    catalogue: str
+    message: RetrieverMessage[Result_co]
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """float32[n, d], and the fingerprint of the encoder that made them."""
@@ -53,11 +72,15 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Embed(Message[Embedded]):
-    """Texts to embed. `bulk`: not for somebody who waits for a ranking, so searches go first."""
+    """Texts to embed. `bulk`: not for somebody who waits for a ranking, so searches go first.
+
+    `catalogue`: whose share of the queues it counts on; the default one's is empty.
+    """
 
     texts: tuple[str, ...]
     kind: Kind = "query"
     bulk: bool = False
+    catalogue: str = ""
 
     @property
     def tokens(self) -> int:
@@ -72,10 +95,11 @@ def about_tokens(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Describe(Message[Description]):
-    """An item to describe. `bulk` as in `Embed`."""
+    """An item to describe. `bulk` and `catalogue` as in `Embed`."""
 
     item: Item
     bulk: bool = False
+    catalogue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +295,62 @@ class Status(SingleMessage[IndexStatus]):
     async def answer(self, by: IndexAnswers) -> IndexStatus:
         return await by.status()
 
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntries(CataloguesMessage[list[CatalogueEntry]]):
+    """All catalogues, or those of `names`, the default one first."""
+
+    names: tuple[str, ...] | None = None
+
+    async def answer(self, by: CatalogueAnswers) -> list[CatalogueEntry]:
+        return await by.entries(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueRecords(CataloguesMessage[dict[str, CatalogueRecord]]):
+    """What the registry says of the catalogues beside the default one, by name."""
+
+    async def answer(self, by: CatalogueAnswers) -> dict[str, CatalogueRecord]:
+        return await by.records()
+
+
+@dataclass(frozen=True, slots=True)
+class BusyCatalogues(CataloguesMessage[list[str]]):
+    """The catalogues beside the default one that may have background work."""
+
+    async def answer(self, by: CatalogueAnswers) -> list[str]:
+        return await by.busy()
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCatalogue(CataloguesMessage[CatalogueEntry]):
+    """A new catalogue, with an empty index for vectors of `fingerprint`."""
+
+    record: CatalogueRecord
+    fingerprint: str
+    dimension: int
+
+    async def answer(self, by: CatalogueAnswers) -> CatalogueEntry:
+        return await by.create(self.record, self.fingerprint, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCatalogue(CataloguesMessage[None]):
+    """A catalogue to delete, with all its items."""
+
+    name: str
+
+    async def answer(self, by: CatalogueAnswers) -> None:
+        await by.delete(self.name)
+
+
+def catalogue_of(message: object) -> str:
+    """Whose share of a queue a message counts on; empty for the default catalogue."""
+    return message.catalogue if isinstance(message, Embed | In | Describe) else ""
+
+
+PASSIVE = (Pending, ImportJobs)
+"""What a gateway asks for again and again, to see whether there is background work."""
 
 IMPORTS = (StartImport, ImportJobs, SaveImport, AddChunk, ReadChunk, RemoveImport)
 """What is asked of the imports beside the index, and needs no version of it to be open."""

@@ -53,6 +53,7 @@ class Lane:
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Sent, Result]):
     queued: Queued[Sent]
+    catalogue: str
     future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -91,40 +92,100 @@ class _Pace:
 
 
 @dataclass(slots=True, eq=False)
+class _Turns(Generic[Sent, Result]):
+    """Messages that wait, in a line for each catalogue. The catalogues take turns; the first line is that whose turn it is."""
+
+    lines: dict[str, deque[_Waiting[Sent, Result]]] = field(default_factory=dict)
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def line(self, catalogue: str) -> Sequence[_Waiting[Sent, Result]]:
+        return self.lines.get(catalogue, ())
+
+    def append(self, waiting: _Waiting[Sent, Result]) -> None:
+        self.lines.setdefault(waiting.catalogue, deque()).append(waiting)
+        self.count += 1
+
+    def first_line(self) -> deque[_Waiting[Sent, Result]]:
+        return next(iter(self.lines.values()))
+
+    def take(self) -> _Waiting[Sent, Result]:
+        """The message whose turn it is. Then the next catalogue has its turn."""
+        catalogue, line = next(iter(self.lines.items()))
+        waiting = line.popleft()
+        self.count -= 1
+        if not line:
+            del self.lines[catalogue]
+        elif len(self.lines) > 1:
+            self.lines[catalogue] = self.lines.pop(catalogue)
+        return waiting
+
+    def drop_first(self) -> None:
+        """Leave out the message whose turn it is. Its catalogue keeps its turn."""
+        catalogue, line = next(iter(self.lines.items()))
+        line.popleft()
+        self.count -= 1
+        if not line:
+            del self.lines[catalogue]
+
+    def longest(self, catalogue: str) -> deque[_Waiting[Sent, Result]] | None:
+        """The longest line, None where that of `catalogue` would be as long with one more."""
+        line = max(self.lines.values(), key=len)
+        return line if len(line) > len(self.line(catalogue)) + 1 else None
+
+    def give_up(self, line: deque[_Waiting[Sent, Result]]) -> _Waiting[Sent, Result]:
+        """The last message of a line, which leaves it."""
+        self.count -= 1
+        return line.pop()
+
+
+@dataclass(slots=True, eq=False)
 class _Queue(Generic[Sent, Result]):
     """A lane's messages, the seconds that its share entitles it to, and those that its last batch took."""
 
     name: str
     lane: Lane
-    waiting: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
+    waiting: _Turns[Sent, Result] = field(default_factory=_Turns)
     owed_s: float = 0.0
     took_s: float = 0.0
     pace: _Pace = field(default_factory=_Pace)
 
-    def check_admits(self) -> None:
-        """Raises `OverloadedError` where one more message would be too many, or would wait too long."""
+    def check_admits(self, catalogue: str) -> None:
+        """Raises `OverloadedError` where one more message of `catalogue` would be too many, or would wait too long.
+
+        In a full lane, the catalogue with the longest line gives its last place to one with a shorter line.
+        """
         self.is_empty()
-        waiting = len(self.waiting)
-        if waiting >= self.lane.max_waiting:
+        waiting, own = len(self.waiting), len(self.waiting.line(catalogue))
+        # The catalogues take turns, so a short line beside a long one is soon at its end.
+        ahead = min(waiting, own * len(self.waiting.lines)) if own else min(waiting, len(self.waiting.lines))
+        longest = self.waiting.longest(catalogue) if waiting >= self.lane.max_waiting else None
+        if waiting >= self.lane.max_waiting and longest is None:
             raise OverloadedError(f"{self.name}: {waiting} requests wait already; ask again in a moment")
-        wait_s = self.pace.wait_s(waiting)
-        if waiting >= _SHORT and wait_s > self.lane.max_wait_s:
-            message = f"{self.name}: {waiting} requests wait already, for about {wait_s:.1f} s; ask again in a moment"
+        wait_s = self.pace.wait_s(ahead)
+        if ahead >= _SHORT and wait_s > self.lane.max_wait_s:
+            message = f"{self.name}: {ahead} requests wait already, for about {wait_s:.1f} s; ask again in a moment"
             raise OverloadedError(message, wait_s)
+        if longest is not None:
+            message = f"{self.name}: {waiting} requests wait already, most of them for this catalogue; ask again in a moment"
+            _settle(self.waiting.give_up(longest).future, OverloadedError(message))
 
     def is_empty(self) -> bool:
         """Drops the messages at its head whose callers have gone, or who have waited too long."""
         late = time.monotonic() - self.lane.max_wait_s
         while self.waiting:
-            head = self.waiting[0]
+            line = self.waiting.first_line()
+            head = line[0]
             if not head.future.done():
-                if len(self.waiting) <= _SHORT or head.queued.since >= late:
+                if len(line) <= _SHORT or head.queued.since >= late:
                     return False
                 message = (
                     f"{self.name}: no turn within {self.lane.max_wait_s:g} s, more requests came than it can answer; ask again in a moment"
                 )
                 _settle(head.future, OverloadedError(message, self.pace.wait_s(len(self.waiting))))
-            self.waiting.popleft()
+            self.waiting.drop_first()
         return True
 
 
@@ -134,7 +195,7 @@ class MicroBatcher(Generic[Sent, Result]):
     `send(batch, early)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner to
     `early`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in its
     lane, when it would wait there for too long, or when it still waits there at its deadline; and `DeadlineError` when the result of its
-    batch does not come in time. `cost` is 1 for each message by default.
+    batch does not come in time. `cost` is 1 for each message by default. In each lane, the catalogues (`catalogue_of`) take turns.
     """
 
     def __init__(
@@ -147,6 +208,7 @@ class MicroBatcher(Generic[Sent, Result]):
         lanes: Sequence[Lane],
         lane_of: Callable[[Sent], int] = lambda message: 0,
         cost: Callable[[Sent], int] = lambda message: 1,
+        catalogue_of: Callable[[Sent], str] = lambda message: "",
         observe_batch: Callable[[int], None] | None = None,
     ) -> None:
         self._name = name
@@ -155,6 +217,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self.max_in_flight = max_in_flight
         self._lane_of = lane_of
         self._cost = cost
+        self._catalogue_of = catalogue_of
         self._observe_batch = observe_batch
         self._queues: list[_Queue[Sent, Result]] = [_Queue(name, lane) for lane in lanes]
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -167,12 +230,13 @@ class MicroBatcher(Generic[Sent, Result]):
     async def __call__(self, message: Sent, deadline: float, since: float | None = None, traceparent: str | None = None) -> Result:
         """The result of `message`. If it has waited elsewhere before, it brings its `since` and `traceparent`."""
         queue = self._queues[self._lane_of(message)]
-        queue.check_admits()
+        catalogue = self._catalogue_of(message)
+        queue.check_admits(catalogue)
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
         waiting: _Waiting[Sent, Result] = _Waiting(
-            enqueue(message, deadline) if since is None else Queued(message, deadline, since, traceparent)
+            enqueue(message, deadline) if since is None else Queued(message, deadline, since, traceparent), catalogue
         )
         queue.waiting.append(waiting)
         if len(queue.waiting) == 1:
@@ -182,7 +246,7 @@ class MicroBatcher(Generic[Sent, Result]):
             async with asyncio.timeout(left):
                 return await waiting.future
         except TimeoutError:
-            if waiting in queue.waiting:
+            if waiting in queue.waiting.line(catalogue):
                 # The part has more work than it can do, but is not broken: the client may try again.
                 raise OverloadedError(f"{self._name}: its queue took until the deadline; ask again in a moment") from None
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
@@ -211,10 +275,10 @@ class MicroBatcher(Generic[Sent, Result]):
         batch: list[_Waiting[Sent, Result]] = []
         left = self.max_batch
         while not queue.is_empty():
-            left -= self._cost(queue.waiting[0].queued.message)
+            left -= self._cost(queue.waiting.first_line()[0].queued.message)
             if batch and left < 0:
                 break
-            batch.append(queue.waiting.popleft())
+            batch.append(queue.waiting.take())
         queue.pace.take(len(batch), left=bool(queue.waiting))
         return batch
 

@@ -13,7 +13,7 @@ from matinee.errors import MatineeError
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from serve.graph.hops import Hop, Queued, from_hop
-from serve.graph.messages import Json
+from serve.graph.messages import Json, catalogue_of
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, announce, apply_update
 from serve.telemetry.batches import BatchTelemetry
@@ -100,6 +100,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
                 ],
                 lane_of=lambda message: 2 if message.bulk else int(self.waits_for_queries(message)),
                 cost=self.cost,
+                catalogue_of=catalogue_of,
             )
         else:
             self._slot.update(settings)

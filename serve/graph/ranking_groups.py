@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 from matinee.index.cost import LIGHT, MOST
 from matinee.recommend.queries import ExampleQuery, Query, scans
-from serve.graph.messages import Rank, RetrieverMessage
+from serve.graph.messages import In, Rank, RetrieverMessage
 
 
 def together(batch: Sequence[RetrieverMessage[object]]) -> list[list[int]]:
@@ -15,8 +15,9 @@ def together(batch: Sequence[RetrieverMessage[object]]) -> list[list[int]]:
     for place, message in enumerate(batch):
         key: Hashable = place
         cost = 0
-        if isinstance(message, Rank):
-            key, cost = (message.fingerprint, _cost_kind(message.query)), scans(message.query)
+        catalogue, rank = (message.catalogue, message.message) if isinstance(message, In) else (None, message)
+        if isinstance(rank, Rank):
+            key, cost = (catalogue, rank.fingerprint, _cost_kind(rank.query)), scans(rank.query)
         left[key] = left.get(key, 0) - cost
         if key not in latest or left[key] < 0:
             groups.append([])

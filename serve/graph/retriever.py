@@ -1,112 +1,79 @@
-"""The Retriever's replica: the active index, searched in batches. CPU only; exactly one replica on the embedded engine.
+"""The Retriever's replica: the indexes of all catalogues, searched in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: ranking is `matinee.recommend.recommender`, all other messages are `serve.graph.index_answers`.
-It is healthy without an index, and while another replica still holds the embedded one.
+A thin shell: what answers from one index is `serve.graph.open_catalogue`, which catalogues are open is `serve.graph.catalogues`.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
-from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
-from matinee.index.active import ActiveIndex
-from matinee.index.factory import open_store
-from matinee.index.protocols import Index, IndexStore
-from matinee.lanes import LaneThread
-from matinee.recommend.queries import Query, RankedItems
-from matinee.recommend.recommender import Recommender
+from matinee.errors import MatineeError
+from matinee.index.factory import open_registry, open_store
+from matinee.index.protocols import IndexStore
+from matinee.index.registry import CatalogueRegistry
 from matinee.settings.tree import Settings
 from serve.graph import messages
+from serve.graph.catalogues import Catalogues
 from serve.graph.hops import Hop, Queued, from_hop
-from serve.graph.index_answers import IndexAnswers
 from serve.graph.messages import RetrieverMessage
-from serve.graph.microbatch import as_completed, in_time
+from serve.graph.microbatch import as_completed
+from serve.graph.open_catalogue import OpenCatalogue
 from serve.graph.ranking_groups import together
 from serve.telemetry.batches import BatchTelemetry
-from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HANDOVER_S = 10.0
-"""How long calls wait for an embedded index that another replica holds: in a roll-over it stops once this one is up, in about 3 s."""
-LOCKED_WATCH_S = 0.1
-
 
 class RetrieverReplica:
-    """Answers `messages.RetrieverMessage`s. Follows the store's current version every `watch_s` seconds."""
+    """Answers `messages.RetrieverMessage`s. Follows the stores' current versions every `watch_s` seconds.
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, watch_s: float = 1.0, store: IndexStore | None = None) -> None:
-        self._settings = settings
-        self._health = IndexHealth(metrics)
+    `store` is the default catalogue's, `store_of` opens those of the others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        watch_s: float = 1.0,
+        store: IndexStore | None = None,
+        store_of: Callable[[Settings], IndexStore] = open_store,
+        registry: CatalogueRegistry | None = None,
+    ) -> None:
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
-        self._store = store or open_store(settings)
-        self._active = ActiveIndex(self._store)
-        self._answers = IndexAnswers(self._store, self._active, lambda: self._failure)
-        self._thread = LaneThread("rank")
-        self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
+        self.default = OpenCatalogue(settings, store or store_of(settings), metrics, watch_s)
+        self.catalogues = Catalogues(
+            settings,
+            self.default,
+            registry or open_registry(settings),
+            store_of,
+            lambda other, its: OpenCatalogue(other, its, metrics, watch_s),
+            watch_s=watch_s,
+        )
         self._watcher: asyncio.Task[None] | None = None
-        self._opened = asyncio.Event()
-        self._failure: MatineeError | None = None
-        self._handover_ends = float("-inf")
 
     async def start(self) -> None:
-        """Open the current version, if there is one, and keep following: also one that the replica before has to give up first."""
-        self._handover_ends = time.monotonic() + HANDOVER_S
-        await self._follow()
+        """Open the default catalogue's current version, if there is one, and keep following."""
+        await self.default.start()
         self._watcher = asyncio.create_task(self._watch())
 
     @property
     def trouble(self) -> str | None:
-        """Why the store's current version can't be followed; an older one may be open."""
-        return None if self._failure is None else str(self._failure)
-
-    @property
-    def _locked(self) -> bool:
-        return isinstance(self._failure, IndexLockedError) and self._active.manifest is None
+        """Why the default catalogue's current version can't be followed; an older one may be open."""
+        return self.default.trouble
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(min(LOCKED_WATCH_S, self._watch_s) if self._locked else self._watch_s)
-            await self._follow()
-
-    async def _follow(self) -> None:
-        try:
-            await self._refresh()
-        except MatineeError as error:
-            self._record_failure(error)
-        except Exception as error:
-            # A broken version must not end the replica: the version that is open keeps serving.
-            log.exception("following the current index version failed")
-            self._health.checked(error)
-            self._failure = IndexUnavailableError("the current index version can't be opened; see the Retriever's log")
-
-    async def _refresh(self) -> None:
-        changed = await self._active.refresh(recover=self._active.manifest is None)
-        self._failure = None
-        self._opened.set()
-        self._health.checked(None)
-        if changed and self._active.manifest is not None:
-            self._health.opened(self._active.manifest)
-
-    def _record_failure(self, error: MatineeError) -> None:
-        if str(error) != self.trouble:
-            log.warning("%s", error)
-        self._failure = error if isinstance(error, IndexAbsentError | IndexLockedError) else IndexUnavailableError(str(error))
-        self._health.checked(error)
-
-    async def _wait_handover(self) -> None:
-        """Wait while the replica before this one still holds the index, at most until the handover must have ended."""
-        if self._locked:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._handover_ends - time.monotonic()):
-                    await self._opened.wait()
+            await asyncio.sleep(self._watch_s)
+            try:
+                await self.catalogues.close_idle()
+            except Exception as error:  # noqa: BLE001  the next round tries again
+                log.warning("closing idle catalogues failed: %s", error)
 
     async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
         """One result or `MatineeError` for each message, in order."""
@@ -122,90 +89,52 @@ class RetrieverReplica:
 
     async def _answer_group(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
         with self._telemetry(batch) as handled:
-            await self._wait_handover()
-            handled += (results := await self._answer_all(batch))
-        # It knows its own state without the store.
-        self._health.called(
-            result for queued, result in zip(batch, results, strict=True) if not isinstance(queued.message, messages.Status)
-        )
-        return results
-
-    async def _answer_all(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
-        """The results of one group: rankings that go through the engine together, or one other message."""
-        results: dict[int, object] = {}
-        ranks: dict[int, messages.Rank] = {}
-        for i, ((message, *_), answerable) in enumerate(zip(batch, in_time(batch), strict=True)):
-            if not answerable:
-                results[i] = DeadlineError("retriever: the deadline had passed before the work began")
-            elif isinstance(message, messages.Rank):
-                ranks[i] = message
-            elif isinstance(message, messages.SingleMessage):
-                results[i] = await self._answer_or_error(message)
+            first = batch[0].message
+            if isinstance(first, messages.In):
+                handled += await self._answer_in(first.catalogue, batch)
+            elif isinstance(first, messages.CataloguesMessage):
+                handled += [await self._answer_or_error(first)]
             else:
-                raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
-        results |= zip(ranks, await self._rank([*ranks.values()]), strict=True)
-        return [results[i] for i in range(len(batch))]
+                handled += await self.default.answer(batch)
+        return handled
 
-    async def _answer_or_error(self, message: messages.SingleMessage[T]) -> T | MatineeError:
+    async def _answer_in(self, name: str, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+        """The results of messages to one catalogue beside the default one. Looking for background work does not open it."""
+        inner = [queued._replace(message=_inner(queued.message)) for queued in batch]
         try:
-            return await message.answer(self._answers)
+            if isinstance(inner[0].message, messages.PASSIVE):
+                return [await self.catalogues.glance(name, inner[0])]
+            async with self.catalogues.use(name) as catalogue:
+                return await catalogue.answer(inner)
+        except MatineeError as error:
+            return [error] * len(batch)
+
+    async def _answer_or_error(self, message: messages.CataloguesMessage[T]) -> T | MatineeError:
+        try:
+            return await message.answer(self.catalogues)
         except MatineeError as error:
             return error
 
-    async def _rank(self, ranks: Sequence[messages.Rank]) -> list[RankedItems | MatineeError]:
-        results: dict[int, RankedItems | MatineeError] = {}
-        by_version: dict[str, tuple[Recommender, list[int]]] = {}
-        for i, rank in enumerate(ranks):
-            try:
-                index = self._answers.index(rank.fingerprint)
-            except MatineeError as error:
-                results[i] = error
-                continue
-            by_version.setdefault(index.manifest.version, (self._recommender(index), []))[1].append(i)
-        for recommender, rows in by_version.values():
-            queries: list[Query] = [ranks[i].query for i in rows]
-            try:
-                answers = await recommender.answer(queries)
-            except MatineeError as error:
-                answers = [error] * len(rows)
-            results |= zip(rows, answers, strict=True)
-        return [results[i] for i in range(len(ranks))]
-
-    def _recommender(self, index: Index) -> Recommender:
-        version = index.manifest.version
-        if version not in self._recommenders:
-            kept = dict(list(self._recommenders.items())[-1:])
-            self._recommenders = kept | {
-                version: Recommender(
-                    index,
-                    self._settings.search,
-                    language=self._settings.embedder.language,
-                    reasons_in=self._settings.language,
-                    offload=self._offload,
-                )
-            }
-        return self._recommenders[version]
-
-    async def _offload(self, work: Callable[[], T]) -> T:
-        return await self._thread.run(work)
-
     def check_health(self) -> None:
-        """Raises if the replica can't follow the index any more, or if one of its threads hangs. Ray Serve then replaces the replica.
+        """Raises if the replica can't follow an index any more, or if one of its threads hangs. Ray Serve then replaces the replica.
 
         A missing index or an unreachable store does not make the replica unhealthy.
         """
         if self._watcher is not None and self._watcher.done():
-            raise RuntimeError("the watcher of the index version has died")
-        self._thread.check_health(self._settings.index.hang_s)
-        self._active.check_health(self._settings.index.hang_s)
+            raise RuntimeError("the watcher of the catalogues has died")
+        self.default.check_health()
+        self.catalogues.check_health()
 
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await self._answers.close()
-        await self._active.close()
-        await self._thread.close()
+        await self.catalogues.close()
+        await self.default.close()
         await asyncio.to_thread(self._telemetry.close)
+
+
+def _inner(message: RetrieverMessage[object]) -> RetrieverMessage[object]:
+    return message.message if isinstance(message, messages.In) else message
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:

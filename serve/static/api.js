@@ -19,18 +19,26 @@ export const key = {
 
 export const isAbort = (error) => error?.name === "AbortError";
 
-export const info = (signal) => send("GET", "v1/info", { signal });
-export const facets = (signal) => send("GET", "v1/facets?limit=60", { signal });
-export const item = (id, signal) => send("GET", `v1/items/${encodeURIComponent(id)}`, { signal });
-export const describe = (id, signal) => send("POST", "v1/describe", { body: { id }, signal });
-export const recommend = (body, signal) => send("POST", "v1/recommend", { body, signal });
-export const search = (body, signal) => send("POST", "v1/search", { body, signal });
-export const suggest = (q, signal) => send("GET", `v1/items?${new URLSearchParams({ q, limit: 8 })}`, { signal });
+// The routes of one catalogue: those of the server's default one, or those below a name.
+let routes = "v1";
+
+export function useCatalogue(name) {
+  routes = name ? `v1/catalogues/${encodeURIComponent(name)}` : "v1";
+}
+
+export const catalogues = (signal) => send("GET", "v1/catalogues", { signal });
+export const info = (signal) => send("GET", `${routes}/info`, { signal });
+export const facets = (signal) => send("GET", `${routes}/facets?limit=60`, { signal });
+export const item = (id, signal) => send("GET", `${routes}/items/${encodeURIComponent(id)}`, { signal });
+export const describe = (id, signal) => send("POST", `${routes}/describe`, { body: { id }, signal });
+export const recommend = (body, signal) => send("POST", `${routes}/recommend`, { body, signal });
+export const search = (body, signal) => send("POST", `${routes}/search`, { body, signal });
+export const suggest = (q, signal) => send("GET", `${routes}/items?${new URLSearchParams({ q, limit: 8 })}`, { signal });
 export const similar = (id, { k, diversity }, signal) =>
-  send("GET", `v1/items/${encodeURIComponent(id)}/similar?${new URLSearchParams({ k, diversity })}`, { signal });
+  send("GET", `${routes}/items/${encodeURIComponent(id)}/similar?${new URLSearchParams({ k, diversity })}`, { signal });
 
 /** Tell what the user did with an item of an answer, by the answer's token. What can't be told is lost: no page waits for it. */
-export const feedback = (token, act, id) => send("POST", "v1/feedback", { body: { token, [act]: [id] } }).catch(() => {});
+export const feedback = (token, act, id) => send("POST", `${routes}/feedback`, { body: { token, [act]: [id] } }).catch(() => {});
 
 async function send(method, path, { body, signal } = {}) {
   const started = performance.now();

@@ -2,9 +2,9 @@
 
 import * as api from "./api.js";
 import { learn, lookUp, nameOf, renderChips } from "./chips.js";
-import { $, plural } from "./dom.js";
+import { $, el, plural } from "./dom.js";
 import { declared, kinds, renderFilters, setAttributes, setFacets } from "./filters.js";
-import { EMPTY, filterOf, filters, isId, PAGE, read, view, write, yearsCross } from "./state.js";
+import { EMPTY, filterOf, filters, isBlank, isId, PAGE, read, view, write, yearsCross } from "./state.js";
 import { combobox } from "./suggest.js";
 import * as page from "./view.js";
 
@@ -26,9 +26,19 @@ function change(patch, { focus = null, replace = false } = {}) {
 }
 
 function enter(next, focus = null) {
+  const moved = next.catalogue !== state.catalogue;
   state = next;
   $("query").value = state.text;
-  run(focus);
+  if (moved) enterCatalogue();
+  else run(focus);
+}
+
+/** What was known of the catalogue before says nothing of this one. */
+function enterCatalogue() {
+  api.useCatalogue(state.catalogue);
+  setFacets({ kind: [], genres: [], language: [] });
+  setAttributes({});
+  start();
 }
 
 function drawNames() {
@@ -45,7 +55,7 @@ function title() {
     case "similar":
       return `Similar to ${nameOf(state.similar) ?? "this"}`;
     default:
-      return write(state) === "" ? "Find your next favourite" : "From the catalogue";
+      return isBlank(state) ? "Find your next favourite" : "From the catalogue";
   }
 }
 
@@ -91,7 +101,7 @@ function show(data, timing, focus = null) {
   data.items.forEach(({ id, item }) => learn(id, item));
   data.likes.forEach((liked, i) => learn(state.likes[i], liked));
   drawNames();
-  const first = write(state) === "";
+  const first = isBlank(state);
   // Without votes in the catalogue nothing is popular: the order of these items means nothing then, and nothing else is claimed.
   page.intro(first, data.items, change, data.items.some(({ score }) => score > 0) ? "Popular in the catalogue" : "From the catalogue");
   if (data.items.length) page.results(data, timing, context(), actions);
@@ -169,7 +179,10 @@ function useKey(secret) {
 async function start() {
   $("forget-key").hidden = !api.key.present();
   run();
-  const [facets, info] = await Promise.allSettled([api.facets(), api.info()]);
+  const mine = state.catalogue;
+  const [facets, info, all] = await Promise.allSettled([api.facets(), api.info(), api.catalogues()]);
+  // Another catalogue was chosen meanwhile.
+  if (mine !== state.catalogue) return;
   if (facets.status === "fulfilled") {
     setFacets(facets.value.data);
     renderFilters(state, change);
@@ -181,12 +194,22 @@ async function start() {
     renderFilters(state, change);
     // What a value of the URL is, a number or a text, is known only now.
     if (Object.keys(state.values).some((name) => ["integer", "boolean"].includes(declared()[name]?.type))) run();
+    offer(all.status === "fulfilled" ? all.value.data.catalogues : [], catalogue);
     $("catalogue").textContent = index ? `${catalogue} \u00b7 ${plural(index.items, "item")}` : catalogue;
     page.notice(degraded);
   }
   // What came first was shown as a server with everything would have it.
   if (shown && shown.context !== JSON.stringify(context())) show(shown.data, shown.timing);
 }
+
+/** A choice of catalogue, where there are several. */
+function offer(catalogues, current) {
+  const choice = $("catalogues");
+  choice.hidden = catalogues.length < 2;
+  choice.replaceChildren(...catalogues.map(({ name }) => el("option", { value: name, selected: name === current }, name)));
+}
+
+$("catalogues").addEventListener("change", (event) => change({ ...EMPTY, catalogue: event.target.value }));
 
 const box = combobox($("query"), $("suggestions"), {
   onPick: ({ id, item }) => {
@@ -205,7 +228,7 @@ $("search-form").addEventListener("submit", (event) => {
 
 $("home").addEventListener("click", (event) => {
   event.preventDefault();
-  change(EMPTY);
+  change({ ...EMPTY, catalogue: state.catalogue });
 });
 
 $("skip").addEventListener("click", (event) => {
@@ -238,6 +261,7 @@ addEventListener("resize", () => {
   resized = requestAnimationFrame(page.remeasure);
 });
 
+api.useCatalogue(state.catalogue);
 $("query").value = state.text;
 const narrow = matchMedia("(max-width: 60rem)");
 const fold = () => ($("filters-box").open = !narrow.matches);

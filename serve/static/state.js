@@ -4,6 +4,7 @@ export const MODES = ["hybrid", "dense", "sparse"];
 export const PAGE = 12;
 
 export const EMPTY = Object.freeze({
+  catalogue: null,
   text: "",
   likes: [],
   dislikes: [],
@@ -30,6 +31,7 @@ export function read(hash) {
   const all = (name) => [...new Set(params.getAll(name).filter(Boolean))].slice(0, 50);
   const likes = all("like");
   return {
+    catalogue: /^[a-z][a-z0-9_-]{0,62}$/.test(params.get("catalogue") ?? "") ? params.get("catalogue") : null,
     text: (params.get("q") ?? "").slice(0, 1000),
     likes,
     dislikes: all("dislike").filter((example) => !likes.includes(example)),
@@ -50,6 +52,7 @@ export function read(hash) {
 
 export function write(state) {
   const params = new URLSearchParams();
+  if (state.catalogue) params.set("catalogue", state.catalogue);
   if (state.text) params.set("q", state.text);
   for (const id of state.likes) params.append("like", id);
   for (const id of state.dislikes) params.append("dislike", id);
@@ -67,6 +70,9 @@ export function write(state) {
   if (state.k !== PAGE) params.set("k", String(state.k));
   return params.toString();
 }
+
+/** Nothing is asked for: the first page of a catalogue. */
+export const isBlank = (state) => write({ ...state, catalogue: null }) === "";
 
 /** "search" for a text alone, "similar" for one item, "recommend" for examples, "popular" for nothing. */
 export function view(state) {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
-from matinee.index.types import Manifest
+from matinee.index.types import MADE_EMPTY, Manifest
 from serve.telemetry.metrics import Metrics
 
 _DOWN = (IndexUnavailableError, IndexLockedError)
@@ -16,22 +16,32 @@ _UNANSWERED = (*_DOWN, IndexAbsentError, FingerprintError, DeadlineError)
 
 
 class IndexHealth:
-    """What is known of the index of one Retriever."""
+    """What is known of one catalogue's index in one Retriever."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, catalogue: str) -> None:
         self._metrics = metrics
+        self._catalogue = catalogue
         self._up: bool | None = None
         self._named: dict[str, str] | None = None
 
     def opened(self, manifest: Manifest) -> None:
         """Another version answers from now on."""
-        self._metrics.index_items(manifest.count)
-        if manifest.created:
-            self._metrics.index_built(datetime.fromisoformat(manifest.created).timestamp())
+        self._metrics.index_items(manifest.count, catalogue=self._catalogue)
+        # One that was made empty for clients to write to does not get old.
+        if manifest.created and manifest.source != MADE_EMPTY:
+            self._metrics.index_built(datetime.fromisoformat(manifest.created).timestamp(), catalogue=self._catalogue)
         if self._named is not None:
             self._metrics.index_info(0, **self._named)
-        self._named = {"version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
+        self._named = {"catalogue": self._catalogue, "version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
         self._metrics.index_info(1, **self._named)
+
+    def closed(self) -> None:
+        """Nobody is answered from it any more, and nothing is wrong with that."""
+        if self._named is not None:
+            self._metrics.index_info(0, **self._named)
+            self._named = None
+        if self._up is False:
+            self._set(True)
 
     def checked(self, error: Exception | None) -> None:
         """The store was asked for its current version. One that can't be opened leaves the one before, which answers."""
@@ -53,9 +63,10 @@ class IndexHealth:
             self._set(True)
 
     def _failed(self, error: Exception) -> None:
-        self._metrics.index_errors(reason=error.code if isinstance(error, MatineeError) else "internal")
+        reason = error.code if isinstance(error, MatineeError) else "internal"
+        self._metrics.index_errors(reason=reason, catalogue=self._catalogue)
 
     def _set(self, up: bool) -> None:
         if up != self._up:
             self._up = up
-            self._metrics.index_up(float(up))
+            self._metrics.index_up(float(up), catalogue=self._catalogue)

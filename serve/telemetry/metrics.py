@@ -17,8 +17,8 @@ class Metrics(MetricSet):
     prefix = "ray_"
 
     @counter("matinee_requests")
-    def requests(self, *, endpoint: str, outcome: str) -> None:
-        """HTTP requests, by endpoint and outcome (the error's code, or ok)"""
+    def requests(self, *, endpoint: str, outcome: str, catalogue: str) -> None:
+        """HTTP requests, by endpoint, outcome (the error's code, or ok) and catalogue (none: of no known one)"""
 
     @histogram("matinee_request_ms", _MS)
     def latency(self, *, endpoint: str) -> None:
@@ -89,23 +89,23 @@ class Metrics(MetricSet):
         """GPU memory that a part's process has reserved, where there is a GPU"""
 
     @gauge("matinee_index_info")
-    def index_info(self, *, version: str, fingerprint: str) -> None:
+    def index_info(self, *, catalogue: str, version: str, fingerprint: str) -> None:
         """1 for the index version that a Retriever answers from, 0 for those before"""
 
     @gauge("matinee_index_items")
-    def index_items(self) -> None:
+    def index_items(self, *, catalogue: str) -> None:
         """Items in the current index version when it was opened"""
 
     @gauge("matinee_index_built_timestamp_seconds")
-    def index_built(self) -> None:
+    def index_built(self, *, catalogue: str) -> None:
         """When the current index version was made, seconds since 1970"""
 
     @gauge("matinee_index_up")
-    def index_up(self) -> None:
+    def index_up(self, *, catalogue: str) -> None:
         """1 while the index store answers, 0 since a call or the check each second failed"""
 
     @counter("matinee_index_errors")
-    def index_errors(self, *, reason: str) -> None:
+    def index_errors(self, *, reason: str, catalogue: str) -> None:
         """Calls that the index did not answer, by the error's code"""
 
     @gauge("matinee_clock_skew_seconds")

@@ -16,13 +16,14 @@ from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.store import QdrantStore
+from matinee.index.qdrant.tenant_store import TenantStore
 from matinee.items import Item
 from matinee.settings.index import IndexSettings
 from matinee.settings.tree import Settings
 from tests.matinee.active_versions import OtherEncoder, build
 
 SERVER = os.environ.get("MATINEE_TEST_QDRANT_URL")
-ENGINES = ["edge", "memory", *(["server"] if SERVER else [])]
+ENGINES = ["edge", "memory", "tenant", *(["server"] if SERVER else [])]
 
 
 @pytest.fixture(params=ENGINES)
@@ -30,9 +31,10 @@ async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     """A store of each engine, empty; what it leaves on a server is removed."""
     if request.param == "edge":
         yield EdgeStore(tmp_path / "index", "test")
-    elif request.param == "memory":
+    elif request.param in ("memory", "tenant"):
         client = AsyncQdrantClient(":memory:")
-        yield QdrantStore(IndexSettings(), "test", client=client)
+        kind = QdrantStore if request.param == "memory" else TenantStore
+        yield kind(IndexSettings(), "test", client=client)
         await client.close()
     else:
         name = f"test-{uuid.uuid4().hex}"

@@ -95,9 +95,9 @@ SYNCED = 'matinee_sync_last_success_timestamp_seconds{namespace="ns",matinee_rel
 SYNCS = SYNCED.replace("last_success_timestamp_seconds", "rounds_total")
 DEGRADED = f'ray_matinee_degraded_total{{{APP},part="enhancer",reason="deadline"}}'
 REFUSED = f"ray_matinee_refused_total{{{APP}}}"
-UP = f'ray_matinee_index_up{{{APP},replica="a"}}'
-UP_B = f'ray_matinee_index_up{{{APP},replica="b"}}'
-BUILT = f"ray_matinee_index_built_timestamp_seconds{{{APP}}}"
+UP = f'ray_matinee_index_up{{{APP},catalogue="demo",replica="a"}}'
+UP_B = f'ray_matinee_index_up{{{APP},catalogue="demo",replica="b"}}'
+BUILT = f'ray_matinee_index_built_timestamp_seconds{{{APP},catalogue="demo"}}'
 SWAPS = f'ray_matinee_model_swap_failures_total{{{APP},part="enhancer"}}'
 SKEW = f'ray_matinee_clock_skew_seconds{{{APP},part="retriever",replica="a"}}'
 STATUS = f'ray_serve_deployment_status{{{APP},deployment="Gateway"}}'

@@ -47,7 +47,7 @@ def promised(response: httpx.Response, *, head: bool = False) -> None:
     if response.status_code >= 400 and not head and "ready" not in response.text:
         assert headers["content-type"] == "application/json"
         body = response.json()
-        assert set(body) == {"code", "message", "request_id"} | ({"candidates"} if response.status_code == 409 else set())
+        assert set(body) == {"code", "message", "request_id"} | ({"candidates"} if body["code"] == "ambiguous_title" else set())
         assert body["request_id"] == headers["x-request-id"]
         assert len(body["message"]) < 5000
         assert "Traceback" not in response.text

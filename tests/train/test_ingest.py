@@ -255,6 +255,11 @@ def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_gra
         elsewhere = ingest(tmp_path, path, "--catalogue", "other", "--json", MATINEE_CATALOGUE="demo")
         assert (tmp_path / "index" / "other" / "CURRENT").exists()
         assert json.loads(elsewhere.stdout)["kept from the API"] == 0
+        # It is the server's too from now on, which holds its index when the next ingest begins.
+        until(lambda: server.of("other") is not None, seconds=HANG_S)
+        server.require("other").send(Call("PUT", "/v1/items", body={"items": [mine.facts()]}))
+        again = ingest(tmp_path, path, "--catalogue", "other", "--json", MATINEE_CATALOGUE="demo")
+        assert json.loads(again.stdout)["kept from the API"] == 1
         replaced = ingest(tmp_path, path, "--kind", "film", "--replace", "--json")
         assert json.loads(replaced.stdout)["API items discarded"] == 1
     found = held(settings)

@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from matinee.client.http import Client
 from matinee.client.items import read_writes
-from matinee.client.models import Patience, connect
+from matinee.client.models import Patience, connect, in_catalogue
 from matinee.errors import IndexLockedError
 from matinee.index.build import ApiItem, IndexWrites
 from matinee.index.protocols import IndexStore
@@ -59,7 +59,8 @@ class CurrentApiWrites:
     def _holder(self) -> Client | None:
         """The server that answers from this catalogue's index."""
         if self._connection.server is not None:
-            connect(self._connection.server, self._settings, self._connection.patience)
-            return self._connection.server
+            named = in_catalogue(self._connection.server, self._settings, self._connection.patience)
+            connect(named, self._settings, self._connection.patience)
+            return named
         server = Client.running(self._settings, key=self._connection.key)
-        return server if server is not None and server.serves(self._settings.catalogue) else None
+        return None if server is None else server.of(self._settings.catalogue)

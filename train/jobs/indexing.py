@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from matinee.attributes import Attributes
 from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
-from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect
+from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect, in_catalogue
 from matinee.index.build import Build, Outcome, PointMaker
 from matinee.index.factory import open_store
 from matinee.index.vector_cache import cached
@@ -44,6 +44,7 @@ def server_models(settings: Settings, connection: ServerConnection, known: Known
     if server is None:
         raise ServerError("--via api needs a server, and none runs here: name it with --url", "invalid")
     with console.status(f"waiting for {server.url}"):
+        server = in_catalogue(server, settings, patience)
         info = connect(server, settings, patience)
     embedder = RemoteEmbedder(server, info, settings, patience)
     describe = None

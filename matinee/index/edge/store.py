@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -125,6 +125,19 @@ class EdgeStore:
         except IndexLockedError:
             return False
         return True
+
+    async def destroy(self) -> None:
+        if await asyncio.to_thread(self._path.is_dir):
+            async with self.lease():
+                await asyncio.to_thread(self._destroy)
+
+    def _destroy(self) -> None:
+        with files.explain(self._path), ExitStack() as held:
+            for path in self._path.glob("*/LOCK"):
+                held.enter_context(files.locked(path.parent))
+            # First of all: no version is current without its files.
+            (self._path / "CURRENT").unlink(missing_ok=True)
+            shutil.rmtree(self._path)
 
     async def close(self) -> None:
         """Does nothing: each caller closes the versions that it opened."""

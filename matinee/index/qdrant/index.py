@@ -1,4 +1,7 @@
-"""One index version on the server engine: a Qdrant collection, asked by the async client. Knows no other version (`qdrant.store`)."""
+"""One index version on the server engine: a Qdrant collection, or a part of a shared one (`tenant`), asked by the async client.
+
+Knows no other version (`qdrant.store`, `qdrant.tenant_store`).
+"""
 
 import math
 from collections.abc import Callable, Coroutine, Sequence
@@ -6,37 +9,53 @@ from typing import TypeVar
 
 from qdrant_client import models
 
+from matinee.conditions import Condition
 from matinee.filters import ItemFilter
 from matinee.index.conditions import not_deleted_condition, scroll_condition, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.tenant import Tenant
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 
 T = TypeVar("T")
+Stored = TypeVar("Stored", models.Record, models.ScoredPoint)
 
 
 class QdrantIndex:
-    """One version's collection. Shares its store's connection, so closing it closes nothing."""
+    """One version's collection. Shares its store's connection, so closing it closes nothing. `tenant`: whose part of it the version is."""
 
-    def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
+    def __init__(self, connection: Connection, collection: str, manifest: Manifest, tenant: Tenant | None = None) -> None:
         self.manifest = manifest
         self.approximate = not connection.local
         self._call = connection
         self._client = connection.client
         self._name = collection
+        self._tenant = tenant
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         local = self._call.local
         requests = [
-            translate.request(search, self.manifest, exact=search.exact and not local, settings=None if local else self._call.settings)
+            translate.request(
+                search,
+                self.manifest,
+                exact=search.exact and not local,
+                settings=None if local else self._call.settings,
+                tenant=self._tenant,
+            )
             for search in searches
         ]
         if not requests:
             return []
         answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))
-        return [translate.hits(search, answer.points) for search, answer in zip(searches, answers, strict=True)]
+        return [translate.hits(search, self._restored(answer.points)) for search, answer in zip(searches, answers, strict=True)]
+
+    def _restored(self, records: Sequence[Stored]) -> Sequence[Stored]:
+        return records if self._tenant is None else [self._tenant.restored(record) for record in records]
+
+    def _filter(self, condition: Condition | None) -> models.Filter | None:
+        return translate.filter_of(condition if self._tenant is None else self._tenant.condition(condition))
 
     async def retrieve(self, ids: Sequence[str], *, vectors: bool = False) -> list[Hit | None]:
         records = await self._fetch(ids, [TEXT] if vectors else False)
@@ -51,7 +70,7 @@ class QdrantIndex:
         page, following = await self._call(
             self._client.scroll(
                 self._name,
-                scroll_filter=translate.filter_of(scroll_condition(scroll, self.manifest.declared)),
+                scroll_filter=self._filter(scroll_condition(scroll, self.manifest.declared)),
                 limit=scroll.limit,
                 offset=scroll.after,
                 with_payload=True,
@@ -59,7 +78,7 @@ class QdrantIndex:
                 timeout=self._seconds,
             )
         )
-        return [to_hit(record) for record in page], None if following is None else str(following)
+        return [to_hit(record) for record in self._restored(page)], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
         return [to_point(record) for record in await self._fetch(ids, True)]
@@ -68,12 +87,15 @@ class QdrantIndex:
         valid = valid_ids(ids)
         if not valid:
             return []
-        return await self._call(self._client.retrieve(self._name, valid, with_payload=payload, with_vectors=vectors, timeout=self._seconds))
+        if self._tenant is not None:
+            valid, payload = [self._tenant.id(uid) for uid in valid], self._tenant.fields(payload)
+        call = self._client.retrieve(self._name, valid, with_payload=payload, with_vectors=vectors, timeout=self._seconds)
+        return [*self._restored(await self._call(call))]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        for batch in translate.batches(
-            [translate.engine_point(point) for point in completed(points, self.manifest)], self.manifest.dimensions
-        ):
+        whole = completed(points, self.manifest)
+        stored = whole if self._tenant is None else [self._tenant.stored(point) for point in whole]
+        for batch in translate.batches([translate.engine_point(point) for point in stored], self.manifest.dimensions):
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
@@ -82,15 +104,19 @@ class QdrantIndex:
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
         field = self.manifest.payload_key(key)
+        if self._tenant is not None:
+            field = self._tenant.key(field)
         call = self._client.facet(self._name, field, facet_filter=self._not_deleted(filter), limit=limit, exact=True, timeout=self._seconds)
         return [(hit.value, hit.count) for hit in (await self._call(call)).hits]
 
     def _not_deleted(self, filter: ItemFilter) -> models.Filter | None:
-        return translate.filter_of(not_deleted_condition(filter, self.manifest.declared))
+        return self._filter(not_deleted_condition(filter, self.manifest.declared))
 
     async def max_revision(self) -> int:
         newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))
-        call = self._client.query_points(self._name, query=newest, limit=1, with_payload=["revision"], timeout=self._seconds)
+        call = self._client.query_points(
+            self._name, query=newest, query_filter=self._filter(None), limit=1, with_payload=["revision"], timeout=self._seconds
+        )
         points = (await self._call(call)).points
         return int((points[0].payload or {})["revision"]) if points else 0
 

@@ -12,6 +12,7 @@ from qdrant_client import models
 from matinee.attributes import AttributeType
 from matinee.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
 from matinee.index.conditions import search_condition
+from matinee.index.qdrant.tenant import Tenant
 from matinee.index.records import text_vector
 from matinee.index.types import (
     BM25,
@@ -141,12 +142,16 @@ def _approximate(settings: IndexSettings | None) -> models.SearchParams | None:
     return models.SearchParams(hnsw_ef=settings.ef, quantization=ranked_again)
 
 
-def request(search: Search, manifest: Manifest, *, exact: bool, settings: IndexSettings | None) -> models.QueryRequest:
+def request(
+    search: Search, manifest: Manifest, *, exact: bool, settings: IndexSettings | None, tenant: Tenant | None = None
+) -> models.QueryRequest:
     """One search as the engine's request, with the engine's own defaults where there are no `settings`.
 
     A filter stands on each prefetch, so that fusion ranks only what may be answered.
     """
-    filter = filter_of(search_condition(search, manifest.declared))
+    condition = search_condition(search, manifest.declared)
+    filter = filter_of(condition if tenant is None else tenant.condition(condition))
+    payload = search.with_payload or (["popularity"] if isinstance(search.query, PopularQuery) else False)
     params = models.SearchParams(exact=True) if exact else _approximate(settings)
     fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
@@ -155,7 +160,7 @@ def request(search: Search, manifest: Manifest, *, exact: bool, settings: IndexS
         params=None if fused else params,
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
         limit=search.limit + fused,
-        with_payload=search.with_payload or (["popularity"] if isinstance(search.query, PopularQuery) else False),
+        with_payload=payload if tenant is None else tenant.fields(payload),
         with_vector=[TEXT] if search.with_vectors else False,
     )
 

@@ -97,6 +97,16 @@ class QdrantStore:
             await self._call(self._client.delete_collection(name), patient=True)
         return [name.removeprefix(f"{self._catalogue}.") for name in doomed]
 
+    async def destroy(self) -> None:
+        async with self.lease():
+            aliases = await self._aliases()
+            operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
+            if operations:
+                await self._call(self._client.update_collection_aliases(operations), patient=True)
+            for name in [*await self._collections(), self._imports]:
+                if await self._call(self._client.collection_exists(name)):
+                    await self._call(self._client.delete_collection(name), patient=True)
+
     async def close(self) -> None:
         if self._call.owned:
             await self._client.close()

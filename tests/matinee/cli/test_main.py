@@ -18,7 +18,19 @@ from matinee.items import Item
 
 Run = Callable[..., Result]
 ITEMS = [["items", name] for name in ("get", "put", "patch", "delete", "import", "imports", "cancel")]
-COMMANDS = [["search"], ["recommend"], ["describe"], ["info"], ["ingest"], ["demo"], ["index", "list"], ["index", "rollback"], *ITEMS]
+CATALOGUES = [["catalogues", name] for name in ("list", "create", "delete")]
+COMMANDS = [
+    ["search"],
+    ["recommend"],
+    ["describe"],
+    ["info"],
+    ["ingest"],
+    ["demo"],
+    ["index", "list"],
+    ["index", "rollback"],
+    *ITEMS,
+    *CATALOGUES,
+]
 ODD = Item(id="odd", kind="film", title="[bold]Brackets[/] and [/x]", year=1999, genres=("[red]",), overview="Zebras in square brackets.")
 
 
@@ -311,3 +323,34 @@ def test_values_that_can_not_be_written_are_explained(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert "values.yaml" in result.stderr
+
+
+def test_catalogues_are_created_listed_and_deleted_with_and_without_a_server(both: Run, tmp_path: Path) -> None:
+    made = both("catalogues", "create", "books", "--kind", "book", "--mode", "sparse", "--max-k", "30", "--json")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["search"] == {"mode": "sparse", "max_k": 30}
+    refused(both("catalogues", "create", "books"), 5, "exists already")
+    refused(both("catalogues", "create", "demo"), 5, "the default one")
+    refused(both("catalogues", "create", "Books"), 2, "name")
+    refused(both("catalogues", "create", "b", "--mode", "fuzzy"), 2, "mode")
+    rows = json.loads(both("catalogues", "list", "--json").stdout)
+    assert [(row["name"], row["default"], row["kind"]) for row in rows] == [("demo", True, None), ("books", False, "book")]
+    assert "books" in both("catalogues", "list").stdout
+    refused(both("catalogues", "delete", "demo", "--yes"), 5, "default one")
+    assert both("catalogues", "delete", "books", "--yes").exit_code == 0
+    refused(both("catalogues", "delete", "books", "--yes"), 6, "there is no catalogue 'books'")
+
+
+def test_items_and_searches_go_to_the_catalogue_that_is_named(served: Run, tmp_path: Path) -> None:
+    assert served("catalogues", "create", "books").exit_code == 0
+    file = tmp_path / "books.jsonl"
+    file.write_text('{"id": "b1", "title": "Dune", "overview": "A desert planet."}', encoding="utf-8")
+    assert json.loads(served("items", "put", str(file), "--catalogue", "books", "--json").stdout)["written"] == 1
+    for named in (["--catalogue", "books"], []):
+        environ = {} if named else {"MATINEE_CATALOGUE": "books"}
+        found = json.loads(served("search", "a desert planet", "--mode", "sparse", *named, "--json", **environ).stdout)
+        assert [card["item"]["title"] for card in found["items"]] == ["Dune"]
+    assert json.loads(served("info", "--catalogue", "books", "--json").stdout)["catalogue"] == "books"
+    refused(served("items", "get", "b1"), 6, "no item has the id")
+    refused(served("items", "get", "b1", "--catalogue", "games"), 2, "has no catalogue 'games'")
+    assert served("catalogues", "delete", "books", "--yes").exit_code == 0

@@ -17,7 +17,7 @@ import pytest
 from matinee.client import calls
 from matinee.client.calls import Call
 from matinee.client.http import AsyncClient, Client, ServerError
-from matinee.client.items import read_writes, stored_entries
+from matinee.client.items import Items, read_writes, stored_entries
 from matinee.client.server_file import announced, read_living, read_server_file
 from matinee.items import Item
 from matinee.settings.load import load_settings
@@ -124,8 +124,24 @@ def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Set
     server = Client.running(settings)
     assert server is not None
     assert server.url == local_app_url
-    assert server.serves("demo")
-    assert not server.serves("books")
+    assert server.of("demo") is server
+    assert server.of("books") is None
+    with pytest.raises(ServerError, match="has no catalogue 'books'"):
+        server.require("books")
+    server.send(calls.create_catalogue({"name": "books"}))
+    books = server.of("books")
+    assert books is not None
+    assert books.send(calls.info())["catalogue"] == "books"
+    assert Items(books).put([b'{"id": "b1", "title": "Emma"}']).written == 1
+    assert [one["items"] for one in books.send(calls.catalogues())["catalogues"]][1] == 1
+    assert server.send(calls.info())["catalogue"] == "demo"
+
+    async def ask() -> str:
+        async with AsyncClient(local_app_url, key=None, timeout_s=60, direct=True, connections=1, catalogue="books") as client:
+            return (await client.send(calls.info()))["catalogue"]
+
+    assert asyncio.run(ask()) == "books"
+    server.send(calls.delete_catalogue("books"))
 
 
 def test_answers_come_as_they_are(local_app_url: str) -> None:

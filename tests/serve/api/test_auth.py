@@ -59,7 +59,7 @@ def test_a_refusal_names_the_key_and_never_shows_it() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_without_keys_loopback_takes_writes(host: str) -> None:
     access = ApiKeys(ServingSettings(host=host))
-    assert access.writable
+    assert access.writable()
     assert [status(access, None, scope) for scope in SCOPES] == [200] * 4
 
 
@@ -67,13 +67,13 @@ def test_without_keys_loopback_takes_writes(host: str) -> None:
 def test_without_keys_other_hosts_read_only(host: str) -> None:
     access = ApiKeys(ServingSettings(host=host))
     assert not is_loopback(host)
-    assert not access.writable
+    assert not access.writable()
     assert [status(access, None, scope) for scope in SCOPES] == [200, 200, 403, 403]
 
 
 def test_keys_hold_on_loopback_too() -> None:
     access = ApiKeys(ServingSettings(host="127.0.0.1", keys=(READER_ENTRY,)))
-    assert not access.writable
+    assert not access.writable()
     assert status(access, None, "read") == 401
 
 

@@ -8,18 +8,28 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, OverloadedError
+from matinee.settings.load import load_settings
 from matinee.settings.serving import ServingSettings, TracingSettings
 from serve.api.admission import Admission
 from serve.api.auth import ApiKeys, new_key
 from serve.api.limits import BusyRoutes, RateLimit
 from serve.api.middleware import RequestMiddleware
+from serve.api.served import ServedCatalogues
+from serve.graph.bulk import Bulk
+from serve.graph.gateway import Gateway
 from serve.graph.microbatch import Lane, MicroBatcher
+from serve.graph.parts import Graph
+from serve.graph.places import Sharing
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S, until_async
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+async def no_part(message: Any, deadline: float) -> Any:
+    raise AssertionError("these requests need no part of the graph")
 
 
 class Visit:
@@ -33,7 +43,9 @@ class Visit:
         serving = ServingSettings.model_validate(limits)
         metrics = Metrics(self.sink)
         self.admission = Admission(serving, metrics, names_requests=names)
-        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], metrics, tracing, self.admission)
+        service = Gateway(load_settings(environ={}), Graph(no_part, no_part, None, {}), metrics)
+        catalogues = ServedCatalogues(service, Bulk(serving.bulk, serving.deadline_s), Sharing())
+        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], metrics, tracing, self.admission, catalogues)
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 
@@ -56,7 +68,7 @@ class Visit:
         return dict(next(message["headers"] for message in self.sent if message["type"] == "http.response.start"))
 
     def counted(self, **tags: str) -> float:
-        return self.sink.values.get(("matinee_requests", tuple(sorted(tags.items()))), 0)
+        return self.sink.values.get(("matinee_requests", tuple(sorted({"catalogue": "demo", **tags}.items()))), 0)
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -324,7 +336,7 @@ async def test_many_unfinished_bodies_without_a_key_take_no_place() -> None:
         await visit()
         assert visit.status == 401
         assert visit.headers[b"www-authenticate"] == b"Bearer"
-    assert visit.sink.values["matinee_requests", (("endpoint", "none"), ("outcome", "unauthorized"))] == 30
+    assert visit.counted(catalogue="none", endpoint="none", outcome="unauthorized") == 30
     visit.receive = finish  # type: ignore[method-assign]
     visit.sent.clear()
     visit.scope["headers"] = [KEY]

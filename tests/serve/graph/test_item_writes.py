@@ -203,7 +203,7 @@ async def no_encoder(message: Any, deadline: float) -> Any:
 async def whole(service: Any, replica_of: Any, id: str) -> Any:
     """The stored point of an item."""
     uid, _ = await service.stored(id, service.trace())
-    [point] = await replica_of._active.get().points([uid])
+    [point] = await replica_of.default.active.get().points([uid])
     return point
 
 
@@ -295,6 +295,6 @@ async def test_a_patched_item_of_the_file_outlives_the_next_ingest(bench: Any, l
     async with bench() as (writes, service, retriever):
         film = local_graph.demo_films()[0]
         uid, _ = await writes.patch(film.uid("demo"), {"numbers": {"rating": 1.5}}, service.trace())
-        index = retriever._active.get()
+        index = retriever.default.active.get()
         [entry] = await IndexWrites(index).read(0)
         assert (entry.id, entry.item.numbers["rating"]) == (uid, 1.5)

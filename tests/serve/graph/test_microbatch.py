@@ -543,3 +543,72 @@ async def test_results_that_nobody_takes_any_more_are_given_up() -> None:
     assert await anext(results) == [(1, 2)]
     await results.aclose()
     await given_up.wait()
+
+
+def shared(callee: Callee, **more: Any) -> MicroBatcher[Any, Any]:
+    """A queue of messages like `films/3`, of the catalogue films."""
+    return batcher(callee, **{"max_batch": 4, "catalogue_of": lambda message: message.partition("/")[0]} | more)
+
+
+async def waiting(call: MicroBatcher[Any, Any], callee: Callee, *messages: str) -> list["asyncio.Task[Any]"]:
+    """`messages` wait in this order behind one that is under way."""
+    first = asyncio.create_task(call("x/0", LATER))
+    await callee.reached(1)
+    tasks = [first]
+    for message in messages:
+        tasks.append(asyncio.create_task(call(message, LATER)))
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_catalogues_take_turns_however_many_messages_one_has() -> None:
+    callee = Callee(open_=False)
+    call = shared(callee)
+    tasks = await waiting(call, callee, *(f"a/{n}" for n in range(8)), "b/0", "b/1", "c/0")
+    callee.gate.set()
+    await asyncio.gather(*tasks)
+    assert callee.batches == [["x/0"], ["a/0", "b/0", "c/0", "a/1"], ["b/1", "a/2", "a/3", "a/4"], ["a/5", "a/6", "a/7"]]
+
+
+async def test_a_full_lane_has_a_place_for_who_has_less_than_its_share() -> None:
+    callee = Callee(open_=False)
+    call = shared(callee, max_waiting=6)
+    tasks = await waiting(call, callee, *(f"a/{n}" for n in range(6)))
+    with pytest.raises(OverloadedError, match="6 requests wait already; ask again"):
+        await call("a/6", LATER)
+    others = [asyncio.create_task(call(f"b/{n}", LATER)) for n in range(4)]
+    await asyncio.sleep(0)
+    callee.gate.set()
+    answers = await asyncio.gather(*tasks, *others, return_exceptions=True)
+    given_up = [str(answer) for answer in answers[:7] if isinstance(answer, OverloadedError)]
+    assert [answer for answer in answers[:7] if isinstance(answer, str)] == ["x/0", "a/0", "a/1", "a/2"]
+    assert given_up == ["part: 6 requests wait already, most of them for this catalogue; ask again in a moment"] * 3
+    assert answers[7:10] == ["b/0", "b/1", "b/2"]
+    assert isinstance(answers[10], OverloadedError), "neither has more than half now"
+
+
+async def test_a_slow_queue_refuses_the_catalogue_that_fills_it(clock: list[float]) -> None:
+    callee = Callee(open_=False)
+    call = shared(callee, max_batch=1, lanes=[Lane(100, max_wait_s=2)])
+    call._queues[0].pace.interval_s, call._queues[0].pace.messages = 0.1, 1
+    tasks = await waiting(call, callee, *(f"a/{n}" for n in range(21)))
+    with pytest.raises(OverloadedError, match=r"for about 2\.1 s"):
+        await call("a/21", LATER)
+    other = asyncio.create_task(call("b/0", LATER))
+    await asyncio.sleep(0)
+    assert not other.done(), "its turn is the next but one"
+    callee.gate.set()
+    assert await other == "b/0"
+    await asyncio.gather(*tasks)
+    assert ["b/0"] in callee.batches[:4]
+
+
+async def test_who_gave_up_in_one_catalogue_takes_no_turn_of_it() -> None:
+    callee = Callee(open_=False)
+    call = shared(callee, max_batch=1)
+    tasks = await waiting(call, callee, "a/0", "a/1", "b/0")
+    tasks[1].cancel()
+    await asyncio.gather(tasks[1], return_exceptions=True)
+    callee.gate.set()
+    assert await asyncio.gather(tasks[0], *tasks[2:]) == ["x/0", "a/1", "b/0"]
+    assert callee.batches == [["x/0"], ["a/1"], ["b/0"]]

@@ -29,7 +29,7 @@ from matinee.index.types import ITEM, TEXT, Point, Search, SparseQuery
 from matinee.items import item_uid
 from matinee.recommend.queries import Example, ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import FactWeights
-from serve.graph import messages, retriever
+from serve.graph import messages, open_catalogue
 from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
@@ -106,7 +106,7 @@ async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch:
     await bench.build(6)
     retriever = await bench.start()
     slow = asyncio.Event()
-    index = retriever._active.get()
+    index = retriever.default.active.get()
     search, facets = index.search, index.facets
 
     async def held(searches: Any) -> Any:
@@ -138,7 +138,7 @@ async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Benc
     """Twenty rankings by a hundred examples each, as far as a request may go, and then one search: the engine's calls are its own."""
     await bench.build(1)
     retriever = await bench.start()
-    index = retriever._active.get()
+    index = retriever.default.active.get()
     vectors = np.random.default_rng(0).standard_normal((2000, index.manifest.dimensions[TEXT])).astype(np.float32)
     stored = {"item": {"title": "x"}, "title": "x", "deleted": False}
     await index.upsert(
@@ -168,7 +168,7 @@ async def test_a_light_search_goes_before_heavy_ones_that_came_first(bench: Benc
 async def test_heavy_searches_have_a_share_of_the_time(bench: Bench) -> None:
     await bench.build(6)
     retriever = await bench.start()
-    index = retriever._active.get()
+    index = retriever.default.active.get()
     done = False
 
     async def light() -> None:
@@ -190,7 +190,7 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
     retriever = await bench.start()
     retriever.check_health()
     gate = threading.Event()
-    thread = retriever._thread if part == "rank" else retriever._active.get()._thread  # type: ignore[attr-defined]
+    thread = retriever.default.thread if part == "rank" else retriever.default.active.get()._thread  # type: ignore[attr-defined]
     hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
 
     def illness() -> str:
@@ -211,14 +211,14 @@ async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, mo
     await bench.build(6)
     retriever = await bench.start()
     begun, go_on = asyncio.Event(), asyncio.Event()
-    delete = retriever._active.delete
+    delete = retriever.default.active.delete
 
     async def slow(id: str) -> Any:
         begun.set()
         await go_on.wait()
         return await delete(id)
 
-    monkeypatch.setattr(retriever._active, "delete", slow)
+    monkeypatch.setattr(retriever.default.active, "delete", slow)
     [(id, _), *_] = (await bench.ask(messages.Page(1)))[0][0]
     call = asyncio.create_task(retriever.call([Hop(messages.Delete(id), LATER)]))
     await begun.wait()
@@ -422,7 +422,7 @@ async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: 
 
 
 async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retriever, "HANDOVER_S", 0)
+    monkeypatch.setattr(open_catalogue, "HANDOVER_S", 0)
     await bench.build(2)
     before = await bench.start()
     await bench.start()

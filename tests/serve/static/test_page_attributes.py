@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -45,3 +46,32 @@ def test_boxes_ranges_and_order(web: Any, shop_url: str) -> None:
     page.get_by_role("button", name="Clear filters").click()
     web.settled(page)
     expect(page.locator(".details", has_text="ambient").first).to_be_visible()
+
+
+def test_of_several_catalogues_one_is_chosen(web: Any, shop_url: str) -> None:
+    page = web.open("#q=milk", base=shop_url)
+    choice = page.locator("#catalogues")
+    expect(choice).to_be_hidden()
+    attributes = {"author": {"type": "keyword", "source": "people.author", "many": True, "facet": True}}
+    assert httpx.post(f"{shop_url}/v1/catalogues", json={"name": "books", "attributes": attributes}).status_code == 201
+    books = [{"id": f"b{n}", "title": f"Book {n}", "people": {"author": [f"Writer {n}"]}} for n in range(3)]
+    assert httpx.put(f"{shop_url}/v1/catalogues/books/items", json={"items": books}).status_code == 200
+    page.reload()
+    web.settled(page)
+    choice.select_option("books")
+    expect(page.locator("#catalogue")).to_have_text("books · 3 items")
+    web.settled(page)
+    assert page.url.endswith("#catalogue=books")
+    expect(page.locator("#query")).to_have_value("")
+    page.locator("#query").fill("book")
+    page.keyboard.press("Enter")
+    expect(page.locator(".card")).to_have_count(3)
+    page.locator("#home").click()
+    web.settled(page)
+    assert page.url.endswith("#catalogue=books")
+    page.reload()
+    web.settled(page)
+    expect(choice).to_have_value("books")
+    choice.select_option("demo")
+    expect(page.locator("#catalogue")).to_have_text("demo · 40 items")
+    assert httpx.delete(f"{shop_url}/v1/catalogues/books").status_code == 200

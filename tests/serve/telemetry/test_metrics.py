@@ -101,24 +101,24 @@ async def test_what_a_search_and_its_errors_record(local_service: Any) -> None:
     values = local_service.metrics.sink.values
     outcomes = {tags: value for (name, tags), value in values.items() if name == "matinee_requests"}
     assert outcomes == {
-        (("endpoint", "search"), ("outcome", "ok")): 2,
-        (("endpoint", "search"), ("outcome", "invalid")): 2,
-        (("endpoint", "none"), ("outcome", "not_found")): 1,
+        (("catalogue", "demo"), ("endpoint", "search"), ("outcome", "ok")): 2,
+        (("catalogue", "demo"), ("endpoint", "search"), ("outcome", "invalid")): 2,
+        (("catalogue", "none"), ("endpoint", "none"), ("outcome", "not_found")): 1,
     }
     assert values["matinee_results", (("endpoint", "search"),)] == 6
     assert {dict(tags)["stage"] for name, tags in values if name == "matinee_stage_ms"} == {"embed", "retrieve"}
     assert values["matinee_in_flight_requests", ()] == 0
     assert ("matinee_queue_wait_ms", (("part", "retriever"),)) in values
-    assert values["matinee_index_up", ()] == 1
-    assert values["matinee_index_built_timestamp_seconds", ()] > 1.7e9
+    assert values["matinee_index_up", (("catalogue", "demo"),)] == 1
+    assert values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] > 1.7e9
 
 
 def test_the_index_is_up_while_it_answers() -> None:
     sink = MemorySink()
-    health = IndexHealth(Metrics(sink))
+    health = IndexHealth(Metrics(sink), "demo")
 
     def up() -> float:
-        return sink.values["matinee_index_up", ()]
+        return sink.values["matinee_index_up", (("catalogue", "demo"),)]
 
     down = IndexUnavailableError("no answer")
     health.checked(None)
@@ -140,12 +140,12 @@ def test_the_index_is_up_while_it_answers() -> None:
 
 def test_a_version_says_when_it_was_made() -> None:
     sink = MemorySink()
-    health = IndexHealth(Metrics(sink))
+    health = IndexHealth(Metrics(sink), "demo")
     manifest = Manifest(version="v1", catalogue="c", fingerprint="f" * 64, recipe="raw", dimensions={}, count=3)
     health.opened(manifest.model_copy(update={"created": "2026-01-01T00:00:00+00:00"}))
-    assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
+    assert sink.values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] == 1767225600
     health.opened(manifest.model_copy(update={"version": "v2"}))
-    assert sink.values["matinee_index_built_timestamp_seconds", ()] == 1767225600
+    assert sink.values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] == 1767225600
     series = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
     assert series == {"v1": 0, "v2": 1}
 

@@ -12,14 +12,15 @@ METRICS = specs(Metrics)
 def test_parts_of_a_process_share_metrics_under_labels_of_their_own() -> None:
     registry = SharedRegistry()
     gateway, embedder = (Metrics(PrometheusSink(registry, part)) for part in ("gateway", "embedder"))
-    gateway.requests(2, endpoint="search", outcome="ok")
+    gateway.requests(2, endpoint="search", outcome="ok", catalogue="demo")
     gateway.queue_wait(3.0, part="embedder")
     embedder.queue_wait(7.0, part="embedder")
     embedder.model_info(1, part="embedder", model="m", precision="fp32", fingerprint="f")
     embedder.encoded_tokens(0)
     text = generate_latest(registry.registry).decode()
     common = 'application="matinee",deployment="Gateway"'
-    assert f'ray_matinee_requests_total{{{common},endpoint="search",outcome="ok",replica="process"}} 2.0' in text
+    labels = 'application="matinee",catalogue="demo",deployment="Gateway",endpoint="search",outcome="ok",replica="process"'
+    assert f"ray_matinee_requests_total{{{labels}}} 2.0" in text
     waits = "ray_matinee_queue_wait_ms_sum"
     assert f'{waits}{{{common},part="embedder",replica="process"}} 3.0' in text
     assert f'{waits}{{application="matinee",deployment="Embedder",part="embedder",replica="process"}} 7.0' in text

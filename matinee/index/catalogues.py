@@ -1,0 +1,141 @@
+"""What commands do with the catalogues of this machine or of a Qdrant server, without a server of ours: list, register and delete them.
+
+`delete_catalogue` is what a server does too. Does not open an index.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from matinee.errors import CatalogueConflictError, IndexLockedError, MatineeError
+from matinee.index.factory import open_registry, open_store
+from matinee.index.protocols import IndexStore
+from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent, check_new, new_record, shares
+from matinee.index.types import Manifest
+from matinee.settings.tree import Settings
+
+
+@dataclass(frozen=True)
+class ClosedCatalogue:
+    """A catalogue as it lies in the store. `record` is None for the default one, `manifest` where there is no index yet."""
+
+    name: str
+    record: CatalogueRecord | None
+    manifest: Manifest | None
+    trouble: str | None = None
+
+
+async def find_record(settings: Settings) -> CatalogueRecord | None:
+    """What the registry says of the catalogue of `settings`."""
+    registry = open_registry(settings)
+    try:
+        return (await registry.records()).get(settings.catalogue)
+    finally:
+        await registry.close()
+
+
+async def own_settings(settings: Settings) -> Settings:
+    """`settings` as their catalogue has them: its recipe and settings of ranking, and where its index lies."""
+    record = await find_record(settings)
+    return settings if record is None else record.settings(settings)
+
+
+async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
+    """All catalogues, the default one first."""
+    registry = open_registry(settings)
+    try:
+        records = await registry.records()
+    finally:
+        await registry.close()
+    others = [record for name, record in sorted(records.items()) if name != settings.catalogue]
+    return [await _closed(settings, None), *[await _closed(record.settings(settings), record) for record in others]]
+
+
+async def _closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
+    store = open_store(settings)
+    try:
+        return ClosedCatalogue(settings.catalogue, record, await store.current())
+    except MatineeError as error:
+        return ClosedCatalogue(settings.catalogue, record, None, str(error))
+    finally:
+        await store.close()
+
+
+async def create_catalogue(settings: Settings, record: CatalogueRecord) -> None:
+    """Add a catalogue to the registry. It has no index before its first ingest."""
+    registry, most = open_registry(settings), settings.index.catalogues.most
+    try:
+        check_new(record, settings.catalogue, await registry.records(), most)
+        await registry.add(await dated_record(settings, record, open_store), most)
+    finally:
+        await registry.close()
+
+
+def require_usable(record: CatalogueRecord) -> None:
+    """Raises `CatalogueConflictError` where the catalogue is being deleted: nobody would see what is built now."""
+    if record.state == "deleting":
+        raise CatalogueConflictError(f"the catalogue {record.name!r} is being deleted: wait for its end, or delete it once more")
+
+
+async def dated_record(settings: Settings, record: CatalogueRecord, store_of: Callable[[Settings], IndexStore]) -> CatalogueRecord:
+    """A record of now. It shares collections, unless the catalogue has an index of its own already."""
+    if not shares(settings):
+        return new_record(record)
+    store = store_of(record.model_copy(update={"shared": False}).settings(settings))
+    try:
+        return new_record(record, shared=await store.current() is None)
+    finally:
+        await store.close()
+
+
+async def register(settings: Settings, record: CatalogueRecord) -> None:
+    """Add a catalogue that has an index already, where the registry has none of its name."""
+    registry = open_registry(settings)
+    try:
+        if record.name not in await registry.records():
+            shared = settings.index.collection == "shared"
+            await registry.add(new_record(record, shared=shared), settings.index.catalogues.most)
+    finally:
+        await registry.close()
+
+
+async def remove_catalogue(settings: Settings, name: str) -> None:
+    """Delete a catalogue with all its items. Raises where a process has it open."""
+    registry = open_registry(settings)
+    try:
+        await delete_catalogue(registry, settings, name, open_store)
+    finally:
+        await registry.close()
+
+
+async def _nothing_open() -> None:
+    """Commands have no catalogue open."""
+
+
+async def delete_catalogue(
+    registry: CatalogueRegistry,
+    settings: Settings,
+    name: str,
+    store_of: Callable[[Settings], IndexStore],
+    close: Callable[[], Awaitable[None]] = _nothing_open,
+) -> None:
+    """Delete a catalogue: first it is marked, so that nobody opens it; then `close` ends what is open; then its data goes, then its record.
+
+    What a kill leaves, the next call deletes. Raises `CatalogueConflictError` for the default catalogue, and while it is built or open
+    elsewhere: then nothing is deleted.
+    """
+    if name == settings.catalogue:
+        raise CatalogueConflictError(f"the catalogue {name!r} is the default one: it can't be deleted")
+    record = (await registry.records()).get(name)
+    if record is None:
+        raise absent(name)
+    await registry.replace(record.model_copy(update={"state": "deleting"}))
+    await close()
+    store = store_of(record.settings(settings))
+    try:
+        await store.destroy()
+    except IndexLockedError as error:
+        await registry.replace(record.model_copy(update={"state": "ready"}))
+        raise CatalogueConflictError(f"the catalogue {name!r} can't be deleted now: {error}") from error
+    finally:
+        await store.close()
+    await registry.remove(name)

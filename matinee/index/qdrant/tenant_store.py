@@ -1,0 +1,257 @@
+"""A catalogue's versions where small catalogues share a collection: a version below a number of items lies in the shared collection of its
+encoder, a larger one in a collection of its own.
+
+The state of a catalogue (its versions with their manifests, which one is current and which was before) is one point of the registry's
+collection, changed under the condition that it is still the one that was read. Words are weighed by how rare they are in the whole
+collection, so in a shared one the BM25 scores of a catalogue depend a little on the others.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from qdrant_client import AsyncQdrantClient, models
+
+from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.index.lease import Held, renewed
+from matinee.index.qdrant import query as translate
+from matinee.index.qdrant import registry
+from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.imports import QdrantImports
+from matinee.index.qdrant.index import QdrantIndex
+from matinee.index.qdrant.lease import LeaseCollection
+from matinee.index.qdrant.tenant import TENANT, VERSION, Tenant, collection_name
+from matinee.index.types import OWN_FIELDS, Manifest
+from matinee.settings.index import IndexSettings
+
+_TRIES = 5
+
+
+class _Version(BaseModel):
+    """Where a version lies. `manifest` is None while it is being built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collection: str
+    shared: bool
+    manifest: Manifest | None = None
+
+
+class _State(BaseModel):
+    """A catalogue's versions. `changes` counts the changes of this record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    changes: int = 0
+    current: str | None = None
+    previous: str | None = None
+    versions: dict[str, _Version] = {}
+
+
+class TenantStore:
+    """The versions of one catalogue."""
+
+    def __init__(self, settings: IndexSettings, catalogue: str, *, client: AsyncQdrantClient | None = None) -> None:
+        self._call = Connection(settings, client)
+        self._client = self._call.client
+        self._settings = settings
+        self._catalogue = catalogue
+        self._point = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{catalogue}/versions"))
+
+    async def versions(self) -> list[Manifest]:
+        manifests = [version.manifest for version in (await self._state()).versions.values() if version.manifest is not None]
+        return sorted(manifests, key=lambda manifest: manifest.version, reverse=True)
+
+    async def current(self) -> Manifest | None:
+        return self._marked(state := await self._state(), state.current)
+
+    async def previous(self) -> Manifest | None:
+        return self._marked(state := await self._state(), state.previous)
+
+    async def create(self, manifest: Manifest) -> QdrantIndex:
+        """In the shared collection, unless the manifest's count, or the current version's, says that it will be large."""
+        state = await self._state()
+        known = state.versions.get(manifest.version)
+        if known is not None and known.manifest is not None:
+            raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
+        if known is not None:
+            await self._delete(manifest.version, known)
+        current = self._marked(state, state.current)
+        items = max(manifest.count, 0 if current is None else current.count)
+        shared = items < self._settings.catalogues.share_below
+        name = collection_name(manifest) if shared else f"{self._catalogue}.{manifest.version}"
+        version = _Version(collection=name, shared=shared)
+        await self._create_collection(name, manifest, shared=shared)
+        await self._change(lambda state: state.model_copy(update={"versions": state.versions | {manifest.version: version}}))
+        return self._index(version, manifest)
+
+    async def _create_collection(self, name: str, manifest: Manifest, *, shared: bool) -> None:
+        if not await self._call(self._client.collection_exists(name)):
+            try:
+                await self._call(self._client.create_collection(name, **translate.collection(manifest, self._settings)), patient=True)
+            except (IndexUnavailableError, ValueError) as error:
+                # Another catalogue's build came first: the server's 409, and the local mode's word for it.
+                if "already exists" not in str(error):
+                    raise
+        if self._call.local:
+            return
+        schemas: dict[str, Any] = dict(translate.payload_indexes(manifest))
+        if shared:
+            tenant = Tenant(self._catalogue, manifest.version)
+            schemas = {key if key in OWN_FIELDS else tenant.key(key): schema for key, schema in schemas.items()}
+            keyword = models.KeywordIndexType.KEYWORD
+            schemas[TENANT] = models.KeywordIndexParams(type=keyword, is_tenant=True)
+            schemas[VERSION] = models.KeywordIndexParams(type=keyword)
+        for field, schema in schemas.items():
+            await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
+
+    async def finish(self, manifest: Manifest) -> None:
+        def finished(state: _State) -> _State:
+            version = state.versions.get(manifest.version)
+            if version is None:
+                raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+            return state.model_copy(
+                update={"versions": state.versions | {manifest.version: version.model_copy(update={"manifest": manifest})}}
+            )
+
+        await self._change(finished)
+
+    async def open(self, version: str) -> QdrantIndex:
+        found = (await self._state()).versions.get(version)
+        if found is None or found.manifest is None:
+            raise self._absent(version)
+        return self._index(found, found.manifest)
+
+    def imports(self) -> QdrantImports:
+        return QdrantImports(self._client, self._call, f"{self._catalogue}.imports")
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Held]:
+        async with renewed(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:
+            yield held
+
+    async def switch(self, version: str) -> None:
+        def switched(state: _State) -> _State:
+            if (found := state.versions.get(version)) is None or found.manifest is None:
+                raise self._absent(version)
+            return state if state.current == version else state.model_copy(update={"current": version, "previous": state.current})
+
+        await self._change(switched)
+
+    async def rollback(self) -> Manifest:
+        def rolled_back(state: _State) -> _State:
+            if self._marked(state, state.previous) is None:
+                raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+            return state.model_copy(update={"current": state.previous, "previous": state.current})
+
+        state = await self._change(rolled_back)
+        manifest = self._marked(state, state.current)
+        assert manifest is not None, "a mark is only set on a finished version"  # noqa: S101
+        return manifest
+
+    async def prune(self, keep: int) -> list[str]:
+        state = await self._state()
+        kept = {*(manifest.version for manifest in (await self.versions())[:keep]), state.current, state.previous}
+        doomed = sorted(name for name in state.versions if name not in kept)
+        for name in doomed:
+            await self._delete(name, state.versions[name])
+        return doomed
+
+    async def destroy(self) -> None:
+        async with self.lease():
+            for name, version in (await self._state()).versions.items():
+                await self._delete(name, version)
+            if await self._call(self._client.collection_exists(registry.NAME)):
+                points = models.PointIdsList(points=[self._point])
+                await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)
+            imports = f"{self._catalogue}.imports"
+            if await self._call(self._client.collection_exists(imports)):
+                await self._call(self._client.delete_collection(imports), patient=True)
+
+    async def close(self) -> None:
+        if self._call.owned:
+            await self._client.close()
+
+    def _index(self, version: _Version, manifest: Manifest) -> QdrantIndex:
+        tenant = Tenant(self._catalogue, manifest.version) if version.shared else None
+        return QdrantIndex(self._call, version.collection, manifest, tenant)
+
+    async def _delete(self, name: str, version: _Version) -> None:
+        """The data first: what a kill leaves is an unfinished build that the next prune deletes."""
+
+        def unfinished(state: _State) -> _State:
+            marks = {mark: None for mark in ("current", "previous") if getattr(state, mark) == name}
+            return state.model_copy(update={"versions": state.versions | {name: version.model_copy(update={"manifest": None})}, **marks})
+
+        await self._change(unfinished)
+        if await self._call(self._client.collection_exists(version.collection)):
+            if version.shared:
+                selector = models.FilterSelector(
+                    filter=translate.filter_of(Tenant(self._catalogue, name).condition(None)) or models.Filter()
+                )
+                await self._call(self._client.delete(version.collection, selector, wait=True), patient=True)
+            else:
+                await self._call(self._client.delete_collection(version.collection), patient=True)
+        await self._change(
+            lambda state: state.model_copy(update={"versions": {other: one for other, one in state.versions.items() if other != name}})
+        )
+
+    def _absent(self, version: str) -> IndexAbsentError:
+        return IndexAbsentError(
+            f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} on {self._call.where}: "
+            "run `matinee ingest` to build one, `matinee index` to see what is there"
+        )
+
+    @staticmethod
+    def _marked(state: _State, name: str | None) -> Manifest | None:
+        version = None if name is None else state.versions.get(name)
+        return None if version is None else version.manifest
+
+    # the state
+
+    async def _state(self) -> _State:
+        if not await self._call(self._client.collection_exists(registry.NAME)):
+            return _State()
+        records = await self._call(self._client.retrieve(registry.NAME, [self._point], with_payload=True))
+        if not records:
+            return _State()
+        try:
+            return _State.model_validate_json((records[0].payload or {})["versions"])
+        except (KeyError, ValidationError) as error:
+            raise IndexUnavailableError(
+                f"the versions of the catalogue {self._catalogue!r} on {self._call.where} are not readable: delete it, and ingest it again"
+            ) from error
+
+    async def _change(self, change: Callable[[_State], _State]) -> _State:
+        """Apply a change to the state as it is now; once more where another process changed it meanwhile."""
+        for _ in range(_TRIES):
+            state = await self._state()
+            changed = change(state)
+            if changed == state:
+                return state
+            stored = changed.model_copy(update={"changes": state.changes + 1})
+            if await self._replace(state, stored):
+                return stored
+        raise IndexUnavailableError(f"the versions of the catalogue {self._catalogue!r} are being changed by others: try again in a moment")
+
+    async def _replace(self, before: _State, stored: _State) -> bool:
+        mark = uuid.uuid4().hex
+        payload = {"changes": stored.changes, "mark": mark, "versions": stored.model_dump_json()}
+        if before.changes == 0:
+            await registry.create_collection(self._client, self._call)
+            points = [models.PointStruct(id=self._point, vector={}, payload=payload)]
+            insert = models.UpdateMode.INSERT_ONLY
+            await self._call(self._client.upsert(registry.NAME, points, wait=True, update_mode=insert), patient=True)
+        else:
+            condition = models.Filter(
+                must=[
+                    models.HasIdCondition(has_id=[self._point]),
+                    models.FieldCondition(key="changes", match=models.MatchValue(value=before.changes)),
+                ]
+            )
+            call = self._client.set_payload(registry.NAME, payload, points=condition, wait=True, ordering=models.WriteOrdering.STRONG)
+            await self._call(call, patient=True)
+        records = await self._call(self._client.retrieve(registry.NAME, [self._point], with_payload=["mark"]))
+        return bool(records) and (records[0].payload or {}).get("mark") == mark

@@ -1,0 +1,127 @@
+"""The registry of the catalogues beside the default one: what each is called, what it is made of, and whether it is being deleted.
+
+It lies beside the indexes, where an engine keeps it (`edge.registry`, `qdrant.registry`). Does not open catalogues and has no items.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from matinee.attributes import Attribute
+from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError
+from matinee.items import Name
+from matinee.settings.index import Recipe
+from matinee.settings.tree import CATALOGUE_NAME, Mode, SearchSettings, Settings
+
+RESERVED = frozenset({"all", "default", "none"})
+"""Names that no catalogue gets: they stand for something else in messages and metrics."""
+
+CatalogueName = Annotated[str, StringConstraints(pattern=CATALOGUE_NAME)]
+
+
+class SearchChanges(BaseModel):
+    """What a catalogue ranks by other settings than `search`; null is as there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode | None = None
+    fusion: Literal["linear", "dbsf", "rrf"] | None = None
+    bm25_weight: float | None = None
+    rrf_k: int | None = None
+    dense_weight: float | None = None
+    sparse_weight: float | None = None
+    prefetch: int | None = None
+    max_k: int | None = None
+
+    def applied(self, search: SearchSettings) -> SearchSettings:
+        """Raises `SettingsError` where a value is not one that the settings take."""
+        try:
+            return SearchSettings(**search.model_dump() | self.model_dump(exclude_none=True))
+        except ValidationError as error:
+            problems = (f"search.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+            raise SettingsError("; ".join(problems)) from None
+
+
+class CatalogueRecord(BaseModel):
+    """One catalogue of the registry. `items` is the last known count of one that is not open.
+
+    `shared`: its small versions lie in a collection with those of others (qdrant).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: CatalogueName
+    kind: Name | None = Field(None, description="what its items are, such as film, where they do not say")
+    recipe: Recipe | None = Field(None, description="text that an ingest embeds; null is `index.recipe`")
+    attributes: dict[str, Attribute] | None = Field(None, description="what its items can be filtered by; null: as an ingest proposes")
+    search: SearchChanges = SearchChanges()
+    created: str = ""
+    state: Literal["ready", "deleting"] = "ready"
+    items: int | None = None
+    shared: bool = False
+
+    def settings(self, base: Settings) -> Settings:
+        """`base` as this catalogue has it."""
+        own: dict[str, object] = {"collection": "shared" if self.shared else "own"}
+        index = base.index.model_copy(update=own if self.recipe is None else own | {"recipe": self.recipe})
+        return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.applied(base.search)})
+
+
+class CatalogueRegistry(Protocol):
+    """All records. Raises `IndexUnavailableError` where they can't be read or written now."""
+
+    async def records(self) -> dict[str, CatalogueRecord]:
+        """By name."""
+        ...
+
+    async def add(self, record: CatalogueRecord, most: int) -> None:
+        """Raises `CatalogueConflictError` where there is one of this name, or where there are `most` already."""
+        ...
+
+    async def replace(self, record: CatalogueRecord) -> None:
+        """Raises `CatalogueAbsentError` where there is none of this name any more."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Does nothing where there is none."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def new_record(record: CatalogueRecord, *, shared: bool = False) -> CatalogueRecord:
+    """A record of now. Microseconds, because one that is deleted and created again in the same second is another."""
+    created = datetime.now(UTC).isoformat(timespec="microseconds")
+    return record.model_copy(update={"created": created, "state": "ready", "items": None, "shared": shared})
+
+
+def shares(settings: Settings) -> bool:
+    """Whether a catalogue that is created shares collections."""
+    return settings.index.engine == "qdrant" and settings.index.catalogues.share_below > 0
+
+
+def check_new(record: CatalogueRecord, default: str, known: Mapping[str, CatalogueRecord], most: int) -> None:
+    """Raises where a catalogue of this name can't be created."""
+    if record.name in RESERVED:
+        raise SettingsError(f"{record.name!r} is no name for a catalogue: it means something else; choose another")
+    if record.name == default:
+        raise CatalogueConflictError(f"the catalogue {record.name!r} exists already: it is the default one of this server")
+    check_free(record.name, known, most)
+
+
+def check_free(name: str, known: Mapping[str, CatalogueRecord], most: int) -> None:
+    if name in known:
+        state = "is being deleted: wait for its end" if known[name].state == "deleting" else "exists already: delete it first"
+        raise CatalogueConflictError(f"the catalogue {name!r} {state}, or choose another name")
+    if len(known) >= most:
+        raise CatalogueConflictError(f"there are {most} catalogues already (index.catalogues.most): delete one, or raise the setting")
+
+
+def absent(name: str, known: Iterable[str] = ()) -> CatalogueAbsentError:
+    """The error for an unknown name. `known`: those that whoever asks may see."""
+    names = ", ".join(sorted(known))
+    return CatalogueAbsentError(
+        f"there is no catalogue {name[:80]!r}: {f'use one of {names}' if names else 'see `matinee catalogues list`'}"
+    )
