@@ -96,6 +96,7 @@ class _Turns(Generic[Sent, Result]):
     """Messages that wait, in a line for each catalogue. The catalogues take turns; the first line is that whose turn it is."""
 
     lines: dict[str, deque[_Waiting[Sent, Result]]] = field(default_factory=dict)
+    first: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
     count: int = 0
 
     def __len__(self) -> int:
@@ -105,34 +106,39 @@ class _Turns(Generic[Sent, Result]):
         return self.lines.get(catalogue, ())
 
     def append(self, waiting: _Waiting[Sent, Result]) -> None:
-        self.lines.setdefault(waiting.catalogue, deque()).append(waiting)
+        line = self.lines.get(waiting.catalogue)
+        if line is None:
+            line = self.lines[waiting.catalogue] = deque()
+            if not self.count:
+                self.first = line
+        line.append(waiting)
         self.count += 1
-
-    def first_line(self) -> deque[_Waiting[Sent, Result]]:
-        return next(iter(self.lines.values()))
 
     def take(self) -> _Waiting[Sent, Result]:
         """The message whose turn it is. Then the next catalogue has its turn."""
-        catalogue, line = next(iter(self.lines.items()))
-        waiting = line.popleft()
+        waiting = self.first.popleft()
         self.count -= 1
-        if not line:
-            del self.lines[catalogue]
-        elif len(self.lines) > 1:
-            self.lines[catalogue] = self.lines.pop(catalogue)
+        if not self.first or len(self.lines) > 1:
+            self._pass_on(waiting.catalogue)
         return waiting
 
     def drop_first(self) -> None:
         """Leave out the message whose turn it is. Its catalogue keeps its turn."""
-        catalogue, line = next(iter(self.lines.items()))
-        line.popleft()
+        waiting = self.first.popleft()
         self.count -= 1
-        if not line:
-            del self.lines[catalogue]
+        if not self.first:
+            self._pass_on(waiting.catalogue)
+
+    def _pass_on(self, catalogue: str) -> None:
+        line = self.lines.pop(catalogue)
+        if line:
+            self.lines[catalogue] = line
+        if self.lines:
+            self.first = next(iter(self.lines.values()))
 
     def longest(self, catalogue: str) -> deque[_Waiting[Sent, Result]] | None:
-        """The longest line, None where that of `catalogue` would be as long with one more."""
-        line = max(self.lines.values(), key=len)
+        """The longest line. None where that of `catalogue` would be as long with one more."""
+        line = max(self.lines.values(), key=len, default=self.first)
         return line if len(line) > len(self.line(catalogue)) + 1 else None
 
     def give_up(self, line: deque[_Waiting[Sent, Result]]) -> _Waiting[Sent, Result]:
@@ -157,8 +163,9 @@ class _Queue(Generic[Sent, Result]):
 
         In a full lane, the catalogue with the longest line gives its last place to one with a shorter line.
         """
-        self.is_empty()
-        waiting, own = len(self.waiting), len(self.waiting.line(catalogue))
+        if self.is_empty() and self.lane.max_waiting:
+            return
+        waiting, own = self.waiting.count, len(self.waiting.line(catalogue))
         # The catalogues take turns, so a short line beside a long one is soon at its end.
         ahead = min(waiting, own * len(self.waiting.lines)) if own else min(waiting, len(self.waiting.lines))
         longest = self.waiting.longest(catalogue) if waiting >= self.lane.max_waiting else None
@@ -174,9 +181,11 @@ class _Queue(Generic[Sent, Result]):
 
     def is_empty(self) -> bool:
         """Drops the messages at its head whose callers have gone, or who have waited too long."""
+        if not self.waiting.count:
+            return True
         late = time.monotonic() - self.lane.max_wait_s
-        while self.waiting:
-            line = self.waiting.first_line()
+        while self.waiting.count:
+            line = self.waiting.first
             head = line[0]
             if not head.future.done():
                 if len(line) <= _SHORT or head.queued.since >= late:
@@ -275,7 +284,7 @@ class MicroBatcher(Generic[Sent, Result]):
         batch: list[_Waiting[Sent, Result]] = []
         left = self.max_batch
         while not queue.is_empty():
-            left -= self._cost(queue.waiting.first_line()[0].queued.message)
+            left -= self._cost(queue.waiting.first[0].queued.message)
             if batch and left < 0:
                 break
             batch.append(queue.waiting.take())

@@ -13,6 +13,7 @@ from matinee.conditions import All, Condition, Equal, HasId, Not, Some
 from matinee.index.types import OWN_FIELDS, Manifest, Payload, Point
 
 TENANT, VERSION, UID = "tenant", "version", "uid"
+_HALF = len("00000000-0000-0000")
 _POINTS = uuid.UUID("7c0e3d3b-6f0a-4b0e-9d53-4f1b0a4f6d11")
 
 
@@ -47,8 +48,8 @@ class Tenant:
         return key if key in OWN_FIELDS else f"{self.prefix}.{key}"
 
     def id(self, uid: str) -> str:
-        """The id of a point: that of the item would be the same in each version."""
-        return str(uuid.uuid5(_POINTS, f"{self.catalogue}/{self.version}/{uid}"))
+        """The id of a point: that of the item would be the same in each version. The first half is the item's, so pages keep its order."""
+        return uid[:_HALF] + str(uuid.uuid5(_POINTS, f"{self.catalogue}/{self.version}/{uid}"))[_HALF:]
 
     def stored(self, point: Point) -> Point:
         """The point as the collection has it."""

@@ -89,7 +89,8 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
     query = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a heist",)), trace.deadline))
     cold = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a cold item",), "document"), trace.deadline))
     asked = {("a heist",), ("a cold item",)}
-    await until_async(lambda: asked <= {waiting.queued.message.texts for queue in replica.batcher._queues for waiting in queue.waiting})
+    lines = [queue.waiting.lines for queue in replica.batcher._queues]
+    await until_async(lambda: asked <= {one.queued.message.texts for line in lines for waiting in line.values() for one in waiting})
     watched.gate.set()
     await asyncio.gather(query, cold)
     assert watched.calls[1] == ["a heist"]

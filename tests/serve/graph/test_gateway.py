@@ -252,9 +252,9 @@ async def test_long_texts_cannot_fill_the_memory(make: Any) -> None:
     for n in range(60):
         await service.search(search(text=f"{n} {'long ' * 700}"), trace())
         await service.describe(COLD.model_copy(update={"overview": f"{n} {'long ' * 700}"}), trace())
-    assert 0 < service._vectors.bytes <= 100_000
-    assert 0 < service._descriptions.bytes <= 100_000
-    assert len(service._vectors) < 30
+    assert 0 < service._caches.vectors.bytes <= 100_000
+    assert 0 < service._caches.descriptions.bytes <= 100_000
+    assert len(service._caches.vectors) < 30
 
 
 async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
