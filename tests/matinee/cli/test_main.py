@@ -211,7 +211,8 @@ def test_info_and_index_work_without_an_index(empty: Run) -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (["ingest"], ["demo"])], ids=" ".join)
 def test_bad_settings_stop_every_command(empty: Run, command: list[str]) -> None:
     texts = {"patch": ["x", "{}"], "imports": []}.get(command[-1], ["x"]) if command[0] == "items" else ["x"]
-    args = [*command, *texts] if command[0] in ("search", "recommend", "describe", "items") else command
+    named = command[0] in ("search", "recommend", "describe", "items") or command in (["catalogues", "create"], ["catalogues", "delete"])
+    args = [*command, *texts] if named else command
     refused(empty(*args, MATINEE_INDX__URL="x"), 2, "MATINEE_INDX__URL: did you mean MATINEE_INDEX__URL?")
 
 
