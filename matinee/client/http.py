@@ -187,13 +187,19 @@ class Client(_Connection):
     def of(self, catalogue: str) -> "Client | None":
         """The same server, asked for a catalogue: by the plain routes where it is its default one. None where it has none of this name."""
         try:
-            default = self.send(calls.catalogue(catalogue))["default"]
+            # It answers also where the index is out of reach.
+            if self.send(calls.info())["catalogue"] == catalogue:
+                return self
+        except ServerError as error:
+            # The key may be for another catalogue alone.
+            if error.status != 403:
+                raise
+        try:
+            self.send(calls.catalogue(catalogue))
         except ServerError as error:
             if error.status != 404:
                 raise
             return None
-        if default:
-            return self
         return Client(self.url, key=self._key, timeout_s=self._timeout_s, direct=self._is_direct, catalogue=catalogue)
 
     def send(self, call: Call[Result]) -> Result:
