@@ -26,7 +26,7 @@ from matinee.settings.tree import Mode
 
 catalogues_app = typer.Typer(no_args_is_help=True, help="The catalogues of a server: list, create and delete them.")
 
-Name = Annotated[str, typer.Argument(help="lower-case letters, digits, - and _, beginning with a letter")]
+CatalogueArgument = Annotated[str, typer.Argument(help="lower-case letters, digits, - and _, beginning with a letter")]
 Server = Annotated[
     str | None,
     typer.Option("--server", "--url", envvar="MATINEE_URL", help="a server to ask; by default the one that runs here, or the index"),
@@ -59,7 +59,7 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
 @catalogues_app.command("create")
 @explain_errors()
 def create(
-    name: Name,
+    name: CatalogueArgument,
     kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
     recipe: Annotated[str | None, typer.Option(help="text that is embedded: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of what its items can be filtered by")] = None,
@@ -100,7 +100,7 @@ def create(
 @catalogues_app.command("delete")
 @explain_errors()
 def delete(
-    name: Name,
+    name: CatalogueArgument,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask first")] = False,
     server: Server = None,
     key: Key = None,

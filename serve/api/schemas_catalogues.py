@@ -13,7 +13,7 @@ from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from serve.graph.requests import StrictModel
 
-AttributeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+DeclaredName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
 class CreateCatalogueRequest(StrictModel):
@@ -22,7 +22,7 @@ class CreateCatalogueRequest(StrictModel):
     name: CatalogueName = Field(description="lower-case letters, digits, - and _, beginning with a letter; up to 63 characters")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that is embedded; null is the server's index.recipe")
-    attributes: Annotated[dict[AttributeName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
         None, description="what its items can be filtered, sorted and counted by; null: kind, genres, language, year, rating and votes"
     )
     search: SearchChanges = Field(SearchChanges(), description="settings of ranking that differ from the server's")

@@ -20,7 +20,7 @@ from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Point, Scroll, Search
 
 T = TypeVar("T")
-Stored = TypeVar("Stored", models.Record, models.ScoredPoint)
+EngineRecord = TypeVar("EngineRecord", models.Record, models.ScoredPoint)
 
 
 class QdrantIndex:
@@ -51,7 +51,7 @@ class QdrantIndex:
         answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))
         return [translate.hits(search, self._restored(answer.points)) for search, answer in zip(searches, answers, strict=True)]
 
-    def _restored(self, records: Sequence[Stored]) -> Sequence[Stored]:
+    def _restored(self, records: Sequence[EngineRecord]) -> Sequence[EngineRecord]:
         return records if self._tenant is None else [self._tenant.restored(record) for record in records]
 
     def _filter(self, condition: Condition | None) -> models.Filter | None:

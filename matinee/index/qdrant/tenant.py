@@ -23,7 +23,7 @@ class _Record(Protocol):
     def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
 
 
-Record = TypeVar("Record", bound=_Record)
+Restored = TypeVar("Restored", bound=_Record)
 
 
 def collection_name(manifest: Manifest) -> str:
@@ -58,7 +58,7 @@ class Tenant:
         whose = {TENANT: self.catalogue, VERSION: self.version, UID: point.id, self.prefix: rest}
         return replace(point, id=self.id(point.id), payload=cast(Payload, own | whose))
 
-    def restored(self, record: Record) -> Record:
+    def restored(self, record: Restored) -> Restored:
         """A stored point as its catalogue knows it."""
         payload = record.payload or {}
         own = {key: value for key, value in payload.items() if key in OWN_FIELDS}
