@@ -48,8 +48,10 @@ def routes(gateway: Gateway, catalogues: ServedCatalogues) -> APIRouter:
     async def get_catalogue(catalogue: CatalogueId, request: Request) -> Response:
         """One catalogue."""
         entries = await gateway.manage(messages.CatalogueEntries((catalogue,)), request.state.trace)
-        if not entries:
+        if not catalogues.knows(catalogue):
+            # What is shown here can be asked for from now on.
             await catalogues.refresh(request.state.trace)
+        if not entries:
             raise absent(catalogue, catalogues.visible(caller(request)))
         return json_response(request, **_fields(entries[0]))
 

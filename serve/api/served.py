@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FRESH_S = 10.0
 """How long a gateway goes on with what it read in the registry. The Retriever refuses what is deleted at once."""
-_LOOK_S = 1.0
+_LOOK_S = 0.2
 _POLL_S = 5.0
 
 
