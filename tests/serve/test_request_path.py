@@ -165,7 +165,7 @@ async def test_a_search_enters_at_most_the_functions_that_the_document_counts(
     monkeypatch.setattr(in_process, "_embedder", Loaded)
     async with in_process.graph_in_process(settings, lambda part: Metrics(MemorySink())) as parts:
         await parts.load()
-        await parts._retriever._offload(lambda: sys.setprofile(counter))
+        await parts._retriever.default.thread.run(lambda: sys.setprofile(counter))
         gateway = Gateway(settings, parts.graph, Metrics(MemorySink()))
         transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

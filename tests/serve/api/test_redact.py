@@ -78,7 +78,7 @@ async def test_no_reader_is_told_to_try_what_can_not_work(bent: Callable[..., Ab
 
 def test_errors_that_are_about_the_request_are_shown_whole() -> None:
     """A code of a response is of one of the two kinds: a new one has to be thought of here."""
-    about_requests = {"invalid", "ambiguous_title", "not_found", "events_off", "overloaded", "deadline"}
+    about_requests = {"invalid", "ambiguous_title", "not_found", "conflict", "events_off", "overloaded", "deadline"}
     assert about_requests | PUBLIC.keys() == STATUS.keys()
     assert not about_requests & PUBLIC.keys()
     assert public_message(NotFoundError("no item has the id 'a/b'")) == "no item has the id 'a/b'"

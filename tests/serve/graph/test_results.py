@@ -9,6 +9,7 @@ import numpy as np
 
 from matinee.index.build import item_point
 from matinee.index.imports import ImportJob
+from matinee.index.registry import CatalogueRecord
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -16,7 +17,7 @@ from matinee.recommend.queries import Example, ExampleQuery, TextQuery
 from serve.graph import messages
 from serve.graph.hops import Hop
 from serve.graph.index_answers import IndexStatus
-from serve.graph.messages import RetrieverMessage, SingleMessage
+from serve.graph.messages import CataloguesMessage, RetrieverMessage, SingleMessage
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -25,12 +26,14 @@ LATER = 86_400.0
 KINDS = {
     kind
     for kind in vars(messages).values()
-    if isinstance(kind, type) and issubclass(kind, RetrieverMessage) and kind not in (RetrieverMessage, SingleMessage)
+    if isinstance(kind, type) and issubclass(kind, RetrieverMessage) and kind not in (RetrieverMessage, SingleMessage, CataloguesMessage)
 }
 
 
 def check(message: RetrieverMessage[object], result: object) -> None:
     """What a result holds is mypy's to check (`messages.SingleMessage`)."""
+    if isinstance(message, messages.In):
+        message = message.message
     [base] = type(message).__orig_bases__  # type: ignore[attr-defined]
     [declared] = get_args(base)
     origin = get_origin(declared)
@@ -78,6 +81,12 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.RemoveImport(job.id),
             messages.Delete("new"),
             messages.Delete("nothing"),
+            messages.CreateCatalogue(CatalogueRecord(name="books"), status.manifest.fingerprint, 384),
+            messages.CatalogueEntries(),
+            messages.CatalogueRecords(),
+            messages.In("books", messages.Status()),
+            messages.BusyCatalogues(),
+            messages.DeleteCatalogue("books"),
         ]
         assert {type(message) for message in sent} >= KINDS, "send each message here, with a result that is not empty"
         for message in sent:
