@@ -44,7 +44,7 @@ from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
 from matinee.index.build import Outcome
-from matinee.index.catalogues import find_record, register, require_usable
+from matinee.index.catalogues import check_creatable, check_kept, find_record, register, require_usable
 from matinee.index.registry import CatalogueRecord
 from matinee.index.vector_cache import CachedEncoder
 from matinee.items import Item
@@ -130,6 +130,8 @@ def main(options: IngestOptions) -> None:
         return
     if record is not None:
         require_usable(record)
+    elif options.catalogue is not None:
+        asyncio.run(check_creatable(settings, load_settings().catalogue))
     attributes, stats = choose_attributes(reader, options, created=record)
     require_items(reader.report)
     descriptions = load_descriptions(settings, options)
@@ -146,7 +148,9 @@ def main(options: IngestOptions) -> None:
                 settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
             )
         )
-    if options.catalogue is not None and record is None:
+    if record is not None:
+        asyncio.run(check_kept(settings))
+    elif options.catalogue is not None:
         asyncio.run(register(settings, CatalogueRecord(name=settings.catalogue, kind=options.reading.kind, recipe=options.recipe)))
     print_report(reader, outcome, time.perf_counter() - start, options, stats, maker.embedder)
 

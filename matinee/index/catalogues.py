@@ -87,6 +87,16 @@ async def dated_record(settings: Settings, record: CatalogueRecord, store_of: Ca
         await store.close()
 
 
+async def check_creatable(settings: Settings, default: str) -> None:
+    """Raises where an ingest can't make the catalogue of `settings`, which the registry does not have yet."""
+    registry = open_registry(settings)
+    try:
+        if settings.catalogue != default:
+            check_new(CatalogueRecord(name=settings.catalogue), default, await registry.records(), settings.index.catalogues.most)
+    finally:
+        await registry.close()
+
+
 async def register(settings: Settings, record: CatalogueRecord) -> None:
     """Add a catalogue that has an index already, where the registry has none of its name."""
     registry = open_registry(settings)
@@ -96,6 +106,19 @@ async def register(settings: Settings, record: CatalogueRecord) -> None:
             await registry.add(new_record(record, shared=shared), settings.index.catalogues.most)
     finally:
         await registry.close()
+
+
+async def check_kept(settings: Settings) -> None:
+    """Raises where the catalogue was deleted while its index was built: then nobody serves that index, and it is removed."""
+    if await find_record(settings) is None:
+        store = open_store(settings)
+        try:
+            await store.destroy()
+        finally:
+            await store.close()
+        raise CatalogueConflictError(
+            f"the catalogue {settings.catalogue!r} was deleted while this ingest ran: run it again to make it anew"
+        )
 
 
 async def remove_catalogue(settings: Settings, name: str) -> None:

@@ -114,7 +114,7 @@ class Gateway:
         explain: bool = True,
         enhance: bool | None = None,
     ) -> RankedItems:
-        self._check_k(request.k)
+        k = self._k(request)
         examples = (*likes, *dislikes)
         titles.check_count(self._titles(examples))
         texts = [templates.query_text(self._check_text(text))] if text else []
@@ -128,7 +128,7 @@ class Gateway:
                 tuple(self._example(example, cold_vectors) for example in dislikes),
                 vectors[0] if texts else None,
                 strategy,
-                request.k,
+                k,
                 request.filter,
                 frozenset(exclude),
                 request.diversity,
@@ -140,16 +140,14 @@ class Gateway:
         return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, query, trace)
 
     async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
-        self._check_k(request.k)
+        k = self._k(request)
         text = templates.query_text(self._check_text(request.text))
         mode = request.mode or self.settings.search.mode
         wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
 
         def query(vectors: list[Vector]) -> TextQuery:
             vector = vectors[0] if vectors else None
-            return TextQuery(
-                text, vector, mode, request.k, request.filter, request.diversity, request.exact, request.debug, request.options()
-            )
+            return TextQuery(text, vector, mode, k, request.filter, request.diversity, request.exact, request.debug, request.options())
 
         return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, query, trace)
 
@@ -167,10 +165,12 @@ class Gateway:
                 self._caches.vectors.clear()
         raise AssertionError("unreachable")
 
-    def _check_k(self, k: int) -> None:
+    def _k(self, request: RankingRequest) -> int:
+        """How many items are wanted: as the request says, or as by default as far as the limit goes."""
         limit = self.settings.search.max_k
-        if k > limit:
-            raise RequestError(422, f"k: {k} is above the limit of {limit} (search.max_k); page through GET /v1/items for more")
+        if request.k > limit and "k" in request.model_fields_set:
+            raise RequestError(422, f"k: {request.k} is above the limit of {limit} (search.max_k); page through GET /v1/items for more")
+        return min(request.k, limit)
 
     def _check_text(self, text: str) -> str:
         limit = self.settings.serving.max_text_chars

@@ -19,12 +19,16 @@ from typer.testing import CliRunner, Result
 
 from matinee.client.calls import Call
 from matinee.client.http import Client
+from matinee.errors import CatalogueConflictError
 from matinee.index.active import ActiveIndex
+from matinee.index.catalogues import create_catalogue, remove_catalogue
 from matinee.index.factory import open_store
+from matinee.index.registry import CatalogueRecord
 from matinee.index.types import Scroll
 from matinee.items import Item
 from matinee.settings.tree import Settings
 from tests.waiting import HANG_S, until
+from train import ingest as train_ingest
 from train.ingest import IngestOptions, app, newer_release
 from train.jobs.command import console
 
@@ -193,6 +197,7 @@ def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -
         (["films.csv", "--map", "plot=overview"], 3, "plot"),
         (["films.csv", "--recipe", "magic"], 2, "--recipe magic: use raw, enhanced, both"),
         (["films.csv", "--catalogue", "My Films"], 2, "catalogue"),
+        (["films.csv", "--catalogue", "all"], 2, "'all' is no name for a catalogue"),
         (["broken.csv"], 3, "no usable item in 1 rows, the first because: the title is missing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -264,6 +269,31 @@ def test_beside_a_server_api_items_and_tombstones_are_kept_or_replaced(local_gra
         assert json.loads(replaced.stdout)["API items discarded"] == 1
     found = held(settings)
     assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
+
+
+def test_no_catalogue_more_than_may_be_there_is_built(settings: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path / "films.csv", ROWS[:2])
+    asyncio.run(create_catalogue(settings, CatalogueRecord(name="first")))
+    done = ingest(tmp_path, path, "--catalogue", "second", MATINEE_INDEX__CATALOGUES__MOST="1")
+    refused(done, CatalogueConflictError.exit_code, "there are 1 catalogues already (index.catalogues.most)")
+    assert not (tmp_path / "index" / "second" / "CURRENT").exists()
+
+
+def test_a_catalogue_that_is_deleted_while_it_is_built_is_no_success(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "films.csv", ROWS[:2])
+    asyncio.run(create_catalogue(settings, CatalogueRecord(name="other")))
+    choose = train_ingest.choose_attributes
+
+    def deleted(*args: Any, **options: Any) -> Any:
+        asyncio.run(remove_catalogue(settings, "other"))
+        return choose(*args, **options)
+
+    monkeypatch.setattr(train_ingest, "choose_attributes", deleted)
+    done = ingest(tmp_path, path, "--catalogue", "other")
+    refused(done, CatalogueConflictError.exit_code, "was deleted while this ingest ran")
+    assert not (tmp_path / "index" / "other" / "CURRENT").exists()
 
 
 def test_a_kill_in_mid_build_leaves_the_current_version(local_graph: Any, settings: Settings, tmp_path: Path) -> None:

@@ -332,6 +332,13 @@ async def test_the_enhancer_gets_its_own_deadline_within_the_requests(make: Any)
     assert parts.deadline == late.deadline
 
 
+async def test_without_k_a_low_limit_is_no_error(make: Any) -> None:
+    service, parts = make(search={"max_k": 5})
+    await service.search(search(text="x"), trace())
+    await service.recommend(recommend(likes=["x"]), trace())
+    assert [rank.query.k for rank in parts.ranked] == [5, 5]
+
+
 async def test_limits_name_their_setting(make: Any) -> None:
     service, _ = make(search={"max_k": 5}, serving={"max_text_chars": 16})
     for request in (search(text="x", k=6), search(text="x" * 17)):
