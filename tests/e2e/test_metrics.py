@@ -5,8 +5,11 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.telemetry.metrics import METRICS
+from serve.telemetry.declare import specs
+from serve.telemetry.metrics import Metrics
 from tests.waiting import HANG_S, until
+
+METRICS = specs(Metrics)
 
 # Not produced by a server that is well and not overloaded; `tests/serve/telemetry/test_metrics.py` records each of them.
 UNSEEN = {

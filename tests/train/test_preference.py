@@ -188,12 +188,12 @@ def test_what_got_worse_is_not_published(
 ) -> None:
     """The whole command, but for the training, which ends in a given BLEU."""
 
-    def trained(train: object, plan: DpoPlan, job: str) -> dict[str, Any]:
+    def trained(train: object, plan: DpoPlan, job: str) -> launch.RunResult:
         assert len(judgments.read_judgments(plan.examples)) == 1
         shutil.copytree(tiny_adapter, plan.work / "trainer")
         plan.log.write_text('{"from_step": 0}\n{"step": 1, "loss": 0.5}\n')
         figures = [{"epoch": epoch, "adherence": 1.0, "clean": 1.0, "bleu": bleu} for epoch, bleu in ((0, 0.3), (1, after))]
-        return {"checkpoint": str(plan.work), "epochs": figures, "step": 1, "seconds": 1.0, "left_out": 0, "peak_gb": 0.1}
+        return launch.RunResult(plan.work, 1, {"epochs": figures, "seconds": 1.0, "left_out": 0, "peak_gb": 0.1})
 
     monkeypatch.setattr(launch, "run", trained)
     monkeypatch.setenv("MATINEE_HOME", str(tmp_path))

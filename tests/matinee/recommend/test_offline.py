@@ -122,7 +122,7 @@ def test_an_index_that_a_process_holds_is_locked_and_then_free(settings: Setting
         await active.refresh()
         try:
             with pytest.raises(IndexLockedError, match="another process"):
-                await asyncio.to_thread(OfflineCatalogue(settings).search, "x", mode="sparse", **NONE)
+                await asyncio.to_thread(lambda: OfflineCatalogue(settings).search("x", mode="sparse", **NONE))
         finally:
             await active.close()
 
@@ -182,7 +182,7 @@ def test_a_rollback_beside_a_process_that_holds_the_index_is_left_to_it(twice: S
     before = OfflineCatalogue(twice).versions()
 
     async def roll(active: ActiveIndex) -> None:
-        await asyncio.to_thread(OfflineCatalogue(twice).rollback)
+        await asyncio.to_thread(lambda: OfflineCatalogue(twice).rollback())
         assert active.manifest is not None
         assert active.manifest.version == before["current"]
         assert await active.refresh() is True

@@ -51,7 +51,7 @@ process.HEALTH_S = watchdog.BEAT_S = 0.05
 """
 HUNG_THREAD = """
 async def start(self):
-    self.hung = asyncio.create_task(self._offload(for_ever))
+    self.hung = asyncio.create_task(self.default.thread.run(for_ever))
 
 RetrieverReplica.start = start
 """
