@@ -9,9 +9,20 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Protocol
 
 _BUSY_S = 60.0
 _MAX_PARAMETERS = 500
+
+
+class KeptValues(Protocol):
+    """What a cache offers, wherever it lies: a `DiskCache` of this machine, or one that another machine is asked for."""
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]: ...
+    def put(self, values: Mapping[str, bytes]) -> None: ...
+    def use(self, keys: Iterable[str]) -> None: ...
+    def drop_unused(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class DiskCache:

@@ -60,6 +60,10 @@ class IndexUnavailableError(MatineeError):
     exit_code = 5
 
 
+class IndexUnreachableError(IndexUnavailableError):
+    """The index server is away, full, or too slow for now: the same call may succeed later."""
+
+
 class FingerprintError(MatineeError):
     """Vectors and index were made by different encoders."""
 

@@ -9,6 +9,8 @@
 
     python -m train.ingest films.csv --recipe enhanced --json > result.json
     python -m train.ingest films.csv --via api --url http://matinee-serve-svc:8000
+    python -m train.ingest --database postgresql://shop@db/shop --query 'SELECT * FROM films' --kind film
+    python -m train.ingest films.parquet --engine ray --workers 4
 
 The new version is built aside: until it is complete and verified, and if anything goes wrong, the old one goes on serving. Running it again
 gives the same index, and encodes only texts that are new or changed (`index.keep_vectors`). What was written through the API is kept
@@ -18,14 +20,19 @@ data, or declared in the file of `--attributes`.
 `--dry-run` builds nothing: it says what each column became, and shows the first items as they would be stored.
 Raises nothing: errors are explained on stderr, with an exit code (`matinee.errors`).
 
+With `--engine ray` the same stages run as a stream of Ray Data, in processes of their own: on the cluster that `RAY_ADDRESS` names, or on
+this machine. A worker that is killed loses nothing, and neither does the job: run it again.
+
 `--via api` loads no model: the server at `--url` embeds (and describes), so a job on a cluster needs no GPU. It waits for a server that is
 starting or full. The next embedder's index needs `--via local`: that one does not serve yet.
 """
 
 import asyncio
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,20 +50,25 @@ from matinee.catalogue.reader import ItemReader, Report, write_rejects
 from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
-from matinee.index.build import Outcome
+from matinee.files import user_path
+from matinee.index.build import FileWriter, Outcome, PointMaker
 from matinee.index.catalogues import check_creatable, check_kept, find_record, register, require_usable
 from matinee.index.registry import CatalogueRecord
-from matinee.index.vector_cache import CachedEncoder
+from matinee.index.vector_cache import CountingEncoder
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
 from matinee.models.types import Encoder
+from matinee.settings import local_ray
 from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+from train.ingesting.plan import BY_SIZE, EngineOptions, Plan, machine, make_plan, wants_ray
 from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
+from train.syncing.source import as_exported, named
+from train.syncing.sql import SqlQuery
 
 Via = Literal["local", "api"]
 
@@ -66,11 +78,28 @@ matinee ingest hub:Pablinho/movies-dataset --kind film --catalogue films\n
 matinee ingest --demo[/]"""
 
 
+@dataclass(frozen=True)
+class Source:
+    """A catalogue file, what people call it, and how it is read."""
+
+    path: str
+    name: str
+    reading: ReaderOptions
+
+    def reader(self) -> ItemReader:
+        return self.reading.read(self.path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
     source: Annotated[
         str | None, typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), or hub:OWNER/NAME[@REVISION][:SPLIT]")
     ] = None
+    database: Annotated[
+        str | None,
+        typer.Option(envvar="MATINEE_DATABASE", help="URL of a database, as SQLAlchemy takes it: postgresql://USER@HOST/NAME"),
+    ] = None
+    query: Annotated[str | None, typer.Option(help="SELECT whose rows are the items, instead of a file")] = None
     demo_films: Annotated[bool, typer.Option("--demo", help="ingest the bundled films instead of a file")] = False
     catalogue: Annotated[str | None, typer.Option(help="the catalogue's name; also MATINEE_CATALOGUE")] = None
     reading: ReaderOptions = DEFAULTS
@@ -86,6 +115,7 @@ class IngestOptions:
     rejects: Annotated[Path, typer.Option(help="folder for the file of rejected rows")] = Path()
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")] = False
     via: Annotated[Via, typer.Option(help="whose models: local (loaded here), or api (those of the server at --url)")] = "local"
+    spread: EngineOptions = BY_SIZE
     url: Annotated[
         str | None, typer.Option(envvar="MATINEE_URL", help="the server that holds the index; by default the one that runs here")
     ] = None
@@ -98,10 +128,28 @@ class IngestOptions:
     ] = None
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
-    def reader(self) -> ItemReader:
-        if (self.source is None) != self.demo_films:
-            raise SourceError("name one catalogue file (or hub:OWNER/NAME), or use --demo for the bundled films")
-        return self.reading.read(str(demo.FILMS) if self.source is None else self.source)
+    @contextmanager
+    def opened(self) -> Iterator[Source]:
+        """The source as a file, until the end of the `with`."""
+        if (self.source is not None) + self.demo_films + (self.query is not None) != 1:
+            raise SourceError(
+                "name one catalogue file (or hub:OWNER/NAME), or a query with --query and --database, or use --demo for the bundled films"
+            )
+        if self.query is None:
+            path = self.source or str(demo.FILMS)
+            yield Source(path, demo.source() if self.source is None else self.source, self.reading)
+            return
+        if not self.database:
+            raise SettingsError("--query needs --database, or MATINEE_DATABASE")
+        query = SqlQuery(self.database, self.query)
+        with tempfile.TemporaryDirectory(prefix="matinee-ingest-") as folder:
+            path = str(Path(folder) / "query.jsonl")
+            with console.status("running the query"):
+                rows = query.export(Path(path)).rows
+            if not rows:
+                raise SourceError(f"{query.name}: the query gives no rows")
+            with named(path, "the query's rows"):
+                yield Source(path, query.name, as_exported(self.reading))
 
 
 def main(options: IngestOptions) -> None:
@@ -124,10 +172,16 @@ def main(options: IngestOptions) -> None:
             "current index, which stays. To go back to an older catalogue as well: matinee index rollback, or helm upgrade with its source"
         )
         return
-    reader = options.reader()
-    if options.dry_run:
-        dry_run(reader, options, record)
-        return
+    with options.opened() as source:
+        reader = source.reader()
+        if options.dry_run:
+            dry_run(reader, options, record)
+        else:
+            ingest(settings, source, reader, options, record)
+
+
+def ingest(settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, record: CatalogueRecord | None) -> None:
+    """Build the version, and say what it has. `record` is the catalogue's, where it was created before."""
     if record is not None:
         require_usable(record)
     elif options.catalogue is not None:
@@ -140,12 +194,18 @@ def main(options: IngestOptions) -> None:
     if options.via == "api":
         server = server or Client.running(settings, key=options.key)
     connection = ServerConnection(server, options.key, Patience(options.patience))
-    models = indexing.server_models if options.via == "api" else indexing.local_models
-    with models(settings, connection, descriptions) as maker:
-        source = demo.source() if options.demo_films else reader.report.source
+    with engine(settings, source, reader, options, connection, descriptions) as (maker, write_file):
         outcome = asyncio.run(
             indexing.build(
-                settings, reader, maker, connection, source, replace=options.replace, release=options.release, attributes=attributes
+                settings,
+                reader,
+                maker,
+                connection,
+                source.name,
+                replace=options.replace,
+                release=options.release,
+                attributes=attributes,
+                write_file=write_file,
             )
         )
     if record is not None:
@@ -153,6 +213,44 @@ def main(options: IngestOptions) -> None:
     elif options.catalogue is not None:
         asyncio.run(register(settings, CatalogueRecord(name=settings.catalogue, kind=options.reading.kind, recipe=options.recipe)))
     print_report(reader, outcome, time.perf_counter() - start, options, stats, maker.embedder)
+
+
+@contextmanager
+def engine(
+    settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, connection: IndexHolder, known: indexing.Known
+) -> Iterator[tuple[PointMaker, FileWriter | None]]:
+    """The models, and who writes the file's items with them: this process where that is None, or the workers of a Ray."""
+    with ExitStack() as stack:
+        if wants_ray(options.spread, reader.report.items, via_api=options.via == "api"):
+            from train.ingesting.joining import joined
+
+            here = machine() if local_ray.is_local() else None
+            plan = None if here is None else make_plan(options.spread, here, settings)
+            stack.enter_context(joined(1 if plan is None else plan.cpus))
+            # Ray reads its token when it is imported.
+            from train.ingesting.pipeline import StreamWriter, cluster_models, room
+            from train.ingesting.workers import ItemFile
+
+            plan = make_plan(options.spread, room(), settings) if plan is None else plan
+            if plan is not None:
+                echo_plan(plan)
+                cluster, maker, encoder = stack.enter_context(cluster_models(settings, plan, known))
+                file = ItemFile(absolute(source.path), source.reading, reader.rules)
+                yield maker, StreamWriter(cluster, encoder, file, reader.report.items)
+                return
+        models = indexing.server_models if options.via == "api" else indexing.local_models
+        yield stack.enter_context(models(settings, connection, known)), None
+
+
+def absolute(source: str) -> str:
+    """The source as a process finds it that was started in another folder."""
+    return source if source.startswith("hub:") else str(user_path(source).absolute())
+
+
+def echo_plan(plan: Plan) -> None:
+    describing = f", {plan.describe.size} to describe" if plan.describe else ""
+    device = "GPU" if plan.embed.gpus else f"{plan.embed.threads} CPU threads"
+    command.echo(f"engine ray: {plan.embed.size} processes to embed ({device} each){describing}, {plan.writers} to write")
 
 
 def newer_release(settings: Settings, options: IngestOptions) -> int | None:
@@ -247,7 +345,7 @@ def print_report(
         "duplicates dropped": report.duplicates,
         "rejected": len(report.rejects),
     }
-    if isinstance(encoder, CachedEncoder):
+    if isinstance(encoder, CountingEncoder):
         rows |= {"texts encoded": encoder.encoded, "texts known from the last ingest": encoder.known}
     rows |= {
         "seconds": round(seconds, 1),

@@ -1,19 +1,23 @@
-"""Items -> points -> a new index version, verified and switched to. One set of stage functions for the in-process loop and for Ray Data.
+"""Items -> points -> a new index version, verified and switched to.
 
 A build is the file's items plus the API's items, minus what was deleted through the API; an item that the API has written wins over
-the file's. Does not read files (`catalogue`) and does not parse arguments (`train.ingest`).
+the file's. The stages between a reader and an index are functions of `PointMaker`, `chunks` and `write_points`: the loop of this process
+calls them, and so do the workers of a cluster (`FileWriter`). Does not read files (`catalogue`) and does not parse arguments
+(`train.ingest`).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Literal, Protocol
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
+
 from matinee.attributes import Attribute
-from matinee.errors import IndexLockedError, IndexUnavailableError
+from matinee.errors import IndexLockedError, IndexUnavailableError, IndexUnreachableError
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
@@ -43,10 +47,13 @@ from matinee.vectors import Matrix, Vector
 
 BATCH = 256
 """Points a write: a Qdrant server takes them well, and a kill loses little."""
+WRITE_PATIENCE_S = 300.0
+"""For a server that is out of reach: a restart of it should not cost the hours that a build took so far."""
 
 Origin = Literal["file", "api"]
 
 _SAMPLE = 64
+_RELEASE_S = 60.0
 _SELF = 0.99
 _OVERLAP = 60_000_000
 """Microseconds. Two Retrievers may write at the same moment, so an older revision may arrive this much later."""
@@ -119,21 +126,51 @@ class PointMaker:
         descriptions: Sequence[str | None] = [None] * len(items)
         if self.recipe != "raw" and self._describe is not None:
             descriptions = self._describe(items)
-        return Batch(ids, items, descriptions, ItemTexts(items, descriptions, self.recipe))
+        return described_batch(items, ids, descriptions, self.recipe)
 
     def encode(self, batch: Batch) -> Matrix:
         """float32[items, d]"""
         return batch.texts.join(self.embedder.encode(batch.texts.flat, kind="document"))
 
     def points(self, batch: Batch, vectors: Matrix, *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
-        payloads = [
-            item_payload(item, origin=origin, revision=revision, description=description)
-            for item, revision, description in zip(batch.items, revisions, batch.descriptions, strict=True)
-        ]
-        return [
-            item_point(id, item, vector, payload, recipe=self.recipe, bm25=self._bm25)
-            for id, item, vector, payload in zip(batch.ids, batch.items, vectors, payloads, strict=True)
-        ]
+        return batch_points(batch, vectors, origin=origin, revisions=revisions, recipe=self.recipe, bm25=self._bm25)
+
+
+def chunks(items: Iterable[Item], catalogue: str, taken: Container[str], size: int = BATCH) -> Iterator[dict[str, Item]]:
+    """The items by their index ids, `size` at a time, without those whose ids are `taken`."""
+    numbered = ((uid, item) for item in items if (uid := item.uid(catalogue)) not in taken)
+    while chunk := dict(islice(numbered, size)):
+        yield chunk
+
+
+def described_batch(items: Sequence[Item], ids: Sequence[str], descriptions: Sequence[str | None], recipe: Recipe) -> Batch:
+    """A batch of items whose descriptions are there, or not wanted."""
+    return Batch(ids, items, descriptions, ItemTexts(items, descriptions, recipe))
+
+
+def batch_points(
+    batch: Batch, vectors: Matrix, *, origin: Origin, revisions: Sequence[int], recipe: Recipe, bm25: Bm25Encoder
+) -> list[Point]:
+    """The points of a batch with its vectors. Their ids are made of the items: writing a batch twice is writing it once."""
+    payloads = [
+        item_payload(item, origin=origin, revision=revision, description=description)
+        for item, revision, description in zip(batch.items, revisions, batch.descriptions, strict=True)
+    ]
+    return [
+        item_point(id, item, vector, payload, recipe=recipe, bm25=bm25)
+        for id, item, vector, payload in zip(batch.ids, batch.items, vectors, payloads, strict=True)
+    ]
+
+
+async def write_points(index: Index, points: Sequence[Point], patience_s: float = WRITE_PATIENCE_S) -> None:
+    """Write points; a server that is out of reach for a while is asked again, with growing pauses."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(IndexUnreachableError),
+        wait=wait_random_exponential(multiplier=0.5, min=0.25, max=30),
+        stop=stop_after_delay(patience_s),
+        reraise=True,
+    )
+    await retrying(index.upsert, points)
 
 
 def item_point(id: str, item: Item, vector: Vector | None, payload: Payload, *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
@@ -143,12 +180,21 @@ def item_point(id: str, item: Item, vector: Vector | None, payload: Payload, *, 
     return Point(id, payload, {} if vector is None else {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 
 
+class FileWriter(Protocol):
+    """Writes a file's items into a version that was begun, from other processes (`train.ingesting`)."""
+
+    async def __call__(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]) -> tuple[int, int]:
+        """(items written, items left out because their ids are `taken`). The version is closed meanwhile, for whoever writes to it."""
+        ...
+
+
 @dataclass
 class Build:
     """One build of a catalogue: `await run(items)` leaves a new, verified, current version, or raises and leaves everything as it was.
 
     One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
-    removes nothing. `attributes` are what its items can be filtered by; None: `DEFAULT_ATTRIBUTES`.
+    removes nothing. `attributes` are what its items can be filtered by; None: `DEFAULT_ATTRIBUTES`. With `write_file`, others write
+    the file's items, and this process only what the API wrote.
     """
 
     store: IndexStore
@@ -161,6 +207,7 @@ class Build:
     progress: Callable[[str, int], None] = lambda stage, count: None
     keep: int | None = None
     attributes: Mapping[str, Attribute] | None = None
+    write_file: FileWriter | None = None
 
     async def run(self, items: Iterable[Item]) -> Outcome:
         async with self.store.lease() as held:
@@ -181,7 +228,13 @@ class Build:
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
         try:
-            from_file, shadowed = await self._write_file(index, items, {entry.id for entry in kept})
+            taken = frozenset(entry.id for entry in kept)
+            if self.write_file is None:
+                from_file, shadowed = await self._write_file(index, items, taken)
+            else:
+                await index.close()
+                from_file, shadowed = await self.write_file(manifest, taken, self.progress)
+                index = await self._reopened(manifest)
             await self._write_api(index, kept)
             while not self.replace and self.api is not None and (late := _unknown(await self.api.read(revision), kept)):
                 await self._write_api(index, late)
@@ -210,26 +263,32 @@ class Build:
         )
         return manifest.model_copy(update={"revision": revision, "models": {"embedder": embedder.model_id}, "release": self.release})
 
-    async def _write_file(self, index: Index, items: Iterable[Item], api_ids: set[str]) -> tuple[int, int]:
+    async def _reopened(self, manifest: Manifest) -> Index:
+        """The version that others have written to. The last of them may hold it for a moment longer."""
+        held = AsyncRetrying(
+            retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(0.1), stop=stop_after_delay(_RELEASE_S), reraise=True
+        )
+        index: Index = await held(self.store.resume, manifest)
+        return index
+
+    async def _write_file(self, index: Index, items: Iterable[Item], taken: frozenset[str]) -> tuple[int, int]:
         """(items written, items left out because the API wrote or deleted them)"""
-        written = shadowed = 0
+        written = read = 0
 
-        def from_file() -> Iterator[tuple[str, Item]]:
-            nonlocal shadowed
+        def counted() -> Iterator[Item]:
+            nonlocal read
             for item in items:
-                if (uid := item.uid(self.catalogue)) in api_ids:
-                    shadowed += 1
-                else:
-                    yield uid, item
+                read += 1
+                yield item
 
-        async with aclosing(self._encode(from_file())) as encoded:
+        async with aclosing(self._encode(chunks(counted(), self.catalogue, taken))) as encoded:
             async for batch, vectors in encoded:
-                await index.upsert(self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
+                await write_points(index, self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)
                 self.progress("items", len(batch.ids))
-        return written, shadowed
+        return written, read - written
 
-    async def _encode(self, items: Iterator[tuple[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
+    async def _encode(self, items: Iterator[dict[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
         """Batches and their vectors. While one is encoded, the one before it is written and the next one read: the encoder never waits."""
 
         def encode(batch: Batch) -> tuple[Batch, Matrix]:
@@ -237,7 +296,7 @@ class Build:
 
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
-            while chunk := dict(islice(items, BATCH)):
+            for chunk in items:
                 # In a thread: descriptions take minutes, and the loop must renew the lease meanwhile.
                 batch = await asyncio.to_thread(self.maker.batch, [*chunk.values()], [*chunk])
                 encoded = await encoding if encoding is not None else None
@@ -261,7 +320,7 @@ class Build:
                 items = [item for _, item in present]
                 made = await asyncio.to_thread(self.maker, items, ids, origin="api", revisions=revisions)
                 points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
-            await index.upsert(points)
+            await write_points(index, points)
             self.progress("api items", len(batch))
 
 

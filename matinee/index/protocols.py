@@ -91,6 +91,10 @@ class IndexStore(Protocol):
         """A new, empty, writable version aside; the leftovers of an earlier unfinished build of that name are removed."""
         ...
 
+    async def resume(self, manifest: Manifest) -> Index:
+        """A version that `create` began and nobody finished, for another process to write to; `IndexAbsentError` where there is none."""
+        ...
+
     async def finish(self, manifest: Manifest) -> None:
         """Mark a build as complete. The index must have been closed (embedded engine)."""
         ...

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from matinee.disk_cache import DiskCache
+from matinee.disk_cache import DiskCache, KeptValues
 from matinee.models.types import Encoder, Kind
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix, Vector
@@ -25,9 +25,13 @@ Split = Callable[[list[str]], Sequence[list[str]]]
 class VectorCache:
     """Text -> vector, for one encoder. To be closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, values: KeptValues) -> None:
+        self._cache = values
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
         """Raises `OSError` if `path` can't be written or is not a file of this cache."""
-        self._cache = DiskCache(path)
+        return cls(DiskCache(path))
 
     def close(self) -> None:
         """Close the cache. Its file stays."""
@@ -50,6 +54,14 @@ class VectorCache:
     def drop_unused(self) -> None:
         """Delete the vectors that this run did not need."""
         self._cache.drop_unused()
+
+
+@runtime_checkable
+class CountingEncoder(Protocol):
+    """An encoder that counts the texts that were encoded in this run, and those whose vectors were known."""
+
+    encoded: int
+    known: int
 
 
 class CachedEncoder:
@@ -86,10 +98,9 @@ def cached(encoder: Encoder, precision: str, settings: Settings, split: Split = 
     if not settings.index.keep_vectors:
         yield encoder
         return
-    made_by = _key(f"{encoder.fingerprint} {precision}")[:16]
-    path = settings.home_dir / "ingest" / f"{settings.catalogue}-{made_by}.sqlite"
+    path = vectors_path(settings, encoder.fingerprint, precision)
     try:
-        cache = VectorCache(path)
+        cache = VectorCache.open(path)
     except OSError as error:
         log.warning("no vectors are kept for the next ingest: %s", error)
         yield encoder
@@ -97,6 +108,17 @@ def cached(encoder: Encoder, precision: str, settings: Settings, split: Split = 
     with closing(cache):
         yield CachedEncoder(encoder, cache, split)
         cache.drop_unused()
+    drop_other_encoders(settings, path)
+
+
+def vectors_path(settings: Settings, fingerprint: str, precision: str) -> Path:
+    """The file of the vectors that an encoder made of a catalogue."""
+    made_by = _key(f"{fingerprint} {precision}")[:16]
+    return settings.home_dir / "ingest" / f"{settings.catalogue}-{made_by}.sqlite"
+
+
+def drop_other_encoders(settings: Settings, path: Path) -> None:
+    """Delete the vectors that other encoders than that of `path` made of the catalogue."""
     for of_another_encoder in set(path.parent.glob(f"{settings.catalogue}-{'?' * 16}.sqlite")) - {path}:
         of_another_encoder.unlink(missing_ok=True)
 

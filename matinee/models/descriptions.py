@@ -4,7 +4,7 @@ Does not decide whether descriptions are wanted: the recipe does.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 
 from matinee import languages
-from matinee.disk_cache import DiskCache
+from matinee.disk_cache import DiskCache, KeptValues
 from matinee.errors import SourceError
 from matinee.items import Item
 from matinee.models.enhancer import Enhancer
@@ -46,11 +46,13 @@ class Descriptions:
         console: Console | None = None,
         *,
         enhancer: Describer | None = None,
+        open_cache: Callable[[Path], KeptValues] = DiskCache,
     ) -> None:
         self._settings = settings
         self._existing = dict(existing or {})
         self._console = console or Console(stderr=True, quiet=True)
         self._enhancer = enhancer
+        self._open_cache = open_cache
 
     def write(self, items: Sequence[Item]) -> list[str | None]:
         texts: list[str | None] = [self._existing.get(item.id or "") for item in items]
@@ -81,7 +83,7 @@ class Descriptions:
         keys = [hashlib.sha256(one.encode()).hexdigest() for one in facts]
         # For a server, several times its parallel requests: a block waits for its slowest description.
         size = self._settings.enhancer.batch_size * (8 if self._settings.enhancer.engine == "openai" else 1)
-        with closing(DiskCache(self._settings.home_dir / "descriptions" / f"{name}.sqlite")) as cache:
+        with closing(self._open_cache(self._settings.home_dir / "descriptions" / f"{name}.sqlite")) as cache:
             known = cache.get(keys)
             todo = [(key, item) for key, item in dict(zip(keys, items, strict=True)).items() if key not in known]
             for start in range(0, len(todo), size):

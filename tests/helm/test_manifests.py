@@ -1,6 +1,7 @@
 """The plain manifests under k8s/: valid, restricted, with commands that exist; and what the runbooks tell to type exists too."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -56,6 +57,26 @@ def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monke
     given = {entry["name"]: entry.get("value", "from a Secret") for entry in head["env"]}
     load_settings(environ={name: value for name, value in given.items() if name.startswith("MATINEE_")})
     assert job["metadata"]["name"] == path.stem
+
+
+def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_path: Path) -> None:
+    overlay = tmp_path / "ingest"
+    overlay.mkdir()
+    above = Path(os.path.relpath(FOLDER, overlay))
+    files = {"resources": [str(above / "ingest")], "components": [str(above / "components" / "workers")]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization"} | files), encoding="utf-8")
+    [job] = objects(overlay)
+    validate(job)
+    found = dict(pods(job))
+    head, worker = found["head"], found["worker gpu"]
+    assert restricted(worker) == []
+    [[in_head], [in_worker]] = containers(head), containers(worker)
+    assert in_worker["image"] == in_head["image"]
+    assert in_worker["resources"] == in_head["resources"]
+    assert worker["spec"]["tolerations"] == head["spec"]["tolerations"]
+    # The head's volume is of one node. Models go where the head's settings say.
+    assert {mount["mountPath"] for mount in in_worker["volumeMounts"]} == {mount["mountPath"] for mount in in_head["volumeMounts"]}
+    assert not any("persistentVolumeClaim" in volume for volume in worker["spec"]["volumes"])
 
 
 def test_every_job_has_a_manifest() -> None:

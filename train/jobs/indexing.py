@@ -12,7 +12,7 @@ from matinee.attributes import Attributes
 from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect, in_catalogue
-from matinee.index.build import Build, Outcome, PointMaker
+from matinee.index.build import Build, FileWriter, Outcome, PointMaker
 from matinee.index.factory import open_store
 from matinee.index.vector_cache import cached
 from matinee.models.descriptions import Descriptions
@@ -74,25 +74,40 @@ async def build(
     replace: bool,
     release: int | None = None,
     attributes: Attributes | None = None,
+    write_file: FileWriter | None = None,
 ) -> Outcome:
     """Build, verify and switch to the version; `replace` discards what was written through the API.
 
-    `release` and `attributes` stand in its manifest.
+    `release` and `attributes` stand in its manifest. With `write_file`, others read the source, which `reader` has read to its end.
     """
     store = open_store(settings)
+    total = reader.total if write_file is None else reader.report.items
+    done = 0
     try:
         with progress_bar() as progress:
-            bar = progress.add_task("ingest", total=reader.total)
+            bar = progress.add_task("ingest", total=total)
 
             def advance(stage: str, count: int) -> None:
-                progress.update(bar, completed=reader.done, description=stage)
+                nonlocal done
+                done += count
+                progress.update(bar, completed=reader.done if write_file is None else done, description=stage)
 
             api = CurrentApiWrites(settings, store, connection)
             build = Build(
-                store, maker, settings.catalogue, source, api, replace, release, advance, settings.index.keep_versions, attributes
+                store,
+                maker,
+                settings.catalogue,
+                source,
+                api,
+                replace,
+                release,
+                advance,
+                settings.index.keep_versions,
+                attributes,
+                write_file,
             )
             outcome = await build.run(reader)
-            progress.update(bar, completed=reader.total)
+            progress.update(bar, completed=total)
     finally:
         await store.close()
     return outcome

@@ -75,7 +75,7 @@ class ModelVectors:
     def __call__(self, texts: Sequence[str], kind: Any = "document") -> Matrix:
         made_by = f"{self._embedder.fingerprint} {self._embedder.precision} {kind}"
         path = self._cache / f"{hashlib.sha256(made_by.encode()).hexdigest()[:32]}.sqlite"
-        with closing(VectorCache(path)) as cache:
+        with closing(VectorCache.open(path)) as cache:
             return CachedEncoder(self._embedder, cache).encode(texts, kind=kind)
 
 

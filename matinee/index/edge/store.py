@@ -52,17 +52,26 @@ class EdgeStore:
             raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
         return await EdgeIndex.start(path, manifest, self._settings, create=True)
 
+    async def resume(self, manifest: Manifest) -> EdgeIndex:
+        path = self._folder(manifest.version)
+        if not await asyncio.to_thread((path / "shard").is_dir):
+            raise self._no_build(manifest)
+        return await EdgeIndex.start(path, manifest, self._settings)
+
     async def finish(self, manifest: Manifest) -> None:
         await asyncio.to_thread(self._finish, manifest)
 
     def _finish(self, manifest: Manifest) -> None:
         path = self._folder(manifest.version)
         if not (path / "shard").is_dir():
-            raise IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
+            raise self._no_build(manifest)
         with files.explain(path), files.locked(path):
             if self._settings.graph_from and manifest.count >= self._settings.graph_from:
                 hnsw.build(path, manifest, self._settings.graph_from)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
+
+    def _no_build(self, manifest: Manifest) -> IndexAbsentError:
+        return IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
 
     async def open(self, version: str) -> EdgeIndex:
         manifest = await asyncio.to_thread(self._manifest, version)

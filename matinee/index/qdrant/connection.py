@@ -11,7 +11,7 @@ import grpc  # type: ignore[import-untyped]
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError, SettingsError
+from matinee.errors import IndexAbsentError, IndexUnavailableError, IndexUnreachableError, SettingsError
 from matinee.settings.addresses import is_inside
 from matinee.settings.index import IndexSettings
 
@@ -37,7 +37,7 @@ class Connection:
             async with asyncio.timeout(limit):
                 return await call
         except TimeoutError as error:
-            raise IndexUnavailableError(f"the Qdrant server at {self.where} did not answer within {limit:g} s") from error
+            raise IndexUnreachableError(f"the Qdrant server at {self.where} did not answer within {limit:g} s") from error
         except (ApiException, grpc.RpcError) as error:
             raise self._explained(error) from error
 
@@ -50,8 +50,9 @@ class Connection:
         if status == 404:
             return IndexAbsentError(f"the Qdrant server at {self.where} has no such index version: {text}")
         if status is None:
-            return IndexUnavailableError(f"the Qdrant server at {self.where} can't be reached: {text}. Check index.url, and that it runs")
-        return IndexUnavailableError(f"the Qdrant server at {self.where} answered {status}: {text}")
+            return IndexUnreachableError(f"the Qdrant server at {self.where} can't be reached: {text}. Check index.url, and that it runs")
+        passing = status == 429 or status >= 500
+        return (IndexUnreachableError if passing else IndexUnavailableError)(f"the Qdrant server at {self.where} answered {status}: {text}")
 
 
 def connect(settings: IndexSettings) -> AsyncQdrantClient:

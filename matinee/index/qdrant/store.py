@@ -57,10 +57,11 @@ class QdrantStore:
             await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
         return QdrantIndex(self._call, name, manifest)
 
+    async def resume(self, manifest: Manifest) -> QdrantIndex:
+        return QdrantIndex(self._call, await self._begun(manifest), manifest)
+
     async def finish(self, manifest: Manifest) -> None:
-        name = self._name(manifest.version)
-        if not await self._call(self._client.collection_exists(name)):
-            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+        name = await self._begun(manifest)
         metadata = {_MANIFEST: manifest.model_dump(mode="json")}
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
 
@@ -110,6 +111,13 @@ class QdrantStore:
     async def close(self) -> None:
         if self._call.owned:
             await self._client.close()
+
+    async def _begun(self, manifest: Manifest) -> str:
+        """The collection of a version that was begun."""
+        name = self._name(manifest.version)
+        if not await self._call(self._client.collection_exists(name)):
+            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+        return name
 
     def _name(self, version: str) -> str:
         return f"{self._catalogue}.{version}"

@@ -39,9 +39,9 @@ def files(home: Path) -> list[str]:
 
 def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
     path, vectors = tmp_path / "v.sqlite", np.arange(8, dtype=np.float32).reshape(2, 4)
-    with closing(VectorCache(path)) as cache:
+    with closing(VectorCache.open(path)) as cache:
         cache.add(["a", "b"], vectors)
-    with closing(VectorCache(path)) as cache:
+    with closing(VectorCache.open(path)) as cache:
         assert {text: vector.tolist() for text, vector in cache.find(["b", "c", "b"]).items()} == {"b": [4, 5, 6, 7]}
         assert cache.find([]) == {}
         assert CachedEncoder(Counting(), cache).encode([], kind="document").shape == (0, 2)

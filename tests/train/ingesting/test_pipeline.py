@@ -1,0 +1,228 @@
+"""`train.ingest --engine ray` on a cluster of two nodes, and what a kill of a worker, of a node or of the driver leaves."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from matinee.disk_cache import DiskCache
+from matinee.index.factory import open_store
+from matinee.settings.load import load_settings
+from matinee.settings.tree import Settings
+from tests.network import free_port
+from tests.train.ingesting.catalogue import Points, points_of, write_catalogue
+from tests.waiting import HANG_S, until
+
+pytestmark = pytest.mark.full
+
+ITEMS = 1500
+STORE_BYTES = 100 << 20
+
+
+class Nodes:
+    """A head without CPUs, where drivers run, and two nodes of one worker each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        # Short: the path of a socket has 107 characters.
+        options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        head = {"num_cpus": 0, "redis_port": free_port(), "temp_dir": tempfile.mkdtemp(prefix="mt", dir="/tmp")}
+        self.cluster = Cluster(initialize_head=True, head_node_args=options | head)
+        self.workers = [self.add(), self.add()]
+
+    def add(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+    def kill(self, node: Any) -> None:
+        """As a machine that goes away: its raylet first, then what it started."""
+        self.workers.remove(node)
+        family = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
+        self.cluster.remove_node(node, allow_graceful=False)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.workers.append(self.add())
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Ray's workers whose title has this, on any node."""
+        raylets = [node.all_processes["raylet"][0].process.pid for node in (self.cluster.head_node, *self.workers)]
+        found = []
+        for raylet in raylets:
+            for process in psutil.Process(raylet).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if title in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny_encoder.save(tmp_path_factory.mktemp("model") / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Each text fills the tiny encoder, and a batch of it: the work takes long enough to be killed in its middle.
+    return write_catalogue(tmp_path_factory.mktemp("catalogue") / "films.csv", ITEMS, words=160)
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Points:
+    """The index that one process makes."""
+    run = Run(tmp_path_factory.mktemp("alone"), model, catalogue)
+    run.start("--engine", "process")
+    assert run.result()["texts encoded"] == ITEMS
+    return run.points()
+
+
+class Run:
+    """Ingests of the catalogue into one home."""
+
+    def __init__(self, home: Path, model: Path, catalogue: Path, **more: str) -> None:
+        self.home, self.catalogue = home, catalogue
+        self._env = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")} | {
+            "MATINEE_HOME": str(home),
+            "MATINEE_EMBEDDER__MODEL": str(model),
+            "MATINEE_EMBEDDER__PRECISION": "fp32",
+            "MATINEE_EMBEDDER__BATCH_TOKENS": "64",
+            "COLUMNS": "200",
+            **more,
+        }
+        self.settings: Settings = load_settings({"home": home}, environ={})
+
+    def start(self, *options: str) -> None:
+        command = [sys.executable, "-m", "train.ingest", str(self.catalogue), "--kind", "film", "--json", "--rejects", str(self.home)]
+        with (self.home / "log").open("wb") as log:
+            self.process = subprocess.Popen([*command, *options], env=self._env, stdout=subprocess.PIPE, stderr=log)
+
+    def log(self) -> str:
+        return (self.home / "log").read_text(encoding="utf-8", errors="replace")
+
+    def kept(self) -> int:
+        """Vectors that are on disk."""
+        self.alive()
+        for path in (self.home / "ingest").glob("*.sqlite"):
+            cache = DiskCache(path)
+            try:
+                return len(cache)
+            finally:
+                cache.close()
+        return 0
+
+    def alive(self) -> None:
+        assert self.process.poll() is None, self.log()
+
+    def result(self) -> dict[str, Any]:
+        stdout, _ = self.process.communicate(timeout=HANG_S)
+        assert self.process.returncode == 0, self.log()
+        result: dict[str, Any] = json.loads(stdout)
+        return result
+
+    def points(self) -> Points:
+        async def read() -> Points:
+            store = open_store(self.settings)
+            current = await store.current()
+            assert current is not None
+            return await points_of(store, current.version)
+
+        return asyncio.run(read())
+
+
+@pytest.fixture
+def spread(nodes: Nodes, model: Path, catalogue: Path, tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path, model, catalogue, RAY_ADDRESS=nodes.cluster.address)
+    yield run
+    run.process.kill()
+    run.process.wait()
+
+
+def assert_same(found: Points, expected: Points) -> None:
+    assert found.keys() == expected.keys()
+    for id, (payload, dense, sparse) in found.items():
+        assert (payload, sparse) == (expected[id][0], expected[id][2])
+        for name, vector in dense.items():
+            assert vector == pytest.approx(expected[id][1][name], abs=1e-5)
+
+
+def spread_start(run: Run) -> None:
+    run.start("--engine", "ray", "--workers", "2", "--threads", "1")
+
+
+def test_the_index_is_that_of_one_process(spread: Run, expected: Points) -> None:
+    spread_start(spread)
+    result = spread.result()
+    assert (result["from the file"], result["texts encoded"], result["texts known from the last ingest"]) == (ITEMS, ITEMS, 0)
+    assert "2 processes to embed (1 CPU threads each), 1 to write" in spread.log()
+    assert_same(spread.points(), expected)
+    # Again: nothing is encoded.
+    spread_start(spread)
+    result = spread.result()
+    assert (result["texts encoded"], result["texts known from the last ingest"]) == (0, ITEMS)
+
+
+@pytest.mark.parametrize("stage", ["Embedding", "PointWriter", "ReadCatalogue", "KeptFiles"])
+def test_a_killed_worker_loses_nothing(nodes: Nodes, spread: Run, expected: Points, stage: str) -> None:
+    spread_start(spread)
+    until(lambda: spread.kept() > 100, spread.log)
+    victims = nodes.processes(stage)
+    assert victims or stage == "ReadCatalogue", "the source may have been read already"
+    for victim in victims[:1]:
+        victim.kill()
+    result = spread.result()
+    assert result["from the file"] == ITEMS
+    assert result["texts encoded"] + result["texts known from the last ingest"] == ITEMS
+    # What a killed worker had made of its block was kept, and was not made again.
+    assert result["texts known from the last ingest"] <= 2 * 256
+    assert_same(spread.points(), expected)
+
+
+def test_a_killed_node_loses_nothing(nodes: Nodes, spread: Run, expected: Points) -> None:
+    spread_start(spread)
+    until(lambda: spread.kept() > 100, spread.log)
+    nodes.kill(nodes.workers[0])
+    result = spread.result()
+    assert result["from the file"] == ITEMS
+    assert_same(spread.points(), expected)
+
+
+def test_a_driver_that_was_killed_goes_on_from_what_is_kept(spread: Run, expected: Points) -> None:
+    spread_start(spread)
+    until(lambda: spread.kept() > 100, spread.log)
+    spread.process.send_signal(signal.SIGKILL)
+    spread.process.wait()
+    assert not (spread.settings.index_dir / "CURRENT").exists()
+    # Its workers end when they notice, and may finish what they do.
+    spread_start(spread)
+    result = spread.result()
+    assert result["texts known from the last ingest"] > 100
+    assert result["texts encoded"] + result["texts known from the last ingest"] == ITEMS
+    assert_same(spread.points(), expected)
+    assert len(list(spread.settings.index_dir.glob("*/shard"))) == 1, "what the killed run began is gone"
+
+
+def test_an_interrupt_ends_it_between_two_batches(spread: Run) -> None:
+    spread_start(spread)
+    until(lambda: spread.kept() > 100, spread.log)
+    spread.process.send_signal(signal.SIGINT)
+    stdout, _ = spread.process.communicate(timeout=HANG_S)
+    assert (spread.process.returncode, stdout) == (130, b"")
+    assert "the old index goes on serving" in spread.log()

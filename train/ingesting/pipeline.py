@@ -1,0 +1,261 @@
+"""The stages of an ingest as a stream of Ray Data: read -> [describe] -> embed -> write, each in processes of its own.
+
+A stage that falls behind holds back the one before it, so memory does not grow with the catalogue. The source is read, the caches are kept
+and points are written on the driver's machine, which has the files; models run wherever there is room. Imports Ray: only after
+`matinee.settings.local_ray.secure`.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from matinee.errors import MatineeError
+from matinee.index.build import BATCH, PointMaker
+from matinee.index.types import Manifest
+from matinee.index.vector_cache import drop_other_encoders, vectors_path
+from matinee.items import Item
+from matinee.models.types import Kind
+from matinee.settings.load import without_secrets
+from matinee.settings.tree import Settings
+from matinee.vectors import Matrix
+from train.ingesting import columns
+from train.ingesting.kept import KeptFiles, RemoteValues
+from train.ingesting.plan import Plan, Pool, Resources
+from train.ingesting.workers import Describer, Embedding, EncoderInfo, ItemFile, PointWriter
+
+BLOCK_BYTES = 256 << 10
+"""What travels at a time: about a batch of items. A killed worker's block is made again."""
+_INIT_DEATHS = 3
+
+T = TypeVar("T")
+Known = Mapping[str, str] | None
+
+
+class Cluster:
+    """The actors beside the stream, and what all workers get. To be used in one `with`, at whose good end unused vectors are dropped."""
+
+    def __init__(self, settings: Settings, plan: Plan, known: Known) -> None:
+        self.plan = plan
+        # Where this process finds them, as other processes write it.
+        self.settings = without_secrets(settings.model_copy(update={"home": settings.home_dir}))
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+        forever = {"max_restarts": -1, "max_task_retries": -1}
+        self.kept = ray.remote(KeptFiles).options(**self.here, **forever).remote()
+        self.vectors = self.kept if settings.index.keep_vectors else None
+        self.known = ray.put(known)
+        self._describer: Any = None
+        self._embedding: Any = None
+
+    def describer_arguments(self, pool: Pool) -> dict[str, Any]:
+        return {"settings": self.settings, "threads": pool.threads, "kept": self.kept, "known": self.known}
+
+    def embedding_arguments(self, info: EncoderInfo | None) -> dict[str, Any]:
+        return {"settings": self.settings, "threads": self.plan.embed.threads, "kept": self.vectors, "known": info}
+
+    def describe(self, items: Sequence[Item]) -> list[str | None]:
+        """The descriptions of items that are not in the stream: those that the API wrote."""
+        pool = self.plan.describe
+        if pool is None:
+            raise TypeError("no recipe of this run wants descriptions")
+        if self._describer is None:
+            self._describer = _actor(Describer, pool).remote(**self.describer_arguments(pool))
+        texts: list[str | None] = _result(self._describer.write.remote([item.model_dump_json() for item in items]))
+        return texts
+
+    def encode(self, texts: Sequence[str], info: EncoderInfo) -> tuple[Matrix, int, int]:
+        """The vectors of texts that are not in the stream."""
+        if self._embedding is None:
+            self._embedding = _actor(Embedding, self.plan.embed).remote(**self.embedding_arguments(info))
+        made: tuple[Matrix, int, int] = _result(self._embedding.encode.remote(list(texts)))
+        return made
+
+    def encoder_info(self) -> EncoderInfo:
+        """What a worker of the pool says of its encoder. It ends afterwards: its place is for the pool."""
+        worker = _actor(Embedding, self.plan.embed).remote(**self.embedding_arguments(None))
+        try:
+            info: EncoderInfo = _result(worker.info.remote())
+        finally:
+            ray.kill(worker)
+        return info
+
+    def drop_unused(self, info: EncoderInfo) -> None:
+        """Keep only the vectors of this run for the next."""
+        if self.vectors is not None:
+            path = vectors_path(self.settings, info.fingerprint, info.precision)
+            RemoteValues(self.vectors, path).drop_unused()
+            drop_other_encoders(self.settings, path)
+
+
+class ClusterEncoder:
+    """The workers' encoder, as a build knows one. `encoded` and `known` count texts, those of the stream too."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.info = cluster.encoder_info()
+        self.fingerprint, self.dimension, self.model_id = self.info.fingerprint, self.info.dimension, self.info.model_id
+        self.encoded = self.known = 0
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> Matrix:
+        vectors, encoded, known = self._cluster.encode(texts, self.info)
+        self.count(encoded, known)
+        return vectors
+
+    def count(self, encoded: int, known: int) -> None:
+        self.encoded += encoded
+        self.known += known
+
+
+@contextmanager
+def cluster_models(settings: Settings, plan: Plan, known: Known) -> Iterator[tuple[Cluster, PointMaker, ClusterEncoder]]:
+    """The cluster's models, as a build wants them."""
+    cluster = Cluster(settings, plan, known)
+    encoder = ClusterEncoder(cluster)
+    describe = None if plan.describe is None else cluster.describe
+    yield (
+        cluster,
+        PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts),
+        encoder,
+    )
+    cluster.drop_unused(encoder.info)
+
+
+@dataclass
+class StreamWriter:
+    """Writes a file's items by a stream over the cluster (`matinee.index.build.FileWriter`)."""
+
+    cluster: Cluster
+    encoder: ClusterEncoder
+    file: ItemFile
+    items: int
+    """Of the file."""
+
+    async def __call__(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]) -> tuple[int, int]:
+        stopped = threading.Event()
+        try:
+            written = await asyncio.to_thread(self._run, manifest, taken, progress, stopped)
+        finally:
+            # A thread can't be interrupted: it looks between two batches.
+            stopped.set()
+        return written, self.items - written
+
+    def _run(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None], stopped: threading.Event) -> int:
+        written = 0
+        with _context(), _explained():
+            dataset = self._dataset(manifest, ray.put(taken))
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                done = columns.sums(table)
+                written += done["written"]
+                self.encoder.count(done["encoded"], done["known"])
+                progress("items", done["written"])
+                if stopped.is_set():
+                    break
+        return written
+
+    def _dataset(self, manifest: Manifest, taken: Any) -> Dataset:
+        cluster, plan, settings = self.cluster, self.cluster.plan, self.cluster.settings
+        stream = ray.data.read_datasource(
+            ItemSource(self.file, settings.catalogue, taken), override_num_blocks=1, ray_remote_args=cluster.here
+        )
+        if plan.describe is not None:
+            stream = _stage(stream, Describer, plan.describe, cluster.describer_arguments(plan.describe))
+        stream = _stage(stream, Embedding, plan.embed, cluster.embedding_arguments(self.encoder.info))
+        return stream.map_batches(
+            PointWriter,
+            batch_size=BATCH,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=plan.writers),
+            fn_constructor_kwargs={"settings": settings, "manifest": manifest},
+            **cluster.here,
+        )
+
+
+class ItemSource(Datasource):  # type: ignore[misc]
+    """A catalogue file for Ray Data. One task reads all of it: ids and duplicates are known of the whole only."""
+
+    def __init__(self, file: ItemFile, catalogue: str, taken: Any) -> None:
+        super().__init__()
+        self._read = partial(_read, file, catalogue, taken)
+
+    def get_name(self) -> str:
+        return "Catalogue"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+        return [ReadTask(self._read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None))]
+
+
+def _read(file: ItemFile, catalogue: str, taken: Any) -> Iterator[Any]:
+    return file.tables(catalogue, ray.get(taken))
+
+
+def _stage(stream: Dataset, worker: type[Any], pool: Pool, arguments: dict[str, Any]) -> Dataset:
+    return stream.map_batches(
+        worker,
+        batch_size=BATCH,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=pool.size),
+        fn_constructor_kwargs=arguments,
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+    )
+
+
+def _actor(worker: type[Any], pool: Pool) -> Any:
+    return ray.remote(worker).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=-1)
+
+
+@contextmanager
+def _context() -> Iterator[None]:
+    """Ray Data's settings for one stream; its own progress bars and messages are not shown beside ours."""
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = BLOCK_BYTES
+    context.raise_original_map_exception = True
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    log = logging.getLogger("ray.data")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of workers as ours."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, MatineeError):
+            raise error.cause from None
+        raise MatineeError(f"a worker failed: {error.cause!r}. Run it again: it goes on from what is kept") from error
+    except RayError as error:
+        raise MatineeError(f"the cluster lost a worker for good: {error}. Run it again: it goes on from what is kept") from error
+
+
+def _result(answer: Any) -> Any:
+    with _explained():
+        return ray.get(answer)
+
+
+def room() -> Resources:
+    """What the cluster has that this process has joined."""
+    has = ray.cluster_resources()
+    return Resources(has.get("CPU", 0), has.get("GPU", 0))

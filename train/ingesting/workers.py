@@ -1,0 +1,150 @@
+"""The workers of an ingest on a cluster: each runs one stage of `matinee.index.build` over the batches that Ray Data gives it.
+
+Settings come without secrets, since Ray keeps what starts an actor. A worker takes the key that it needs from its own environment.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from matinee.catalogue.rules import ColumnRules
+from matinee.files import keep_private
+from matinee.index.build import batch_points, chunks, write_points
+from matinee.index.factory import open_store
+from matinee.index.types import Manifest
+from matinee.index.vector_cache import CachedEncoder, VectorCache, vectors_path
+from matinee.items import Item
+from matinee.models.bm25 import Bm25Encoder
+from matinee.models.descriptions import Descriptions
+from matinee.models.embedder import Embedder
+from matinee.models.types import Encoder
+from matinee.settings.load import with_key
+from matinee.settings.tree import Settings
+from matinee.vectors import Matrix
+from train.ingesting import columns
+from train.ingesting.kept import RemoteValues
+from train.jobs.reader_options import ReaderOptions
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an index and a cache have to know of an encoder. All workers of a run have the same one."""
+
+    fingerprint: str
+    dimension: int
+    model_id: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class ItemFile:
+    """A catalogue file, as its first reading understood it."""
+
+    source: str
+    reading: ReaderOptions
+    rules: ColumnRules
+
+    def tables(self, catalogue: str, taken: frozenset[str]) -> Iterator[pa.Table]:
+        """Its items in tables of a batch each, without those whose index ids are `taken`. Each reading gives the same."""
+        return map(columns.item_table, chunks(self.reading.read(self.source, self.rules), catalogue, taken))
+
+
+class Describer:
+    """Items -> descriptions: given, kept from an earlier run, or written now."""
+
+    def __init__(self, settings: Settings, threads: int, kept: Any, known: Any) -> None:
+        keep_private()
+        alone = settings.enhancer.model_copy(update={"threads": threads})
+        settings = with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
+        given: Mapping[str, str] | None = ray.get(known)
+        self._descriptions = Descriptions(settings, given, open_cache=RemoteValues.opener(kept))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return columns.with_descriptions(table, self._descriptions.write(columns.items_of(table)))
+
+    def write(self, items: Sequence[str]) -> list[str | None]:
+        """The descriptions of items that are written as JSON."""
+        return self._descriptions.write([Item.model_validate_json(item) for item in items])
+
+
+class Embedding:
+    """Texts -> vectors, each text once: what was encoded is given to the cache before the next batch begins."""
+
+    def __init__(self, settings: Settings, threads: int, kept: Any, known: EncoderInfo | None = None) -> None:
+        keep_private()
+        embedder = load_embedder(settings, threads, None if known is None else known.precision)
+        self._info = EncoderInfo(embedder.fingerprint, embedder.dimension, embedder.model_id, embedder.precision)
+        self._recipe = settings.index.recipe
+        self._encoder: Encoder = embedder
+        if kept is not None:
+            path = vectors_path(settings, self._info.fingerprint, self._info.precision)
+            self._encoder = CachedEncoder(embedder, VectorCache(RemoteValues(kept, path)))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        batch = columns.batch_of(table, self._recipe)
+        flat, encoded, known = self.encode(batch.texts.flat)
+        return columns.with_vectors(table, batch.texts.join(flat), encoded=encoded, known=known)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Matrix, int, int]:
+        """The vectors, how many texts were encoded for them, and how many were known."""
+        cached = self._encoder if isinstance(self._encoder, CachedEncoder) else None
+        before = (0, 0) if cached is None else (cached.encoded, cached.known)
+        vectors = self._encoder.encode(texts, kind="document")
+        if cached is None:
+            return vectors, len(texts), 0
+        return vectors, cached.encoded - before[0], cached.known - before[1]
+
+    def info(self) -> EncoderInfo:
+        return self._info
+
+
+def load_embedder(settings: Settings, threads: int, precision: str | None) -> Embedder:
+    """The encoder; at `precision`, which is what the run's first worker chose."""
+
+    def load(chosen: str) -> Embedder:
+        update = {"threads": threads, "precision": chosen}
+        alone = settings.embedder.model_validate(settings.embedder.model_dump() | update)
+        return Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+
+    embedder = load(settings.embedder.precision)
+    # On another kind of machine, `auto` may choose otherwise.
+    return embedder if precision in (None, embedder.precision) else load(precision)
+
+
+class PointWriter:
+    """Batches with vectors -> points in the new version. A batch that comes again is the same points.
+
+    It opens the version at its first batch, and holds it: the embedded engine lets one process in.
+    """
+
+    def __init__(self, settings: Settings, manifest: Manifest) -> None:
+        keep_private()
+        self._opened = ExitStack()
+        self._loop = self._opened.enter_context(asyncio.Runner())
+        store = open_store(with_key(settings, "index"))
+        self._opened.callback(lambda: self._loop.run(store.close()))
+        self._index = self._loop.run(store.resume(manifest))
+        self._opened.callback(lambda: self._loop.run(self._index.close()))
+        self._recipe = manifest.recipe
+        self._bm25 = Bm25Encoder(settings.embedder.language)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        batch = columns.batch_of(table, self._recipe)
+        points = batch_points(
+            batch, columns.vectors_of(table), origin="file", revisions=[0] * len(batch.ids), recipe=self._recipe, bm25=self._bm25
+        )
+        self._loop.run(write_points(self._index, points))
+        return columns.counts_table(table)
+
+    def close(self) -> None:
+        """Give the version back."""
+        self._opened.close()
+
+    def __del__(self) -> None:
+        # At the end of a stream, Ray Data deletes what its workers call.
+        self.close()
