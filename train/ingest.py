@@ -226,7 +226,7 @@ def engine(
 
             here = machine() if local_ray.is_local() else None
             plan = None if here is None else make_plan(options.spread, here, settings)
-            stack.enter_context(joined(1 if plan is None else plan.cpus))
+            stack.enter_context(joined(1 if plan is None else max(1, plan.cpus)))
             # Ray reads its token when it is imported.
             from train.ingesting.pipeline import StreamWriter, cluster_models, room
             from train.ingesting.workers import ItemFile

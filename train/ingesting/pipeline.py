@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from matinee.errors import MatineeError
 from matinee.index.build import BATCH, PointMaker
@@ -37,8 +37,10 @@ from train.ingesting.workers import Describer, Embedding, EncoderInfo, ItemFile,
 BLOCK_BYTES = 256 << 10
 """What travels at a time: about a batch of items. A killed worker's block is made again."""
 _INIT_DEATHS = 3
+_TRIES = 3
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 Known = Mapping[str, str] | None
 
 
@@ -49,14 +51,11 @@ class Cluster:
         self.plan = plan
         # Where this process finds them, as other processes write it.
         self.settings = without_secrets(settings.model_copy(update={"home": settings.home_dir}))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
-        forever = {"max_restarts": -1, "max_task_retries": -1}
-        self.kept = ray.remote(KeptFiles).options(**self.here, **forever).remote()
+        self.here: dict[str, Any] = {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
+        self.kept = ray.remote(KeptFiles).options(**self.here, max_restarts=-1, max_task_retries=-1).remote()
         self.vectors = self.kept if settings.index.keep_vectors else None
         self.known = ray.put(known)
-        self._describer: Any = None
-        self._embedding: Any = None
+        self._others: dict[type[Any], Any] = {}
 
     def describer_arguments(self, pool: Pool) -> dict[str, Any]:
         return {"settings": self.settings, "threads": pool.threads, "kept": self.kept, "known": self.known}
@@ -69,26 +68,49 @@ class Cluster:
         pool = self.plan.describe
         if pool is None:
             raise TypeError("no recipe of this run wants descriptions")
-        if self._describer is None:
-            self._describer = _actor(Describer, pool).remote(**self.describer_arguments(pool))
-        texts: list[str | None] = _result(self._describer.write.remote([item.model_dump_json() for item in items]))
+        facts = [item.model_dump_json() for item in items]
+        texts: list[str | None] = self._ask(Describer, pool, self.describer_arguments(pool), lambda actor: actor.write.remote(facts))
         return texts
 
     def encode(self, texts: Sequence[str], info: EncoderInfo) -> tuple[Matrix, int, int]:
         """The vectors of texts that are not in the stream."""
-        if self._embedding is None:
-            self._embedding = _actor(Embedding, self.plan.embed).remote(**self.embedding_arguments(info))
-        made: tuple[Matrix, int, int] = _result(self._embedding.encode.remote(list(texts)))
+        arguments = self.embedding_arguments(info)
+        made: tuple[Matrix, int, int] = self._ask(Embedding, self.plan.embed, arguments, lambda actor: actor.encode.remote(list(texts)))
         return made
+
+    def _ask(self, worker: type[Any], pool: Pool, arguments: dict[str, Any], call: Callable[[Any], Any]) -> Any:
+        """The answer of an actor of its own, which stays for the next call. One that died is replaced."""
+
+        def ask() -> Any:
+            if worker not in self._others:
+                self._others[worker] = _actor(worker, pool).remote(**arguments)
+            try:
+                return ray.get(call(self._others[worker]))
+            except RayActorError:
+                del self._others[worker]
+                raise
+
+        with _explained():
+            return Retrying(retry=retry_if_exception_type(RayActorError), stop=stop_after_attempt(_TRIES), reraise=True)(ask)
 
     def encoder_info(self) -> EncoderInfo:
         """What a worker of the pool says of its encoder. It ends afterwards: its place is for the pool."""
         worker = _actor(Embedding, self.plan.embed).remote(**self.embedding_arguments(None))
         try:
-            info: EncoderInfo = _result(worker.info.remote())
+            with _explained():
+                info: EncoderInfo = ray.get(worker.info.remote())
         finally:
             ray.kill(worker)
         return info
+
+    def open_vectors(self, info: EncoderInfo) -> None:
+        """Go on without those of earlier runs where no file can be written in the home folder."""
+        if self.vectors is not None:
+            try:
+                RemoteValues(self.vectors, vectors_path(self.settings, info.fingerprint, info.precision)).get(())
+            except OSError as error:
+                log.warning("no vectors are kept for the next ingest: %s", error)
+                self.vectors = None
 
     def drop_unused(self, info: EncoderInfo) -> None:
         """Keep only the vectors of this run for the next."""
@@ -104,6 +126,7 @@ class ClusterEncoder:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.info = cluster.encoder_info()
+        cluster.open_vectors(self.info)
         self.fingerprint, self.dimension, self.model_id = self.info.fingerprint, self.info.dimension, self.info.model_id
         self.encoded = self.known = 0
 
@@ -165,9 +188,7 @@ class StreamWriter:
 
     def _dataset(self, manifest: Manifest, taken: Any) -> Dataset:
         cluster, plan, settings = self.cluster, self.cluster.plan, self.cluster.settings
-        stream = ray.data.read_datasource(
-            ItemSource(self.file, settings.catalogue, taken), override_num_blocks=1, ray_remote_args=cluster.here
-        )
+        stream = ray.data.read_datasource(ItemSource(self.file, settings.catalogue, taken), override_num_blocks=1, **cluster.here)
         if plan.describe is not None:
             stream = _stage(stream, Describer, plan.describe, cluster.describer_arguments(plan.describe))
         stream = _stage(stream, Embedding, plan.embed, cluster.embedding_arguments(self.encoder.info))
@@ -215,7 +236,7 @@ def _stage(stream: Dataset, worker: type[Any], pool: Pool, arguments: dict[str, 
 
 
 def _actor(worker: type[Any], pool: Pool) -> Any:
-    return ray.remote(worker).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=-1)
+    return ray.remote(worker).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
 
 
 @contextmanager
@@ -227,14 +248,14 @@ def _context() -> Iterator[None]:
     context.target_max_block_size = BLOCK_BYTES
     context.raise_original_map_exception = True
     context.max_consecutive_actor_init_deaths = _INIT_DEATHS
-    log = logging.getLogger("ray.data")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
+    messages = logging.getLogger("ray.data")
+    before = messages.level
+    messages.setLevel(logging.CRITICAL)
     try:
         with DataContext.current(context):
             yield
     finally:
-        log.setLevel(before)
+        messages.setLevel(before)
 
 
 @contextmanager
@@ -248,11 +269,6 @@ def _explained() -> Iterator[None]:
         raise MatineeError(f"a worker failed: {error.cause!r}. Run it again: it goes on from what is kept") from error
     except RayError as error:
         raise MatineeError(f"the cluster lost a worker for good: {error}. Run it again: it goes on from what is kept") from error
-
-
-def _result(answer: Any) -> Any:
-    with _explained():
-        return ray.get(answer)
 
 
 def room() -> Resources:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import ray
@@ -60,7 +60,7 @@ class Describer:
     def __init__(self, settings: Settings, threads: int, kept: Any, known: Any) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
-        settings = with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
+        settings = _with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
         given: Mapping[str, str] | None = ray.get(known)
         self._descriptions = Descriptions(settings, given, open_cache=RemoteValues.opener(kept))
 
@@ -107,13 +107,18 @@ def load_embedder(settings: Settings, threads: int, precision: str | None) -> Em
     """The encoder; at `precision`, which is what the run's first worker chose."""
 
     def load(chosen: str) -> Embedder:
-        update = {"threads": threads, "precision": chosen}
-        alone = settings.embedder.model_validate(settings.embedder.model_dump() | update)
+        alone = settings.embedder.model_copy(update={"threads": threads, "precision": chosen})
         return Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
 
     embedder = load(settings.embedder.precision)
     # On another kind of machine, `auto` may choose otherwise.
     return embedder if precision in (None, embedder.precision) else load(precision)
+
+
+def _with_key(settings: Settings, part: Literal["index", "enhancer"]) -> Settings:
+    """The settings with a key of this machine: out of its environment, or out of the settings file where it has one too."""
+    there = settings.config is not None and settings.config.expanduser().is_file()
+    return with_key(settings if there else settings.model_copy(update={"config": None}), part)
 
 
 class PointWriter:
@@ -126,7 +131,7 @@ class PointWriter:
         keep_private()
         self._opened = ExitStack()
         self._loop = self._opened.enter_context(asyncio.Runner())
-        store = open_store(with_key(settings, "index"))
+        store = open_store(_with_key(settings, "index"))
         self._opened.callback(lambda: self._loop.run(store.close()))
         self._index = self._loop.run(store.resume(manifest))
         self._opened.callback(lambda: self._loop.run(self._index.close()))
