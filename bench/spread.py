@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from matinee import demo
 from matinee.catalogue.reader import read_items

@@ -8,9 +8,11 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,21 @@ def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -
     assert {entry.name for entry in tmp_path.iterdir()} == {"films.csv"}
 
 
+def test_the_rows_of_a_query_are_a_source(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE films (title, year, genres, overview)")
+        database.executemany("INSERT INTO films VALUES (?, ?, ?, ?)", [*ROWS, *BROKEN])
+    query = ("--database", f"sqlite:///{path}", "--query", "SELECT * FROM films", "--kind", "film", "--dry-run")
+    result = json.loads(ingest(tmp_path, *query, "--json").stdout)
+    assert (result["rows"], result["items"], result["rejected"]) == (6, 5, 1)
+    assert [item["title"] for item in result["first_items"]] == ["Heat", "Alien", "Amélie"]
+    refused(ingest(tmp_path, *query, "--map", "overview=Plot"), 3, "the query's rows", "Plot")
+    none = ("SELECT * FROM films WHERE year = '1'" if word == query[3] else word for word in query)
+    refused(ingest(tmp_path, *none), 3, "the query gives no rows")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"shop.db"}
+
+
 @pytest.mark.parametrize(
     ("args", "exit_code", "said"),
     [
@@ -195,6 +212,10 @@ def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -
         (["films.csv", "--map", "overview"], 3, "write it as FIELD=COLUMN"),
         (["films.csv", "--map", "overview=Plot"], 3, "Plot"),
         (["films.csv", "--map", "plot=overview"], 3, "plot"),
+        (["films.csv", "--query", "SELECT 1"], 3, "name one catalogue file"),
+        (["--query", "SELECT 1"], 2, "--query needs --database"),
+        (["films.csv", "--engine", "ray", "--via", "api"], 2, "--engine ray spreads models over a cluster, but --via api"),
+        (["films.csv", "--engine", "ray", "--workers", "500", "--threads", "1"], 2, "500 workers of 1 threads need 500 CPUs"),
         (["films.csv", "--recipe", "magic"], 2, "--recipe magic: use raw, enhanced, both"),
         (["films.csv", "--catalogue", "My Films"], 2, "catalogue"),
         (["films.csv", "--catalogue", "all"], 2, "'all' is no name for a catalogue"),

@@ -41,14 +41,18 @@ class KeptFiles:
 
 
 class RemoteValues:
-    """One file of the actor (`matinee.disk_cache.KeptValues`)."""
+    """One file of the actor of that name (`matinee.disk_cache.KeptValues`).
 
-    def __init__(self, files: Any, path: Path) -> None:
-        self._files, self._path = files, str(path)
+    By its name: an actor whose arguments hold a handle can't be started again where the handle is gone.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._files: Any = ray.get_actor(name)
+        self._path = str(path)
 
     @classmethod
-    def opener(cls, files: Any) -> Callable[[Path], "RemoteValues"]:
-        return lambda path: cls(files, path)
+    def opener(cls, name: str) -> Callable[[Path], "RemoteValues"]:
+        return lambda path: cls(name, path)
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = ray.get(self._files.get.remote(self._path, list(keys)))

@@ -7,11 +7,14 @@ and points are written on the driver's machine, which has the files; models run 
 
 import asyncio
 import logging
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +23,7 @@ from ray.data.block import BlockMetadata
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from matinee.disk_cache import DiskCache
 from matinee.errors import MatineeError
 from matinee.index.build import BATCH, PointMaker
 from matinee.index.types import Manifest
@@ -47,14 +51,15 @@ Known = Mapping[str, str] | None
 class Cluster:
     """The actors beside the stream, and what all workers get. To be used in one `with`, at whose good end unused vectors are dropped."""
 
-    def __init__(self, settings: Settings, plan: Plan, known: Known) -> None:
+    def __init__(self, settings: Settings, plan: Plan, known: Path) -> None:
         self.plan = plan
         # Where this process finds them, as other processes write it.
         self.settings = without_secrets(settings.model_copy(update={"home": settings.home_dir}))
         self.here: dict[str, Any] = {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
-        self.kept = ray.remote(KeptFiles).options(**self.here, max_restarts=-1, max_task_retries=-1).remote()
+        self.kept = f"matinee-kept-{uuid.uuid4().hex}"
+        self._files = ray.remote(KeptFiles).options(name=self.kept, **self.here, max_restarts=-1, max_task_retries=-1).remote()
         self.vectors = self.kept if settings.index.keep_vectors else None
-        self.known = ray.put(known)
+        self.known = known
         self._others: dict[type[Any], Any] = {}
 
     def describer_arguments(self, pool: Pool) -> dict[str, Any]:
@@ -143,15 +148,20 @@ class ClusterEncoder:
 @contextmanager
 def cluster_models(settings: Settings, plan: Plan, known: Known) -> Iterator[tuple[Cluster, PointMaker, ClusterEncoder]]:
     """The cluster's models, as a build wants them."""
-    cluster = Cluster(settings, plan, known)
-    encoder = ClusterEncoder(cluster)
-    describe = None if plan.describe is None else cluster.describe
-    yield (
-        cluster,
-        PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts),
-        encoder,
-    )
-    cluster.drop_unused(encoder.info)
+    with tempfile.TemporaryDirectory(prefix="matinee-ingest-") as folder:
+        # In a file: they may be many, and only the driver's machine has them.
+        given = Path(folder) / "known.sqlite"
+        with closing(DiskCache(given)) as file:
+            file.put({id: text.encode() for id, text in (known or {}).items()})
+        cluster = Cluster(settings, plan, given)
+        encoder = ClusterEncoder(cluster)
+        describe = None if plan.describe is None else cluster.describe
+        yield (
+            cluster,
+            PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts),
+            encoder,
+        )
+        cluster.drop_unused(encoder.info)
 
 
 @dataclass

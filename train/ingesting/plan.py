@@ -123,8 +123,9 @@ def _on_gpus(options: EngineOptions, gpus: int, *, describes: bool, local_enhanc
         return Pool(size, 0, 1, options.threads), Pool(1, 0, 0, 0) if describes else None
     if gpus == 1:
         return Pool(1, 0, 0.5, options.threads), Pool(1, 0, 0.5, options.threads)
-    size = options.workers or 1
-    return Pool(size, 0, 1, options.threads), Pool(max(1, gpus - size), 0, 1, options.threads)
+    # One that embeds may never wait for one that describes, which then has no room.
+    size = min(options.workers or 1, gpus - 1)
+    return Pool(size, 0, 1, options.threads), Pool(gpus - size, 0, 1, options.threads)
 
 
 def _on_cpus(options: EngineOptions, cpus: float, *, describes: bool, local_enhancer: bool) -> tuple[Pool, Pool | None] | None:
@@ -135,5 +136,5 @@ def _on_cpus(options: EngineOptions, cpus: float, *, describes: bool, local_enha
         return None
     if not local_enhancer:
         return Pool(options.workers or fitting, threads, 0, threads), Pool(1, 0, 0, 0) if describes else None
-    size = options.workers or 1
-    return Pool(size, threads, 0, threads), Pool(max(1, fitting - size), threads, 0, threads)
+    size = min(options.workers or 1, fitting - 1)
+    return Pool(size, threads, 0, threads), Pool(fitting - size, threads, 0, threads)

@@ -4,13 +4,13 @@ Settings come without secrets, since Ray keeps what starts an actor. A worker ta
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
-import ray
 
 from matinee.catalogue.rules import ColumnRules
 from matinee.files import keep_private
@@ -55,27 +55,32 @@ class ItemFile:
 
 
 class Describer:
-    """Items -> descriptions: given, kept from an earlier run, or written now."""
+    """Items -> descriptions: given (in the file `known`, by id), kept from an earlier run, or written now."""
 
-    def __init__(self, settings: Settings, threads: int, kept: Any, known: Any) -> None:
+    def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
         settings = _with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
-        given: Mapping[str, str] | None = ray.get(known)
-        self._descriptions = Descriptions(settings, given, open_cache=RemoteValues.opener(kept))
+        self._given = RemoteValues(kept, known)
+        self._descriptions = Descriptions(settings, open_cache=RemoteValues.opener(kept))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return columns.with_descriptions(table, self._descriptions.write(columns.items_of(table)))
+        return columns.with_descriptions(table, self._describe(columns.items_of(table)))
 
     def write(self, items: Sequence[str]) -> list[str | None]:
         """The descriptions of items that are written as JSON."""
-        return self._descriptions.write([Item.model_validate_json(item) for item in items])
+        return self._describe([Item.model_validate_json(item) for item in items])
+
+    def _describe(self, items: Sequence[Item]) -> list[str | None]:
+        given = self._given.get([item.id for item in items if item.id])
+        written = iter(self._descriptions.write([item for item in items if item.id not in given]))
+        return [given[item.id].decode() if item.id in given else next(written) for item in items]
 
 
 class Embedding:
     """Texts -> vectors, each text once: what was encoded is given to the cache before the next batch begins."""
 
-    def __init__(self, settings: Settings, threads: int, kept: Any, known: EncoderInfo | None = None) -> None:
+    def __init__(self, settings: Settings, threads: int, kept: str | None, known: EncoderInfo | None = None) -> None:
         keep_private()
         embedder = load_embedder(settings, threads, None if known is None else known.precision)
         self._info = EncoderInfo(embedder.fingerprint, embedder.dimension, embedder.model_id, embedder.precision)

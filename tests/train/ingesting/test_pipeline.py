@@ -177,6 +177,18 @@ def test_the_index_is_that_of_one_process(spread: Run, expected: Points) -> None
     assert not [line for line in spread.log().splitlines() if "Warning" in line or " E " in line]
 
 
+def test_descriptions_that_are_there_are_part_of_the_index(nodes: Nodes, model: Path, tmp_path: Path) -> None:
+    told = {str(number): f"A quiet storm, number {number}." for number in range(20)}
+    given = tmp_path / "descriptions.jsonl"
+    given.write_text("".join(json.dumps({"id": id, "description": text}) + "\n" for id, text in told.items()))
+    run = Run(tmp_path, model, write_catalogue(tmp_path / "few.csv", len(told)), RAY_ADDRESS=nodes.cluster.address)
+    run.start("--engine", "ray", "--threads", "1", "--recipe", "both", "--descriptions", str(given))
+    # Of each item the raw text and the description.
+    assert run.result()["texts encoded"] == 2 * len(told)
+    assert "1 processes to embed (1 CPU threads each), 1 to describe, 1 to write" in run.log()
+    assert {payload["item"]["id"]: payload["description"] for payload, _, _ in run.points().values()} == told
+
+
 def test_killed_workers_lose_nothing(nodes: Nodes, spread: Run, expected: Points) -> None:
     """One that embeds, the one that writes, and the one that keeps the vectors."""
     spread_start(spread)

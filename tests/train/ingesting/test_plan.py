@@ -58,6 +58,7 @@ def test_a_server_s_models_are_not_spread() -> None:
         (Resources(64, 8), DESCRIBED, {}, Pool(1, 0, 1, 0), Pool(7, 0, 1, 0), 1),
         (Resources(8, 1), DESCRIBED, {"engine": "ray"}, Pool(1, 0, 0.5, 0), Pool(1, 0, 0.5, 0), 1),
         (Resources(2, 0), RAW, {"engine": "ray"}, Pool(1, 2, 0, 2), None, 1),
+        (Resources(16, 0), DESCRIBED, {"workers": 9}, Pool(3, 4, 0, 4), Pool(1, 4, 0, 4), 1),
         # What does not fit yet, an autoscaler may add.
         (Resources(4, 0), RAW, {"workers": 9}, Pool(9, 4, 0, 4), None, 1),
     ],
