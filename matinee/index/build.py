@@ -136,10 +136,10 @@ class PointMaker:
         return batch_points(batch, vectors, origin=origin, revisions=revisions, recipe=self.recipe, bm25=self._bm25)
 
 
-def chunks(items: Iterable[Item], catalogue: str, taken: Container[str], size: int = BATCH) -> Iterator[dict[str, Item]]:
-    """The items by their index ids, `size` at a time, without those whose ids are `taken`."""
+def chunks(items: Iterable[Item], catalogue: str, taken: Container[str]) -> Iterator[dict[str, Item]]:
+    """The items by their index ids, `BATCH` at a time, without those whose ids are `taken`."""
     numbered = ((uid, item) for item in items if (uid := item.uid(catalogue)) not in taken)
-    while chunk := dict(islice(numbered, size)):
+    while chunk := dict(islice(numbered, BATCH)):
         yield chunk
 
 
