@@ -217,7 +217,7 @@ def ingest(settings: Settings, source: Source, reader: ItemReader, options: Inge
 
 @contextmanager
 def engine(
-    settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, connection: IndexHolder, known: indexing.Known
+    settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, connection: ServerConnection, known: indexing.Known
 ) -> Iterator[tuple[PointMaker, FileWriter | None]]:
     """The models, and who writes the file's items with them: this process where that is None, or the workers of a Ray."""
     with ExitStack() as stack:
