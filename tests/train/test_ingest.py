@@ -197,7 +197,7 @@ def test_the_rows_of_a_query_are_a_source(tmp_path: Path) -> None:
     result = json.loads(ingest(tmp_path, *query, "--json").stdout)
     assert (result["rows"], result["items"], result["rejected"]) == (6, 5, 1)
     assert [item["title"] for item in result["first_items"]] == ["Heat", "Alien", "Amélie"]
-    refused(ingest(tmp_path, *query, "--map", "overview=Plot"), 3, "the query's rows", "Plot")
+    refused(ingest(tmp_path, *query, "--map", "overview=Plot"), 3, "there is no column 'Plot'")
     none = ("SELECT * FROM films WHERE year = '1'" if word == query[3] else word for word in query)
     refused(ingest(tmp_path, *none), 3, "the query gives no rows")
     assert {entry.name for entry in tmp_path.iterdir()} == {"shop.db"}

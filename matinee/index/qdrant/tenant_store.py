@@ -107,11 +107,18 @@ class TenantStore:
         for field, schema in schemas.items():
             await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
 
+    async def resume(self, manifest: Manifest) -> QdrantIndex:
+        return self._index(self._begun(await self._state(), manifest), manifest)
+
+    def _begun(self, state: _State, manifest: Manifest) -> _Version:
+        version = state.versions.get(manifest.version)
+        if version is None:
+            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+        return version
+
     async def finish(self, manifest: Manifest) -> None:
         def finished(state: _State) -> _State:
-            version = state.versions.get(manifest.version)
-            if version is None:
-                raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+            version = self._begun(state, manifest)
             return state.model_copy(
                 update={"versions": state.versions | {manifest.version: version.model_copy(update={"manifest": manifest})}}
             )
