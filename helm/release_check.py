@@ -52,11 +52,13 @@ def _documents(path: Path) -> list[Any]:
 
 
 def _images(value: Any) -> Iterator[str]:
-    """Every `image` of a manifest."""
+    """Every `image` of a manifest, and of the patches of a kustomization."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
         if key == "image" and isinstance(entry, str):
             yield entry
+        elif key == "patch" and isinstance(entry, str):
+            yield from _images(yaml.safe_load(entry))
         else:
             yield from _images(entry)
 

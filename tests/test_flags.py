@@ -42,6 +42,8 @@ OF_ITS_CALLER = {
     "matinee.client.models": {"--catalogue"},
     "train.jobs.indexing": {"--via", "--url"},
     "train.jobs.command": {"--map"},
+    "train.syncing.source": {"--deleted"},
+    "train.syncing.sql": {"--cursor"},
     "train.human.rating_sheets": {"--items", "--rater", "--split"},
     "train.embedding.contrastive": {"--loss", "--matryoshka", "--negatives"},
     # Typed behind `--`, for the training.

@@ -62,7 +62,7 @@ from matinee.settings import local_ray
 from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from train.ingesting.plan import BY_SIZE, EngineOptions, Plan, machine, make_plan, wants_ray
+from train.ingesting.plan import BY_SIZE, EngineOptions, SpreadPlan, machine, make_plan, wants_ray
 from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
@@ -79,7 +79,7 @@ matinee ingest --demo[/]"""
 
 
 @dataclass(frozen=True)
-class Source:
+class IngestSource:
     """A catalogue file, what people call it, and how it is read."""
 
     path: str
@@ -129,7 +129,7 @@ class IngestOptions:
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
     @contextmanager
-    def opened(self) -> Iterator[Source]:
+    def opened(self) -> Iterator[IngestSource]:
         """The source as a file, until the end of the `with`."""
         if (self.source is not None) + self.demo_films + (self.query is not None) != 1:
             raise SourceError(
@@ -137,7 +137,7 @@ class IngestOptions:
             )
         if self.query is None:
             path = self.source or str(demo.FILMS)
-            yield Source(path, demo.source() if self.source is None else self.source, self.reading)
+            yield IngestSource(path, demo.source() if self.source is None else self.source, self.reading)
             return
         if not self.database:
             raise SettingsError("--query needs --database, or MATINEE_DATABASE")
@@ -149,7 +149,7 @@ class IngestOptions:
             if not rows:
                 raise SourceError(f"{query.name}: the query gives no rows")
             with named(path, "the query's rows"):
-                yield Source(path, query.name, as_exported(self.reading))
+                yield IngestSource(path, query.name, as_exported(self.reading))
 
 
 def main(options: IngestOptions) -> None:
@@ -180,7 +180,7 @@ def main(options: IngestOptions) -> None:
             ingest(settings, source, reader, options, record)
 
 
-def ingest(settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, record: CatalogueRecord | None) -> None:
+def ingest(settings: Settings, source: IngestSource, reader: ItemReader, options: IngestOptions, record: CatalogueRecord | None) -> None:
     """Build the version, and say what it has. `record` is the catalogue's, where it was created before."""
     if record is not None:
         require_usable(record)
@@ -217,7 +217,12 @@ def ingest(settings: Settings, source: Source, reader: ItemReader, options: Inge
 
 @contextmanager
 def engine(
-    settings: Settings, source: Source, reader: ItemReader, options: IngestOptions, connection: ServerConnection, known: indexing.Known
+    settings: Settings,
+    source: IngestSource,
+    reader: ItemReader,
+    options: IngestOptions,
+    connection: ServerConnection,
+    known: indexing.Known,
 ) -> Iterator[tuple[PointMaker, FileWriter | None]]:
     """The models, and who writes the file's items with them: this process where that is None, or the workers of a Ray."""
     with ExitStack() as stack:
@@ -247,7 +252,7 @@ def absolute(source: str) -> str:
     return source if source.startswith("hub:") else str(user_path(source).absolute())
 
 
-def echo_plan(plan: Plan) -> None:
+def echo_plan(plan: SpreadPlan) -> None:
     describing = f", {plan.describe.size} to describe" if plan.describe else ""
     device = "GPU" if plan.embed.gpus else f"{plan.embed.threads} CPU threads"
     command.echo(f"engine ray: {plan.embed.size} processes to embed ({device} each){describing}, {plan.writers} to write")

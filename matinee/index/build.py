@@ -162,12 +162,12 @@ def batch_points(
     ]
 
 
-async def write_points(index: Index, points: Sequence[Point], patience_s: float = WRITE_PATIENCE_S) -> None:
+async def write_points(index: Index, points: Sequence[Point]) -> None:
     """Write points; a server that is out of reach for a while is asked again, with growing pauses."""
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(IndexUnreachableError),
         wait=wait_random_exponential(multiplier=0.5, min=0.25, max=30),
-        stop=stop_after_delay(patience_s),
+        stop=stop_after_delay(WRITE_PATIENCE_S),
         reraise=True,
     )
     await retrying(index.upsert, points)

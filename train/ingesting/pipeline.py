@@ -10,7 +10,7 @@ import logging
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +35,9 @@ from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns
 from train.ingesting.kept import KeptFiles, RemoteValues
-from train.ingesting.plan import Plan, Pool, Resources
-from train.ingesting.workers import Describer, Embedding, EncoderInfo, ItemFile, PointWriter
+from train.ingesting.plan import Pool, Resources, SpreadPlan
+from train.ingesting.workers import DescriptionWorker, Embedding, EncoderInfo, ItemFile, PointWriter
+from train.jobs.indexing import Known
 
 BLOCK_BYTES = 256 << 10
 """What travels at a time: about a batch of items. A killed worker's block is made again."""
@@ -45,13 +46,11 @@ _TRIES = 3
 
 log = logging.getLogger(__name__)
 
-Known = Mapping[str, str] | None
-
 
 class Cluster:
     """The actors beside the stream, and what all workers get. To be used in one `with`, at whose good end unused vectors are dropped."""
 
-    def __init__(self, settings: Settings, plan: Plan, known: Path) -> None:
+    def __init__(self, settings: Settings, plan: SpreadPlan, known: Path) -> None:
         self.plan = plan
         # Where this process finds them, as other processes write it.
         self.settings = without_secrets(settings.model_copy(update={"home": settings.home_dir}))
@@ -74,7 +73,9 @@ class Cluster:
         if pool is None:
             raise TypeError("no recipe of this run wants descriptions")
         facts = [item.model_dump_json() for item in items]
-        texts: list[str | None] = self._ask(Describer, pool, self.describer_arguments(pool), lambda actor: actor.write.remote(facts))
+        texts: list[str | None] = self._ask(
+            DescriptionWorker, pool, self.describer_arguments(pool), lambda actor: actor.write.remote(facts)
+        )
         return texts
 
     def encode(self, texts: Sequence[str], info: EncoderInfo) -> tuple[Matrix, int, int]:
@@ -146,7 +147,7 @@ class ClusterEncoder:
 
 
 @contextmanager
-def cluster_models(settings: Settings, plan: Plan, known: Known) -> Iterator[tuple[Cluster, PointMaker, ClusterEncoder]]:
+def cluster_models(settings: Settings, plan: SpreadPlan, known: Known) -> Iterator[tuple[Cluster, PointMaker, ClusterEncoder]]:
     """The cluster's models, as a build wants them."""
     with tempfile.TemporaryDirectory(prefix="matinee-ingest-") as folder:
         # In a file: they may be many, and only the driver's machine has them.
@@ -200,7 +201,7 @@ class StreamWriter:
         cluster, plan, settings = self.cluster, self.cluster.plan, self.cluster.settings
         stream = ray.data.read_datasource(ItemSource(self.file, settings.catalogue, taken), override_num_blocks=1, **cluster.here)
         if plan.describe is not None:
-            stream = _stage(stream, Describer, plan.describe, cluster.describer_arguments(plan.describe))
+            stream = _stage(stream, DescriptionWorker, plan.describe, cluster.describer_arguments(plan.describe))
         stream = _stage(stream, Embedding, plan.embed, cluster.embedding_arguments(self.encoder.info))
         return stream.map_batches(
             PointWriter,

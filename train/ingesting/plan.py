@@ -61,7 +61,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SpreadPlan:
     """The processes of a run on Ray. `describe` is None where the recipe wants no descriptions."""
 
     embed: Pool
@@ -90,7 +90,7 @@ def machine() -> Resources:
     return Resources(cores, torch.cuda.device_count())
 
 
-def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> Plan | None:
+def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> SpreadPlan | None:
     """The pools that fit; None where `auto` finds no room for two workers. Raises `SettingsError` where too little room was asked for."""
     describes = settings.index.recipe != "raw"
     # A server that describes needs nothing here.
@@ -104,7 +104,7 @@ def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> Pl
         if options.engine == "auto":
             return None
         raise SettingsError(_too_little(options, room, describes=local_enhancer))
-    return Plan(*pools, _QDRANT_WRITERS if settings.index.engine == "qdrant" else 1)
+    return SpreadPlan(*pools, _QDRANT_WRITERS if settings.index.engine == "qdrant" else 1)
 
 
 def _too_little(options: EngineOptions, room: Resources, *, describes: bool) -> str:

@@ -54,7 +54,7 @@ class ItemFile:
         return map(columns.item_table, chunks(self.reading.read(self.source, self.rules), catalogue, taken))
 
 
-class Describer:
+class DescriptionWorker:
     """Items -> descriptions: given (in the file `known`, by id), kept from an earlier run, or written now."""
 
     def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
-from train.ingesting.plan import AUTO_ITEMS, EngineOptions, Plan, Pool, Resources, make_plan, wants_ray
+from train.ingesting.plan import AUTO_ITEMS, EngineOptions, Pool, Resources, SpreadPlan, make_plan, wants_ray
 
 RAW = load_settings(environ={})
 DESCRIBED = load_settings({"index": {"recipe": "both"}}, environ={})
@@ -66,7 +66,7 @@ def test_a_server_s_models_are_not_spread() -> None:
 def test_the_pools_fill_the_cluster(
     room: Resources, settings: Any, options: dict[str, Any], embed: Pool, describe: Pool | None, writers: int
 ) -> None:
-    assert make_plan(EngineOptions(**options), room, settings) == Plan(embed, describe, writers)
+    assert make_plan(EngineOptions(**options), room, settings) == SpreadPlan(embed, describe, writers)
 
 
 @pytest.mark.usefixtures("cluster")
