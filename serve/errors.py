@@ -69,7 +69,7 @@ class RequestError(MatineeError):
 
 def problems(errors: Sequence[ErrorDetails]) -> str:
     """What is wrong with a request, from the errors of its validation: the first five, each with its place."""
-    found = []
+    texts = []
     for problem in errors[:5]:
         # A name that the client made up may be as long as a body.
         where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
@@ -78,6 +78,6 @@ def problems(errors: Sequence[ErrorDetails]) -> str:
             where = f"{where}.{problem['ctx']['path']}"[:300]
         if problem["type"] == "extra_forbidden":
             message = "unknown field: see /docs for the fields of this route"
-        found.append(f"{where}: {message}" if where else message)
+        texts.append(f"{where}: {message}" if where else message)
     # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
-    return "; ".join(found).encode("utf-8", "backslashreplace").decode()
+    return "; ".join(texts).encode("utf-8", "backslashreplace").decode()

@@ -13,17 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from matinee.settings.tree import CATALOGUE_NAME
-from serve.api import catalogues, feedback, items, models, page, ranking, state, uploads
+from serve.api import catalogues, feedback, health, items, models, page, ranking, uploads
 from serve.api.admission import API, BELOW, CATALOGUES, Admission
 from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
+from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
-from serve.graph.places import Sharing
 from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
 
@@ -64,7 +64,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         items.routes(),
         uploads.routes(bulk, remote, settings.serving.max_body_bytes),
         catalogues.routes(gateway, served),
-        state.routes(served.default.health),
+        health.routes(served.default.health),
         page.routes(),
     ]
     for router in routers:

@@ -21,10 +21,10 @@ from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent, c
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.catalogue_answers import CatalogueEntry
-from serve.graph.hops import Queued
+from serve.graph.catalogue_manager import CatalogueEntry
 from serve.graph.messages import RetrieverMessage
 from serve.graph.open_catalogue import OpenCatalogue
+from serve.graph.wire import QueuedMessage
 
 log = logging.getLogger(__name__)
 
@@ -80,25 +80,25 @@ class Catalogues:
         record = await self._record(name)
         entry = self._entries.get(name)
         if entry is None or entry.record.created != record.created:
-            entry = await self._enter(record)
+            entry = await self._add(record)
         entry.users += 1
         entry.used = self._clock()
         try:
-            yield await self._opened(entry)
+            yield await self._wait_open(entry)
         finally:
-            self._leave(entry)
+            self._release(entry)
 
-    async def glance(self, name: str, queued: Queued[RetrieverMessage[object]]) -> object:
+    async def peek(self, name: str, queued: QueuedMessage[RetrieverMessage[object]]) -> object:
         """The result of a look for background work: it keeps nothing open that nobody uses, and opens nothing."""
         entry = self._entries.get(name)
         if entry is not None:
             entry.users += 1
             try:
-                [result] = await (await self._opened(entry)).answer([queued])
+                [result] = await (await self._wait_open(entry)).answer([queued])
                 return result
             finally:
-                self._leave(entry)
-        if not isinstance(queued.message, messages.ImportJobs):
+                self._release(entry)
+        if not isinstance(queued.message, messages.ListImports):
             return []
         store = self._store_of((await self._record(name)).settings(self._settings))
         try:
@@ -107,7 +107,7 @@ class Catalogues:
             await store.close()
         return [job for job in jobs if job.status in OPEN or not queued.message.unfinished]
 
-    async def _opened(self, entry: _Entry) -> OpenCatalogue:
+    async def _wait_open(self, entry: _Entry) -> OpenCatalogue:
         """The catalogue, once it is open. One that can't be opened is tried again by the next message."""
         try:
             return await asyncio.shield(entry.opening)
@@ -117,7 +117,7 @@ class Catalogues:
             raise
 
     @staticmethod
-    def _leave(entry: _Entry) -> None:
+    def _release(entry: _Entry) -> None:
         entry.users -= 1
         if not entry.users:
             entry.idle.set()
@@ -125,18 +125,18 @@ class Catalogues:
     def is_open(self, name: str) -> bool:
         return name == self._settings.catalogue or name in self._entries
 
-    async def _enter(self, record: CatalogueRecord) -> _Entry:
+    async def _add(self, record: CatalogueRecord) -> _Entry:
         before = self._entries.pop(record.name, None)
         if before is not None:
             # Of the same name, but deleted and created again by another process.
             self._spawn(self._close(before))
         if len(self._entries) >= self._settings.index.catalogues.open:
-            self._make_room()
+            self._evict()
         self._without_work.pop(record.name, None)
         entry = self._entries[record.name] = _Entry(record, asyncio.create_task(self._open(record)), used=self._clock())
         return entry
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         """Close the catalogue that was used least recently."""
         free = [(entry.used, name) for name, entry in self._entries.items() if not entry.users]
         if not free:
@@ -159,7 +159,7 @@ class Catalogues:
             return
         count: int | None = None
         with suppress(MatineeError):
-            count = (await catalogue.answers.status()).items if catalogue.active.manifest is not None else None
+            count = (await catalogue.service.status()).items if catalogue.active.manifest is not None else None
         await catalogue.close()
         with suppress(MatineeError):
             if count is not None and (record := (await self._registry.records()).get(entry.record.name)) is not None:
@@ -214,8 +214,8 @@ class Catalogues:
             if record is not None and record.state == "deleting":
                 return CatalogueEntry(name, False, "deleting", record)
             if is_open:
-                catalogue = self._default if record is None else await self._opened(self._entries[name])
-                status = await catalogue.answers.status()
+                catalogue = self._default if record is None else await self._wait_open(self._entries[name])
+                status = await catalogue.service.status()
                 manifest = status.manifest
                 if manifest is None and status.trouble:
                     return CatalogueEntry(name, record is None, "unavailable", record, open=True)
@@ -241,19 +241,19 @@ class Catalogues:
 
         One that is closed is looked into once: whoever begins an import opens it.
         """
-        found = list(self._entries)
+        busy = list(self._entries)
         for name, record in (await self.records()).items():
             if name in self._entries or record.state != "ready" or self._without_work.get(name) == record.created:
                 continue
             store = self._store_of(record.settings(self._settings))
             try:
                 if any(job.status in OPEN for job in await store.imports().jobs()):
-                    found.append(name)
+                    busy.append(name)
                 else:
                     self._without_work[name] = record.created
             finally:
                 await store.close()
-        return found
+        return busy
 
     async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
         """Add a catalogue with an empty index of this encoder. One that an ingest has built before keeps its versions."""

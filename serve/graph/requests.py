@@ -21,7 +21,7 @@ MAX_BATCH = 1000
 MAX_BATCH_ITEMS = 10_000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
+QueryText = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
 
 
 def _short(title: str) -> str:
@@ -156,7 +156,7 @@ class RecommendRequest(RankingRequest):
 
     likes: Examples = ()
     dislikes: Examples = ()
-    text: Query | None = None
+    text: QueryText | None = None
     strategy: Strategy = "average"
     exclude: Excluded = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
@@ -202,7 +202,7 @@ class SimilarRequest(RankingRequest, ExampleItem):
 class SearchRequest(RankingRequest):
     """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
 
-    text: Query
+    text: QueryText
     mode: Mode | None = None
     exact: bool = Field(False, strict=True, description="scan everything instead of the graph index (scope admin)")
     expand: bool = Field(False, strict=True, description="let the enhancer write a hypothetical description first, and search with it too")

@@ -24,8 +24,8 @@ from matinee.items import Item
 from matinee.settings.index import FactWeights, IndexSettings
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.hops import Hop
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import until_async
@@ -64,7 +64,7 @@ class Server:
 
     async def ask(self, message: Any, catalogue: str | None = None) -> Any:
         sent = message if catalogue is None else messages.In(catalogue, message)
-        [result] = await self.retriever.call([Hop(sent, LATER)])
+        [result] = await self.retriever.call([WireMessage(sent, LATER)])
         return result
 
     async def create(self, name: str, **more: Any) -> Any:
@@ -99,7 +99,7 @@ async def test_each_catalogue_has_its_own_items_and_one_batch_may_ask_several(se
         assert (await server.create(name)).state == "ready"
         assert (await server.write(name, f"{name} 1")).count == 1
     batch = [messages.In(name, messages.Page(9)) for name in ("books", "games", "nope")]
-    books, games, nope = await server.retriever.call([Hop(one, LATER) for one in batch])
+    books, games, nope = await server.retriever.call([WireMessage(one, LATER) for one in batch])
     assert [payload["title"] for (_, payload), *_ in (books[0], games[0])] == ["books 1", "games 1"]  # type: ignore[index]
     assert isinstance(nope, CatalogueAbsentError)
 
@@ -124,16 +124,16 @@ async def test_looking_for_background_work_neither_opens_a_catalogue_nor_keeps_i
     await server.create("books")
     for name in ("books", "books"):
         assert await server.ask(messages.Pending(8, "0" * 8 + "-0000" * 3 + "-" + "0" * 12), name) == []
-        assert await server.ask(messages.ImportJobs(unfinished=True), name) == []
+        assert await server.ask(messages.ListImports(unfinished=True), name) == []
     assert await server.opened() == []
     store = open_store(CatalogueRecord(name="books").settings(server.settings))
     assert await store.imports().save(new_job("body", 1))
     assert await server.ask(messages.BusyCatalogues()) == ["books"]
-    assert len(await server.ask(messages.ImportJobs(unfinished=True), "books")) == 1
+    assert len(await server.ask(messages.ListImports(unfinished=True), "books")) == 1
     assert await server.opened() == []
     await server.items("books")
     server.now = 61
-    await server.ask(messages.ImportJobs(unfinished=True), "books")
+    await server.ask(messages.ListImports(unfinished=True), "books")
     await server.retriever.catalogues.close_idle()
     assert await server.opened() == []
     [job] = await store.imports().jobs()
@@ -194,7 +194,7 @@ async def test_a_catalogue_that_is_deleted_ends_what_is_under_way_and_takes_noth
     deleting = asyncio.create_task(server.ask(messages.DeleteCatalogue("books")))
 
     async def refused() -> bool:
-        return isinstance(await server.ask(messages.Status(), "books"), CatalogueAbsentError)
+        return isinstance(await server.ask(messages.ReadStatus(), "books"), CatalogueAbsentError)
 
     while not await refused():  # noqa: ASYNC110  the mark in the registry tells nobody
         await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ class CatalogueEntry:
     open: bool = False
 
 
-class CatalogueAnswers(Protocol):
+class CatalogueManager(Protocol):
     """The methods that messages name (`messages.CataloguesMessage.answer`)."""
 
     async def entries(self, names: tuple[str, ...] | None) -> list[CatalogueEntry]: ...

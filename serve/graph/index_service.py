@@ -18,7 +18,7 @@ from serve.graph.import_records import ImportRecords
 
 T = TypeVar("T")
 
-Stored = tuple[str, Payload]
+IndexedItem = tuple[str, Payload]
 """Index id and payload of an item."""
 
 
@@ -45,7 +45,7 @@ class IndexStatus:
         return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
 
 
-class IndexAnswers:
+class IndexService:
     """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now."""
 
     def __init__(self, store: IndexStore, active: ActiveIndex, failure: Callable[[], MatineeError | None]) -> None:
@@ -93,15 +93,15 @@ class IndexAnswers:
             trouble=trouble,
         )
 
-    async def fetch(self, ids: Sequence[str]) -> list[Stored | None]:
+    async def fetch(self, ids: Sequence[str]) -> list[IndexedItem | None]:
         hits = await locate(self.index(), ids)
         return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
 
-    async def page(self, scroll: Scroll) -> tuple[list[Stored], str | None]:
+    async def page(self, scroll: Scroll) -> tuple[list[IndexedItem], str | None]:
         page, cursor = await self.index().scroll(scroll)
         return [(hit.id, hit.payload) for hit in page], cursor
 
-    async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[Stored]:
+    async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[IndexedItem]:
         return [(hit.id, hit.payload) for hit in await titles.suggest(self.index(), prefix, limit, filter)]
 
     async def facets(self, filter: ItemFilter, limit: int, attributes: Sequence[str]) -> tuple[dict[str, list[FacetCount]], int]:
@@ -110,7 +110,7 @@ class IndexAnswers:
         values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit) for name in names))
         return dict(zip(names, values, strict=True)), await index.count(filter)
 
-    async def pending(self, limit: int, after: str) -> list[Stored]:
+    async def pending(self, limit: int, after: str) -> list[IndexedItem]:
         index = self.index()
         page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
         if len(page) < limit:
