@@ -15,9 +15,9 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.cli.errors import run_main
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search, item_payload

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from matinee.attributes import MAX_ATTRIBUTES, RESERVED, Attribute, Attributes
 from matinee.catalogue.columns import squash
 from matinee.errors import SourceError
+from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute, Attributes
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PLACES = ("kind", "title", "overview", "year", "genres", "language")

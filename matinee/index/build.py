@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
 
-from matinee.attributes import Attribute
 from matinee.errors import IndexLockedError, IndexUnavailableError, IndexUnreachableError
+from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held

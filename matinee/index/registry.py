@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from matinee.attributes import Attribute
 from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError
+from matinee.filters.attributes import Attribute
 from matinee.items import Name
 from matinee.settings.index import Recipe
 from matinee.settings.tree import CATALOGUE_NAME, Mode, SearchSettings, Settings

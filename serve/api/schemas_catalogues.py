@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from matinee.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.errors import SettingsError
+from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.index import registry
 from matinee.index.registry import CatalogueName, SearchChanges
 from matinee.items import Name

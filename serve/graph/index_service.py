@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from matinee.attributes import facet_names
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import facet_names
 from matinee.index.active import ActiveIndex, Written
 from matinee.index.ids import locate
 from matinee.index.protocols import Index, IndexStore

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from matinee.conditions import All, Condition, Equal, HasId, Not, Some
+from matinee.filters.conditions import All, Condition, Equal, HasId, Not, Some
 from matinee.index.types import OWN_FIELDS, Manifest, Payload, Point
 
 TENANT, VERSION, UID = "tenant", "version", "uid"

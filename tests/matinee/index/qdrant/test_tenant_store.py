@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from matinee.attributes import Attribute
-from matinee.conditions import All, AnyOf, Equal, HasId, Not, Some
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import Attribute
+from matinee.filters.conditions import All, AnyOf, Equal, HasId, Not, Some
 from matinee.index.build import new_manifest
 from matinee.index.qdrant.registry import NAME, QdrantRegistry
 from matinee.index.qdrant.tenant import Tenant, collection_name

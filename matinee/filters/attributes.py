@@ -134,7 +134,7 @@ def describe(attributes: Attributes) -> str:
     return ", ".join(f"{name} ({attribute.type})" for name, attribute in attributes.items()) or "none"
 
 
-def moment(text: str) -> str | None:
+def to_utc(text: str) -> str | None:
     """An ISO 8601 date or time as UTC in microseconds; None where it is none. A date is its first moment, a time without zone is UTC."""
     if not _DATE.fullmatch(text):
         return None
@@ -186,7 +186,7 @@ def _boolean(fact: Any) -> bool | None:
 
 
 def _datetime(fact: Any) -> str | None:
-    return moment(fact.strip()) if isinstance(fact, str) else None
+    return to_utc(fact.strip()) if isinstance(fact, str) else None
 
 
 def _geo(fact: Any) -> dict[str, float] | None:
