@@ -20,6 +20,7 @@ from matinee.errors import SettingsError
 from matinee.index import catalogues as local
 from matinee.index.catalogues import ClosedCatalogue
 from matinee.index.registry import CatalogueRecord, SearchChanges
+from matinee.patterns import message_of
 from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Mode
@@ -80,7 +81,7 @@ def create(
         record = CatalogueRecord(name=name, kind=kind, recipe=cast(Recipe | None, recipe), attributes=declared, search=search)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {message_of(first)}") from None
     client = Client(server, key=key) if server else Client.running(settings, key=key)
     if client is None:
         asyncio.run(local.create_catalogue(settings, record))
@@ -110,9 +111,14 @@ def delete(
     [dim]matinee catalogues delete books --yes[/]
     """
     settings = load_settings()
+    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    # Nobody is asked about a catalogue that is not there.
+    if client is None:
+        asyncio.run(local.require_deletable(settings, name))
+    else:
+        client.send(calls.catalogue(name))
     if not yes:
         typer.confirm(f"Delete the catalogue {name} with all its items?", abort=True)
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
     if client is None:
         asyncio.run(local.remove_catalogue(settings, name))
     else:

@@ -3,7 +3,7 @@
 `delete_catalogue` is what a server does too. Does not open an index.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from matinee.errors import CatalogueConflictError, IndexLockedError, MatineeError
@@ -37,6 +37,30 @@ async def own_settings(settings: Settings) -> Settings:
     """`settings` as their catalogue has them: its recipe and settings of ranking, and where its index lies."""
     record = await find_record(settings)
     return settings if record is None else record.settings(settings)
+
+
+async def has_index(settings: Settings) -> bool:
+    """Whether the catalogue of `settings` (`own_settings`) has an index, open elsewhere or not."""
+    store = open_store(settings)
+    try:
+        return await store.current() is not None
+    finally:
+        await store.close()
+
+
+async def require_known(settings: Settings, default: str) -> None:
+    """Raises `CatalogueAbsentError` where neither the registry nor the store knows the catalogue of `settings`; it names others."""
+    registry = open_registry(settings)
+    try:
+        records = await registry.records()
+    finally:
+        await registry.close()
+    if settings.catalogue in records or await has_index(settings):
+        return
+    known = {name for name, record in records.items() if record.state == "ready"}
+    if settings.catalogue != default and await has_index(settings.model_copy(update={"catalogue": default})):
+        known.add(default)
+    raise absent(settings.catalogue, known)
 
 
 async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
@@ -121,6 +145,15 @@ async def check_kept(settings: Settings) -> None:
         )
 
 
+async def require_deletable(settings: Settings, name: str) -> None:
+    """Raises where there is no such catalogue, or where it is the default one."""
+    registry = open_registry(settings)
+    try:
+        _deletable(settings, name, await registry.records())
+    finally:
+        await registry.close()
+
+
 async def remove_catalogue(settings: Settings, name: str) -> None:
     """Delete a catalogue with all its items. Raises where a process has it open."""
     registry = open_registry(settings)
@@ -128,6 +161,14 @@ async def remove_catalogue(settings: Settings, name: str) -> None:
         await delete_catalogue(registry, settings, name, open_store)
     finally:
         await registry.close()
+
+
+def _deletable(settings: Settings, name: str, records: Mapping[str, CatalogueRecord]) -> CatalogueRecord:
+    if name == settings.catalogue:
+        raise CatalogueConflictError(f"the catalogue {name!r} is the default one: it can't be deleted")
+    if name not in records:
+        raise absent(name, records)
+    return records[name]
 
 
 async def _nothing_open() -> None:
@@ -146,11 +187,7 @@ async def delete_catalogue(
     What a kill leaves, the next call deletes. Raises `CatalogueConflictError` for the default catalogue, and while it is built or open
     elsewhere: then nothing is deleted.
     """
-    if name == settings.catalogue:
-        raise CatalogueConflictError(f"the catalogue {name!r} is the default one: it can't be deleted")
-    record = (await registry.records()).get(name)
-    if record is None:
-        raise absent(name)
+    record = _deletable(settings, name, await registry.records())
     await registry.replace(record.model_copy(update={"state": "deleting"}))
     await close()
     store = store_of(record.settings(settings))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from matinee.attributes import Attribute
 from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError
 from matinee.items import Name
+from matinee.patterns import message_of
 from matinee.settings.index import Recipe
 from matinee.settings.tree import CATALOGUE_NAME, Mode, SearchSettings, Settings
 
@@ -40,7 +41,7 @@ class SearchChanges(BaseModel):
         try:
             return SearchSettings(**search.model_dump() | self.model_dump(exclude_none=True))
         except ValidationError as error:
-            problems = (f"search.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+            problems = (f"search.{'.'.join(map(str, one['loc']))}: {message_of(one)}" for one in error.errors(include_url=False))
             raise SettingsError("; ".join(problems)) from None
 
 

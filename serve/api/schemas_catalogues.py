@@ -9,11 +9,12 @@ from matinee.errors import SettingsError
 from matinee.index import registry
 from matinee.index.registry import CatalogueName, SearchChanges
 from matinee.items import Name
+from matinee.patterns import NAME
 from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from serve.graph.requests import StrictModel
 
-DeclaredName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+DeclaredName = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 class CreateCatalogueRequest(StrictModel):

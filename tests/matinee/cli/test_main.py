@@ -332,7 +332,7 @@ def test_catalogues_are_created_listed_and_deleted_with_and_without_a_server(bot
     assert json.loads(made.stdout)["search"] == {"mode": "sparse", "max_k": 30}
     refused(both("catalogues", "create", "books"), 5, "exists already")
     refused(both("catalogues", "create", "demo"), 5, "the default one")
-    refused(both("catalogues", "create", "Books"), 2, "name")
+    refused(both("catalogues", "create", "Books"), 2, "name: use lower-case letters")
     refused(both("catalogues", "create", "b", "--mode", "fuzzy"), 2, "mode")
     rows = json.loads(both("catalogues", "list", "--json").stdout)
     assert [(row["name"], row["default"], row["kind"]) for row in rows] == [("demo", True, None), ("books", False, "book")]
@@ -340,6 +340,35 @@ def test_catalogues_are_created_listed_and_deleted_with_and_without_a_server(bot
     refused(both("catalogues", "delete", "demo", "--yes"), 5, "default one")
     assert both("catalogues", "delete", "books", "--yes").exit_code == 0
     refused(both("catalogues", "delete", "books", "--yes"), 6, "there is no catalogue 'books'")
+    refused(both("catalogues", "delete", "books"), 6, "there is no catalogue 'books'")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", "x"],
+        ["recommend", "x"],
+        ["describe", "x"],
+        ["info"],
+        ["info", "--json"],
+        ["index", "list"],
+        ["index", "rollback"],
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_catalogue_is_an_error_that_names_those_there_are(both: Run, command: list[str]) -> None:
+    assert both("catalogues", "create", "books").exit_code == 0
+    try:
+        refused(both(*command, "--catalogue", "nope"), 6, "no catalogue 'nope'", "books", "demo")
+    finally:
+        both("catalogues", "delete", "books", "--yes")
+
+
+def test_a_server_is_not_passed_over_for_a_catalogue_that_is_nowhere(served: Run, run: Run) -> None:
+    for command in (["search", "x"], ["info"]):
+        refused(served(*command, MATINEE_CATALOGUE="nope"), 6, "the server at", "has no catalogue 'nope': use one of demo")
+    assert run("info", MATINEE_CATALOGUE="nope").exit_code == 0, "the first look at a new machine"
+    assert "there is no version yet" in run("index", "list", MATINEE_CATALOGUE="nope").stderr
 
 
 def test_items_and_searches_go_to_the_catalogue_that_is_named(served: Run, tmp_path: Path) -> None:
@@ -353,5 +382,5 @@ def test_items_and_searches_go_to_the_catalogue_that_is_named(served: Run, tmp_p
         assert [card["item"]["title"] for card in found["items"]] == ["Dune"]
     assert json.loads(served("info", "--catalogue", "books", "--json").stdout)["catalogue"] == "books"
     refused(served("items", "get", "b1"), 6, "no item has the id")
-    refused(served("items", "get", "b1", "--catalogue", "games"), 2, "has no catalogue 'games'")
+    refused(served("items", "get", "b1", "--catalogue", "games"), 6, "has no catalogue 'games': use one of demo, books")
     assert served("catalogues", "delete", "books", "--yes").exit_code == 0
