@@ -63,6 +63,7 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         feedback.routes(),
         items.routes(),
         uploads.routes(bulk, remote, settings.serving.max_body_bytes),
+        catalogues.index_routes(),
         catalogues.routes(gateway, served),
         state.routes(served.default.health),
         page.routes(),

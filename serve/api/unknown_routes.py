@@ -22,7 +22,7 @@ class UnknownRoutes:
         """`error` with a hint. `template`: the path of the route that has another method."""
         if error.status_code == 404:
             return HTTPException(404, self._absence(path))
-        if error.status_code == 405 and template in self._methods:
+        if error.status_code == 405 and template is not None and template in self._methods:
             # The framework names the methods of one route only, where several share a path.
             allowed = self._methods[template]
             return HTTPException(405, f"this route takes {allowed}, not {method[:10]}", {"Allow": allowed})

@@ -8,6 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+import serve.graph.requests  # noqa: F401  the patterns of requests
 from matinee.attributes import Attribute
 from matinee.errors import SettingsError
 from matinee.items import Item
@@ -31,7 +32,8 @@ def patterns(schema: object) -> Iterator[str]:
 
 def test_every_pattern_of_settings_items_and_requests_has_words() -> None:
     schemas = (Settings.model_json_schema(), Item.model_json_schema(), Attribute.model_json_schema(), json.loads(OPENAPI.read_bytes()))
-    found = {pattern for schema in schemas for pattern in patterns(schema)}
+    # The URL of a server is checked by a function, which has words of its own.
+    found = {pattern for schema in schemas for pattern in patterns(schema) if not pattern.startswith("^https?:")}
     assert len(found) >= 6
     assert found <= WORDS.keys()
 
