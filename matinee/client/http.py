@@ -188,6 +188,7 @@ class Client(_Connection):
         except ServerError:
             known = ""
         hint = f"use one of {known} (--catalogue, or MATINEE_CATALOGUE)" if known else "see `matinee catalogues list`"
+        hint += f", or create it: matinee catalogues create {catalogue}"
         return ServerError(f"the server at {self.url} has no catalogue {catalogue!r}: {hint}", "not_found")
 
     def of(self, catalogue: str) -> "Client | None":

@@ -108,7 +108,7 @@ class CreateIndexRequest(StrictModel):
     """A first, empty index, for clients to write to."""
 
     attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
-        None, description="what its items can be filtered, sorted and counted by; null: those that the catalogue was created with"
+        None, description="what its items can be filtered, sorted and counted by, where it was created without attributes"
     )
 
     @field_validator("attributes")

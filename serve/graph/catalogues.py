@@ -343,7 +343,7 @@ class Catalogues:
     async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
         record = None if name == self._settings.catalogue else await self._record(name)
         settings = self._settings if record is None else record.settings(self._settings)
-        declared = record.attributes if attributes is None and record is not None else attributes
+        declared = (record and record.attributes) or attributes
         index = settings.index
         manifest = new_manifest(name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, declared)
         async with self.use(name) as catalogue:

@@ -394,8 +394,8 @@ async def test_a_first_index_is_made_and_never_a_second(server: Server) -> None:
     changed = await server.ask(messages.ChangeCatalogue("games", CatalogueChanges(attributes={"size": PAGES})))
     assert (changed.state, [*changed.record.attributes]) == ("empty", ["pages", "size"])
     server.now = 7202
-    made = await server.ask(messages.CreateIndex("games", None, ENCODER, D))
-    assert (made.state, made.attributes) == ("ready", 2)
+    made = await server.ask(messages.CreateIndex("games", {"colour": PAGES}, ENCODER, D))
+    assert (made.state, made.attributes) == ("ready", 2), "those that it was created with"
     assert (await server.write("games", "Chess")).count == 1
 
 
