@@ -17,6 +17,7 @@ from matinee.settings.index import Recipe
 
 log = logging.getLogger(__name__)
 
+NO_INDEX = "there is no index yet: build one with `matinee ingest FILE`, or make an empty one with `matinee index create`"
 _PAGE = 256
 
 
@@ -62,7 +63,7 @@ class ActiveIndex:
         Raises `IndexAbsentError` before the first ingest, `FingerprintError` when no open version was made by that encoder.
         """
         if self._current is None:
-            raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
+            raise IndexAbsentError(NO_INDEX)
         for index in (self._current, self._draining):
             if index is not None and fingerprint in (None, index.manifest.fingerprint):
                 return index

@@ -42,6 +42,7 @@ class HealthReport(TypedDict):
     search: Json
     limits: dict[str, float]
     writable: bool
+    building: bool
     index_trouble: str | None
     degraded: list[str]
 
@@ -88,6 +89,7 @@ class Health:
                 "deadline_s": serving.deadline_s,
             },
             "writable": writable,
+            "building": status.building,
             "index_trouble": status.trouble,
             "degraded": degraded,
         }

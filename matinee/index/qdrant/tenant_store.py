@@ -134,6 +134,10 @@ class TenantStore:
     def imports(self) -> QdrantImports:
         return QdrantImports(self._client, self._call, f"{self._catalogue}.imports")
 
+    async def lease_mark(self) -> str | None:
+        values = await LeaseCollection(self._call, f"{self._catalogue}.lease").read()
+        return None if values is None else f"{values.get('id')} {values.get('renewed')}"
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
         async with renewed(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:

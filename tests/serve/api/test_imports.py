@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from serve.graph import imports as imports_module
+from serve.graph import import_jobs as imports_module
 from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.import_jobs import ImportJobs

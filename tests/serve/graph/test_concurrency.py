@@ -28,7 +28,7 @@ def test_among_several_a_quarter_is_kept_for_those_that_have_less() -> None:
     limit = ConcurrencyLimit(16, Sharing(several=True))
     with ExitStack() as held:
         assert taken(limit, held, "films") == 12
-        assert "12 requests under way here, and the 4 free limit are for others" in str(limit.refusal("films"))
+        assert "12 requests under way here, and the 4 free places are for others" in str(limit.refusal("films"))
         assert taken(limit, held, "books") == 4
         assert "16 requests are under way" in str(limit.refusal("games"))
     assert limit.ongoing == 0
@@ -49,6 +49,6 @@ def test_bulk_places_are_shared_too() -> None:
     with ExitStack() as held:
         for _ in range(3):
             held.enter_context(bulk.hold("films"))
-        with pytest.raises(OverloadedError, match="free limit are for others"):
+        with pytest.raises(OverloadedError, match="free places are for others"):
             held.enter_context(bulk.hold("films"))
         held.enter_context(bulk.hold("books"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import serve.graph.parts
+import serve.graph.context
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.index.types import Manifest
 from matinee.items import Item
@@ -214,7 +214,7 @@ async def test_no_request_waits_longer_for_a_turn_than_for_a_description(make: A
 
 def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now, ticks = context(), itertools.count()
-    monkeypatch.setattr(serve.graph.parts, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(serve.graph.context, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     with now.stage("enhance"), now.stage("enhance"):
         pass
     assert now.stages == {"enhance": 2000}
