@@ -316,7 +316,7 @@ async def test_attributes_are_changed_while_the_catalogue_answers(server: Server
     assert (entry.building, entry.state, entry.attributes) == (True, "ready", 6)
     await begun.wait()
     assert await server.items("books") == ["Dune", "Emma"]
-    assert (await server.ask(messages.Status(), "books")).building
+    assert (await server.ask(messages.ReadStatus(), "books")).building
     again = await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": None, "kind": None})))
     assert isinstance(again, UnknownAttributeError | CatalogueConflictError)
     await server.write("books", "Emma 2")
