@@ -204,8 +204,17 @@ class ActiveIndex:
 
     async def _next_revision(self) -> int:
         """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""
-        versions = self._written_versions()
-        seen = [index.manifest.revision for index in versions] + [await index.max_revision() for index in versions]
+        seen = []
+        for index in self._written_versions():
+            try:
+                seen += [index.manifest.revision, await index.max_revision()]
+            except IndexAbsentError:
+                if index is not self._draining:
+                    raise
+                # Two builds ended before this followed, and pruned the version before. Nobody searches it any more.
+                log.warning("index version %s was deleted while it was open", index.manifest.version)
+                self._draining = None
+                await index.close()
         return new_revision(max(seen))
 
     async def delete(self, id: str) -> Hit | None:

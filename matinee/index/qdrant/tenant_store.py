@@ -172,8 +172,13 @@ class TenantStore:
 
     async def destroy(self) -> None:
         async with self.lease():
-            for name, version in (await self._state()).versions.items():
+            versions = (await self._state()).versions
+            for name, version in versions.items():
                 await self._delete(name, version)
+            # A Retriever that had not followed yet may have written to a version that was deleted.
+            for collection in sorted({version.collection for version in versions.values() if version.shared}):
+                mine = models.Filter(must=[models.FieldCondition(key=TENANT, match=models.MatchValue(value=self._catalogue))])
+                await self._call(self._client.delete(collection, models.FilterSelector(filter=mine), wait=True), patient=True)
             if await self._call(self._client.collection_exists(registry.NAME)):
                 points = models.PointIdsList(points=[self._point])
                 await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from serve.api.auth import new_key
+from serve.graph import messages
 from tests.serve.api_client import Api, error
 
 Bent = Callable[..., AbstractAsyncContextManager[Api]]
@@ -168,6 +170,12 @@ async def test_attributes_change_without_a_new_ingest(bent: Bent) -> None:
         found = (await api.post("/v1/catalogues/books/search", {"text": "x", "filter": {"pages": {"gt": 400}}, "mode": "dense"})).json()
         assert [card["item"]["title"] for card in found["items"]] == ["Dune"]
         assert error(await api.post("/v1/catalogues/books/search", {"text": "x", "filter": {"author": ["A"]}})) == (422, "invalid")
+        # Of another type: who filters as before learns what there is now, and a rollback would bring the old one back.
+        shelf = {"type": "keyword", "source": "numbers.pages"}
+        assert (await change(api, {"attributes": {"pages": shelf}})).status_code == 200
+        refused = await api.post("/v1/catalogues/books/search", {"text": "x", "filter": {"pages": {"gt": 400}}})
+        assert error(refused) == (422, "invalid")
+        assert "pages (keyword)" in refused.json()["message"]
         # The default catalogue has attributes of its own to change, and nothing else.
         default = (await change(api, {"attributes": {"pages": pages}}, "demo")).json()
         assert (default["default"], default["attributes"], default["items"]) == (True, 7, 5)
@@ -257,6 +265,31 @@ async def test_keys_are_for_their_catalogues(bent: Bent) -> None:
         assert error(missing) == (404, "not_found")
         assert "books, demo" in missing.json()["message"]
         assert await status("books", "GET", "/v1/catalogues/nope/facets") == 403, "who may not ask does not learn what there is"
+
+
+async def test_a_flood_of_one_catalogue_leaves_the_others_their_places(bent: Bent) -> None:
+    serving = {"deployment": {"max_ongoing_requests": 8, "target_ongoing_requests": 4}, "limits": {"share": 1}}
+    async with bent(serving=serving) as api:
+        real, go_on = api.service.graph.retriever, asyncio.Event()
+
+        async def slow(message: Any, deadline: float) -> Any:
+            if isinstance(message, messages.In) and isinstance(message.message, messages.Rank):
+                await go_on.wait()
+            return await real(message, deadline)
+
+        api.service.graph = replace(api.service.graph, retriever=slow)
+        await with_books(api)
+        search = {"text": "planet", "mode": "sparse"}
+        flood = [asyncio.create_task(api.post("/v1/catalogues/books/search", search)) for _ in range(20)]
+        refused = [await one for one in asyncio.as_completed(flood[8:])]
+        assert {error(one) for one in refused} == {(503, "overloaded")}
+        for _ in range(3):
+            assert (await api.post("/v1/search", search)).status_code == 200
+        assert error(await api.post("/v1/catalogues/books/search", search)) == (503, "overloaded")
+        go_on.set()
+        statuses = [(await one).status_code for one in flood]
+        assert 4 <= statuses.count(200) < 8
+        assert (await api.post("/v1/catalogues/books/search", search)).status_code == 200
 
 
 async def test_one_that_nobody_uses_is_closed_and_opened_again(bent: Bent) -> None:
