@@ -17,8 +17,8 @@ import pytest
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index import build as build_module
 from matinee.index.active import ActiveIndex
 from matinee.index.build import ApiItem, Build, IndexWrites, PointMaker
