@@ -22,7 +22,7 @@ from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
 from matinee.index.qdrant.lease import LeaseCollection
-from matinee.index.qdrant.tenant import TENANT, VERSION, Tenant, collection_name
+from matinee.index.qdrant.tenant import SHARED, TENANT, VERSION, Tenant, collection_name
 from matinee.index.types import OWN_FIELDS, Manifest
 from matinee.settings.index import IndexSettings
 
@@ -172,13 +172,14 @@ class TenantStore:
 
     async def destroy(self) -> None:
         async with self.lease():
-            versions = (await self._state()).versions
-            for name, version in versions.items():
+            for name, version in (await self._state()).versions.items():
                 await self._delete(name, version)
-            # A Retriever that had not followed yet may have written to a version that was deleted.
-            for collection in sorted({version.collection for version in versions.values() if version.shared}):
-                mine = models.Filter(must=[models.FieldCondition(key=TENANT, match=models.MatchValue(value=self._catalogue))])
-                await self._call(self._client.delete(collection, models.FilterSelector(filter=mine), wait=True), patient=True)
+            # A Retriever that had not followed yet may have written to a version that was pruned, of another encoder too.
+            mine = models.Filter(must=[models.FieldCondition(key=TENANT, match=models.MatchValue(value=self._catalogue))])
+            for collection in (await self._call(self._client.get_collections())).collections:
+                if collection.name.startswith(SHARED):
+                    selector = models.FilterSelector(filter=mine)
+                    await self._call(self._client.delete(collection.name, selector, wait=True), patient=True)
             if await self._call(self._client.collection_exists(registry.NAME)):
                 points = models.PointIdsList(points=[self._point])
                 await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)
