@@ -296,10 +296,14 @@ class MicroBatcher(Generic[Sent, Result]):
         self._pump()
 
     async def _run(self, queue: _Queue[Sent, Result], batch: list[_Waiting[Sent, Result]]) -> None:
-        """Send a batch. A hanging call keeps its place only while somebody waits for it, because another replica may work."""
+        """Send a batch. A hanging call keeps its place only while somebody waits for it, because another replica may work.
+
+        Sends in this task: each further task would cost a lone message another turn of the event loop.
+        """
         if self._observe_batch is not None:
             self._observe_batch(len(batch))
         start, unanswered = time.monotonic(), True
+        task, still_waiting = asyncio.current_task(), len(batch)
 
         def answered() -> None:
             nonlocal unanswered
@@ -311,19 +315,31 @@ class MicroBatcher(Generic[Sent, Result]):
             answered()
             self._pump()
 
-        call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch], on_result))
-        everyone = asyncio.gather(*(waiting.future for waiting in batch), return_exceptions=True)
-        both: set[asyncio.Future[Sequence[Result | MatineeError]] | asyncio.Future[list[Result | BaseException]]] = {call, everyone}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if any(waiting.future.cancelled() for waiting in batch):
-            call.cancel()
+        def on_done(_: "asyncio.Future[Result]") -> None:
+            nonlocal still_waiting
+            still_waiting -= 1
             # Work in a thread can't be interrupted, so it keeps its place until it ends.
-            await asyncio.wait({call})
+            if not still_waiting and task is not None and any(waiting.future.cancelled() for waiting in batch):
+                task.cancel()
+
+        for waiting in batch:
+            waiting.future.add_done_callback(on_done)
+        try:
+            for waiting, result in zip(batch, await self._send([waiting.queued for waiting in batch], on_result), strict=True):
+                _settle(waiting.future, result)
+        except asyncio.CancelledError:
+            self._fail(batch, UnavailableError(f"{self._name} gave the call up; ask again in a moment"))
+        except Exception as error:  # noqa: BLE001  every caller of the batch gets it
+            self._fail(batch, error)
         answered()
-        _resolve(self._name, batch, call)
         took_s = time.monotonic() - start
         queue.pace.end(len(batch), took_s / self.max_in_flight)
         self._charge(queue, took_s)
+
+    def _fail(self, batch: list[_Waiting[Sent, Result]], error: Exception) -> None:
+        """A call that failed as a whole fails all of its callers that have no result yet."""
+        for waiting in batch:
+            _settle(waiting.future, error)
 
     def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
         """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""
@@ -342,19 +358,6 @@ def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) ->
         future.set_result(result)
 
 
-def _resolve(name: str, batch: list[_Waiting[Sent, Result]], call: "asyncio.Future[Sequence[Result | MatineeError]]") -> None:
-    """Give each caller of a batch its result or error; a call that failed as a whole fails all that have none yet."""
-    try:
-        for waiting, result in zip(batch, call.result(), strict=True):
-            _settle(waiting.future, result)
-    except asyncio.CancelledError:
-        for waiting in batch:
-            _settle(waiting.future, UnavailableError(f"{name} gave the call up; ask again in a moment"))
-    except Exception as error:  # noqa: BLE001  every caller of the batch gets it
-        for waiting in batch:
-            _settle(waiting.future, error)
-
-
 def in_time(batch: Sequence[QueuedMessage[Sent]]) -> list[bool]:
     """Which messages of a batch can still be answered before their deadline."""
     now = time.monotonic()
@@ -369,8 +372,15 @@ def errors_as_results(results: Sequence[Result | BaseException]) -> list[Result 
 async def as_completed(work: Sequence[Awaitable[Result]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
     """Yields places and results as they become known; those that are ready together come as one list. Errors are as in `errors_as_results`.
 
-    Cancels the remaining work if the caller stops taking results.
+    Cancels the remaining work if the caller stops taking results. A lone piece of work needs no task of its own.
     """
+    if len(work) == 1:
+        try:
+            result: Result | MatineeError = await work[0]
+        except MatineeError as error:
+            result = error
+        yield [(0, result)]
+        return
     places = {asyncio.ensure_future(one): place for place, one in enumerate(work)}
     pending = set(places)
     try:

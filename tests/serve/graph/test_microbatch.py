@@ -214,6 +214,14 @@ async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
     assert await call("good", LATER) == "good"
 
 
+async def test_a_call_that_does_not_even_begin_is_an_error_at_once() -> None:
+    def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> Any:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        await batcher(send)("one", LATER)
+
+
 async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
     async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         return [batch[0].message]
