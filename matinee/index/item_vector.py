@@ -39,8 +39,8 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
     numbers = item.get("numbers") or {}
     year, votes = item.get("year"), numbers.get("votes", numbers.get("popularity"))
     blocks = (
-        (weights.year, None if year is None else _bump(_YEARS, _YEARS_APART, float(year)), len(_YEARS)),
-        (weights.votes, None if votes is None else _bump(_VOTES, _VOTES_APART, float(np.log10(1 + max(0.0, votes)))), len(_VOTES)),
+        (weights.year, None if year is None else _year(float(year)), len(_YEARS)),
+        (weights.votes, None if votes is None else _votes(float(votes)), len(_VOTES)),
         (weights.genres, _bag(tuple(item.get("genres") or ()), _GENRES), _GENRES),
         (weights.language, _bag(tuple(filter(None, [item.get("language")])), _LANGUAGES), _LANGUAGES),
     )
@@ -75,6 +75,16 @@ def _attributed(point: Point, attributes: Attributes | None) -> Point:
 
 def _completed(point: Point, weights: FactWeights) -> Point:
     return replace(point, dense={**point.dense, ITEM: item_vector(point.dense[TEXT], point.payload["item"], weights)})
+
+
+@lru_cache(maxsize=1024)
+def _year(year: float) -> np.ndarray[Any, Any]:
+    return _bump(_YEARS, _YEARS_APART, year)
+
+
+@lru_cache(maxsize=4096)
+def _votes(votes: float) -> np.ndarray[Any, Any]:
+    return _bump(_VOTES, _VOTES_APART, float(np.log10(1 + max(0.0, votes))))
 
 
 def _bump(centres: np.ndarray[Any, Any], apart: float, value: float) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ data of `matinee.languages`. Does not generate, tokenise or embed, and adds no f
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, Protocol
 
 from jinja2 import Environment, StrictUndefined
@@ -30,6 +30,9 @@ SPARSE_TEMPLATE: Template = "full"
 
 OVERVIEW_SHARES = (1.0, 0.6, 0.3, 0.1)
 """How much of an overview is tried in turn until a prompt fits."""
+
+# Control characters, which no fact of an item has.
+_LIKED, _TITLE = 0, 1
 
 _SENTENCE_END = ".!?…\"'”’)"
 
@@ -134,15 +137,23 @@ def query_text(text: str) -> str:
 def reason_sentence(liked_title: str, title: str, shared: Shared, language: str = ENGLISH) -> str:
     """'If you enjoyed A, you might love B for its ... story and similar ... execution': only from what both really share."""
     own = not shared.language or shared.language.casefold() in languages.language(language).own_names
+    spoken = None if own else language_name(shared.language or "", language)
+    sentence = _reason(shared.genres[:2], spoken, shared.decade, tuple(_makers(shared.people, 2, language)), language)
+    return sentence.translate({_LIKED: one_line(liked_title), _TITLE: one_line(title)})
+
+
+@lru_cache(maxsize=4096)
+def _reason(genres: tuple[str, ...], spoken: str | None, decade: int | None, makers: tuple[str, ...], language: str) -> str:
+    """The sentence with places for the titles: few facts are shared by many pairs, and a template takes as long as a search."""
     return _sentence(
         "reason",
         language,
-        liked=one_line(liked_title),
-        title=one_line(title),
-        genres=shared.genres[:2],
-        language=None if own else language_name(shared.language or "", language),
-        decade=shared.decade,
-        makers=_makers(shared.people, 2, language),
+        liked=chr(_LIKED),
+        title=chr(_TITLE),
+        genres=genres,
+        language=spoken,
+        decade=decade,
+        makers=[*makers],
     )
 
 

@@ -163,6 +163,17 @@ def test_a_reason_names_only_what_is_shared(shared: Shared, expected: str) -> No
     assert templates.reason_sentence("One", "Two", shared) == f"If you enjoyed One, you might love Two {expected}"
 
 
+@pytest.mark.parametrize("language", ["english", "german"])
+def test_the_titles_of_a_reason_are_kept_as_they_are(language: str) -> None:
+    shared = Shared(genres=("Drama",))
+    sentence = templates.reason_sentence("{{ title }} %s {0}", "Who\\1?  \t <b>", shared, language)
+    assert "{{ title }} %s {0}" in sentence
+    assert "Who\\1? <b>" in sentence
+    assert sentence == templates.reason_sentence("A", "B", shared, language).replace("A", "{{ title }} %s {0}", 1).replace(
+        "B", "Who\\1? <b>", 1
+    )
+
+
 def test_the_template_description_states_the_facts() -> None:
     text = templates.template_description(FILM)
     assert text.startswith(
