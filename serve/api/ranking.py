@@ -4,10 +4,9 @@ Responses are put together as bytes, because the Retriever has already written t
 """
 
 import time
-from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from matinee.errors import MatineeError
@@ -16,12 +15,16 @@ from matinee.recommend.results import Explanation
 from serve.api import schemas
 from serve.api.errors import fields as explained
 from serve.api.large_bodies import LargeBodyRoute
+from serve.api.query_parameters import document_query, read_query
 from serve.api.redact import is_hidden
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.served_catalogues import catalogue
 from serve.graph.bulk import Bulk
 from serve.graph.context import RequestContext
-from serve.graph.requests import Id, RecommendBatchRequest, RecommendRequest, SearchRequest, SimilarRequest
+from serve.graph.requests import RecommendBatchRequest, RecommendRequest, SearchRequest, SimilarQuery, SimilarRequest
+
+_ITEM_ID: dict[str, object] = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "title": "Id"}}
+_NO_ITEM = SimilarRequest.model_construct()
 
 
 def routes(bulk: Bulk) -> APIRouter:
@@ -77,18 +80,18 @@ def routes(bulk: Bulk) -> APIRouter:
         ]
         return json_response(request, results=results, failed=sum("error" in result for result in results))
 
-    @router.get("/items/{id}/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
-    async def similar(
-        id: str,
-        request: Request,
-        k: Annotated[int, Query(ge=1, le=1000)] = 10,
-        diversity: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
-        user_id: Annotated[Id | None, Query(description="whoever it is for, by your own id: kept in the event log")] = None,
-    ) -> Response:
+    @router.get(
+        "/items/{id}/similar",
+        response_model=schemas.RankedResponse,
+        name="similar",
+        openapi_extra=needs("read") | {"parameters": [_ITEM_ID, *document_query(SimilarQuery)]},
+    )
+    async def similar(request: Request) -> Response:
         """Items near to one item, with what they share. `id` is the index id or the catalogue's own."""
+        query = read_query(request, SimilarQuery)
         # Without validation: an id in a path may break the rules of a body's ids. Then no item has it, and the answer is a 404.
-        similar_to = SimilarRequest.model_construct(id=id, k=k, diversity=diversity)
-        return response(request, await catalogue(request).gateway.similar(similar_to, request.state.context), "similar", user_id)
+        similar_to = _NO_ITEM.model_copy(update={"id": request.path_params["id"], "k": query.k, "diversity": query.diversity})
+        return response(request, await catalogue(request).gateway.similar(similar_to, request.state.context), "similar", query.user_id)
 
     @router.post("/similar", response_model=schemas.RankedResponse, name="similar", openapi_extra=needs("read"))
     async def similar_to(body: SimilarRequest, request: Request) -> Response:

@@ -205,6 +205,14 @@ class SimilarRequest(RankingRequest, ExampleItem):
     )
 
 
+class SimilarQuery(BaseModel):
+    """The query parameters of a request for items near to the one in its path."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    user_id: User = None
+
+
 class SearchRequest(RankingRequest):
     """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
 
