@@ -15,6 +15,7 @@ from matinee.index.registry import CatalogueRegistry
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.catalogues import Catalogues
+from serve.graph.clock_skew import ReplicaClock
 from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import as_completed
 from serve.graph.open_catalogue import OpenCatalogue
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class RetrieverReplica:
+class RetrieverReplica(ReplicaClock):
     """Answers `messages.RetrieverMessage`s. Follows the stores' current versions every `watch_s` seconds.
 
     `store` is the default catalogue's, `store_of` opens those of the others.
