@@ -19,23 +19,21 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served_catalogues import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues, catalogue
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
-from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
+
+ROUTERS = (ranking.router, models.router, feedback.router, items.router, uploads.router, catalogues.router, health.router, page.router)
 
 
 def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) -> FastAPI:
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
-    settings = gateway.settings
-    clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
-    sharing = Sharing()
-    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s, sharing)
-    served, tracing = ServedCatalogues(gateway, bulk, sharing), Tracing(settings.tracing, "gateway")
-    remote = RemoteSource(settings.serving.imports.sources, settings.serving.bulk)
+    serving, sharing = gateway.settings.serving, Sharing()
+    clocks, tracing = ClockWatch(gateway.graph.clocks, gateway.metrics), Tracing(gateway.settings.tracing, "gateway")
+    served = ServedCatalogues(gateway, Bulk(serving.bulk, serving.deadline_s, sharing), sharing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,51 +55,41 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         # A redirect would be one more kind of answer, and names whatever host the proxy in front asked for.
         redirect_slashes=False,
     )
-    routers = [
-        ranking.routes(bulk),
-        models.routes(),
-        feedback.routes(),
-        items.routes(),
-        uploads.routes(bulk, remote, settings.serving.max_body_bytes),
-        catalogues.routes(gateway, served),
-        health.routes(served.default.health),
-        page.routes(),
-    ]
-    for router in routers:
+    for router in ROUTERS:
         # To include a router makes each of its routes again.
         app.router.routes.extend(router.routes)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
-    methods = _methods(routers)
-
-    async def error_response(request: Request, error: Exception) -> Response:
-        response = explain(error, request.state.request_id, request.state.caller, retry_after_s=settings.serving.retry_after_s)
-        if response is None:
-            raise error
-        path = getattr(request.scope.get("route"), "path", None)
-        if response.status_code == 405 and path in methods:
-            # The framework names the methods of one route only, where several share a path.
-            response.headers["Allow"] = methods[path]
-        request.state.outcome = outcome(error, response.status_code)
-        return response
-
-    app.add_exception_handler(RequestValidationError, error_response)
-    app.add_exception_handler(HTTPException, error_response)
+    app.add_exception_handler(RequestValidationError, _error_response)
+    app.add_exception_handler(HTTPException, _error_response)
     app.state.served = served
     # The server in front of the app asks it too, before a request is one.
-    admission = app.state.admission = Admission(settings.serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
+    admission = app.state.admission = Admission(serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
     app.add_middleware(
         RequestMiddleware,
-        settings=settings.serving,
+        settings=serving,
         keys=keys,
-        scopes=needed_scopes(routers),
-        streamed=streamed_routes(routers),
+        scopes=needed_scopes(ROUTERS),
+        streamed=streamed_routes(ROUTERS),
         metrics=gateway.metrics,
         tracing=tracing,
         admission=admission,
         catalogues=served,
     )
     return app
+
+
+async def _error_response(request: Request, error: Exception) -> Response:
+    retry_after_s = catalogue(request).gateway.settings.serving.retry_after_s
+    response = explain(error, request.state.request_id, request.state.caller, retry_after_s=retry_after_s)
+    if response is None:
+        raise error
+    path = getattr(request.scope.get("route"), "path", None)
+    if response.status_code == 405 and path in _METHODS:
+        # The framework names the methods of one route only, where several share a path.
+        response.headers["Allow"] = _METHODS[path]
+    request.state.outcome = outcome(error, response.status_code)
+    return response
 
 
 class _App(FastAPI):
@@ -143,3 +131,6 @@ def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
     for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
         methods.setdefault(route.path, set()).update(route.methods or ())
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
+
+
+_METHODS = _methods(ROUTERS)

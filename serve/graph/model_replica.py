@@ -19,9 +19,10 @@ from serve.errors import UnavailableError
 from serve.graph.clock_skew import ReplicaClock
 from serve.graph.messages import Json, catalogue_of
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
-from serve.graph.model_slot import ModelSlot, announce, apply_update
+from serve.graph.model_slot import ModelSlot, apply_update
 from serve.graph.wire import QueuedMessage, WireMessage, from_wire
 from serve.telemetry.batches import BatchTelemetry
+from serve.telemetry.declare import CurrentLabels
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class ModelReplica(ReplicaClock, ABC, Generic[Model, PartSettings, Sent, Result]
         self._target: PartSettings = part_settings
         self._settings = settings
         self._metrics = metrics
-        self._labels: dict[str, str] | None = None
+        self._current = CurrentLabels(metrics.model_info)
         self._telemetry = BatchTelemetry(part, settings.tracing, metrics)
         self._max_batch, self._max_waiting, self._max_wait_s = max_batch, max_waiting, max_wait_s
         self._slot: ModelSlot[Model, PartSettings] | None = None
@@ -215,8 +216,7 @@ class ModelReplica(ReplicaClock, ABC, Generic[Model, PartSettings, Sent, Result]
 
     def _announce(self, model: Model) -> None:
         name, precision, fingerprint = self.labels(model)
-        labels = {"part": self.part, "model": name, "precision": precision, "fingerprint": fingerprint[:16]}
-        self._labels = announce(self._metrics, self._labels, labels)
+        self._current.show(part=self.part, model=name, precision=precision, fingerprint=fingerprint[:16])
 
     async def info(self) -> Json:
         if self._slot is None:

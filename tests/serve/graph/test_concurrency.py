@@ -2,11 +2,6 @@
 
 from contextlib import ExitStack
 
-import pytest
-
-from matinee.errors import OverloadedError
-from matinee.settings.serving import BulkSettings
-from serve.graph.bulk import Bulk
 from serve.graph.concurrency import ConcurrencyLimit, Sharing
 
 
@@ -42,13 +37,3 @@ def test_what_a_load_gives_back_goes_to_those_that_have_less_first() -> None:
         films.close()
         assert taken(limit, books, "books") == 8
         assert taken(limit, films, "films") == 4, "up to its share it may take the places that are kept"
-
-
-def test_bulk_places_are_shared_too() -> None:
-    bulk = Bulk(BulkSettings(at_once=4), 1.0, Sharing(several=True))
-    with ExitStack() as held:
-        for _ in range(3):
-            held.enter_context(bulk.hold("films"))
-        with pytest.raises(OverloadedError, match="free places are for others"):
-            held.enter_context(bulk.hold("films"))
-        held.enter_context(bulk.hold("books"))
