@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic_core import ErrorDetails
 
 from matinee.errors import FingerprintError, MatineeError
+from matinee.patterns import message_of
 
 STATUS: dict[str, int] = {
     "invalid": 422,
@@ -73,7 +74,7 @@ def problems(errors: Sequence[ErrorDetails]) -> str:
     for problem in errors[:5]:
         # A name that the client made up may be as long as a body.
         where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
-        message = str(problem["msg"]).removeprefix("Value error, ")
+        message = message_of(problem)
         if problem["type"] == "filter" and problem["ctx"]["path"]:
             where = f"{where}.{problem['ctx']['path']}"[:300]
         if problem["type"] == "extra_forbidden":

@@ -22,9 +22,9 @@ import uvicorn
 import uvloop
 
 from matinee import demo
-from matinee.attributes import Attributes
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
+from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item

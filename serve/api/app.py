@@ -1,14 +1,13 @@
 """The HTTP API as an ASGI app: its routes, middleware, error responses and documentation. Each resource has a module of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import cast
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -19,14 +18,26 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served_catalogues import ServedCatalogues, catalogue
+from serve.api.served_catalogues import ServedCatalogues, all_catalogues
+from serve.api.unknown_routes import UnknownRoutes
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
 from serve.telemetry.tracing import Tracing
 
-ROUTERS = (ranking.router, models.router, feedback.router, items.router, uploads.router, catalogues.router, health.router, page.router)
+ROUTERS = (
+    ranking.router,
+    models.router,
+    feedback.router,
+    items.router,
+    uploads.router,
+    catalogues.index_router,
+    catalogues.router,
+    health.router,
+    page.router,
+)
+_UNKNOWN = UnknownRoutes(ROUTERS)
 
 
 def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) -> FastAPI:
@@ -80,14 +91,12 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
 
 
 async def _error_response(request: Request, error: Exception) -> Response:
-    retry_after_s = catalogue(request).gateway.settings.serving.retry_after_s
+    if isinstance(error, HTTPException):
+        error = _UNKNOWN.explain(error, request.method, request.scope["path"], getattr(request.scope.get("route"), "path", None))
+    retry_after_s = all_catalogues(request).gateway.settings.serving.retry_after_s
     response = explain(error, request.state.request_id, request.state.caller, retry_after_s=retry_after_s)
     if response is None:
         raise error
-    path = getattr(request.scope.get("route"), "path", None)
-    if response.status_code == 405 and path in _METHODS:
-        # The framework names the methods of one route only, where several share a path.
-        response.headers["Allow"] = _METHODS[path]
     request.state.outcome = outcome(error, response.status_code)
     return response
 
@@ -123,14 +132,3 @@ def _in_catalogues(paths: Mapping[str, Mapping[str, dict[str, object]]]) -> dict
                 id, summary = f"{operation['operationId']}_in_catalogue", f"{operation['summary']} (in a catalogue)"
                 operations[method] = operation | {"operationId": id, "summary": summary, "parameters": parameters}
     return below
-
-
-def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
-    """Path -> its methods, as `Allow` lists them."""
-    methods: dict[str, set[str]] = {}
-    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
-        methods.setdefault(route.path, set()).update(route.methods or ())
-    return {path: ", ".join(sorted(names)) for path, names in methods.items()}
-
-
-_METHODS = _methods(ROUTERS)

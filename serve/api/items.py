@@ -1,7 +1,7 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Body, Query, Request
@@ -44,7 +44,7 @@ async def list_items(
     since: Annotated[int, Query(ge=0, le=2**62, description="only items written after this revision")] = 0,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    origin: Annotated[str | None, Query(pattern="^(file|api)$")] = None,
+    origin: Annotated[Literal["file", "api"] | None, Query()] = None,
     deleted: bool = False,
     filter: JsonFilter = None,
 ) -> Response:

@@ -151,17 +151,17 @@ class RequestMiddleware:
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
         read: KeyScope = "read"
         needed = next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), read)
-        caller = Caller(self._keys, self._keys.identify(sent), address, self._about(path, catalogue, needed))
+        caller = Caller(self._keys, self._keys.identify(sent), address, self._about(scope["method"], path, catalogue, needed))
         if path != CATALOGUES or needed != "read":
             # Of the list, everybody sees what they may use.
             caller.require(needed)
         return caller
 
-    def _about(self, path: str, catalogue: str | None, needed: KeyScope) -> About:
-        """What a request is about."""
+    def _about(self, method: str, path: str, catalogue: str | None, needed: KeyScope) -> About:
+        """What a request is about. To create and to delete catalogues is about the server, to change one about it alone."""
         default = self._catalogues.default.name
         if catalogue is None and (path == CATALOGUES or path.startswith(BELOW)):
-            if needed == "admin":
+            if needed == "admin" and method != "PATCH":
                 return SERVER
             catalogue = path[len(BELOW) :].partition("/")[0] or None
         return About(catalogue or default, default=catalogue in (None, default))

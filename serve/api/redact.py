@@ -10,7 +10,8 @@ from serve.graph.item_lines import PartlyDoneError
 
 HIDDEN = "its reason is in the server's log, and shown to keys of scope admin"
 PUBLIC = {
-    "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`",
+    "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`, or make an empty one with "
+    "`matinee index create`",
     "index_locked": "another process holds the index: try again in a moment",
     "index_unavailable": "the index can't be read or written now: try again in a moment",
     "fingerprint_mismatch": "the index was made by another embedder than the one that serves: if that lasts, run `matinee ingest` again",

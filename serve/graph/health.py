@@ -40,6 +40,7 @@ class HealthReport(TypedDict):
     catalogue: str
     placement: Annotated[Literal["process", "ray"], Field(description="where the parts run: in one process, or as Ray Serve deployments")]
     index: Annotated[Json | None, Field(description="the version that answers; null where there is none yet, or it is out of reach")]
+    building: Annotated[bool, Field(description="whether an index is being built, or copied for other attributes")]
     index_trouble: Annotated[
         str | None, Field(description="why the index, or its current version, is out of reach; null while all is well")
     ]
@@ -93,6 +94,7 @@ class Health:
                 "deadline_s": serving.deadline_s,
             },
             "writable": writable,
+            "building": status.building,
             "index_trouble": status.trouble,
             "degraded": degraded,
         }

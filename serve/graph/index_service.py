@@ -5,12 +5,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from matinee.attributes import facet_names
 from matinee.errors import ImportsFullError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
-from matinee.index.active import ActiveIndex, Written
+from matinee.filters.attributes import facet_names
+from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
 from matinee.index.imports import OPEN, ImportJob, new_job
+from matinee.index.lease import BuildWatch
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
 from matinee.recommend import titles
@@ -31,6 +32,7 @@ class IndexStatus:
 
     `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
     vectors are still searched. `trouble` says why the current version can't be followed, `trouble_code` is the code of that error.
+    `building`: another version is being built.
     """
 
     manifest: Manifest | None = None
@@ -40,12 +42,13 @@ class IndexStatus:
     before: str | None = None
     trouble: str | None = None
     trouble_code: str | None = None
+    building: bool = False
 
     def absence(self) -> MatineeError:
         """Why there is no manifest: the error that the Retriever answers everything else with."""
         kinds = (IndexLockedError, IndexUnavailableError)
         kind = next((kind for kind in kinds if kind.code == self.trouble_code), IndexAbsentError)
-        return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
+        return kind(self.trouble or NO_INDEX)
 
 
 class IndexService:
@@ -56,6 +59,7 @@ class IndexService:
         self._active = active
         self._failure = failure
         self._writes: set[asyncio.Task[object]] = set()
+        self._builds = BuildWatch()
         self.imports = store.imports()
 
     def index(self, fingerprint: str | None = None) -> Index:
@@ -79,14 +83,17 @@ class IndexService:
     async def status(self) -> IndexStatus:
         failure, manifest = self._failure(), self._active.manifest
         trouble = None if failure is None else str(failure)
-        if manifest is None:
-            return IndexStatus(trouble=trouble, trouble_code=None if failure is None else failure.code)
-        index = self._active.get()
+        mark: str | None = None
+        previous: Manifest | None = None
         try:
-            previous = await self._store.previous()
+            previous, mark = await asyncio.gather(self._store.previous(), self._store.lease_mark())
         except MatineeError as error:
             # The version that is open goes on answering, and its state must be known.
-            previous, trouble = None, trouble or str(error)
+            trouble = trouble or (None if manifest is None else str(error))
+        building = self._builds.seen("", mark)
+        if manifest is None:
+            return IndexStatus(trouble=trouble, trouble_code=None if failure is None else failure.code, building=building)
+        index = self._active.get()
         return IndexStatus(
             manifest,
             items=await index.count(),
@@ -94,6 +101,7 @@ class IndexService:
             previous=None if previous is None else previous.version,
             before=self._active.before,
             trouble=trouble,
+            building=building,
         )
 
     async def fetch(self, ids: Sequence[str]) -> list[IndexedItem | None]:

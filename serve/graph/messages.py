@@ -7,9 +7,10 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
 from matinee.index.imports import OPEN, ImportJob
-from matinee.index.registry import CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import FacetCount, Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
@@ -333,6 +334,30 @@ class CreateCatalogue(CataloguesMessage[CatalogueEntry]):
 
     async def answer(self, manager: CatalogueManager) -> CatalogueEntry:
         return await manager.create(self.record, self.fingerprint, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCatalogue(CataloguesMessage[CatalogueEntry]):
+    """Changes of a catalogue. Those of its attributes may still be under way when the entry comes: it says so."""
+
+    name: str
+    changes: CatalogueChanges
+
+    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+        return await by.change(self.name, self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIndex(CataloguesMessage[CatalogueEntry]):
+    """A first, empty index for vectors of `fingerprint`, in a catalogue that has none."""
+
+    name: str
+    attributes: dict[str, Attribute] | None
+    fingerprint: str
+    dimension: int
+
+    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+        return await by.create_index(self.name, self.attributes, self.fingerprint, self.dimension)
 
 
 @dataclass(frozen=True, slots=True)

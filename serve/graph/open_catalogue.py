@@ -7,13 +7,17 @@ no catalogue waits for the rankings of another. Healthy without an index, and wh
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.filters.attributes import Attribute
 from matinee.index.active import ActiveIndex
+from matinee.index.build import build_empty
 from matinee.index.protocols import Index, IndexStore
+from matinee.index.redeclare import redeclare
+from matinee.index.types import Manifest
 from matinee.lanes import LaneThread
 from matinee.recommend.queries import Query, RankedItems
 from matinee.recommend.recommender import Recommender
@@ -57,6 +61,23 @@ class OpenCatalogue:
         self._handover_ends = time.monotonic() + HANDOVER_S
         await self._follow()
         self._watcher = asyncio.create_task(self._watch())
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Rank by other settings of search from now on."""
+        self._settings = settings
+        self._recommenders = {}
+
+    async def create_index(self, manifest: Manifest) -> bool:
+        """Make a first version without items, and follow it. False where there is a version already."""
+        made = await build_empty(self._store, manifest)
+        await self._follow()
+        return made
+
+    async def redeclare(self, attributes: Mapping[str, Attribute], before_switch: Callable[[], Awaitable[None]]) -> None:
+        """Copy the current version under other attributes, and follow the copy."""
+        keep = self._settings.index.keep_versions
+        await redeclare(self._store, self.service.index(), attributes, keep=keep, before_switch=before_switch)
+        await self._follow()
 
     @property
     def trouble(self) -> str | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from matinee.filters import ItemFilter
 from matinee.items import MAX_FIELDS, MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, small
+from matinee.patterns import pattern
 from matinee.recommend.options import MAX_CANDIDATES, Direction, RankingOptions
 from matinee.recommend.queries import Strategy
 from matinee.settings.tree import Mode
@@ -52,7 +53,12 @@ Offset = Annotated[
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 ItemField = Annotated[
     str,
-    StringConstraints(pattern=r"^(id|kind|title|year|overview|language|genres|(people|numbers|extra)(\.[a-z][a-z0-9_]{0,39})?)$"),
+    StringConstraints(
+        pattern=pattern(
+            r"^(id|kind|title|year|overview|language|genres|(people|numbers|extra)(\.[a-z][a-z0-9_]{0,39})?)$",
+            "id, kind, title, year, overview, language, genres, people, numbers or extra, or a place in the last three: people.director",
+        )
+    ),
 ]
 
 

@@ -1,5 +1,7 @@
 """A share of time for work that others go before."""
 
+import itertools
+
 from matinee.fair_share import FairShare
 
 
@@ -12,7 +14,7 @@ def test_a_quarter_of_the_time_is_every_fourth_batch() -> None:
         else:
             share.wait(1.0)
     assert abs(sum(turns) - 100) <= 1
-    assert not any(a and b for a, b in zip(turns, turns[1:], strict=False))
+    assert not any(a and b for a, b in itertools.pairwise(turns))
 
 
 def test_a_long_batch_is_paid_before_the_next_and_what_nobody_waited_for_is_not_owed() -> None:

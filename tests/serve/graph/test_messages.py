@@ -8,8 +8,9 @@ from uuid import UUID
 import numpy as np
 
 from matinee.index.build import item_point
+from matinee.index.edge.registry import EdgeRegistry
 from matinee.index.imports import ImportJob
-from matinee.index.registry import CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -48,6 +49,7 @@ def point(item: Item) -> Point:
 async def test_each_result_is_of_the_type_that_its_message_declares(local_graph: Any, tmp_path: Path) -> None:
     settings = local_graph.local_settings(tmp_path)
     await local_graph.build_index(settings, local_graph.demo_films()[:6])
+    await EdgeRegistry(settings.indexes_dir).add(CatalogueRecord(name="games", created="now"), 9)
     retriever = RetrieverReplica(settings, Metrics(MemorySink()))
     await retriever.start()
     try:
@@ -82,6 +84,8 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.Delete("new"),
             messages.Delete("nothing"),
             messages.CreateCatalogue(CatalogueRecord(name="books"), status.manifest.fingerprint, 384),
+            messages.ChangeCatalogue("books", CatalogueChanges(title="Books")),
+            messages.CreateIndex("games", None, status.manifest.fingerprint, 384),
             messages.CatalogueEntries(),
             messages.CatalogueRecords(),
             messages.In("books", messages.ReadStatus()),

@@ -130,10 +130,8 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
     bench.settings = bench.graph.local_settings(tmp_path, index={"hang_s": 0.05})
     await bench.build(1)
     retriever = await bench.start()
-    retriever.check_health()
     gate = threading.Event()
     thread = retriever.default.thread if part == "rank" else retriever.default.active.get()._thread  # type: ignore[attr-defined]
-    hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
 
     def illness() -> str:
         try:
@@ -142,8 +140,10 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
             return str(error)
         return ""
 
-    await until_async(illness)
-    assert illness() == f"{part}: a call has run for more than 0.05 s"
+    # On a busy machine a call of the start, or of the watcher, may be ill for a moment, too.
+    await until_async(lambda: not illness())
+    hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
+    await until_async(lambda: illness() == f"{part}: a call has run for more than 0.05 s")
     gate.set()
     assert await hangs
     await until_async(lambda: not illness())
