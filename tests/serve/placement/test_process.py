@@ -31,7 +31,7 @@ class Hangs:
     def encode(self, texts, kind):
         threading.Event().wait()
 
-EmbedderReplica.load = lambda self, settings: Hangs()
+EmbedderReplica.load_model = lambda self, settings: Hangs()
 listener = socket.create_server(("127.0.0.1", 0))
 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -48,12 +48,12 @@ process.run(load_settings(), listener, None, announce)
 WITHOUT_MODEL = """
 import asyncio, contextlib, socket, threading
 from matinee.settings.load import load_settings
-from serve.graph import in_process
+from serve.graph.embedder import EmbedderReplica
 from serve.graph.retriever import RetrieverReplica
 from serve.placement import process, watchdog
 
 for_ever = threading.Event().wait
-in_process._embedder = lambda *_: for_ever()
+EmbedderReplica.load_model = lambda self, settings: for_ever()
 process.HEALTH_S = watchdog.BEAT_S = 0.05
 """
 HUNG_THREAD = """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.telemetry.declare import specs
+from serve.telemetry.declare import CurrentLabels, specs
 from serve.telemetry.metrics import Metrics
 
 METRICS = specs(Metrics)
@@ -15,7 +15,7 @@ SERVE = Path(__file__).parents[3] / "serve"
 
 
 def recordings() -> list[tuple[str, frozenset[str] | None]]:
-    """(metric, its tags; None where they are handed on as a mapping) of every call on a `metrics` object in `serve/`."""
+    """(metric, its tags; None where they are handed on) of every call on a `metrics` object in `serve/`, and of every `CurrentLabels`."""
     found = []
     # The probe is no replica, and has metrics of its own.
     for path in sorted(path for path in SERVE.rglob("*.py") if "probe" not in path.parts):
@@ -23,6 +23,8 @@ def recordings() -> list[tuple[str, frozenset[str] | None]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_metrics(node.func.value):
                 names = [keyword.arg for keyword in node.keywords]
                 found.append((node.func.attr, None if None in names else frozenset(name for name in names if name)))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == CurrentLabels.__name__:
+                found += [(gauge.attr, None) for gauge in node.args if isinstance(gauge, ast.Attribute) and _is_metrics(gauge.value)]
     return found
 
 
