@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from matinee.fair_share import FairShare
+
 T = TypeVar("T")
 
 _SHARE = 0.25
@@ -26,8 +28,8 @@ class LaneThread:
         self._ident: int | None = None
         self._light: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._heavy: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        # Written by the thread only, as in `serve.graph.microbatch`: what heavy calls are owed, and what the last one took.
-        self._owed_s = self._took_s = 0.0
+        # Written by the thread only.
+        self._heavy_share = FairShare(_SHARE)
         self._since: float | None = None
 
     async def run(self, call: Callable[[], T], *, heavy: bool = False) -> T:
@@ -57,7 +59,7 @@ class LaneThread:
 
     def _next(self) -> None:
         """One call: each was submitted with one turn of the thread, in which another may go before it."""
-        heavy = bool(self._heavy) and (not self._light or self._owed_s > self._took_s)
+        heavy = bool(self._heavy) and (not self._light or self._heavy_share.is_due)
         result, call = (self._heavy if heavy else self._light).popleft()
         if not result.set_running_or_notify_cancel():
             return
@@ -71,8 +73,8 @@ class LaneThread:
 
     def _charge(self, took_s: float, *, heavy: bool) -> None:
         if heavy:
-            self._owed_s, self._took_s = max(0.0, self._owed_s - took_s), took_s
+            self._heavy_share.work(took_s)
         elif self._heavy:
-            self._owed_s += took_s * _SHARE / (1 - _SHARE)
+            self._heavy_share.wait(took_s)
         else:
-            self._owed_s = 0.0
+            self._heavy_share.reset()

@@ -3,11 +3,10 @@
 `build` takes settings as arguments (`serve run serve.app:build catalogue=films`, or `args:` in a config file); the environment wins.
 """
 
-from typing import Any
-
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve import Application
+from ray.serve import Deployment as RayDeployment
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
@@ -45,7 +44,7 @@ class GatewayDeployment:
         self._keys.use(apply_update(self._settings.serving, user_config))
 
 
-def build(args: dict[str, Any]) -> Application:
+def build(args: dict[str, object]) -> Application:
     """The application from settings (docs/settings.md). Raises `SettingsError` on what contradicts itself."""
     refuse_secrets(args)
     return graph(load_settings(args))
@@ -66,14 +65,14 @@ def graph(settings: Settings) -> Application:
     return _bind(GatewayDeployment, settings.serving.deployment, settings, embedder, retriever, enhancer, **late)
 
 
-def _bind(deployment: Any, limits: Deployment, settings: Settings, *handles: Application | None, **more: Any) -> Application:
+def _bind(deployment: RayDeployment, limits: Deployment, settings: Settings, *handles: Application | None, **more: object) -> Application:
     app: Application = deployment.options(**options(limits, settings) | more).bind(settings, *handles)
     return app
 
 
-def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
+def options(deployment: Deployment, settings: Settings) -> dict[str, object]:
     """Our settings in Serve's words. Serve's own queue limit is above the middleware's, which answers with the envelope."""
-    scaled: dict[str, Any] = {"num_replicas": deployment.min_replicas}
+    scaled: dict[str, object] = {"num_replicas": deployment.min_replicas}
     if deployment.max_replicas > deployment.min_replicas:
         scaled = {
             "autoscaling_config": AutoscalingConfig(
@@ -84,7 +83,7 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
                 downscale_delay_s=deployment.downscale_delay_s,
             )
         }
-    actor: dict[str, Any] = {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus}
+    actor: dict[str, object] = {"num_cpus": deployment.num_cpus, "num_gpus": deployment.num_gpus}
     if deployment.memory_gib:
         actor["memory"] = deployment.memory_gib * 2**30
     return {
@@ -104,4 +103,4 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
 
 
 # Never absent: a replica waits for it to know its model, and a Serve config's `user_config` takes its place.
-_AS_SETTINGS: dict[str, Any] = {"user_config": {}}
+_AS_SETTINGS: dict[str, object] = {"user_config": {}}

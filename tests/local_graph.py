@@ -56,7 +56,7 @@ def demo_films() -> tuple[Item, ...]:
 def embedder_replica() -> EmbedderReplica:
     """The real embedder at fp32, which needs no conversion; loaded once a process."""
     replica = EmbedderReplica(local_settings(Path("/nonexistent")), Metrics(MemorySink()))
-    replica.reconfigure({})
+    replica.open()
     return replica
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from matinee.client import calls
 from matinee.client.calls import Body, Call, StoredEntry
 from matinee.client.http import Client, ServerError
+from matinee.index.imports import OPEN, RejectedLine, Status
 from matinee.items import Item
 
 if TYPE_CHECKING:
@@ -29,20 +30,13 @@ class Stored(BaseModel):
     description: str | None = None
 
 
-class Rejected(BaseModel):
-    """A line that was not used."""
-
-    line: int
-    reason: str
-
-
 class Uploaded(BaseModel):
     """What became of the lines of an upload."""
 
     lines: int = 0
     written: int = 0
     rejected: int = 0
-    rejects: list[Rejected] = []
+    rejects: list[RejectedLine] = []
 
 
 class Deleted(BaseModel):
@@ -59,7 +53,7 @@ class ImportState(Uploaded):
     """How far an import is. `left_s`: seconds that are left, None while nobody can tell."""
 
     id: str
-    status: Literal["receiving", "queued", "running", "done", "cancelled"]
+    status: Status
     source: str
     created: str
     total: int
@@ -70,7 +64,7 @@ class ImportState(Uploaded):
 
     @property
     def is_over(self) -> bool:
-        return self.status in ("done", "cancelled")
+        return self.status not in OPEN
 
 
 class _Imports(BaseModel):
@@ -91,7 +85,7 @@ class Items:
         total, before = Uploaded(), 0
         for part in _slices(lines):
             done = Uploaded.model_validate(self._server.send(Call("POST", "/v1/items:batch", lines=part)))
-            rejects = [*total.rejects, *(Rejected(line=before + one.line, reason=one.reason) for one in done.rejects)]
+            rejects = [*total.rejects, *(RejectedLine(line=before + one.line, reason=one.reason) for one in done.rejects)]
             total = Uploaded(
                 lines=total.lines + done.lines,
                 written=total.written + done.written,

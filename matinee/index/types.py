@@ -138,11 +138,15 @@ class PopularQuery:
     """No example at all: by the payload's `popularity`, highest first."""
 
 
+EngineQuery = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
+"""What an engine can be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """One search: its query, who may be answered, and what comes back. `exact` scans instead of using the graph index."""
 
-    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
+    query: EngineQuery
     limit: int
     filter: ItemFilter = ItemFilter()
     exclude: frozenset[str] = frozenset()

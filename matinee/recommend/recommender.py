@@ -18,6 +18,7 @@ from matinee.index.types import (
     ITEM,
     TEXT,
     DenseQuery,
+    EngineQuery,
     Hit,
     HybridQuery,
     PopularQuery,
@@ -200,7 +201,7 @@ class Recommender:
     def _search(
         self,
         request: Query,
-        query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+        query: EngineQuery,
         exclude: frozenset[str],
         exact: bool,
     ) -> Search:

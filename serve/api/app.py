@@ -18,24 +18,33 @@ from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served_catalogues import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues, all_catalogues
 from serve.api.unknown_routes import UnknownRoutes
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
 from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
-from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
+
+ROUTERS = (
+    ranking.router,
+    models.router,
+    feedback.router,
+    items.router,
+    uploads.router,
+    catalogues.index_router,
+    catalogues.router,
+    health.router,
+    page.router,
+)
+_UNKNOWN = UnknownRoutes(ROUTERS)
 
 
 def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) -> FastAPI:
     """The ASGI app of one gateway, whose graph stands on Ray handles or, in tests, on parts in the same process."""
-    settings = gateway.settings
-    clocks = ClockWatch(gateway.graph.clocks, gateway.metrics)
-    sharing = Sharing()
-    bulk = Bulk(settings.serving.bulk, settings.serving.deadline_s, sharing)
-    served, tracing = ServedCatalogues(gateway, bulk, sharing), Tracing(settings.tracing, "gateway")
-    remote = RemoteSource(settings.serving.imports.sources, settings.serving.bulk)
+    serving, sharing = gateway.settings.serving, Sharing()
+    clocks, tracing = ClockWatch(gateway.graph.clocks, gateway.metrics), Tracing(gateway.settings.tracing, "gateway")
+    served = ServedCatalogues(gateway, Bulk(serving.bulk, serving.deadline_s, sharing), sharing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,50 +66,39 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         # A redirect would be one more kind of answer, and names whatever host the proxy in front asked for.
         redirect_slashes=False,
     )
-    routers = [
-        ranking.routes(bulk),
-        models.routes(),
-        feedback.routes(),
-        items.routes(),
-        uploads.routes(bulk, remote, settings.serving.max_body_bytes),
-        catalogues.index_routes(),
-        catalogues.routes(gateway, served),
-        health.routes(served.default.health),
-        page.routes(),
-    ]
-    for router in routers:
+    for router in ROUTERS:
         # To include a router makes each of its routes again.
         app.router.routes.extend(router.routes)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
-    unknown = UnknownRoutes(routers)
-
-    async def error_response(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):
-            error = unknown.explain(error, request.method, request.scope["path"], getattr(request.scope.get("route"), "path", None))
-        response = explain(error, request.state.request_id, request.state.caller, retry_after_s=settings.serving.retry_after_s)
-        if response is None:
-            raise error
-        request.state.outcome = outcome(error, response.status_code)
-        return response
-
-    app.add_exception_handler(RequestValidationError, error_response)
-    app.add_exception_handler(HTTPException, error_response)
+    app.add_exception_handler(RequestValidationError, _error_response)
+    app.add_exception_handler(HTTPException, _error_response)
     app.state.served = served
     # The server in front of the app asks it too, before a request is one.
-    admission = app.state.admission = Admission(settings.serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
+    admission = app.state.admission = Admission(serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
     app.add_middleware(
         RequestMiddleware,
-        settings=settings.serving,
+        settings=serving,
         keys=keys,
-        scopes=needed_scopes(routers),
-        streamed=streamed_routes(routers),
+        scopes=needed_scopes(ROUTERS),
+        streamed=streamed_routes(ROUTERS),
         metrics=gateway.metrics,
         tracing=tracing,
         admission=admission,
         catalogues=served,
     )
     return app
+
+
+async def _error_response(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = _UNKNOWN.explain(error, request.method, request.scope["path"], getattr(request.scope.get("route"), "path", None))
+    retry_after_s = all_catalogues(request).gateway.settings.serving.retry_after_s
+    response = explain(error, request.state.request_id, request.state.caller, retry_after_s=retry_after_s)
+    if response is None:
+        raise error
+    request.state.outcome = outcome(error, response.status_code)
+    return response
 
 
 class _App(FastAPI):

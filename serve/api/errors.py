@@ -49,10 +49,10 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
     """The answer to a known error, None for one that is a bug."""
     match error:
         case RequestError():
-            return envelope(error.status, request_id=request_id, retry_after_s=retry_after_s, **fields(error, sender))
+            return envelope(error.status, request_id=request_id, retry_after_s=retry_after_s, **error_fields(error, sender))
         case MatineeError() if error.code in STATUS:
             return envelope(
-                STATUS[error.code], request_id=request_id, retry_after_s=retry_after(error, retry_after_s), **fields(error, sender)
+                STATUS[error.code], request_id=request_id, retry_after_s=retry_after(error, retry_after_s), **error_fields(error, sender)
             )
         case RequestValidationError():
             status, message = _validation(error)
@@ -66,7 +66,7 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
     return None
 
 
-def fields(error: MatineeError, sender: Caller) -> ErrorFields:
+def error_fields(error: MatineeError, sender: Caller) -> ErrorFields:
     """Code, message and candidates of an error, as `sender` may see them."""
     shown: ErrorFields = {"code": error.code, "message": str(error) if sender.may("admin") else public_message(error)}
     if isinstance(error, AmbiguousTitleError):

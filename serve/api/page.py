@@ -28,18 +28,17 @@ class PageFiles(StaticFiles):
         return response
 
 
-def routes() -> APIRouter:
-    router = APIRouter()
+router = APIRouter()
 
-    @router.get("/", include_in_schema=False, name="page")
-    async def page() -> Response:
-        return _html("index.html", _POLICY)
 
-    @router.get("/docs", include_in_schema=False, name="docs")
-    async def docs() -> Response:
-        return _html("docs.html", _DOCS_POLICY)
+@router.get("/", include_in_schema=False, name="page")
+async def page() -> Response:
+    return _html("index.html", _POLICY)
 
-    return router
+
+@router.get("/docs", include_in_schema=False, name="docs")
+async def docs() -> Response:
+    return _html("docs.html", _DOCS_POLICY)
 
 
 def _html(name: str, policy: str) -> Response:

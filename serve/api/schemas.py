@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from matinee.filters import ItemFilter
-from matinee.index.imports import RejectedLine
+from matinee.index.imports import RejectedLine, Status
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
+from serve.graph.health import HealthReport
 from serve.graph.requests import Id, StrictModel
 
 MAX_WRITE = 100
@@ -224,7 +225,7 @@ class ImportFields(BaseModel):
     """An import: how far it is, and what it could not use."""
 
     id: str
-    status: Literal["receiving", "queued", "running", "done", "cancelled"]
+    status: Status
     source: str = Field(description="`body`, or the URI that its lines come from")
     created: str
     total: int = Field(description="lines that are not blank")
@@ -295,19 +296,7 @@ class ReadyResponse(BaseModel):
     reasons: list[str]
 
 
-class InfoResponse(BaseModel):
+class InfoResponse(HealthReport):
     """Versions, models and what is degraded."""
 
-    version: str
-    catalogue: str
-    placement: Literal["process", "ray"] = Field(description="where the parts run: in one process, or as Ray Serve deployments")
-    index: dict[str, object] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
-    building: bool = Field(description="whether an index is being built, or copied for other attributes")
-    index_trouble: str | None = Field(description="why the index, or its current version, is out of reach; null while all is well")
-    embedder: dict[str, object]
-    enhancer: dict[str, object] | None
-    search: dict[str, object]
-    limits: dict[str, object]
-    writable: bool
-    degraded: list[str]
     request_id: str

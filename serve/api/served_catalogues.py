@@ -26,6 +26,7 @@ from serve.graph.gateway import Gateway
 from serve.graph.health import Health
 from serve.graph.import_jobs import ImportJobs
 from serve.graph.item_writes import ItemWrites
+from serve.graph.remote_source import RemoteSource
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,15 @@ class ServedCatalogue:
     gateway: Gateway
     writes: ItemWrites
     imports: ImportJobs
+    bulk: Bulk
+    remote: RemoteSource
     events: Events
     health: Health
+
+    @property
+    def max_line_bytes(self) -> int:
+        """Of one item as a line of JSON."""
+        return self.gateway.settings.serving.max_body_bytes
 
     def start(self) -> None:
         self.writes.start()
@@ -59,7 +67,7 @@ class ServedCatalogues:
     """All catalogues of one gateway."""
 
     def __init__(self, gateway: Gateway, bulk: Bulk, sharing: Sharing) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._bulk = bulk
         self._sharing = sharing
         self._events = Events(gateway.settings, gateway.metrics)
@@ -73,9 +81,9 @@ class ServedCatalogues:
 
     def _make(self, gateway: Gateway, events: Events) -> ServedCatalogue:
         writes = ItemWrites(gateway)
-        return ServedCatalogue(
-            gateway.settings.catalogue, gateway, writes, ImportJobs(gateway, writes, self._bulk), events, Health(gateway)
-        )
+        imports, serving = ImportJobs(gateway, writes, self._bulk), gateway.settings.serving
+        remote = RemoteSource(serving.imports.sources, serving.bulk)
+        return ServedCatalogue(gateway.settings.catalogue, gateway, writes, imports, self._bulk, remote, events, Health(gateway))
 
     def knows(self, name: str) -> bool:
         """Whether there was a catalogue of this name when the registry was last read."""
@@ -98,9 +106,9 @@ class ServedCatalogues:
         if record is None or record.state == "deleting":
             return None
         if name not in self._others:
-            settings: Settings = record.settings(self._gateway.settings)
-            events = Events(settings, self._gateway.metrics, beside=self._events)
-            self._others[name] = self._make(self._gateway.in_catalogue(settings), events)
+            settings: Settings = record.settings(self.gateway.settings)
+            events = Events(settings, self.gateway.metrics, beside=self._events)
+            self._others[name] = self._make(self.gateway.in_catalogue(settings), events)
         return self._others[name]
 
     def visible(self, sender: Caller) -> list[str]:
@@ -111,7 +119,7 @@ class ServedCatalogues:
     async def refresh(self, context: RequestContext) -> None:
         """Read the registry now."""
         async with self._reading:
-            records = await self._gateway.manage(messages.CatalogueRecords(), context)
+            records = await self.gateway.manage(messages.CatalogueRecords(), context)
             for name in list(self._others):
                 known, record = self._records.get(name), records.get(name)
                 if known is None or record is None or (known.created, known.search) != (record.created, record.search):
@@ -139,9 +147,9 @@ class ServedCatalogues:
 
     async def work(self) -> None:
         """Start the background work of the catalogues that may have some, and stop that of the others."""
-        context = self._gateway.new_context()
+        context = self.gateway.new_context()
         await self.refresh(context)
-        busy = set(await self._gateway.manage(messages.BusyCatalogues(), context))
+        busy = set(await self.gateway.manage(messages.BusyCatalogues(), context))
         for name in self._working - busy:
             await self._stop(name)
         for name in busy - self._working:
@@ -161,6 +169,11 @@ class ServedCatalogues:
             await self._stop(name)
         await self.default.stop()
         await asyncio.to_thread(self._events.close)
+
+
+def all_catalogues(request: Request) -> ServedCatalogues:
+    """What the app serves."""
+    return cast(ServedCatalogues, request.app.state.served)
 
 
 def catalogue(request: Request) -> ServedCatalogue:

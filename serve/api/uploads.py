@@ -16,10 +16,8 @@ from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
 from serve.api.served_catalogues import catalogue
 from serve.errors import RequestError, problems
-from serve.graph.bulk import Bulk
 from serve.graph.import_jobs import LOST
 from serve.graph.item_lines import Counts, Line, split, write_lines
-from serve.graph.remote_source import RemoteSource
 
 _LINES = (NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines")
 
@@ -28,62 +26,65 @@ _MOST_JSON = 8192
 """Bytes of a body that only names a URI."""
 
 
-def routes(bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS)
 
-    @router.post(
-        "/items:batch",
-        response_model=schemas.UploadResponse,
-        name="put_item_lines",
-        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it"),
-    )
-    async def put_item_lines(request: Request) -> Response:
-        """Add or replace any number of items, a line of JSON each. Lines that can't be used are rejected, the others are written."""
+
+@router.post(
+    "/items:batch",
+    response_model=schemas.UploadResponse,
+    name="put_item_lines",
+    openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it"),
+)
+async def put_item_lines(request: Request) -> Response:
+    """Add or replace any number of items, a line of JSON each. Lines that can't be used are rejected, the others are written."""
+    require_lines(request)
+    counts, served = Counts(), catalogue(request)
+    with served.bulk.hold(served.name):
+        await write_lines(lines_of(request, counts), served.writes, served.bulk, served.max_line_bytes, counts)
+    return json_response(request, **(asdict(counts) | {"rejects": [reject.model_dump() for reject in counts.rejects]}))
+
+
+@router.post(
+    "/imports",
+    status_code=202,
+    response_model=schemas.ImportResponse,
+    name="start_import",
+    openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it", schemas.RemoteImportRequest),
+)
+async def start_import(request: Request) -> Response:
+    """Take any number of items, a line of JSON each, and write them in the background. The job goes on whatever restarts.
+
+    The lines are the body. Or they lie at a URI, which a body of JSON names: that needs the scope admin, and a URI below a prefix of
+    `serving.imports.sources`.
+    """
+    served = catalogue(request)
+    if _media_type(request) == "application/json":
+        uri = await _uri(request)
+        lines, source = split(served.remote.read(uri), served.max_line_bytes), uri.partition("?")[0]
+    else:
         require_lines(request)
-        counts = Counts()
-        with bulk.hold(catalogue(request).name):
-            await write_lines(lines_of(request, line_bytes, counts), catalogue(request).writes, bulk, line_bytes, counts)
-        return json_response(request, **(asdict(counts) | {"rejects": [reject.model_dump() for reject in counts.rejects]}))
+        lines, source = lines_of(request, Counts()), "body"
+    with served.bulk.hold(served.name):
+        job = await served.imports.receive(lines, source)
+    return json_response(request, 202, **import_fields(job, caller(request)))
 
-    @router.post(
-        "/imports",
-        status_code=202,
-        response_model=schemas.ImportResponse,
-        name="start_import",
-        openapi_extra=needs("write") | takes_lines("an item a line, as PUT /v1/items takes it", schemas.RemoteImportRequest),
-    )
-    async def start_import(request: Request) -> Response:
-        """Take any number of items, a line of JSON each, and write them in the background. The job goes on whatever restarts.
 
-        The lines are the body. Or they lie at a URI, which a body of JSON names: that needs the scope admin, and a URI below a prefix of
-        `serving.imports.sources`.
-        """
-        if _media_type(request) == "application/json":
-            uri = await _uri(request)
-            lines, source = split(remote.read(uri), line_bytes), uri.partition("?")[0]
-        else:
-            require_lines(request)
-            lines, source = lines_of(request, line_bytes, Counts()), "body"
-        with bulk.hold(catalogue(request).name):
-            job = await catalogue(request).imports.receive(lines, source)
-        return json_response(request, 202, **import_fields(job, caller(request)))
+@router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
+async def list_imports(request: Request) -> Response:
+    """The imports that are open, and the last ones that are over; oldest first."""
+    return json_response(request, imports=[import_fields(job, caller(request)) for job in await catalogue(request).imports.jobs()])
 
-    @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
-    async def list_imports(request: Request) -> Response:
-        """The imports that are open, and the last ones that are over; oldest first."""
-        return json_response(request, imports=[import_fields(job, caller(request)) for job in await catalogue(request).imports.jobs()])
 
-    @router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))
-    async def get_import(id: str, request: Request) -> Response:
-        """How far an import is, and which lines it could not use."""
-        return json_response(request, **import_fields(await catalogue(request).imports.job(id), caller(request)))
+@router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))
+async def get_import(id: str, request: Request) -> Response:
+    """How far an import is, and which lines it could not use."""
+    return json_response(request, **import_fields(await catalogue(request).imports.job(id), caller(request)))
 
-    @router.delete("/imports/{id}", response_model=schemas.ImportResponse, name="cancel_import", openapi_extra=needs("write"))
-    async def cancel_import(id: str, request: Request) -> Response:
-        """Cancel an import. What it has written stays; one that is over stays as it is."""
-        return json_response(request, **import_fields(await catalogue(request).imports.cancel(id), caller(request)))
 
-    return router
+@router.delete("/imports/{id}", response_model=schemas.ImportResponse, name="cancel_import", openapi_extra=needs("write"))
+async def cancel_import(id: str, request: Request) -> Response:
+    """Cancel an import. What it has written stays; one that is over stays as it is."""
+    return json_response(request, **import_fields(await catalogue(request).imports.cancel(id), caller(request)))
 
 
 def import_fields(job: ImportJob, sender: Caller) -> dict[str, object]:
@@ -122,10 +123,10 @@ async def _uri(request: Request) -> str:
         raise RequestError(422, problems(error.errors(include_url=False, include_input=False))) from None
 
 
-async def lines_of(request: Request, line_bytes: int, counts: Counts) -> AsyncIterator[Line]:
+async def lines_of(request: Request, counts: Counts) -> AsyncIterator[Line]:
     """The lines of a request's body as they arrive. Raises where it is cut off: half a line is never used."""
     try:
-        async for line in split(request.stream(), line_bytes):
+        async for line in split(request.stream(), catalogue(request).max_line_bytes):
             yield line
     except ClientDisconnect:
         message = f"the body was cut off; {counts.written} items of its first {counts.lines} lines were written"

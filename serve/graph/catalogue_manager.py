@@ -1,4 +1,4 @@
-"""What the Retriever answers about its catalogues: which there are, and that one is created, changed or deleted. `catalogues` does it."""
+"""What the Retriever answers about its catalogues: which there are, and to create, change or delete one. `catalogue_service` does it."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol

@@ -19,6 +19,14 @@ Clock = Callable[[], Awaitable[float]]
 """Seconds since 1970 as a replica of a part has it."""
 
 
+class ReplicaClock:
+    """The base of all replicas: gateways ask for the time of their machine."""
+
+    async def clock(self) -> float:
+        """Seconds since 1970, as this machine has it."""
+        return time.time()
+
+
 class ClockWatch:
     """Asks the clock of a replica of each part every `ASK_S` seconds."""
 

@@ -4,15 +4,18 @@ A shell around `matinee.models.embedder`.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matinee.errors import MatineeError
-from matinee.models.embedder import Embedder
 from matinee.settings.models import EmbedderSettings
 from matinee.settings.tree import Settings
 from serve.graph.messages import Embed, Embedded
 from serve.graph.model_replica import ModelReplica
 from serve.graph.wire import QueuedMessage
 from serve.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from matinee.models.embedder import Embedder
 
 MAX_WAITING = 8192
 """Messages of searches and recommendations."""
@@ -23,7 +26,7 @@ similar length need less padding.
 """
 
 
-class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded]):
+class EmbedderReplica(ModelReplica["Embedder", EmbedderSettings, Embed, Embedded]):
     """Answers `messages.Embed`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -44,15 +47,18 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     def waits_for_queries(self, message: Embed) -> bool:
         return message.kind == "document"
 
-    def load(self, settings: EmbedderSettings) -> Embedder:
+    def load_model(self, settings: EmbedderSettings) -> "Embedder":
+        # Imported in the loading thread: PyTorch is most of a start, and the index need not wait for it.
+        from matinee.models.embedder import Embedder
+
         embedder = Embedder.load(settings, self._settings.models_dir, artifacts=self._settings.artifacts_uri, workload="queries")
         embedder.encode(["warm up"] * 8, kind="query")
         return embedder
 
-    def labels(self, model: Embedder) -> tuple[str, str, str]:
+    def labels(self, model: "Embedder") -> tuple[str, str, str]:
         return model.model_id, model.precision, model.fingerprint
 
-    def _answer(self, model: Embedder, batch: Sequence[QueuedMessage[Embed]]) -> list[Embedded | MatineeError]:
+    def _answer(self, model: "Embedder", batch: Sequence[QueuedMessage[Embed]]) -> list[Embedded | MatineeError]:
         tokens_before = model.tokens_read
         results: dict[int, Embedded | MatineeError] = {}
         with self._telemetry(batch) as handled:

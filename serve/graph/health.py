@@ -4,7 +4,10 @@ import asyncio
 import logging
 import time
 from importlib.metadata import version
-from typing import Literal, TypedDict
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from matinee.errors import MatineeError
 from matinee.index.types import Manifest
@@ -31,19 +34,21 @@ log = logging.getLogger(__name__)
 
 
 class HealthReport(TypedDict):
-    """What `/v1/info` says. `embedder` and `enhancer` are what the parts report of themselves."""
+    """Versions, models and what is degraded."""
 
     version: str
     catalogue: str
-    placement: Literal["process", "ray"]
-    index: Json | None
+    placement: Annotated[Literal["process", "ray"], Field(description="where the parts run: in one process, or as Ray Serve deployments")]
+    index: Annotated[Json | None, Field(description="the version that answers; null where there is none yet, or it is out of reach")]
+    building: Annotated[bool, Field(description="whether an index is being built, or copied for other attributes")]
+    index_trouble: Annotated[
+        str | None, Field(description="why the index, or its current version, is out of reach; null while all is well")
+    ]
     embedder: Json
     enhancer: Json | None
     search: Json
-    limits: dict[str, float]
+    limits: Json
     writable: bool
-    building: bool
-    index_trouble: str | None
     degraded: list[str]
 
 

@@ -7,95 +7,62 @@ the embedder where `enhancer.load_at_start` says so.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from matinee.errors import MatineeError
-from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.graph.clients import RetrieverClient, send_to
-from serve.graph.loaded_part import LoadedPart
-from serve.graph.messages import Describe, Embed, Embedded
+from serve.graph.embedder import EmbedderReplica
+from serve.graph.enhancer import EnhancerReplica
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from serve.graph.embedder import EmbedderReplica
-    from serve.graph.enhancer import EnhancerReplica
 
 
 @asynccontextmanager
 async def graph_in_process(settings: Settings, metrics_of: Callable[[str], Metrics]) -> AsyncIterator["InProcessGraph"]:
     """The graph of `settings`, with its index open; closed at the end. `metrics_of` gives a part its metrics."""
-    metrics = metrics_of("retriever")
-    retriever = RetrieverReplica(settings, metrics)
+    retriever = RetrieverReplica(settings, metrics_of("retriever"))
     await retriever.start()
-    embedder: LoadedPart[Embed, Embedded] = LoadedPart(
-        "embedder", settings.embedder.model, lambda: _embedder(settings, metrics_of("embedder"))
-    )
-    enhancer: LoadedPart[Describe, Description] | None = None
-    if settings.enhancer.enabled:
-        enhancer = LoadedPart("enhancer", settings.enhancer.model, lambda: _enhancer(settings, metrics_of("enhancer")))
-    graph = InProcessGraph(settings, metrics_of("gateway"), retriever, embedder, enhancer)
+    enhancer = EnhancerReplica(settings, metrics_of("enhancer")) if settings.enhancer.enabled else None
+    graph = InProcessGraph(settings, metrics_of("gateway"), retriever, EmbedderReplica(settings, metrics_of("embedder")), enhancer)
     try:
         yield graph
     finally:
         await graph.close()
 
 
-def _embedder(settings: Settings, metrics: Metrics) -> "EmbedderReplica":
-    # Imported in the loading thread: PyTorch is most of a start, and the index need not wait for it.
-    from serve.graph.embedder import EmbedderReplica
-
-    return EmbedderReplica(settings, metrics)
-
-
-def _enhancer(settings: Settings, metrics: Metrics) -> "EnhancerReplica":
-    from serve.graph.enhancer import EnhancerReplica
-
-    return EnhancerReplica(settings, metrics)
-
-
 class InProcessGraph:
     """The replicas of one process, and the `Graph` that a gateway sees."""
 
     def __init__(
-        self,
-        settings: Settings,
-        metrics: Metrics,
-        retriever: RetrieverReplica,
-        embedder: "LoadedPart[Embed, Embedded]",
-        enhancer: "LoadedPart[Describe, Description] | None",
+        self, settings: Settings, metrics: Metrics, retriever: RetrieverReplica, embedder: EmbedderReplica, enhancer: EnhancerReplica | None
     ) -> None:
         self._retriever = retriever
-        self._models: list[LoadedPart[Embed, Embedded] | LoadedPart[Describe, Description]] = [
-            part for part in (embedder, enhancer) if part is not None
-        ]
-        self._at_start = self._models if settings.enhancer.load_at_start else self._models[:1]
+        self._models: list[EmbedderReplica | EnhancerReplica] = [embedder, *([] if enhancer is None else [enhancer])]
         retrieve = RetrieverClient(send_to(retriever), settings, metrics)
-        self.graph = Graph(embedder, retrieve, enhancer, {part.name: part.info for part in self._models}, "process")
+        self.graph = Graph(embedder, retrieve, enhancer, {model.part: model.info for model in self._models}, "process")
 
     async def load(self) -> None:
         """Load the models of a start, one after the other: text searches need the first.
 
         Raises `MatineeError` where one can't be loaded.
         """
-        for part in self._at_start:
+        for model in (model for model in self._models if model.loads_at_start):
             try:
                 # Whoever stops waiting does not stop the load.
-                await asyncio.shield(part.load())
+                await asyncio.shield(model.load())
             except MatineeError:
                 raise
             except Exception as error:
-                raise MatineeError(f"the {part.name} did not load: {error}") from error
+                raise MatineeError(f"the {model.part} did not load: {error}") from error
 
     def check_health(self) -> None:
         """Raises `RuntimeError` where a part can't go on, as Serve's health check does before it replaces a replica."""
         self._retriever.check_health()
-        for part in self._models:
-            part.check_health()
+        for model in self._models:
+            model.check_health()
 
     async def close(self) -> None:
-        for part in self._models:
-            await part.close()
+        for model in self._models:
+            await model.close()
         await self._retriever.close()

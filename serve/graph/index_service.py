@@ -5,19 +5,22 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.errors import ImportsFullError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import facet_names
 from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
+from matinee.index.imports import OPEN, ImportJob, new_job
 from matinee.index.lease import BuildWatch
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
 from matinee.recommend import titles
 from matinee.settings.index import Recipe
-from serve.graph.import_records import ImportRecords
 
 T = TypeVar("T")
+
+REMEMBERED_IMPORTS = 20
+"""Imports that are over and still listed; older ones are forgotten when a new one starts."""
 
 IndexedItem = tuple[str, Payload]
 """Index id and payload of an item."""
@@ -57,7 +60,7 @@ class IndexService:
         self._failure = failure
         self._writes: set[asyncio.Task[object]] = set()
         self._builds = BuildWatch()
-        self.imports = ImportRecords(store.imports(), active)
+        self.imports = store.imports()
 
     def index(self, fingerprint: str | None = None) -> Index:
         """The open version made by `fingerprint`, or the current one. Raises where there is none."""
@@ -150,3 +153,19 @@ class IndexService:
             return uids
         gone = {hit.id for hit in await self.finish(self._active.delete_all(there))}
         return {id: uid if uid in gone else None for id, uid in uids.items()}
+
+    async def start_import(self, source: str, most: int) -> ImportJob:
+        jobs = await self.imports.jobs()
+        if sum(job.status in OPEN for job in jobs) >= most:
+            raise ImportsFullError(f"{most} imports are open already (serving.imports.open): wait for the end of one, or cancel one")
+        for old in [job for job in jobs if job.status not in OPEN][:-REMEMBERED_IMPORTS]:
+            await self.imports.remove(old.id)
+        job = new_job(source, await self._active.stamp())
+        await self.imports.save(job)
+        return job.model_copy(update={"version": job.version + 1})
+
+    async def save_import(self, job: ImportJob, drop: Sequence[int]) -> bool:
+        saved = await self.imports.save(job)
+        if saved and drop:
+            await self.imports.drop(job.id, drop)
+        return saved

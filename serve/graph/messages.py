@@ -9,7 +9,7 @@ import numpy as np
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
-from matinee.index.imports import ImportJob
+from matinee.index.imports import OPEN, ImportJob
 from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import FacetCount, Point, Scroll
 from matinee.items import Item
@@ -206,7 +206,7 @@ class StartImport(SingleMessage[ImportJob]):
     most: int
 
     async def answer(self, service: IndexService) -> ImportJob:
-        return await service.finish(service.imports.start(self.source, self.most))
+        return await service.finish(service.start_import(self.source, self.most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,8 @@ class ListImports(SingleMessage[list[ImportJob]]):
     unfinished: bool = False
 
     async def answer(self, service: IndexService) -> list[ImportJob]:
-        return await service.finish(service.imports.jobs(unfinished=self.unfinished))
+        jobs = await service.finish(service.imports.jobs())
+        return [job for job in jobs if job.status in OPEN or not self.unfinished]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,7 @@ class SaveImport(SingleMessage[bool]):
     drop: tuple[int, ...] = ()
 
     async def answer(self, service: IndexService) -> bool:
-        return await service.finish(service.imports.save(self.job, self.drop))
+        return await service.finish(service.save_import(self.job, self.drop))
 
 
 @dataclass(frozen=True, slots=True)

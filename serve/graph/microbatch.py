@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
+from matinee.fair_share import FairShare
 from serve.errors import UnavailableError
 from serve.graph.wire import QueuedMessage, enqueue
 
@@ -149,14 +150,16 @@ class _Turns(Generic[Sent, Result]):
 
 @dataclass(slots=True, eq=False)
 class _Queue(Generic[Sent, Result]):
-    """A lane's messages, the seconds that its share entitles it to, and those that its last batch took."""
+    """A lane's messages, their pace, and the lane's share of the time."""
 
     name: str
     lane: Lane
     waiting: _Turns[Sent, Result] = field(default_factory=_Turns)
-    owed_s: float = 0.0
-    took_s: float = 0.0
     pace: _Pace = field(default_factory=_Pace)
+    share: FairShare = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.share = FairShare(self.lane.share)
 
     def check_admits(self, catalogue: str) -> None:
         """Raises `OverloadedError` where one more message of `catalogue` would be too many, or would wait too long.
@@ -275,10 +278,10 @@ class MicroBatcher(Generic[Sent, Result]):
         filled = []
         for queue in self._queues:
             if queue.is_empty():
-                queue.owed_s = 0.0
+                queue.share.reset()
             else:
                 filled.append(queue)
-        return next((queue for queue in filled[1:] if queue.owed_s > queue.took_s), filled[0] if filled else None)
+        return next((queue for queue in filled[1:] if queue.share.is_due), filled[0] if filled else None)
 
     def _take(self, queue: _Queue[Sent, Result]) -> list[_Waiting[Sent, Result]]:
         batch: list[_Waiting[Sent, Result]] = []
@@ -343,10 +346,10 @@ class MicroBatcher(Generic[Sent, Result]):
 
     def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
         """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""
-        queue.owed_s, queue.took_s = max(0.0, queue.owed_s - took_s), took_s
+        queue.share.work(took_s)
         for later in self._queues[self._queues.index(queue) + 1 :]:
             if later.waiting:
-                later.owed_s += took_s * later.lane.share / (1 - later.lane.share)
+                later.share.wait(took_s)
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:

@@ -151,14 +151,6 @@ class ModelSlot(Generic[Model, Settings]):
         timer.start()
 
 
-def announce(metrics: Metrics, before: dict[str, str] | None, now: dict[str, str]) -> dict[str, str]:
-    """Set the gauge of the current model, and of the one before to 0: two series of 1 would mean two models. Returns `now`."""
-    if before is not None:
-        metrics.model_info(0, **before)
-    metrics.model_info(1, **now)
-    return now
-
-
 def apply_update(current: UpdatedSettings, user_config: Mapping[str, object]) -> UpdatedSettings:
     """The settings that a Serve `user_config` asks for: a partial update of the deployment's part of the tree, checked like the whole."""
     return type(current).model_validate(current.model_dump() | dict(user_config))

@@ -1,6 +1,7 @@
 """The Retriever's replica: the indexes of all catalogues, searched in batches. CPU only; exactly one replica on the embedded engine.
 
-A thin shell: what answers from one index is `serve.graph.open_catalogue`, which catalogues are open is `serve.graph.catalogues`.
+A thin shell: what answers from one index is `serve.graph.open_catalogue`, which catalogues are open is
+`serve.graph.catalogues`, and what is asked about them `serve.graph.catalogue_service`.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from matinee.index.protocols import IndexStore
 from matinee.index.registry import CatalogueRegistry
 from matinee.settings.tree import Settings
 from serve.graph import messages
+from serve.graph.catalogue_service import CatalogueService
 from serve.graph.catalogues import Catalogues
+from serve.graph.clock_skew import ReplicaClock
 from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import as_completed
 from serve.graph.open_catalogue import OpenCatalogue
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class RetrieverReplica:
+class RetrieverReplica(ReplicaClock):
     """Answers `messages.RetrieverMessage`s. Follows the stores' current versions every `watch_s` seconds.
 
     `store` is the default catalogue's, `store_of` opens those of the others.
@@ -46,15 +49,17 @@ class RetrieverReplica:
     ) -> None:
         self._telemetry = BatchTelemetry("retriever", settings.tracing, metrics)
         self._watch_s = watch_s
+        registry = registry or open_registry(settings)
         self.default = OpenCatalogue(settings, store or store_of(settings), metrics, watch_s)
         self.catalogues = Catalogues(
             settings,
             self.default,
-            registry or open_registry(settings),
+            registry,
             store_of,
             lambda other, its: OpenCatalogue(other, its, metrics, watch_s),
             watch_s=watch_s,
         )
+        self._catalogue_service = CatalogueService(settings, self.catalogues, registry, store_of)
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -111,7 +116,7 @@ class RetrieverReplica:
 
     async def _answer_or_error(self, message: messages.CataloguesMessage[T]) -> T | MatineeError:
         try:
-            return await message.answer(self.catalogues)
+            return await message.answer(self._catalogue_service)
         except MatineeError as error:
             return error
 

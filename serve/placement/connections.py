@@ -7,7 +7,7 @@ import asyncio
 import resource
 from collections import Counter
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -76,12 +76,10 @@ class LimitedProtocol(HttpToolsProtocol):
     open: ClassVar[Connections]
     admission: ClassVar[Admission]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._headers_due: asyncio.TimerHandle | None = None
-        self._reading_due: asyncio.TimerHandle | None = None
-        self._refused = False
-        self._may_refuse = False
+    _headers_due: asyncio.TimerHandle | None = None
+    _reading_due: asyncio.TimerHandle | None = None
+    _refused = False
+    _may_refuse = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import httpx
 
@@ -96,11 +96,19 @@ def wait(stop: threading.Event) -> None:
             raise _EndedError(f"Ray can't go on: its process {', '.join(sorted(ended))} has ended; start the server again")
 
 
-def _own_node() -> Any:
+class _Node(Protocol):
+    """Ray's own, which has no type."""
+
+    def dead_processes(self) -> Iterable[tuple[str, object]]: ...
+    def kill_all_processes(self, check_alive: bool, allow_graceful: bool) -> None: ...
+
+
+def _own_node() -> _Node:
     """The Ray node of this process, with the processes that it started: none where it joined a cluster."""
     import ray
 
-    return ray._private.worker._global_node
+    node: _Node = ray._private.worker._global_node
+    return node
 
 
 def _stop() -> None:

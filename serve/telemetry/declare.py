@@ -68,6 +68,25 @@ class Recorder(Generic[Tags]):
             self._record(value, {tag: str(text) for tag, text in kwargs.items()})
 
 
+class CurrentLabels(Generic[Tags]):
+    """A gauge that shows by its labels what is current: 1 for those, 0 for those before. Two series of 1 would mean two things."""
+
+    def __init__(self, gauge: Recorder[Tags]) -> None:
+        self._gauge = gauge
+        self._clear: Callable[[], None] | None = None
+
+    def show(self, *args: Tags.args, **labels: Tags.kwargs) -> None:
+        self.clear()
+        self._gauge(1, *args, **labels)
+        self._clear = lambda: self._gauge(0, *args, **labels)
+
+    def clear(self) -> None:
+        """Nothing is current."""
+        if self._clear is not None:
+            self._clear()
+            self._clear = None
+
+
 class Metric(Generic[Tags]):
     """A declared metric: its `Spec` on the class, a `Recorder` on an instance."""
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.index.types import MADE_EMPTY, Manifest
+from serve.telemetry.declare import CurrentLabels
 from serve.telemetry.metrics import Metrics
 
 _DOWN = (IndexUnavailableError, IndexLockedError)
@@ -22,7 +23,7 @@ class IndexHealth:
         self._metrics = metrics
         self._catalogue = catalogue
         self._up: bool | None = None
-        self._named: dict[str, str] | None = None
+        self._version = CurrentLabels(metrics.index_info)
 
     def record_version(self, manifest: Manifest) -> None:
         """Another version answers from now on."""
@@ -30,16 +31,11 @@ class IndexHealth:
         # One that was made empty for clients to write to does not get old.
         if manifest.created and manifest.source != MADE_EMPTY:
             self._metrics.index_built(datetime.fromisoformat(manifest.created).timestamp(), catalogue=self._catalogue)
-        if self._named is not None:
-            self._metrics.index_info(0, **self._named)
-        self._named = {"catalogue": self._catalogue, "version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
-        self._metrics.index_info(1, **self._named)
+        self._version.show(catalogue=self._catalogue, version=manifest.version, fingerprint=manifest.fingerprint[:16])
 
     def record_close(self) -> None:
         """Nobody is answered from it any more, and nothing is wrong with that."""
-        if self._named is not None:
-            self._metrics.index_info(0, **self._named)
-            self._named = None
+        self._version.clear()
         if self._up is False:
             self._set(True)
 

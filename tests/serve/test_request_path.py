@@ -88,13 +88,12 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
     from serve.graph.clients import model_client
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
-    from serve.graph.loaded_part import LoadedPart
     from serve.graph.parts import Graph
     from serve.telemetry.metrics import Metrics
     from tests.memory_sink import MemorySink
 
     class Loaded(EmbedderReplica):
-        def load(self, settings: Any) -> Embedder:
+        def load_model(self, settings: Any) -> Embedder:
             model: Embedder = local_graph.embedder_replica().slot.model
             # The thread that loads the model works with it too.
             sys.setprofile(tracer)
@@ -106,7 +105,7 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
     settings, metrics, tracer = local_graph.local_settings(home), Metrics(MemorySink()), Tracer(Embedder.encode.__code__)
     embedder: Any
     if placement == "process":
-        embedder = LoadedPart("embedder", "minilm", lambda: Loaded(settings, metrics))
+        embedder = Loaded(settings, metrics)
         await embedder.load()
     else:
         with warnings.catch_warnings():
@@ -114,7 +113,7 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
             warnings.simplefilter("ignore")
             from serve.graph.handles import RayRemote
         replica = Loaded(settings, metrics)
-        replica.reconfigure({})
+        replica.open()
         embedder = model_client("embedder", RayRemote[Any, Any](Handle(replica)), settings, metrics)  # type: ignore[arg-type]
     gateway = Gateway(settings, Graph(embedder, retriever, None, {}, placement), metrics)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
@@ -155,14 +154,14 @@ async def test_a_search_enters_at_most_the_functions_that_the_document_counts(
     from tests.memory_sink import MemorySink
 
     class Loaded(EmbedderReplica):
-        def load(self, settings: Any) -> Any:
+        def load_model(self, settings: Any) -> Any:
             # The thread that loads the model works with it too.
             sys.setprofile(counter)
             return local_graph.embedder_replica().slot.model
 
     counter, settings = Counter(), local_graph.local_settings(tmp_path, enhancer={"enabled": False})
     await local_graph.build_index(settings, local_graph.demo_films()[:6])
-    monkeypatch.setattr(in_process, "_embedder", Loaded)
+    monkeypatch.setattr(in_process, "EmbedderReplica", Loaded)
     async with in_process.graph_in_process(settings, lambda part: Metrics(MemorySink())) as parts:
         await parts.load()
         await parts._retriever.default.thread.run(lambda: sys.setprofile(counter))

@@ -125,6 +125,6 @@ async def test_the_retriever_reads_the_key_where_it_runs(monkeypatch: pytest.Mon
         retriever = made.__new__(made)
         await retriever.__init__(settings)
         try:
-            assert retriever._replica.default._settings.index.api_key.get_secret_value() == QDRANT
+            assert retriever.default._settings.index.api_key.get_secret_value() == QDRANT
         finally:
-            await retriever._replica.close()
+            await retriever.close()

@@ -96,8 +96,8 @@ async def recommended(local_graph: Any) -> None:
     """By the graph that serves, with the tuned encoder and the enhancer for a book that no index has."""
     settings, metrics = load_settings(), Metrics(MemorySink())
     retriever, embedder, enhancer = (kind(settings, metrics) for kind in (RetrieverReplica, EmbedderReplica, EnhancerReplica))
-    embedder.reconfigure({})
-    enhancer.reconfigure({})
+    embedder.open()
+    enhancer.open()
     await retriever.start()
     try:
         parts = [local_graph.as_part(part.call) for part in (embedder, retriever, enhancer)]
@@ -119,4 +119,4 @@ async def recommended(local_graph: Any) -> None:
     finally:
         await retriever.close()
         for part in (embedder, enhancer):
-            part.close()
+            await part.close()

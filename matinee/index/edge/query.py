@@ -21,6 +21,7 @@ from matinee.index.types import (
     TEXT,
     TITLE,
     DenseQuery,
+    EngineQuery,
     Hit,
     HybridQuery,
     Manifest,
@@ -159,7 +160,7 @@ def _hit(record: edge.ScoredPoint) -> Hit:
 
 
 def _query(
-    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+    query: EngineQuery,
     filter: edge.Filter | None,
     params: edge.SearchParams,
 ) -> tuple[edge.ScoringQueryType, list[edge.Prefetch] | None]:

@@ -33,7 +33,7 @@ from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.settings.index import FactWeights, IndexSettings
 from matinee.settings.tree import Settings
-from serve.graph import catalogues, messages
+from serve.graph import catalogue_service, messages
 from serve.graph.retriever import RetrieverReplica
 from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
@@ -306,7 +306,7 @@ async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_attributes_are_changed_while_the_catalogue_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    monkeypatch.setattr(catalogue_service, "CHANGE_S", 0.0)
     await server.start()
     await server.create("books")
     await server.write("books", "Emma", "Dune")
@@ -333,7 +333,7 @@ async def test_attributes_are_changed_while_the_catalogue_answers(server: Server
 
 
 async def test_a_change_that_fails_later_is_shown_until_the_next(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    monkeypatch.setattr(catalogue_service, "CHANGE_S", 0.0)
     await server.start()
     await server.create("books")
     await server.write("books", "Emma")
@@ -347,13 +347,13 @@ async def test_a_change_that_fails_later_is_shown_until_the_next(server: Server,
 
         await until_true(failed)
     assert await server.items("books") == ["Emma"]
-    monkeypatch.setattr(catalogues, "CHANGE_S", 60.0)
+    monkeypatch.setattr(catalogue_service, "CHANGE_S", 60.0)
     entry = await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": PAGES})))
     assert (entry.trouble, entry.attributes, entry.building) == (None, 7, False)
 
 
 async def test_a_catalogue_is_deleted_although_its_index_is_being_copied(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    monkeypatch.setattr(catalogue_service, "CHANGE_S", 0.0)
     await server.start()
     await server.create("books")
     await server.write("books", "Emma")
@@ -363,7 +363,7 @@ async def test_a_catalogue_is_deleted_although_its_index_is_being_copied(server:
     await begun.wait()
     assert await server.ask(messages.DeleteCatalogue("books")) is None
     assert not (server.settings.indexes_dir / "books").exists()
-    assert server.retriever.catalogues._changing == {}
+    assert server.retriever._catalogue_service._changing == {}
 
 
 async def test_other_settings_of_search_count_at_once(server: Server) -> None:
@@ -429,7 +429,7 @@ async def test_what_waits_for_descriptions_is_found_after_its_catalogue_was_clos
     assert await server.ask(messages.BusyCatalogues()) == ["books"]
     [(id, payload)] = await server.ask(PENDING, "books")
     assert await server.opened() == ["books"], "opened for its background work alone"
-    assert (await server.retriever.catalogues._record("books")).pending, "a kill from here on loses nothing"
+    assert (await server.retriever.catalogues.find("books")).pending, "a kill from here on loses nothing"
     item = Item.model_validate(payload["item"])
     done = item_payload(item, origin="api", revision=payload["revision"], description="A matchmaker.")
     vector = np.eye(1, D, dtype=np.float32)[0]

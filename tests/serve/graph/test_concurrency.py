@@ -2,16 +2,11 @@
 
 from contextlib import ExitStack
 
-import pytest
-
-from matinee.errors import OverloadedError
-from matinee.settings.serving import BulkSettings
-from serve.graph.bulk import Bulk
 from serve.graph.concurrency import ConcurrencyLimit, Sharing
 
 
 def taken(limit: ConcurrencyLimit, held: ExitStack, catalogue: str) -> int:
-    """How many limit a catalogue gets if it takes all that it can."""
+    """How many places a catalogue gets if it takes all that it can."""
     count = 0
     while limit.refusal(catalogue) is None:
         held.enter_context(limit.hold(catalogue))
@@ -41,14 +36,4 @@ def test_what_a_load_gives_back_goes_to_those_that_have_less_first() -> None:
         assert taken(limit, books, "books") == 4
         films.close()
         assert taken(limit, books, "books") == 8
-        assert taken(limit, films, "films") == 4, "up to its share it may take the limit that are kept"
-
-
-def test_bulk_places_are_shared_too() -> None:
-    bulk = Bulk(BulkSettings(at_once=4), 1.0, Sharing(several=True))
-    with ExitStack() as held:
-        for _ in range(3):
-            held.enter_context(bulk.hold("films"))
-        with pytest.raises(OverloadedError, match="free places are for others"):
-            held.enter_context(bulk.hold("films"))
-        held.enter_context(bulk.hold("books"))
+        assert taken(limit, films, "films") == 4, "up to its share it may take the places that are kept"

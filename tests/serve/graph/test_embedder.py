@@ -61,11 +61,11 @@ def watched(encoder: Embedder) -> Iterator[Watched]:
 @pytest.fixture
 def replica(local_graph: Any, watched: Watched, tmp_path: Path) -> EmbedderReplica:
     class Loaded(EmbedderReplica):
-        def load(self, settings: Any) -> Any:
+        def load_model(self, settings: Any) -> Any:
             return watched
 
     replica = Loaded(local_graph.local_settings(tmp_path), Metrics(MemorySink()))
-    replica.reconfigure({})
+    replica.open()
     return replica
 
 

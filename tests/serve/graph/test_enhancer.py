@@ -33,9 +33,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncIterator[EnhancerReplica]:
     enhancer = {"model": str(tiny_base), "max_new_tokens": 8, "retries": 0, "threads": 1}
     replica = EnhancerReplica(local_graph.local_settings(models, enhancer=enhancer), Metrics(MemorySink()))
-    replica.reconfigure({})
+    replica.open()
     yield replica
-    replica.close()
+    await replica.close()
 
 
 async def described(replica: EnhancerReplica) -> str:
@@ -64,14 +64,14 @@ async def test_an_adapter_goes_live_and_back_between_answers(
         return names
 
     asking = asyncio.create_task(ask())
-    replica.reconfigure({"adapter": str(tiny_adapter)})
+    replica.update({"adapter": str(tiny_adapter)})
     assert await described(replica) == str(tiny_base)
     await settled()
     with_adapter = await described(replica)
     info = await replica.info()
     assert (info["adapter"], info["trouble"]) == (str(tiny_adapter), None)
     assert with_adapter == f"{tiny_base}+{info['adapter_digest'][:12]}"
-    replica.reconfigure({})
+    replica.update({})
     await settled()
     assert await described(replica) == str(tiny_base)
     over.set()
@@ -82,7 +82,7 @@ async def test_an_adapter_goes_live_and_back_between_answers(
 
 async def test_an_adapter_can_be_a_published_artifact(replica: EnhancerReplica, tiny_adapter: Path, models: Path) -> None:
     manifest = ArtifactStore(str(models / "artifacts")).publish(tiny_adapter, ModelOrigin(base="tiny"))
-    replica.reconfigure({"adapter": f"artifact:{manifest.digest}"})
+    replica.update({"adapter": f"artifact:{manifest.digest}"})
     await settled()
     info = await replica.info()
     assert (info["trouble"], bool(info["adapter_digest"])) == (None, True)
@@ -110,7 +110,7 @@ async def test_a_wrong_adapter_is_explained_and_the_old_model_stays(
         shutil.copytree(tiny_adapter, wrong)
         weights = wrong / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-10])
-    replica.reconfigure({"adapter": "artifact:" + "0" * 64 if case == "unpublished" else str(wrong)})
+    replica.update({"adapter": "artifact:" + "0" * 64 if case == "unpublished" else str(wrong)})
     await settled()
     info = await replica.info()
     assert said in info["trouble"]

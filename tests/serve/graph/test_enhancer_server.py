@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ def server() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def replica(local_graph: Any, server: ModelServer, tmp_path: Path) -> Iterator[EnhancerReplica]:
+async def replica(local_graph: Any, server: ModelServer, tmp_path: Path) -> AsyncIterator[EnhancerReplica]:
     settings = server.settings(batch_size=4, server_retries=0, timeout_s=HANG_S)
     replica = EnhancerReplica(local_graph.local_settings(tmp_path, enhancer=settings), Metrics(MemorySink()))
-    replica.reconfigure({})
+    replica.open()
     yield replica
-    replica.close()
+    await replica.close()
 
 
 async def describe(replica: EnhancerReplica, item: Item, seconds: float = HANG_S) -> Description | MatineeError:
@@ -99,26 +99,26 @@ async def test_a_replica_is_well_without_its_server_and_finds_it_later(server: M
     settings = server.settings(server_retries=0)
     replica = EnhancerReplica(local_graph.local_settings(tmp_path, enhancer=settings), Metrics(MemorySink()))
     try:
-        replica.reconfigure({})
+        replica.open()
         replica.check_health()
         assert "status 503" in (await replica.info())["trouble"]
         assert isinstance(await describe(replica, FILM), MatineeError)
         assert isinstance(await describe(replica, FILM), Description)
     finally:
-        replica.close()
+        await replica.close()
 
 
 async def test_the_engine_changes_in_place(replica: EnhancerReplica, server: ModelServer, tiny_base: Path) -> None:
     local = {"engine": "local", "url": None, "model": str(tiny_base), "max_new_tokens": 8, "threads": 1, "batch_size": 3}
-    replica.reconfigure(local)
+    replica.update(local)
     assert (replica.batcher.max_batch, replica.batcher.max_in_flight) == (3, 1)
     await until_async(lambda: replica.slot.model.name == str(tiny_base))
     server.models.append("tuned")
-    replica.reconfigure({"model": "tuned"})
+    replica.update({"model": "tuned"})
     # The local model, which is not for two threads, is the current one until the other has been checked.
     await until_async(lambda: replica.slot.model.name == "tuned")
     await until_async(lambda: (replica.batcher.max_batch, replica.batcher.max_in_flight) == (1, 4))
-    replica.reconfigure({"model": "nobody knows it"})
+    replica.update({"model": "nobody knows it"})
     end = time.monotonic() + HANG_S
     while (await replica.info())["trouble"] is None:
         assert time.monotonic() < end
@@ -126,4 +126,4 @@ async def test_the_engine_changes_in_place(replica: EnhancerReplica, server: Mod
     assert "has no model 'nobody knows it'" in (await replica.info())["trouble"]
     assert isinstance(await describe(replica, FILM), Description)
     # What failed is tried again only while it is wanted.
-    replica.reconfigure({"model": "tuned"})
+    replica.update({"model": "tuned"})

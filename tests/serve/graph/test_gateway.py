@@ -1,18 +1,15 @@
 """The gateway's logic over recorded parts: what it asks of whom, what it keeps, and when it asks twice."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-import serve.graph.context
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.index.types import Manifest
 from matinee.items import Item
@@ -210,17 +207,6 @@ async def test_no_request_waits_longer_for_a_turn_than_for_a_description(make: A
     await asyncio.gather(*(service.recommend(cold_items(f"Film {n}", 20), one) for n, one in enumerate(contexts)))
     assert [one.degraded for one in contexts] == [["enhancer"]] * 2
     assert service.metrics.sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 2
-
-
-def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, ticks = context(), itertools.count()
-    monkeypatch.setattr(serve.graph.context, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    with now.stage("enhance"), now.stage("enhance"):
-        pass
-    assert now.stages == {"enhance": 2000}
-    with now.stage("enhance"):
-        pass
-    assert now.stages == {"enhance": 3000}
 
 
 async def test_a_cold_item_needs_an_index(make: Any) -> None:

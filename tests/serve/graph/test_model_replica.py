@@ -1,4 +1,4 @@
-"""A model's replica: batches of several gateways join, each message keeps its own deadline, and updates replace the model."""
+"""A model's replica: it loads once, batches of several gateways join, each message keeps its deadline, and updates replace the model."""
 
 import asyncio
 import threading
@@ -12,6 +12,8 @@ import pytest
 
 from matinee.errors import MatineeError, ModelError, OverloadedError
 from matinee.settings.models import EmbedderSettings
+from serve.errors import UnavailableError
+from serve.graph import model_replica
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
 from serve.graph.wire import QueuedMessage, WireMessage
@@ -33,15 +35,27 @@ class Model:
 
 
 class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
-    """Answers with the model's name and the first text, once `gate` is open."""
+    """Loads once `load_gate` is open, or raises `fails`. Answers with the model's name and the first text, once `gate` is open."""
 
     def __init__(self, settings: Any, sink: MemorySink) -> None:
         super().__init__("embedder", settings.embedder, settings, Metrics(sink), max_batch=100, max_waiting=100, max_wait_s=10.0)
-        self.gate = threading.Event()
+        self.gate, self.load_gate = threading.Event(), threading.Event()
+        self.load_gate.set()
+        self.fails: Exception | None = None
+        self.at_start = True
+        self.loads: list[str] = []
         self.begun: list[list[str]] = []
         self.batches: list[list[str]] = []
 
-    def load(self, settings: EmbedderSettings) -> Model:
+    @property
+    def loads_at_start(self) -> bool:
+        return self.at_start
+
+    def load_model(self, settings: EmbedderSettings) -> Model:
+        self.loads.append(settings.model)
+        assert self.load_gate.wait(HANG_S)
+        if self.fails is not None:
+            raise self.fails
         if settings.model == "broken":
             raise ModelError("no such model")
         return Model(settings.model)
@@ -66,11 +80,17 @@ def sink() -> MemorySink:
 
 
 @pytest.fixture
-def replica(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Replica]:
+def unloaded(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Replica]:
     replica = Replica(local_graph.local_settings(tmp_path, embedder={"model": "one"}), sink)
-    replica.reconfigure({})
     yield replica
+    replica.load_gate.set()
     replica.gate.set()
+
+
+@pytest.fixture
+def replica(unloaded: Replica) -> Replica:
+    unloaded.open()
+    return unloaded
 
 
 def batch(*texts: str, left_s: float = LATER) -> list[WireMessage[Embed]]:
@@ -113,7 +133,6 @@ async def test_a_message_whose_deadline_passes_while_it_waits_is_not_worked_on(r
 async def test_messages_keep_the_time_since_they_wait(replica: Replica, sink: MemorySink) -> None:
     seen: list[QueuedMessage[Embed]] = []
     replica._answer = lambda model, batch: seen.extend(batch) or ["x"] * len(batch)  # type: ignore[func-returns-value, method-assign]
-    replica.reconfigure({})
     await replica.call([WireMessage(Embed(("a",)), LATER, 7.0, "00-trace")])
     assert 7 <= time.monotonic() - seen[0].since < HANG_S
     assert seen[0].traceparent == "00-trace"
@@ -123,7 +142,7 @@ async def test_an_update_replaces_the_model_and_one_that_fails_does_not(replica:
     replica.gate.set()
 
     async def updated(model: str) -> list[Any]:
-        replica.reconfigure({"model": model})
+        replica.update({"model": model})
         for thread in threading.enumerate():
             if thread.name == "embedder-swap":
                 await asyncio.to_thread(thread.join, HANG_S)
@@ -167,3 +186,67 @@ async def test_the_place_of_work_that_nobody_waits_for_is_free_when_the_thread_i
     replica.gate.set()
     await asyncio.gather(*others)
     assert replica.batches == [["a"], ["b", "c"]]
+
+
+def later() -> float:
+    return time.monotonic() + HANG_S
+
+
+async def test_messages_wait_for_one_load(unloaded: Replica) -> None:
+    assert (await unloaded.info(), unloaded.loads) == ({"model": "one", "loaded": False, "trouble": None}, [])
+    unloaded.check_health()
+    unloaded.gate.set()
+    unloaded.load_gate.clear()
+    waiting = [asyncio.create_task(unloaded(Embed((text,)), later())) for text in ("a", "b")]
+    batches = [asyncio.create_task(unloaded.call(batch("c", "d")))]
+    with pytest.raises(UnavailableError, match="still loads"):
+        await unloaded(Embed(("late",)), time.monotonic() + 0.2)
+    unloaded.load_gate.set()
+    assert await asyncio.gather(*waiting) == ["one: a", "one: b"]
+    assert await asyncio.gather(*batches) == [["one: c", "one: d"]]
+    with pytest.raises(ModelError, match="bad"):
+        await unloaded(Embed(("bad",)), later())
+    assert (await unloaded.info())["model"] == "one"
+    await unloaded.close()
+    assert unloaded.loads == ["one"]
+
+
+async def test_a_load_that_fails_is_explained_and_tried_again_later(unloaded: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    unloaded.gate.set()
+    unloaded.fails = ModelError("a tensor is missing")
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="a tensor is missing"):
+            await unloaded(Embed(("a",)), later())
+    assert ((await unloaded.info())["trouble"], unloaded.loads) == ("a tensor is missing", ["one"])
+    unloaded.fails = None
+    monkeypatch.setattr(model_replica, "RETRY_S", 0.0)
+    assert await unloaded(Embed(("a",)), later()) == "one: a"
+    assert (unloaded.loads, (await unloaded.info())["trouble"]) == (["one"] * 2, None)
+
+
+async def test_an_update_while_a_model_loads_is_not_lost(unloaded: Replica) -> None:
+    unloaded.gate.set()
+    unloaded.load_gate.clear()
+    unloaded.update({"model": "two"})
+    first = asyncio.create_task(unloaded(Embed(("a",)), later()))
+    await until_async(lambda: unloaded.loads == ["two"], "the load begins")
+    unloaded.update({"model": "three"})
+    unloaded.load_gate.set()
+    assert await first in ("two: a", "three: a")
+    await until_async(lambda: unloaded.slot.model.name == "three")
+    assert unloaded.loads == ["two", "three"]
+
+
+async def test_a_model_loads_with_the_replica_or_with_the_first_message(unloaded: Replica) -> None:
+    unloaded.gate.set()
+    unloaded.at_start = False
+    await unloaded.reconfigure({"model": "broken"})
+    assert unloaded.loads == []
+    with pytest.raises(UnavailableError, match="no such model"):
+        await unloaded.call(batch("a"))
+    unloaded.at_start = True
+    with pytest.raises(ModelError, match="no such model"):
+        await unloaded.reconfigure({"model": "broken"})
+    await unloaded.reconfigure({"model": "two"})
+    assert [pairs async for pairs in unloaded.stream(batch("a"))] == [[(0, "two: a")]]
+    assert abs(await unloaded.clock() - time.time()) < 60

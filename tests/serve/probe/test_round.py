@@ -13,15 +13,12 @@ from prometheus_client import generate_latest
 
 from matinee.client.calls import Call
 from matinee.client.http import ServerError
-from matinee.errors import SettingsError, SourceError
+from matinee.errors import SettingsError
 from matinee.items import item_uid
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ProbeSettings
-from serve.probe import queries
-from serve.probe.client import reason
 from serve.probe.metrics import ProbeExporter
 from serve.probe.round import Prober, Quality, RoundReport
-from serve.telemetry.metrics import PROBE_METRICS
 
 ROOT = Path(__file__).parents[3]
 LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
@@ -239,32 +236,6 @@ async def test_no_index_and_no_matinee() -> None:
 # query sets
 
 
-def test_the_shipped_set_is_for_the_demo_alone_and_all_its_films_are_bundled(local_graph: Any) -> None:
-    shipped = queries.by_index_id(*queries.for_catalogue(None, "demo", 200), "demo")
-    assert shipped.name == "demo"
-    assert len(shipped.texts) >= 40
-    assert set().union(*shipped.relevant.values()) <= {film.uid("demo") for film in local_graph.demo_films()}
-    assert queries.for_catalogue(None, "films", 200) == []
-
-
-def test_a_folder_of_sets_and_a_bounded_choice_that_stays(tmp_path: Path) -> None:
-    labels = {f"q{i}": ["a"] for i in range(30)}
-    for name in ("b", "a"):
-        write_set(tmp_path / name, labels)
-    read = queries.read(ProbeSettings(queries=tmp_path))
-    first, second = queries.for_catalogue(read, "films", 7)
-    assert (first.name, second.name) == ("a", "b")
-    assert len(first.texts) == 7
-    assert first.texts == second.texts
-    assert set(first.texts) != {f"q{i}" for i in range(7)}, "a sample, not the beginning"
-
-
-def test_ids_of_the_index_are_taken_as_they_are(tmp_path: Path) -> None:
-    read = queries.read(ProbeSettings(queries=write_set(tmp_path / "mine", {"q": [uid("a"), "b"]})))
-    asked = queries.by_index_id(*queries.for_catalogue(read, "films", 9), "films")
-    assert asked.relevant["q"] == {uid("a"), uid("b")}
-
-
 async def test_labels_that_only_look_like_ids_of_the_index_are_asked_about(tmp_path: Path) -> None:
     own = "0b3f8a52-9c1d-4e7a-8f60-1d2c3b4a5e6f"
     server = Script({"q": [own, "b"]})
@@ -273,31 +244,6 @@ async def test_labels_that_only_look_like_ids_of_the_index_are_asked_about(tmp_p
         [quality, *_] = (await prober.round(server)).qualities
         assert quality.recall == 1
     assert server.asked == [own], "once, and only what is uncertain"
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "message"),
-    [
-        ("mine", None, r"there are dev: set probe.split"),
-        ("nothing here", None, "should be a BEIR folder"),
-        ("mine", "{not json\n", "malformed"),
-        ("mine", '{"id": "x"}\n', "no _id and text"),
-        ("mine", '{"_id": "other", "text": "x"}\n', "is not in queries.jsonl"),
-    ],
-)
-def test_sets_that_can_not_be_used(tmp_path: Path, name: str, damage: str | None, message: str) -> None:
-    folder = write_set(tmp_path / "mine", split="test" if damage else "dev")
-    if damage:
-        (folder / "queries.jsonl").write_text(damage)
-    with pytest.raises(SourceError, match=message):
-        queries.read(ProbeSettings(queries=tmp_path / name))
-
-
-def test_a_set_of_items_that_names_none(tmp_path: Path) -> None:
-    folder = write_set(tmp_path / "taste")
-    (folder / "set.json").write_text('{"kind": "item"}')
-    with pytest.raises(SourceError, match=r"metadata\.item"):
-        queries.read(ProbeSettings(queries=folder))
 
 
 def test_settings_of_the_probe() -> None:
@@ -311,55 +257,6 @@ def test_settings_of_the_probe() -> None:
 
 
 # metrics
-
-
-def exported(metrics: ProbeExporter) -> dict[str, float]:
-    lines = generate_latest(metrics.registry).decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-
-
-def test_a_figure_that_the_last_round_did_not_make_is_not_exported() -> None:
-    metrics = ProbeExporter()
-    whole = RoundReport(
-        catalogue="films",
-        qualities=(Quality("mine", "dense", 3, 0.5, 0.25),),
-        queries={"mine": 3},
-        unknown={"mine": 1},
-        ann_recall={True: 0.75},
-    )
-    metrics.show(whole)
-    metrics.observe("search", 0.2)
-    metrics.count("timeout")
-    values = exported(metrics)
-    assert values['matinee_probe_recall_at_10{mode="dense",set="mine"}'] == 0.5
-    assert values['matinee_probe_ndcg_at_10{mode="dense",set="mine"}'] == 0.25
-    assert values['matinee_probe_ann_recall_at_10{filtered="true"}'] == 0.75
-    assert values['matinee_probe_queries{set="mine"}'] == 3
-    assert values['matinee_probe_unknown_items{set="mine"}'] == 1
-    assert values['matinee_probe_failures_total{reason="timeout"}'] == 1
-    assert values['matinee_probe_request_seconds_bucket{endpoint="search",le="0.25"}'] == 1
-    succeeded = values["matinee_probe_last_success_timestamp_seconds"]
-    metrics.show(RoundReport(trouble=("the server is gone",)))
-    after = exported(metrics)
-    assert not any("recall" in name or "queries" in name for name in after)
-    assert after["matinee_probe_rounds_total"] == 2
-    assert after["matinee_probe_last_success_timestamp_seconds"] == succeeded
-
-
-def test_without_a_query_set_a_metric_says_so() -> None:
-    metrics = ProbeExporter()
-    metrics.show(RoundReport(catalogue="films"))
-    assert exported(metrics)['matinee_probe_queries{set="none"}'] == 0
-
-
-def test_the_declared_metrics_are_those_of_the_registry() -> None:
-    families = {family.name: family for family in ProbeExporter().registry.collect()}
-    assert {spec.name for spec in PROBE_METRICS.values()} == families.keys()
-    assert {spec.name: spec.kind for spec in PROBE_METRICS.values()} == {name: family.type for name, family in families.items()}
-
-
-def test_unknown_codes_of_a_server_become_one_label() -> None:
-    assert reason(ServerError("", "a-code-from-elsewhere")) == "other"
 
 
 def test_the_probe_needs_neither_models_nor_ray() -> None:

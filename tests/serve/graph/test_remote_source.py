@@ -15,8 +15,8 @@ from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
 from serve.api.auth import hash_key
 from serve.graph import remote_source
-from tests.serve.api.test_imports import films, lines, title, worker
 from tests.serve.api_client import Api, error
+from tests.serve.graph.test_import_jobs import films, lines, title, worker
 
 CONTENT = lines(films(4))
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from serve.graph import import_jobs as imports_module
-from serve.graph import messages
+from serve.graph import import_jobs, messages
 from serve.graph.bulk import Bulk
 from serve.graph.import_jobs import ImportJobs
 from serve.graph.item_writes import ItemWrites
@@ -21,7 +20,7 @@ LINES = {"content-type": "application/x-ndjson"}
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports_module, "CHUNK", 3)
+    monkeypatch.setattr(import_jobs, "CHUNK", 3)
 
 
 def lines(items: Iterable[Any]) -> bytes:

@@ -104,7 +104,7 @@ def test_what_was_sent_is_not_echoed() -> None:
 
 
 def test_the_documented_codes_are_those_of_the_api() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.MULTILINE)
     known = {(status, code) for code, status in STATUS.items()} | set(CODES.items()) | {(500, "internal")}
     assert sorted((int(status), code) for status, code in rows) == sorted(known)

@@ -1,10 +1,17 @@
-"""A part that hangs in the server's one process: the process ends, so that whoever started it starts it again."""
+"""The server in one process: it starts without garbage, and ends if a part of it hangs, so that whoever started it starts it again."""
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from serve.placement import process
 from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +31,7 @@ class Hangs:
     def encode(self, texts, kind):
         threading.Event().wait()
 
-EmbedderReplica.load = lambda self, settings: Hangs()
+EmbedderReplica.load_model = lambda self, settings: Hangs()
 listener = socket.create_server(("127.0.0.1", 0))
 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -41,12 +48,12 @@ process.run(load_settings(), listener, None, announce)
 WITHOUT_MODEL = """
 import asyncio, contextlib, socket, threading
 from matinee.settings.load import load_settings
-from serve.graph import in_process
+from serve.graph.embedder import EmbedderReplica
 from serve.graph.retriever import RetrieverReplica
 from serve.placement import process, watchdog
 
 for_ever = threading.Event().wait
-in_process._embedder = lambda *_: for_ever()
+EmbedderReplica.load_model = lambda self, settings: for_ever()
 process.HEALTH_S = watchdog.BEAT_S = 0.05
 """
 HUNG_THREAD = """
@@ -93,3 +100,14 @@ def test_a_server_whose_model_hangs_ends(tmp_path: Path) -> None:
     done = run(SERVER, tmp_path, EMBEDDER__HANG_S="0.1")
     assert (done.returncode, done.stdout.strip()) == (1, "504"), done.stderr
     assert "the model has worked on one batch for more than 0.1 s" in done.stderr
+
+
+async def test_garbage_of_the_start_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is frozen is looked through no more: what nobody holds has to go before."""
+    steps: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: steps.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: steps.append("freeze"))
+    serving: Any = asyncio.get_running_loop().create_future()
+    parts: Any = SimpleNamespace(load=lambda: asyncio.sleep(0), check_health=lambda: serving.set_result(None))
+    assert await process._watch(parts, serving) is None
+    assert steps == ["collect", "freeze"]
