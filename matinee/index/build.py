@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
 
-from matinee.attributes import Attribute
 from matinee.errors import IndexLockedError, IndexUnavailableError, IndexUnreachableError
+from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
@@ -347,16 +347,17 @@ def new_manifest(
     )
 
 
-async def build_empty(store: IndexStore, manifest: Manifest) -> None:
-    """Make a version without items current, where there is none yet: clients may write to it before the first ingest."""
+async def build_empty(store: IndexStore, manifest: Manifest) -> bool:
+    """Make a version without items current: clients may write to it before the first ingest. False where there is a version already."""
     async with store.lease() as held:
         if await store.current() is not None:
-            return
+            return False
         index = await store.create(manifest)
         await index.close()
         await store.finish(manifest)
         await held()
         await store.switch(manifest.version)
+    return True
 
 
 def _with_stamp(point: Point, asked: int | None) -> Point:
@@ -364,8 +365,12 @@ def _with_stamp(point: Point, asked: int | None) -> Point:
 
 
 def _stable_revision(entries: Sequence[ApiItem]) -> int:
-    """The newest revision at or below which no further write can arrive."""
-    return max(0, max((entry.revision for entry in entries), default=0) - _OVERLAP)
+    return stable_revision(max((entry.revision for entry in entries), default=0))
+
+
+def stable_revision(newest: int) -> int:
+    """The newest revision at or below which no further write can arrive, where `newest` is the newest that arrived."""
+    return max(0, newest - _OVERLAP)
 
 
 def _unknown(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
