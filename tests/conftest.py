@@ -101,6 +101,39 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
+_setting_up: list[pytest.FixtureDef[Any]] = []
+_folders: dict[pytest.FixtureDef[Any], list[Path]] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """An index takes 70 MB at least, which is memory where the files lie in it: what a module's fixtures made is gone after it."""
+    make = config._tmp_path_factory.mktemp  # type: ignore[attr-defined]
+
+    def mktemp(*args: Any, **more: Any) -> Path:
+        folder: Path = make(*args, **more)
+        if _setting_up and _setting_up[-1].scope == "module":
+            _folders.setdefault(_setting_up[-1], []).append(folder)
+        return folder
+
+    config._tmp_path_factory.mktemp = mktemp  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    _setting_up.append(fixturedef)
+    try:
+        return (yield)
+    finally:
+        _setting_up.pop()
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    folders = _folders.pop(fixturedef, [])
+    if not request.session.testsfailed:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 _open: dict[Path | str, tuple[ExitStack, dict[Any, Any]]] = {}
 
 
