@@ -6,7 +6,6 @@
 Test modules get these as fixtures (`local_service`, `local_app_url`, see `conftest.py`). Does not know pytest.
 """
 
-import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence

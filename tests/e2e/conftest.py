@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,9 +192,12 @@ def _stop(server: Server) -> None:
 
 
 @pytest.fixture(scope="session", params=["process", pytest.param("ray", marks=pytest.mark.full)])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any, while_in: Any) -> Iterator[Server]:
     """A third of the bundled films, served in each placement; traced, logged and with an event log."""
-    with _served(request.param, tmp_path_factory, otlp) as started:
+    with ExitStack() as running:
+        started = running.enter_context(_served(request.param, tmp_path_factory, otlp))
+        # It ends with its tests, not with the session.
+        while_in("e2e", lambda: running)
         yield started
 
 
