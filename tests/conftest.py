@@ -105,9 +105,10 @@ _setting_up: list[pytest.FixtureDef[Any]] = []
 _folders: dict[pytest.FixtureDef[Any], list[Path]] = {}
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """An index takes 70 MB at least, which is memory where the files lie in it: what a module's fixtures made is gone after it."""
-    make = config._tmp_path_factory.mktemp  # type: ignore[attr-defined]
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    make = factory.mktemp
 
     def mktemp(*args: Any, **more: Any) -> Path:
         folder: Path = make(*args, **more)
@@ -115,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _folders.setdefault(_setting_up[-1], []).append(folder)
         return folder
 
-    config._tmp_path_factory.mktemp = mktemp  # type: ignore[attr-defined]
+    factory.mktemp = mktemp  # type: ignore[method-assign]
 
 
 @pytest.hookimpl(wrapper=True)
