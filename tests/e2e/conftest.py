@@ -112,7 +112,12 @@ class Server:
 
 
 class Load:
-    """Queries from a thread, one after the other, from `with` to its end; `failures` holds every answer that is no 200."""
+    """Queries from a thread, one after the other, from `with` to its end; `failures` holds every answer that is no 200.
+
+    With a pause after each: whatever happens beside them needs the CPU too.
+    """
+
+    PAUSE_S = 0.03
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -140,6 +145,7 @@ class Load:
                     except httpx.HTTPError as error:
                         self.failures.append(f"{method} {path}: {error!r}")
                     self.answered += 1
+                    self._stop.wait(self.PAUSE_S)
 
     def goes_on(self) -> None:
         """Wait until a whole round of queries has been answered from now on."""
