@@ -111,7 +111,7 @@ def made_up() -> Iterator[Any]:
             yield pytest.param(method, path, mode, 30, marks=pytest.mark.full)
 
 
-@pytest.mark.parametrize(("method", "path", "mode", "examples"), made_up())
+@pytest.mark.parametrize(("method", "path", "mode", "examples"), [*made_up()])
 def test_whatever_is_sent_the_answer_is_as_documented(schema: Any, method: str, path: str, mode: GenerationMode, examples: int) -> None:
     """Requests that the document allows, or forbids, as Hypothesis makes them up."""
 
