@@ -222,7 +222,7 @@ def peak_gb() -> float:
     """Since the last call."""
     if not torch.cuda.is_available():
         return 0.0
-    peak = torch.cuda.max_memory_allocated() / 1e9
+    peak: float = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
     return peak
 

@@ -7,13 +7,15 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from httpx._transports import default as transports
 
 from matinee.settings import local_ray
 
@@ -42,6 +44,9 @@ _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 8 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
+# Each client of httpx would read all certificate authorities anew, for 30 ms, though none of them is asked.
+transports.create_ssl_context = cache(transports.create_ssl_context)
+
 # The same examples in each run. No test may judge how quick a CPU is: by default an example of 200 ms fails, and one slow to make.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -58,8 +63,12 @@ _GROUPS = {
     "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
     "observability": ("observability/test_stack.py",),
     "helm": ("helm/test_graph.py", "helm/test_updates.py"),
-    # Each opens the pages of all films, whose index is built once a process.
-    "page": ("serve/static/test_page.py", "serve/static/test_page_states.py"),
+    # They share a browser, and the vectors of their films.
+    "page": (
+        *(f"serve/static/test_{name}.py" for name in ("page", "page_states", "page_attributes")),
+        "train/human/test_rating_page.py",
+        "test_docs.py",
+    ),
     "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
 }
 _GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
@@ -92,34 +101,76 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
-_open: dict[Path, ExitStack] = {}
+_setting_up: list[pytest.FixtureDef[Any]] = []
+_folders: dict[pytest.FixtureDef[Any], list[Path]] = {}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """An index takes 70 MB at least, which is memory where the files lie in it: what a module's fixtures made is gone after it."""
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    make = factory.mktemp
+
+    def mktemp(*args: Any, **more: Any) -> Path:
+        folder: Path = make(*args, **more)
+        if _setting_up and _setting_up[-1].scope == "module":
+            _folders.setdefault(_setting_up[-1], []).append(folder)
+        return folder
+
+    factory.mktemp = mktemp  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    _setting_up.append(fixturedef)
+    try:
+        return (yield)
+    finally:
+        _setting_up.pop()
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    folders = _folders.pop(fixturedef, [])
+    if not request.session.testsfailed:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_open: dict[Path | str, tuple[ExitStack, dict[Any, Any]]] = {}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    """What a folder's tests share ends after the last of them, not of the session: a graph takes a part of a core while it runs."""
-    for folder in [folder for folder in _open if nextitem is None or not nextitem.path.is_relative_to(folder)]:
-        _open.pop(folder).close()
+    """What tests share ends after the last of them, not of the session: a graph takes a part of a core while it runs."""
+    for place in [place for place in _open if nextitem is None or not _is_in(nextitem, place)]:
+        stack, _ = _open.pop(place)
+        stack.close()
+
+
+def _is_in(item: pytest.Item, place: Path | str) -> bool:
+    return item.path.is_relative_to(place) if isinstance(place, Path) else _GROUP_OF.get(item.nodeid.partition("::")[0]) == place
 
 
 @pytest.fixture(scope="session")
 def while_in() -> Any:
-    """`while_in(folder, context)` enters a context until the tests of the folder are over: pytest knows this of packages only."""
+    """`while_in(place, make)` enters the context that `make()` gives, once, until the tests of a folder or of a group are over.
 
-    def enter(folder: Path, context: AbstractContextManager[Any]) -> Any:
-        return _open.setdefault(folder, ExitStack()).enter_context(context)
+    pytest knows this of packages only.
+    """
+
+    def enter(place: Path | str, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+        stack, made = _open.setdefault(place, (ExitStack(), {}))
+        if make not in made:
+            made[make] = stack.enter_context(make())
+        return made[make]
 
     return enter
 
 
 @pytest.fixture(scope="session")
-def local_graph(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def local_graph() -> Any:
     """The module `local_graph`: `build_local_graph`, `serve_app`, `local_settings`, `FakeEnhancer`."""
     from tests import local_graph
 
-    own = tmp_path_factory.getbasetemp()
-    # The processes of pytest-xdist have folders of their own beside each other.
-    local_graph.SHARED.folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     return local_graph
 
 
@@ -177,20 +228,20 @@ async def local_service(local_graph: Any, tmp_path: Path) -> "AsyncIterator[Gate
 
 @pytest.fixture(scope="module")
 def local_app_url(local_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an HTTP app over all bundled films, with a fake enhancer; one for each test module."""
+    """The URL of an HTTP app over a third of the bundled films, with a fake enhancer; one for each test module."""
     home = tmp_path_factory.mktemp("home")
     enhancer = local_graph.FakeEnhancer(marked=frozenset({"Inception"}))
-    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, enhancer=enhancer)) as url:
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=local_graph.page_films(), enhancer=enhancer)) as url:
         yield url
 
 
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    """A headless Chromium; skips where there is none."""
+@pytest.fixture
+def browser(while_in: Any) -> "Browser":
+    """A headless Chromium, one for all tests of the pages; skips where there is none."""
     from tests.serve.static import page_support
 
-    with page_support.chromium() as browser:
-        yield browser
+    running: Browser = while_in("page", page_support.chromium)
+    return running
 
 
 @pytest.fixture

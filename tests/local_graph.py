@@ -6,9 +6,6 @@
 Test modules get these as fixtures (`local_service`, `local_app_url`, see `conftest.py`). Does not know pytest.
 """
 
-import asyncio
-import fcntl
-import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -18,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 import uvloop
 
@@ -28,10 +26,11 @@ from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item
-from matinee.models.embedder import Embedder
+from matinee.models.embedder import Embedder, Forward, Tokens
 from matinee.models.types import Description
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+from matinee.vectors import Matrix, Vector
 from serve.api.app import create_app
 from serve.api.auth import ApiKeys
 from serve.graph import messages
@@ -52,12 +51,38 @@ def demo_films() -> tuple[Item, ...]:
     return tuple(read_items(str(demo.FILMS)))
 
 
+class Remembered:
+    """The forward pass of an encoder, which runs once for each text: most tests index the same few films."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._vectors: dict[bytes, Vector] = {}
+
+    def __call__(self, inputs: Tokens) -> Matrix:
+        lengths = inputs["attention_mask"].sum(axis=1)
+        texts = [ids[:length].tobytes() for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
+        new = [row for row, text in enumerate(texts) if text not in self._vectors]
+        if new:
+            longest = lengths[new].max()
+            vectors = self._forward({name: values[new, :longest] for name, values in inputs.items()})
+            self._vectors |= {texts[row]: vector for row, vector in zip(new, vectors, strict=True)}
+        return np.stack([self._vectors[text] for text in texts])
+
+
 @cache
 def embedder_replica() -> EmbedderReplica:
     """The real embedder at fp32, which needs no conversion; loaded once a process."""
     replica = EmbedderReplica(local_settings(Path("/nonexistent")), Metrics(MemorySink()))
     replica.open()
+    embedder = replica.slot.model
+    embedder._forward = Remembered(embedder._forward)
     return replica
+
+
+@cache
+def page_films() -> tuple[Item, ...]:
+    """Enough of them to fill pages under any filter, with those that tests of the page name."""
+    return tuple(film for i, film in enumerate(demo_films()) if i % 3 == 0 or film.title in ("Amélie", "Inception", "Titanic"))
 
 
 def local_settings(home: Path, **overrides: Any) -> Settings:
@@ -69,17 +94,14 @@ def local_settings(home: Path, **overrides: Any) -> Settings:
 async def build_local_graph(
     home: Path,
     *,
-    films: Iterable[Item] | None = None,
+    films: Iterable[Item],
     enhancer: EnhancerPart | None = None,
     settings: Settings | None = None,
     attributes: Attributes | None = None,
 ) -> AsyncIterator[Gateway]:
-    """A `Gateway` over a fresh index of `films` (all bundled ones by default; none at all: no index), closed at the end."""
+    """A `Gateway` over a fresh index of `films` (none at all: no index), closed at the end."""
     settings = settings or local_settings(home)
-    items = None if films is None else list(films)
-    if items is None:
-        shutil.copytree(await asyncio.to_thread(demo_index), settings.index_dir)
-    elif items:
+    if items := list(films):
         await build_index(settings, items, attributes)
     metrics = Metrics(MemorySink())
     retriever = RetrieverReplica(settings, metrics)
@@ -93,28 +115,6 @@ async def build_local_graph(
         yield Gateway(settings, graph, metrics)
     finally:
         await retriever.close()
-
-
-def demo_index() -> Path:
-    """The folder of an index of all bundled films: built once by all processes of a run, and copied by whoever writes."""
-    settings = local_settings(SHARED.folder / "films")
-    with (SHARED.folder / "films.lock").open("w") as lock:
-        # Given back when the file is closed.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        built = settings.home_dir / "built"
-        if not built.exists():
-            asyncio.run(build_index(settings, demo_films()))
-            built.touch()
-    return settings.index_dir
-
-
-@dataclass
-class _Shared:
-    folder: Path = Path("/nonexistent")
-    """Of all processes of a run."""
-
-
-SHARED = _Shared()
 
 
 async def build_index(settings: Settings, items: Sequence[Item], attributes: Attributes | None = None) -> None:

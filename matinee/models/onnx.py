@@ -61,7 +61,7 @@ class OnnxEncoder:
 def _export(model: "SentenceTransformer", path: Path) -> None:
     import torch
 
-    class Pooled(torch.nn.Module):
+    class Pooled(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from matinee import demo
 from tests.network import free_port
 from tests.programs_environment import clean
 from tests.waiting import HANG_S, until
@@ -29,10 +30,15 @@ SETTINGS = {
     "MATINEE_ENHANCER__DEADLINE_S": "1400",
     "MATINEE_SERVING__DEADLINE_S": "1500",
     "MATINEE_SERVING__DRAIN_S": "1500",
+    # How well it writes is tested elsewhere.
+    "MATINEE_ENHANCER__MAX_NEW_TOKENS": "24",
+    "MATINEE_ENHANCER__RETRIES": "0",
     # Few enough that a test can fill them.
-    "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "16",
-    "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "8",
+    "MATINEE_SERVING__DEPLOYMENT__MAX_ONGOING_REQUESTS": "8",
+    "MATINEE_SERVING__DEPLOYMENT__TARGET_ONGOING_REQUESTS": "4",
 }
+NAMED = ("Inception", "The Matrix", "Metropolis")
+"""Films that tests ask for."""
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -44,6 +50,16 @@ def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
     """`python -m ...` to its end."""
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment(home, **more), capture_output=True, text=True, timeout=HANG_S, check=False)
+
+
+def ingest(home: Path) -> dict[str, Any]:
+    """What the job reports of a third of the bundled films; `make demo` ingests them all, see tests/observability."""
+    rows = [json.loads(line) for line in demo.FILMS.read_text(encoding="utf-8").splitlines()]
+    films = home / "films.jsonl"
+    films.write_text("".join(json.dumps(row) + "\n" for n, row in enumerate(rows) if n % 3 == 0 or row["title"] in NAMED), encoding="utf-8")
+    done = run(home, "train.ingest", str(films), "--kind", "film", "--rejects", str(home), "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
 
 
 def new_home(folder: Path) -> Path:
@@ -96,7 +112,12 @@ class Server:
 
 
 class Load:
-    """Queries from a thread, one after the other, from `with` to its end; `failures` holds every answer that is no 200."""
+    """Queries from a thread, one after the other, from `with` to its end; `failures` holds every answer that is no 200.
+
+    With a pause after each: whatever happens beside them needs the CPU too.
+    """
+
+    PAUSE_S = 0.03
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -124,6 +145,7 @@ class Load:
                     except httpx.HTTPError as error:
                         self.failures.append(f"{method} {path}: {error!r}")
                     self.answered += 1
+                    self._stop.wait(self.PAUSE_S)
 
     def goes_on(self) -> None:
         """Wait until a whole round of queries has been answered from now on."""
@@ -176,9 +198,12 @@ def _stop(server: Server) -> None:
 
 
 @pytest.fixture(scope="session", params=["process", pytest.param("ray", marks=pytest.mark.full)])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
-    """The bundled films, served in each placement; traced, logged and with an event log."""
-    with _served(request.param, tmp_path_factory, otlp) as started:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any, while_in: Any) -> Iterator[Server]:
+    """A third of the bundled films, served in each placement; traced, logged and with an event log."""
+    with ExitStack() as running:
+        started = running.enter_context(_served(request.param, tmp_path_factory, otlp))
+        # It ends with its tests, not with the session.
+        while_in("e2e", lambda: running)
         yield started
 
 
@@ -186,9 +211,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def _served(placement: str, tmp_path_factory: pytest.TempPathFactory, otlp: Any) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("e2e")
     home = new_home(tmp_path_factory.mktemp("home"))
-    done = run(home, "train.ingest", "--demo", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["items in the index"] > 500
+    assert ingest(home)["items in the index"] > 100
     with otlp.collector() as collector:
         server = _start(
             home,

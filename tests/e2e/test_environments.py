@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from matinee.cli.main import app
 from tests.network import has_ipv6
 from tests.programs_environment import clean
 from tests.waiting import HANG_S, until
@@ -190,10 +192,10 @@ def test_an_ingest_from_a_folder_that_can_not_be_written_says_what_it_could_not_
 def test_calls_to_the_own_server_use_no_proxy_and_ipv6_has_its_brackets(world: World) -> None:
     assert world.url.startswith("http://[::1]:" if everywhere() == "::" else "http://127.0.0.1:")
     for proxies in (DEAD_PROXY, {"ALL_PROXY": "socks5://127.0.0.1:9", "HTTP_PROXY": "socks5://127.0.0.1:9"}):
-        done = run(["matinee", "info", "--json"], Environment(dict(proxies)), world.home)
-        assert json.loads(done.stdout)["server"] == world.url
-        named = run(["matinee", "info", "--json", "--url", world.url], Environment(dict(proxies)), world.home)
-        assert json.loads(named.stdout)["server"] == world.url
+        for named in ([], ["--url", world.url]):
+            # In this process: all but the imports of another one is the same.
+            done = CliRunner().invoke(app, ["info", "--json", *named], env={"MATINEE_HOME": str(world.home), **proxies})
+            assert json.loads(done.stdout)["server"] == world.url, done.stderr
     probed = run(["serve.probe", "--once"], Environment(dict(DEAD_PROXY)), world.home)
     check(probed, "probe")
     # It reached the server, which has other films than its set is about.

@@ -19,9 +19,7 @@ def test_ingest_and_rollback_while_queries_go_on(server: Any, tools: Any) -> Non
     server.put(KEPT)
     server.delete("metropolis-1927")
     with tools.Load(server) as load:
-        done = tools.run(server.home, "train.ingest", "--demo", "--json")
-        assert done.returncode == 0, done.stderr
-        report = json.loads(done.stdout)
+        report = tools.ingest(server.home)
         assert (report["kept from the API"], report["deleted through the API"]) == (1, tombstones(server))
         until(lambda: server.version() == report["version"] != first, "the server follows the new version")
         unchanged(server)

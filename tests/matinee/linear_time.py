@@ -12,6 +12,8 @@ LENGTH = 20_000
 _FLOOR_S, _LIMIT_S = 0.03, 20.0
 # Four times the text takes four times as long where time is linear, 16 times where it is quadratic.
 _SHARE, _GROWTH, _TRIES = 4, 9, 4
+# Below this, a short run that something held up for half its time would still have shown a quadratic one.
+_SURELY = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,10 @@ def is_linear(run: Callable[[str], object], shape: Shape, length: int = LENGTH) 
                 return True
             for _ in range(_TRIES):
                 taken = _cpu_s(run, long)
-                if taken < _FLOOR_S or taken < _GROWTH * (base := min(base, _cpu_s(run, short))):
+                if taken < max(_FLOOR_S, _SURELY * base):
+                    return True
+                base = min(base, _cpu_s(run, short))
+                if taken < _GROWTH * base:
                     return True
     except _TooLongError:
         pass

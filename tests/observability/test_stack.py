@@ -195,7 +195,7 @@ def test_what_alerts_say_is_rendered(live: Stack) -> None:
         assert alert["annotations"]["runbook_url"] == f"https://wiki.example/runbooks/{Path(alert['annotations']['runbook']).name}"
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.UID)
+@pytest.mark.parametrize("board", [BOARDS[0], *(pytest.param(board, marks=pytest.mark.full) for board in BOARDS[1:])], ids=lambda b: b.UID)
 def test_its_picture_can_be_drawn(live: Stack, board: Any, tmp_path: Path) -> None:
     """Last, so that it shows the whole run. `PICTURES=docs` keeps them: those of docs/observability.md."""
     path = Path(os.environ.get("PICTURES", tmp_path)) / pictures.file_name(board.UID)

@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Literal
@@ -150,8 +151,10 @@ async def test_a_search_enters_at_most_the_functions_that_the_document_counts(
     from serve.graph import in_process
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
+    from serve.graph.retriever import RetrieverReplica
     from serve.telemetry.metrics import Metrics
     from tests.memory_sink import MemorySink
+    from tests.waiting import HANG_S
 
     class Loaded(EmbedderReplica):
         def load_model(self, settings: Any) -> Any:
@@ -162,6 +165,8 @@ async def test_a_search_enters_at_most_the_functions_that_the_document_counts(
     counter, settings = Counter(), local_graph.local_settings(tmp_path, enhancer={"enabled": False})
     await local_graph.build_index(settings, local_graph.demo_films()[:6])
     monkeypatch.setattr(in_process, "EmbedderReplica", Loaded)
+    # No turn of the watcher falls into the request, however long that takes.
+    monkeypatch.setattr(in_process, "RetrieverReplica", partial(RetrieverReplica, watch_s=HANG_S))
     async with in_process.graph_in_process(settings, lambda part: Metrics(MemorySink())) as parts:
         await parts.load()
         await parts._retriever.default.thread.run(lambda: sys.setprofile(counter))

@@ -151,7 +151,7 @@ def _one_ray() -> Iterator[None]:
 @pytest.fixture
 def train_here(while_in: Any) -> Callable[..., Result]:
     """Runs a training job in this process. The first starts Ray as it would for itself, and all of this folder share that session."""
-    while_in(Path(__file__).parent, _one_ray())
+    while_in(Path(__file__).parent, _one_ray)
 
     def train(job: str, *args: object, home: Path) -> Result:
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():

@@ -125,7 +125,11 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# Its loss, its kind and its negatives have others.
+REPEATED = "roberta cached negatives"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full if name == REPEATED else ()) for name in CONFIGS])
 def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, name: str) -> None:
     kind, config = CONFIGS[name]
     config = replace(config, epochs=1, batch=8, lr=3e-2 if config.lora else 1e-3, max_tokens=48)
@@ -148,7 +152,7 @@ def test_every_loss_trains_granites_kinds(tiny: Callable[[str], Path], pairs_fol
     assert np.allclose(after, kept, atol=1e-4)
 
 
-@pytest.mark.parametrize("lora", [0, 4])
+@pytest.mark.parametrize("lora", [pytest.param(0, marks=pytest.mark.full), 4])
 def test_going_on_ends_in_the_same_weights(tiny: Callable[[str], Path], pairs_folder: Path, tmp_path: Path, lora: int) -> None:
     config = ContrastiveConfig(epochs=2, batch=8, lr=1e-3, lora=lora, max_tokens=48, save_steps=1000)
     base = tiny("modernbert")

@@ -1,6 +1,7 @@
 """One filter, three ways: its meaning in Python, the embedded engine, and the client's in-memory mode, over random catalogues."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ async def check(path: Path, catalogue: list[Item], bodies: list[dict[str, Any]])
         for index in opened:
             await index.close()
         await client.close()
+        shutil.rmtree(path)
 
 
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
@@ -170,7 +172,7 @@ CATALOGUES = st.lists(items, min_size=1, max_size=12)
 BODIES = st.lists(filters, min_size=12, max_size=12)
 
 
-@settings(max_examples=12, **QUIET)
+@settings(max_examples=6, **QUIET)
 @given(catalogue=CATALOGUES, bodies=BODIES)
 async def test_a_filter_means_the_same_on_every_engine(tmp_path_factory: Any, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
     await check(tmp_path_factory.mktemp("congruence"), catalogue, bodies)
