@@ -40,7 +40,7 @@ def test_keys_are_rotated_in_place(stack: Stack) -> None:
 def test_a_model_that_hangs_is_replaced(stack: Stack) -> None:
     """Both models' real replicas, in an application of their own beside the graph: Serve replaces the one whose model hangs.
 
-    `tests/serve/placement/test_process_hangs.py` is its short form, in one process.
+    `tests/serve/placement/test_process.py` has its short form, in one process.
     """
     stack.cluster.deploy(stack.apply(), hangs="tests.helm.hanging:app")
     url = f"{stack.url}/hangs"

@@ -1,4 +1,4 @@
-"""`matinee.recommend.explain` on each engine, with vectors made by hand; through the API it is `tests/serve/api/test_debug.py`."""
+"""`matinee.recommend.explain` on each engine, with vectors made by hand; through the API it is `tests/serve/api/test_schemas_debug.py`."""
 
 from collections.abc import AsyncIterator
 from typing import Any
