@@ -10,15 +10,25 @@ from itertools import chain
 
 from matinee.attributes import Attributes
 from matinee.index.protocols import Index
-from matinee.index.types import DenseQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
+from matinee.index.types import (
+    DenseQuery,
+    EngineQuery,
+    Hit,
+    HybridQuery,
+    PopularQuery,
+    RecommendationQuery,
+    Search,
+    SparseQuery,
+    StoredQuery,
+)
 from matinee.recommend.results import ExplainedCandidate, Explanation
 
 MAX_CANDIDATES = 100
 _MAX_PREFETCH = 1000
 
-EngineQuery = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
 _NAMES: dict[type, str] = {
     DenseQuery: "dense",
+    StoredQuery: "dense",
     SparseQuery: "sparse",
     HybridQuery: "fused",
     RecommendationQuery: "taste",

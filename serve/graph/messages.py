@@ -10,13 +10,13 @@ from matinee.filters import ItemFilter
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
 from matinee.index.registry import CatalogueRecord
-from matinee.index.types import FacetCount, Point, Scroll
+from matinee.index.types import Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
 from serve.graph.catalogue_answers import CatalogueAnswers, CatalogueEntry
-from serve.graph.index_answers import IndexAnswers, IndexStatus, Stored
+from serve.graph.index_answers import CountedValues, IndexAnswers, IndexStatus, Stored
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -263,7 +263,7 @@ class RemoveImport(SingleMessage[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Facets(SingleMessage[tuple[dict[str, list[FacetCount]], int]]):
+class Facets(SingleMessage[CountedValues]):
     """Values of `attributes` with their counts, and the number of items, among those that pass `filter`.
 
     Without attributes, those that are declared as facets.
@@ -273,7 +273,7 @@ class Facets(SingleMessage[tuple[dict[str, list[FacetCount]], int]]):
     limit: int = 50
     attributes: tuple[str, ...] = ()
 
-    async def answer(self, by: IndexAnswers) -> tuple[dict[str, list[FacetCount]], int]:
+    async def answer(self, by: IndexAnswers) -> CountedValues:
         return await by.facets(self.filter, self.limit, self.attributes)
 
 

@@ -43,7 +43,7 @@ class OpenCatalogue:
         self._store = store
         self._health = IndexHealth(metrics, settings.catalogue)
         self.active = ActiveIndex(store)
-        self.answers = IndexAnswers(store, self.active, lambda: self._failure)
+        self.answers = IndexAnswers(store, self.active, lambda: self._failure, settings.index.exact_facets_below)
         self.thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s

@@ -60,7 +60,7 @@ class DescriptionWorker:
     def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
-        settings = _with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
+        settings = with_own_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
         self._given = RemoteValues(kept, known)
         self._descriptions = Descriptions(settings, open_cache=RemoteValues.opener(kept))
 
@@ -120,7 +120,7 @@ def load_embedder(settings: Settings, threads: int, precision: str | None) -> Em
     return embedder if precision in (None, embedder.precision) else load(precision)
 
 
-def _with_key(settings: Settings, part: Literal["index", "enhancer"]) -> Settings:
+def with_own_key(settings: Settings, part: Literal["index", "enhancer"]) -> Settings:
     """The settings with a key of this machine: out of its environment, or out of the settings file where it has one too."""
     there = settings.config is not None and settings.config.expanduser().is_file()
     return with_key(settings if there else settings.model_copy(update={"config": None}), part)
@@ -129,14 +129,16 @@ def _with_key(settings: Settings, part: Literal["index", "enhancer"]) -> Setting
 class PointWriter:
     """Batches with vectors -> points in the new version. A batch that comes again is the same points.
 
-    It opens the version at its first batch, and holds it: the embedded engine lets one process in.
+    It opens the version at its first batch, and holds it until its process ends: the embedded engine lets one process in. Each write is
+    on disk when it returns. It does not close anything when Python deletes it: that may be while the interpreter ends, where the
+    event loop's last thread would never start, and the process, with the version, would stay for good.
     """
 
     def __init__(self, settings: Settings, manifest: Manifest) -> None:
         keep_private()
         self._opened = ExitStack()
         self._loop = self._opened.enter_context(asyncio.Runner())
-        store = open_store(_with_key(settings, "index"))
+        store = open_store(with_own_key(settings, "index"))
         self._opened.callback(lambda: self._loop.run(store.close()))
         self._index = self._loop.run(store.resume(manifest))
         self._opened.callback(lambda: self._loop.run(self._index.close()))
@@ -152,9 +154,5 @@ class PointWriter:
         return columns.counts_table(table)
 
     def close(self) -> None:
-        """Give the version back."""
+        """Give the version back before the process ends."""
         self._opened.close()
-
-    def __del__(self) -> None:
-        # At the end of a stream, Ray Data deletes what its workers call.
-        self.close()

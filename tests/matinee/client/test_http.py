@@ -236,13 +236,14 @@ def test_all_items_come_page_by_page(local_app_url: str, films: list[Item], monk
 
 async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_url: str) -> None:
     server = Client(local_app_url)
-    assert read_writes(server, 0) == []
+    assert read_writes(server, 0) == ([], None)
     film = Item(id="mine", kind="film", title="My Film", year=2024)
     put: Call[dict[str, Any]] = Call("PUT", "/v1/items", body={"items": [film.facts()]})
     [written] = server.send(put)["items"]
     server.send(Call("DELETE", "/v1/items/metropolis-1927"))
-    mine, gone = sorted(read_writes(server, 0), key=lambda entry: entry.revision)
+    entries, _ = read_writes(server, 0)
+    mine, gone = sorted(entries, key=lambda entry: entry.revision)
     assert (mine.id, mine.revision, mine.item) == (written["id"], written["revision"], film)
     assert (gone.item, gone.revision > mine.revision) == (None, True)
-    assert read_writes(server, mine.revision) == [gone]
-    assert read_writes(server, gone.revision) == []
+    assert read_writes(server, mine.revision) == ([gone], None)
+    assert read_writes(server, gone.revision) == ([], None)

@@ -1,6 +1,6 @@
 """`matinee.index.build`: builds on the real encoder and the embedded engine: what is kept, what is refused, and doing it twice is once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,10 +69,10 @@ class Writes:
         self._rounds = list(rounds)
         self._visible: dict[str, ApiItem] = {}
 
-    async def read(self, since: int) -> list[ApiItem]:
+    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
         if self._rounds:
             self._visible |= {entry.id: entry for entry in self._rounds.pop(0)}
-        return [entry for entry in self._visible.values() if entry.revision > since]
+        yield [entry for entry in self._visible.values() if entry.revision > since]
 
 
 async def test_a_build_is_complete_verified_and_current(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
@@ -116,13 +116,17 @@ async def test_what_the_api_wrote_survives_and_wins_over_the_file(store: IndexSt
     assert (await stored(store)).keys() == found.keys()
 
 
+async def all_of(writes: ApiWrites, since: int) -> list[ApiItem]:
+    return [entry async for page in writes.read(since) for entry in page]
+
+
 async def current_writes(store: IndexStore) -> ApiWrites:
     """The writes of the current version, read before it is built upon."""
     current = await store.current()
     assert current is not None
     index = await store.open(current.version)
     try:
-        return Writes(await IndexWrites(index).read(0))
+        return Writes(await all_of(IndexWrites(index), 0))
     finally:
         await index.close()
 
@@ -276,6 +280,6 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
     await active.refresh()
     index: Index = active.get()
     monkeypatch.setattr(build, "BATCH", 2)
-    assert sorted(await IndexWrites(index).read(0), key=lambda e: e.revision) == written
-    assert sorted(await IndexWrites(index).read(14), key=lambda e: e.revision) == written[5:]
+    assert sorted(await all_of(IndexWrites(index), 0), key=lambda e: e.revision) == written
+    assert sorted(await all_of(IndexWrites(index), 14), key=lambda e: e.revision) == written[5:]
     await active.close()
