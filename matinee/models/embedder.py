@@ -19,7 +19,7 @@ from matinee.models.benchmark import pick_fastest
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.convert import is_whole, load_whole, quiet
 from matinee.models.encoder_spec import EncoderSpec
-from matinee.models.onnx import OnnxEncoder
+from matinee.models.onnx import OnnxEncoder, onnx_folder
 from matinee.models.precision_choice import Choice, PrecisionChoice
 from matinee.models.resolve import Progress, resolve
 from matinee.models.saved_model import digest
@@ -127,7 +127,7 @@ class Embedder:
         """Convert the model in `folder` to ONNX for `load`, unless that was done before, or `auto` chose another precision here."""
         weights_digest = digest(folder)
         kept = PrecisionChoice(models_dir, weights_digest, "queries", settings.threads).read() if settings.precision == "auto" else None
-        there = is_whole(models_dir / "onnx" / weights_digest) and EncoderSpec.read(models_dir, weights_digest) is not None
+        there = is_whole(onnx_folder(models_dir, weights_digest)) and EncoderSpec.read(models_dir, weights_digest) is not None
         if there or (kept is not None and kept.precision != "onnx"):
             return
         progress(f"converting {settings.model} to ONNX: once, some seconds")
@@ -137,7 +137,7 @@ class Embedder:
     def _without_torch(cls, models_dir: Path, settings: EmbedderSettings, weights_digest: str, threads: int) -> "Embedder | None":
         """The ONNX encoder of an earlier start with what that start kept of the model; None where one of the two is missing."""
         spec = EncoderSpec.read(models_dir, weights_digest)
-        encoder = OnnxEncoder.exported(models_dir / "onnx" / weights_digest, threads=threads) if spec is not None else None
+        encoder = OnnxEncoder.exported(onnx_folder(models_dir, weights_digest), threads=threads) if spec is not None else None
         return cls(spec, settings, encoder, "onnx", weights_digest) if spec is not None and encoder is not None else None
 
     @classmethod
@@ -160,7 +160,7 @@ class Embedder:
             return None
         model = load_model(folder, torch.float32, attention="eager")
         try:
-            encoder = OnnxEncoder.load(model, models_dir / "onnx" / weights_digest, threads=torch.get_num_threads())
+            encoder = OnnxEncoder.load(model, onnx_folder(models_dir, weights_digest), threads=torch.get_num_threads())
         except Exception as error:  # noqa: BLE001
             # The exporter does not know every architecture; which errors it raises then is not documented.
             log.warning("no ONNX form of %s: %s", settings.model, error)
