@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
+from matinee.models.gpu import limit_memory
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from serve.graph.hops import Hop, Queued, from_hop
@@ -86,6 +87,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         settings = apply_update(self._base, user_config)
         if self._slot is None:
             self._base = settings
+            limit_memory(settings.deployment.num_gpus)
             slot = self._slot = ModelSlot(self._part, settings, self.load, self._announce, self._metrics, hang_s=settings.hang_s)
             self._batcher = MicroBatcher(
                 self._part,
