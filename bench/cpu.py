@@ -35,7 +35,7 @@ PARTS = {
     "ranking": r"matinee/recommend|matinee/(?:ranking|titles|reasons|recommender)\.py",
     "metrics, logs, traces": r"telemetry|prometheus_client|logging/|opentelemetry|serve/(?:metrics|tracing|logs)\.py",
     "validation": r"pydantic|matinee/filters|schemas?\.py",
-    "batches and hops": r"serve/graph/(?:microbatch|hops|clients|handles|in_process|loaded_part|ranking_groups)|serve/coalesce|lanes\.py",
+    "batches and hops": r"serve/graph/(?:microbatch|hops|wire|clients|handles|in_process|loaded_part|ranking_groups)|coalesce|lanes\.py",
     "Ray": r"/ray/",
     "routes": r"serve/api|fastapi|starlette",
     "graph": r"serve/|matinee/",

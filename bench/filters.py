@@ -1,6 +1,7 @@
 """How long filtered searches take on the embedded engine: selective and unselective filters, nested ones, and with counts.
 
-    python -m bench.filters --items 10000 --rounds 200
+    python -m bench.filters --items 10000 100000 --rounds 200
+    python -m bench.filters --quick
 
 Vectors are random and facts are drawn: no model is loaded, and what is measured is the index alone. Times are of one search at a time.
 """
@@ -15,9 +16,9 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.cli.errors import run_main
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, Search, item_payload
@@ -98,10 +99,12 @@ async def fill_and_measure(items: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=10_000, help="items in the index")
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000], help="items in the index, a table for each")
     parser.add_argument("--rounds", type=int, default=200, help="searches for each row of the table")
+    parser.add_argument("--quick", action="store_true", help="1,000 items and 20 searches: whether it runs")
     options = parser.parse_args()
-    asyncio.run(fill_and_measure(options.items, options.rounds))
+    for items in [1000] if options.quick else options.items:
+        asyncio.run(fill_and_measure(items, 20 if options.quick else options.rounds))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from matinee.client import calls
+from matinee.client.calls import EmbedderReport
 from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
 from matinee.settings.load import load_settings
@@ -75,6 +76,19 @@ class LocalServer:
         while (named := read_server_file(self.settings.server_file)) is None or named["pid"] != self.process.pid or not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 raise BenchError(f"the server did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.2)
+
+    def wait_embedder(self) -> EmbedderReport:
+        """What the embedder says of itself, once it is loaded: also on a server without an index."""
+        assert self.process is not None
+        client, end = Client(self.url, timeout_s=20, direct=True), time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(ServerError):
+                report = client.send(calls.info())["embedder"]
+                if "fingerprint" in report:
+                    return report
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise BenchError(f"the embedder was not loaded:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.2)
 
     def answers(self) -> bool:

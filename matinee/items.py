@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from matinee.characters import tidy
+from matinee.patterns import NAME
 
 # Fixed for ever: every id of every catalogue is derived from it.
 _NAMESPACE = uuid.UUID("6f0c1d0e-8a54-5d0b-9d7e-3c6a1b9e4f21")
@@ -71,7 +72,7 @@ OwnId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, stri
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, strip_whitespace=True), PRINTABLE, TIDY]
 # Only the first that is wrong is reported.
 Names = Annotated[tuple[Name, ...], Field(max_length=MAX_LIST, fail_fast=True)]
-Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Key = Annotated[str, StringConstraints(pattern=NAME)]
 # Strict: `true` is no 1.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
 ItemTitle = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, strip_whitespace=True), PRINTABLE, VISIBLE, TIDY]

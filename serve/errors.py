@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic_core import ErrorDetails
 
 from matinee.errors import FingerprintError, MatineeError
+from matinee.patterns import message_of
 
 STATUS: dict[str, int] = {
     "invalid": 422,
@@ -69,15 +70,15 @@ class RequestError(MatineeError):
 
 def problems(errors: Sequence[ErrorDetails]) -> str:
     """What is wrong with a request, from the errors of its validation: the first five, each with its place."""
-    found = []
+    texts = []
     for problem in errors[:5]:
         # A name that the client made up may be as long as a body.
         where = ".".join(str(part)[:100] for part in problem["loc"] if part not in ("body", "query", "path"))
-        message = str(problem["msg"]).removeprefix("Value error, ")
+        message = message_of(problem)
         if problem["type"] == "filter" and problem["ctx"]["path"]:
             where = f"{where}.{problem['ctx']['path']}"[:300]
         if problem["type"] == "extra_forbidden":
             message = "unknown field: see /docs for the fields of this route"
-        found.append(f"{where}: {message}" if where else message)
+        texts.append(f"{where}: {message}" if where else message)
     # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
-    return "; ".join(found).encode("utf-8", "backslashreplace").decode()
+    return "; ".join(texts).encode("utf-8", "backslashreplace").decode()

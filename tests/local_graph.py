@@ -22,9 +22,9 @@ import uvicorn
 import uvloop
 
 from matinee import demo
-from matinee.attributes import Attributes
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
+from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, PointMaker
 from matinee.index.factory import open_store
 from matinee.items import Item
@@ -37,9 +37,9 @@ from serve.api.auth import ApiKeys
 from serve.graph import messages
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
-from serve.graph.hops import Hop, enqueue, to_hop
 from serve.graph.parts import EnhancerPart, Graph
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage, enqueue, to_wire
 from serve.placement import process
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -127,11 +127,11 @@ async def build_index(settings: Settings, items: Sequence[Item], attributes: Att
         await store.close()
 
 
-def as_part(call: Callable[[Sequence[Hop[Any]]], Awaitable[list[Any]]]) -> Any:
+def as_part(call: Callable[[Sequence[WireMessage[Any]]], Awaitable[list[Any]]]) -> Any:
     """A replica's batch call as the gateway sees it through a handle: one message in, its result or its error out."""
 
     async def part(message: Any, deadline: float) -> Any:
-        [result] = await call([to_hop(enqueue(message, deadline))])
+        [result] = await call([to_wire(enqueue(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result

@@ -1,6 +1,6 @@
 """Metrics that a test can read."""
 
-from serve.telemetry.declare import Record, Spec
+from serve.telemetry.declare import RecordValue, Spec
 
 
 class MemorySink:
@@ -9,7 +9,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
-    def make(self, spec: Spec) -> Record:
+    def make(self, spec: Spec) -> RecordValue:
         def record(value: float, tags: dict[str, str]) -> None:
             if set(tags) != set(spec.tags):
                 raise ValueError(f"{spec.name} has the tags {spec.tags}, not {tuple(tags)}")

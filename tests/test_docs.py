@@ -63,7 +63,7 @@ CODE = sorted(
 _ROOTS = "matinee|serve|train|bench|observability|helm|tests"
 # `matinee.models.convert`, a function or a class of it, with or without `python -m` in front.
 _MODULE = re.compile(rf"`(?:python -m )?((?:{_ROOTS})(?:\.[A-Za-z]\w*)+)(?<!\.jsonl)(?![\w:])[^`\n]{{0,200}}`")
-# `serve/graph/hops.py`, `matinee/settings`, `matinee/settings/profiles/*.yaml`.
+# `serve/graph/wire.py`, `matinee/settings`, `matinee/settings/profiles/*.yaml`.
 _PATH = re.compile(rf"`((?:{_ROOTS}|docs|k8s|examples)/[\w./*-]*)(?: [^`\n]*)?`")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 

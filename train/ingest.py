@@ -43,7 +43,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee import demo
-from matinee.attributes import Attribute
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
 from matinee.catalogue.reader import ItemReader, Report, write_rejects
@@ -51,6 +50,7 @@ from matinee.client.http import Client
 from matinee.client.models import Patience
 from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
+from matinee.filters.attributes import Attribute
 from matinee.index.build import FileWriter, Outcome, PointMaker
 from matinee.index.catalogues import check_creatable, check_kept, find_record, register, require_usable
 from matinee.index.registry import CatalogueRecord

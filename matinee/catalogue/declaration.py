@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from matinee.attributes import MAX_ATTRIBUTES, RESERVED, Attribute, Attributes
 from matinee.catalogue.columns import squash
 from matinee.errors import SourceError
+from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute, Attributes
+from matinee.patterns import message_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PLACES = ("kind", "title", "overview", "year", "genres", "language")
@@ -52,7 +53,7 @@ def _attribute(path: Path, name: str, entry: object, columns: Mapping[str, str])
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
-        raise SourceError(f"{where}: {field + ': ' if field else ''}{str(problem['msg']).removeprefix('Value error, ')}") from None
+        raise SourceError(f"{where}: {field + ': ' if field else ''}{message_of(problem)}") from None
 
 
 def _place(where: str, source: Any, columns: Mapping[str, str]) -> Any:

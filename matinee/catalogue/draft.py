@@ -20,6 +20,7 @@ from matinee.catalogue.rules import ReadingRules
 from matinee.catalogue.summary import ColumnSummary
 from matinee.errors import kind_of
 from matinee.items import MAX_FACT, MAX_FACTS, MAX_LIST, MAX_NAME, MAX_OVERVIEW, MAX_ROLES, MAX_TITLE, Item
+from matinee.patterns import message_of
 from matinee.text.qualifiers import title_year
 
 _LIMITS = {"people": MAX_ROLES, "numbers": MAX_FACTS, "extra": MAX_FACTS}
@@ -93,12 +94,12 @@ class Draft:
             nested = len(place) > 1 and place[:2] in self._source
             column = self._source.get(place[:2] if nested else place[:1])
             if column is None or self._rules.strict:
-                raise CellError(f"{'.'.join(place)}: {problem['msg']}")
+                raise CellError(f"{'.'.join(place)}: {message_of(problem)}")
             group, name = (self._facts[place[0]], place[1]) if nested else (self._facts, place[0])
             lost = group.pop(name, None)
             if lost is not None:
                 self._entry(column).read -= 1
-                self._lose(column, lost, problem["msg"])
+                self._lose(column, lost, message_of(problem))
 
     def _entry(self, column: str) -> ColumnSummary:
         return self._rules.summary.fields[column]

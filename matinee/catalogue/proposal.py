@@ -7,8 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from matinee.attributes import COUNTABLE, DEFAULT_ATTRIBUTES, MAX_ATTRIBUTES, RESERVED, Attribute, Attributes, AttributeType, payload_key
 from matinee.catalogue.columns import squash
+from matinee.filters.attributes import (
+    COUNTABLE,
+    DEFAULT_ATTRIBUTES,
+    MAX_ATTRIBUTES,
+    RESERVED,
+    Attribute,
+    Attributes,
+    AttributeType,
+    payload_key,
+)
 from matinee.items import MAX_NAME, Item
 
 MAX_DISTINCT = 10_000

@@ -1,8 +1,9 @@
-"""`matinee catalogues`: the catalogues of a server, or of this machine while none runs: list, create and delete them."""
+"""`matinee catalogues`: the catalogues of a server, or of this machine while none runs: list, create, change and delete them."""
 
 import asyncio
+import time
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -16,15 +17,19 @@ from matinee.cli.search import Key
 from matinee.client import calls
 from matinee.client.calls import CatalogueReport
 from matinee.client.http import Client
-from matinee.errors import SettingsError
+from matinee.errors import MatineeError, SettingsError
 from matinee.index import catalogues as local
 from matinee.index.catalogues import ClosedCatalogue
-from matinee.index.registry import CatalogueRecord, SearchChanges
-from matinee.settings.index import Recipe
+from matinee.index.registry import CatalogueChanges, CatalogueRecord
+from matinee.patterns import message_of
 from matinee.settings.load import load_settings
-from matinee.settings.tree import Mode
 
-catalogues_app = typer.Typer(no_args_is_help=True, help="The catalogues of a server: list, create and delete them.")
+catalogues_app = typer.Typer(no_args_is_help=True, help="The catalogues of a server: list, create, change and delete them.")
+
+Model = TypeVar("Model", CatalogueRecord, CatalogueChanges)
+
+_SETTABLE = ("title", "kind", "recipe", "mode", "max_k")
+_LOOK_S = 0.5
 
 CatalogueArgument = Annotated[str, typer.Argument(help="lower-case letters, digits, - and _, beginning with a letter")]
 Server = Annotated[
@@ -52,7 +57,8 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
     table = Table("", "name", "state", "items", "attributes", "kind", "version")
     for row in rows:
         mark, items = "default" if row["default"] else "", "" if row["items"] is None else str(row["items"])
-        table.add_row(mark, row["name"], row["state"], items, str(row["attributes"]), escape(row["kind"] or ""), row["version"] or "")
+        state = f"{row['state']}, building" if row["building"] and row["state"] != "building" else row["state"]
+        table.add_row(mark, row["name"], state, items, str(row["attributes"]), escape(row["kind"] or ""), row["version"] or "")
     out.print(table)
 
 
@@ -60,6 +66,7 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
 @explain_errors()
 def create(
     name: CatalogueArgument,
+    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
     kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
     recipe: Annotated[str | None, typer.Option(help="text that is embedded: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of what its items can be filtered by")] = None,
@@ -75,18 +82,15 @@ def create(
     """
     settings = load_settings()
     declared = None if attributes is None else read_declaration(attributes, {})
-    try:
-        search = SearchChanges(mode=cast(Mode | None, mode), max_k=max_k)
-        record = CatalogueRecord(name=name, kind=kind, recipe=cast(Recipe | None, recipe), attributes=declared, search=search)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    search = {"mode": mode, "max_k": max_k}
+    values: dict[str, object] = {"name": name, "title": title, "kind": kind, "recipe": recipe, "attributes": declared, "search": search}
+    record = _validated(CatalogueRecord, values)
     client = Client(server, key=key) if server else Client.running(settings, key=key)
     if client is None:
         asyncio.run(local.create_catalogue(settings, record))
         answer = _report(ClosedCatalogue(name, record, None))
     else:
-        fields = ("name", "kind", "recipe", "attributes", "search")
+        fields = ("name", "title", "kind", "recipe", "attributes", "search")
         body = record.model_dump(mode="json", include={*fields}, exclude_none=True)
         answer = client.send(calls.create_catalogue(body))
     if as_json:
@@ -95,6 +99,81 @@ def create(
     out.print(f"created the catalogue {name}", highlight=False)
     if answer["version"] is None:
         err.print(f"next: matinee ingest FILE --catalogue {name}", highlight=False)
+
+
+@catalogues_app.command("update")
+@explain_errors()
+def update(
+    name: CatalogueArgument,
+    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
+    kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
+    recipe: Annotated[str | None, typer.Option(help="text that the next ingest embeds: raw, enhanced or both")] = None,
+    attributes: Annotated[Path | None, typer.Option(help="YAML of all that its items can be filtered by; others are removed")] = None,
+    mode: Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")] = None,
+    max_k: Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option("--unset", metavar="FIELD", help="title, kind, recipe, mode or max_k as in a new catalogue; repeatable"),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="wait until other attributes are in place")] = True,
+    as_json: Json = False,
+    server: Server = None,
+    key: Key = None,
+) -> None:
+    """Change a catalogue. Its items stay, and no text is embedded anew.
+
+    [dim]matinee catalogues update books --attributes books.yaml --mode hybrid[/]
+    """
+    settings = load_settings()
+    given = {"title": title, "kind": kind, "recipe": recipe, "mode": mode, "max_k": max_k}
+    body = _changes({name: value for name, value in given.items() if value is not None}, unset or [])
+    declared = None if attributes is None else read_declaration(attributes, {})
+    if not body and declared is None:
+        raise typer.BadParameter("name something to change, such as --title or --attributes")
+    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    if client is None:
+        if declared is not None:
+            before = asyncio.run(local.declared_attributes(settings, name))
+            body["attributes"] = {other: None for other in before if other not in declared} | declared
+        asyncio.run(local.change_catalogue(settings, name, _validated(CatalogueChanges, body)))
+        answer = next(row for row in map(_report, asyncio.run(local.list_catalogues(settings))) if row["name"] == name)
+    else:
+        if declared is not None:
+            index = client.require(name).send(calls.info())["index"]
+            there = index["attributes"] if index is not None else {}
+            shown = {attribute: one.model_dump(mode="json") for attribute, one in declared.items()}
+            body["attributes"] = {other: None for other in there if other not in declared} | shown
+        answer = client.send(calls.change_catalogue(name, body))
+        with err.status("copying the index, with the new attributes"):
+            while wait and answer["building"]:
+                time.sleep(_LOOK_S)
+                answer = client.send(calls.catalogue(name))
+        if wait and declared is not None and answer["trouble"]:
+            raise MatineeError(f"the catalogue {name!r} stayed as it was: {answer['trouble']}")
+    if as_json:
+        print_json(answer)
+        return
+    later = "; its index is still being copied: see `matinee catalogues list`" if answer["building"] else ""
+    out.print(f"changed the catalogue {name}{later}", highlight=False)
+
+
+def _changes(given: dict[str, object], unset: list[str]) -> dict[str, object]:
+    """The body of a change: of each setting its value, null for one of `unset`."""
+    if unknown := [field for field in unset if field not in _SETTABLE]:
+        raise typer.BadParameter(f"--unset {unknown[0]}: use one of {', '.join(_SETTABLE)}")
+    values = given | dict.fromkeys(unset)
+    body: dict[str, object] = {field: value for field, value in values.items() if field in ("title", "kind", "recipe")}
+    search = {field: value for field, value in values.items() if field not in body}
+    return body | ({"search": search} if search else {})
+
+
+def _validated(model: type[Model], values: dict[str, object]) -> Model:
+    """Raises `SettingsError` where a value is not one that the model takes."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {message_of(first)}") from None
 
 
 @catalogues_app.command("delete")
@@ -110,9 +189,14 @@ def delete(
     [dim]matinee catalogues delete books --yes[/]
     """
     settings = load_settings()
+    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    # Nobody is asked about a catalogue that is not there.
+    if client is None:
+        asyncio.run(local.require_deletable(settings, name))
+    else:
+        client.send(calls.catalogue(name))
     if not yes:
         typer.confirm(f"Delete the catalogue {name} with all its items?", abort=True)
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
     if client is None:
         asyncio.run(local.remove_catalogue(settings, name))
     else:
@@ -124,15 +208,19 @@ def _report(one: ClosedCatalogue) -> CatalogueReport:
     """A catalogue of this machine, as a server reports it."""
     manifest, record = one.manifest, one.record
     items = None if manifest is None else manifest.count
-    state = "unavailable" if one.trouble else "empty" if manifest is None else "ready"
+    empty = "building" if one.building else "empty"
+    state = "unavailable" if one.trouble else empty if manifest is None else "ready"
     return {
         "name": one.name,
         "default": record is None,
         "state": "deleting" if record is not None and record.state == "deleting" else state,
+        "building": one.building,
+        "trouble": one.trouble,
         "open": False,
         "version": None if manifest is None else manifest.version,
         "items": items if record is None or record.items is None else record.items,
         "attributes": 0 if manifest is None else len(manifest.declared),
+        "title": None if record is None else record.title,
         "kind": None if record is None else record.kind,
         "recipe": None if manifest is None else manifest.recipe,
         "created": None if record is None else record.created,

@@ -3,6 +3,7 @@
 Does not rank: that is `matinee.recommend`.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Annotated
@@ -17,6 +18,7 @@ from matinee.client import calls
 from matinee.client.http import Client
 from matinee.errors import FilterError
 from matinee.filters import ItemFilter
+from matinee.index.catalogues import has_index, own_settings, require_known
 from matinee.recommend.offline import OfflineCatalogue
 from matinee.recommend.results import RankedAnswer
 from matinee.settings.load import load_settings
@@ -64,7 +66,7 @@ def search(
     _require(text, "TEXT")
     server = _server(settings, url, key, catalogue, required_by="--debug" if debug else None)
     if server is None:
-        answer = OfflineCatalogue(settings).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
+        answer = offline(settings, catalogue).search(text, mode=search_mode, k=k, filter=filter, diversity=diversity)
     else:
         body = {"text": text, "k": k, "filter": filter.body, "diversity": diversity, "debug": debug}
         answer = server.send(calls.search(body | ({"mode": search_mode} if search_mode else {})))
@@ -98,7 +100,7 @@ def recommend(
         _require(title, "a title")
     server = _server(settings, url, key, catalogue, required_by="--debug" if debug else None)
     if server is None:
-        answer = OfflineCatalogue(settings).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
+        answer = offline(settings, catalogue).recommend(likes or [], dislike or [], text=text, k=k, filter=filter, diversity=diversity)
     else:
         body: dict[str, object] = {"likes": likes or [], "dislikes": dislike or [], "k": k, "diversity": diversity, "debug": debug}
         answer = server.send(calls.recommend(body | {"filter": filter.body, "text": text}))
@@ -121,7 +123,7 @@ def describe(
     server = _server(settings, url, key, catalogue)
     if server is None:
         with err.status("loading the enhancer"):
-            answer = OfflineCatalogue(settings).describe(title)
+            answer = offline(settings, catalogue).describe(title)
     else:
         item = server.send(calls.recommend({"likes": [title], "k": 1, "explain": False}))["likes"][0]
         answer = server.send(calls.describe({"id": item["id"]}))
@@ -141,7 +143,7 @@ def info(as_json: Json = False, catalogue: Catalogue = None, url: Url = None, ke
     """
     settings = load(catalogue)
     server = _server(settings, url, key, catalogue)
-    answer = OfflineCatalogue(settings).info() if server is None else {"server": server.url, **server.send(calls.info())}
+    answer = offline(settings, catalogue).info() if server is None else {"server": server.url, **server.send(calls.info())}
     if as_json:
         print_json(answer)
         return
@@ -158,17 +160,31 @@ def load(catalogue: str | None) -> Settings:
     return load_settings(flags={"catalogue": catalogue} if catalogue else None)
 
 
+def offline(settings: Settings, catalogue: str | None) -> OfflineCatalogue:
+    """This machine's catalogue. Raises `CatalogueAbsentError` where an option names one that is not here."""
+    if catalogue is not None:
+        asyncio.run(require_known(settings, load_settings().catalogue))
+    return OfflineCatalogue(settings)
+
+
 def _server(settings: Settings, url: str | None, key: str | None, catalogue: str | None, required_by: str | None = None) -> Client | None:
     """The server to ask; None where this machine's index is to answer. `required_by`: an option that only a server can answer."""
     server = Client(url, key=key) if url else Client.running(settings, key=key)
     if url and server is not None:
         return server if catalogue is None else server.require(settings.catalogue)
     found = None if server is None else server.of(settings.catalogue)
+    if found is None and server is not None and not asyncio.run(_lies_here(settings)):
+        raise server.absence(settings.catalogue)
     if found is None and required_by is not None:
         raise typer.BadParameter(
             f"{required_by} asks a running server, and none serves {settings.catalogue!r} here: start it, or give --url"
         )
     return found
+
+
+async def _lies_here(settings: Settings) -> bool:
+    """Whether this machine has an index that the server does not serve."""
+    return await has_index(await own_settings(settings))
 
 
 def _filter(genres: list[str] | None, since: int | None, until: int | None, languages: list[str] | None, more: str | None) -> ItemFilter:

@@ -47,6 +47,7 @@ class IndexReport(TypedDict):
     items: int
     created: str
     approximate: NotRequired[bool]
+    attributes: dict[str, object]
 
 
 class SearchReport(TypedDict):
@@ -66,6 +67,7 @@ class ServerInfo(TypedDict):
 
     catalogue: str
     index: IndexReport | None
+    building: NotRequired[bool]
     index_trouble: NotRequired[str | None]
     embedder: EmbedderReport
     enhancer: dict[str, object] | None
@@ -120,10 +122,13 @@ class CatalogueReport(TypedDict):
     name: str
     default: bool
     state: str
+    building: bool
+    trouble: str | None
     open: bool
     version: str | None
     items: int | None
     attributes: int
+    title: str | None
     kind: str | None
     recipe: str | None
     created: str | None
@@ -156,6 +161,14 @@ def catalogue(name: str) -> Call[CatalogueReport]:
 
 def create_catalogue(body: Body) -> Call[CatalogueReport]:
     return Call("POST", CATALOGUES, body=body)
+
+
+def change_catalogue(name: str, body: Body) -> Call[CatalogueReport]:
+    return Call("PATCH", f"{CATALOGUES}/{quote(name, safe='')}", body=body)
+
+
+def create_index(attributes: Body | None = None) -> Call[CatalogueReport]:
+    return Call("POST", "/v1/index", body={"attributes": attributes})
 
 
 def delete_catalogue(name: str) -> Call[DeletedCatalogue]:

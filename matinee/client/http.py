@@ -178,11 +178,18 @@ class Client(_Connection):
         """The same server, asked for a catalogue. Raises `ServerError` where it has none of this name."""
         server = self.of(catalogue)
         if server is None:
-            raise ServerError(
-                f"the server at {self.url} has no catalogue {catalogue!r}: see `matinee catalogues list`, or set MATINEE_CATALOGUE",
-                "invalid",
-            )
+            raise self.absence(catalogue)
         return server
+
+    def absence(self, catalogue: str) -> ServerError:
+        """The error for a catalogue that the server does not have. It names those that it has."""
+        try:
+            known = ", ".join(row["name"] for row in self.send(calls.catalogues())["catalogues"])
+        except ServerError:
+            known = ""
+        hint = f"use one of {known} (--catalogue, or MATINEE_CATALOGUE)" if known else "see `matinee catalogues list`"
+        hint += f", or create it: matinee catalogues create {catalogue}"
+        return ServerError(f"the server at {self.url} has no catalogue {catalogue!r}: {hint}", "not_found")
 
     def of(self, catalogue: str) -> "Client | None":
         """The same server, asked for a catalogue: by the plain routes where it is its default one. None where it has none of this name."""

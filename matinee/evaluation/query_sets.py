@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split
+from matinee.patterns import message_of
 
 _DEVIATIONS = 3.0
 _COMMONEST = 0.02
@@ -139,7 +140,7 @@ def _read_info(path: Path) -> SetInfo | None:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
-        raise SourceError(f"{path}: {where}: {problem['msg']}; it holds {', '.join(SetInfo.model_fields)}") from None
+        raise SourceError(f"{path}: {where}: {message_of(problem)}; it holds {', '.join(SetInfo.model_fields)}") from None
 
 
 def set_files(folder: Path, names: Iterable[str], splits: Iterable[str]) -> list[Path]:

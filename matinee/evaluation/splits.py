@@ -25,6 +25,7 @@ from matinee.characters import fold
 from matinee.errors import SourceError
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
+from matinee.patterns import message_of
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -113,7 +114,7 @@ def _reason(error: Exception) -> str:
         return f"the field {error} is missing"
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        return f"{'.'.join(map(str, problem['loc']))}: {message_of(problem)}"
     return "not a JSON object with the fields of an item"
 
 

@@ -12,9 +12,9 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attributes
-from matinee.conditions import All, Condition, holds
 from matinee.errors import FilterError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attributes
+from matinee.filters.conditions import All, Condition, holds
 from matinee.filters.parser import Parser, count_conditions
 from matinee.filters.resolve import resolve
 from matinee.filters.schema import SCHEMA

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from matinee.attributes import moment, words
 from matinee.errors import FilterError
+from matinee.filters.attributes import to_utc, words
 from matinee.items import MAX_NUMBER, Name
 
 MAX_DEPTH = 5
@@ -174,7 +174,7 @@ def _text(value: object, path: str) -> str:
 def _limit(value: object, path: str) -> float | str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _number(value, path)
-    read = moment(value) if isinstance(value, str) else None
+    read = to_utc(value) if isinstance(value, str) else None
     if read is None:
         raise FilterError(path, "neither a number nor a date like 2024-05-31 or 2024-05-31T12:00:00Z")
     return read

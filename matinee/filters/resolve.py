@@ -2,9 +2,9 @@
 
 import math
 
-from matinee.attributes import Attribute, Attributes, describe, payload_key, words
-from matinee.conditions import All, AnyOf, Condition, During, Equal, Missing, Near, Not, Some, Within
 from matinee.errors import FilterError
+from matinee.filters.attributes import Attribute, Attributes, describe, payload_key, words
+from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, Missing, Near, Not, Some, Within
 from matinee.filters.parser import Group, Node, Predicate
 
 _VALUES: dict[str, type] = {"keyword": str, "integer": int, "boolean": bool}

@@ -17,6 +17,7 @@ from matinee.settings.index import Recipe
 
 log = logging.getLogger(__name__)
 
+NO_INDEX = "there is no index yet: build one with `matinee ingest FILE`, or make an empty one with `matinee index create`"
 _PAGE = 256
 
 
@@ -62,7 +63,7 @@ class ActiveIndex:
         Raises `IndexAbsentError` before the first ingest, `FingerprintError` when no open version was made by that encoder.
         """
         if self._current is None:
-            raise IndexAbsentError("there is no index yet: build one with `matinee ingest FILE`")
+            raise IndexAbsentError(NO_INDEX)
         for index in (self._current, self._draining):
             if index is not None and fingerprint in (None, index.manifest.fingerprint):
                 return index
@@ -203,8 +204,17 @@ class ActiveIndex:
 
     async def _next_revision(self) -> int:
         """Above every revision that the versions hold or were built from, also those that another Retriever's clock made."""
-        versions = self._written_versions()
-        seen = [index.manifest.revision for index in versions] + [await index.max_revision() for index in versions]
+        seen = []
+        for index in self._written_versions():
+            try:
+                seen += [index.manifest.revision, await index.max_revision()]
+            except IndexAbsentError:
+                if index is not self._draining:
+                    raise
+                # Two builds ended before this followed, and pruned the version before. Nobody searches it any more.
+                log.warning("index version %s was deleted while it was open", index.manifest.version)
+                self._draining = None
+                await index.close()
         return new_revision(max(seen))
 
     async def delete(self, id: str) -> Hit | None:

@@ -16,8 +16,8 @@ from typing import Literal, Protocol, Self
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
 
-from matinee.attributes import Attribute
 from matinee.errors import IndexLockedError, IndexUnavailableError, IndexUnreachableError
+from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
@@ -109,8 +109,7 @@ class KnownWrites:
 
     @property
     def stable_revision(self) -> int:
-        """The newest revision at or below which no further write can arrive."""
-        return max(0, self.newest - _OVERLAP)
+        return stable_revision(self.newest)
 
 
 @dataclass
@@ -396,20 +395,26 @@ def new_manifest(
     )
 
 
-async def build_empty(store: IndexStore, manifest: Manifest) -> None:
-    """Make a version without items current, where there is none yet: clients may write to it before the first ingest."""
+async def build_empty(store: IndexStore, manifest: Manifest) -> bool:
+    """Make a version without items current: clients may write to it before the first ingest. False where there is a version already."""
     async with store.lease() as held:
         if await store.current() is not None:
-            return
+            return False
         index = await store.create(manifest)
         await index.close()
         await store.finish(manifest)
         await held()
         await store.switch(manifest.version)
+    return True
 
 
 def _with_stamp(point: Point, asked: int | None) -> Point:
     return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
+
+
+def stable_revision(newest: int) -> int:
+    """The newest revision at or below which no further write can arrive, where `newest` is the newest that arrived."""
+    return max(0, newest - _OVERLAP)
 
 
 async def _verify(index: Index) -> None:

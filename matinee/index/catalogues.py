@@ -3,13 +3,16 @@
 `delete_catalogue` is what a server does too. Does not open an index.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from matinee.errors import CatalogueConflictError, IndexLockedError, MatineeError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes
+from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_registry, open_store
 from matinee.index.protocols import IndexStore
-from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent, check_new, new_record, shares
+from matinee.index.redeclare import redeclare
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new, new_record, shares
 from matinee.index.types import Manifest
 from matinee.settings.tree import Settings
 
@@ -22,6 +25,7 @@ class ClosedCatalogue:
     record: CatalogueRecord | None
     manifest: Manifest | None
     trouble: str | None = None
+    building: bool = False
 
 
 async def find_record(settings: Settings) -> CatalogueRecord | None:
@@ -39,6 +43,30 @@ async def own_settings(settings: Settings) -> Settings:
     return settings if record is None else record.settings(settings)
 
 
+async def has_index(settings: Settings) -> bool:
+    """Whether the catalogue of `settings` (`own_settings`) has an index, open elsewhere or not."""
+    store = open_store(settings)
+    try:
+        return await store.current() is not None
+    finally:
+        await store.close()
+
+
+async def require_known(settings: Settings, default: str) -> None:
+    """Raises `CatalogueAbsentError` where neither the registry nor the store knows the catalogue of `settings`; it names others."""
+    registry = open_registry(settings)
+    try:
+        records = await registry.records()
+    finally:
+        await registry.close()
+    if settings.catalogue in records or await has_index(settings):
+        return
+    known = {name for name, record in records.items() if record.state == "ready"}
+    if settings.catalogue != default and await has_index(settings.model_copy(update={"catalogue": default})):
+        known.add(default)
+    raise absent(settings.catalogue, known)
+
+
 async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
     """All catalogues, the default one first."""
     registry = open_registry(settings)
@@ -53,7 +81,7 @@ async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
 async def _closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
     store = open_store(settings)
     try:
-        return ClosedCatalogue(settings.catalogue, record, await store.current())
+        return ClosedCatalogue(settings.catalogue, record, await store.current(), building=await store.lease_mark() is not None)
     except MatineeError as error:
         return ClosedCatalogue(settings.catalogue, record, None, str(error))
     finally:
@@ -68,6 +96,77 @@ async def create_catalogue(settings: Settings, record: CatalogueRecord) -> None:
         await registry.add(await dated_record(settings, record, open_store), most)
     finally:
         await registry.close()
+
+
+async def declared_attributes(settings: Settings, name: str) -> Attributes:
+    """What the items of a catalogue can be filtered by now."""
+    record = await find_record(settings.model_copy(update={"catalogue": name}))
+    if record is None and name != settings.catalogue:
+        await require_deletable(settings, name)
+    own = settings if record is None else record.settings(settings)
+    store = open_store(own)
+    try:
+        manifest = await store.current()
+    finally:
+        await store.close()
+    if manifest is not None:
+        return manifest.declared
+    return (record and record.attributes) or DEFAULT_ATTRIBUTES
+
+
+async def change_catalogue(settings: Settings, name: str, changes: CatalogueChanges) -> None:
+    """Change a catalogue that no server serves. Opens its index for other attributes: raises `IndexLockedError` where a process has it."""
+    registry = open_registry(settings)
+    try:
+        records = await registry.records()
+        if name == settings.catalogue:
+            changes.require_default()
+            await _redeclare(settings, None, changes, _nothing_to_note)
+            return
+        if name not in records:
+            raise absent(name, records)
+        require_usable(records[name])
+
+        async def note(declared: dict[str, Attribute] | None) -> None:
+            own: dict[str, object] = {} if declared is None else {"attributes": declared}
+            await registry.update(name, lambda record: changes.applied(record).model_copy(update=own))
+
+        await _redeclare(records[name].settings(settings), records[name], changes, note)
+    finally:
+        await registry.close()
+
+
+async def _nothing_to_note(declared: dict[str, Attribute] | None) -> None:
+    """The default catalogue has no record."""
+
+
+async def _redeclare(
+    settings: Settings,
+    record: CatalogueRecord | None,
+    changes: CatalogueChanges,
+    note: Callable[[dict[str, Attribute] | None], Awaitable[None]],
+) -> None:
+    if changes.attributes is None:
+        await note(None)
+        return
+    store = open_store(settings)
+    active = ActiveIndex(store)
+    try:
+        await active.refresh()
+        if active.manifest is None:
+            if record is None:
+                active.get()
+            await note(changes.declared((record and record.attributes) or DEFAULT_ATTRIBUTES))
+        elif (declared := changes.declared(active.manifest.declared)) is None:
+            await note(None)
+        else:
+            keep = settings.index.keep_versions
+            await redeclare(store, active.get(), declared, keep=keep, before_switch=lambda: note(declared))
+            # What was written since the copy began is carried over.
+            await active.refresh()
+    finally:
+        await active.close()
+        await store.close()
 
 
 def require_usable(record: CatalogueRecord) -> None:
@@ -121,6 +220,15 @@ async def check_kept(settings: Settings) -> None:
         )
 
 
+async def require_deletable(settings: Settings, name: str) -> None:
+    """Raises where there is no such catalogue, or where it is the default one."""
+    registry = open_registry(settings)
+    try:
+        _deletable(settings, name, await registry.records())
+    finally:
+        await registry.close()
+
+
 async def remove_catalogue(settings: Settings, name: str) -> None:
     """Delete a catalogue with all its items. Raises where a process has it open."""
     registry = open_registry(settings)
@@ -128,6 +236,14 @@ async def remove_catalogue(settings: Settings, name: str) -> None:
         await delete_catalogue(registry, settings, name, open_store)
     finally:
         await registry.close()
+
+
+def _deletable(settings: Settings, name: str, records: Mapping[str, CatalogueRecord]) -> CatalogueRecord:
+    if name == settings.catalogue:
+        raise CatalogueConflictError(f"the catalogue {name!r} is the default one: it can't be deleted")
+    if name not in records:
+        raise absent(name, records)
+    return records[name]
 
 
 async def _nothing_open() -> None:
@@ -146,18 +262,14 @@ async def delete_catalogue(
     What a kill leaves, the next call deletes. Raises `CatalogueConflictError` for the default catalogue, and while it is built or open
     elsewhere: then nothing is deleted.
     """
-    if name == settings.catalogue:
-        raise CatalogueConflictError(f"the catalogue {name!r} is the default one: it can't be deleted")
-    record = (await registry.records()).get(name)
-    if record is None:
-        raise absent(name)
-    await registry.replace(record.model_copy(update={"state": "deleting"}))
+    record = _deletable(settings, name, await registry.records())
+    await registry.update(name, lambda record: record.model_copy(update={"state": "deleting"}))
     await close()
     store = store_of(record.settings(settings))
     try:
         await store.destroy()
     except IndexLockedError as error:
-        await registry.replace(record.model_copy(update={"state": "ready"}))
+        await registry.update(name, lambda record: record.model_copy(update={"state": "ready"}))
         raise CatalogueConflictError(f"the catalogue {name!r} can't be deleted now: {error}") from error
     finally:
         await store.close()

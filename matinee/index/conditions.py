@@ -5,9 +5,9 @@ Does not decide what a filter means: `ItemFilter` and `conditions.holds` do, and
 
 from collections.abc import Iterable
 
-from matinee.attributes import Attributes
-from matinee.conditions import All, AnyOf, Condition, Equal, HasId, Not, Within
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import Attributes
+from matinee.filters.conditions import All, AnyOf, Condition, Equal, HasId, Not, Within
 from matinee.index.types import PopularQuery, Scroll, Search, is_uid
 
 NOT_DELETED = Not(Equal("deleted", True))

@@ -1,6 +1,6 @@
 """Import jobs: their state and their lines, kept beside the index, so that a job goes on whichever gateway dies.
 
-An engine keeps them (`edge.imports`, `qdrant.imports`). Does not read lines and does not write items (`serve.graph.imports`).
+An engine keeps them (`edge.imports`, `qdrant.imports`). Does not read lines and does not write items (`serve.graph.import_jobs`).
 """
 
 import uuid

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from matinee.attributes import STORED, Attributes, stored_values
+from matinee.filters.attributes import STORED, Attributes, stored_values
 from matinee.index.types import ITEM, TEXT, Manifest, Point
 from matinee.settings.index import FactWeights
 from matinee.text.title_keys import title_keys

@@ -29,6 +29,25 @@ def leased_error(catalogue: str, holder: str) -> IndexLockedError:
     )
 
 
+class BuildWatch:
+    """Whether builds are under way, by the marks of their leases (`IndexStore.lease_mark`). What a crash left of one, it forgets."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marks: dict[str, tuple[str, float]] = {}
+
+    def seen(self, catalogue: str, mark: str | None) -> bool:
+        """Whether a build of this catalogue is under way, whose mark is the one that was read now."""
+        if mark is None:
+            self._marks.pop(catalogue, None)
+            return False
+        before, since = self._marks.get(catalogue, ("", 0.0))
+        if mark != before:
+            self._marks[catalogue] = mark, self._clock()
+            return True
+        return self._clock() - since < EXPIRY_S
+
+
 class LeaseRecord(Protocol):
     """One shared record: it is created once, read, changed and removed."""
 

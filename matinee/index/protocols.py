@@ -121,6 +121,10 @@ class IndexStore(Protocol):
         """
         ...
 
+    async def lease_mark(self) -> str | None:
+        """A text that changes while a build that lives holds the lease, at least once in `lease.EXPIRY_S`; None where none holds it."""
+        ...
+
     async def switch(self, version: str) -> None:
         """Make a finished version current in one step; the one before is kept for rollback."""
         ...

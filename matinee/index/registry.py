@@ -3,15 +3,16 @@
 It lies beside the indexes, where an engine keeps it (`edge.registry`, `qdrant.registry`). Does not open catalogues and has no items.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from matinee.attributes import Attribute
-from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError
+from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError, UnknownAttributeError
+from matinee.filters.attributes import MAX_ATTRIBUTES, Attribute, Attributes, describe
 from matinee.items import Name
+from matinee.patterns import message_of
 from matinee.settings.index import Recipe
 from matinee.settings.tree import CATALOGUE_NAME, Mode, SearchSettings, Settings
 
@@ -40,19 +41,21 @@ class SearchChanges(BaseModel):
         try:
             return SearchSettings(**search.model_dump() | self.model_dump(exclude_none=True))
         except ValidationError as error:
-            problems = (f"search.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+            problems = (f"search.{'.'.join(map(str, one['loc']))}: {message_of(one)}" for one in error.errors(include_url=False))
             raise SettingsError("; ".join(problems)) from None
 
 
 class CatalogueRecord(BaseModel):
     """One catalogue of the registry. `items` is the last known count of one that is not open.
 
-    `shared`: its small versions lie in a collection with those of others (qdrant).
+    `pending`: some items may still have to be described or embedded. `shared`: its small versions lie in a collection with those of
+    others (qdrant).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: CatalogueName
+    title: Name | None = Field(None, description="what people see instead of its name")
     kind: Name | None = Field(None, description="what its items are, such as film, where they do not say")
     recipe: Recipe | None = Field(None, description="text that an ingest embeds; null is `index.recipe`")
     attributes: dict[str, Attribute] | None = Field(None, description="what its items can be filtered by; null: as an ingest proposes")
@@ -60,6 +63,7 @@ class CatalogueRecord(BaseModel):
     created: str = ""
     state: Literal["ready", "deleting"] = "ready"
     items: int | None = None
+    pending: bool = False
     shared: bool = False
 
     def settings(self, base: Settings) -> Settings:
@@ -67,6 +71,49 @@ class CatalogueRecord(BaseModel):
         own: dict[str, object] = {"collection": "shared" if self.shared else "own"}
         index = base.index.model_copy(update=own if self.recipe is None else own | {"recipe": self.recipe})
         return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.applied(base.search)})
+
+
+class CatalogueChanges(BaseModel):
+    """Changes of a catalogue: what is set here replaces what it had, null what a new one has without it. The rest stays.
+
+    `search` and `attributes` are changed entry by entry; null removes one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Name | None = None
+    kind: Name | None = None
+    recipe: Recipe | None = None
+    attributes: dict[str, Attribute | None] | None = None
+    search: SearchChanges | None = None
+
+    def require_default(self) -> None:
+        """Raises `CatalogueConflictError` where these are no changes of the default catalogue."""
+        if others := sorted(self.model_fields_set - {"attributes"}):
+            raise CatalogueConflictError(
+                f"{', '.join(others)}: the default catalogue has what the server's settings say; only its attributes are changed here"
+            )
+
+    def applied(self, record: CatalogueRecord) -> CatalogueRecord:
+        """The record as it is then, but for attributes that are declared. Without any, the next ingest proposes them anew."""
+        update: dict[str, object] = {name: getattr(self, name) for name in self.model_fields_set & {"title", "kind", "recipe"}}
+        if "attributes" in self.model_fields_set and self.attributes is None:
+            update["attributes"] = None
+        if "search" in self.model_fields_set:
+            own = {} if self.search is None else {name: getattr(self.search, name) for name in self.search.model_fields_set}
+            update["search"] = SearchChanges() if self.search is None else record.search.model_copy(update=own)
+        return record.model_copy(update=update)
+
+    def declared(self, before: Attributes) -> dict[str, Attribute] | None:
+        """All attributes as they are then; None where these stay."""
+        if self.attributes is None:
+            return None
+        after = {name: one for name, one in (dict(before) | self.attributes).items() if one is not None}
+        if unknown := [name for name, one in self.attributes.items() if one is None and name not in before]:
+            raise UnknownAttributeError(f"attributes: there is no {unknown[0]!r} to remove; there are: {describe(before)}")
+        if len(after) > MAX_ATTRIBUTES:
+            raise UnknownAttributeError(f"attributes: {len(after)} would be there, and at most {MAX_ATTRIBUTES} may be: remove some")
+        return None if after == dict(before) else after
 
 
 class CatalogueRegistry(Protocol):
@@ -80,8 +127,11 @@ class CatalogueRegistry(Protocol):
         """Raises `CatalogueConflictError` where there is one of this name, or where there are `most` already."""
         ...
 
-    async def replace(self, record: CatalogueRecord) -> None:
-        """Raises `CatalogueAbsentError` where there is none of this name any more."""
+    async def update(self, name: str, change: Callable[[CatalogueRecord], CatalogueRecord]) -> CatalogueRecord:
+        """The record after `change`, which is applied to it as it is now, and again where another process came first.
+
+        Raises `CatalogueAbsentError` where there is none of this name any more.
+        """
         ...
 
     async def remove(self, name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Literal, TypedDict, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
 from matinee.items import Item, ItemFacts
 from matinee.settings.index import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
@@ -53,7 +53,7 @@ class Payload(TypedDict, total=False):
     """What a point has beside its vectors. A tombstone has only its origin, its revision, and `deleted`.
 
     `titles` are the folded forms of its title, where the version has them (`Manifest.titles`).
-    `attributes` has the values of declared attributes (`matinee.attributes`); those of `DEFAULT_ATTRIBUTES` stand at the top, where
+    `attributes` has the values of declared attributes (`matinee.filters.attributes`); those of `DEFAULT_ATTRIBUTES` stand at the top, where
     the item has them. `asked` is the revision when the import of the item was asked for.
     """
 

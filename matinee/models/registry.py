@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from matinee import files
 from matinee.errors import ModelError
 from matinee.models import convert, saved_model
+from matinee.patterns import SHA256, message_of
 
 SHORTEST = 8
 """Characters of a digest that name a model, where they name only one."""
@@ -44,7 +45,7 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=SHA256)]
 
 
 class ModelOrigin(BaseModel):
@@ -66,7 +67,7 @@ class ModelManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    digest: Annotated[str, Field(pattern=SHA256)]
     kind: Literal["model", "adapter"]
     created: str
     origin: ModelOrigin
@@ -190,7 +191,8 @@ class ArtifactStore:
             problem = error.errors(include_url=False)[0]
             field = ".".join(map(str, problem["loc"])) or "the file"
             raise ModelError(
-                f"{self.uri}/{digest}/manifest.json is not the manifest of a model: {field}: {problem['msg']}; copy the model there again"
+                f"{self.uri}/{digest}/manifest.json is not the manifest of a model: {field}: {message_of(problem)}; "
+                "copy the model there again"
             ) from None
         if manifest.digest != digest:
             raise ModelError(f"{self.uri}/{digest}/manifest.json is the manifest of {manifest.digest}: models were moved by hand")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from matinee.attributes import Attributes
+from matinee.filters.attributes import Attributes
 from matinee.index.protocols import Index
 from matinee.index.types import (
     DenseQuery,

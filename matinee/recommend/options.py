@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from matinee.attributes import SORTABLE, Attributes, describe, facet_names, payload_key, payload_values
 from matinee.errors import UnknownAttributeError
+from matinee.filters.attributes import SORTABLE, Attributes, describe, facet_names, payload_key, payload_values
 from matinee.index.types import FacetCount, Hit
 
 MAX_CANDIDATES = 1000

@@ -20,6 +20,7 @@ from pydantic_settings import SettingsError as MalformedError
 
 from matinee.errors import SettingsError, kind_of
 from matinee.files import make_private, user_path
+from matinee.patterns import message_of
 from matinee.settings.base import HIDDEN
 from matinee.settings.tree import PREFIX, Settings
 
@@ -184,9 +185,9 @@ def _is_secret(problem: ErrorDetails) -> bool:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors(include_url=False, include_context=False):
+    for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        message = message_of(problem)
         if problem["type"] == "value_error":
             message = _URL_USER.sub(r"\1...@", message)
         if problem["type"] == "extra_forbidden":

@@ -7,12 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
+from matinee.patterns import SHA256, pattern
 from matinee.settings.base import Deployment, HttpUrl, Part, Seconds, StoreUri, Url
 
 Scope = Literal["read", "feedback", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ANY_CATALOGUE = "*"
-KEY_SCOPE = rf"^(([a-z][a-z0-9_-]{{0,62}}|\*):)?({'|'.join(SCOPES)})$"
+KEY_SCOPE = pattern(
+    rf"^(([a-z][a-z0-9_-]{{0,62}}|\*):)?({'|'.join(SCOPES)})$",
+    f"one of {', '.join(SCOPES)}, also for one catalogue or for all: films:read, *:read",
+)
 KeyScope = Annotated[str, StringConstraints(pattern=KEY_SCOPE)]
 """A scope of a key: `read` is for the default catalogue, `films:read` for the catalogue films, `*:read` for all."""
 
@@ -21,7 +25,7 @@ class KeySettings(Part):
     """One bearer key."""
 
     name: str = Field(description="the key's name in logs")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the key in hex")
+    sha256: str = Field(pattern=SHA256, description="sha256 of the key in hex")
     scopes: tuple[KeyScope, ...] = Field(
         ("read",),
         min_length=1,
@@ -58,7 +62,11 @@ def _source_prefix(text: str) -> str:
 
 Network = Annotated[str, AfterValidator(_network)]
 SourcePrefix = Annotated[str, AfterValidator(_source_prefix)]
-Host = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?$")]
+_HOST = pattern(
+    r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?$",
+    "a host name without scheme and port, such as api.example.org or *.example.org",
+)
+Host = Annotated[str, StringConstraints(pattern=_HOST)]
 
 
 class LimitSettings(Part):
@@ -154,6 +162,9 @@ class ServingSettings(Part):
     deployment: Deployment = Deployment(max_ongoing_requests=256, target_ongoing_requests=64, max_queued_requests=512)
 
 
+_SPLIT = pattern(r"^\w{1,40}$", "a word of up to 40 letters, digits and _")
+
+
 class ProbeSettings(Part):
     """The recall probe (`python -m serve.probe`): which server it asks, with which queries, how often, and where it exports."""
 
@@ -165,7 +176,7 @@ class ProbeSettings(Part):
         None,
         description="a BEIR folder, or a folder of them; null is the shipped set for the catalogue demo; other catalogues then have none",
     )
-    split: str = Field("test", pattern=r"^\w{1,40}$", description="which labels of a set: qrels/SPLIT.tsv")
+    split: str = Field("test", pattern=_SPLIT, description="which labels of a set: qrels/SPLIT.tsv")
     max_queries: int = Field(200, ge=1, le=10_000, description="queries asked of one set in a round, always the same ones")
     ann_queries: int = Field(
         30, ge=0, le=1000, description="queries asked both exactly and approximately, where the index is approximate; 0 asks none"

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from matinee import languages
 from matinee.errors import SettingsError
+from matinee.patterns import pattern
 from matinee.settings.base import Part, StoreUri
 from matinee.settings.index import IndexSettings
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
@@ -28,7 +29,9 @@ def _text_language(name: str) -> str:
 TextLanguage = Annotated[str, AfterValidator(_text_language)]
 
 PREFIX = "MATINEE_"
-CATALOGUE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+CATALOGUE_NAME = pattern(
+    r"^[a-z][a-z0-9_-]{0,62}$", "lower-case letters, digits, - and _, beginning with a letter, up to 63 characters: games, or de-books"
+)
 
 
 class ArtifactSettings(Part):

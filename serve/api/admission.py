@@ -6,17 +6,18 @@ fifth of the CPU time. Does not know who sent a request.
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.responses import Response
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.settings.serving import ServingSettings
+from serve.api.clients import Headers
 from serve.api.errors import envelope, retry_after
 from serve.api.limits import BusyRoutes
 from serve.errors import STATUS, RequestError
-from serve.graph.places import SharedPlaces, Sharing
+from serve.graph.concurrency import ConcurrencyLimit, Sharing
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 
@@ -33,8 +34,6 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 
-Headers = Iterable[tuple[bytes, bytes]]
-
 
 class Admission:
     """How many requests a gateway has under way, and what it refuses because of that.
@@ -43,8 +42,8 @@ class Admission:
     """
 
     def __init__(self, settings: ServingSettings, metrics: Metrics, *, names_requests: bool = True, sharing: Sharing | None = None) -> None:
-        self.places = settings.deployment.max_ongoing_requests
-        self._shared = SharedPlaces(self.places, sharing or Sharing())
+        self.limit = settings.deployment.max_ongoing_requests
+        self._concurrency = ConcurrencyLimit(self.limit, sharing or Sharing())
         self.names_requests = names_requests
         self._retry_after_s = settings.retry_after_s
         self._metrics = metrics
@@ -53,26 +52,26 @@ class Admission:
     def check(self, method: str, path: str, catalogue: str = "") -> None:
         """Raises `OverloadedError` where all places are taken, or kept for other catalogues, or a queue behind this route is too long."""
         try:
-            self._busy.check(_queued_route(method, path, catalogue), self._shared.ongoing)
-            if (refusal := self._shared.refusal(catalogue)) is not None:
+            self._busy.check(_queued_route(method, path, catalogue), self._concurrency.ongoing)
+            if (refusal := self._concurrency.refusal(catalogue)) is not None:
                 raise OverloadedError(refusal)
         except OverloadedError:
             self._metrics.refused()
             raise
 
     @contextmanager
-    def place(self, catalogue: str = "") -> Iterator[None]:
+    def hold(self, catalogue: str = "") -> Iterator[None]:
         """Counts a request while it is under way. `catalogue`: which it is for, where it is not the default one."""
-        with self._shared.place(catalogue):
-            self._metrics.in_flight(self._shared.ongoing)
+        with self._concurrency.hold(catalogue):
+            self._metrics.in_flight(self._concurrency.ongoing)
             try:
                 yield
             finally:
-                self._metrics.in_flight(self._shared.ongoing - 1)
+                self._metrics.in_flight(self._concurrency.ongoing - 1)
 
     def record(self, method: str, path: str, wait_s: float, catalogue: str = "") -> None:
         """A queue behind this route has refused a request that still holds its place."""
-        self._busy.record(_queued_route(method, path, catalogue), wait_s, self._shared.ongoing - 1)
+        self._busy.record(_queued_route(method, path, catalogue), wait_s, self._concurrency.ongoing - 1)
 
     def early(self, method: str, path: str, headers: Headers) -> Response | None:
         """The refusal of a request whose app has not begun, None where the app may begin."""

@@ -1,29 +1,29 @@
 """The HTTP API as an ASGI app: its routes, middleware, error responses and documentation. Each resource has a module of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import cast
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from matinee.settings.tree import CATALOGUE_NAME
-from serve.api import catalogues, feedback, items, models, page, ranking, state, uploads
+from serve.api import catalogues, feedback, health, items, models, page, ranking, uploads
 from serve.api.admission import API, BELOW, CATALOGUES, Admission
 from serve.api.auth import ApiKeys
 from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues
+from serve.api.unknown_routes import UnknownRoutes
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
+from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
-from serve.graph.places import Sharing
 from serve.graph.remote_source import RemoteSource
 from serve.telemetry.tracing import Tracing
 
@@ -63,8 +63,9 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         feedback.routes(),
         items.routes(),
         uploads.routes(bulk, remote, settings.serving.max_body_bytes),
+        catalogues.index_routes(),
         catalogues.routes(gateway, served),
-        state.routes(served.default.health),
+        health.routes(served.default.health),
         page.routes(),
     ]
     for router in routers:
@@ -72,16 +73,14 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         app.router.routes.extend(router.routes)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
-    methods = _methods(routers)
+    unknown = UnknownRoutes(routers)
 
     async def error_response(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = unknown.explain(error, request.method, request.scope["path"], getattr(request.scope.get("route"), "path", None))
         response = explain(error, request.state.request_id, request.state.caller, retry_after_s=settings.serving.retry_after_s)
         if response is None:
             raise error
-        path = getattr(request.scope.get("route"), "path", None)
-        if response.status_code == 405 and path in methods:
-            # The framework names the methods of one route only, where several share a path.
-            response.headers["Allow"] = methods[path]
         request.state.outcome = outcome(error, response.status_code)
         return response
 
@@ -135,11 +134,3 @@ def _in_catalogues(paths: Mapping[str, Mapping[str, dict[str, object]]]) -> dict
                 id, summary = f"{operation['operationId']}_in_catalogue", f"{operation['summary']} (in a catalogue)"
                 operations[method] = operation | {"operationId": id, "summary": summary, "parameters": parameters}
     return below
-
-
-def _methods(routers: Sequence[APIRouter]) -> dict[str, str]:
-    """Path -> its methods, as `Allow` lists them."""
-    methods: dict[str, set[str]] = {}
-    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
-        methods.setdefault(route.path, set()).update(route.methods or ())
-    return {path: ", ".join(sorted(names)) for path, names in methods.items()}

@@ -15,7 +15,7 @@ from matinee.settings.serving import BulkSettings, ServingSettings
 _MAX_DIGITS = 18
 
 
-def limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receive:
+def limit_body(scope: Scope, receive: Receive, settings: ServingSettings) -> Receive:
     """`receive`, refusing a body above the limit of bytes as soon as that is known, and one that has not arrived in time."""
     limit = settings.max_body_bytes
     message = f"the body is above {limit} bytes (serving.max_body_bytes); send less, or in several requests"
@@ -48,7 +48,7 @@ def limited(scope: Scope, receive: Receive, settings: ServingSettings) -> Receiv
     return counted
 
 
-def with_lowest_rate(receive: Receive, settings: BulkSettings) -> Receive:
+def limit_slowness(receive: Receive, settings: BulkSettings) -> Receive:
     """`receive`, refusing a body of any length that falls more than `stall_s` seconds behind the lowest rate.
 
     Only waiting for the client counts, so work on what has arrived may take as long as it takes.
@@ -78,7 +78,7 @@ class UnreadError(Exception):
     """The client does not read its response."""
 
 
-def with_deadline(send: Send, seconds: float) -> Send:
+def limit_sending(send: Send, seconds: float) -> Send:
     """`send`, which raises `UnreadError` once the client has not read the whole response `seconds` after its start."""
     ends: float | None = None
 

@@ -1,4 +1,4 @@
-"""The catalogues of a server: list, create, look up and delete them. What is in one has the routes of the default one below its name."""
+"""The catalogues of a server: list, create, look up, change and delete them. Each has the routes of the default one below its name."""
 
 from typing import Annotated
 
@@ -6,13 +6,18 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from matinee.index.registry import CatalogueRecord, SearchChanges, absent
+from matinee.settings.index import Recipe
 from serve.api import schemas_catalogues as schemas
+from serve.api.auth import Caller
 from serve.api.large_bodies import LargeBodyRoute
+from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, caller, json_response, needs
-from serve.api.served import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues
+from serve.api.served_catalogues import catalogue as find_catalogue
 from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.catalogue_answers import CatalogueEntry
+from serve.graph.catalogue_manager import CatalogueEntry
+from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
 
 CatalogueId = Annotated[str, Path(max_length=63)]
@@ -24,36 +29,47 @@ def routes(gateway: Gateway, catalogues: ServedCatalogues) -> APIRouter:
     @router.get("/catalogues", response_model=schemas.CataloguesResponse, name="list_catalogues", openapi_extra=needs("read"))
     async def list_catalogues(request: Request) -> Response:
         """The catalogues that the key may see, the default one first."""
-        await catalogues.refresh(request.state.trace)
+        await catalogues.refresh(request.state.context)
         names = tuple(catalogues.visible(caller(request)))
-        entries = await gateway.manage(messages.CatalogueEntries(names), request.state.trace)
-        return json_response(request, catalogues=[_fields(entry) for entry in entries])
+        entries = await gateway.manage(messages.CatalogueEntries(names), request.state.context)
+        return json_response(request, catalogues=[_fields(entry, caller(request)) for entry in entries])
 
     @router.post(
         "/catalogues", status_code=201, response_model=schemas.CatalogueResponse, name="create_catalogue", openapi_extra=needs("admin")
     )
     async def create_catalogue(body: schemas.CreateCatalogueRequest, request: Request) -> Response:
         """Create a catalogue, with an empty index that clients may write to at once. One that an ingest built before keeps its items."""
-        if body.recipe not in (None, "raw") and gateway.graph.enhancer is None:
-            raise RequestError(422, f"recipe: {body.recipe} needs descriptions, but the enhancer is switched off here (enhancer.enabled)")
-        # Any text: the vector says by which encoder and how long vectors are.
-        embedded = await gateway.embed([body.name], "document", request.state.trace)
-        record = CatalogueRecord(name=body.name, kind=body.kind, recipe=body.recipe, attributes=body.attributes, search=body.search)
-        message = messages.CreateCatalogue(record, embedded.fingerprint, int(embedded.vectors.shape[1]))
-        entry = await gateway.manage(message, request.state.trace)
-        await catalogues.refresh(request.state.trace)
-        return json_response(request, 201, **_fields(entry))
+        _check_recipe(gateway, body.recipe)
+        fingerprint, dimension = await _encoder(gateway, request.state.context)
+        record = CatalogueRecord(**{name: getattr(body, name) for name in type(body).model_fields})
+        entry = await gateway.manage(messages.CreateCatalogue(record, fingerprint, dimension), request.state.context)
+        await catalogues.refresh(request.state.context)
+        return json_response(request, 201, **_fields(entry, caller(request)))
 
     @router.get("/catalogues/{catalogue}", response_model=schemas.CatalogueResponse, name="get_catalogue", openapi_extra=needs("read"))
     async def get_catalogue(catalogue: CatalogueId, request: Request) -> Response:
         """One catalogue."""
-        entries = await gateway.manage(messages.CatalogueEntries((catalogue,)), request.state.trace)
+        entries = await gateway.manage(messages.CatalogueEntries((catalogue,)), request.state.context)
         if not catalogues.knows(catalogue):
             # What is shown here can be asked for from now on.
-            await catalogues.refresh(request.state.trace)
+            await catalogues.refresh(request.state.context)
         if not entries:
             raise absent(catalogue, catalogues.visible(caller(request)))
-        return json_response(request, **_fields(entries[0]))
+        return json_response(request, **_fields(entries[0], caller(request)))
+
+    @router.patch(
+        "/catalogues/{catalogue}", response_model=schemas.CatalogueResponse, name="change_catalogue", openapi_extra=needs("admin")
+    )
+    async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogueRequest, request: Request) -> Response:
+        """Change a catalogue. Other attributes copy its index, without the encoder: while `building` is true, it answers as before."""
+        _check_recipe(gateway, body.recipe)
+        if not catalogues.knows(catalogue):
+            await catalogues.refresh(request.state.context)
+        if not catalogues.knows(catalogue):
+            raise absent(catalogue, catalogues.visible(caller(request)))
+        entry = await gateway.manage(messages.ChangeCatalogue(catalogue, body.changes()), request.state.context)
+        await catalogues.refresh(request.state.context)
+        return json_response(request, 202 if entry.building else 200, **_fields(entry, caller(request)))
 
     @router.delete(
         "/catalogues/{catalogue}", response_model=schemas.DeleteCatalogueResponse, name="delete_catalogue", openapi_extra=needs("admin")
@@ -61,29 +77,59 @@ def routes(gateway: Gateway, catalogues: ServedCatalogues) -> APIRouter:
     async def delete_catalogue(catalogue: CatalogueId, request: Request) -> Response:
         """Delete a catalogue with all its items, versions and imports, once the requests under way in it have ended."""
         if not catalogues.knows(catalogue):
-            await catalogues.refresh(request.state.trace)
+            await catalogues.refresh(request.state.context)
         if not catalogues.knows(catalogue):
             raise absent(catalogue, catalogues.visible(caller(request)))
         try:
-            await gateway.manage(messages.DeleteCatalogue(catalogue), request.state.trace)
+            await gateway.manage(messages.DeleteCatalogue(catalogue), request.state.context)
         finally:
-            await catalogues.refresh(gateway.trace())
+            await catalogues.refresh(gateway.new_context())
         return json_response(request, name=catalogue, deleted=True)
 
     return router
 
 
-def _fields(entry: CatalogueEntry) -> dict[str, object]:
+def index_routes() -> APIRouter:
+    """What each catalogue has of its index."""
+    router = APIRouter(prefix="/v1", tags=["catalogue"], responses=ERRORS, route_class=LargeBodyRoute)
+
+    @router.post("/index", status_code=201, response_model=schemas.CatalogueResponse, name="create_index", openapi_extra=needs("write"))
+    async def create_index(body: schemas.CreateIndexRequest, request: Request) -> Response:
+        """Make a first, empty index, so that clients may write items before any ingest. 409 where there is one."""
+        served = find_catalogue(request)
+        fingerprint, dimension = await _encoder(served.gateway, request.state.context)
+        message = messages.CreateIndex(served.name, body.attributes, fingerprint, dimension)
+        entry = await served.gateway.manage(message, request.state.context)
+        return json_response(request, 201, **_fields(entry, caller(request)))
+
+    return router
+
+
+def _check_recipe(gateway: Gateway, recipe: Recipe | None) -> None:
+    if recipe not in (None, "raw") and gateway.graph.enhancer is None:
+        raise RequestError(422, f"recipe: {recipe} needs descriptions, but the enhancer is switched off here (enhancer.enabled)")
+
+
+async def _encoder(gateway: Gateway, trace: RequestContext) -> tuple[str, int]:
+    """The fingerprint of the encoder that serves, and the length of its vectors: any text's vector has both."""
+    embedded = await gateway.embed(["x"], "document", trace)
+    return embedded.fingerprint, int(embedded.vectors.shape[1])
+
+
+def _fields(entry: CatalogueEntry, sender: Caller) -> dict[str, object]:
     record = entry.record
     search = SearchChanges() if record is None else record.search
     return {
         "name": entry.name,
         "default": entry.default,
         "state": entry.state,
+        "building": entry.building,
+        "trouble": entry.trouble if entry.trouble is None or sender.may("admin") else HIDDEN,
         "open": entry.open,
         "version": entry.version,
         "items": entry.items,
         "attributes": entry.attributes,
+        "title": None if record is None else record.title,
         "kind": None if record is None else record.kind,
         "recipe": entry.recipe,
         "created": None if record is None else record.created,

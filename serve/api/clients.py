@@ -52,14 +52,14 @@ class TrustedHosts:
         for host in hosts:
             name = _host_name(host)
             # A page that rebinds its name still sends that name: it can't send an address.
-            if not (self._named(name) or name == "localhost" or name.endswith(".localhost") or _address(name)):
+            if not (self._is_allowed(name) or name == "localhost" or name.endswith(".localhost") or _address(name)):
                 raise RequestError(403, f"this server has no keys and does not answer to the host {host[:100]!r}: {_REMEDY}")
         for origin in _values(headers, b"origin"):
             site = origin.strip().lower().partition("://")[2]
-            if site not in hosts and not self._named(_host_name(site)):
+            if site not in hosts and not self._is_allowed(_host_name(site)):
                 raise RequestError(403, f"this server has no keys and takes no requests from pages of {origin[:100]!r}: {_REMEDY}")
 
-    def _named(self, name: str) -> bool:
+    def _is_allowed(self, name: str) -> bool:
         return name in self._names or any(f"*{name[i:]}" in self._names for i, sign in enumerate(name) if sign == ".")
 
 
@@ -86,17 +86,17 @@ _LONGEST = 64
 def _address(text: str) -> Address | None:
     """An address as proxies write it: some add the port."""
     text = text.strip()
-    return _parsed(text) if len(text) <= _LONGEST else None
+    return _parse_address(text) if len(text) <= _LONGEST else None
 
 
 # Most requests come from few addresses and to one.
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     try:
-        found = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         try:
-            found = ipaddress.ip_address(_host_name(text))
+            address = ipaddress.ip_address(_host_name(text))
         except ValueError:
             return None
-    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

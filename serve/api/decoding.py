@@ -13,7 +13,7 @@ _PIECE = 1 << 16
 _NONE, _READ = {"", "identity"}, {"gzip", "x-gzip"}
 
 
-def decoded(scope: Scope, receive: Receive, limit: int | None) -> Receive:
+def decode_body(scope: Scope, receive: Receive, limit: int | None) -> Receive:
     """`receive`, with a gzip body decompressed, a piece at a time; one of more than `limit` bytes is refused before it is all in memory.
 
     Raises by an HTTPException, and only when the body is read: FastAPI hides any other, and a GET has none.

@@ -20,7 +20,7 @@ from serve.api.feedback_tokens import FeedbackTokens, Impression, SigningKeys
 from serve.api.limits import RateLimit
 from serve.api.schemas_feedback import FeedbackRequest
 from serve.errors import RequestError
-from serve.graph.parts import Trace
+from serve.graph.context import RequestContext
 from serve.telemetry.metrics import Metrics
 
 
@@ -64,7 +64,14 @@ class Events:
         self._metrics.events_dropped(count, reason=reason)
 
     def impression(
-        self, ranked: RankedItems, endpoint: str, request_id: str, trace: Trace, sender: Caller, user_id: str | None, text: str | None
+        self,
+        ranked: RankedItems,
+        endpoint: str,
+        request_id: str,
+        context: RequestContext,
+        sender: Caller,
+        user_id: str | None,
+        text: str | None,
     ) -> str | None:
         """Log an impression of a ranked answer; returns the token for feedback on it, None where no events are kept.
 
@@ -85,7 +92,7 @@ class Events:
             "user_id": user_id,
             "items": uids,
             "score_type": ranked.score_type,
-            "degraded": trace.degraded,
+            "degraded": context.degraded,
         }
         if self._texts and text is not None:
             event["text"] = text

@@ -17,14 +17,14 @@ from serve.errors import RequestError
 
 
 @contextmanager
-def exported(registry: CollectorRegistry, host: str, port: int, serving: ServingSettings) -> Iterator[str]:
+def export_metrics(registry: CollectorRegistry, host: str, port: int, serving: ServingSettings) -> Iterator[str]:
     """Serve it until the end of the `with`; yields its URL. Raises `OSError` where the port can't be had.
 
     On a loopback address it answers only to the hosts that a server without keys answers to: no web page of another site reads it.
     """
     app: WSGIApplication = make_wsgi_app(registry)
     if is_loopback(host):
-        app = _checked(app, TrustedHosts((serving.host, *serving.hosts)))
+        app = _check_hosts(app, TrustedHosts((serving.host, *serving.hosts)))
     # `prometheus_client.start_http_server` would answer before it can be given a checked app.
     server = _server(app, host, port)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -48,7 +48,7 @@ def _server(app: WSGIApplication, host: str, port: int) -> WSGIServer:
     return make_server(host, port, app, type("Server", (ThreadingWSGIServer,), {"address_family": family}), _Quiet)
 
 
-def _checked(app: WSGIApplication, hosts: TrustedHosts) -> WSGIApplication:
+def _check_hosts(app: WSGIApplication, hosts: TrustedHosts) -> WSGIApplication:
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         names = {"HTTP_HOST": b"host", "HTTP_ORIGIN": b"origin"}
         try:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from serve.api.large_bodies import LargeBodyRoute
 from serve.api.responses import ERRORS, caller, json_response, needs
 from serve.api.schemas_feedback import FeedbackRequest, FeedbackResponse
-from serve.api.served import catalogue
+from serve.api.served_catalogues import catalogue
 
 
 def routes() -> APIRouter:

@@ -1,7 +1,7 @@
 """The catalogue's items: list, look up, write and delete them; and the values that filters can take."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Body, Query, Request
@@ -14,10 +14,10 @@ from matinee.items import MAX_LIST, Name
 from serve.api import schemas
 from serve.api.large_bodies import LargeBodyRoute
 from serve.api.responses import ERRORS, json_response, needs
-from serve.api.served import catalogue
+from serve.api.served_catalogues import catalogue
 from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.parts import Trace
+from serve.graph.context import RequestContext
 from serve.graph.requests import Id
 
 Values = Annotated[list[Name], Query(max_length=MAX_LIST)]
@@ -44,25 +44,25 @@ def routes() -> APIRouter:
         since: Annotated[int, Query(ge=0, le=2**62, description="only items written after this revision")] = 0,
         cursor: Annotated[str | None, Query(max_length=64)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-        origin: Annotated[str | None, Query(pattern="^(file|api)$")] = None,
+        origin: Annotated[Literal["file", "api"] | None, Query()] = None,
         deleted: bool = False,
         filter: JsonFilter = None,
     ) -> Response:
         """Suggestions for a beginning (`q`), or the whole catalogue page by page, of the items that pass `filter`."""
         chosen = _filter(filter)
-        trace: Trace = request.state.trace
+        context: RequestContext = request.state.context
         if q is not None:
-            suggested = await catalogue(request).gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), trace)
+            suggested = await catalogue(request).gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), context)
             return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
         page, after = await catalogue(request).gateway.retrieve(
-            messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), trace
+            messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), context
         )
         return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
 
     @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
     async def get_item(id: str, request: Request) -> Response:
         """One item as the index holds it."""
-        uid, payload = await catalogue(request).gateway.stored(id, request.state.trace)
+        uid, payload = await catalogue(request).gateway.stored(id, request.state.context)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
     @router.get("/item", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
@@ -73,7 +73,7 @@ def routes() -> APIRouter:
     @router.put("/items", response_model=schemas.WriteResponse, name="put_items", openapi_extra=needs("write"))
     async def put_items(body: schemas.PutItemsRequest, request: Request) -> Response:
         """Add or replace up to 100 items: searchable when this returns, described in the background where the index wants it."""
-        return json_response(request, items=await catalogue(request).writes.put(body.items, request.state.trace))
+        return json_response(request, items=await catalogue(request).writes.put(body.items, request.state.context))
 
     @router.patch("/items/{id}", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
     async def patch_item(id: str, patch: ItemPatch, request: Request) -> Response:
@@ -81,7 +81,7 @@ def routes() -> APIRouter:
 
         Unless its text changes, the encoder does not run.
         """
-        uid, payload = await catalogue(request).writes.patch(id, patch, request.state.trace)
+        uid, payload = await catalogue(request).writes.patch(id, patch, request.state.context)
         return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
 
     @router.patch("/item", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
@@ -92,7 +92,7 @@ def routes() -> APIRouter:
     @router.delete("/items/{id}", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item(id: str, request: Request) -> Response:
         """Delete an item; a later ingest of the catalogue's file does not bring it back."""
-        return json_response(request, id=await catalogue(request).writes.delete(id, request.state.trace), deleted=True)
+        return json_response(request, id=await catalogue(request).writes.delete(id, request.state.context), deleted=True)
 
     @router.delete("/item", response_model=schemas.DeleteResponse, name="delete_item", openapi_extra=needs("write"))
     async def delete_item_by_query(id: ItemId, request: Request) -> Response:
@@ -105,13 +105,13 @@ def routes() -> APIRouter:
 
         With a filter, one request deletes up to 1,000 items; `more` says whether others pass it too.
         """
-        trace: Trace = request.state.trace
+        context: RequestContext = request.state.context
         if body.filter is not None:
-            page, after = await catalogue(request).gateway.retrieve(messages.Page(schemas.MAX_DELETE, filter=body.filter), trace)
+            page, after = await catalogue(request).gateway.retrieve(messages.Page(schemas.MAX_DELETE, filter=body.filter), context)
             chosen: Sequence[str] = [id for id, _ in page]
         else:
             chosen, after = body.ids or (), None
-        deleted = await catalogue(request).writes.delete_many(chosen, trace, dry_run=body.dry_run) if chosen else {}
+        deleted = await catalogue(request).writes.delete_many(chosen, context, dry_run=body.dry_run) if chosen else {}
         ids = list(dict.fromkeys(uid for uid in deleted.values() if uid is not None))
         # What others deleted since it was listed is no unknown id of the request.
         unknown = [] if body.ids is None else [id for id, uid in deleted.items() if uid is None]
@@ -131,7 +131,7 @@ def routes() -> APIRouter:
         bare = {name: values for name, values in (("kind", kind), ("genres", genres), ("language", language)) if values}
         parts = [part for part in (bare, _filter(filter).body) if part]
         chosen = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
-        counted = await catalogue(request).gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.trace)
+        counted = await catalogue(request).gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.context)
         facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counted.values.items()}
         usual = {name: facets.get(name, []) for name in ("kind", "genres", "language")}
         return json_response(request, count=counted.count, approximate=counted.approximate, facets=facets, **usual)

@@ -28,7 +28,7 @@ class ClientLimits:
         self._rates = {kind: RateLimit(rate, rate * _BURST_S) for kind, rate in rates.items() if rate}
 
     @contextmanager
-    def admitted(self, caller: Caller) -> Iterator[None]:
+    def admit(self, caller: Caller) -> Iterator[None]:
         """Holds a place for `caller`. Raises a 429 where it holds its share already, or asks too often."""
         names = {"key": caller.key, "address": caller.address}
         clients = [(kind, name) for kind, name in names.items() if name is not None]

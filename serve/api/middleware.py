@@ -19,15 +19,15 @@ from matinee.settings.serving import Scope as KeyScope
 from matinee.settings.serving import ServingSettings
 from serve.api.admission import API, BELOW, CATALOGUES, NO_ROUTE, SECURITY_HEADERS, Admission, request_id, split_catalogue
 from serve.api.auth import SERVER, About, ApiKeys, Caller, NeededScope, RouteMatch
-from serve.api.bodies import UnreadError, limited, with_deadline, with_lowest_rate
+from serve.api.bodies import UnreadError, limit_body, limit_sending, limit_slowness
 from serve.api.clients import ClientAddresses, TrustedHosts
-from serve.api.decoding import decoded
+from serve.api.decoding import decode_body
 from serve.api.errors import envelope, explain, outcome
 from serve.api.limits import ClientLimits
 from serve.api.redact import is_hidden
-from serve.api.served import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues
 from serve.errors import RequestError
-from serve.graph.parts import Trace
+from serve.graph.context import RequestContext
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing, trace_id
@@ -43,7 +43,7 @@ class _OngoingRequest:
 
     scope: Scope
     request_id: str
-    trace: Trace
+    context: RequestContext
     span: Span
     start: float
     caller: Caller
@@ -63,7 +63,7 @@ class _OngoingRequest:
 
 
 class RequestMiddleware:
-    """Wraps the app. Sets `request_id`, `trace`, `caller` and `reasons` in the request's state. Refuses what is above a limit."""
+    """Wraps the app. Sets `request_id`, `context`, `caller` and `reasons` in the request's state. Refuses what is above a limit."""
 
     def __init__(
         self,
@@ -89,13 +89,13 @@ class RequestMiddleware:
         self._catalogues = catalogues
         self._hosts = TrustedHosts((settings.host, *settings.hosts))
         self._addresses = ClientAddresses(settings)
-        self._clients = ClientLimits(settings.limits, admission.places)
+        self._clients = ClientLimits(settings.limits, admission.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = with_deadline(send, self._settings.deadline_s)
+        send = limit_sending(send, self._settings.deadline_s)
         catalogue, inner = split_catalogue(_path(scope))
         if catalogue is not None:
             # The routes of the default catalogue answer for it.
@@ -106,7 +106,7 @@ class RequestMiddleware:
             try:
                 caller = self._caller(scope, catalogue)
                 if _path(scope).startswith(API):
-                    held.enter_context(self._place(scope, caller))
+                    held.enter_context(self._hold(scope, caller))
             except MatineeError as error:
                 await self._admission.refusal(error, scope["headers"])(scope, receive, send)
                 return
@@ -122,8 +122,8 @@ class RequestMiddleware:
 
             try:
                 if catalogue is not None:
-                    found = scope["state"]["catalogue"] = await self._catalogues.find(catalogue, caller, request.trace)
-                    request.catalogue = found.name
+                    served = scope["state"]["catalogue"] = await self._catalogues.find(catalogue, caller, request.context)
+                    request.catalogue = served.name
                 await self._app(scope, self._body(scope, receive), send_with_headers)
             except UnreadError:
                 request.outcome = "cancelled"
@@ -151,17 +151,17 @@ class RequestMiddleware:
         sent = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
         read: KeyScope = "read"
         needed = next((needed.scope for needed in self._scopes if needed.covers(scope["method"], path)), read)
-        caller = Caller(self._keys, self._keys.identify(sent), address, self._about(path, catalogue, needed))
+        caller = Caller(self._keys, self._keys.identify(sent), address, self._about(scope["method"], path, catalogue, needed))
         if path != CATALOGUES or needed != "read":
             # Of the list, everybody sees what they may use.
             caller.require(needed)
         return caller
 
-    def _about(self, path: str, catalogue: str | None, needed: KeyScope) -> About:
-        """What a request is about."""
+    def _about(self, method: str, path: str, catalogue: str | None, needed: KeyScope) -> About:
+        """What a request is about. To create and to delete catalogues is about the server, to change one about it alone."""
         default = self._catalogues.default.name
         if catalogue is None and (path == CATALOGUES or path.startswith(BELOW)):
-            if needed == "admin":
+            if needed == "admin" and method != "PATCH":
                 return SERVER
             catalogue = path[len(BELOW) :].partition("/")[0] or None
         return About(catalogue or default, default=catalogue in (None, default))
@@ -169,15 +169,15 @@ class RequestMiddleware:
     def _body(self, scope: Scope, receive: Receive) -> Receive:
         """The body as the app may read it: a whole one below a limit of bytes, a streamed one above a lowest rate."""
         if any(route.covers(scope["method"], _path(scope)) for route in self._streamed):
-            return decoded(scope, with_lowest_rate(receive, self._settings.bulk), None)
-        return decoded(scope, limited(scope, receive, self._settings), self._settings.max_body_bytes)
+            return decode_body(scope, limit_slowness(receive, self._settings.bulk), None)
+        return decode_body(scope, limit_body(scope, receive, self._settings), self._settings.max_body_bytes)
 
     @contextmanager
-    def _place(self, scope: Scope, caller: Caller) -> Iterator[None]:
+    def _hold(self, scope: Scope, caller: Caller) -> Iterator[None]:
         """Holds a place for a request. Raises where the gateway or a queue behind it is full, or the caller has enough."""
         catalogue = self._share(caller)
         self._admission.check(scope["method"], _path(scope), catalogue)
-        with self._clients.admitted(caller), self._admission.place(catalogue):
+        with self._clients.admit(caller), self._admission.hold(catalogue):
             yield
 
     def _share(self, caller: Caller) -> str:
@@ -190,13 +190,13 @@ class RequestMiddleware:
         """A request that was let in; records it at its end."""
         with self._tracing.request(scope["headers"]) as span:
             state = scope.setdefault("state", {})
-            trace = Trace(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
-            request = _OngoingRequest(scope, request_id(scope["headers"]), trace, span, time.perf_counter(), caller)
+            context = RequestContext(time.monotonic() + self._settings.deadline_s, self._tracing.stage)
+            request = _OngoingRequest(scope, request_id(scope["headers"]), context, span, time.perf_counter(), caller)
             if caller.about.default and caller.about.catalogue is not None:
                 request.catalogue = caller.about.catalogue
             state |= {
                 "request_id": request.request_id,
-                "trace": trace,
+                "context": context,
                 "caller": caller,
                 "reasons": request.reasons,
                 "catalogue": self._catalogues.default,
@@ -222,7 +222,7 @@ class RequestMiddleware:
         return response
 
     def _headers(self, request: _OngoingRequest) -> list[tuple[bytes, bytes]]:
-        headers = [*SECURITY_HEADERS, _timing(request.trace, request.ms)]
+        headers = [*SECURITY_HEADERS, _timing(request.context, request.ms)]
         if self._admission.names_requests:
             headers.append((b"x-request-id", request.request_id.encode()))
         if traced := trace_id(request.span):
@@ -235,7 +235,7 @@ class RequestMiddleware:
             request.outcome = "cancelled"
         self._metrics.requests(endpoint=endpoint, outcome=request.outcome, catalogue=request.catalogue)
         self._metrics.latency(ms, endpoint=endpoint)
-        for stage, spent in request.trace.stages.items():
+        for stage, spent in request.context.stages.items():
             self._metrics.stage(spent, stage=stage)
         if request.span.is_recording():
             _describe_span(request)
@@ -248,8 +248,8 @@ class RequestMiddleware:
             "status": request.status,
             "outcome": request.outcome,
             "ms": round(ms, 2),
-            "stages": {stage: round(spent, 2) for stage, spent in request.trace.stages.items()},
-            "degraded": request.trace.degraded,
+            "stages": {stage: round(spent, 2) for stage, spent in request.context.stages.items()},
+            "degraded": request.context.degraded,
             "reasons": list(dict.fromkeys(request.reasons)),
             "key": request.caller.key,
             "text": state.get("text") if self._settings.log_texts else None,
@@ -275,7 +275,7 @@ def _describe_span(request: _OngoingRequest) -> None:
             "matinee.outcome": request.outcome,
             "matinee.catalogue": request.catalogue,
             "matinee.request_id": request.request_id,
-            "matinee.degraded": request.trace.degraded,
+            "matinee.degraded": request.context.degraded,
         }
         | ({} if path is None else {"http.route": path})
     )
@@ -283,6 +283,6 @@ def _describe_span(request: _OngoingRequest) -> None:
         request.span.set_status(StatusCode.ERROR, request.outcome)
 
 
-def _timing(trace: Trace, total_ms: float) -> tuple[bytes, bytes]:
-    stages = [*trace.stages.items(), ("total", total_ms)]
+def _timing(context: RequestContext, total_ms: float) -> tuple[bytes, bytes]:
+    stages = [*context.stages.items(), ("total", total_ms)]
     return b"server-timing", ", ".join(f"{name};dur={ms:.2f}" for name, ms in stages).encode()

@@ -10,7 +10,8 @@ from serve.graph.item_lines import PartlyDoneError
 
 HIDDEN = "its reason is in the server's log, and shown to keys of scope admin"
 PUBLIC = {
-    "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`",
+    "index_absent": "there is no index, or not this version of it: build one with `matinee ingest FILE`, or make an empty one with "
+    "`matinee index create`",
     "index_locked": "another process holds the index: try again in a moment",
     "index_unavailable": "the index can't be read or written now: try again in a moment",
     "fingerprint_mismatch": "the index was made by another embedder than the one that serves: if that lasts, run `matinee ingest` again",
@@ -40,20 +41,20 @@ def public_message(error: MatineeError) -> str:
 
 def public_report(report: HealthReport) -> dict[str, object]:
     """`report` for everybody."""
-    shown = {name: _without_folders(value, name) for name, value in report.items()}
-    return shown | {"degraded": [text if text in OTHER_EMBEDDER.values() else _part_alone(text) for text in report["degraded"]]}
+    shown = {name: _shorten_paths(value, name) for name, value in report.items()}
+    return shown | {"degraded": [text if text in OTHER_EMBEDDER.values() else _hide_reason(text) for text in report["degraded"]]}
 
 
-def _part_alone(text: str) -> str:
+def _hide_reason(text: str) -> str:
     return f"{text.partition(':')[0]}: {HIDDEN}"
 
 
-def _without_folders(value: object, name: str) -> object:
+def _shorten_paths(value: object, name: str) -> object:
     match value:
         case dict():
-            return {key: _without_folders(entry, key) for key, entry in value.items()}
+            return {key: _shorten_paths(entry, key) for key, entry in value.items()}
         case list() | tuple():
-            return [_without_folders(entry, name) for entry in value]
+            return [_shorten_paths(entry, name) for entry in value]
         case str() if name in _FAULTS:
             return HIDDEN
         # A folder or an address is a whole value.

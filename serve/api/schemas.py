@@ -305,6 +305,7 @@ class InfoResponse(BaseModel):
     catalogue: str
     placement: Literal["process", "ray"] = Field(description="where the parts run: in one process, or as Ray Serve deployments")
     index: dict[str, object] | None = Field(description="the version that answers; null where there is none yet, or it is out of reach")
+    building: bool = Field(description="whether an index is being built, or copied for other attributes")
     index_trouble: str | None = Field(description="why the index, or its current version, is out of reach; null while all is well")
     embedder: dict[str, object]
     enhancer: dict[str, object] | None

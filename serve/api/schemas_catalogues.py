@@ -1,25 +1,41 @@
 """The requests and the answers of `/v1/catalogues`, as OpenAPI documents them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from matinee.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.errors import SettingsError
+from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.index import registry
-from matinee.index.registry import CatalogueName, SearchChanges
+from matinee.index.registry import CatalogueChanges, CatalogueName, SearchChanges
 from matinee.items import Name
+from matinee.patterns import NAME
 from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from serve.graph.requests import StrictModel
 
-DeclaredName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+DeclaredName = Annotated[str, StringConstraints(pattern=NAME)]
+
+
+def _allowed(attributes: Mapping[str, object] | None) -> None:
+    if wrong := RESERVED.intersection(attributes or ()):
+        raise ValueError(f"{', '.join(sorted(wrong))} can't be the name of an attribute: it has a meaning in filters")
+
+
+def _usable(search: SearchChanges) -> SearchChanges:
+    try:
+        search.applied(SearchSettings())
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return search
 
 
 class CreateCatalogueRequest(StrictModel):
     """A new catalogue. It has no items yet: write them, import them, or ingest a file under its name."""
 
     name: CatalogueName = Field(description="lower-case letters, digits, - and _, beginning with a letter; up to 63 characters")
+    title: Name | None = Field(None, description="what people see instead of the name")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that is embedded; null is the server's index.recipe")
     attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
@@ -37,18 +53,13 @@ class CreateCatalogueRequest(StrictModel):
     @field_validator("attributes")
     @classmethod
     def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        if wrong := RESERVED.intersection(attributes or ()):
-            raise ValueError(f"{', '.join(sorted(wrong))} can't be the name of an attribute: it has a meaning in filters")
+        _allowed(attributes)
         return attributes
 
     @field_validator("search")
     @classmethod
-    def _usable(cls, search: SearchChanges) -> SearchChanges:
-        try:
-            search.applied(SearchSettings())
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-        return search
+    def _ranks(cls, search: SearchChanges) -> SearchChanges:
+        return _usable(search)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -60,20 +71,70 @@ class CreateCatalogueRequest(StrictModel):
     )
 
 
+class ChangeCatalogueRequest(StrictModel):
+    """What to change of a catalogue; the rest stays. null gives a field back the value that it has in a new catalogue."""
+
+    title: Name | None = Field(None, description="what people see instead of the name")
+    kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
+    recipe: Recipe | None = Field(None, description="text that the next ingest embeds; null is the server's index.recipe")
+    attributes: Annotated[dict[DeclaredName, Attribute | None], Field(max_length=2 * MAX_ATTRIBUTES)] | None = Field(
+        None, description="attributes to add, to declare anew, or with null to remove; the others stay. null: the next ingest proposes them"
+    )
+    search: SearchChanges | None = Field(None, description="settings of ranking to change; null gives one back its value at the server")
+
+    @field_validator("attributes")
+    @classmethod
+    def _named(cls, attributes: dict[str, Attribute | None] | None) -> dict[str, Attribute | None] | None:
+        _allowed(attributes)
+        return attributes
+
+    @field_validator("search")
+    @classmethod
+    def _ranks(cls, search: SearchChanges | None) -> SearchChanges | None:
+        return None if search is None else _usable(search)
+
+    def changes(self) -> CatalogueChanges:
+        return CatalogueChanges.model_construct(self.model_fields_set, **{name: getattr(self, name) for name in type(self).model_fields})
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"attributes": {"pages": {"type": "integer", "source": "numbers.pages"}}, "search": {"mode": "hybrid"}}]
+        },
+    )
+
+
+class CreateIndexRequest(StrictModel):
+    """A first, empty index, for clients to write to."""
+
+    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+        None, description="what its items can be filtered, sorted and counted by, where it was created without attributes"
+    )
+
+    @field_validator("attributes")
+    @classmethod
+    def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
+        _allowed(attributes)
+        return attributes
+
+
 class CatalogueFields(BaseModel):
     """A catalogue."""
 
     name: str
     default: bool = Field(description="whether the routes without a catalogue's name are for this one")
-    state: Literal["ready", "empty", "deleting", "unavailable"] = Field(
-        description="empty: no index was built yet; unavailable: its index can't be read now"
+    state: Literal["ready", "empty", "building", "deleting", "unavailable"] = Field(
+        description="empty: no index was built yet; building: its first one is being built; unavailable: its index can't be read now"
     )
+    building: bool = Field(description="whether an index is being built, or copied for other attributes; until its end the old one answers")
+    trouble: str | None = Field(description="why it is unavailable, or why its last change failed")
     open: bool = Field(description="whether its index is open; it is opened by the next request")
     version: str | None = Field(description="the index version that answers")
     items: int | None = Field(description="items in it; of one that is not open, when it was last closed or built")
     attributes: int = Field(description="how many attributes its items can be filtered, sorted and counted by")
+    title: str | None = Field(description="what people see instead of the name")
     kind: str | None
-    recipe: str | None
+    recipe: str | None = Field(description="text that the index that answers embeds")
     created: str | None = Field(description="null for the default one")
     search: dict[str, object] = Field(description="settings of ranking that differ from the server's")
 

@@ -14,10 +14,10 @@ from serve.api import schemas
 from serve.api.auth import Caller
 from serve.api.redact import HIDDEN
 from serve.api.responses import ERRORS, NDJSON, caller, json_response, needs, takes_lines
-from serve.api.served import catalogue
+from serve.api.served_catalogues import catalogue
 from serve.errors import RequestError, problems
 from serve.graph.bulk import Bulk
-from serve.graph.imports import LOST
+from serve.graph.import_jobs import LOST
 from serve.graph.item_lines import Counts, Line, split, write_lines
 from serve.graph.remote_source import RemoteSource
 
@@ -41,7 +41,7 @@ def routes(bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
         """Add or replace any number of items, a line of JSON each. Lines that can't be used are rejected, the others are written."""
         require_lines(request)
         counts = Counts()
-        with bulk.place(catalogue(request).name):
+        with bulk.hold(catalogue(request).name):
             await write_lines(lines_of(request, line_bytes, counts), catalogue(request).writes, bulk, line_bytes, counts)
         return json_response(request, **(asdict(counts) | {"rejects": [reject.model_dump() for reject in counts.rejects]}))
 
@@ -64,7 +64,7 @@ def routes(bulk: Bulk, remote: RemoteSource, line_bytes: int) -> APIRouter:
         else:
             require_lines(request)
             lines, source = lines_of(request, line_bytes, Counts()), "body"
-        with bulk.place(catalogue(request).name):
+        with bulk.hold(catalogue(request).name):
             job = await catalogue(request).imports.receive(lines, source)
         return json_response(request, 202, **import_fields(job, caller(request)))
 

@@ -12,23 +12,29 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from matinee.errors import CatalogueConflictError, IndexLockedError, MatineeError, OverloadedError
+from matinee.errors import CatalogueConflictError, IndexAbsentError, IndexLockedError, MatineeError, OverloadedError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.build import build_empty, new_manifest
 from matinee.index.catalogues import dated_record, delete_catalogue
 from matinee.index.imports import OPEN
+from matinee.index.lease import BuildWatch
 from matinee.index.protocols import IndexStore
-from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent, check_new
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.catalogue_answers import CatalogueEntry
-from serve.graph.hops import Queued
+from serve.graph.catalogue_manager import CatalogueEntry, State
 from serve.graph.messages import RetrieverMessage
 from serve.graph.open_catalogue import OpenCatalogue
+from serve.graph.wire import QueuedMessage
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+CHANGE_S = 3.0
+"""How long whoever changes attributes waits for the copy of the index; a longer one goes on by itself."""
+_FIRST = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass
@@ -65,6 +71,9 @@ class Catalogues:
         self._entries: dict[str, _Entry] = {}
         self._records: dict[str, CatalogueRecord] = {}
         self._without_work: dict[str, str] = {}
+        self._builds = BuildWatch()
+        self._changing: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, str] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -80,25 +89,36 @@ class Catalogues:
         record = await self._record(name)
         entry = self._entries.get(name)
         if entry is None or entry.record.created != record.created:
-            entry = await self._enter(record)
+            entry = self._add(record)
         entry.users += 1
         entry.used = self._clock()
         try:
-            yield await self._opened(entry)
+            catalogue = await self._wait_open(entry)
+            if entry.record.search != record.search:
+                catalogue.reconfigure(record.settings(self._settings))
+            entry.record = record
+            yield catalogue
         finally:
-            self._leave(entry)
+            self._release(entry)
 
-    async def glance(self, name: str, queued: Queued[RetrieverMessage[object]]) -> object:
-        """The result of a look for background work: it keeps nothing open that nobody uses, and opens nothing."""
+    async def peek(self, name: str, queued: QueuedMessage[RetrieverMessage[object]]) -> object:
+        """The result of a look for background work: it keeps nothing open that nobody uses.
+
+        It opens a catalogue only where items may wait for their descriptions, and no other has to be closed for it.
+        """
         entry = self._entries.get(name)
+        if entry is None and isinstance(queued.message, messages.Pending) and (await self._record(name)).pending and self._has_room:
+            async with self.use(name) as catalogue:
+                [result] = await catalogue.answer([queued])
+                return result
         if entry is not None:
             entry.users += 1
             try:
-                [result] = await (await self._opened(entry)).answer([queued])
+                [result] = await (await self._wait_open(entry)).answer([queued])
                 return result
             finally:
-                self._leave(entry)
-        if not isinstance(queued.message, messages.ImportJobs):
+                self._release(entry)
+        if not isinstance(queued.message, messages.ListImports):
             return []
         store = self._store_of((await self._record(name)).settings(self._settings))
         try:
@@ -107,7 +127,7 @@ class Catalogues:
             await store.close()
         return [job for job in jobs if job.status in OPEN or not queued.message.unfinished]
 
-    async def _opened(self, entry: _Entry) -> OpenCatalogue:
+    async def _wait_open(self, entry: _Entry) -> OpenCatalogue:
         """The catalogue, once it is open. One that can't be opened is tried again by the next message."""
         try:
             return await asyncio.shield(entry.opening)
@@ -117,7 +137,7 @@ class Catalogues:
             raise
 
     @staticmethod
-    def _leave(entry: _Entry) -> None:
+    def _release(entry: _Entry) -> None:
         entry.users -= 1
         if not entry.users:
             entry.idle.set()
@@ -125,18 +145,22 @@ class Catalogues:
     def is_open(self, name: str) -> bool:
         return name == self._settings.catalogue or name in self._entries
 
-    async def _enter(self, record: CatalogueRecord) -> _Entry:
+    @property
+    def _has_room(self) -> bool:
+        return len(self._entries) < self._settings.index.catalogues.open
+
+    def _add(self, record: CatalogueRecord) -> _Entry:
         before = self._entries.pop(record.name, None)
         if before is not None:
             # Of the same name, but deleted and created again by another process.
             self._spawn(self._close(before))
-        if len(self._entries) >= self._settings.index.catalogues.open:
-            self._make_room()
+        if not self._has_room:
+            self._evict()
         self._without_work.pop(record.name, None)
         entry = self._entries[record.name] = _Entry(record, asyncio.create_task(self._open(record)), used=self._clock())
         return entry
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         """Close the catalogue that was used least recently."""
         free = [(entry.used, name) for name, entry in self._entries.items() if not entry.users]
         if not free:
@@ -147,24 +171,34 @@ class Catalogues:
     async def _open(self, record: CatalogueRecord) -> OpenCatalogue:
         settings = record.settings(self._settings)
         catalogue = self._make(settings, self._store_of(settings))
-        await catalogue.start()
+        # Before any write: after a kill, what a write left for later is looked for.
+        await asyncio.gather(catalogue.start(), self._note(record, {"pending": True}))
         return catalogue
 
+    async def _note(self, record: CatalogueRecord, what: dict[str, object]) -> None:
+        """Note something in the registry; not in the record of another catalogue that has the name by now."""
+        with suppress(MatineeError):
+            same = record.created
+            await self._registry.update(record.name, lambda now: now.model_copy(update=what) if now.created == same else now)
+            self._read_at = float("-inf")
+
     async def _close(self, entry: _Entry) -> None:
-        """Once no message is under way in it. Notes how many items it has, for lists that show it while it is closed."""
+        """Once no message is under way in it. Notes how many items it has, for lists, and whether some still have to be described."""
         while entry.users:
             entry.idle.clear()
             await entry.idle.wait()
         if isinstance(catalogue := (await asyncio.gather(entry.opening, return_exceptions=True))[0], BaseException):
             return
-        count: int | None = None
+        known: dict[str, object] = {}
         with suppress(MatineeError):
-            count = (await catalogue.answers.status()).items if catalogue.active.manifest is not None else None
+            if catalogue.active.manifest is None:
+                known["pending"] = False
+            else:
+                known["items"] = (await catalogue.service.status()).items
+                known["pending"] = bool(await catalogue.service.pending(1, _FIRST))
         await catalogue.close()
-        with suppress(MatineeError):
-            if count is not None and (record := (await self._registry.records()).get(entry.record.name)) is not None:
-                await self._registry.replace(record.model_copy(update={"items": count}))
-                self._read_at = float("-inf")
+        if known:
+            await self._note(entry.record, known)
 
     async def close_idle(self) -> None:
         """Close what nobody has used for long, and what another process has deleted."""
@@ -210,50 +244,70 @@ class Catalogues:
         count = None if record is None else record.items
         manifest: Manifest | None = None
         is_open = self.is_open(name)
+        building = name in self._changing
+        trouble = self._failed.get(name)
         try:
             if record is not None and record.state == "deleting":
                 return CatalogueEntry(name, False, "deleting", record)
             if is_open:
-                catalogue = self._default if record is None else await self._opened(self._entries[name])
-                status = await catalogue.answers.status()
-                manifest = status.manifest
+                catalogue = self._default if record is None else await self._wait_open(self._entries[name])
+                status = await catalogue.service.status()
+                manifest, building = status.manifest, building or status.building
                 if manifest is None and status.trouble:
-                    return CatalogueEntry(name, record is None, "unavailable", record, open=True)
+                    return CatalogueEntry(name, record is None, "unavailable", record, open=True, building=building, trouble=status.trouble)
                 count = None if manifest is None else status.items
             elif record is not None:
                 store = self._store_of(record.settings(self._settings))
                 try:
-                    manifest = await store.current()
+                    manifest, mark = await asyncio.gather(store.current(), store.lease_mark())
                 finally:
                     await store.close()
+                building = self._builds.seen(name, mark) or building
                 count = count if count is not None or manifest is None else manifest.count
         except MatineeError as error:
             log.warning("catalogue %s: %s", name, error)
-            return CatalogueEntry(name, record is None, "unavailable", record)
+            return CatalogueEntry(name, record is None, "unavailable", record, trouble=str(error))
         if manifest is None:
-            return CatalogueEntry(name, record is None, "empty", record, items=0, open=is_open)
+            state: State = "building" if building else "empty"
+            return CatalogueEntry(name, record is None, state, record, items=0, open=is_open, building=building, trouble=trouble)
         return CatalogueEntry(
-            name, record is None, "ready", record, manifest.version, manifest.recipe, count, len(manifest.declared), is_open
+            name,
+            record is None,
+            "ready",
+            record,
+            manifest.version,
+            manifest.recipe,
+            count,
+            len(manifest.declared),
+            is_open,
+            building,
+            trouble,
         )
 
     async def busy(self) -> list[str]:
-        """The catalogues beside the default one that have background work: those that are open, or have imports that are not over.
+        """The catalogues beside the default one that have background work: those that are open, that have imports which are not over, or
+        items that may still have to be described.
 
-        One that is closed is looked into once: whoever begins an import opens it.
+        One that is closed is looked into once for imports: whoever begins one opens it.
         """
-        found = list(self._entries)
+        busy = list(self._entries)
         for name, record in (await self.records()).items():
-            if name in self._entries or record.state != "ready" or self._without_work.get(name) == record.created:
+            if name in self._entries or record.state != "ready":
+                continue
+            if record.pending:
+                busy.append(name)
+                continue
+            if self._without_work.get(name) == record.created:
                 continue
             store = self._store_of(record.settings(self._settings))
             try:
                 if any(job.status in OPEN for job in await store.imports().jobs()):
-                    found.append(name)
+                    busy.append(name)
                 else:
                     self._without_work[name] = record.created
             finally:
                 await store.close()
-        return found
+        return busy
 
     async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
         """Add a catalogue with an empty index of this encoder. One that an ingest has built before keeps its versions."""
@@ -282,6 +336,90 @@ class Catalogues:
         await self.records()
         return await self._entry(record)
 
+    async def create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+        """Make the first, empty index of a catalogue that has none, for an encoder."""
+        return await self.finish(self._create_index(name, attributes, fingerprint, dimension))
+
+    async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+        record = None if name == self._settings.catalogue else await self._record(name)
+        settings = self._settings if record is None else record.settings(self._settings)
+        declared = (record and record.attributes) or attributes
+        index = settings.index
+        manifest = new_manifest(name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, declared)
+        async with self.use(name) as catalogue:
+            try:
+                made = await catalogue.create_index(manifest)
+            except IndexLockedError as error:
+                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
+        if not made:
+            raise CatalogueConflictError(f"the catalogue {name!r} has an index already: write to it")
+        return await self._entry(record)
+
+    async def change(self, name: str, changes: CatalogueChanges) -> CatalogueEntry:
+        """Change a catalogue. Other attributes make a copy of its index: it may still be under way when the entry comes, which says so."""
+        before = None if name == self._settings.catalogue else await self._record(name)
+        if before is None:
+            changes.require_default()
+        declared: dict[str, Attribute] | None = None
+        has_index = False
+        if changes.attributes is not None:
+            async with self.use(name) as catalogue:
+                try:
+                    now, has_index = catalogue.service.index().manifest.declared, True
+                except IndexAbsentError:
+                    if before is None:
+                        raise
+                    now = before.attributes or DEFAULT_ATTRIBUTES
+            declared = changes.declared(now)
+        if declared is None or not has_index:
+            return await self.finish(self._change_record(name, before, changes, declared))
+        if name in self._changing:
+            raise CatalogueConflictError(f"the attributes of {name!r} are being changed already: wait for the end (building)")
+        task = self._changing[name] = self._spawn(self._redeclare(name, before, changes, declared))
+        task.add_done_callback(lambda done: self._changed(name, done))
+        done, _ = await asyncio.wait({task}, timeout=CHANGE_S)
+        if done:
+            self._failed.pop(name, None)
+            task.result()
+        return await self._entry(before if before is None else await self._record(name))
+
+    async def _redeclare(
+        self, name: str, before: CatalogueRecord | None, changes: CatalogueChanges, declared: dict[str, Attribute]
+    ) -> None:
+        async def note() -> None:
+            if before is not None:
+                await self._change_record(name, before, changes, declared)
+
+        async with self.use(name) as catalogue:
+            try:
+                await catalogue.redeclare(declared, note)
+            except IndexLockedError as error:
+                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
+
+    def _changed(self, name: str, done: "asyncio.Task[None]") -> None:
+        del self._changing[name]
+        error = None if done.cancelled() else done.exception()
+        self._failed.pop(name, None)
+        if error is not None:
+            log.warning("the attributes of the catalogue %s were not changed: %s", name, error)
+            self._failed[name] = f"its attributes were not changed: {error}"
+
+    async def _change_record(
+        self, name: str, before: CatalogueRecord | None, changes: CatalogueChanges, declared: dict[str, Attribute] | None
+    ) -> CatalogueEntry:
+        if before is None:
+            return await self._entry(None)
+
+        def changed(now: CatalogueRecord) -> CatalogueRecord:
+            if now.created != before.created or now.state == "deleting":
+                raise absent(name)
+            after = changes.applied(now)
+            return after if declared is None else after.model_copy(update={"attributes": declared})
+
+        record = await self._registry.update(name, changed)
+        self._read_at = float("-inf")
+        return await self._entry(record)
+
     async def delete(self, name: str) -> None:
         """Delete a catalogue with all its items, once the messages under way in it have ended. The next call deletes what a kill leaves."""
         await self.finish(self._delete(name))
@@ -291,6 +429,9 @@ class Catalogues:
         async def close() -> None:
             # Nobody opens it from here on.
             self._read_at = float("-inf")
+            if (task := self._changing.get(name)) is not None:
+                task.cancel()
+                await asyncio.wait({task})
             if (entry := self._entries.pop(name, None)) is not None:
                 await self._close(entry)
 
@@ -298,6 +439,7 @@ class Catalogues:
             await delete_catalogue(self._registry, self._settings, name, self._store_of, close)
         finally:
             self._read_at = float("-inf")
+            self._failed.pop(name, None)
 
     # tasks
 

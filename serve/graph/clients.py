@@ -6,9 +6,9 @@ from typing import Literal, Protocol, TypeVar, cast
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.hops import Hop, Queued, to_hop
 from serve.graph.messages import Describe, Embed, RetrieverMessage
-from serve.graph.microbatch import MAX_HOP_BATCH, Early, Lane, MicroBatcher
+from serve.graph.microbatch import MAX_HOP_BATCH, Lane, MicroBatcher, ResultCallback
+from serve.graph.wire import QueuedMessage, WireMessage, to_wire
 from serve.telemetry.metrics import Metrics
 
 _BULK_HOP_BATCH = 8
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 Model = TypeVar("Model", Embed, Describe)
 Pairs = Sequence[tuple[int, Result | MatineeError]]
-Send = Callable[[list[Queued[Sent]], Early[Result]], Awaitable[Sequence[Result | MatineeError]]]
+Send = Callable[[list[QueuedMessage[Sent]], ResultCallback[Result]], Awaitable[Sequence[Result | MatineeError]]]
 """Carries a batch to one of a part's replicas, for a `MicroBatcher`: over Ray (`handles.RayRemote`), or in this process (`send_to`)."""
 
 _BULK = (
@@ -40,10 +40,10 @@ _BULK = (
 class Streaming(Protocol[Sent, Result_co]):
     """A replica: a batch's results in pairs of place and result, as they become known."""
 
-    def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
+    def stream(self, batch: Sequence[WireMessage[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
 
 
-def batched_model(
+def model_client(
     name: Literal["embedder", "enhancer"], send: Send[Model, Result], settings: Settings, metrics: Metrics
 ) -> Callable[[Model, float], Coroutine[object, None, Result]]:
     """A client of a model's replicas. Bulk travels apart from what somebody waits for: they share neither batches nor places."""
@@ -52,12 +52,12 @@ def batched_model(
         max_wait_s, bulk_waiting = settings.enhancer.deadline_s, settings.enhancer.bulk_waiting
     else:
         max_wait_s, bulk_waiting = settings.serving.max_wait_s, settings.embedder.bulk_waiting
-    searches = batched(name, send, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
-    bulk = batched(name, send, metrics, lanes=[Lane(bulk_waiting)], max_batch=_BULK_HOP_BATCH)
+    searches = part_client(name, send, metrics, lanes=[Lane(max_waiting, max_wait_s=max_wait_s)])
+    bulk = part_client(name, send, metrics, lanes=[Lane(bulk_waiting)], max_batch=_BULK_HOP_BATCH)
     return lambda message, deadline: (bulk if message.bulk else searches)(message, deadline)
 
 
-def batched(
+def part_client(
     name: str,
     send: Send[Sent, Result],
     metrics: Metrics,
@@ -82,19 +82,19 @@ def batched(
 def send_to(replica: Streaming[Sent, Result]) -> Send[Sent, Result]:
     """To a replica of this process."""
 
-    async def send(batch: list[Queued[Sent]], early: Early[Result]) -> list[Result | MatineeError]:
-        return await collect(replica.stream([to_hop(queued) for queued in batch]), early)
+    async def send(batch: list[QueuedMessage[Sent]], on_result: ResultCallback[Result]) -> list[Result | MatineeError]:
+        return await collect(replica.stream([to_wire(queued) for queued in batch]), on_result)
 
     return send
 
 
-async def collect(stream: AsyncIterable[Pairs[Result]], early: Early[Result]) -> list[Result | MatineeError]:
-    """The results of a batch in their order; `early` has had each as soon as it was known."""
+async def collect(stream: AsyncIterable[Pairs[Result]], on_result: ResultCallback[Result]) -> list[Result | MatineeError]:
+    """The results of a batch in their order; `on_result` has had each as soon as it was known."""
     results: dict[int, Result | MatineeError] = {}
     async for pairs in stream:
         for place, result in pairs:
             results[place] = result
-            early(place, result)
+            on_result(place, result)
     return [results[place] for place in sorted(results)]
 
 
@@ -105,9 +105,9 @@ class RetrieverClient:
         max_waiting = settings.serving.deployment.max_ongoing_requests
         # Whether a gateway is ready must be known under any load.
         lanes = [Lane(max_waiting), Lane(max_waiting, 0.5, settings.serving.max_wait_s)]
-        lane_of: Callable[[object], int] = lambda message: int(not isinstance(message, messages.Status))  # noqa: E731
-        self._searches = batched("retriever", send, metrics, lanes=lanes, lane_of=lane_of)
-        self._bulk = batched("retriever", send, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
+        lane_of: Callable[[object], int] = lambda message: int(not isinstance(message, messages.ReadStatus))  # noqa: E731
+        self._searches = part_client("retriever", send, metrics, lanes=lanes, lane_of=lane_of)
+        self._bulk = part_client("retriever", send, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
         inner = message.message if isinstance(message, messages.In) else message

@@ -14,11 +14,11 @@ from matinee.settings.load import with_key
 from matinee.settings.tree import Settings
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.hops import Hop, from_hop, to_hop
 from serve.graph.loaded_part import LoadedPart, Replica
 from serve.graph.messages import Describe, Json, RetrieverMessage
 from serve.graph.model_slot import apply_update
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage, from_wire, to_wire
 from serve.telemetry.start import start_telemetry
 
 
@@ -50,20 +50,22 @@ class EnhancerDeployment:
     def check_health(self) -> None:
         self._part.check_health()
 
-    async def call(self, batch: Sequence[Hop[Describe]]) -> Sequence[Description | MatineeError]:
+    async def call(self, batch: Sequence[WireMessage[Describe]]) -> Sequence[Description | MatineeError]:
         replica, batch = await self._ready(batch)
         return await replica.call(batch)
 
-    async def stream(self, batch: Sequence[Hop[Describe]]) -> AsyncIterator[Sequence[tuple[int, Description | MatineeError]]]:
+    async def stream(self, batch: Sequence[WireMessage[Describe]]) -> AsyncIterator[Sequence[tuple[int, Description | MatineeError]]]:
         replica, batch = await self._ready(batch)
         async for pairs in replica.stream(batch):
             yield pairs
 
-    async def _ready(self, batch: Sequence[Hop[Describe]]) -> tuple[Replica[Describe, Description], Sequence[Hop[Describe]]]:
+    async def _ready(
+        self, batch: Sequence[WireMessage[Describe]]
+    ) -> tuple[Replica[Describe, Description], Sequence[WireMessage[Describe]]]:
         """The loaded replica, and the batch with the time that is left after the load."""
-        waiting = [from_hop(hop) for hop in batch]
+        waiting = [from_wire(hop) for hop in batch]
         replica = await self._part.ready(max(queued.deadline for queued in waiting))
-        return replica, [to_hop(queued) for queued in waiting]
+        return replica, [to_wire(queued) for queued in waiting]
 
     async def info(self) -> Json:
         return await self._part.info()
@@ -88,10 +90,10 @@ class RetrieverDeployment:
     def check_health(self) -> None:
         self._replica.check_health()
 
-    async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
+    async def call(self, batch: Sequence[WireMessage[RetrieverMessage[object]]]) -> list[object]:
         return await self._replica.call(batch)
 
-    async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
+    async def stream(self, batch: Sequence[WireMessage[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
         async for pairs in self._replica.stream(batch):
             yield pairs
 

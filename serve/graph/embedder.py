@@ -9,9 +9,9 @@ from matinee.errors import MatineeError
 from matinee.models.embedder import Embedder
 from matinee.settings.models import EmbedderSettings
 from matinee.settings.tree import Settings
-from serve.graph.hops import Queued
 from serve.graph.messages import Embed, Embedded
 from serve.graph.model_replica import ModelReplica
+from serve.graph.wire import QueuedMessage
 from serve.telemetry.metrics import Metrics
 
 MAX_WAITING = 8192
@@ -52,7 +52,7 @@ class EmbedderReplica(ModelReplica[Embedder, EmbedderSettings, Embed, Embedded])
     def labels(self, model: Embedder) -> tuple[str, str, str]:
         return model.model_id, model.precision, model.fingerprint
 
-    def _answer(self, model: Embedder, batch: Sequence[Queued[Embed]]) -> list[Embedded | MatineeError]:
+    def _answer(self, model: Embedder, batch: Sequence[QueuedMessage[Embed]]) -> list[Embedded | MatineeError]:
         tokens_before = model.tokens_read
         results: dict[int, Embedded | MatineeError] = {}
         with self._telemetry(batch) as handled:

@@ -8,10 +8,10 @@ from matinee.models.enhancer import Enhancer
 from matinee.models.types import Description
 from matinee.settings.models import EnhancerSettings
 from matinee.settings.tree import Settings
-from serve.graph.hops import Queued
 from serve.graph.messages import Describe, Json
 from serve.graph.model_replica import ModelReplica
 from serve.graph.model_slot import apply_update
+from serve.graph.wire import QueuedMessage
 from serve.telemetry.metrics import Metrics
 
 _WARM_UP = Item(kind=NO_KIND, title="Warm up", year=2000, genres=("Drama",))
@@ -75,7 +75,7 @@ class EnhancerReplica(ModelReplica[Enhancer, EnhancerSettings, Describe, Descrip
         info = await super().info()
         return info | {"trouble": info["trouble"] or self.slot.model.trouble}
 
-    def _answer(self, model: Enhancer, batch: Sequence[Queued[Describe]]) -> list[Description | MatineeError]:
+    def _answer(self, model: Enhancer, batch: Sequence[QueuedMessage[Describe]]) -> list[Description | MatineeError]:
         self._metrics.model_batch(len(batch), part="enhancer")
         deadline = max(queued.deadline for queued in batch)
         with self._telemetry(batch) as handled:

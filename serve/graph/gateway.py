@@ -31,7 +31,8 @@ from matinee.text.recipe import ItemTexts
 from matinee.vectors import Matrix, Vector
 from serve.errors import EncoderReplacedError, RequestError, SwitchedOffError, UnavailableError
 from serve.graph import messages
-from serve.graph.parts import Graph, Trace
+from serve.graph.context import RequestContext
+from serve.graph.parts import Graph
 from serve.graph.requests import ExampleItem, RankingRequest, RecommendRequest, SearchRequest, SimilarRequest
 from serve.telemetry.metrics import Metrics
 
@@ -79,15 +80,15 @@ class Gateway:
         other._catalogue, other._caches = settings.catalogue, self._caches
         return other
 
-    def trace(self) -> Trace:
-        return Trace(time.monotonic() + self.settings.serving.deadline_s)
+    def new_context(self) -> RequestContext:
+        return RequestContext(time.monotonic() + self.settings.serving.deadline_s)
 
     # recommend and search
 
-    async def recommend(self, request: RecommendRequest, trace: Trace) -> RankedItems:
+    async def recommend(self, request: RecommendRequest, context: RequestContext) -> RankedItems:
         return await self._recommend(
             request,
-            trace,
+            context,
             likes=request.likes,
             dislikes=request.dislikes,
             text=request.text,
@@ -97,14 +98,14 @@ class Gateway:
             enhance=request.enhance,
         )
 
-    async def similar(self, request: SimilarRequest, trace: Trace) -> RankedItems:
+    async def similar(self, request: SimilarRequest, context: RequestContext) -> RankedItems:
         """Like a recommendation with this item as the only like."""
-        return await self._recommend(request, trace, likes=(request,), exclude=request.exclude)
+        return await self._recommend(request, context, likes=(request,), exclude=request.exclude)
 
     async def _recommend(
         self,
         request: RankingRequest,
-        trace: Trace,
+        context: RequestContext,
         *,
         likes: Sequence[str | ExampleItem],
         exclude: Sequence[str],
@@ -119,7 +120,7 @@ class Gateway:
         titles.check_count(self._titles(examples))
         texts = [templates.query_text(self._check_text(text))] if text else []
         cold = [e.item for e in examples if isinstance(e, ExampleItem) and e.item is not None]
-        cold_texts = await self._cold_texts(cold, enhance, trace)
+        cold_texts = await self._cold_texts(cold, enhance, context)
 
         def query(vectors: list[Vector]) -> ExampleQuery:
             cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])))
@@ -137,28 +138,28 @@ class Gateway:
                 request.options(),
             )
 
-        return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, query, trace)
+        return await self._embed_and_rank({"query": texts, "document": cold_texts.flat}, query, context)
 
-    async def search(self, request: SearchRequest, trace: Trace) -> RankedItems:
+    async def search(self, request: SearchRequest, context: RequestContext) -> RankedItems:
         k = self._k(request)
         text = templates.query_text(self._check_text(request.text))
         mode = request.mode or self.settings.search.mode
-        wider = await self._expansion(text, trace) if request.expand and mode != "sparse" else text
+        wider = await self._expansion(text, context) if request.expand and mode != "sparse" else text
 
         def query(vectors: list[Vector]) -> TextQuery:
             vector = vectors[0] if vectors else None
             return TextQuery(text, vector, mode, k, request.filter, request.diversity, request.exact, request.debug, request.options())
 
-        return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, query, trace)
+        return await self._embed_and_rank({"query": [] if mode == "sparse" else [wider]}, query, context)
 
     async def _embed_and_rank(
-        self, texts: dict[Kind, Sequence[str]], query: Callable[[list[Vector]], ExampleQuery | TextQuery], trace: Trace
+        self, texts: dict[Kind, Sequence[str]], query: Callable[[list[Vector]], ExampleQuery | TextQuery], context: RequestContext
     ) -> RankedItems:
         """Embed `texts` and rank what `query` makes of their vectors; once more without the cache if the encoder was replaced meanwhile."""
         for retry in (True, False):
             try:
-                fingerprint, vectors = await self._embed(texts, trace)
-                return await self.retrieve(messages.Rank(query(vectors), fingerprint, trace.bulk), trace)
+                fingerprint, vectors = await self._embed(texts, context)
+                return await self.retrieve(messages.Rank(query(vectors), fingerprint, context.bulk), context)
             except FingerprintError:
                 if not retry:
                     raise
@@ -194,38 +195,38 @@ class Gateway:
 
     # the parts
 
-    async def retrieve(self, message: messages.RetrieverMessage[Result], trace: Trace) -> Result:
+    async def retrieve(self, message: messages.RetrieverMessage[Result], context: RequestContext) -> Result:
         """The Retriever's answer to `message`, from this catalogue."""
         sent = messages.In(self._catalogue, message) if self._catalogue else message
-        with trace.stage("retrieve"):
-            return await self.graph.retriever(sent, trace.deadline)
+        with context.stage("retrieve"):
+            return await self.graph.retriever(sent, context.deadline)
 
-    async def manage(self, message: messages.CataloguesMessage[Result], trace: Trace) -> Result:
+    async def manage(self, message: messages.CataloguesMessage[Result], context: RequestContext) -> Result:
         """The Retriever's answer to a message about its catalogues."""
-        with trace.stage("retrieve"):
-            return await self.graph.retriever(message, trace.deadline)
+        with context.stage("retrieve"):
+            return await self.graph.retriever(message, context.deadline)
 
-    async def _embed(self, texts: dict[Kind, Sequence[str]], trace: Trace) -> tuple[str | None, list[Vector]]:
+    async def _embed(self, texts: dict[Kind, Sequence[str]], context: RequestContext) -> tuple[str | None, list[Vector]]:
         """Vectors of all texts, in the order of `texts`' kinds, and the one fingerprint that made them."""
         keys = [(kind, text) for kind, group in texts.items() for text in group]
         if not keys:
             return None, []
-        known = {key: found for key in keys if (found := self._caches.vectors.get(key)) is not None}
+        known = {key: cached for key in keys if (cached := self._caches.vectors.get(key)) is not None}
         for key in keys:
             self.metrics.cache(cache="vectors", result="hit" if key in known else "miss")
         missing = [key for key in dict.fromkeys(keys) if key not in known]
-        with trace.stage("embed"):
+        with context.stage("embed"):
             for kind in texts:
                 group = tuple(text for k, text in missing if k == kind)
                 if not group:
                     continue
                 pieces = _pieces(group, self.settings.embedder.encode_tokens)
-                made = await asyncio.gather(
-                    *(self.graph.embedder(messages.Embed(piece, kind, trace.bulk, self._catalogue), trace.deadline) for piece in pieces)
+                replies = await asyncio.gather(
+                    *(self.graph.embedder(messages.Embed(piece, kind, context.bulk, self._catalogue), context.deadline) for piece in pieces)
                 )
                 known |= {
                     (kind, text): (one.fingerprint, vector)
-                    for piece, one in zip(pieces, made, strict=True)
+                    for piece, one in zip(pieces, replies, strict=True)
                     for text, vector in zip(piece, one.vectors, strict=True)
                 }
         fingerprints = {fingerprint for fingerprint, _ in known.values()}
@@ -237,51 +238,51 @@ class Gateway:
             self._caches.vectors.put(key, (fingerprint, vector.copy()))
         return fingerprints.pop(), [known[key][1] for key in keys]
 
-    async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, trace: Trace) -> ItemTexts:
+    async def _cold_texts(self, items: Sequence[Item], enhance: bool | None, context: RequestContext) -> ItemTexts:
         """The texts of items that are not in the index, made as those of the indexed ones were (or as the caller asks)."""
         if not items:
             return ItemTexts((), (), "raw")
-        recipe = await self.recipe(trace)
+        recipe = await self.recipe(context)
         if enhance is not None:
             recipe = ("both" if recipe == "raw" else recipe) if enhance else "raw"
         if recipe == "raw":
             return ItemTexts(items, [None] * len(items), recipe)
         # A request with many items is bulk work: other requests' descriptions go first.
-        bulk = trace.bulk or len(items) > _FEW_ITEMS
+        bulk = context.bulk or len(items) > _FEW_ITEMS
         # Together: they share the enhancer's deadline, which leaves time to embed and to rank.
-        descriptions = await asyncio.gather(*(self._describe_or_degrade(item, trace, bulk=bulk) for item in items))
+        descriptions = await asyncio.gather(*(self._describe_or_degrade(item, context, bulk=bulk) for item in items))
         return ItemTexts(items, [None if one is None else one.text for one in descriptions], recipe)
 
-    async def recipe(self, trace: Trace) -> Recipe:
-        status = await self.retrieve(messages.Status(), trace)
+    async def recipe(self, context: RequestContext) -> Recipe:
+        status = await self.retrieve(messages.ReadStatus(), context)
         if status.manifest is None:
             raise status.absence()
         return status.manifest.recipe
 
-    async def _describe_or_degrade(self, item: Item, trace: Trace, *, bulk: bool) -> Description | None:
+    async def _describe_or_degrade(self, item: Item, context: RequestContext, *, bulk: bool) -> Description | None:
         try:
             if not bulk:
-                return await self.describe(item, trace, bulk=False)
+                return await self.describe(item, context, bulk=False)
             # The wait for a turn counts: all of a request's items have the time of one.
-            async with asyncio.timeout(self._description_ends(trace) - time.monotonic()), self._caches.turns:
-                return await self.describe(item, trace)
+            async with asyncio.timeout(self._description_ends(context) - time.monotonic()), self._caches.turns:
+                return await self.describe(item, context)
         except (*LATE, TimeoutError) as error:
-            if "enhancer" not in trace.degraded:
-                trace.degraded.append("enhancer")
+            if "enhancer" not in context.degraded:
+                context.degraded.append("enhancer")
                 self.metrics.degraded(part="enhancer", reason=getattr(error, "code", DeadlineError.code))
             return None
 
-    def _description_ends(self, trace: Trace) -> float:
+    def _description_ends(self, context: RequestContext) -> float:
         """The moment at which a request that begins to wait now stops waiting for its description."""
-        return min(trace.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
+        return min(context.deadline, time.monotonic() + self.settings.enhancer.deadline_s)
 
-    async def _expansion(self, text: str, trace: Trace) -> str:
+    async def _expansion(self, text: str, context: RequestContext) -> str:
         """The query with a description of what it might mean (HyDE: Gao et al., 2022), or alone where the enhancer is late."""
         item = Item(title=text[:200], overview=text[:MAX_OVERVIEW])
-        description = await self._describe_or_degrade(item, trace, bulk=trace.bulk)
+        description = await self._describe_or_degrade(item, context, bulk=context.bulk)
         return text if description is None else f"{text} {description.text}"
 
-    async def describe(self, item: Item, trace: Trace, *, bulk: bool = True) -> Description:
+    async def describe(self, item: Item, context: RequestContext, *, bulk: bool = True) -> Description:
         """Raises `SwitchedOffError` where the enhancer is switched off. `bulk`: no search waits for it."""
         if self.graph.enhancer is None:
             raise SwitchedOffError("the enhancer is switched off here (enhancer.enabled)")
@@ -291,8 +292,8 @@ class Gateway:
         self.metrics.cache(cache="descriptions", result="miss" if cached is None else "hit")
         if cached is not None:
             return cached
-        with trace.stage("enhance"):
-            description = await self.graph.enhancer(messages.Describe(item, bulk, self._catalogue), self._description_ends(trace))
+        with context.stage("enhance"):
+            description = await self.graph.enhancer(messages.Describe(item, bulk, self._catalogue), self._description_ends(context))
         if description.model != self._caches.described_by:
             self._caches.descriptions.clear()
             self._caches.described_by = description.model
@@ -300,33 +301,33 @@ class Gateway:
         return description
 
     async def embed_items(
-        self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, trace: Trace
+        self, items: Sequence[Item], descriptions: Sequence[str | None], recipe: Recipe, context: RequestContext
     ) -> tuple[str, Matrix]:
         """Fingerprint and float32[n, d] of items under `recipe`."""
         # Off the loop: the texts of many long items take long to clean.
         texts = await asyncio.to_thread(ItemTexts, items, descriptions, recipe)
-        made = await self.embed(texts.flat, "document", trace)
-        return made.fingerprint, texts.join(made.vectors)
+        embedded = await self.embed(texts.flat, "document", context)
+        return embedded.fingerprint, texts.join(embedded.vectors)
 
-    async def embed(self, texts: Sequence[str], kind: Kind, trace: Trace) -> messages.Embedded:
+    async def embed(self, texts: Sequence[str], kind: Kind, context: RequestContext) -> messages.Embedded:
         """Vectors of the texts, unchanged and without the caches: bulk callers ask for a text only once.
 
         They go in pieces of about one encode each, so that no search waits for all of them.
         """
-        with trace.stage("embed"):
+        with context.stage("embed"):
             pieces = _pieces(texts, self.settings.embedder.encode_tokens)
-            calls = [self.graph.embedder(messages.Embed(piece, kind, True, self._catalogue), trace.deadline) for piece in pieces]
-            made = await _all_or_none(calls)
-        if len({piece.fingerprint for piece in made}) > 1:
+            calls = [self.graph.embedder(messages.Embed(piece, kind, True, self._catalogue), context.deadline) for piece in pieces]
+            replies = await _all_or_none(calls)
+        if len({piece.fingerprint for piece in replies}) > 1:
             raise EncoderReplacedError("the embedder was replaced while these texts were embedded: send them again")
-        return messages.Embedded(made[0].fingerprint, np.concatenate([piece.vectors for piece in made]))
+        return messages.Embedded(replies[0].fingerprint, np.concatenate([piece.vectors for piece in replies]))
 
-    async def stored(self, id: str, trace: Trace) -> tuple[str, Payload]:
+    async def stored(self, id: str, context: RequestContext) -> tuple[str, Payload]:
         """Index id and payload of an item, by the catalogue's id or the index'; raises a 404 where there is none."""
-        [found] = await self.retrieve(messages.Fetch((id,)), trace)
-        if found is None:
+        [entry] = await self.retrieve(messages.Fetch((id,)), context)
+        if entry is None:
             raise RequestError(404, f"no item has the id {id!r}: look it up with GET /v1/items?q=TITLE")
-        return found
+        return entry
 
 
 def _pieces(texts: Sequence[str], max_tokens: int) -> list[tuple[str, ...]]:

@@ -13,13 +13,13 @@ from matinee.errors import MatineeError, OverloadedError
 from matinee.models.types import Description
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
-from serve.graph.clients import RetrieverClient, batched_model, collect
+from serve.graph.clients import RetrieverClient, collect, model_client
 from serve.graph.clock_skew import Clock
-from serve.graph.hops import Queued, to_hop
 from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
-from serve.graph.microbatch import Early
+from serve.graph.microbatch import ResultCallback
 from serve.graph.parts import Graph, Info
-from serve.graph.ranking_groups import together
+from serve.graph.ranking_groups import group_rankings
+from serve.graph.wire import QueuedMessage, to_wire
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -39,17 +39,17 @@ class RayRemote(Generic[Sent, Result]):
         self._streaming = handle.options(stream=True)
         self._parts = parts
 
-    async def __call__(self, batch: list[Queued[Sent]], early: Early[Result]) -> Sequence[Result | MatineeError]:
+    async def __call__(self, batch: list[QueuedMessage[Sent]], on_result: ResultCallback[Result]) -> Sequence[Result | MatineeError]:
         """The batch's results, from one replica."""
-        hops, whole = [to_hop(queued) for queued in batch], self._parts([queued.message for queued in batch]) == 1
+        hops, whole = [to_wire(queued) for queued in batch], self._parts([queued.message for queued in batch]) == 1
         response = self._handle.call.remote(hops) if whole else self._streaming.stream.remote(hops)
         try:
-            results: Sequence[Result | MatineeError] = await (response if whole else collect(response, early))
+            results: Sequence[Result | MatineeError] = await (response if whole else collect(response, on_result))
         except asyncio.CancelledError:
             response.cancel()
             raise
         except (RayServeException, RayError) as error:
-            raise _explained(self._handle, error) from error
+            raise _as_matinee_error(self._handle, error) from error
         return results
 
 
@@ -57,18 +57,18 @@ def graph_of_handles(
     settings: Settings, metrics: Metrics, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
 ) -> Graph:
     """The graph that a gateway replica talks to."""
-    embed = batched_model("embedder", RayRemote[Embed, Embedded](embedder, encodes), settings, metrics)
+    embed = model_client("embedder", RayRemote[Embed, Embedded](embedder, encodes), settings, metrics)
     retrieve = RetrieverClient(RayRemote[RetrieverMessage[object], object](retriever, rankings), settings, metrics)
     clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
     if enhancer is None:
         return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)
-    describe = batched_model("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
+    describe = model_client("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
     infos = {"embedder": _info(embedder), "enhancer": _info(enhancer)}
     return Graph(embed, retrieve, describe, infos, clocks=clocks | {"enhancer": _clock(enhancer)})
 
 
 def rankings(batch: Sequence[RetrieverMessage[object]]) -> int:
-    return len(together(batch))
+    return len(group_rankings(batch))
 
 
 def encodes(batch: Sequence[Embed]) -> int:
@@ -79,10 +79,10 @@ def encodes(batch: Sequence[Embed]) -> int:
 def _info(handle: DeploymentHandle) -> Info:
     async def info() -> Json:
         try:
-            reported: Json = await handle.info.remote()
+            report: Json = await handle.info.remote()
         except (RayServeException, RayError) as error:
-            raise _explained(handle, error) from error
-        return reported
+            raise _as_matinee_error(handle, error) from error
+        return report
 
     return info
 
@@ -92,12 +92,12 @@ def _clock(handle: DeploymentHandle) -> Clock:
         try:
             return float(await handle.clock.remote())
         except (RayServeException, RayError) as error:
-            raise _explained(handle, error) from error
+            raise _as_matinee_error(handle, error) from error
 
     return clock
 
 
-def _explained(handle: DeploymentHandle, error: Exception) -> MatineeError:
+def _as_matinee_error(handle: DeploymentHandle, error: Exception) -> MatineeError:
     """An error of Ray's as the gateway raises it."""
     name = handle.deployment_name.lower()
     if isinstance(error, BackPressureError):

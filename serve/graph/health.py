@@ -11,10 +11,11 @@ from matinee.index.types import Manifest
 from matinee.items import MAX_TITLE
 from matinee.recommend import titles
 from serve.graph import messages
+from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
-from serve.graph.index_answers import IndexStatus
+from serve.graph.index_service import IndexStatus
 from serve.graph.messages import Json
-from serve.graph.parts import Info, Trace
+from serve.graph.parts import Info
 
 OUTAGE_S = 60.0
 """How long the index store may be out of reach before gateways call themselves unready."""
@@ -41,6 +42,7 @@ class HealthReport(TypedDict):
     search: Json
     limits: dict[str, float]
     writable: bool
+    building: bool
     index_trouble: str | None
     degraded: list[str]
 
@@ -55,11 +57,11 @@ class Health:
         self._checked: tuple[float, list[MatineeError]] = float("-inf"), []
         self._logged: set[str] = set()
 
-    async def info(self, writable: bool, trace: Trace) -> HealthReport:
+    async def info(self, writable: bool, context: RequestContext) -> HealthReport:
         infos = self._gateway.graph.infos
         # At once: one that hangs until the deadline leaves the others their time.
-        parts_report = asyncio.gather(*(_part_info(info, trace) for info in infos.values()))
-        status, reports = await asyncio.gather(self._index_status(trace), parts_report)
+        parts_report = asyncio.gather(*(_part_info(info, context) for info in infos.values()))
+        status, reports = await asyncio.gather(self._index_status(context), parts_report)
         parts = dict(zip(infos, reports, strict=True))
         degraded = [f"{name}: {part['trouble']}" for name, part in parts.items() if part.get("trouble")]
         if status.trouble:
@@ -87,6 +89,7 @@ class Health:
                 "deadline_s": serving.deadline_s,
             },
             "writable": writable,
+            "building": status.building,
             "index_trouble": status.trouble,
             "degraded": degraded,
         }
@@ -97,14 +100,14 @@ class Health:
             log.warning("degraded: %s", text)
         self._logged = set(degraded)
 
-    async def _index_status(self, trace: Trace) -> IndexStatus:
+    async def _index_status(self, context: RequestContext) -> IndexStatus:
         """What the Retriever reports. While it is out of reach, the reports of the other parts matter most."""
         try:
-            return await self._gateway.retrieve(messages.Status(), trace)
+            return await self._gateway.retrieve(messages.ReadStatus(), context)
         except MatineeError as error:
             return IndexStatus(trouble=str(error))
 
-    async def unready(self, trace: Trace) -> list[MatineeError]:
+    async def unready(self, context: RequestContext) -> list[MatineeError]:
         """Why this gateway should get no traffic; empty when it should. Up to `CHECKED_S` old.
 
         A short outage of the index store makes answers 503, not every gateway unready at once.
@@ -112,13 +115,13 @@ class Health:
         async with self._checking:
             at, reasons = self._checked
             if time.monotonic() - at > CHECKED_S:
-                reasons = await self._check(trace)
+                reasons = await self._check(context)
                 self._checked = time.monotonic(), reasons
             return reasons
 
-    async def _check(self, trace: Trace) -> list[MatineeError]:
+    async def _check(self, context: RequestContext) -> list[MatineeError]:
         try:
-            status = await self._gateway.retrieve(messages.Status(), trace)
+            status = await self._gateway.retrieve(messages.ReadStatus(), context)
         except MatineeError as error:
             return [error] if time.monotonic() - self._reached_at > OUTAGE_S else []
         self._reached_at = time.monotonic()
@@ -136,10 +139,10 @@ def _index_info(manifest: Manifest, status: IndexStatus) -> Json:
     }
 
 
-async def _part_info(info: Info, trace: Trace) -> Json:
+async def _part_info(info: Info, context: RequestContext) -> Json:
     """What a part reports of itself; a part that is out of reach is degraded, and hides nothing of the others."""
     try:
-        async with asyncio.timeout(trace.deadline - time.monotonic()):
+        async with asyncio.timeout(context.deadline - time.monotonic()):
             return await info()
     except (MatineeError, TimeoutError) as error:
         return {"trouble": str(error) or "no answer within the deadline"}

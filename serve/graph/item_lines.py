@@ -105,7 +105,7 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
         if chunk:
             items = [*chunk.values()]
             try:
-                await bulk.retry(lambda trace: writes.put(items, trace), time.monotonic() + bulk.settings.deadline_s)
+                await bulk.retry(lambda context: writes.put(items, context), time.monotonic() + bulk.settings.deadline_s)
             except MatineeError as error:
                 done = f"{counts.written} items were written, and none from line {first} on: send those again"
                 raise PartlyDoneError(error, done) from error
@@ -115,15 +115,15 @@ async def write_lines(lines: AsyncIterator[Line], writes: ItemWrites, bulk: Bulk
     async for line in lines:
         counts.lines += 1
         large = line.content is not None and len(line.content) > ON_LOOP_BYTES
-        found = await asyncio.to_thread(parse, line, limit) if large else parse(line, limit)
-        if isinstance(found, RejectedLine):
-            counts.reject(found.line, found.reason)
+        item = await asyncio.to_thread(parse, line, limit) if large else parse(line, limit)
+        if isinstance(item, RejectedLine):
+            counts.reject(item.line, item.reason)
             continue
-        uid = writes.uid(found)
+        uid = writes.uid(item)
         if uid in chunk or len(chunk) == CHUNK or size > limit:
             await flush()
         if not chunk:
             first = line.number
-        chunk[uid] = found
+        chunk[uid] = item
         size += len(line.content or b"")
     await flush()

@@ -12,8 +12,8 @@ from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
 from serve.errors import UnavailableError
-from serve.graph.hops import Hop, enqueue, to_hop
 from serve.graph.messages import Json
+from serve.graph.wire import WireMessage, enqueue, to_wire
 
 RETRY_S = 30.0
 """How long after a failed load the next request tries again."""
@@ -29,8 +29,8 @@ class Replica(Protocol[Sent, Result_co]):
     """A model's replica (`serve.graph.model_replica.ModelReplica`), whatever its model and its settings."""
 
     def reconfigure(self, user_config: Mapping[str, object]) -> None: ...
-    async def call(self, batch: Sequence[Hop[Sent]]) -> Sequence[Result_co | MatineeError]: ...
-    def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
+    async def call(self, batch: Sequence[WireMessage[Sent]]) -> Sequence[Result_co | MatineeError]: ...
+    def stream(self, batch: Sequence[WireMessage[Sent]]) -> AsyncIterator[Sequence[tuple[int, Result_co | MatineeError]]]: ...
     async def info(self) -> Json: ...
     def check_health(self) -> None: ...
     def close(self) -> None: ...
@@ -92,7 +92,7 @@ class LoadedPart(Generic[Sent, Result]):
     async def __call__(self, message: Sent, deadline: float) -> Result:
         """Raises `UnavailableError` while the model is not there."""
         replica = await self.ready(deadline)
-        [result] = await replica.call([to_hop(enqueue(message, deadline))])
+        [result] = await replica.call([to_wire(enqueue(message, deadline))])
         if isinstance(result, MatineeError):
             raise result
         return result

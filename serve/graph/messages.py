@@ -7,16 +7,17 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
-from matinee.index.registry import CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
-from serve.graph.catalogue_answers import CatalogueAnswers, CatalogueEntry
-from serve.graph.index_answers import CountedValues, IndexAnswers, IndexStatus, Stored
+from serve.graph.catalogue_manager import CatalogueEntry, CatalogueManager
+from serve.graph.index_service import CountedValues, IndexedItem, IndexService, IndexStatus
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -42,7 +43,7 @@ class SingleMessage(RetrieverMessage[Result_co]):
     __slots__ = ()
 
     @abstractmethod
-    async def answer(self, by: IndexAnswers) -> Result_co: ...
+    async def answer(self, service: IndexService) -> Result_co: ...
 
 
 class CataloguesMessage(RetrieverMessage[Result_co]):
@@ -51,7 +52,7 @@ class CataloguesMessage(RetrieverMessage[Result_co]):
     __slots__ = ()
 
     @abstractmethod
-    async def answer(self, by: CatalogueAnswers) -> Result_co: ...
+    async def answer(self, manager: CatalogueManager) -> Result_co: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +113,17 @@ class Rank(RetrieverMessage[RankedItems]):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch(SingleMessage[list[Stored | None]]):
+class Fetch(SingleMessage[list[IndexedItem | None]]):
     """Index ids and payloads of items by the catalogue's ids or the index'; None for an item that is not in the index, or deleted."""
 
     ids: tuple[str, ...]
 
-    async def answer(self, by: IndexAnswers) -> list[Stored | None]:
-        return await by.fetch(self.ids)
+    async def answer(self, service: IndexService) -> list[IndexedItem | None]:
+        return await service.fetch(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Page(SingleMessage[tuple[list[Stored], str | None]]):
+class Page(SingleMessage[tuple[list[IndexedItem], str | None]]):
     """A page of the catalogue in id order: ids and payloads, and the cursor of the next page."""
 
     limit: int
@@ -132,21 +133,21 @@ class Page(SingleMessage[tuple[list[Stored], str | None]]):
     origin: str | None = None
     deleted: bool = False
 
-    async def answer(self, by: IndexAnswers) -> tuple[list[Stored], str | None]:
+    async def answer(self, service: IndexService) -> tuple[list[IndexedItem], str | None]:
         scroll = Scroll(self.limit, self.after, self.filter, self.since, self.origin, self.deleted)
-        return await by.page(scroll)
+        return await service.page(scroll)
 
 
 @dataclass(frozen=True, slots=True)
-class Suggest(SingleMessage[list[Stored]]):
+class Suggest(SingleMessage[list[IndexedItem]]):
     """Type-ahead: ids and payloads of items whose titles begin, or nearly begin, like `prefix`."""
 
     prefix: str
     limit: int
     filter: ItemFilter = ItemFilter()
 
-    async def answer(self, by: IndexAnswers) -> list[Stored]:
-        return await by.suggest(self.prefix, self.limit, self.filter)
+    async def answer(self, service: IndexService) -> list[IndexedItem]:
+        return await service.suggest(self.prefix, self.limit, self.filter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,8 @@ class Write(SingleMessage[Written]):
     if_revision: dict[str, int] | None = None
     asked: int | None = None
 
-    async def answer(self, by: IndexAnswers) -> Written:
-        return await by.write(self.points, self.fingerprint, self.recipe, self.if_revision, self.asked)
+    async def answer(self, service: IndexService) -> Written:
+        return await service.write(self.points, self.fingerprint, self.recipe, self.if_revision, self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,8 @@ class Change(SingleMessage[Written]):
     fingerprint: str | None = None
     recipe: Recipe = "raw"
 
-    async def answer(self, by: IndexAnswers) -> Written:
-        return await by.change(self.points, self.expected, self.fingerprint, self.recipe)
+    async def answer(self, service: IndexService) -> Written:
+        return await service.change(self.points, self.expected, self.fingerprint, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,8 @@ class Delete(SingleMessage[str | None]):
 
     id: str
 
-    async def answer(self, by: IndexAnswers) -> str | None:
-        return await by.delete(self.id)
+    async def answer(self, service: IndexService) -> str | None:
+        return await service.delete(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,8 @@ class DeleteMany(SingleMessage[dict[str, str | None]]):
     ids: tuple[str, ...]
     dry_run: bool = False
 
-    async def answer(self, by: IndexAnswers) -> dict[str, str | None]:
-        return await by.delete_many(self.ids, dry_run=self.dry_run)
+    async def answer(self, service: IndexService) -> dict[str, str | None]:
+        return await service.delete_many(self.ids, dry_run=self.dry_run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +205,18 @@ class StartImport(SingleMessage[ImportJob]):
     source: str
     most: int
 
-    async def answer(self, by: IndexAnswers) -> ImportJob:
-        return await by.finish(by.imports.start(self.source, self.most))
+    async def answer(self, service: IndexService) -> ImportJob:
+        return await service.finish(service.imports.start(self.source, self.most))
 
 
 @dataclass(frozen=True, slots=True)
-class ImportJobs(SingleMessage[list[ImportJob]]):
+class ListImports(SingleMessage[list[ImportJob]]):
     """All import jobs that are remembered, or those that are not over, in the order in which they were asked for."""
 
     unfinished: bool = False
 
-    async def answer(self, by: IndexAnswers) -> list[ImportJob]:
-        return await by.finish(by.imports.jobs(unfinished=self.unfinished))
+    async def answer(self, service: IndexService) -> list[ImportJob]:
+        return await service.finish(service.imports.jobs(unfinished=self.unfinished))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +226,8 @@ class SaveImport(SingleMessage[bool]):
     job: ImportJob
     drop: tuple[int, ...] = ()
 
-    async def answer(self, by: IndexAnswers) -> bool:
-        return await by.finish(by.imports.save(self.job, self.drop))
+    async def answer(self, service: IndexService) -> bool:
+        return await service.finish(service.imports.save(self.job, self.drop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,8 @@ class AddChunk(SingleMessage[None]):
     number: int
     lines: bytes
 
-    async def answer(self, by: IndexAnswers) -> None:
-        await by.finish(by.imports.add(self.id, self.number, self.lines))
+    async def answer(self, service: IndexService) -> None:
+        await service.finish(service.imports.add(self.id, self.number, self.lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,8 @@ class ReadChunk(SingleMessage[bytes | None]):
     id: str
     number: int
 
-    async def answer(self, by: IndexAnswers) -> bytes | None:
-        return await by.finish(by.imports.chunk(self.id, self.number))
+    async def answer(self, service: IndexService) -> bytes | None:
+        return await service.finish(service.imports.chunk(self.id, self.number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +259,8 @@ class RemoveImport(SingleMessage[None]):
 
     id: str
 
-    async def answer(self, by: IndexAnswers) -> None:
-        await by.finish(by.imports.remove(self.id))
+    async def answer(self, service: IndexService) -> None:
+        await service.finish(service.imports.remove(self.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,27 +274,27 @@ class Facets(SingleMessage[CountedValues]):
     limit: int = 50
     attributes: tuple[str, ...] = ()
 
-    async def answer(self, by: IndexAnswers) -> CountedValues:
-        return await by.facets(self.filter, self.limit, self.attributes)
+    async def answer(self, service: IndexService) -> CountedValues:
+        return await service.facets(self.filter, self.limit, self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
-class Pending(SingleMessage[list[Stored]]):
+class Pending(SingleMessage[list[IndexedItem]]):
     """Ids and payloads of items whose background work is not done, from the id `after` on and then from the first."""
 
     limit: int
     after: str
 
-    async def answer(self, by: IndexAnswers) -> list[Stored]:
-        return await by.pending(self.limit, self.after)
+    async def answer(self, service: IndexService) -> list[IndexedItem]:
+        return await service.pending(self.limit, self.after)
 
 
 @dataclass(frozen=True, slots=True)
-class Status(SingleMessage[IndexStatus]):
+class ReadStatus(SingleMessage[IndexStatus]):
     """The state of the index."""
 
-    async def answer(self, by: IndexAnswers) -> IndexStatus:
-        return await by.status()
+    async def answer(self, service: IndexService) -> IndexStatus:
+        return await service.status()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,24 +303,24 @@ class CatalogueEntries(CataloguesMessage[list[CatalogueEntry]]):
 
     names: tuple[str, ...] | None = None
 
-    async def answer(self, by: CatalogueAnswers) -> list[CatalogueEntry]:
-        return await by.entries(self.names)
+    async def answer(self, manager: CatalogueManager) -> list[CatalogueEntry]:
+        return await manager.entries(self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueRecords(CataloguesMessage[dict[str, CatalogueRecord]]):
     """What the registry says of the catalogues beside the default one, by name."""
 
-    async def answer(self, by: CatalogueAnswers) -> dict[str, CatalogueRecord]:
-        return await by.records()
+    async def answer(self, manager: CatalogueManager) -> dict[str, CatalogueRecord]:
+        return await manager.records()
 
 
 @dataclass(frozen=True, slots=True)
 class BusyCatalogues(CataloguesMessage[list[str]]):
     """The catalogues beside the default one that may have background work."""
 
-    async def answer(self, by: CatalogueAnswers) -> list[str]:
-        return await by.busy()
+    async def answer(self, manager: CatalogueManager) -> list[str]:
+        return await manager.busy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +331,32 @@ class CreateCatalogue(CataloguesMessage[CatalogueEntry]):
     fingerprint: str
     dimension: int
 
-    async def answer(self, by: CatalogueAnswers) -> CatalogueEntry:
-        return await by.create(self.record, self.fingerprint, self.dimension)
+    async def answer(self, manager: CatalogueManager) -> CatalogueEntry:
+        return await manager.create(self.record, self.fingerprint, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCatalogue(CataloguesMessage[CatalogueEntry]):
+    """Changes of a catalogue. Those of its attributes may still be under way when the entry comes: it says so."""
+
+    name: str
+    changes: CatalogueChanges
+
+    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+        return await by.change(self.name, self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIndex(CataloguesMessage[CatalogueEntry]):
+    """A first, empty index for vectors of `fingerprint`, in a catalogue that has none."""
+
+    name: str
+    attributes: dict[str, Attribute] | None
+    fingerprint: str
+    dimension: int
+
+    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+        return await by.create_index(self.name, self.attributes, self.fingerprint, self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,8 +365,8 @@ class DeleteCatalogue(CataloguesMessage[None]):
 
     name: str
 
-    async def answer(self, by: CatalogueAnswers) -> None:
-        await by.delete(self.name)
+    async def answer(self, manager: CatalogueManager) -> None:
+        await manager.delete(self.name)
 
 
 def catalogue_of(message: object) -> str:
@@ -349,8 +374,8 @@ def catalogue_of(message: object) -> str:
     return message.catalogue if isinstance(message, Embed | In | Describe) else ""
 
 
-PASSIVE = (Pending, ImportJobs)
+PASSIVE = (Pending, ListImports)
 """What a gateway asks for again and again, to see whether there is background work."""
 
-IMPORTS = (StartImport, ImportJobs, SaveImport, AddChunk, ReadChunk, RemoveImport)
+IMPORTS = (StartImport, ListImports, SaveImport, AddChunk, ReadChunk, RemoveImport)
 """What is asked of the imports beside the index, and needs no version of it to be open."""

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
 from serve.errors import UnavailableError
-from serve.graph.hops import Queued, enqueue
+from serve.graph.wire import QueuedMessage, enqueue
 
 MAX_HOP_BATCH = 64
 """Messages of one call to a part."""
@@ -22,7 +22,7 @@ MAX_HOP_BATCH = 64
 Sent = TypeVar("Sent")
 Result = TypeVar("Result")
 
-Early = Callable[[int, Result | MatineeError], None]
+ResultCallback = Callable[[int, Result | MatineeError], None]
 """Answers the message at a place of a batch at once, while others of the batch are still worked on."""
 
 _MOST_UNFINISHED = 8
@@ -52,7 +52,7 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Sent, Result]):
-    queued: Queued[Sent]
+    queued: QueuedMessage[Sent]
     catalogue: str
     future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -201,16 +201,16 @@ class _Queue(Generic[Sent, Result]):
 class MicroBatcher(Generic[Sent, Result]):
     """Sends messages in batches that cost at most `max_batch` (a lone message may cost more), at most `max_in_flight` batches at once.
 
-    `send(batch, early)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner to
-    `early`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in its
-    lane, when it would wait there for too long, or when it still waits there at its deadline; and `DeadlineError` when the result of its
-    batch does not come in time. `cost` is 1 for each message by default. In each lane, the catalogues (`catalogue_of`) take turns.
+    `send(batch, on_result)` returns one result or one `MatineeError` for each message, in order. It may give those that are known sooner
+    to `on_result`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in
+    its lane, when it would wait there for too long, or when it still waits there at its deadline; and `DeadlineError` when the result of
+    its batch does not come in time. `cost` is 1 for each message by default. In each lane, the catalogues (`catalogue_of`) take turns.
     """
 
     def __init__(
         self,
         name: str,
-        send: Callable[[list[Queued[Sent]], Early[Result]], Awaitable[Sequence[Result | MatineeError]]],
+        send: Callable[[list[QueuedMessage[Sent]], ResultCallback[Result]], Awaitable[Sequence[Result | MatineeError]]],
         *,
         max_batch: int,
         max_in_flight: int,
@@ -245,7 +245,7 @@ class MicroBatcher(Generic[Sent, Result]):
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
         waiting: _Waiting[Sent, Result] = _Waiting(
-            enqueue(message, deadline) if since is None else Queued(message, deadline, since, traceparent), catalogue
+            enqueue(message, deadline) if since is None else QueuedMessage(message, deadline, since, traceparent), catalogue
         )
         queue.waiting.append(waiting)
         if len(queue.waiting) == 1:
@@ -306,12 +306,12 @@ class MicroBatcher(Generic[Sent, Result]):
             self._unanswered -= unanswered
             unanswered = False
 
-        def early(place: int, result: Result | MatineeError) -> None:
+        def on_result(place: int, result: Result | MatineeError) -> None:
             _settle(batch[place].future, result)
             answered()
             self._pump()
 
-        call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch], early))
+        call = asyncio.ensure_future(self._send([waiting.queued for waiting in batch], on_result))
         everyone = asyncio.gather(*(waiting.future for waiting in batch), return_exceptions=True)
         both: set[asyncio.Future[Sequence[Result | MatineeError]] | asyncio.Future[list[Result | BaseException]]] = {call, everyone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -355,7 +355,7 @@ def _resolve(name: str, batch: list[_Waiting[Sent, Result]], call: "asyncio.Futu
             _settle(waiting.future, error)
 
 
-def in_time(batch: Sequence[Queued[Sent]]) -> list[bool]:
+def in_time(batch: Sequence[QueuedMessage[Sent]]) -> list[bool]:
     """Which messages of a batch can still be answered before their deadline."""
     now = time.monotonic()
     return [queued.deadline > now for queued in batch]

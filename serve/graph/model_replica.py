@@ -13,10 +13,10 @@ from matinee.errors import MatineeError
 from matinee.models.gpu import limit_memory
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
-from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.messages import Json, catalogue_of
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, announce, apply_update
+from serve.graph.wire import QueuedMessage, WireMessage, from_wire
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.metrics import Metrics
 
@@ -107,13 +107,13 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         else:
             self._slot.update(settings)
 
-    async def call(self, batch: Sequence[Hop[Sent]]) -> list[Result | MatineeError]:
+    async def call(self, batch: Sequence[WireMessage[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message; batches of several gateways join while the model is busy."""
-        return errors_as_results(await asyncio.gather(*(self.batcher(*from_hop(hop)) for hop in batch), return_exceptions=True))
+        return errors_as_results(await asyncio.gather(*(self.batcher(*from_wire(hop)) for hop in batch), return_exceptions=True))
 
-    async def stream(self, batch: Sequence[Hop[Sent]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
+    async def stream(self, batch: Sequence[WireMessage[Sent]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
         """Like `call`, but yields each result as soon as it is known, with its place in the batch."""
-        async for answers in as_completed([self.batcher(*from_hop(hop)) for hop in batch]):
+        async for answers in as_completed([self.batcher(*from_wire(hop)) for hop in batch]):
             yield answers
 
     def check_health(self) -> None:
@@ -138,7 +138,7 @@ class ModelReplica(ABC, Generic[Model, PartSettings, Sent, Result]):
         """Name, precision and fingerprint of a model, as metrics show them."""
 
     @abstractmethod
-    def _answer(self, model: Model, batch: Sequence[Queued[Sent]]) -> list[Result | MatineeError]:
+    def _answer(self, model: Model, batch: Sequence[QueuedMessage[Sent]]) -> list[Result | MatineeError]:
         """One result or `MatineeError` for each message. Runs in the model's thread."""
 
     def _announce(self, model: Model) -> None:

@@ -1,28 +1,32 @@
 """One catalogue that a Retriever has open: its current index version, followed when another is made current, and what answers from it.
 
-Ranking is `matinee.recommend.recommender`, all other messages are `serve.graph.index_answers`. Has a thread of its own for ranking, so
+Ranking is `matinee.recommend.recommender`, all other messages are `serve.graph.index_service`. Has a thread of its own for ranking, so
 no catalogue waits for the rankings of another. Healthy without an index, and while another replica still holds the embedded one.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.filters.attributes import Attribute
 from matinee.index.active import ActiveIndex
+from matinee.index.build import build_empty
 from matinee.index.protocols import Index, IndexStore
+from matinee.index.redeclare import redeclare
+from matinee.index.types import Manifest
 from matinee.lanes import LaneThread
 from matinee.recommend.queries import Query, RankedItems
 from matinee.recommend.recommender import Recommender
 from matinee.settings.tree import Settings
 from serve.graph import messages
-from serve.graph.hops import Queued
-from serve.graph.index_answers import IndexAnswers
+from serve.graph.index_service import IndexService
 from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import in_time
+from serve.graph.wire import QueuedMessage
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
 
@@ -43,7 +47,7 @@ class OpenCatalogue:
         self._store = store
         self._health = IndexHealth(metrics, settings.catalogue)
         self.active = ActiveIndex(store)
-        self.answers = IndexAnswers(store, self.active, lambda: self._failure, settings.index.exact_facets_below)
+        self.service = IndexService(store, self.active, lambda: self._failure, settings.index.exact_facets_below)
         self.thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s
@@ -57,6 +61,23 @@ class OpenCatalogue:
         self._handover_ends = time.monotonic() + HANDOVER_S
         await self._follow()
         self._watcher = asyncio.create_task(self._watch())
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Rank by other settings of search from now on."""
+        self._settings = settings
+        self._recommenders = {}
+
+    async def create_index(self, manifest: Manifest) -> bool:
+        """Make a first version without items, and follow it. False where there is a version already."""
+        made = await build_empty(self._store, manifest)
+        await self._follow()
+        return made
+
+    async def redeclare(self, attributes: Mapping[str, Attribute], before_switch: Callable[[], Awaitable[None]]) -> None:
+        """Copy the current version under other attributes, and follow the copy."""
+        keep = self._settings.index.keep_versions
+        await redeclare(self._store, self.service.index(), attributes, keep=keep, before_switch=before_switch)
+        await self._follow()
 
     @property
     def trouble(self) -> str | None:
@@ -80,22 +101,22 @@ class OpenCatalogue:
         except Exception as error:
             # A broken version must not end the replica: the version that is open keeps serving.
             log.exception("following the current index version failed")
-            self._health.checked(error)
+            self._health.record_check(error)
             self._failure = IndexUnavailableError("the current index version can't be opened; see the Retriever's log")
 
     async def _refresh(self) -> None:
         changed = await self.active.refresh(recover=self.active.manifest is None)
         self._failure = None
         self._opened.set()
-        self._health.checked(None)
+        self._health.record_check(None)
         if changed and self.active.manifest is not None:
-            self._health.opened(self.active.manifest)
+            self._health.record_version(self.active.manifest)
 
     def _record_failure(self, error: MatineeError) -> None:
         if str(error) != self.trouble:
             log.warning("%s", error)
         self._failure = error if isinstance(error, IndexAbsentError | IndexLockedError) else IndexUnavailableError(str(error))
-        self._health.checked(error)
+        self._health.record_check(error)
 
     async def _wait_handover(self) -> None:
         """Wait while the replica before this one still holds the index, at most until the handover must have ended."""
@@ -104,7 +125,7 @@ class OpenCatalogue:
                 async with asyncio.timeout(self._handover_ends - time.monotonic()):
                     await self._opened.wait()
 
-    async def answer(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+    async def answer(self, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
         """The results of messages that are answered together: rankings that go through the engine in one call, or one other message."""
         await self._wait_handover()
         results: dict[int, object] = {}
@@ -119,16 +140,16 @@ class OpenCatalogue:
             else:
                 raise TypeError(f"not a message to the Retriever: {type(message).__name__}")
         results |= zip(ranks, await self._rank([*ranks.values()]), strict=True)
-        answered = [results[i] for i in range(len(batch))]
+        answers = [results[i] for i in range(len(batch))]
         # It knows its own state without the store.
-        self._health.called(
-            result for queued, result in zip(batch, answered, strict=True) if not isinstance(queued.message, messages.Status)
+        self._health.record_results(
+            result for queued, result in zip(batch, answers, strict=True) if not isinstance(queued.message, messages.ReadStatus)
         )
-        return answered
+        return answers
 
     async def _answer_or_error(self, message: messages.SingleMessage[T]) -> T | MatineeError:
         try:
-            return await message.answer(self.answers)
+            return await message.answer(self.service)
         except MatineeError as error:
             return error
 
@@ -137,7 +158,7 @@ class OpenCatalogue:
         by_version: dict[str, tuple[Recommender, list[int]]] = {}
         for i, rank in enumerate(ranks):
             try:
-                index = self.answers.index(rank.fingerprint)
+                index = self.service.index(rank.fingerprint)
             except MatineeError as error:
                 results[i] = error
                 continue
@@ -179,7 +200,7 @@ class OpenCatalogue:
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await self.answers.close()
+        await self.service.close()
         await self.active.close()
         await self.thread.close()
-        self._health.closed()
+        self._health.record_close()

@@ -7,7 +7,7 @@ from matinee.recommend.queries import ExampleQuery, Query, scans
 from serve.graph.messages import In, Rank, RetrieverMessage
 
 
-def together(batch: Sequence[RetrieverMessage[object]]) -> list[list[int]]:
+def group_rankings(batch: Sequence[RetrieverMessage[object]]) -> list[list[int]]:
     """Places of the messages that are answered together: rankings of one kind, up to a limit of their cost; all others alone."""
     groups: list[list[int]] = []
     latest: dict[Hashable, list[int]] = {}

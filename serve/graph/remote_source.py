@@ -95,10 +95,10 @@ async def _public_address(host: str, port: int) -> str:
     """An address of `host`, which is none of this machine's own or its link's."""
     try:
         async with asyncio.timeout(_CONNECT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise UnavailableError(f"uri: the name {host} can't be resolved") from None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     if refused := [address for address in addresses if _is_own(address)]:
         raise RequestError(403, f"uri: {host} is {refused[0]}, an address of this machine or its link, which is never read")
     return addresses[0]

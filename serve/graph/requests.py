@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from matinee.filters import ItemFilter
 from matinee.items import MAX_FIELDS, MAX_TITLE, PRINTABLE, TIDY, VISIBLE, Item, small
+from matinee.patterns import pattern
 from matinee.recommend.options import MAX_CANDIDATES, Direction, RankingOptions
 from matinee.recommend.queries import Strategy
 from matinee.settings.tree import Mode
@@ -21,7 +22,7 @@ MAX_BATCH = 1000
 MAX_BATCH_ITEMS = 10_000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), PRINTABLE]
-Query = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
+QueryText = Annotated[str, StringConstraints(min_length=1, max_length=100_000, strip_whitespace=True), PRINTABLE, TIDY]
 
 
 def _short(title: str) -> str:
@@ -52,7 +53,12 @@ Offset = Annotated[
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 ItemField = Annotated[
     str,
-    StringConstraints(pattern=r"^(id|kind|title|year|overview|language|genres|(people|numbers|extra)(\.[a-z][a-z0-9_]{0,39})?)$"),
+    StringConstraints(
+        pattern=pattern(
+            r"^(id|kind|title|year|overview|language|genres|(people|numbers|extra)(\.[a-z][a-z0-9_]{0,39})?)$",
+            "id, kind, title, year, overview, language, genres, people, numbers or extra, or a place in the last three: people.director",
+        )
+    ),
 ]
 
 
@@ -156,7 +162,7 @@ class RecommendRequest(RankingRequest):
 
     likes: Examples = ()
     dislikes: Examples = ()
-    text: Query | None = None
+    text: QueryText | None = None
     strategy: Strategy = "average"
     exclude: Excluded = ()
     explain: bool = Field(True, strict=True, description="say for each item which like it is near to, and what both share")
@@ -202,7 +208,7 @@ class SimilarRequest(RankingRequest, ExampleItem):
 class SearchRequest(RankingRequest):
     """A text search: `dense` by meaning, `sparse` by words (BM25), `hybrid` by both."""
 
-    text: Query
+    text: QueryText
     mode: Mode | None = None
     exact: bool = Field(False, strict=True, description="scan everything instead of the graph index (scope admin)")
     expand: bool = Field(False, strict=True, description="let the enhancer write a hypothetical description first, and search with it too")

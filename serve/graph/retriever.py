@@ -15,11 +15,11 @@ from matinee.index.registry import CatalogueRegistry
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.catalogues import Catalogues
-from serve.graph.hops import Hop, Queued, from_hop
 from serve.graph.messages import RetrieverMessage
 from serve.graph.microbatch import as_completed
 from serve.graph.open_catalogue import OpenCatalogue
-from serve.graph.ranking_groups import together
+from serve.graph.ranking_groups import group_rankings
+from serve.graph.wire import QueuedMessage, WireMessage, from_wire
 from serve.telemetry.batches import BatchTelemetry
 from serve.telemetry.metrics import Metrics
 
@@ -75,19 +75,19 @@ class RetrieverReplica:
             except Exception as error:  # noqa: BLE001  the next round tries again
                 log.warning("closing idle catalogues failed: %s", error)
 
-    async def call(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> list[object]:
+    async def call(self, batch: Sequence[WireMessage[RetrieverMessage[object]]]) -> list[object]:
         """One result or `MatineeError` for each message, in order."""
         results = {place: result async for pairs in self.stream(batch) for place, result in pairs}
         return [results[place] for place in range(len(batch))]
 
-    async def stream(self, batch: Sequence[Hop[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
+    async def stream(self, batch: Sequence[WireMessage[RetrieverMessage[object]]]) -> AsyncIterator[list[tuple[int, object]]]:
         """Results with their places in the batch, as soon as they are known: a slow query delays only those like it."""
-        queued = [from_hop(hop) for hop in batch]
-        groups = together([message for message, *_ in queued])
+        queued = [from_wire(hop) for hop in batch]
+        groups = group_rankings([message for message, *_ in queued])
         async for answered in as_completed([self._answer_group([queued[place] for place in group]) for group in groups]):
             yield [pair for n, results in answered for pair in zip(groups[n], _each(results, groups[n]), strict=True)]
 
-    async def _answer_group(self, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+    async def _answer_group(self, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
         with self._telemetry(batch) as handled:
             first = batch[0].message
             if isinstance(first, messages.In):
@@ -98,12 +98,12 @@ class RetrieverReplica:
                 handled += await self.default.answer(batch)
         return handled
 
-    async def _answer_in(self, name: str, batch: Sequence[Queued[RetrieverMessage[object]]]) -> list[object]:
+    async def _answer_in(self, name: str, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
         """The results of messages to one catalogue beside the default one. Looking for background work does not open it."""
         inner = [queued._replace(message=_inner(queued.message)) for queued in batch]
         try:
             if isinstance(inner[0].message, messages.PASSIVE):
-                return [await self.catalogues.glance(name, inner[0])]
+                return [await self.catalogues.peek(name, inner[0])]
             async with self.catalogues.use(name) as catalogue:
                 return await catalogue.answer(inner)
         except MatineeError as error:

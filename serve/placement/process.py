@@ -21,11 +21,11 @@ from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.api.app import create_app
 from serve.api.auth import ApiKeys
-from serve.api.exposition import exported
+from serve.api.exposition import export_metrics
 from serve.graph.gateway import Gateway
 from serve.graph.in_process import InProcessGraph, graph_in_process
 from serve.placement.connections import limited_protocol
-from serve.placement.watchdog import watched
+from serve.placement.watchdog import end_when_blocked
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.prometheus import PrometheusSink, SharedRegistry
@@ -50,17 +50,17 @@ def run(settings: Settings, listener: socket.socket, metrics_port: int | None, a
     def metrics_of(part: str) -> Metrics:
         return Metrics(PrometheusSink(registry, part) if settings.serving.metrics else NullSink())
 
-    with _exported(registry, metrics_port, settings) as metrics_url:
+    with _export_metrics(registry, metrics_port, settings) as metrics_url:
         uvloop.run(_serve(settings, listener, metrics_of, lambda: announce(metrics_url)))
 
 
 @contextlib.contextmanager
-def _exported(registry: SharedRegistry, port: int | None, settings: Settings) -> Iterator[str | None]:
+def _export_metrics(registry: SharedRegistry, port: int | None, settings: Settings) -> Iterator[str | None]:
     """Prometheus text on loopback; yields its URL, or None without a port."""
     if port is None:
         yield None
         return
-    with exported(registry.registry, "127.0.0.1", port, settings.serving) as url:
+    with export_metrics(registry.registry, "127.0.0.1", port, settings.serving) as url:
         yield url
 
 
@@ -77,7 +77,7 @@ async def _serve(
             asyncio.get_running_loop().add_signal_handler(name, server.stop)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait({serving, asyncio.create_task(server.answers.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        with announce(), watched():
+        with announce(), end_when_blocked():
             trouble = await _watch(parts, serving)
             server.stop()
             await serving

@@ -17,7 +17,7 @@ MISSED_BEATS = 12
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def end_when_blocked() -> Iterator[None]:
     """End the process with code 1, and with every thread's traceback on stderr, once the running loop has been blocked for a minute."""
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(asyncio.get_running_loop(), ended), name="watchdog", daemon=True)

@@ -29,7 +29,7 @@ from matinee.errors import SettingsError
 from matinee.settings.addresses import url_of
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from serve.api.exposition import exported
+from serve.api.exposition import export_metrics
 from serve.probe.client import ProbeClient
 from serve.probe.metrics import ProbeExporter
 from serve.probe.round import SIMILAR, Prober, Quality, RoundReport
@@ -61,7 +61,7 @@ def main(
         flags = {"url": url, "queries": queries, "metrics_port": metrics_port}
         settings = load_settings(flags={"probe": {name: value for name, value in flags.items() if value is not None}})
         if once:
-            code = judge(*asyncio.run(_once(settings)), min_recall=min_recall, max_unknown=max_unknown)
+            code = exit_code(*asyncio.run(_once(settings)), min_recall=min_recall, max_unknown=max_unknown)
             raise typer.Exit(code)
         _serve(settings)
 
@@ -85,13 +85,13 @@ async def _once(settings: Settings) -> tuple[RoundReport, ProbeExporter]:
     return await _round(Prober(settings.probe), metrics, settings), metrics
 
 
-def judge(report: RoundReport, metrics: ProbeExporter, *, min_recall: float | None, max_unknown: float) -> int:
+def exit_code(report: RoundReport, metrics: ProbeExporter, *, min_recall: float | None, max_unknown: float) -> int:
     """Print a round and return its exit code."""
     if report.catalogue:
         Console().print(_table(report, metrics))
     faults = [
         f"set {quality.set}, {quality.mode}: Recall@10 {quality.recall:.3f} is below --min-recall {min_recall:g}"
-        for quality in _judged(report)
+        for quality in _limited(report)
         if min_recall is not None and quality.recall < min_recall
     ]
     faults += [
@@ -109,7 +109,7 @@ def judge(report: RoundReport, metrics: ProbeExporter, *, min_recall: float | No
     return UNUSABLE if unusable else BELOW if faults else FINE
 
 
-def _judged(report: RoundReport) -> Iterator[Quality]:
+def _limited(report: RoundReport) -> Iterator[Quality]:
     return (quality for quality in report.qualities if quality.mode in (report.default_mode, SIMILAR))
 
 
@@ -117,7 +117,7 @@ def _table(report: RoundReport, metrics: ProbeExporter) -> Table:
     age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
     table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
     for quality in report.qualities:
-        judged = "*" if quality in _judged(report) else ""
+        judged = "*" if quality in _limited(report) else ""
         table.add_row(escape(quality.set), f"{quality.mode}{judged}", str(quality.queries), f"{quality.recall:.3f}", f"{quality.ndcg:.3f}")
     for name, unknown in report.unknown.items():
         table.add_row(escape(name), "not in the index", f"{unknown} of {report.labelled[name]} items", "", "")
@@ -137,7 +137,7 @@ def _serve(settings: Settings) -> None:
     # Each round logs one line with its figures.
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeExporter()
-    with _exported(settings, metrics) as address, _announced(settings, address):
+    with _export_metrics(settings, metrics) as address, _announced(settings, address):
         every = " and on every other address of this machine" if settings.probe.metrics_host in ("0.0.0.0", "::") else ""  # noqa: S104
         console.print(
             f"probe: asks {escape(target(settings))}; metrics on [bold]{escape(address)}[/]{every}", highlight=False, soft_wrap=True
@@ -147,11 +147,11 @@ def _serve(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _exported(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
+def _export_metrics(settings: Settings, metrics: ProbeExporter) -> Iterator[str]:
     host, port = settings.probe.metrics_host, settings.probe.metrics_port
     with contextlib.ExitStack() as exits:
         try:
-            address = exits.enter_context(exported(metrics.registry, host, port, settings.serving))
+            address = exits.enter_context(export_metrics(metrics.registry, host, port, settings.serving))
         except OSError as error:
             raise SettingsError(
                 f"probe.metrics_port {port} on {host}: {error.strerror or error}; stop what runs there, or take another"
@@ -174,16 +174,16 @@ async def _watch(prober: Prober, metrics: ProbeExporter, settings: Settings) -> 
         asyncio.get_running_loop().add_signal_handler(name, lambda: this and this.cancel())
     while True:
         start = time.monotonic()
-        _say(await _round(prober, metrics, settings))
+        _log(await _round(prober, metrics, settings))
         await asyncio.sleep(max(0.0, settings.probe.interval_s - (time.monotonic() - start)))
 
 
-def _say(report: RoundReport) -> None:
+def _log(report: RoundReport) -> None:
     for trouble in report.trouble:
         log.warning("%s", trouble)
     if report.not_compared:
         log.info("%s", report.not_compared)
-    figures = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _judged(report)]
+    figures = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _limited(report)]
     figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
     if report.catalogue:
         log.info("%s", ", ".join(figures) or f"no query set for the catalogue {report.catalogue}: set probe.queries")

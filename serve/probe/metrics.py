@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from serve.probe.round import RoundReport
-from serve.telemetry.declare import Record, Spec
+from serve.telemetry.declare import RecordValue, Spec
 from serve.telemetry.metrics import PROBE_METRICS, ProbeMetrics
 
 NO_SET = "none"
@@ -31,7 +31,7 @@ class ProbeExporter(Collector):
             getattr(self._metrics, key)
         self.registry.register(self)
 
-    def make(self, spec: Spec) -> Record:
+    def make(self, spec: Spec) -> RecordValue:
         """A metric of this registry; gauges are filled at each scrape."""
         if spec.kind == "counter":
             counter = Counter(spec.name, spec.help, spec.tags, registry=self.registry)

@@ -106,7 +106,7 @@ class Prober:
         sets = await self._sets(client, info["catalogue"])
         measured = [await self._measure(client, queries, troubles) for queries in sets]
         ann, not_compared = (
-            await self._compared(client, sets, troubles) if index.get("approximate") and self._settings.ann_queries else ({}, "")
+            await self._compare(client, sets, troubles) if index.get("approximate") and self._settings.ann_queries else ({}, "")
         )
         return RoundReport(
             up=True,
@@ -186,7 +186,7 @@ class Prober:
             )
         return unknown
 
-    async def _compared(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> tuple[dict[bool, float], str]:
+    async def _compare(self, client: ProbeClient, sets: Sequence[QuerySet], trouble: list[str]) -> tuple[dict[bool, float], str]:
         """`_ann_recall`, or why there is none. Without keys, a server refuses exact searches from other machines: no failure."""
         try:
             return await self._ann_recall(client, sets, trouble), ""

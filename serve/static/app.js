@@ -194,8 +194,10 @@ async function start() {
     renderFilters(state, change);
     // What a value of the URL is, a number or a text, is known only now.
     if (Object.keys(state.values).some((name) => ["integer", "boolean"].includes(declared()[name]?.type))) run();
-    offer(all.status === "fulfilled" ? all.value.data.catalogues : [], catalogue);
-    $("catalogue").textContent = index ? `${catalogue} \u00b7 ${plural(index.items, "item")}` : catalogue;
+    const listed = all.status === "fulfilled" ? all.value.data.catalogues : [];
+    offer(listed, catalogue);
+    const title = listed.find(({ name }) => name === catalogue)?.title ?? catalogue;
+    $("catalogue").textContent = index ? `${title} \u00b7 ${plural(index.items, "item")}` : title;
     page.notice(degraded);
   }
   // What came first was shown as a server with everything would have it.
@@ -206,7 +208,7 @@ async function start() {
 function offer(catalogues, current) {
   const choice = $("catalogues");
   choice.hidden = catalogues.length < 2;
-  choice.replaceChildren(...catalogues.map(({ name }) => el("option", { value: name, selected: name === current }, name)));
+  choice.replaceChildren(...catalogues.map(({ name, title }) => el("option", { value: name, selected: name === current }, title ?? name)));
 }
 
 $("catalogues").addEventListener("change", (event) => change({ ...EMPTY, catalogue: event.target.value }));

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 Tags = ParamSpec("Tags")
 Owner = TypeVar("Owner")
 
@@ -24,7 +24,7 @@ Owner = TypeVar("Owner")
 class Spec:
     """A metric as it is exported: counters end in `_total` on the wire, those of replicas begin with `ray_`."""
 
-    kind: Kind
+    kind: MetricKind
     name: str
     help: str
     tags: tuple[str, ...] = ()
@@ -36,14 +36,14 @@ class Spec:
         return f"{self.prefix}{self.name}" + ("_total" if self.kind == "counter" else "")
 
 
-Record = Callable[[float, dict[str, str]], None]
+RecordValue = Callable[[float, dict[str, str]], None]
 """Counts, sets or observes a value under its tags."""
 
 
 class Sink(Protocol):
     """Where metrics go."""
 
-    def make(self, spec: Spec) -> Record: ...
+    def make(self, spec: Spec) -> RecordValue: ...
 
 
 class MetricSet:
@@ -71,7 +71,9 @@ class Recorder(Generic[Tags]):
 class Metric(Generic[Tags]):
     """A declared metric: its `Spec` on the class, a `Recorder` on an instance."""
 
-    def __init__(self, kind: Kind, name: str, declared: Callable[Concatenate[Owner, Tags], None], buckets: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, kind: MetricKind, name: str, declared: Callable[Concatenate[Owner, Tags], None], buckets: tuple[float, ...] = ()
+    ) -> None:
         tags = tuple(inspect.signature(declared).parameters)[1:]
         self._spec = Spec(kind, name, inspect.cleandoc(declared.__doc__ or "").replace("\n", " "), tags, buckets)
         self._key = ""

@@ -24,7 +24,7 @@ class IndexHealth:
         self._up: bool | None = None
         self._named: dict[str, str] | None = None
 
-    def opened(self, manifest: Manifest) -> None:
+    def record_version(self, manifest: Manifest) -> None:
         """Another version answers from now on."""
         self._metrics.index_items(manifest.count, catalogue=self._catalogue)
         # One that was made empty for clients to write to does not get old.
@@ -35,7 +35,7 @@ class IndexHealth:
         self._named = {"catalogue": self._catalogue, "version": manifest.version, "fingerprint": manifest.fingerprint[:16]}
         self._metrics.index_info(1, **self._named)
 
-    def closed(self) -> None:
+    def record_close(self) -> None:
         """Nobody is answered from it any more, and nothing is wrong with that."""
         if self._named is not None:
             self._metrics.index_info(0, **self._named)
@@ -43,14 +43,14 @@ class IndexHealth:
         if self._up is False:
             self._set(True)
 
-    def checked(self, error: Exception | None) -> None:
+    def record_check(self, error: Exception | None) -> None:
         """The store was asked for its current version. One that can't be opened leaves the one before, which answers."""
         if error is not None:
             self._failed(error)
         if error is None or isinstance(error, _DOWN):
             self._set(error is None)
 
-    def called(self, results: Iterable[object]) -> None:
+    def record_results(self, results: Iterable[object]) -> None:
         """Calls have their results or errors."""
         answered = False
         for result in results:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serve.telemetry.declare import Record, Spec
+from serve.telemetry.declare import RecordValue, Spec
 
 PREFIX = "ray_"
 APPLICATION = "matinee"
@@ -21,7 +21,7 @@ class PrometheusSink:
         self._registry = registry
         self._labels = {"application": APPLICATION, "deployment": deployment.capitalize(), "replica": "process"}
 
-    def make(self, spec: Spec) -> Record:
+    def make(self, spec: Spec) -> RecordValue:
         collector = self._registry.collector(spec)
         known: dict[tuple[str, ...], Callable[[float], None]] = {}
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from serve.telemetry.declare import Record, Spec
+from serve.telemetry.declare import RecordValue, Spec
 
 REPEAT_S = 5.0
 
@@ -16,11 +16,11 @@ class RaySink:
     def __init__(self) -> None:
         self._gauges: list[RepeatedGauge] = []
 
-    def make(self, spec: Spec) -> Record:
+    def make(self, spec: Spec) -> RecordValue:
         from ray.serve import metrics as ray_metrics
 
         if spec.kind == "counter":
-            count: Record = ray_metrics.Counter(spec.name, description=spec.help, tag_keys=spec.tags).inc
+            count: RecordValue = ray_metrics.Counter(spec.name, description=spec.help, tag_keys=spec.tags).inc
             return count
         if spec.kind == "gauge":
             if not self._gauges:
@@ -28,7 +28,9 @@ class RaySink:
             gauge = ray_metrics.Gauge(spec.name, description=spec.help, tag_keys=spec.tags)
             self._gauges.append(RepeatedGauge(gauge, forgets=spec.name.endswith("_info")))
             return self._gauges[-1].set
-        observe: Record = ray_metrics.Histogram(spec.name, description=spec.help, boundaries=list(spec.buckets), tag_keys=spec.tags).observe
+        observe: RecordValue = ray_metrics.Histogram(
+            spec.name, description=spec.help, boundaries=list(spec.buckets), tag_keys=spec.tags
+        ).observe
         return observe
 
     def _repeat(self) -> None:
@@ -72,5 +74,5 @@ class RepeatedGauge:
 class NullSink:
     """Records nothing: what the metrics cost is measured against it (`serving.metrics: false`)."""
 
-    def make(self, spec: Spec) -> Record:
+    def make(self, spec: Spec) -> RecordValue:
         return lambda value, tags: None

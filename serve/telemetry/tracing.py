@@ -2,7 +2,7 @@
 it can't follow.
 
 A span says what ran, how long, and how it ended, by codes and counts: never what a user wrote. Between processes the context travels with
-each message (`serve.graph.hops.Hop`). Does not know Ray.
+each message (`serve.graph.wire.WireMessage`). Does not know Ray.
 """
 
 import time

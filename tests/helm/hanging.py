@@ -16,7 +16,7 @@ from matinee.errors import MatineeError
 from matinee.items import Item
 from matinee.models.types import Description
 from matinee.settings.load import load_settings
-from serve.graph.clients import batched_model
+from serve.graph.clients import model_client
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.handles import RayRemote
@@ -79,8 +79,8 @@ class Front:
 
     def __init__(self, embedder: Any, enhancer: Any) -> None:
         metrics = Metrics(NullSink())
-        self._embed = batched_model("embedder", RayRemote[Embed, Any](embedder), SETTINGS, metrics)
-        self._describe = batched_model("enhancer", RayRemote[Describe, Any](enhancer), SETTINGS, metrics)
+        self._embed = model_client("embedder", RayRemote[Embed, Any](embedder), SETTINGS, metrics)
+        self._describe = model_client("enhancer", RayRemote[Describe, Any](enhancer), SETTINGS, metrics)
 
     async def __call__(self, request: Request) -> str:
         word, deadline = request.query_params["word"], time.monotonic() + SETTINGS.serving.deadline_s

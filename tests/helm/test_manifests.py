@@ -159,15 +159,13 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("document", "command"), commands())
 def test_commands_of_the_documents_exist(document: str, command: str) -> None:
     words = [word for word in shlex.split(command.partition(" | ")[0].partition(" > ")[0], comments=True) if word != "..."]
-    if words[:2] == ["matinee", "ingest"]:
+    if words[:2] in (["matinee", "ingest"], ["matinee", "sync"]):
         # It hands its flags to the job.
-        words = ["python", "-m", "train.ingest", *words[2:]]
+        words = ["python", "-m", f"train.{words[1]}", *words[2:]]
     depth = 3 if words[0] == "python" else 1
-    if words[:3] == ["python", "-m", "serve"] or words[:2] in (
-        ["matinee", name] for name in ("models", "index", "size", "search", "recommend")
-    ):
+    if words[:3] == ["python", "-m", "serve"] or words[:2] in (["matinee", name] for name in ("models", "size", "search", "recommend")):
         depth += 1
-    depth = 3 if words[:2] in (["matinee", "evalset"], ["matinee", "items"]) else depth
+    depth = 3 if words[0] == "matinee" and words[1] in ("evalset", "items", "catalogues", "index") else depth
     flags_at = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     program, rest = words[: min(depth, flags_at)], words[min(depth, flags_at) :]
     text = help_of(*program)

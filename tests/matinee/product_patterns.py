@@ -175,6 +175,9 @@ def _folded(node: ast.expr, module: _Module, modules: dict[str, _Module], stand_
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             sides = [_folded(side, module, modules, stand_ins) for side in (left, right)]
             return None if None in sides else "".join(map(str, sides))
+        case ast.Call(func=ast.Name(id="pattern"), args=[expression, *_]) if module.imported.get("pattern") == "matinee.patterns":
+            # It gives its first argument back, and keeps what it means in words.
+            return _folded(expression, module, modules, stand_ins)
         case ast.Name(id=name) if name in module.constants:
             return _folded(module.constants[name], module, modules, stand_ins)
         case ast.Name(id=name) if module.imported.get(name) in modules:

@@ -85,7 +85,7 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
     from matinee.recommend.queries import RankedItems
     from serve.api.app import create_app
     from serve.api.auth import ApiKeys
-    from serve.graph.clients import batched_model
+    from serve.graph.clients import model_client
     from serve.graph.embedder import EmbedderReplica
     from serve.graph.gateway import Gateway
     from serve.graph.loaded_part import LoadedPart
@@ -115,7 +115,7 @@ async def search_traced(local_graph: Any, home: Path, placement: Literal["proces
             from serve.graph.handles import RayRemote
         replica = Loaded(settings, metrics)
         replica.reconfigure({})
-        embedder = batched_model("embedder", RayRemote[Any, Any](Handle(replica)), settings, metrics)  # type: ignore[arg-type]
+        embedder = model_client("embedder", RayRemote[Any, Any](Handle(replica)), settings, metrics)  # type: ignore[arg-type]
     gateway = Gateway(settings, Graph(embedder, retriever, None, {}, placement), metrics)
     transport = httpx.ASGITransport(create_app(gateway, ApiKeys(settings.serving)))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -102,7 +102,7 @@ async def recommended(local_graph: Any) -> None:
     try:
         parts = [local_graph.as_part(part.call) for part in (embedder, retriever, enhancer)]
         service = Gateway(settings, Graph(*parts, {"embedder": embedder.info, "enhancer": enhancer.info}), metrics)
-        info = await Health(service).info(False, service.trace())
+        info = await Health(service).info(False, service.new_context())
         assert (info["index"]["count"], info["index"]["recipe"], info["degraded"]) == (50, "both", [])
         cold = {
             "kind": "book",
@@ -111,7 +111,7 @@ async def recommended(local_graph: Any) -> None:
             "overview": "A detective finds a dead man on a train in the snow.",
         }
         request = requests.RecommendRequest.model_validate({"likes": ["The Hobbit", {"item": cold}], "k": 5, "filter": {"kind": ["book"]}})
-        cards = orjson.loads((await service.recommend(request, service.trace())).items)
+        cards = orjson.loads((await service.recommend(request, service.new_context())).items)
         titles = [card["item"]["title"] for card in cards]
         assert {"The Fellowship of the Ring", "Murder on the Orient Express"} & set(titles)
         shared = next(card for card in cards if card["item"]["title"] in ("The Fellowship of the Ring", "Murder on the Orient Express"))

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from matinee.attributes import Attributes
 from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect, in_catalogue
+from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, FileWriter, Outcome, PointMaker
 from matinee.index.factory import open_store
 from matinee.index.vector_cache import cached

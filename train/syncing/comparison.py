@@ -62,6 +62,12 @@ class Spool:
         self._open.write(orjson.dumps(item.facts(), option=orjson.OPT_APPEND_NEWLINE))
         self.lines += 1
 
+    def items(self) -> Iterator[Item]:
+        """What was added, once it is closed."""
+        for path in self.files:
+            with path.open("rb") as lines:
+                yield from (Item.model_validate_json(line) for line in lines)
+
     def close(self) -> None:
         if self._open is not None:
             self._open.close()

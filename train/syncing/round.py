@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from matinee.catalogue.proposal import propose_attributes
 from matinee.client import calls
+from matinee.client.calls import ServerInfo
 from matinee.client.http import Client, ServerError
 from matinee.client.items import ImportState, Items
 from matinee.client.models import Patience
@@ -73,12 +75,15 @@ class Round:
     patience: Patience
     limits: Limits
     show: Callable[[str], None] = lambda _: None
+    _is_first: bool = field(default=False, init=False)
+    _made: str | None = field(default=None, init=False)
 
     def run(self, source: FileSource | SqlQuery, reading: ReaderOptions, state: StateFile) -> SyncReport:
         report = SyncReport(source.name)
         self.show("reaching the server")
-        info = self.patience(f"reaching {self.server.url}", lambda: self.server.send(calls.info()))
+        info = self._info()
         catalogue, index = info["catalogue"], info["index"]["version"] if info["index"] else None
+        self._is_first = info["index"] is None and not info.get("index_trouble")
         if not self.limits.dry_run:
             self._await_imports(report)
         if isinstance(source, FileSource):
@@ -99,7 +104,9 @@ class Round:
                 self._keep(
                     state,
                     report,
-                    SyncState(mark=rows.export.mark, compared_at=started, index=index, columns=rows.export.columns, rules=rows.rules),
+                    SyncState(
+                        mark=rows.export.mark, compared_at=started, index=self._made or index, columns=rows.export.columns, rules=rows.rules
+                    ),
                 )
         return report
 
@@ -127,7 +134,12 @@ class Round:
         if not self.limits.dry_run and not report.skipped:
             state.write(reached)
 
+    def _info(self) -> ServerInfo:
+        return self.patience(f"reaching {self.server.url}", lambda: self.server.send(calls.info()))
+
     def _list(self, report: SyncReport) -> dict[bytes, bytes]:
+        if self._is_first:
+            return {}
         with report.stage("list"):
             return list_server(self.server, self.patience, lambda count: self.show(f"listing the catalogue: {count:,} items"))
 
@@ -174,6 +186,9 @@ class Round:
             return
         items = Items(self.server)
         with report.stage("write"):
+            if self._is_first:
+                self.show("making the first index")
+                self._create_index(changes)
             for number, path in enumerate(changes.spool.files, 1):
                 self.show(f"sending {changes.spool.lines:,} items, part {number} of {len(changes.spool.files)}")
                 self._import(items, path, report)
@@ -182,6 +197,12 @@ class Round:
                 self.show(f"deleting {len(doomed):,} items")
                 part = doomed[at : at + DELETE_SLICE]
                 report.deleted += self.patience("deleting items", partial(items.delete, part)).count
+
+    def _create_index(self, changes: Changes) -> None:
+        """An empty index, which the items of the source are written to; what they can be filtered by is proposed from them."""
+        attributes, _ = propose_attributes(changes.spool.items())
+        call = calls.create_index({name: one.model_dump(mode="json") for name, one in attributes.items()})
+        self._made = self.patience("making the first index", lambda: self.server.send(call))["version"]
 
     def _import(self, items: Items, path: Path, report: SyncReport) -> None:
         def send() -> ImportState:

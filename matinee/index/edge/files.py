@@ -71,6 +71,21 @@ def take_lock(path: Path, name: str = "LOCK", *, wait: bool = False) -> int:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds this lock file. A look takes it for a moment, so whoever wants it then has to try once more."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 @contextmanager
 def locked(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
     lock = take_lock(path, name, wait=wait)

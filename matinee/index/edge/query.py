@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from matinee.attributes import AttributeType
-from matinee.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
+from matinee.filters.attributes import AttributeType
+from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
 from matinee.index.conditions import scroll_condition, search_condition
 from matinee.index.records import to_hit
 from matinee.index.types import (

@@ -49,24 +49,25 @@ class EdgeRegistry:
 
         await asyncio.to_thread(self._change, added)
 
-    async def replace(self, record: CatalogueRecord) -> None:
-        def replaced(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
-            if record.name not in known:
-                raise absent(record.name)
-            return known | {record.name: record}
+    async def update(self, name: str, change: Callable[[CatalogueRecord], CatalogueRecord]) -> CatalogueRecord:
+        def updated(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
+            if name not in known:
+                raise absent(name)
+            return known | {name: change(known[name])}
 
-        await asyncio.to_thread(self._change, replaced)
+        return (await asyncio.to_thread(self._change, updated))[name]
 
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(self._change, lambda known: {other: record for other, record in known.items() if other != name})
 
-    def _change(self, change: Callable[[dict[str, CatalogueRecord]], dict[str, CatalogueRecord]]) -> None:
+    def _change(self, change: Callable[[dict[str, CatalogueRecord]], dict[str, CatalogueRecord]]) -> dict[str, CatalogueRecord]:
         with files.explain(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
             with files.locked(self._path, "CATALOGUES.lock", wait=True):
                 known = self._read()
                 if (changed := change(known)) != known:
                     files.write(self._path / FILE, _Document(catalogues=changed).model_dump_json(indent=2))
+                return changed
 
     async def close(self) -> None:
         """Does nothing: the file is open only while it is read or written."""

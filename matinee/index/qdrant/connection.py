@@ -40,6 +40,11 @@ class Connection:
             raise IndexUnreachableError(f"the Qdrant server at {self.where} did not answer within {limit:g} s") from error
         except (ApiException, grpc.RpcError) as error:
             raise self._explained(error) from error
+        except ValueError as error:
+            # The local mode's word for a 404.
+            if self.local and str(error).startswith("Collection ") and str(error).endswith("not found"):
+                raise IndexAbsentError(str(error)) from error
+            raise
 
     def _explained(self, error: ApiException | grpc.RpcError) -> Exception:
         status, text = _status(error)

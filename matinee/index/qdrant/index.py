@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from qdrant_client import models
 
-from matinee.conditions import Condition
 from matinee.filters import ItemFilter
+from matinee.filters.conditions import Condition
 from matinee.index.conditions import not_deleted_condition, scroll_condition, valid_ids
 from matinee.index.item_vector import completed
 from matinee.index.qdrant import query as translate

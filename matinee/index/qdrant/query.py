@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from qdrant_client import models
 
-from matinee.attributes import AttributeType
-from matinee.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
+from matinee.filters.attributes import AttributeType
+from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
 from matinee.index.conditions import search_condition
 from matinee.index.qdrant.tenant import Tenant
 from matinee.index.records import text_vector

@@ -5,6 +5,7 @@ mark of the point says whose it is.
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from matinee.settings.index import IndexSettings
 NAME = "_matinee_catalogues"
 """No catalogue's name begins with an underscore, so none of its collections has this name."""
 _PAGE = 100
+_TRIES = 5
 
 
 class QdrantRegistry:
@@ -55,13 +57,30 @@ class QdrantRegistry:
         if not stored or (stored[0].payload or {}).get("mark") != mark:
             raise CatalogueConflictError(f"the catalogue {record.name!r} exists already: somebody else has just created it")
 
-    async def replace(self, record: CatalogueRecord) -> None:
-        if record.name not in await self.records():
-            raise absent(record.name)
-        payload = {"record": record.model_dump_json()}
-        # Of a point that is gone it changes nothing.
-        points = models.Filter(must=[models.HasIdCondition(has_id=[_point(record.name)])])
-        await self._call(self._client.set_payload(NAME, payload, points=points, wait=True), patient=True)
+    async def update(self, name: str, change: Callable[[CatalogueRecord], CatalogueRecord]) -> CatalogueRecord:
+        for _ in range(_TRIES):
+            stored = await self._stored(name)
+            if stored is None:
+                raise absent(name)
+            record, mark = _read(stored), uuid.uuid4().hex
+            if (changed := change(record)) == record:
+                return record
+            # Of a point that is gone, or that another process has changed meanwhile, it changes nothing.
+            same = [models.FieldCondition(key="mark", match=models.MatchValue(value=stored["mark"]))]
+            points = models.Filter(must=[models.HasIdCondition(has_id=[_point(name)]), *same])
+            payload = {"mark": mark, "record": changed.model_dump_json()}
+            call = self._client.set_payload(NAME, payload, points=points, wait=True, ordering=models.WriteOrdering.STRONG)
+            await self._call(call, patient=True)
+            after = await self._stored(name)
+            if after is not None and after["mark"] == mark:
+                return changed
+        raise IndexUnavailableError(f"the catalogue {name!r} is being changed by others: try again in a moment")
+
+    async def _stored(self, name: str) -> dict[str, Any] | None:
+        if not await self._call(self._client.collection_exists(NAME)):
+            return None
+        records = await self._call(self._client.retrieve(NAME, [_point(name)], with_payload=True))
+        return dict(records[0].payload or {}) if records else None
 
     async def remove(self, name: str) -> None:
         if await self._call(self._client.collection_exists(NAME)):

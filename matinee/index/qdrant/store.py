@@ -69,6 +69,10 @@ class QdrantStore:
     def imports(self) -> QdrantImports:
         return QdrantImports(self._client, self._call, self._imports)
 
+    async def lease_mark(self) -> str | None:
+        values = await LeaseCollection(self._call, self._lease).read()
+        return None if values is None else f"{values.get('id')} {values.get('renewed')}"
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
         async with renewed(LeaseCollection(self._call, self._lease), self._catalogue) as held:

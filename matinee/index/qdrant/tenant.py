@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from matinee.conditions import All, Condition, Equal, HasId, Not, Some
+from matinee.filters.conditions import All, Condition, Equal, HasId, Not, Some
 from matinee.index.types import OWN_FIELDS, Manifest, Payload, Point
 
 TENANT, VERSION, UID = "tenant", "version", "uid"
@@ -26,10 +26,14 @@ class _Record(Protocol):
 Restored = TypeVar("Restored", bound=_Record)
 
 
+SHARED = "_matinee_shared."
+"""How the names of all shared collections begin. No catalogue's name begins with an underscore."""
+
+
 def collection_name(manifest: Manifest) -> str:
-    """The shared collection for versions of this encoder, with these vectors. No catalogue's name begins with an underscore."""
+    """The shared collection for versions of this encoder, with these vectors."""
     sizes = ".".join(f"{name}-{size}" for name, size in sorted(manifest.dimensions.items()))
-    return f"_matinee_shared.{manifest.fingerprint[:16]}.{sizes}"
+    return f"{SHARED}{manifest.fingerprint[:16]}.{sizes}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
 from matinee.index.qdrant.lease import LeaseCollection
-from matinee.index.qdrant.tenant import TENANT, VERSION, Tenant, collection_name
+from matinee.index.qdrant.tenant import SHARED, TENANT, VERSION, Tenant, collection_name
 from matinee.index.types import OWN_FIELDS, Manifest
 from matinee.settings.index import IndexSettings
 
@@ -128,6 +128,10 @@ class TenantStore:
     def imports(self) -> QdrantImports:
         return QdrantImports(self._client, self._call, f"{self._catalogue}.imports")
 
+    async def lease_mark(self) -> str | None:
+        values = await LeaseCollection(self._call, f"{self._catalogue}.lease").read()
+        return None if values is None else f"{values.get('id')} {values.get('renewed')}"
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
         async with renewed(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:
@@ -164,6 +168,12 @@ class TenantStore:
         async with self.lease():
             for name, version in (await self._state()).versions.items():
                 await self._delete(name, version)
+            # A Retriever that had not followed yet may have written to a version that was pruned, of another encoder too.
+            mine = models.Filter(must=[models.FieldCondition(key=TENANT, match=models.MatchValue(value=self._catalogue))])
+            for collection in (await self._call(self._client.get_collections())).collections:
+                if collection.name.startswith(SHARED):
+                    selector = models.FilterSelector(filter=mine)
+                    await self._call(self._client.delete(collection.name, selector, wait=True), patient=True)
             if await self._call(self._client.collection_exists(registry.NAME)):
                 points = models.PointIdsList(points=[self._point])
                 await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)

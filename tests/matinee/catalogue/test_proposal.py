@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import changes, propose_attributes
 from matinee.errors import SourceError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.items import Item
 
 

@@ -19,7 +19,7 @@ MESSAGE = "no [bold]such[/x] thing as [/tmp/a b] or [red]"
 
 ENTRIES = {
     "matinee info": ("matinee.cli.main", "matinee.cli.search.load_settings", ["info"], 2),
-    "matinee index list": ("matinee.cli.main", "matinee.cli.index.load_settings", ["index", "list"], 2),
+    "matinee index list": ("matinee.cli.main", "matinee.cli.search.load_settings", ["index", "list"], 2),
     "matinee models list": ("matinee.cli.main", "matinee.cli.models.load_settings", ["models", "list"], 2),
     "matinee evalset make": ("matinee.cli.main", "matinee.cli.evalset.read_entries", ["evalset", "make", "x", "--field", "y"], 2),
     "matinee.cli.demo_descriptions": ("matinee.cli.demo_descriptions", "matinee.cli.demo_descriptions.load_settings", [], 2),

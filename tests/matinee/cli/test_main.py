@@ -18,7 +18,7 @@ from matinee.items import Item
 
 Run = Callable[..., Result]
 ITEMS = [["items", name] for name in ("get", "put", "patch", "delete", "import", "imports", "cancel")]
-CATALOGUES = [["catalogues", name] for name in ("list", "create", "delete")]
+CATALOGUES = [["catalogues", name] for name in ("list", "create", "update", "delete")]
 COMMANDS = [
     ["search"],
     ["recommend"],
@@ -28,6 +28,7 @@ COMMANDS = [
     ["demo"],
     ["index", "list"],
     ["index", "rollback"],
+    ["index", "create"],
     *ITEMS,
     *CATALOGUES,
 ]
@@ -211,7 +212,7 @@ def test_info_and_index_work_without_an_index(empty: Run) -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (["ingest"], ["demo"])], ids=" ".join)
 def test_bad_settings_stop_every_command(empty: Run, command: list[str]) -> None:
     texts = {"patch": ["x", "{}"], "imports": []}.get(command[-1], ["x"]) if command[0] == "items" else ["x"]
-    named = command[0] in ("search", "recommend", "describe", "items") or command in (["catalogues", "create"], ["catalogues", "delete"])
+    named = command[0] in ("search", "recommend", "describe", "items") or (command[0] == "catalogues" and command[1] != "list")
     args = [*command, *texts] if named else command
     refused(empty(*args, MATINEE_INDX__URL="x"), 2, "MATINEE_INDX__URL: did you mean MATINEE_INDEX__URL?")
 
@@ -233,8 +234,14 @@ def test_a_url_where_nothing_listens_is_explained(run: Run) -> None:
     refused(run("info", "--url", "nonsense"), 2, "is not the URL of a server")
 
 
-def test_a_server_of_another_catalogue_is_passed_over(served: Run) -> None:
-    refused(served("search", "x", "--mode", "sparse", MATINEE_CATALOGUE="books"), 5, "there is no index yet")
+def test_an_index_that_lies_here_is_searched_beside_a_server_without_it(
+    served: Run, local_graph: Any, films: list[Item], tmp_path: Path
+) -> None:
+    asyncio.run(local_graph.build_index(local_graph.local_settings(tmp_path, catalogue="books"), films[:3]))
+    url = json.loads(served("info", "--json").stdout)["server"]
+    (tmp_path / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+    assert runner(tmp_path)("search", "zebras", "--mode", "sparse", MATINEE_CATALOGUE="books").exit_code == 0
+    refused(runner(tmp_path)("search", "x", MATINEE_CATALOGUE="games"), 6, "has no catalogue 'games': use one of demo")
 
 
 def test_describe_asks_the_server_and_says_what_was_marked(served: Run) -> None:
@@ -332,14 +339,73 @@ def test_catalogues_are_created_listed_and_deleted_with_and_without_a_server(bot
     assert json.loads(made.stdout)["search"] == {"mode": "sparse", "max_k": 30}
     refused(both("catalogues", "create", "books"), 5, "exists already")
     refused(both("catalogues", "create", "demo"), 5, "the default one")
-    refused(both("catalogues", "create", "Books"), 2, "name")
+    refused(both("catalogues", "create", "Books"), 2, "name: use lower-case letters")
     refused(both("catalogues", "create", "b", "--mode", "fuzzy"), 2, "mode")
     rows = json.loads(both("catalogues", "list", "--json").stdout)
     assert [(row["name"], row["default"], row["kind"]) for row in rows] == [("demo", True, None), ("books", False, "book")]
     assert "books" in both("catalogues", "list").stdout
+    options = ["--title", "Old books", "--mode", "dense", "--unset", "max_k"]
+    changed = json.loads(both("catalogues", "update", "books", *options, "--json").stdout)
+    assert (changed["title"], changed["search"], changed["kind"]) == ("Old books", {"mode": "dense"}, "book")
+    refused(both("catalogues", "update", "demo", "--title", "x"), 5, "the server's settings")
+    refused(both("catalogues", "update", "nope", "--title", "x"), 6, "no catalogue 'nope'", "books")
+    refused(both("catalogues", "update", "books", "--mode", "fuzzy"), 2, "mode")
+    assert both("catalogues", "update", "books").exit_code == 2
+    assert both("catalogues", "update", "books", "--unset", "name").exit_code == 2
     refused(both("catalogues", "delete", "demo", "--yes"), 5, "default one")
     assert both("catalogues", "delete", "books", "--yes").exit_code == 0
     refused(both("catalogues", "delete", "books", "--yes"), 6, "there is no catalogue 'books'")
+    refused(both("catalogues", "delete", "books"), 6, "there is no catalogue 'books'")
+
+
+def test_attributes_are_declared_anew_with_and_without_a_server(both: Run, tmp_path: Path) -> None:
+    before = [*json.loads(both("catalogues", "list", "--json").stdout)[0].items()]
+    file = tmp_path / "attributes.yaml"
+    own = "".join(f"  {name}: {{type: keyword, source: {name}, facet: true}}\n" for name in ("kind", "language"))
+    own += "  genres: {type: keyword, source: genres, many: true, facet: true}\n  year: {type: integer, source: year}\n"
+    numbers = "  rating: {type: float, source: numbers.rating}\n  votes: {type: float, source: numbers.votes}\n"
+    file.write_text(f"attributes:\n{own}{numbers}  odd: {{type: boolean, source: extra.odd}}\n", encoding="utf-8")
+    done = json.loads(both("catalogues", "update", "demo", "--attributes", str(file), "--json").stdout)
+    assert (done["attributes"], done["building"], done["items"]) == (7, False, dict(before)["items"])
+    assert "no item" not in both("search", "zebras", "--mode", "sparse", "--filter", '{"odd": {"missing": true}}').output
+    file.write_text(f"attributes:\n{own}{numbers}", encoding="utf-8")
+    assert json.loads(both("catalogues", "update", "demo", "--attributes", str(file), "--json").stdout)["attributes"] == 6
+
+
+def test_an_empty_server_gets_its_first_index(local_graph: Any, tmp_path: Path) -> None:
+    home = tmp_path / "empty"
+    with local_graph.serve_app(lambda: local_graph.build_local_graph(home, films=[])) as url:
+        run = runner(home)
+        refused(run("items", "get", "x", "--url", url), 5, "matinee index create")
+        assert "empty index" in run("index", "create", "--url", url).stdout
+        refused(run("index", "create", "--url", url), 5, "has an index already")
+        refused(run("index", "create"), 5, "python -m serve")
+        file = tmp_path / "one.jsonl"
+        file.write_text('{"id": "one", "title": "One"}', encoding="utf-8")
+        assert json.loads(run("items", "put", str(file), "--url", url, "--json").stdout)["written"] == 1
+
+
+def test_an_unknown_catalogue_is_an_error_that_names_those_there_are(both: Run) -> None:
+    assert both("catalogues", "create", "books").exit_code == 0
+    commands = (
+        ["search", "x"],
+        ["recommend", "x"],
+        ["describe", "x"],
+        ["info"],
+        ["info", "--json"],
+        ["index", "list"],
+        ["index", "rollback"],
+    )
+    for command in commands:
+        refused(both(*command, "--catalogue", "nope"), 6, "no catalogue 'nope'", "books", "demo")
+    assert both("catalogues", "delete", "books", "--yes").exit_code == 0
+
+
+def test_a_server_is_not_passed_over_for_a_catalogue_that_is_nowhere(served: Run, run: Run) -> None:
+    for command in (["search", "x"], ["info"]):
+        refused(served(*command, MATINEE_CATALOGUE="nope"), 6, "the server at", "has no catalogue 'nope': use one of demo")
+    assert run("info", MATINEE_CATALOGUE="nope").exit_code == 0, "the first look at a new machine"
+    assert "there is no version yet" in run("index", "list", MATINEE_CATALOGUE="nope").stderr
 
 
 def test_items_and_searches_go_to_the_catalogue_that_is_named(served: Run, tmp_path: Path) -> None:
@@ -353,5 +419,5 @@ def test_items_and_searches_go_to_the_catalogue_that_is_named(served: Run, tmp_p
         assert [card["item"]["title"] for card in found["items"]] == ["Dune"]
     assert json.loads(served("info", "--catalogue", "books", "--json").stdout)["catalogue"] == "books"
     refused(served("items", "get", "b1"), 6, "no item has the id")
-    refused(served("items", "get", "b1", "--catalogue", "games"), 2, "has no catalogue 'games'")
+    refused(served("items", "get", "b1", "--catalogue", "games"), 6, "has no catalogue 'games': use one of demo, books")
     assert served("catalogues", "delete", "books", "--yes").exit_code == 0

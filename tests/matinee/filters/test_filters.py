@@ -1,4 +1,4 @@
-"""The form of a filter: what is refused and where, what is the same, and how it travels. Its meaning: `index/test_filter_congruence`."""
+"""The form of a filter: what is refused and where, what is the same, and how it travels. Its meaning: `index/test_conditions`."""
 
 import json
 import pickle
@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 import pytest
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, stored_values
 from matinee.catalogue.declaration import read_declaration
 from matinee.errors import FilterError
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, stored_values
 from matinee.filters.parser import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES
 from matinee.index.types import item_payload
 from matinee.items import Item

@@ -1,4 +1,4 @@
-"""Writes, patches, imports and deletes, in any order with builds, switches, rollbacks and kills, on both engines.
+"""Writes, patches, imports and deletes, in any order with builds, other attributes, switches, rollbacks and kills, on every engine.
 
 Nothing that was written is lost, and nothing that was deleted comes back, whatever the index goes through.
 """
@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
 from matinee.errors import FingerprintError, IndexAbsentError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index import build as build_module
 from matinee.index.active import ActiveIndex
 from matinee.index.build import ApiItem, Build, IndexWrites, PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.store import QdrantStore
+from matinee.index.qdrant.tenant_store import TenantStore
+from matinee.index.redeclare import redeclare
 from matinee.index.types import ITEM, TEXT, Point, Scroll, item_payload
 from matinee.items import Item
 from matinee.settings.index import IndexSettings
@@ -166,6 +169,21 @@ class World:
             return
         self.truth.files[outcome.manifest.version] = set(ids)
 
+    async def redeclare(self, name: str, steps: list[Any]) -> None:
+        """Other attributes: a copy of the current version, while `steps` are gone through."""
+        await self.follow()
+        if self.active.manifest is None:
+            return
+        before = self.active.manifest.version
+
+        async def meanwhile() -> None:
+            for step in steps:
+                await self.step(*step)
+
+        declared = DEFAULT_ATTRIBUTES | {name: Attribute(type="float", source="numbers.votes")}
+        manifest = await redeclare(self.store, self.active.get(), declared, keep=2, before_switch=meanwhile)
+        self.truth.files[manifest.version] = self.truth.files[before]
+
     async def follow(self) -> None:
         await self.active.refresh(recover=self.active.manifest is None)
 
@@ -199,6 +217,10 @@ class World:
         for id, (title, votes) in api.items():
             if title is not None:
                 assert found[id]["item"].get("numbers", {}).get("votes", 0) == votes
+        for name in index.manifest.declared.keys() - DEFAULT_ATTRIBUTES.keys():
+            for id, payload in found.items():
+                votes = payload["item"].get("numbers", {}).get("votes")
+                assert payload.get("attributes", {}) == ({} if votes is None else {name: votes}), id
         from_file = {id for id, payload in found.items() if payload["origin"] == "file"}
         assert from_file == self.truth.files[index.manifest.version] - set(api)
 
@@ -235,10 +257,16 @@ BUILDS = st.tuples(
     st.just("build"),
     st.tuples(encoders, st.lists(ids, unique=True, min_size=1), st.lists(WRITES, max_size=3), st.sampled_from([False, False, True])),
 )
+COPIES = st.tuples(st.just("redeclare"), st.tuples(st.sampled_from(["liked", "popular"]), st.lists(WRITES, max_size=3)))
 STEPS = st.one_of(
-    WRITES, WRITES, WRITES, BUILDS, *(st.tuples(st.just(name), st.just(())) for name in ("follow", "rollback", "kill", "check"))
+    WRITES, WRITES, WRITES, BUILDS, COPIES, *(st.tuples(st.just(name), st.just(())) for name in ("follow", "rollback", "kill", "check"))
 )
 FIRST = ("build", (0, IDS[:3], [], False))
+
+
+def world_of(name: str, arguments: tuple[Any, ...]) -> int:
+    """A number that a step always has."""
+    return len(name) + len(repr(arguments))
 
 
 def run(engine: str, steps: list[Any]) -> None:
@@ -255,7 +283,28 @@ def run(engine: str, steps: list[Any]) -> None:
         await go(lambda: QdrantStore(IndexSettings(), "demo", client=client))
         await client.close()
 
-    if engine == "edge":
+    async def beside_another() -> None:
+        """Two catalogues in one collection, whose points would have the same ids: what one goes through is nothing to the other."""
+        client = AsyncQdrantClient(":memory:")
+        worlds = [World(lambda name=name: TenantStore(IndexSettings(), name, client=client)) for name in ("demo", "other")]  # type: ignore[misc]
+        try:
+            for name, arguments in [FIRST, ("follow", ()), *steps, ("check", ()), ("kill", ()), ("check", ())]:
+                # The other one goes the same way by halves, and is checked each time.
+                for world in worlds[: 1 + (world_of(name, arguments) % 2)]:
+                    await world.step(name, arguments)
+                await worlds[1].check()
+            collections = [
+                entry.name for entry in (await client.get_collections()).collections if entry.name.startswith("_matinee_shared.")
+            ]
+            assert len(collections) <= len(MAKERS)
+        finally:
+            for world in worlds:
+                await world.active.close()
+            await client.close()
+
+    if engine == "tenant":
+        asyncio.run(beside_another())
+    elif engine == "edge":
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(go(lambda: EdgeStore(Path(folder), "demo")))
     else:
@@ -264,7 +313,14 @@ def run(engine: str, steps: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "examples"),
-    [("edge", 4), ("memory", 40), pytest.param("edge", 60, marks=pytest.mark.full), pytest.param("memory", 600, marks=pytest.mark.full)],
+    [
+        ("edge", 4),
+        ("memory", 30),
+        ("tenant", 25),
+        pytest.param("edge", 60, marks=pytest.mark.full),
+        pytest.param("memory", 600, marks=pytest.mark.full),
+        pytest.param("tenant", 300, marks=pytest.mark.full),
+    ],
 )
 def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # One writer, whose revisions come in order: without the overlap, each part has to be right by itself.
@@ -276,6 +332,28 @@ def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, exa
         run(engine, steps)
 
     check()
+
+
+@pytest.mark.parametrize("kind", [QdrantStore, TenantStore])
+async def test_a_version_before_that_was_deleted_holds_up_no_write(kind: Any) -> None:
+    """In a roll-over, writes go to the version of the encoder before as well; builds that nobody has followed yet may prune it."""
+    client = AsyncQdrantClient(":memory:")
+    store = kind(IndexSettings(), "demo", client=client)
+    active = ActiveIndex(store)
+    for maker in MAKERS:
+        await Build(store, maker, "demo", "test", keep=2).run([Item(id="item-0", title="File")])
+        await active.refresh()
+    assert active.before is not None
+    await Build(store, MAKERS[1], "demo", "test", IndexWrites(active.get()), keep=2).run([Item(id="item-0", title="File")])
+    points = MAKERS[1]([Item(id="item-1", title="Put")], [uid("item-1")], origin="api", revisions=[0])
+    assert (await active.upsert(points, fingerprint=MAKERS[1].embedder.fingerprint, recipe="raw")).count == 1
+    await active.refresh()
+    assert await active.get().count() == 2
+    await active.close()
+    await store.destroy()
+    left = [entry.name for entry in (await client.get_collections()).collections if not entry.name.startswith("_matinee_catalogues")]
+    assert [(await client.count(name)).count for name in left] == [0] * len(left)
+    await client.close()
 
 
 async def test_a_version_that_was_deleted_under_the_live_index_is_left_behind() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from matinee.attributes import Attribute
+from matinee.filters.attributes import Attribute
 from matinee.index.item_vector import FACTS_DIMENSION, completed, dimensions, item_vector
 from matinee.index.types import ITEM, TEXT, Manifest, Point, item_payload, tombstone
 from matinee.items import Item

@@ -39,7 +39,7 @@ async def test_records_are_kept_changed_and_removed(registry: CatalogueRegistry)
     with pytest.raises(CatalogueConflictError, match="'books' exists already"):
         await registry.add(BOOKS, 9)
     deleting = BOOKS.model_copy(update={"state": "deleting", "items": 3})
-    await registry.replace(deleting)
+    assert await registry.update("books", lambda record: record.model_copy(update={"state": "deleting", "items": 3})) == deleting
     assert await registry.records() == {"books": deleting}
     with pytest.raises(CatalogueConflictError, match="is being deleted"):
         await registry.add(BOOKS, 9)
@@ -47,8 +47,16 @@ async def test_records_are_kept_changed_and_removed(registry: CatalogueRegistry)
     await registry.remove("books")
     assert await registry.records() == {}
     with pytest.raises(CatalogueAbsentError):
-        await registry.replace(BOOKS)
+        await registry.update("books", lambda record: record)
     await registry.close()
+
+
+async def test_of_changes_at_one_moment_none_is_lost(registry: CatalogueRegistry) -> None:
+    await registry.add(BOOKS, 9)
+    changes = [{"items": 7}, {"title": "Old books"}, {"kind": "novel"}, {"pending": True}]
+    await asyncio.gather(*(registry.update("books", lambda record, one=one: record.model_copy(update=one)) for one in changes))  # type: ignore[misc]
+    after = (await registry.records())["books"]
+    assert (after.items, after.title, after.kind, after.pending) == (7, "Old books", "novel", True)
 
 
 async def test_of_many_that_are_added_at_once_each_name_is_one_of_them_and_no_more_than_allowed(registry: CatalogueRegistry) -> None:

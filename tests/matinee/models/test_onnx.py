@@ -46,12 +46,22 @@ def test_it_gives_the_vectors_of_the_model(model: Any, exported: Path, rows: int
 
 
 def test_attention_and_normalisation_are_fused(exported: Path) -> None:
-    """A query's vector takes 0.7 of the time of the plain graph."""
     import onnx as format
 
     operators = [node.op_type for node in format.load(str(exported)).graph.node]
     assert operators.count("Attention") == 6
     assert not {"Softmax", "LayerNormalization", "Erf"} & set(operators)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "roberta"])
+def test_a_model_that_can_be_fused_in_part_keeps_its_vectors(tiny_encoder: Any, tmp_path: Path, kind: str) -> None:
+    model = load_model(tiny_encoder.save(tmp_path / "model", kind), torch.float32, attention="eager", device="cpu")
+    tokens = model.tokenizer(["king", "a king of the winter sea and of the lamp"], padding=True, return_tensors="np")
+    given = {name: tokens[name].astype(np.int64) for name in model.tokenizer.model_input_names}
+    assert not given["attention_mask"].all()
+    with torch.inference_mode():
+        wanted = model({name: torch.from_numpy(array) for name, array in given.items()})["sentence_embedding"].numpy()
+    assert OnnxEncoder.load(model, tmp_path / "onnx", threads=1)(given) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_padding_does_not_change_a_vector(exported: Path) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.errors import UnknownAttributeError
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.types import Hit
 from matinee.recommend.options import RankingOptions, count_facets, group_hits, select_fields, sort_hits
 

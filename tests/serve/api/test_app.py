@@ -186,6 +186,27 @@ async def test_unknown_routes(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/items/", "leave out the slash"),
+        ("/v1/search/", "leave out the slash"),
+        ("/v1/items/own-1/", "leave out the slash"),
+        ("/v1/catalogues/", "leave out the slash"),
+        ("/v1/catalogues/demo/search/", "leave out the slash"),
+        ("/v1/catalogues/demo//", "/docs lists the routes"),
+        ("/v1/serach", "did you mean POST /v1/search?"),
+        ("/v1/catalogues/demo/recomend", "did you mean POST /v1/recommend?"),
+        ("/recommend", "/docs lists"),
+        ("/v1/" + "x" * 3000, "/docs lists"),
+    ],
+)
+async def test_an_unknown_route_gets_a_hint(api: Api, path: str, hint: str) -> None:
+    response = await api.get(path)
+    assert error(response) == (404, "not_found")
+    assert hint in response.json()["message"]
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("GET", "/v1/search", "POST"),
@@ -201,3 +222,4 @@ async def test_unknown_routes(api: Api, path: str) -> None:
 async def test_wrong_methods_are_told_the_right_ones(api: Api, method: str, path: str, allowed: str) -> None:
     response = await api(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert method == "HEAD" or f"takes {allowed}, not {method}" in response.json()["message"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from matinee.attributes import DEFAULT_ATTRIBUTES
 from matinee.catalogue.proposal import propose_attributes
 from matinee.catalogue.reader import read_items
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES
 from tests.serve.api_client import Api, connected, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -39,7 +39,7 @@ def test_every_route_that_checks_a_key_documents_it() -> None:
         for method, operation in operations.items():
             # Or none: a server without keys lets everybody read.
             inner = path.replace("/catalogues/{catalogue}/", "/")
-            writes = method in ("put", "patch", "delete") or inner.startswith(("/v1/items:", "/v1/imports"))
+            writes = method in ("put", "patch", "delete") or inner.startswith(("/v1/items:", "/v1/imports", "/v1/index"))
             scope = "feedback" if inner == "/v1/feedback" else "write" if writes else "read"
             if inner.startswith("/v1/catalogues") and method != "get":
                 scope = "admin"

@@ -13,7 +13,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from matinee.settings.serving import ServingSettings
 from serve.api import exposition
 from serve.api.clients import TrustedHosts
-from serve.api.exposition import exported
+from serve.api.exposition import export_metrics
 from tests.network import has_ipv6
 
 
@@ -21,7 +21,7 @@ from tests.network import has_ipv6
 def metrics_url() -> Iterator[str]:
     registry = CollectorRegistry()
     Counter("secrets", "", registry=registry).inc()
-    with exported(registry, "127.0.0.1", 0, ServingSettings(hosts=("films.example.org",))) as url:
+    with export_metrics(registry, "127.0.0.1", 0, ServingSettings(hosts=("films.example.org",))) as url:
         yield url
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_answered_before_hosts_are_checked(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(exposition, "TrustedHosts", hosts)
     monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", serve_forever)
-    with exported(CollectorRegistry(), "127.0.0.1", 0, ServingSettings()) as url:
+    with export_metrics(CollectorRegistry(), "127.0.0.1", 0, ServingSettings()) as url:
         assert httpx.get(url, trust_env=False).status_code == 200
     assert steps == ["hosts", "server"]
 
@@ -72,11 +72,11 @@ def test_nothing_is_answered_before_hosts_are_checked(monkeypatch: pytest.Monkey
 def test_metrics_on_the_loopback_address_of_ipv6() -> None:
     if not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    with exported(CollectorRegistry(), "::1", 0, ServingSettings()) as url:
+    with export_metrics(CollectorRegistry(), "::1", 0, ServingSettings()) as url:
         assert httpx.get(url, trust_env=False).status_code == 200
 
 
 def test_metrics_for_other_machines_answer_to_any_name() -> None:
     """The probe's in a cluster, whose network policy says who reaches them."""
-    with exported(CollectorRegistry(), "0.0.0.0", 0, ServingSettings()) as url:
+    with export_metrics(CollectorRegistry(), "0.0.0.0", 0, ServingSettings()) as url:
         assert httpx.get(url, headers={"host": "probe.films.svc"}, trust_env=False).status_code == 200

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from serve.graph import imports as imports_module
+from serve.graph import import_jobs as imports_module
 from serve.graph import messages
 from serve.graph.bulk import Bulk
-from serve.graph.imports import Imports
+from serve.graph.import_jobs import ImportJobs
 from serve.graph.item_writes import ItemWrites
 from tests.serve.api_client import Api, connected, error
 from tests.waiting import until_async
@@ -38,10 +38,10 @@ async def start(api: Api, content: Any) -> dict[str, Any]:
     return dict(response.json())
 
 
-def worker(api: Api, **options: Any) -> Imports:
+def worker(api: Api, **options: Any) -> ImportJobs:
     """What another gateway would work with."""
     serving = api.service.settings.serving
-    return Imports(api.service, ItemWrites(api.service), Bulk(serving.bulk, serving.deadline_s), **options)
+    return ImportJobs(api.service, ItemWrites(api.service), Bulk(serving.bulk, serving.deadline_s), **options)
 
 
 async def status(api: Api, job: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ async def test_a_body_that_ends_early_leaves_no_job(bent: Callable[..., Any]) ->
 async def test_a_job_whose_lines_come_no_more_is_forgotten(bent: Callable[..., Any]) -> None:
     """The gateway that received them died, so it could not tidy up."""
     async with bent(serving={"bulk": {"stall_s": 0.01}, "imports": {"open": 1}}) as api:
-        await api.service.retrieve(messages.StartImport("body", 1), api.service.trace())
+        await api.service.retrieve(messages.StartImport("body", 1), api.service.new_context())
         one = worker(api, expiry_s=0.0)
         full = await api("POST", "/v1/imports", content=lines(films(1)), headers=LINES)
         assert error(full) == (503, "overloaded")

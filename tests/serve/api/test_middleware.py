@@ -14,12 +14,12 @@ from serve.api.admission import Admission
 from serve.api.auth import ApiKeys, new_key
 from serve.api.limits import BusyRoutes, RateLimit
 from serve.api.middleware import RequestMiddleware
-from serve.api.served import ServedCatalogues
+from serve.api.served_catalogues import ServedCatalogues
 from serve.graph.bulk import Bulk
+from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
 from serve.graph.microbatch import Lane, MicroBatcher
 from serve.graph.parts import Graph
-from serve.graph.places import Sharing
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 from tests.memory_sink import MemorySink

@@ -13,7 +13,7 @@ from serve.api.auth import ApiKeys, Caller, new_key
 from serve.api.redact import HIDDEN, PUBLIC, is_hidden, public_message, public_report
 from serve.api.uploads import import_fields
 from serve.errors import STATUS, EncoderReplacedError, ImportChangedError, SwitchedOffError
-from serve.graph.imports import LOST
+from serve.graph.import_jobs import LOST
 from serve.graph.item_lines import PartlyDoneError
 from tests.serve.api_client import Api, error
 

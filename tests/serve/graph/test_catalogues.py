@@ -1,7 +1,7 @@
 """The catalogues of a Retriever on real embedded indexes: opened, closed, created and deleted while messages come."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from matinee.errors import CatalogueAbsentError, CatalogueConflictError, IndexLockedError, OverloadedError
+from matinee.errors import (
+    CatalogueAbsentError,
+    CatalogueConflictError,
+    IndexAbsentError,
+    IndexLockedError,
+    IndexUnavailableError,
+    OverloadedError,
+    UnknownAttributeError,
+)
+from matinee.filters.attributes import Attribute
 from matinee.index.build import build_empty, new_manifest
+from matinee.index.edge import files
 from matinee.index.edge.registry import EdgeRegistry
 from matinee.index.factory import open_store
 from matinee.index.imports import new_job
@@ -18,17 +28,17 @@ from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.registry import NAME, QdrantRegistry
 from matinee.index.qdrant.store import QdrantStore
 from matinee.index.qdrant.tenant_store import TenantStore
-from matinee.index.registry import CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, SearchChanges
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.settings.index import FactWeights, IndexSettings
 from matinee.settings.tree import Settings
-from serve.graph import messages
-from serve.graph.hops import Hop
+from serve.graph import catalogues, messages
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
-from tests.waiting import until_async
+from tests.waiting import HANG_S, until_async
 
 LATER = 86_400.0
 ENCODER, D = "f" * 64, 8
@@ -64,7 +74,7 @@ class Server:
 
     async def ask(self, message: Any, catalogue: str | None = None) -> Any:
         sent = message if catalogue is None else messages.In(catalogue, message)
-        [result] = await self.retriever.call([Hop(sent, LATER)])
+        [result] = await self.retriever.call([WireMessage(sent, LATER)])
         return result
 
     async def create(self, name: str, **more: Any) -> Any:
@@ -99,7 +109,7 @@ async def test_each_catalogue_has_its_own_items_and_one_batch_may_ask_several(se
         assert (await server.create(name)).state == "ready"
         assert (await server.write(name, f"{name} 1")).count == 1
     batch = [messages.In(name, messages.Page(9)) for name in ("books", "games", "nope")]
-    books, games, nope = await server.retriever.call([Hop(one, LATER) for one in batch])
+    books, games, nope = await server.retriever.call([WireMessage(one, LATER) for one in batch])
     assert [payload["title"] for (_, payload), *_ in (books[0], games[0])] == ["books 1", "games 1"]  # type: ignore[index]
     assert isinstance(nope, CatalogueAbsentError)
 
@@ -124,16 +134,16 @@ async def test_looking_for_background_work_neither_opens_a_catalogue_nor_keeps_i
     await server.create("books")
     for name in ("books", "books"):
         assert await server.ask(messages.Pending(8, "0" * 8 + "-0000" * 3 + "-" + "0" * 12), name) == []
-        assert await server.ask(messages.ImportJobs(unfinished=True), name) == []
+        assert await server.ask(messages.ListImports(unfinished=True), name) == []
     assert await server.opened() == []
     store = open_store(CatalogueRecord(name="books").settings(server.settings))
     assert await store.imports().save(new_job("body", 1))
     assert await server.ask(messages.BusyCatalogues()) == ["books"]
-    assert len(await server.ask(messages.ImportJobs(unfinished=True), "books")) == 1
+    assert len(await server.ask(messages.ListImports(unfinished=True), "books")) == 1
     assert await server.opened() == []
     await server.items("books")
     server.now = 61
-    await server.ask(messages.ImportJobs(unfinished=True), "books")
+    await server.ask(messages.ListImports(unfinished=True), "books")
     await server.retriever.catalogues.close_idle()
     assert await server.opened() == []
     [job] = await store.imports().jobs()
@@ -194,7 +204,7 @@ async def test_a_catalogue_that_is_deleted_ends_what_is_under_way_and_takes_noth
     deleting = asyncio.create_task(server.ask(messages.DeleteCatalogue("books")))
 
     async def refused() -> bool:
-        return isinstance(await server.ask(messages.Status(), "books"), CatalogueAbsentError)
+        return isinstance(await server.ask(messages.ReadStatus(), "books"), CatalogueAbsentError)
 
     while not await refused():  # noqa: ASYNC110  the mark in the registry tells nobody
         await asyncio.sleep(0.01)
@@ -212,8 +222,7 @@ async def test_what_a_kill_left_of_a_deletion_is_deleted_by_the_next(server: Ser
     await server.start()
     await server.create("books")
     registry = EdgeRegistry(server.settings.indexes_dir)
-    record = (await registry.records())["books"]
-    await registry.replace(record.model_copy(update={"state": "deleting"}))
+    await registry.update("books", lambda record: record.model_copy(update={"state": "deleting"}))
     server.now = 3601
     assert isinstance(await server.items("books"), CatalogueAbsentError)
     [_, entry] = await server.ask(messages.CatalogueEntries())
@@ -251,8 +260,7 @@ async def test_one_that_another_process_deletes_and_creates_again_is_another(ser
     await server.create("books")
     await server.write("books", "Emma")
     registry = EdgeRegistry(server.settings.indexes_dir)
-    record = (await registry.records())["books"]
-    await registry.replace(record.model_copy(update={"created": "2000-01-01"}))
+    await registry.update("books", lambda record: record.model_copy(update={"created": "2000-01-01"}))
     server.now = 3601
     assert await server.items("books") == ["Emma"]
     entry = server.retriever.catalogues._entries["books"]
@@ -286,3 +294,177 @@ async def test_on_a_qdrant_server_small_catalogues_share_a_collection(server: Se
     assert not [name for name in left if name.startswith(("old", "books"))]
     assert NAME in left
     assert isinstance(await server.ask(messages.DeleteCatalogue("demo")), CatalogueConflictError)
+
+
+PAGES = Attribute(type="integer", source="numbers.pages")
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(HANG_S):
+        while not await condition():  # noqa: ASYNC110  the end of a change tells nobody
+            await asyncio.sleep(0.005)
+
+
+async def test_attributes_are_changed_while_the_catalogue_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    await server.start()
+    await server.create("books")
+    await server.write("books", "Emma", "Dune")
+    index = (await server.retriever.catalogues._entries["books"].opening).active.get()
+    begun, go_on = held(monkeypatch, index, "points")
+    entry = await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(title="Books", attributes={"pages": PAGES})))
+    assert (entry.building, entry.state, entry.attributes) == (True, "ready", 6)
+    await begun.wait()
+    assert await server.items("books") == ["Dune", "Emma"]
+    assert (await server.ask(messages.ReadStatus(), "books")).building
+    again = await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": None, "kind": None})))
+    assert isinstance(again, UnknownAttributeError | CatalogueConflictError)
+    await server.write("books", "Emma 2")
+    go_on.set()
+
+    async def changed() -> bool:
+        [_, entry] = await server.ask(messages.CatalogueEntries())
+        return not entry.building and entry.attributes == 7
+
+    await until_true(changed)
+    assert await server.items("books") == ["Dune", "Emma", "Emma 2"]
+    [_, entry] = await server.ask(messages.CatalogueEntries())
+    assert (entry.trouble, entry.record.title) == (None, "Books")
+
+
+async def test_a_change_that_fails_later_is_shown_until_the_next(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    await server.start()
+    await server.create("books")
+    await server.write("books", "Emma")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "require_space", lambda *_: (_ for _ in ()).throw(IndexUnavailableError("the disk is nearly full")))
+        await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": PAGES})))
+
+        async def failed() -> bool:
+            [_, entry] = await server.ask(messages.CatalogueEntries())
+            return entry.trouble == "its attributes were not changed: the disk is nearly full" and not entry.building
+
+        await until_true(failed)
+    assert await server.items("books") == ["Emma"]
+    monkeypatch.setattr(catalogues, "CHANGE_S", 60.0)
+    entry = await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": PAGES})))
+    assert (entry.trouble, entry.attributes, entry.building) == (None, 7, False)
+
+
+async def test_a_catalogue_is_deleted_although_its_index_is_being_copied(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogues, "CHANGE_S", 0.0)
+    await server.start()
+    await server.create("books")
+    await server.write("books", "Emma")
+    index = (await server.retriever.catalogues._entries["books"].opening).active.get()
+    begun, _ = held(monkeypatch, index, "points")
+    await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(attributes={"pages": PAGES})))
+    await begun.wait()
+    assert await server.ask(messages.DeleteCatalogue("books")) is None
+    assert not (server.settings.indexes_dir / "books").exists()
+    assert server.retriever.catalogues._changing == {}
+
+
+async def test_other_settings_of_search_count_at_once(server: Server) -> None:
+    await server.start()
+    await server.create("books")
+    await server.write("books", "Emma")
+    opened = await server.retriever.catalogues._entries["books"].opening
+    await server.ask(messages.ChangeCatalogue("books", CatalogueChanges(search=SearchChanges(max_k=7))))
+    await server.items("books")
+    assert opened._settings.search.max_k == 7
+    assert opened is await server.retriever.catalogues._entries["books"].opening, "nothing was closed for it"
+    refused = await server.ask(messages.ChangeCatalogue("demo", CatalogueChanges(title="x")))
+    assert isinstance(refused, CatalogueConflictError)
+    assert "the server's settings" in str(refused)
+
+
+async def test_a_first_index_is_made_and_never_a_second(server: Server) -> None:
+    await server.start()
+    [entry] = await server.ask(messages.CatalogueEntries())
+    assert entry.state == "empty"
+    made = await server.ask(messages.CreateIndex("demo", {"pages": PAGES}, ENCODER, D))
+    assert (made.state, made.items, made.attributes) == ("ready", 0, 1)
+    assert isinstance(await server.ask(messages.CreateIndex("demo", None, ENCODER, D)), CatalogueConflictError)
+    # A catalogue that a command created while no server ran has none either.
+    await EdgeRegistry(server.settings.indexes_dir).add(CatalogueRecord(name="games", attributes={"pages": PAGES}, created="now"), 9)
+    server.now = 3601
+    assert isinstance(await server.items("games"), IndexAbsentError)
+    changed = await server.ask(messages.ChangeCatalogue("games", CatalogueChanges(attributes={"size": PAGES})))
+    assert (changed.state, [*changed.record.attributes]) == ("empty", ["pages", "size"])
+    server.now = 7202
+    made = await server.ask(messages.CreateIndex("games", {"colour": PAGES}, ENCODER, D))
+    assert (made.state, made.attributes) == ("ready", 2), "those that it was created with"
+    assert (await server.write("games", "Chess")).count == 1
+
+
+async def test_a_first_index_that_is_being_built_elsewhere_is_seen(server: Server) -> None:
+    await server.start()
+    await EdgeRegistry(server.settings.indexes_dir).add(CatalogueRecord(name="games", created="now"), 9)
+    server.now = 3601
+    async with open_store(CatalogueRecord(name="games").settings(server.settings)).lease():
+        [_, entry] = await server.ask(messages.CatalogueEntries())
+        assert (entry.state, entry.building) == ("building", True)
+        assert isinstance(await server.ask(messages.CreateIndex("games", None, ENCODER, D)), CatalogueConflictError)
+    [_, entry] = await server.ask(messages.CatalogueEntries())
+    assert (entry.state, entry.building) == ("empty", False)
+
+
+PENDING = messages.Pending(8, "00000000-0000-0000-0000-000000000000")
+
+
+async def test_what_waits_for_descriptions_is_found_after_its_catalogue_was_closed_or_the_server_killed(server: Server) -> None:
+    await server.start(idle_s=60)
+    await server.create("books", recipe="enhanced")
+    await server.write("books", "Emma")
+
+    async def close() -> None:
+        server.now += 61
+        await server.retriever.catalogues.close_idle()
+        assert await server.opened() == []
+        server.now += 3601
+
+    await close()
+    assert await server.ask(messages.BusyCatalogues()) == ["books"]
+    [(id, payload)] = await server.ask(PENDING, "books")
+    assert await server.opened() == ["books"], "opened for its background work alone"
+    assert (await server.retriever.catalogues._record("books")).pending, "a kill from here on loses nothing"
+    item = Item.model_validate(payload["item"])
+    done = item_payload(item, origin="api", revision=payload["revision"], description="A matchmaker.")
+    vector = np.eye(1, D, dtype=np.float32)[0]
+    write = messages.Write((Point(id, done, {"text": vector}),), ENCODER, "enhanced", {id: payload["revision"]})
+    assert (await server.ask(write, "books")).count == 1
+    await close()
+    assert await server.ask(messages.BusyCatalogues()) == []
+    assert await server.ask(PENDING, "books") == []
+    assert await server.opened() == []
+
+
+async def test_no_catalogue_is_closed_for_the_descriptions_of_another(server: Server) -> None:
+    await server.start(open=1)
+    for name in ("books", "games"):
+        await server.create(name, recipe="enhanced")
+        await server.write(name, name)
+    await until_async(lambda: [*server.retriever.catalogues._entries] == ["games"])
+    await until_async(lambda: not server.retriever.catalogues._tasks)
+    server.now += 3601
+    assert sorted(await server.ask(messages.BusyCatalogues())) == ["books", "games"]
+    assert await server.ask(PENDING, "books") == []
+    assert await server.opened() == ["games"]
+
+
+async def test_a_late_description_does_not_reach_the_next_catalogue_of_the_name(server: Server) -> None:
+    await server.start()
+    await server.create("books", recipe="enhanced")
+    await server.write("books", "Emma")
+    [(id, payload)] = await server.ask(PENDING, "books")
+    late = item_payload(Item(id="Emma", title="Emma"), origin="api", revision=payload["revision"], description="Too late.")
+    write = messages.Write((Point(id, late, {"text": np.eye(1, D, dtype=np.float32)[0]}),), ENCODER, "enhanced", {id: payload["revision"]})
+    assert await server.ask(messages.DeleteCatalogue("books")) is None
+    assert isinstance(await server.ask(write, "books"), CatalogueAbsentError)
+    await server.create("books", recipe="enhanced")
+    await server.write("books", "Emma")
+    assert (await server.ask(write, "books")).count == 0
+    [(_, kept)] = await server.ask(PENDING, "books")
+    assert "description" not in kept

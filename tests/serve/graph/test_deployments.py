@@ -10,7 +10,7 @@ import pytest
 
 from matinee.errors import ModelError
 from serve.errors import UnavailableError
-from serve.graph.hops import Hop
+from serve.graph.wire import WireMessage
 
 
 class Replica:
@@ -24,10 +24,10 @@ class Replica:
         if self.adapter == "broken":
             raise ModelError("it does not fit")
 
-    async def call(self, batch: Sequence[Hop[str]]) -> list[object]:
+    async def call(self, batch: Sequence[WireMessage[str]]) -> list[object]:
         return [self.adapter for _ in batch]
 
-    async def stream(self, batch: Sequence[Hop[str]]) -> AsyncIterator[list[tuple[int, object]]]:
+    async def stream(self, batch: Sequence[WireMessage[str]]) -> AsyncIterator[list[tuple[int, object]]]:
         for place, hop in enumerate(batch):
             assert hop.waited_s > 0, "the load took time"
             yield [(place, self.adapter)]
@@ -61,9 +61,9 @@ async def test_the_model_loads_with_the_first_item(deployed: Any) -> None:
     await replica.reconfigure({"adapter": "words"})
     assert (await replica.info())["loaded"] is False
     replica.check_health()
-    assert [pairs async for pairs in replica.stream([Hop("a", 60.0), Hop("b", 60.0)])] == [[(0, "words")], [(1, "words")]]
+    assert [pairs async for pairs in replica.stream([WireMessage("a", 60.0), WireMessage("b", 60.0)])] == [[(0, "words")], [(1, "words")]]
     await replica.reconfigure({"adapter": None})
-    assert await replica.call([Hop("a", 60.0)]) == [None]
+    assert await replica.call([WireMessage("a", 60.0)]) == [None]
     assert abs(await replica.clock() - time.time()) < 60
 
 
@@ -79,6 +79,6 @@ async def test_a_model_that_fails_at_the_start_is_the_replicas_failure(deployed:
     late = deployed(False)
     await late.reconfigure({"adapter": "broken"})
     with pytest.raises(UnavailableError, match="it does not fit"):
-        await late.call([Hop("a", 60.0)])
+        await late.call([WireMessage("a", 60.0)])
     await late.reconfigure({"adapter": "words"})
-    assert await late.call([Hop("a", 60.0)]) == ["words"]
+    assert await late.call([WireMessage("a", 60.0)]) == ["words"]

@@ -14,11 +14,12 @@ from matinee.errors import OverloadedError
 from matinee.models.embedder import Embedder
 from matinee.settings.models import EmbedderSettings
 from serve.graph import messages
-from serve.graph.clients import batched_model, send_to
+from serve.graph.clients import model_client, send_to
+from serve.graph.context import RequestContext
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.gateway import Gateway
-from serve.graph.hops import Hop
-from serve.graph.parts import Graph, Trace
+from serve.graph.parts import Graph
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S, until_async, until_late
@@ -75,7 +76,7 @@ def gateway(local_graph: Any, replica: EmbedderReplica, tmp_path: Path) -> Gatew
     async def retriever(message: Any, deadline: float) -> Any:
         raise AssertionError("nobody ranks here")
 
-    return Gateway(settings, Graph(batched_model("embedder", send_to(replica), settings, metrics), retriever, None, {}), metrics)
+    return Gateway(settings, Graph(model_client("embedder", send_to(replica), settings, metrics), retriever, None, {}), metrics)
 
 
 async def begun(watched: Watched) -> None:
@@ -83,11 +84,11 @@ async def begun(watched: Watched) -> None:
 
 
 async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, watched: Watched, replica: EmbedderReplica) -> None:
-    trace = Trace(time.monotonic() + HANG_S)
-    embeds = [asyncio.create_task(gateway.embed(TEXTS, "document", trace)) for _ in range(6)]
+    context = RequestContext(time.monotonic() + HANG_S)
+    embeds = [asyncio.create_task(gateway.embed(TEXTS, "document", context)) for _ in range(6)]
     await begun(watched)
-    query = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a heist",)), trace.deadline))
-    cold = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a cold item",), "document"), trace.deadline))
+    query = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a heist",)), context.deadline))
+    cold = asyncio.create_task(gateway.graph.embedder(messages.Embed(("a cold item",), "document"), context.deadline))
     asked = {("a heist",), ("a cold item",)}
     lines = [queue.waiting.lines for queue in replica.batcher._queues]
     await until_async(lambda: asked <= {one.queued.message.texts for line in lines for waiting in line.values() for one in waiting})
@@ -104,10 +105,10 @@ async def test_a_search_waits_for_one_pass_of_six_bulk_calls(gateway: Gateway, w
 
 async def test_queries_that_wait_together_are_encoded_together(replica: EmbedderReplica, watched: Watched) -> None:
     """In pieces of `encode_tokens` each, they would take half as long again: texts of like length need less padding."""
-    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    first = asyncio.create_task(replica.call([WireMessage(messages.Embed(("a heist",)), HANG_S)]))
     await begun(watched)
     texts = [f"{n}: a thief who steals secrets from dreams" for n in range(32)]
-    others = asyncio.create_task(replica.call([Hop(messages.Embed((text,)), HANG_S) for text in texts]))
+    others = asyncio.create_task(replica.call([WireMessage(messages.Embed((text,)), HANG_S) for text in texts]))
     await until_async(lambda: replica.batcher.waiting == len(texts))
     watched.gate.set()
     await asyncio.gather(first, others)
@@ -118,11 +119,11 @@ async def test_queries_that_wait_together_are_encoded_together(replica: Embedder
 async def test_a_slow_machine_refuses_queries_that_wait_too_long_and_no_request_of_many_items(
     replica: EmbedderReplica, watched: Watched, kind: Any, refused: int
 ) -> None:
-    first = asyncio.create_task(replica.call([Hop(messages.Embed(("a heist",)), HANG_S)]))
+    first = asyncio.create_task(replica.call([WireMessage(messages.Embed(("a heist",)), HANG_S)]))
     await begun(watched)
     for queue in replica.batcher._queues:
         queue.pace.interval_s, queue.pace.messages = 10.0, 1.0
-    others = asyncio.create_task(replica.call([Hop(messages.Embed((f"{n}",), kind), HANG_S) for n in range(20)]))
+    others = asyncio.create_task(replica.call([WireMessage(messages.Embed((f"{n}",), kind), HANG_S) for n in range(20)]))
     await until_async(lambda: replica.batcher.waiting == 20 - refused)
     watched.gate.set()
     results = await others
@@ -131,15 +132,15 @@ async def test_a_slow_machine_refuses_queries_that_wait_too_long_and_no_request_
 
 
 async def test_a_bulk_call_that_is_late_is_not_encoded_to_its_end(gateway: Gateway, watched: Watched) -> None:
-    await until_late(lambda deadline: gateway.embed(TEXTS, "document", Trace(deadline)), watched.begun.is_set)
+    await until_late(lambda deadline: gateway.embed(TEXTS, "document", RequestContext(deadline)), watched.begun.is_set)
     watched.gate.set()
-    await gateway.graph.embedder(messages.Embed(("a heist",)), gateway.trace().deadline)
+    await gateway.graph.embedder(messages.Embed(("a heist",)), gateway.new_context().deadline)
     assert watched.calls[1:] == [["a heist"]]
 
 
 async def test_a_stream_brings_queries_before_bulk_of_the_same_batch(replica: EmbedderReplica, watched: Watched) -> None:
     watched.gate.set()
-    batch = [Hop(messages.Embed(tuple(TEXTS[:9]), "document", bulk=True), 60.0), Hop(messages.Embed(("a heist",)), 60.0)]
+    batch = [WireMessage(messages.Embed(tuple(TEXTS[:9]), "document", bulk=True), 60.0), WireMessage(messages.Embed(("a heist",)), 60.0)]
     places = [place async for pairs in replica.stream(batch) for place, _ in pairs]
     assert places == [1, 0]
 
@@ -152,7 +153,7 @@ async def test_texts_of_two_encoders_are_never_mixed(gateway: Gateway, local_gra
 
     gateway.graph = Graph(replaced, gateway.graph.retriever, None, {})
     with pytest.raises(Exception, match="was replaced while these texts were embedded"):
-        await gateway.embed(["x" * 700, "y" * 700], "document", gateway.trace())
+        await gateway.embed(["x" * 700, "y" * 700], "document", gateway.new_context())
 
 
 @pytest.mark.parametrize(("texts", "pieces"), [([], 1), (["a"] * 3, 1), (["a" * 150] * 3, 2), (["a" * 50_000, "b"], 2)])
@@ -164,6 +165,6 @@ async def test_pieces_keep_every_text_in_order(gateway: Gateway, texts: list[str
         return messages.Embedded("f", np.zeros((len(message.texts), 2), np.float32))
 
     gateway.graph = Graph(embedder, gateway.graph.retriever, None, {})
-    made = await gateway.embed(texts, "document", gateway.trace())
+    made = await gateway.embed(texts, "document", gateway.new_context())
     assert [text for piece in sent for text in piece] == texts
     assert (len(sent), len(made.vectors)) == (pieces, len(texts))

@@ -15,7 +15,7 @@ from matinee.items import Item
 from matinee.models.registry import ArtifactStore, ModelOrigin
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.hops import Hop
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S
@@ -40,7 +40,7 @@ async def replica(local_graph: Any, tiny_base: Path, models: Path) -> AsyncItera
 
 async def described(replica: EnhancerReplica) -> str:
     """The name of the model that a description is by."""
-    [told] = await replica.call([Hop(messages.Describe(FILM), 60)])
+    [told] = await replica.call([WireMessage(messages.Describe(FILM), 60)])
     assert not isinstance(told, MatineeError), told
     return str(told.model)
 
@@ -129,7 +129,7 @@ async def test_a_gateway_forgets_what_a_replaced_model_described(local_service: 
     other = FILM.model_copy(update={"title": "Heat"})
 
     async def model(item: Item) -> str:
-        return str((await local_service.describe(item, local_service.trace())).model)
+        return str((await local_service.describe(item, local_service.new_context())).model)
 
     assert await model(FILM) == "base"
     by[0] = "base+adapter"

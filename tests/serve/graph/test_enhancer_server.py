@@ -15,7 +15,7 @@ from matinee.items import Item
 from matinee.models.types import Description
 from serve.graph import messages
 from serve.graph.enhancer import EnhancerReplica
-from serve.graph.hops import Hop
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.model_server import ModelServer, serving
@@ -41,7 +41,7 @@ def replica(local_graph: Any, server: ModelServer, tmp_path: Path) -> Iterator[E
 
 
 async def describe(replica: EnhancerReplica, item: Item, seconds: float = HANG_S) -> Description | MatineeError:
-    [told] = await replica.call([Hop(messages.Describe(item), seconds)])
+    [told] = await replica.call([WireMessage(messages.Describe(item), seconds)])
     return told
 
 
@@ -67,21 +67,21 @@ async def test_a_failing_server_is_counted_shown_and_left_out_of_answers(
 ) -> None:
     service = local_service
     service.graph = replace(service.graph, enhancer=local_graph.as_part(replica.call))
-    assert (await service.describe(FILM, service.trace())).source == "model"
+    assert (await service.describe(FILM, service.new_context())).source == "model"
     server.turns.append(503)
-    trace = service.trace()
-    assert await service._describe_or_degrade(OTHERS[0], trace, bulk=False) is None
-    assert trace.degraded == ["enhancer"]
+    context = service.new_context()
+    assert await service._describe_or_degrade(OTHERS[0], context, bulk=False) is None
+    assert context.degraded == ["enhancer"]
     assert "refused (status 503" in (await replica.info())["trouble"]
     counted = {tags: value for (name, tags), value in replica._metrics.sink.values.items() if name == "matinee_enhancer_server_failures"}  # type: ignore[attr-defined]
     assert counted == {(("reason", "refused"),): 1}
-    assert (await service.describe(OTHERS[1], service.trace())).source == "model"
+    assert (await service.describe(OTHERS[1], service.new_context())).source == "model"
     assert (await replica.info())["trouble"] is None
     # It was started again, with other models.
     server.models = ["another"]
-    trace = service.trace()
-    assert await service._describe_or_degrade(OTHERS[2], trace, bulk=False) is None
-    assert trace.degraded == ["enhancer"]
+    context = service.new_context()
+    assert await service._describe_or_degrade(OTHERS[2], context, bulk=False) is None
+    assert context.degraded == ["enhancer"]
 
 
 async def test_a_slow_server_is_left_at_the_deadline_and_frees_its_place(replica: EnhancerReplica, server: ModelServer) -> None:

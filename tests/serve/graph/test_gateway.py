@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import serve.graph.parts
+import serve.graph.context
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError
 from matinee.index.types import Manifest
 from matinee.items import Item
@@ -20,10 +20,11 @@ from matinee.models.types import Description
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from serve.errors import RequestError
 from serve.graph import messages, requests
-from serve.graph.clients import batched_model
+from serve.graph.clients import model_client
+from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
-from serve.graph.hops import Queued
-from serve.graph.parts import Graph, Trace
+from serve.graph.parts import Graph
+from serve.graph.wire import QueuedMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S
@@ -54,7 +55,7 @@ class Parts:
         return messages.Embedded(f"model-{self.model}", vectors)
 
     async def retriever(self, unit: Any, deadline: float) -> Any:
-        if isinstance(unit, messages.Status):
+        if isinstance(unit, messages.ReadStatus):
             return messages.IndexStatus(None if self.recipe == "none" else manifest(self.recipe))
         self.ranked.append(unit)
         if self.refusals:
@@ -81,8 +82,8 @@ def make(local_graph: Any, tmp_path: Path) -> Callable[..., tuple[Gateway, Parts
     return build
 
 
-def trace() -> Trace:
-    return Trace(time.monotonic() + 3600)
+def context() -> RequestContext:
+    return RequestContext(time.monotonic() + 3600)
 
 
 def recommend(**fields: Any) -> requests.RecommendRequest:
@@ -95,7 +96,7 @@ def search(**fields: Any) -> requests.SearchRequest:
 
 async def test_an_item_of_the_index_costs_one_hop(make: Any) -> None:
     service, parts = make()
-    seen = trace()
+    seen = context()
     await service.recommend(recommend(likes=["Inception"]), seen)
     assert (len(parts.ranked), parts.embedded, parts.described) == (1, [], [])
     assert parts.ranked[0].fingerprint is None
@@ -107,7 +108,7 @@ async def test_examples_become_ids_titles_and_vectors(make: Any) -> None:
     uid = "12345678-1234-5678-1234-567812345678"
     likes = [uid.upper(), "Inception", {"id": "own"}, {"title": "Heat"}, {"item": COLD.facts()}]
     await service.recommend(
-        recommend(likes=likes, dislikes=[{"item": COLD.facts() | {"title": "Other!"}}], text="a  text", exclude=["own"]), trace()
+        recommend(likes=likes, dislikes=[{"item": COLD.facts() | {"title": "Other!"}}], text="a  text", exclude=["own"]), context()
     )
     call = parts.ranked[0].query
     assert isinstance(call, ExampleQuery)
@@ -138,7 +139,7 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
     make: Any, recipe: str, enhance: bool | None, described: bool
 ) -> None:
     service, parts = make(recipe)
-    await service.recommend(recommend(likes=[{"item": COLD.facts()}], enhance=enhance), trace())
+    await service.recommend(recommend(likes=[{"item": COLD.facts()}], enhance=enhance), context())
     assert parts.described == (["A Cold Film"] if described else [])
     assert any("About A Cold Film." in text for text in parts.embedded[0].texts) is described
 
@@ -147,9 +148,9 @@ async def test_cold_items_are_made_as_the_index_was_or_as_the_caller_asks(
 async def test_the_descriptions_of_many_cold_items_are_bulk_work(make: Any, likes: int, dislikes: int, bulk: bool) -> None:
     service, parts = make("raw")
     cold = [{"item": {"title": f"Film {n}"}} for n in range(likes + dislikes)]
-    await service.recommend(recommend(likes=cold[:likes], dislikes=cold[likes:], enhance=True), trace())
+    await service.recommend(recommend(likes=cold[:likes], dislikes=cold[likes:], enhance=True), context())
     assert parts.described_in_bulk == [bulk] * (likes + dislikes)
-    await service.search(search(text="a text", expand=True), trace())
+    await service.search(search(text="a text", expand=True), context())
     assert parts.described_in_bulk[-1] is False
 
 
@@ -167,7 +168,7 @@ async def test_cold_items_are_described_together(make: Any) -> None:
         return await Parts.enhancer(parts, unit, deadline)
 
     service.graph = replace(service.graph, enhancer=together)
-    now = trace()
+    now = context()
     await service.recommend(recommend(likes=[{"item": {"title": f"Film {n}"}} for n in range(3)]), now)
     assert sorted(parts.described) == ["Film 1", "Film 2"]
     assert now.degraded == ["enhancer"]
@@ -178,11 +179,11 @@ async def test_cold_items_are_described_together(make: Any) -> None:
 def with_queue(service: Gateway, parts: Parts, *, hangs: bool = False) -> None:
     """The enhancer of `service` behind the queue that a gateway has before it."""
 
-    async def send(batch: Sequence[Queued[messages.Describe]], early: Any) -> list[Description]:
+    async def send(batch: Sequence[QueuedMessage[messages.Describe]], on_result: Any) -> list[Description]:
         await (asyncio.Event().wait() if hangs else asyncio.sleep(0))
         return [await parts.enhancer(queued.message, queued.deadline) for queued in batch]
 
-    enhancer = batched_model("enhancer", send, service.settings, service.metrics)
+    enhancer = model_client("enhancer", send, service.settings, service.metrics)
     service.graph = replace(service.graph, enhancer=enhancer)
 
 
@@ -194,10 +195,10 @@ def cold_items(name: str, count: int) -> requests.RecommendRequest:
 async def test_the_descriptions_of_many_cold_items_wait_for_their_turn(make: Any, waiting: int) -> None:
     service, parts = make("both", enhancer={"bulk_waiting": waiting})
     with_queue(service, parts)
-    now = trace()
+    now = context()
     await service.recommend(cold_items("Film", 50), now)
     assert (len(parts.described), now.degraded) == (50, [])
-    batch = [replace(trace(), bulk=True) for _ in range(16)]
+    batch = [replace(context(), bulk=True) for _ in range(16)]
     await asyncio.gather(*(service.recommend(cold_items(f"Part {n}", 5), one) for n, one in enumerate(batch)))
     assert (len(parts.described), [one.degraded for one in batch]) == (130, [[]] * 16)
 
@@ -205,15 +206,15 @@ async def test_the_descriptions_of_many_cold_items_wait_for_their_turn(make: Any
 async def test_no_request_waits_longer_for_a_turn_than_for_a_description(make: Any) -> None:
     service, parts = make("both", enhancer={"deadline_s": 0.2})
     with_queue(service, parts, hangs=True)
-    traces = [trace() for _ in range(2)]
-    await asyncio.gather(*(service.recommend(cold_items(f"Film {n}", 20), one) for n, one in enumerate(traces)))
-    assert [one.degraded for one in traces] == [["enhancer"]] * 2
+    contexts = [context() for _ in range(2)]
+    await asyncio.gather(*(service.recommend(cold_items(f"Film {n}", 20), one) for n, one in enumerate(contexts)))
+    assert [one.degraded for one in contexts] == [["enhancer"]] * 2
     assert service.metrics.sink.values["matinee_degraded", (("part", "enhancer"), ("reason", "deadline"))] == 2
 
 
 def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, ticks = trace(), itertools.count()
-    monkeypatch.setattr(serve.graph.parts, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    now, ticks = context(), itertools.count()
+    monkeypatch.setattr(serve.graph.context, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     with now.stage("enhance"), now.stage("enhance"):
         pass
     assert now.stages == {"enhance": 2000}
@@ -225,13 +226,13 @@ def test_a_stage_that_several_do_at_the_same_time_counts_once(monkeypatch: pytes
 async def test_a_cold_item_needs_an_index(make: Any) -> None:
     service, _ = make("none")
     with pytest.raises(IndexAbsentError):
-        await service.recommend(recommend(likes=[{"item": COLD.facts()}]), trace())
+        await service.recommend(recommend(likes=[{"item": COLD.facts()}]), context())
 
 
 async def test_vectors_are_kept_by_kind_and_text(make: Any) -> None:
     service, parts = make()
     for _ in range(3):
-        await service.search(search(text="robots"), trace())
+        await service.search(search(text="robots"), context())
     assert parts.embedded == [messages.Embed(("robots",), "query")]
     counts = service.metrics.sink.values
     assert counts["matinee_cache", (("cache", "vectors"), ("result", "hit"))] == 2
@@ -241,7 +242,7 @@ async def test_vectors_are_kept_by_kind_and_text(make: Any) -> None:
 async def test_a_cache_of_nothing_keeps_nothing(make: Any) -> None:
     service, parts = make(embedder={"cache_entries": 0, "precision": "fp32"}, enhancer={"cache_entries": 0})
     for _ in range(2):
-        await service.search(search(text="robots", expand=True), trace())
+        await service.search(search(text="robots", expand=True), context())
     assert (len(parts.embedded), len(parts.described)) == (2, 2)
 
 
@@ -250,8 +251,8 @@ async def test_long_texts_cannot_fill_the_memory(make: Any) -> None:
     limits = {"cache_bytes": 100_000}
     service, _ = make(embedder={"precision": "fp32", **limits}, enhancer=limits)
     for n in range(60):
-        await service.search(search(text=f"{n} {'long ' * 700}"), trace())
-        await service.describe(COLD.model_copy(update={"overview": f"{n} {'long ' * 700}"}), trace())
+        await service.search(search(text=f"{n} {'long ' * 700}"), context())
+        await service.describe(COLD.model_copy(update={"overview": f"{n} {'long ' * 700}"}), context())
     assert 0 < service._caches.vectors.bytes <= 100_000
     assert 0 < service._caches.descriptions.bytes <= 100_000
     assert len(service._caches.vectors) < 30
@@ -260,7 +261,7 @@ async def test_long_texts_cannot_fill_the_memory(make: Any) -> None:
 async def test_descriptions_are_kept_by_their_facts(make: Any) -> None:
     service, parts = make()
     for item in (COLD, COLD.model_copy(), COLD.model_copy(update={"year": 2031})):
-        await service.describe(item, trace())
+        await service.describe(item, context())
     assert len(parts.described) == 2
 
 
@@ -276,26 +277,26 @@ async def test_a_description_is_for_exactly_the_item_that_was_sent(make: Any) ->
         COLD.model_copy(update={"overview": "one line"}),
     ]
     for item in likes:
-        await service.describe(item, trace())
+        await service.describe(item, context())
     assert len(parts.described) == len(likes)
 
 
 async def test_after_a_new_encoder_the_cache_is_made_again_once(make: Any) -> None:
     service, parts = make()
-    await service.search(search(text="robots"), trace())
+    await service.search(search(text="robots"), context())
     parts.model, parts.refusals = 1, [FingerprintError("another encoder")]
-    await service.search(search(text="robots"), trace())
+    await service.search(search(text="robots"), context())
     assert [rank.fingerprint for rank in parts.ranked] == ["model-0", "model-0", "model-1"]
     parts.refusals = [FingerprintError("another encoder")] * 2
     with pytest.raises(FingerprintError):
-        await service.search(search(text="robots"), trace())
+        await service.search(search(text="robots"), context())
 
 
 async def test_vectors_of_two_encoders_never_meet_in_one_call(make: Any) -> None:
     service, parts = make()
-    await service.recommend(recommend(text="one"), trace())
+    await service.recommend(recommend(text="one"), context())
     parts.model = 1
-    await service.recommend(recommend(text="one", likes=[{"item": COLD.facts()}]), trace())
+    await service.recommend(recommend(text="one", likes=[{"item": COLD.facts()}]), context())
     call = parts.ranked[-1]
     assert call.fingerprint == "model-1"
     assert (call.query.text[1], call.query.likes[0].vector[1]) == (1, 1)
@@ -303,7 +304,7 @@ async def test_vectors_of_two_encoders_never_meet_in_one_call(make: Any) -> None
 
 async def test_sparse_search_embeds_nothing(make: Any) -> None:
     service, parts = make()
-    await service.search(search(text="robots", mode="sparse"), trace())
+    await service.search(search(text="robots", mode="sparse"), context())
     assert parts.embedded == []
     call = parts.ranked[0].query
     assert isinstance(call, TextQuery)
@@ -312,30 +313,30 @@ async def test_sparse_search_embeds_nothing(make: Any) -> None:
 
 async def test_expansion_widens_the_vector_and_not_the_words(make: Any) -> None:
     service, parts = make()
-    await service.search(search(text="robots", expand=True), trace())
+    await service.search(search(text="robots", expand=True), context())
     assert parts.embedded[0].texts == ("robots About robots.",)
     assert parts.ranked[0].query.text == "robots"
 
 
 async def test_the_longest_text_that_settings_allow_can_be_expanded(make: Any) -> None:
     service, _ = make(serving={"max_text_chars": 100_000})
-    await service.search(search(text="a " * 49_999 + "b", expand=True), trace())
+    await service.search(search(text="a " * 49_999 + "b", expand=True), context())
 
 
 async def test_the_enhancer_gets_its_own_deadline_within_the_requests(make: Any) -> None:
     service, parts = make(enhancer={"deadline_s": 2})
-    seen = trace()
+    seen = context()
     await service.describe(COLD, seen)
     assert parts.deadline <= time.monotonic() + 2 < seen.deadline
-    late = Trace(time.monotonic() + 1)
+    late = RequestContext(time.monotonic() + 1)
     await service.describe(COLD.model_copy(update={"year": 1}), late)
     assert parts.deadline == late.deadline
 
 
 async def test_without_k_a_low_limit_is_no_error(make: Any) -> None:
     service, parts = make(search={"max_k": 5})
-    await service.search(search(text="x"), trace())
-    await service.recommend(recommend(likes=["x"]), trace())
+    await service.search(search(text="x"), context())
+    await service.recommend(recommend(likes=["x"]), context())
     assert [rank.query.k for rank in parts.ranked] == [5, 5]
 
 
@@ -343,9 +344,9 @@ async def test_limits_name_their_setting(make: Any) -> None:
     service, _ = make(search={"max_k": 5}, serving={"max_text_chars": 16})
     for request in (search(text="x", k=6), search(text="x" * 17)):
         with pytest.raises(RequestError, match=r"search\.max_k|serving\.max_text_chars"):
-            await service.search(request, trace())
+            await service.search(request, context())
     for asked in (recommend(k=6), recommend(text="x" * 17), recommend(likes=["x" * 17]), recommend(dislikes=[{"title": "x" * 17}])):
         with pytest.raises(RequestError, match=r"search\.max_k|serving\.max_text_chars"):
-            await service.recommend(asked, trace())
+            await service.recommend(asked, context())
     with pytest.raises(RequestError, match=r"search\.max_k"):
-        await service.similar(requests.SimilarRequest(id="x", k=6), trace())
+        await service.similar(requests.SimilarRequest(id="x", k=6), context())

@@ -14,8 +14,8 @@ import pytest
 from matinee.errors import ModelError
 from serve.errors import UnavailableError
 from serve.graph import in_process, loaded_part
-from serve.graph.hops import Hop
 from serve.graph.loaded_part import LoadedPart
+from serve.graph.wire import WireMessage
 from serve.placement import process
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.sinks import NullSink
@@ -41,7 +41,7 @@ class Replica:
         if self.fails is not None:
             raise self.fails
 
-    async def call(self, batch: list[Hop[str]]) -> list[Any]:
+    async def call(self, batch: list[WireMessage[str]]) -> list[Any]:
         return [ModelError("bad") if message == "bad" else message.upper() for message, *_ in batch]
 
     def check_health(self) -> None: ...

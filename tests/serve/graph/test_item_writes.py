@@ -38,84 +38,84 @@ def kept(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
 
 
 async def stored(service: Any, id: str) -> dict[str, Any]:
-    _, payload = await service.stored(id, service.trace())
+    _, payload = await service.stored(id, service.new_context())
     return dict(payload)
 
 
 async def test_raw_items_are_done_when_they_are_put(kept: Any) -> None:
     async with kept("raw") as (writes, service, _):
-        [state] = await writes.put([A], service.trace())
+        [state] = await writes.put([A], service.new_context())
         assert (state.searchable, state.enriched) == (True, False)
         assert (await stored(service, "a"))["pending"] is False
-        assert await writes.finish_some() == 0
+        assert await writes.enrich_pending() == 0
 
 
 async def test_where_descriptions_are_wanted_they_follow(kept: Any) -> None:
     async with kept() as (writes, service, _):
-        states = await writes.put([A, B], service.trace())
+        states = await writes.put([A, B], service.new_context())
         before = await stored(service, "a")
         assert (before["pending"], before["enriched"]) == (True, False)
-        assert await writes.finish_some() == 2
+        assert await writes.enrich_pending() == 2
         after = await stored(service, "a")
         assert (after["pending"], after["enriched"]) == (False, True)
         assert after["description"] == "The Brass Cartographer, in other words."
         assert after["revision"] == before["revision"] == states[0].revision
-        assert await writes.finish_some() == 0
+        assert await writes.enrich_pending() == 0
 
 
 async def test_many_are_finished_in_turns(kept: Any) -> None:
     async with kept() as (writes, service, _):
-        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(19)], service.trace())
-        assert [await writes.finish_some() for _ in range(4)] == [8, 8, 3, 0]
+        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(19)], service.new_context())
+        assert [await writes.enrich_pending() for _ in range(4)] == [8, 8, 3, 0]
 
 
 @pytest.mark.parametrize("late", [DeadlineError("late"), UnavailableError("gone")])
 async def test_while_the_enhancer_is_busy_items_stay_pending_and_found(kept: Any, late: Exception) -> None:
     async with kept() as (writes, service, enhancer):
-        await writes.put([A], service.trace())
+        await writes.put([A], service.new_context())
         enhancer.fails = late
         with pytest.raises(Exception, match="the enhancer is busy"):
-            await writes.finish_some()
+            await writes.enrich_pending()
         assert (await stored(service, "a"))["pending"] is True
         enhancer.fails = None
-        assert await writes.finish_some() == 1
+        assert await writes.enrich_pending() == 1
 
 
 async def test_what_cant_be_described_keeps_nothing_else_waiting(kept: Any) -> None:
     async with kept() as (writes, service, enhancer):
-        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(12)], service.trace())
+        await writes.put([Item(id=f"n{n}", title=f"Number {n}") for n in range(12)], service.new_context())
         enhancer.late = frozenset({f"Number {n}" for n in range(9)})
         done = 0
         for _ in range(200):
             with suppress(MatineeError):
-                done += await writes.finish_some()
+                done += await writes.enrich_pending()
             if done == 3:
                 break
         assert done == 3
         enhancer.late = frozenset()
         while done < 12:
-            done += await writes.finish_some()
-        assert await writes.finish_some() == 0
+            done += await writes.enrich_pending()
+        assert await writes.enrich_pending() == 0
 
 
 async def test_a_write_that_comes_meanwhile_wins(kept: Any) -> None:
     async with kept() as (writes, service, enhancer):
-        await writes.put([A, B], service.trace())
+        await writes.put([A, B], service.new_context())
         ask = service.graph.retriever
 
         async def slow(unit: Any, deadline: float) -> Any:
             if isinstance(unit, messages.Write) and unit.if_revision is not None:
                 service.graph = type(service.graph)(service.graph.embedder, ask, enhancer, service.graph.infos)
-                await writes.put([A.model_copy(update={"title": "Renamed"})], service.trace())
-                await writes.delete("b", service.trace())
+                await writes.put([A.model_copy(update={"title": "Renamed"})], service.new_context())
+                await writes.delete("b", service.new_context())
             return await ask(unit, deadline)
 
         service.graph = type(service.graph)(service.graph.embedder, slow, enhancer, service.graph.infos)
-        assert await writes.finish_some() == 0
+        assert await writes.enrich_pending() == 0
         assert ((await stored(service, "a"))["item"]["title"], (await stored(service, "a"))["pending"]) == ("Renamed", True)
         with pytest.raises(RequestError):
             await stored(service, "b")
-        assert await writes.finish_some() == 1
+        assert await writes.enrich_pending() == 1
         assert (await stored(service, "a"))["description"] == "Renamed, in other words."
 
 
@@ -129,23 +129,23 @@ async def test_an_index_that_is_switched_meanwhile_costs_one_more_try(kept: Any)
             return await ask(unit, deadline)
 
         service.graph = type(service.graph)(service.graph.embedder, retriever, None, service.graph.infos)
-        await writes.put([A], service.trace())
+        await writes.put([A], service.new_context())
         assert (await stored(service, "a"))["item"]["id"] == "a"
         refusals += [FingerprintError("switched")] * 2
         with pytest.raises(FingerprintError):
-            await writes.put([A], service.trace())
+            await writes.put([A], service.new_context())
 
 
 async def test_twins_are_named(kept: Any) -> None:
     async with kept("raw") as (writes, service, _):
         with pytest.raises(RequestError, match="'The Salt Clock' is there twice"):
-            await writes.put([A, B, B], service.trace())
+            await writes.put([A, B, B], service.new_context())
 
 
 async def test_delete_what_is_not_there(kept: Any) -> None:
     async with kept("raw") as (writes, service, _):
         with pytest.raises(RequestError, match="no item has the id 'a'"):
-            await writes.delete("a", service.trace())
+            await writes.delete("a", service.new_context())
 
 
 async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> None:
@@ -155,13 +155,13 @@ async def test_the_background_job_outlives_every_error_and_stops(kept: Any) -> N
         writes = ItemWrites(service, idle_s=0)
         errors, survived = [IndexUnavailableError("down"), RuntimeError("bug")], asyncio.Event()
 
-        async def finish_some() -> int:
+        async def enrich_pending() -> int:
             if errors:
                 raise errors.pop()
             survived.set()
             return 0
 
-        writes.finish_some = finish_some  # type: ignore[method-assign]
+        writes.enrich_pending = enrich_pending  # type: ignore[method-assign]
         writes.start()
         await asyncio.wait_for(survived.wait(), HANG_S)
         await writes.stop()
@@ -188,8 +188,8 @@ async def test_the_loop_goes_on_while_the_terms_of_many_items_are_made(kept: Any
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(writes._bm25, "document", waits(writes._bm25.document), raising=False)
         monkeypatch.setattr(gateway, "ItemTexts", waits(gateway.ItemTexts))
-        await writes.put([A, B], service.trace())
-        assert await writes.finish_some() == 2
+        await writes.put([A, B], service.new_context())
+        assert await writes.enrich_pending() == 2
         assert (await stored(service, "a"))["enriched"] is True
 
 
@@ -202,7 +202,7 @@ async def no_encoder(message: Any, deadline: float) -> Any:
 
 async def whole(service: Any, replica_of: Any, id: str) -> Any:
     """The stored point of an item."""
-    uid, _ = await service.stored(id, service.trace())
+    uid, _ = await service.stored(id, service.new_context())
     [point] = await replica_of.default.active.get().points([uid])
     return point
 
@@ -224,10 +224,10 @@ def bench(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
 
 async def test_facts_outside_the_text_never_run_the_encoder(bench: Any) -> None:
     async with bench() as (writes, service, retriever):
-        await writes.put([A.model_copy(update={"numbers": {"votes": 10.0}})], service.trace())
+        await writes.put([A.model_copy(update={"numbers": {"votes": 10.0}})], service.new_context())
         before = await whole(service, retriever, "a")
         service.graph = replace(service.graph, embedder=no_encoder)
-        await writes.patch("a", {"numbers": {"votes": 1e6}, "genres": ["War"], "year": 1931, "language": "fr"}, service.trace())
+        await writes.patch("a", {"numbers": {"votes": 1e6}, "genres": ["War"], "year": 1931, "language": "fr"}, service.new_context())
         after = await whole(service, retriever, "a")
         assert (after.dense["text"] == before.dense["text"]).all()
         expected = item_vector(before.dense["text"], after.payload["item"], service.settings.index.facts)
@@ -236,15 +236,15 @@ async def test_facts_outside_the_text_never_run_the_encoder(bench: Any) -> None:
         # Words that people type are in the text of BM25.
         assert set(after.sparse["bm25"].indices) != set(before.sparse["bm25"].indices)
         with pytest.raises(AssertionError, match="the encoder was asked"):
-            await writes.patch("a", {"overview": "Another story."}, service.trace())
+            await writes.patch("a", {"overview": "Another story."}, service.new_context())
 
 
 async def test_a_described_item_keeps_its_description_while_that_is_right(bench: Any) -> None:
     async with bench("both") as (writes, service, retriever):
-        await writes.put([A], service.trace())
-        assert await writes.finish_some() == 1
+        await writes.put([A], service.new_context())
+        assert await writes.enrich_pending() == 1
         before = await whole(service, retriever, "a")
-        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.trace())
+        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.new_context())
         after = await whole(service, retriever, "a")
         assert (after.payload["description"], after.payload["enriched"], after.payload["pending"]) == (
             before.payload["description"],
@@ -252,49 +252,49 @@ async def test_a_described_item_keeps_its_description_while_that_is_right(bench:
             False,
         )
         assert (after.dense["text"] == before.dense["text"]).all()
-        assert await writes.finish_some() == 0
+        assert await writes.enrich_pending() == 0
         # The enhancer reads the genres: what it wrote may be wrong now.
-        await writes.patch("a", {"genres": ["War"]}, service.trace())
+        await writes.patch("a", {"genres": ["War"]}, service.new_context())
         assert (await stored(service, "a"))["pending"] is True
-        assert await writes.finish_some() == 1
+        assert await writes.enrich_pending() == 1
         assert (await stored(service, "a"))["enriched"] is True
 
 
 async def test_what_waits_for_its_description_goes_on_waiting(bench: Any) -> None:
     async with bench("both") as (writes, service, _):
-        await writes.put([A], service.trace())
-        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.trace())
+        await writes.put([A], service.new_context())
+        await writes.patch("a", {"numbers": {"votes": 5.0}}, service.new_context())
         assert (await stored(service, "a"))["pending"] is True
-        assert await writes.finish_some() == 1
+        assert await writes.enrich_pending() == 1
 
 
 async def test_patches_of_one_item_at_once_all_count(bench: Any) -> None:
     async with bench() as (writes, service, _):
-        await writes.put([A], service.trace())
-        await asyncio.gather(*(writes.patch("a", {"extra": {f"fact_{n}": str(n)}}, service.trace()) for n in range(4)))
+        await writes.put([A], service.new_context())
+        await asyncio.gather(*(writes.patch("a", {"extra": {f"fact_{n}": str(n)}}, service.new_context()) for n in range(4)))
         assert (await stored(service, "a"))["item"]["extra"] == {f"fact_{n}": str(n) for n in range(4)}
 
 
 async def test_an_item_deleted_meanwhile_does_not_come_back_by_a_patch(bench: Any) -> None:
     async with bench() as (writes, service, _):
-        await writes.put([A], service.trace())
+        await writes.put([A], service.new_context())
         ask = service.graph.retriever
 
         async def deleted_between(message: Any, deadline: float) -> Any:
             if isinstance(message, messages.Change):
                 service.graph = replace(service.graph, retriever=ask)
-                await writes.delete("a", service.trace())
+                await writes.delete("a", service.new_context())
             return await ask(message, deadline)
 
         service.graph = replace(service.graph, retriever=deleted_between)
         with pytest.raises(RequestError, match="no item has the id"):
-            await writes.patch("a", {"year": 1999}, service.trace())
+            await writes.patch("a", {"year": 1999}, service.new_context())
 
 
 async def test_a_patched_item_of_the_file_outlives_the_next_ingest(bench: Any, local_graph: Any) -> None:
     async with bench() as (writes, service, retriever):
         film = local_graph.demo_films()[0]
-        uid, _ = await writes.patch(film.uid("demo"), {"numbers": {"rating": 1.5}}, service.trace())
+        uid, _ = await writes.patch(film.uid("demo"), {"numbers": {"rating": 1.5}}, service.new_context())
         index = retriever.default.active.get()
         [[entry]] = [page async for page in IndexWrites(index).read(0)]
         assert (entry.id, entry.item.numbers["rating"]) == (uid, 1.5)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.graph.hops import Queued, enqueue
 from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results, in_time
+from serve.graph.wire import QueuedMessage, enqueue
 from tests.waiting import until_late
 
 LATER = time.monotonic() + 86_400
@@ -27,7 +27,7 @@ class Callee:
         if open_:
             self.gate.set()
 
-    async def __call__(self, batch: Sequence[Queued[Any]], early: Any = None) -> list[Any]:
+    async def __call__(self, batch: Sequence[QueuedMessage[Any]], on_result: Any = None) -> list[Any]:
         self.batches.append([queued.message for queued in batch])
         self.running += 1
         self.most = max(self.most, self.running)
@@ -168,7 +168,7 @@ async def test_a_batch_belongs_to_no_request() -> None:
     request: ContextVar[str] = ContextVar("request")
     callee, seen = Callee(), []
 
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         seen.append(request.get("none"))
         return await callee(batch)
 
@@ -193,7 +193,7 @@ async def test_who_is_cancelled_under_way_disturbs_nobody() -> None:
 
 
 async def test_an_error_among_the_results_is_that_callers_alone() -> None:
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         return [NotFoundError(f"no {unit}") if unit == 1 else unit for unit, *_ in batch]
 
     call = batcher(send)
@@ -203,7 +203,7 @@ async def test_an_error_among_the_results_is_that_callers_alone() -> None:
 
 
 async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         if batch[0].message == "bad":
             raise RuntimeError("broken")
         return [unit for unit, *_ in batch]
@@ -215,7 +215,7 @@ async def test_a_failing_call_fails_its_batch_and_not_the_next() -> None:
 
 
 async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         return [batch[0].message]
 
     call = batcher(send)
@@ -225,7 +225,7 @@ async def test_too_few_results_are_an_error_and_no_wrong_answer() -> None:
 
 
 async def test_nothing_is_lost_under_load() -> None:
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         await asyncio.sleep(0)
         return [unit * 2 for unit, *_ in batch]
 
@@ -295,7 +295,7 @@ async def test_bulk_fills_its_own_lane_only() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of all queues: one number, which a test moves on."""
     now = [time.monotonic()]
-    for module in ("microbatch", "hops"):
+    for module in ("microbatch", "wire"):
         monkeypatch.setattr(f"serve.graph.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
@@ -304,7 +304,7 @@ async def test_bulk_keeps_its_share_under_searches_without_end(clock: list[float
     """Each call takes a second."""
     order = []
 
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         order.append(batch[0].message)
         clock[0] += 1
         if batch[0].message == "search" and len(order) < 100:
@@ -329,7 +329,7 @@ class Paced:
         self.batcher = batcher(self._send, max_batch=2, **{"lanes": [Lane(1000, max_wait_s=2.0)]} | more)
         self.tasks: list[asyncio.Task[Any]] = []
 
-    async def _send(self, batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def _send(self, batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         self.calls.append(call := asyncio.Event())
         await call.wait()
         return [queued.message for queued in batch]
@@ -462,12 +462,12 @@ async def test_lanes_have_a_pace_each_and_bulk_may_wait_as_long_as_it_likes(cloc
 async def test_a_slow_message_delays_neither_its_batch_nor_the_next_ones() -> None:
     slow, batches = asyncio.Event(), []
 
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         messages = [queued.message for queued in batch]
         batches.append(messages)
         for place, message in enumerate(messages):
             if message != "slow":
-                early(place, message)
+                on_result(place, message)
         if "slow" in messages:
             await slow.wait()
         return messages
@@ -485,7 +485,7 @@ async def test_a_slow_message_delays_neither_its_batch_nor_the_next_ones() -> No
 async def test_what_nobody_waits_for_is_cancelled_and_what_somebody_waits_for_is_not() -> None:
     cancelled = []
 
-    async def send(batch: Sequence[Queued[Any]], early: Any) -> list[Any]:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:

@@ -12,9 +12,9 @@ import pytest
 
 from matinee.errors import MatineeError, ModelError, OverloadedError
 from matinee.settings.models import EmbedderSettings
-from serve.graph.hops import Hop, Queued
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
+from serve.graph.wire import QueuedMessage, WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S, until_async
@@ -52,7 +52,7 @@ class Replica(ModelReplica[Model, EmbedderSettings, Embed, str]):
     def labels(self, model: Model) -> tuple[str, str, str]:
         return model.name, "fp32", "f" * 64
 
-    def _answer(self, model: Model, batch: Sequence[Queued[Embed]]) -> list[str | MatineeError]:
+    def _answer(self, model: Model, batch: Sequence[QueuedMessage[Embed]]) -> list[str | MatineeError]:
         texts = [message.texts[0] for message, *_ in batch]
         self.begun.append(texts)
         assert self.gate.wait(HANG_S)
@@ -73,8 +73,8 @@ def replica(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Repl
     replica.gate.set()
 
 
-def batch(*texts: str, left_s: float = LATER) -> list[Hop[Embed]]:
-    return [Hop(Embed((text,)), left_s) for text in texts]
+def batch(*texts: str, left_s: float = LATER) -> list[WireMessage[Embed]]:
+    return [WireMessage(Embed((text,)), left_s) for text in texts]
 
 
 async def reached(replica: Replica, texts: str) -> asyncio.Task[Any]:
@@ -111,10 +111,10 @@ async def test_a_message_whose_deadline_passes_while_it_waits_is_not_worked_on(r
 
 
 async def test_messages_keep_the_time_since_they_wait(replica: Replica, sink: MemorySink) -> None:
-    seen: list[Queued[Embed]] = []
+    seen: list[QueuedMessage[Embed]] = []
     replica._answer = lambda model, batch: seen.extend(batch) or ["x"] * len(batch)  # type: ignore[func-returns-value, method-assign]
     replica.reconfigure({})
-    await replica.call([Hop(Embed(("a",)), LATER, 7.0, "00-trace")])
+    await replica.call([WireMessage(Embed(("a",)), LATER, 7.0, "00-trace")])
     assert 7 <= time.monotonic() - seen[0].since < HANG_S
     assert seen[0].traceparent == "00-trace"
 

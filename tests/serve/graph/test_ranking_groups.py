@@ -8,9 +8,9 @@ import pytest
 from matinee.filters import ItemFilter
 from matinee.index.cost import MOST
 from matinee.recommend.queries import ExampleQuery, TextQuery
-from serve.graph.hops import enqueue
 from serve.graph.messages import Delete, Embed, Rank, RetrieverMessage
-from serve.graph.ranking_groups import together
+from serve.graph.ranking_groups import group_rankings
+from serve.graph.wire import enqueue
 
 LIGHT = Rank(TextQuery("robots", None, "hybrid"))
 FILTERED = Rank(TextQuery("robots", None, "hybrid", filter=ItemFilter(genres=("Drama",))))
@@ -29,7 +29,7 @@ FILTERED = Rank(TextQuery("robots", None, "hybrid", filter=ItemFilter(genres=("D
     ids=["alike", "filter", "encoder", "writes", "many", "heavy"],
 )
 def test_only_rankings_alike_are_answered_together(batch: list[RetrieverMessage[object]], groups: list[list[int]]) -> None:
-    assert together(batch) == groups
+    assert group_rankings(batch) == groups
 
 
 class Called:

@@ -8,17 +8,18 @@ from uuid import UUID
 import numpy as np
 
 from matinee.index.build import item_point
+from matinee.index.edge.registry import EdgeRegistry
 from matinee.index.imports import ImportJob
-from matinee.index.registry import CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend.queries import Example, ExampleQuery, TextQuery
 from serve.graph import messages
-from serve.graph.hops import Hop
-from serve.graph.index_answers import IndexStatus
+from serve.graph.index_service import IndexStatus
 from serve.graph.messages import CataloguesMessage, RetrieverMessage, SingleMessage
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 
@@ -48,18 +49,19 @@ def point(item: Item) -> Point:
 async def test_each_result_is_of_the_type_that_its_message_declares(local_graph: Any, tmp_path: Path) -> None:
     settings = local_graph.local_settings(tmp_path)
     await local_graph.build_index(settings, local_graph.demo_films()[:6])
+    await EdgeRegistry(settings.indexes_dir).add(CatalogueRecord(name="games", created="now"), 9)
     retriever = RetrieverReplica(settings, Metrics(MemorySink()))
     await retriever.start()
     try:
-        [status] = await retriever.call([Hop(messages.Status(), LATER)])
+        [status] = await retriever.call([WireMessage(messages.ReadStatus(), LATER)])
         assert isinstance(status, IndexStatus)
         assert status.manifest is not None
-        [job] = await retriever.call([Hop(messages.StartImport("body", 3), LATER)])
+        [job] = await retriever.call([WireMessage(messages.StartImport("body", 3), LATER)])
         assert isinstance(job, ImportJob)
         newer = point(Item(id="new", title="A Newer One"))
         liked = ExampleQuery((Example(title="Nosferatu"),), explain=True, debug=True)
         sent: list[RetrieverMessage[object]] = [
-            messages.Status(),
+            messages.ReadStatus(),
             messages.Rank(liked),
             messages.Rank(TextQuery("dream", None, "sparse", 2)),
             messages.Fetch(("nosferatu-1922", "nothing")),
@@ -72,25 +74,27 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.Change((newer,), {newer.id: 0}, status.manifest.fingerprint),
             messages.DeleteMany(("new", "nothing"), dry_run=True),
             messages.DeleteMany(("nothing",)),
-            messages.ImportJobs(),
+            messages.ListImports(),
             messages.AddChunk(job.id, 0, b"1 {}"),
             messages.ReadChunk(job.id, 0),
             messages.StartImport("body", 3),
-            messages.ImportJobs(unfinished=True),
+            messages.ListImports(unfinished=True),
             messages.SaveImport(job),
             messages.RemoveImport(job.id),
             messages.Delete("new"),
             messages.Delete("nothing"),
             messages.CreateCatalogue(CatalogueRecord(name="books"), status.manifest.fingerprint, 384),
+            messages.ChangeCatalogue("books", CatalogueChanges(title="Books")),
+            messages.CreateIndex("games", None, status.manifest.fingerprint, 384),
             messages.CatalogueEntries(),
             messages.CatalogueRecords(),
-            messages.In("books", messages.Status()),
+            messages.In("books", messages.ReadStatus()),
             messages.BusyCatalogues(),
             messages.DeleteCatalogue("books"),
         ]
         assert {type(message) for message in sent} >= KINDS, "send each message here, with a result that is not empty"
         for message in sent:
-            [result] = await retriever.call([Hop(message, LATER)])
+            [result] = await retriever.call([WireMessage(message, LATER)])
             check(message, result)
     finally:
         await retriever.close()

@@ -33,9 +33,9 @@ from serve.graph import messages, open_catalogue
 from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
-from serve.graph.hops import Hop
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import WireMessage
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
 from tests.waiting import HANG_S, until_async
@@ -62,10 +62,10 @@ class Bench:
 
     async def ask(self, *units: Any) -> list[Any]:
         assert self.retriever is not None
-        return await self.retriever.call([Hop(unit, LATER) for unit in units])
+        return await self.retriever.call([WireMessage(unit, LATER) for unit in units])
 
     async def version(self) -> str | None:
-        [status] = await self.ask(messages.Status())
+        [status] = await self.ask(messages.ReadStatus())
         return status.manifest and str(status.manifest.version)
 
     async def until(self, condition: Callable[[], Any]) -> None:
@@ -122,9 +122,9 @@ async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch:
     monkeypatch.setattr(index, "facets", held_facets)
     filtered = ItemFilter(genres=("Comedy",))
     slow_ones = [like("The Kid", filter=filtered), messages.Facets()]
-    quick = [like("The Kid"), messages.Rank(TextQuery("robots", None, "sparse")), messages.Status(), like("nothing like this")]
+    quick = [like("The Kid"), messages.Rank(TextQuery("robots", None, "sparse")), messages.ReadStatus(), like("nothing like this")]
     answered: dict[int, object] = {}
-    async for pairs in retriever.stream([Hop(unit, LATER) for unit in (*slow_ones, *quick)]):
+    async for pairs in retriever.stream([WireMessage(unit, LATER) for unit in (*slow_ones, *quick)]):
         answered |= dict(pairs)
         if len(answered) == len(quick):
             assert set(answered) == {2, 3, 4, 5}
@@ -188,10 +188,8 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
     bench.settings = bench.graph.local_settings(tmp_path, index={"hang_s": 0.05})
     await bench.build(1)
     retriever = await bench.start()
-    retriever.check_health()
     gate = threading.Event()
     thread = retriever.default.thread if part == "rank" else retriever.default.active.get()._thread  # type: ignore[attr-defined]
-    hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
 
     def illness() -> str:
         try:
@@ -200,8 +198,10 @@ async def test_a_thread_that_hangs_makes_the_replica_ill(bench: Bench, part: str
             return str(error)
         return ""
 
-    await until_async(illness)
-    assert illness() == f"{part}: a call has run for more than 0.05 s"
+    # On a busy machine a call of the start, or of the watcher, may be ill for a moment, too.
+    await until_async(lambda: not illness())
+    hangs = asyncio.create_task(thread.run(lambda: gate.wait(HANG_S)))
+    await until_async(lambda: illness() == f"{part}: a call has run for more than 0.05 s")
     gate.set()
     assert await hangs
     await until_async(lambda: not illness())
@@ -220,7 +220,7 @@ async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, mo
 
     monkeypatch.setattr(retriever.default.active, "delete", slow)
     [(id, _), *_] = (await bench.ask(messages.Page(1)))[0][0]
-    call = asyncio.create_task(retriever.call([Hop(messages.Delete(id), LATER)]))
+    call = asyncio.create_task(retriever.call([WireMessage(messages.Delete(id), LATER)]))
     await begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -236,7 +236,7 @@ async def test_a_write_goes_to_its_end_when_its_caller_gives_up(bench: Bench, mo
 async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
     await bench.build(3)
     retriever = await bench.start()
-    batch = [Hop(like("The Kid"), -1), Hop(messages.Status(), LATER), Hop(messages.Delete("x"), -1)]
+    batch = [WireMessage(like("The Kid"), -1), WireMessage(messages.ReadStatus(), LATER), WireMessage(messages.Delete("x"), -1)]
     late, status, also_late = await retriever.call(batch)
     assert isinstance(late, DeadlineError)
     assert isinstance(also_late, DeadlineError)
@@ -246,7 +246,7 @@ async def test_a_unit_whose_time_is_over_is_not_worked_on(bench: Bench) -> None:
 async def test_without_an_index_it_is_well_and_says_so(bench: Bench) -> None:
     await bench.start()
     status, *others = await bench.ask(
-        messages.Status(),
+        messages.ReadStatus(),
         like("x"),
         messages.Fetch(("x",)),
         messages.Page(1),
@@ -269,8 +269,8 @@ async def absence(bench: Bench) -> tuple[type[Exception], list[type[Exception]]]
 
     gateway = Gateway(bench.settings, Graph(part, part, None, {}), Metrics(MemorySink()))
     with pytest.raises(MatineeError) as raised:
-        await gateway.recipe(gateway.trace())
-    return raised.type, [type(error) for error in await Health(gateway).unready(gateway.trace())]
+        await gateway.recipe(gateway.new_context())
+    return raised.type, [type(error) for error in await Health(gateway).unready(gateway.new_context())]
 
 
 async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
@@ -284,7 +284,7 @@ async def test_it_follows_new_versions_and_rollbacks(bench: Bench) -> None:
         return await bench.version() != first
 
     await bench.until(moved)
-    [status] = await bench.ask(messages.Status())
+    [status] = await bench.ask(messages.ReadStatus())
     assert (status.items, status.previous) == (4, first)
     store = open_store(bench.settings)
     await store.rollback()
@@ -305,7 +305,7 @@ async def test_queries_during_switches_are_all_answered(bench: Bench) -> None:
 
     async def client() -> None:
         while not stop.is_set():
-            answers.extend(await bench.ask(like("The Kid", k=1), messages.Page(2), messages.Status()))
+            answers.extend(await bench.ask(like("The Kid", k=1), messages.Page(2), messages.ReadStatus()))
 
     clients = [asyncio.create_task(client()) for _ in range(3)]
     first = await bench.version()
@@ -375,7 +375,7 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(bench: Bench) -> 
     store: Any = FailingStore(open_store(bench.settings))
     store.error = IndexUnavailableError("the server is not up yet")
     await bench.start(store=store)
-    [status] = await bench.ask(messages.Status())
+    [status] = await bench.ask(messages.ReadStatus())
     assert (status.manifest, status.trouble) == (None, "the server is not up yet")
     assert await absence(bench) == (IndexUnavailableError, [IndexUnavailableError])
     for answer in await bench.ask(messages.Facets(), like("The Matrix")):
@@ -411,7 +411,7 @@ async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: 
     await bench.build(2)
     before = await bench.start()
     await bench.start()
-    asked = asyncio.create_task(bench.ask(messages.Status(), messages.Facets(), like(bench.graph.demo_films()[0].title)))
+    asked = asyncio.create_task(bench.ask(messages.ReadStatus(), messages.Facets(), like(bench.graph.demo_films()[0].title)))
     for _ in range(100):
         await asyncio.sleep(0)
     assert not asked.done()
@@ -426,7 +426,7 @@ async def test_an_index_that_another_keeps_is_said_to_be_locked(bench: Bench, mo
     await bench.build(2)
     before = await bench.start()
     await bench.start()
-    [status, *answers] = await bench.ask(messages.Status(), messages.Facets(), messages.Delete("x"), like("The Matrix"))
+    [status, *answers] = await bench.ask(messages.ReadStatus(), messages.Facets(), messages.Delete("x"), like("The Matrix"))
     assert status.manifest is None
     assert "another process" in status.trouble
     assert await absence(bench) == (IndexLockedError, [IndexLockedError])

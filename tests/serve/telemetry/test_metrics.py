@@ -121,19 +121,19 @@ def test_the_index_is_up_while_it_answers() -> None:
         return sink.values["matinee_index_up", (("catalogue", "demo"),)]
 
     down = IndexUnavailableError("no answer")
-    health.checked(None)
+    health.record_check(None)
     assert up() == 1
-    health.called([down, down])
+    health.record_results([down, down])
     assert up() == 0
-    health.called([NotFoundError("no such item")])
+    health.record_results([NotFoundError("no such item")])
     assert up() == 0, "an error does not say that it is back"
-    health.called([object()])
+    health.record_results([object()])
     assert up() == 1
-    health.checked(FingerprintError("another encoder"))
+    health.record_check(FingerprintError("another encoder"))
     assert up() == 1, "the version before still answers"
-    health.checked(down)
+    health.record_check(down)
     assert up() == 0
-    health.checked(OSError("a bug"))
+    health.record_check(OSError("a bug"))
     reasons = {dict(tags)["reason"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_errors"}
     assert reasons == {"index_unavailable": 3, "fingerprint_mismatch": 1, "internal": 1}
 
@@ -142,9 +142,9 @@ def test_a_version_says_when_it_was_made() -> None:
     sink = MemorySink()
     health = IndexHealth(Metrics(sink), "demo")
     manifest = Manifest(version="v1", catalogue="c", fingerprint="f" * 64, recipe="raw", dimensions={}, count=3)
-    health.opened(manifest.model_copy(update={"created": "2026-01-01T00:00:00+00:00"}))
+    health.record_version(manifest.model_copy(update={"created": "2026-01-01T00:00:00+00:00"}))
     assert sink.values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] == 1767225600
-    health.opened(manifest.model_copy(update={"version": "v2"}))
+    health.record_version(manifest.model_copy(update={"version": "v2"}))
     assert sink.values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] == 1767225600
     series = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
     assert series == {"v1": 0, "v2": 1}

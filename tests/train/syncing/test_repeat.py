@@ -132,12 +132,3 @@ def test_a_server_that_is_gone_is_asked_again(
     once = shop.invoke(source, "--url", "http://127.0.0.1:1")
     assert once.exit_code == 5
     assert "does not answer" in once.stderr
-
-
-def test_a_server_without_an_index_is_explained(
-    local_graph: Any, tools: Any, shop: Any, write: Callable[..., Path], tmp_path: Path
-) -> None:
-    with local_graph.serve_app(lambda: local_graph.build_local_graph(tmp_path / "bare", films=[])) as url:
-        done = shop.invoke(write([tools.film(1)]), "--url", url)
-    assert done.exit_code == 5
-    assert "ingest" in done.stderr

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from matinee.attributes import Attribute
-from matinee.conditions import All, AnyOf, Equal, HasId, Not, Some
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import Attribute
+from matinee.filters.conditions import All, AnyOf, Equal, HasId, Not, Some
 from matinee.index.build import new_manifest
 from matinee.index.qdrant.registry import NAME, QdrantRegistry
 from matinee.index.qdrant.tenant import Tenant, collection_name
@@ -81,6 +81,23 @@ async def test_catalogues_in_one_collection_do_not_see_each_other(client: AsyncQ
     [point] = await index.points([hit.id])
     await index.upsert([point])
     assert await index.count() == 1
+
+
+@pytest.mark.parametrize("many", [15, pytest.param(100, marks=pytest.mark.full)])
+async def test_many_small_catalogues_are_one_collection_under_one_fingerprint(client: AsyncQdrantClient, many: int) -> None:
+    stores = {name: TenantStore(IndexSettings(), name, client=client) for name in (f"shop-{n}" for n in range(many))}
+    for n, (name, store) in enumerate(stores.items()):
+        await built(store, manifest(name, "v1"), "red", f"colour {n}")
+    shared = [entry.name for entry in (await client.get_collections()).collections if entry.name.startswith("_matinee_shared.")]
+    assert shared == [collection_name(manifest("any", "v1"))]
+    for n, (name, store) in enumerate(stores.items()):
+        assert await titles(store) == [f"{name} 0", f"{name} 1"]
+        assert await titles(store, colour=[f"colour {n}"]) == [f"{name} 1"]
+        assert await titles(store, colour=[f"colour {n + 1}"]) == []
+    await stores["shop-7"].destroy()
+    assert await stores["shop-7"].versions() == []
+    assert (await client.count(shared[0])).count == 2 * many - 2
+    assert await titles(stores["shop-8"]) == ["shop-8 0", "shop-8 1"]
 
 
 async def test_each_catalogue_moves_on_by_itself(client: AsyncQdrantClient) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import asin, cos, radians, sin, sqrt
 from typing import Any
 
-from matinee.attributes import payload_values
+from matinee.filters.attributes import payload_values
 
 _EARTH_M = 6371008.8
 
@@ -39,7 +39,7 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class During:
-    """A moment of the field lies between the limits that are not None, all of them as `attributes.moment` writes them."""
+    """A moment of the field lies between the limits that are not None, all of them as `attributes.to_utc` writes them."""
 
     key: str
     gte: str | None = None

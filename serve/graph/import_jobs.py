@@ -36,7 +36,7 @@ LOST = "its lines are gone from beside the index: send it again"
 """The trouble of a job that is over. Others are texts of errors."""
 
 
-class Imports:
+class ImportJobs:
     """The imports of the catalogue, as one gateway takes them and works on them."""
 
     def __init__(self, gateway: Gateway, writes: ItemWrites, bulk: Bulk, *, idle_s: float = 5.0, expiry_s: float = EXPIRY_S) -> None:
@@ -55,18 +55,18 @@ class Imports:
 
     async def receive(self, lines: AsyncIterator[Line], source: str) -> ImportJob:
         """Store all lines as a new job. If reading them fails, nothing is stored: an import is complete or does not exist."""
-        job = await self._ask(messages.StartImport(source, self._settings.imports.open))
+        job = await self._send(messages.StartImport(source, self._settings.imports.open))
         try:
             job = await self._store(job, lines)
         except BaseException:
             with suppress(MatineeError, asyncio.CancelledError):
-                await asyncio.shield(self._ask(messages.RemoveImport(job.id)))
+                await asyncio.shield(self._send(messages.RemoveImport(job.id)))
             raise
         self._wake.set()
         return job
 
     async def jobs(self) -> list[ImportJob]:
-        return await self._ask(messages.ImportJobs())
+        return await self._send(messages.ListImports())
 
     async def job(self, id: str) -> ImportJob:
         """Raises a 404 if there is no such job, or no longer."""
@@ -82,7 +82,7 @@ class Imports:
             if job.status not in OPEN:
                 return job
             over = job.model_copy(update={"status": "cancelled"})
-            if await self._ask(messages.SaveImport(over, tuple(range(job.next, job.chunks)))):
+            if await self._send(messages.SaveImport(over, tuple(range(job.next, job.chunks)))):
                 return over
         raise ImportChangedError("the import is changing just now; send this again in a moment")
 
@@ -94,7 +94,7 @@ class Imports:
 
         async def flush() -> None:
             nonlocal job, chunk, size, stored, beat
-            await self._ask(messages.AddChunk(job.id, job.chunks, b"\n".join(chunk)))
+            await self._send(messages.AddChunk(job.id, job.chunks, b"\n".join(chunk)))
             stored += size
             if stored > self._settings.imports.max_bytes:
                 raise RequestError(
@@ -103,7 +103,7 @@ class Imports:
             job = job.model_copy(update={"chunks": job.chunks + 1, "total": job.total + len(chunk)})
             chunk, size = [], 0
             if time.monotonic() - beat > _BEAT_S:
-                job, beat = await self._saved(job), time.monotonic()
+                job, beat = await self._save(job), time.monotonic()
 
         async for line in lines:
             # An empty one stands for a line that was too long.
@@ -114,10 +114,10 @@ class Imports:
         if chunk:
             await flush()
         status: Status = "queued" if job.chunks else "done"
-        return await self._saved(job.model_copy(update={"status": status}))
+        return await self._save(job.model_copy(update={"status": status}))
 
-    async def _saved(self, job: ImportJob) -> ImportJob:
-        if not await self._ask(messages.SaveImport(job)):
+    async def _save(self, job: ImportJob) -> ImportJob:
+        if not await self._send(messages.SaveImport(job)):
             raise ImportChangedError("the import was cancelled, or given up because its lines came too slowly; send it again")
         return job.model_copy(update={"version": job.version + 1})
 
@@ -153,7 +153,7 @@ class Imports:
 
     async def work(self) -> bool:
         """Work on the first open job until it is over or stuck. False if there is no job to work on now."""
-        jobs = await self._ask(messages.ImportJobs(unfinished=True))
+        jobs = await self._send(messages.ListImports(unfinished=True))
         for job in jobs:
             if job.status == "receiving":
                 await self._give_up(job)
@@ -164,11 +164,11 @@ class Imports:
         if job.owner not in ("", self._me) and not self._is_stale(job, self._expiry_s):
             return False
         mine = job.model_copy(update={"owner": self._me, "status": "running"})
-        if not await self._ask(messages.SaveImport(mine)):
+        if not await self._send(messages.SaveImport(mine)):
             return False
         following: ImportJob | None = mine.model_copy(update={"version": mine.version + 1})
         while following is not None and following.status == "running":
-            following = await self._chunk(following)
+            following = await self._write_chunk(following)
         return True
 
     def _is_stale(self, job: ImportJob, expiry_s: float) -> bool:
@@ -182,26 +182,26 @@ class Imports:
     async def _give_up(self, job: ImportJob) -> None:
         """End a job whose lines come no more: their gateway has died, and its client with it knows of no job."""
         if self._is_stale(job, self._expiry_s + 2 * self._settings.bulk.stall_s):
-            await self._ask(messages.RemoveImport(job.id))
+            await self._send(messages.RemoveImport(job.id))
 
-    async def _chunk(self, job: ImportJob) -> ImportJob | None:
+    async def _write_chunk(self, job: ImportJob) -> ImportJob | None:
         """The job after its next chunk; None if another gateway has it now, or if it is over. Raises the error that stops it."""
         start = time.monotonic()
-        content = await self._ask(messages.ReadChunk(job.id, job.next))
+        content = await self._send(messages.ReadChunk(job.id, job.next))
         if content is None:
-            return await self._after(job, {"status": "cancelled", "trouble": LOST})
+            return await self._record_chunk(job, {"status": "cancelled", "trouble": LOST})
         items, usable, rejects = await asyncio.to_thread(self._parse, content)
         try:
             written = len(items)
             if items:
                 ends = start + self._bulk.settings.deadline_s
-                done, _ = await self._bulk.retry(lambda trace: self._writes.write(items, trace, job.asked), ends)
+                done, _ = await self._bulk.retry(lambda context: self._writes.write(items, context, job.asked), ends)
                 written = done.count
         except MatineeError as error:
-            await self._ask(messages.SaveImport(job.model_copy(update={"trouble": str(error)})))
+            await self._send(messages.SaveImport(job.model_copy(update={"trouble": str(error)})))
             raise
         skipped = len(items) - written
-        return await self._after(
+        return await self._record_chunk(
             job,
             {
                 "next": job.next + 1,
@@ -221,28 +221,28 @@ class Imports:
         usable, rejects = 0, list[RejectedLine]()
         for stored in content.split(b"\n"):
             number, _, line = stored.partition(b" ")
-            found = parse(Line(int(number), line or None), self._settings.max_body_bytes)
-            if isinstance(found, RejectedLine):
-                rejects.append(found)
+            item = parse(Line(int(number), line or None), self._settings.max_body_bytes)
+            if isinstance(item, RejectedLine):
+                rejects.append(item)
             else:
                 usable += 1
-                items[self._writes.uid(found)] = found
+                items[self._writes.uid(item)] = item
         return items, usable, rejects
 
-    async def _after(self, job: ImportJob, change: dict[str, object]) -> ImportJob | None:
+    async def _record_chunk(self, job: ImportJob, change: dict[str, object]) -> ImportJob | None:
         """The job once its chunk is counted. Whoever counts it first does, also where another gateway has claimed the job meanwhile."""
         status = "done" if change.get("next") == job.chunks else "running"
         for _ in range(_TRIES):
             after = job.model_copy(update={"status": status, **change})
-            if await self._ask(messages.SaveImport(after, (job.next,))):
+            if await self._send(messages.SaveImport(after, (job.next,))):
                 return after.model_copy(update={"version": after.version + 1})
-            found = next((other for other in await self._ask(messages.ImportJobs(unfinished=True)) if other.id == job.id), None)
-            if found is None or found.status != "running" or found.next != job.next:
+            stored = next((other for other in await self._send(messages.ListImports(unfinished=True)) if other.id == job.id), None)
+            if stored is None or stored.status != "running" or stored.next != job.next:
                 return None
-            job = found
+            job = stored
         return None
 
-    async def _ask(self, message: messages.RetrieverMessage[Result]) -> Result:
+    async def _send(self, message: messages.RetrieverMessage[Result]) -> Result:
         ends = time.monotonic() + self._bulk.settings.deadline_s
-        result, _ = await self._bulk.retry(lambda trace: self._gateway.retrieve(message, trace), ends)
+        result, _ = await self._bulk.retry(lambda context: self._gateway.retrieve(message, context), ends)
         return result

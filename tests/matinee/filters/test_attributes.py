@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, moment, payload_key, stored_values
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, payload_key, stored_values, to_utc
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,6 @@ def test_a_declaration_that_means_nothing(declaration: dict, problem: str) -> No
 
 def test_moments_are_in_order_as_texts() -> None:
     written = ["0999-01-01", "2024-05-01", "2024-05-01T00:00:00.1Z", "2024-05-01T02:00:00+01:00", "2024-05-01T02:00"]
-    read = [moment(text) for text in written]
+    read = [to_utc(text) for text in written]
     assert read == sorted(read, key=str)
     assert None not in read

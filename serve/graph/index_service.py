@@ -5,11 +5,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from matinee.attributes import facet_names
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
-from matinee.index.active import ActiveIndex, Written
+from matinee.filters.attributes import facet_names
+from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
+from matinee.index.lease import BuildWatch
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
 from matinee.recommend import titles
@@ -18,7 +19,7 @@ from serve.graph.import_records import ImportRecords
 
 T = TypeVar("T")
 
-Stored = tuple[str, Payload]
+IndexedItem = tuple[str, Payload]
 """Index id and payload of an item."""
 
 
@@ -37,6 +38,7 @@ class IndexStatus:
 
     `previous` is the version that a rollback would bring back. `before` is the fingerprint of the encoder before a switch, while its
     vectors are still searched. `trouble` says why the current version can't be followed, `trouble_code` is the code of that error.
+    `building`: another version is being built.
     """
 
     manifest: Manifest | None = None
@@ -46,15 +48,16 @@ class IndexStatus:
     before: str | None = None
     trouble: str | None = None
     trouble_code: str | None = None
+    building: bool = False
 
     def absence(self) -> MatineeError:
         """Why there is no manifest: the error that the Retriever answers everything else with."""
         kinds = (IndexLockedError, IndexUnavailableError)
         kind = next((kind for kind in kinds if kind.code == self.trouble_code), IndexAbsentError)
-        return kind(self.trouble or "there is no index yet: build one with `matinee ingest FILE`")
+        return kind(self.trouble or NO_INDEX)
 
 
-class IndexAnswers:
+class IndexService:
     """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now.
 
     An index version of `exact_facets_below` items or more may estimate its counts of values.
@@ -66,6 +69,7 @@ class IndexAnswers:
         self._failure = failure
         self._exact_facets_below = exact_facets_below
         self._writes: set[asyncio.Task[object]] = set()
+        self._builds = BuildWatch()
         self.imports = ImportRecords(store.imports(), active)
 
     def index(self, fingerprint: str | None = None) -> Index:
@@ -89,14 +93,17 @@ class IndexAnswers:
     async def status(self) -> IndexStatus:
         failure, manifest = self._failure(), self._active.manifest
         trouble = None if failure is None else str(failure)
-        if manifest is None:
-            return IndexStatus(trouble=trouble, trouble_code=None if failure is None else failure.code)
-        index = self._active.get()
+        mark: str | None = None
+        previous: Manifest | None = None
         try:
-            previous = await self._store.previous()
+            previous, mark = await asyncio.gather(self._store.previous(), self._store.lease_mark())
         except MatineeError as error:
             # The version that is open goes on answering, and its state must be known.
-            previous, trouble = None, trouble or str(error)
+            trouble = trouble or (None if manifest is None else str(error))
+        building = self._builds.seen("", mark)
+        if manifest is None:
+            return IndexStatus(trouble=trouble, trouble_code=None if failure is None else failure.code, building=building)
+        index = self._active.get()
         return IndexStatus(
             manifest,
             items=await index.count(),
@@ -104,17 +111,18 @@ class IndexAnswers:
             previous=None if previous is None else previous.version,
             before=self._active.before,
             trouble=trouble,
+            building=building,
         )
 
-    async def fetch(self, ids: Sequence[str]) -> list[Stored | None]:
+    async def fetch(self, ids: Sequence[str]) -> list[IndexedItem | None]:
         hits = await locate(self.index(), ids)
         return [None if (hit := hits[id]) is None or hit.payload.get("deleted") else (hit.id, hit.payload) for id in ids]
 
-    async def page(self, scroll: Scroll) -> tuple[list[Stored], str | None]:
+    async def page(self, scroll: Scroll) -> tuple[list[IndexedItem], str | None]:
         page, cursor = await self.index().scroll(scroll)
         return [(hit.id, hit.payload) for hit in page], cursor
 
-    async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[Stored]:
+    async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[IndexedItem]:
         return [(hit.id, hit.payload) for hit in await titles.suggest(self.index(), prefix, limit, filter)]
 
     async def facets(self, filter: ItemFilter, limit: int, attributes: Sequence[str]) -> CountedValues:
@@ -125,7 +133,7 @@ class IndexAnswers:
         values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit, exact=exact) for name in names))
         return CountedValues(dict(zip(names, values, strict=True)), count, approximate=not exact)
 
-    async def pending(self, limit: int, after: str) -> list[Stored]:
+    async def pending(self, limit: int, after: str) -> list[IndexedItem]:
         index = self.index()
         page, _ = await index.scroll(Scroll(limit=limit, after=after, pending=True))
         if len(page) < limit:

@@ -20,12 +20,12 @@ from serve.api.auth import Caller
 from serve.api.events import Events
 from serve.graph import messages
 from serve.graph.bulk import Bulk
+from serve.graph.concurrency import Sharing
+from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
 from serve.graph.health import Health
-from serve.graph.imports import Imports
+from serve.graph.import_jobs import ImportJobs
 from serve.graph.item_writes import ItemWrites
-from serve.graph.parts import Trace
-from serve.graph.places import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ServedCatalogue:
     name: str
     gateway: Gateway
     writes: ItemWrites
-    imports: Imports
+    imports: ImportJobs
     events: Events
     health: Health
 
@@ -63,7 +63,7 @@ class ServedCatalogues:
         self._bulk = bulk
         self._sharing = sharing
         self._events = Events(gateway.settings, gateway.metrics)
-        self.default = self._served(gateway, self._events)
+        self.default = self._make(gateway, self._events)
         self._others: dict[str, ServedCatalogue] = {}
         self._records: Mapping[str, CatalogueRecord] = {}
         self._read_at = float("-inf")
@@ -71,45 +71,47 @@ class ServedCatalogues:
         self._working: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def _served(self, gateway: Gateway, events: Events) -> ServedCatalogue:
+    def _make(self, gateway: Gateway, events: Events) -> ServedCatalogue:
         writes = ItemWrites(gateway)
-        return ServedCatalogue(gateway.settings.catalogue, gateway, writes, Imports(gateway, writes, self._bulk), events, Health(gateway))
+        return ServedCatalogue(
+            gateway.settings.catalogue, gateway, writes, ImportJobs(gateway, writes, self._bulk), events, Health(gateway)
+        )
 
     def knows(self, name: str) -> bool:
         """Whether there was a catalogue of this name when the registry was last read."""
         return name == self.default.name or name in self._records
 
-    async def find(self, name: str, sender: Caller, trace: Trace) -> ServedCatalogue:
+    async def find(self, name: str, sender: Caller, context: RequestContext) -> ServedCatalogue:
         """Raises a 404 where there is no such catalogue; it names those that `sender` may see."""
         if name == self.default.name:
             return self.default
-        served = await self._found(name, trace)
+        served = await self._look_up(name, context)
         if served is None:
             raise absent(name, self.visible(sender))
         return served
 
-    async def _found(self, name: str, trace: Trace) -> ServedCatalogue | None:
+    async def _look_up(self, name: str, context: RequestContext) -> ServedCatalogue | None:
         age = time.monotonic() - self._read_at
         if age > FRESH_S or (name not in self._records and age > _LOOK_S):
-            await self.refresh(trace)
+            await self.refresh(context)
         record = self._records.get(name)
         if record is None or record.state == "deleting":
             return None
         if name not in self._others:
             settings: Settings = record.settings(self._gateway.settings)
             events = Events(settings, self._gateway.metrics, beside=self._events)
-            self._others[name] = self._served(self._gateway.in_catalogue(settings), events)
+            self._others[name] = self._make(self._gateway.in_catalogue(settings), events)
         return self._others[name]
 
     def visible(self, sender: Caller) -> list[str]:
         """The names that `sender` may see, the default one first."""
-        found = [self.default.name] if sender.sees(self.default.name, default=True) else []
-        return found + [name for name in sorted(self._records) if sender.sees(name, default=False)]
+        names = [self.default.name] if sender.sees(self.default.name, default=True) else []
+        return names + [name for name in sorted(self._records) if sender.sees(name, default=False)]
 
-    async def refresh(self, trace: Trace) -> None:
+    async def refresh(self, context: RequestContext) -> None:
         """Read the registry now."""
         async with self._reading:
-            records = await self._gateway.manage(messages.CatalogueRecords(), trace)
+            records = await self._gateway.manage(messages.CatalogueRecords(), context)
             for name in list(self._others):
                 known, record = self._records.get(name), records.get(name)
                 if known is None or record is None or (known.created, known.search) != (record.created, record.search):
@@ -137,13 +139,13 @@ class ServedCatalogues:
 
     async def work(self) -> None:
         """Start the background work of the catalogues that may have some, and stop that of the others."""
-        trace = self._gateway.trace()
-        await self.refresh(trace)
-        busy = set(await self._gateway.manage(messages.BusyCatalogues(), trace))
+        context = self._gateway.new_context()
+        await self.refresh(context)
+        busy = set(await self._gateway.manage(messages.BusyCatalogues(), context))
         for name in self._working - busy:
             await self._stop(name)
         for name in busy - self._working:
-            if (served := await self._found(name, trace)) is not None:
+            if (served := await self._look_up(name, context)) is not None:
                 served.start()
                 self._working.add(name)
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
-from matinee.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.edge.store import EdgeStore
 from matinee.index.item_vector import completed
 from matinee.index.protocols import Index

@@ -12,7 +12,7 @@ from serve.telemetry import tracing
 Sent = TypeVar("Sent")
 
 
-class Queued(NamedTuple, Generic[Sent]):
+class QueuedMessage(NamedTuple, Generic[Sent]):
     """A message, its deadline, since when it waits, and the traceparent of the span that sent it.
 
     Deadline and `since` are `time.monotonic()` moments of this process.
@@ -24,7 +24,7 @@ class Queued(NamedTuple, Generic[Sent]):
     traceparent: str | None = None
 
 
-class Hop(NamedTuple, Generic[Sent]):
+class WireMessage(NamedTuple, Generic[Sent]):
     """A message on its way to another process: the seconds that are left for it, and those that it has waited."""
 
     message: Sent
@@ -33,18 +33,18 @@ class Hop(NamedTuple, Generic[Sent]):
     traceparent: str | None = None
 
 
-def enqueue(message: Sent, deadline: float) -> Queued[Sent]:
+def enqueue(message: Sent, deadline: float) -> QueuedMessage[Sent]:
     """`message` as it is sent from here and now."""
-    return Queued(message, deadline, time.monotonic(), tracing.traceparent())
+    return QueuedMessage(message, deadline, time.monotonic(), tracing.traceparent())
 
 
-def to_hop(queued: Queued[Sent]) -> Hop[Sent]:
+def to_wire(queued: QueuedMessage[Sent]) -> WireMessage[Sent]:
     """What leaves this process now."""
     now = time.monotonic()
-    return Hop(queued.message, queued.deadline - now, now - queued.since, queued.traceparent)
+    return WireMessage(queued.message, queued.deadline - now, now - queued.since, queued.traceparent)
 
 
-def from_hop(hop: Hop[Sent]) -> Queued[Sent]:
+def from_wire(hop: WireMessage[Sent]) -> QueuedMessage[Sent]:
     """What has arrived in this process now."""
     now = time.monotonic()
-    return Queued(hop.message, now + hop.left_s, now - hop.waited_s, hop.traceparent)
+    return QueuedMessage(hop.message, now + hop.left_s, now - hop.waited_s, hop.traceparent)

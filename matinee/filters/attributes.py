@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from matinee.characters import fold
 from matinee.errors import UnknownAttributeError
+from matinee.patterns import pattern
 
 AttributeType = Literal["keyword", "text", "integer", "float", "boolean", "datetime", "geo"]
 COUNTABLE: tuple[AttributeType, ...] = ("keyword", "integer", "boolean")
@@ -30,7 +31,10 @@ MAX_INTEGER = 10**15
 STORED: Final = "attributes"
 """The payload's object that holds the values."""
 
-_SOURCE = r"^(?:kind|title|overview|year|genres|language|(?:people|numbers|extra)\.[a-z][a-z0-9_]{0,39})$"
+_SOURCE = pattern(
+    r"^(?:kind|title|overview|year|genres|language|(?:people|numbers|extra)\.[a-z][a-z0-9_]{0,39})$",
+    "kind, title, overview, year, genres, language, or a place such as people.author, numbers.price or extra.colour",
+)
 AttributeSource = Annotated[str, StringConstraints(pattern=_SOURCE)]
 _INTEGER = re.compile(r"[+-]?\d{1,16}(?:\.0+)?")
 _FLOAT = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
@@ -134,7 +138,7 @@ def describe(attributes: Attributes) -> str:
     return ", ".join(f"{name} ({attribute.type})" for name, attribute in attributes.items()) or "none"
 
 
-def moment(text: str) -> str | None:
+def to_utc(text: str) -> str | None:
     """An ISO 8601 date or time as UTC in microseconds; None where it is none. A date is its first moment, a time without zone is UTC."""
     if not _DATE.fullmatch(text):
         return None
@@ -186,7 +190,7 @@ def _boolean(fact: Any) -> bool | None:
 
 
 def _datetime(fact: Any) -> str | None:
-    return moment(fact.strip()) if isinstance(fact, str) else None
+    return to_utc(fact.strip()) if isinstance(fact, str) else None
 
 
 def _geo(fact: Any) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from serve.api import schemas
 from serve.api.redact import is_hidden, public_message, public_report
 from serve.api.responses import ERRORS, caller, json_response, needs
-from serve.api.served import catalogue
+from serve.api.served_catalogues import catalogue
 from serve.graph.health import Health
 
 
@@ -20,7 +20,7 @@ def routes(health: Health) -> APIRouter:
     async def info(request: Request) -> Response:
         """Versions, models, limits, and what is degraded. Keys of scope admin see whole paths, and why a part is degraded."""
         sender = caller(request)
-        report = await catalogue(request).health.info(sender.keys.writable(sender.about), request.state.trace)
+        report = await catalogue(request).health.info(sender.keys.writable(sender.about), request.state.context)
         shown: Mapping[str, object] = report if sender.may("admin") else public_report(report)
         return json_response(request, **shown)
 
@@ -34,7 +34,7 @@ def routes(health: Health) -> APIRouter:
     )
     async def readyz(request: Request) -> Response:
         """Whether traffic may come: there is an index, and the parts that searches need answer."""
-        errors = await health.unready(request.state.trace)
+        errors = await health.unready(request.state.context)
         request.state.reasons += [str(error) for error in errors if is_hidden(error)]
         text = str if caller(request).may("admin") else public_message
         reasons = [f"{error.code}: {text(error)}" for error in errors]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve.graph import messages
-from serve.graph.hops import Hop, enqueue, from_hop, to_hop
+from serve.graph.wire import WireMessage, enqueue, from_wire, to_wire
 
 
 def test_what_is_left_is_counted_down_where_the_message_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,11 +14,11 @@ def test_what_is_left_is_counted_down_where_the_message_is(monkeypatch: pytest.M
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     waiting = enqueue("a", 115.0)
     now[0] = 104.0
-    sent = to_hop(waiting)
-    assert sent == Hop("a", left_s=11.0, waited_s=4.0)
+    sent = to_wire(waiting)
+    assert sent == WireMessage("a", left_s=11.0, waited_s=4.0)
     # Another machine was started at another time.
     now[0] = 9000.0
-    arrived = from_hop(sent)
+    arrived = from_wire(sent)
     assert (arrived.deadline, arrived.since) == (9011.0, 8996.0)
 
 
@@ -28,7 +28,7 @@ async def test_a_gateway_whose_clock_is_wrong_is_answered(local_graph: Any, monk
     there, away = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: there() + away[0])
     away[0] = skew_s
-    sent = to_hop(enqueue(messages.Embed(("a text",)), time.monotonic() + 60))
+    sent = to_wire(enqueue(messages.Embed(("a text",)), time.monotonic() + 60))
     away[0] = 0.0
     [result] = await local_graph.embedder_replica().call([sent])
     assert isinstance(result, messages.Embedded)
