@@ -43,6 +43,7 @@ class CurrentApiWrites:
             held = AsyncRetrying(
                 retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(1), stop=stop_after_attempt(self._attempts), reraise=True
             )
+            page: list[ApiItem]
             page, after = await held(self._page, since, after)
             self._attempts = 1 + _LOCKED_S
             yield page

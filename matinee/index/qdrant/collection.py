@@ -53,7 +53,7 @@ async def complete(call: Connection, name: str) -> None:
     try:
         async with asyncio.timeout(settings.indexing_wait_s):
             if settings.defer_indexing:
-                await _begin(call, name)
+                await _optimize(call, name, models.OptimizersConfigDiff(indexing_threshold=_INDEXED_FROM_KB))
             await _finished(call, name)
     except TimeoutError:
         raise IndexUnavailableError(
@@ -62,11 +62,11 @@ async def complete(call: Connection, name: str) -> None:
         ) from None
 
 
-async def _begin(call: Connection, name: str) -> None:
-    threshold = models.OptimizersConfigDiff(indexing_threshold=_INDEXED_FROM_KB)
+async def _optimize(call: Connection, name: str, change: models.OptimizersConfigDiff) -> None:
+    """Apply a change, and have the server look for work. Without a change, it only looks."""
     while True:
         try:
-            await call(call.client.update_collection(name, optimizers_config=threshold), patient=True)
+            await call(call.client.update_collection(name, optimizers_config=change), patient=True)
         except IndexUnreachableError:
             # The change waits for what the server optimises now.
             await asyncio.sleep(_POLL_S)
@@ -88,6 +88,9 @@ async def _finished(call: Connection, name: str) -> None:
                 raise IndexUnavailableError(
                     f"the Qdrant server at {call.where} can't index {name}: {error}. It was not made current: look at the server's log"
                 )
+            if info.status == models.CollectionStatus.GREY:
+                # After a restart: there is work, and the server waits for a write before it begins.
+                await _optimize(call, name, models.OptimizersConfigDiff())
             calm = calm + 1 if info.status == models.CollectionStatus.GREEN else 0
         if calm < 2:
             await asyncio.sleep(_POLL_S)

@@ -1,5 +1,7 @@
 """`matinee.index.build`: builds on the real encoder and the embedded engine: what is kept, what is refused, and doing it twice is once."""
 
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -114,6 +116,25 @@ async def test_what_the_api_wrote_survives_and_wins_over_the_file(store: IndexSt
     again = await run_build(store, maker, films, await current_writes(store))
     assert again.counts == outcome.counts
     assert (await stored(store)).keys() == found.keys()
+
+
+async def test_the_writes_of_the_api_are_held_a_page_at_a_time(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
+    held: weakref.WeakSet[Item] = weakref.WeakSet()
+    most = 0
+
+    class Paged:
+        async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
+            nonlocal most
+            for page in range(6):
+                entries = [entry(film(f"{page}-{number}"), 10 * page + number + 1) for number in range(4)]
+                held.update(one.item for one in entries if one.item is not None)
+                gc.collect()
+                most = max(most, len(held))
+                yield [one for one in entries if one.revision > since]
+
+    outcome = await run_build(store, maker, films[:2], Paged())
+    assert outcome.counts["api"] == 24
+    assert most <= 8, "the page that was read, and the one before it"
 
 
 async def all_of(writes: ApiWrites, since: int) -> list[ApiItem]:

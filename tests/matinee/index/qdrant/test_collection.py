@@ -21,13 +21,30 @@ from qdrant_client import models
 from bench.faults.fake_qdrant import Fake
 from matinee.errors import IndexUnavailableError
 from matinee.filters import ItemFilter
+from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
+from matinee.index.protocols import IndexStore
 from matinee.index.qdrant import collection, query
 from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.index import QdrantIndex
 from matinee.index.qdrant.store import QdrantStore
-from matinee.index.types import ITEM, TEXT, DenseQuery, Manifest, Point, PopularQuery, Search, StoredQuery, item_payload
+from matinee.index.qdrant.tenant_store import TenantStore
+from matinee.index.types import (
+    ITEM,
+    TEXT,
+    DenseQuery,
+    HybridQuery,
+    Manifest,
+    Point,
+    PopularQuery,
+    Scroll,
+    Search,
+    StoredQuery,
+    item_payload,
+)
 from matinee.items import Item
 from matinee.settings.index import IndexSettings
 from matinee.text.title_keys import title_keys
+from matinee.vectors import Sparse
 from tests.network import free_port
 from tests.waiting import HANG_S
 
@@ -64,11 +81,13 @@ class Scripted:
     def __init__(self, states: Sequence[dict[str, Any] | int]) -> None:
         self.states = list(states)
         self.told: list[tuple[str, str, Any]] = []
+        self.answers: dict[str, Any] = {}
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if method != "GET" or path.endswith("/exists"):
             self.told.append((method, path, body))
-            return 200, {"exists": False} if path.endswith("/exists") else True
+            known = [answer for end, answer in self.answers.items() if path.partition("?")[0].endswith(end)]
+            return 200, known[0] if known else {"exists": False} if path.endswith("/exists") else True
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return (state, None) if isinstance(state, int) else (200, state)
 
@@ -118,9 +137,10 @@ async def completed(script: Scripted, **given: Any) -> None:
 async def test_a_build_waits_until_the_server_has_nothing_left_to_index() -> None:
     script = Scripted([info(GREEN), info(YELLOW), 503, info(GREY), info(GREEN), info(GREEN), info(YELLOW)])
     await completed(script)
-    [(method, path, body)] = script.told
-    assert (method, path.partition("?")[0]) == ("PATCH", "/collections/test.v1")
-    assert body["optimizers_config"]["indexing_threshold"] == 20_000
+    assert {(method, path.partition("?")[0]) for method, path, _ in script.told} == {("PATCH", "/collections/test.v1")}
+    begun, resumed = [{name: value for name, value in body["optimizers_config"].items() if value is not None} for *_, body in script.told]
+    assert begun == {"indexing_threshold": 20_000}
+    assert resumed == {}, "a server that was started again is told to go on"
     assert script.states == [info(YELLOW)], "it asked until the server said twice that it is done, also when it was away for a moment"
 
 
@@ -156,6 +176,26 @@ async def test_indexing_waits_for_the_end_where_nobody_else_is_in_the_collection
     assert "titles" in {body["field_name"] for body in indexes}, "strict mode refuses a filter on what has no index"
 
 
+async def test_a_search_says_how_many_copies_answer_and_how_candidates_are_ranked_again() -> None:
+    script = Scripted([info(GREEN)])
+    script.answers["/points/query/batch"] = [{"points": []}]
+    script.answers["/facet"] = {"hits": []}
+    with serving(script) as url:
+        for given in ({}, {"read_consistency": "majority", "quantization": "binary", "oversampling": 4, "ef": 200}):
+            connection = Connection(settings(url, **given))
+            index = QdrantIndex(connection, "test.v1", MANIFEST)
+            assert await index.search([Search(StoredQuery("00000000-0000-0000-0000-000000000001"), 3)]) == [[]]
+            assert await index.facets("genres", exact=False) == []
+            await connection.client.close()
+    paths = [path for _, path, _ in script.told]
+    assert ["consistency=majority" in path for path in paths] == [False, False, True, True]
+    plain, _, refined, facet = [body for *_, body in script.told]
+    assert plain["searches"][0].get("params") is None
+    assert refined["searches"][0]["params"] == {"hnsw_ef": 200, "quantization": {"rescore": True, "oversampling": 4.0}}
+    assert refined["searches"][0]["query"] == {"nearest": "00000000-0000-0000-0000-000000000001"}, "the server reads the vector itself"
+    assert facet["exact"] is False
+
+
 # against one that has points: the fake one, or a real one
 
 
@@ -175,8 +215,9 @@ def server_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def store(server_url: str, request: pytest.FixtureRequest) -> AsyncIterator[QdrantStore]:
-    made = QdrantStore(settings(server_url, **request.param), f"test-{uuid.uuid4().hex}")
+async def store(server_url: str, request: pytest.FixtureRequest) -> AsyncIterator[IndexStore]:
+    asked = settings(server_url, **request.param)
+    made = (TenantStore if asked.collection == "shared" else QdrantStore)(asked, f"test-{uuid.uuid4().hex}")
     async with asyncio.timeout(HANG_S):
         while True:
             try:
@@ -206,7 +247,7 @@ def point(number: int) -> Point:
     ids=["plain", "scalar", "binary", "product", "wide"],
     indirect=True,
 )
-async def test_a_version_of_each_kind_is_built_indexed_and_searched(store: QdrantStore) -> None:
+async def test_a_version_of_each_kind_is_built_indexed_and_searched(store: IndexStore) -> None:
     points = [point(number) for number in range(len(VECTORS))]
     index = await store.create(MANIFEST)
     await index.upsert(points)
@@ -225,3 +266,66 @@ async def test_a_version_of_each_kind_is_built_indexed_and_searched(store: Qdran
     assert [hit.id for hit in named] == [points[7].id]
     for exact in (True, False):
         assert await opened.facets("genres", exact=exact) == [("Drama", len(points))]
+
+
+EVERY_FIELD = {
+    "and": [
+        {"kind": ["film"], "genres": {"none": ["Comedy"]}, "language": {"missing": True}, "year": {"missing": True}, "votes": {"gte": 0}},
+        {"or": [{"rating": {"lt": 3}}, {"colour": {"all": ["red"]}}, {"new": {"any": [True]}}, {"about": {"match": "word"}}]},
+        {"not": {"stock": {"any": [1]}}, "released": {"missing": True}, "place": {"missing": True}},
+    ]
+}
+WHOLE = MANIFEST.model_copy(
+    update={
+        "attributes": DEFAULT_ATTRIBUTES
+        | {
+            "colour": Attribute(type="keyword", source="extra.colour", facet=True),
+            "stock": Attribute(type="integer", source="numbers.stock"),
+            "new": Attribute(type="boolean", source="extra.new"),
+            "released": Attribute(type="datetime", source="extra.released"),
+            "place": Attribute(type="geo", source=("numbers.lat", "numbers.lon")),
+            "about": Attribute(type="text", source="overview"),
+        }
+    }
+)
+
+
+@pytest.mark.parametrize("store", [{}, {"collection": "shared"}], ids=["own", "shared"], indirect=True)
+async def test_strict_mode_refuses_nothing_that_is_asked(store: IndexStore) -> None:
+    index = await store.create(WHOLE)
+    item = Item(id="1", kind="film", title="Film", genres=("Drama",), numbers={"votes": 3}, extra={"colour": "red"})
+    wanted = ItemFilter.model_validate(EVERY_FIELD)
+    await index.upsert([Point(item.uid("test"), item_payload(item, origin="api", revision=7), {TEXT: VECTORS[1], ITEM: VECTORS[2]})])
+    assert await index.count(wanted) == await index.count() == 1
+    assert await index.facets("colour", filter=wanted) == [("red", 1)]
+    assert await index.max_revision() == 7
+    for scroll in (
+        Scroll(limit=9, filter=wanted),
+        Scroll(limit=9, since=6, origin="api", deleted=True),
+        Scroll(limit=9, pending=True),
+    ):
+        page, _ = await index.scroll(scroll)
+        assert len(page) == (not scroll.pending)
+    searches = [
+        Search(DenseQuery(VECTORS[1]), 3, filter=wanted, exclude=frozenset({str(uuid.UUID(int=1))})),
+        Search(HybridQuery(VECTORS[1], Sparse((1,), (1.0,)), prefetch=9), 3, filter=wanted),
+        Search(PopularQuery(), 3, filter=wanted, titles=("film",)),
+    ]
+    assert [len(hits) for hits in await index.search(searches)] == [1, 1, 1]
+    await store.finish(WHOLE.model_copy(update={"count": 1}))
+    await store.switch(WHOLE.version)
+
+
+async def test_strict_mode_is_what_refuses_a_field_without_an_index(server_url: str) -> None:
+    name = f"test-{uuid.uuid4().hex}"
+    found = models.Filter(must=[models.FieldCondition(key="nothing", match=models.MatchValue(value=1))])
+    for strict in (True, False):
+        connection = Connection(settings(server_url, strict=strict))
+        await collection.create(connection, name, MANIFEST, query.payload_indexes(MANIFEST))
+        if strict:
+            with pytest.raises(IndexUnavailableError, match="nothing"):
+                await connection(connection.client.count(name, count_filter=found))
+        else:
+            assert (await connection(connection.client.count(name, count_filter=found))).count == 0
+        await connection(connection.client.delete_collection(name))
+        await connection.client.close()
