@@ -296,7 +296,7 @@ class TorchEncoder:
 
         self.model = model
         self.compiled = compiled
-        self._forward: Callable[..., dict[str, torch.Tensor]] = torch.compile(model, dynamic=False) if compiled else model
+        self._forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = torch.compile(model, dynamic=False) if compiled else model
         self._on_gpu = model.device.type == "cuda"
 
     def __call__(self, inputs: Tokens) -> Matrix:
@@ -313,7 +313,7 @@ class TorchEncoder:
                 return lambda: _as_matrix(pooled)
             result = torch.empty(pooled.shape, dtype=torch.float32, pin_memory=True)
             result.copy_(pooled, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record()
 
         def wait() -> Matrix:
