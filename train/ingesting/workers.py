@@ -136,12 +136,13 @@ class PointWriter:
 
     def __init__(self, settings: Settings, manifest: Manifest) -> None:
         keep_private()
-        self._opened = ExitStack()
-        self._loop = self._opened.enter_context(asyncio.Runner())
-        store = open_store(with_own_key(settings, "index"))
-        self._opened.callback(lambda: self._loop.run(store.close()))
-        self._index = self._loop.run(store.resume(manifest))
-        self._opened.callback(lambda: self._loop.run(self._index.close()))
+        with ExitStack() as opened:
+            self._loop = opened.enter_context(asyncio.Runner())
+            store = open_store(with_own_key(settings, "index"))
+            opened.callback(lambda: self._loop.run(store.close()))
+            self._index = self._loop.run(store.resume(manifest))
+            opened.callback(lambda: self._loop.run(self._index.close()))
+            self._opened = opened.pop_all()
         self._recipe = manifest.recipe
         self._bm25 = Bm25Encoder(settings.embedder.language)
 
