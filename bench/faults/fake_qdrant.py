@@ -48,6 +48,7 @@ class Fake:
                 self._route("PUT", f"{one}/index", self.index),
                 self._route("PUT", f"{one}/points", self.upsert),
                 self._route("POST", f"{one}/points/delete", self.delete),
+                self._route("POST", f"{one}/points/payload", self.set_payload),
                 self._route("POST", f"{one}/points", self.retrieve),
                 self._route("POST", f"{one}/points/scroll", self.scroll),
                 self._route("POST", f"{one}/points/count", self.count),
@@ -64,7 +65,7 @@ class Fake:
                 result, status = await answer(request), 200
             except ValueError as error:
                 # The server's own codes: what exists already, and what is not there.
-                status = 409 if "already exists" in str(error) else 404 if "not found" in str(error) else 400
+                status = 409 if "already exists" in str(error) else 404 if str(error).endswith("not found") else 400
                 return _json({"status": {"error": str(error)}, "time": 0.0}, status)
             return _json({"result": TypeAdapter(Any).dump_python(result, mode="json"), "status": "ok", "time": 0.0})
 
@@ -113,7 +114,12 @@ class Fake:
 
     async def upsert(self, request: Request) -> models.UpdateResult:
         body = await _body(request, models.PointsList)
-        return await self._client.upsert(_name(request), body.points)
+        return await self._client.upsert(_name(request), body.points, update_mode=body.update_mode)
+
+    async def set_payload(self, request: Request) -> models.UpdateResult:
+        body = await _body(request, models.SetPayload)
+        self._check_strict(request, body.filter or models.Filter())
+        return await self._client.set_payload(_name(request), body.payload, points=body.points or body.filter or models.Filter())
 
     async def delete(self, request: Request) -> models.UpdateResult:
         body: models.FilterSelector | models.PointIdsList = TypeAdapter(models.PointsSelector).validate_json(await request.body())

@@ -296,7 +296,9 @@ class TorchEncoder:
 
         self.model = model
         self.compiled = compiled
-        self._forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = torch.compile(model, dynamic=False) if compiled else model
+        self._forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = (
+            torch.compile(model, dynamic=False) if compiled else model
+        )
         self._on_gpu = model.device.type == "cuda"
 
     def __call__(self, inputs: Tokens) -> Matrix:

@@ -136,6 +136,8 @@ async def _resolve_together(index: Index, titles: Sequence[str], ends: float) ->
     readings = await asyncio.to_thread(lambda: {title: _readings(title) for title in titles})
     try:
         exact = await _find_exactly(index, readings, ends) if index.manifest.titles else {}
+        if time.monotonic() > ends:
+            return exact
         return exact | await _find_nearly(index, {title: group for title, group in readings.items() if title not in exact}, ends)
     except MatineeError as error:
         return dict.fromkeys(titles, error)

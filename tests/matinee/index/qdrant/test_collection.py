@@ -120,9 +120,11 @@ def serving(script: Scripted) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 async def completed(script: Scripted, **given: Any) -> None:
@@ -166,6 +168,7 @@ async def test_an_index_that_never_comes_fails_the_build(state: dict[str, Any], 
 @pytest.mark.parametrize(("shared", "threshold"), [(False, 0), (True, None)])
 async def test_indexing_waits_for_the_end_where_nobody_else_is_in_the_collection(*, shared: bool, threshold: int | None) -> None:
     script = Scripted([info(GREEN)])
+    script.answers["/index"] = {"operation_id": 0, "status": "completed"}
     with serving(script) as url:
         connection = Connection(settings(url, read_fan_out=2))
         await collection.create(connection, "test.v1", MANIFEST, query.payload_indexes(MANIFEST), shared=shared)
@@ -294,7 +297,7 @@ WHOLE = MANIFEST.model_copy(
 async def test_strict_mode_refuses_nothing_that_is_asked(store: IndexStore) -> None:
     index = await store.create(WHOLE)
     item = Item(id="1", kind="film", title="Film", genres=("Drama",), numbers={"votes": 3}, extra={"colour": "red"})
-    wanted = ItemFilter.model_validate(EVERY_FIELD)
+    wanted = ItemFilter(**EVERY_FIELD)
     await index.upsert([Point(item.uid("test"), item_payload(item, origin="api", revision=7), {TEXT: VECTORS[1], ITEM: VECTORS[2]})])
     assert await index.count(wanted) == await index.count() == 1
     assert await index.facets("colour", filter=wanted) == [("red", 1)]
