@@ -83,6 +83,7 @@ class Fake:
 
     async def create(self, request: Request) -> bool:
         body = await _body(request, models.CreateCollection)
+        self._indexed.pop(_name(request), None)
         if body.strict_mode_config is not None and body.strict_mode_config.enabled:
             self._indexed[_name(request)] = set()
         return await self._client.create_collection(

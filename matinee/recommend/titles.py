@@ -164,16 +164,16 @@ async def _find_nearly(index: Index, readings: _Readings, ends: float) -> dict[s
 
 
 def _choose_all(
-    readings: _Readings, hits: Iterable[Sequence[Hit]], ends: float, least: float = 0.0
+    readings: _Readings, hits: Iterable[Sequence[Hit]], ends: float, least: float | None = None
 ) -> dict[str, Resolution | MatineeError]:
-    """The choice for each title, until `ends`; only where its best match has at least the score `least`."""
+    """The choice for each title, until `ends`; with `least`, only where its best match has that score."""
     chosen: dict[str, Resolution | MatineeError] = {}
     candidates: dict[str, _Candidate] = {}
     for (title, group), some in zip(readings.items(), hits, strict=True):
         if time.monotonic() > ends:
             break
         ranked = _ranked(group, some, candidates)
-        if max((match.score for match in ranked[:1]), default=0.0) >= least:
+        if least is None or (ranked and ranked[0].score >= least):
             chosen[title] = _choose(title, ranked)
     return chosen
 
