@@ -69,7 +69,7 @@ class DescribeOptions:
         return not (self.unchecked or self.hide_overview)
 
 
-class Describer(Protocol):
+class DescriptionWriter(Protocol):
     """Who describes: this process, or those of a cluster."""
 
     def info(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def main(options: DescribeOptions) -> None:
 
 
 @contextmanager
-def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[Describer]:
+def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[DescriptionWriter]:
     """The models, here or on a Ray."""
     # A server of its own takes any number of requests at once.
     local = asked.settings.enhancer.engine == "local"
@@ -114,7 +114,7 @@ def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[
         here = describe_pool(options.spread, machine()) if local_ray.is_local() else None
         with joined(1 if here is None else max(1.0, here.size * here.cpus)):
             # Ray reads its token when it is imported.
-            from train.ingesting.describing import ClusterDescriber
+            from train.generation.cluster import ClusterDescriber
             from train.ingesting.streams import room
 
             pool = describe_pool(options.spread, room()) if here is None else here

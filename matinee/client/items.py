@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel
 
 from matinee.client import calls
-from matinee.client.calls import Body, Call, StoredEntry
+from matinee.client.calls import Body, Call
 from matinee.client.http import Client, ServerError
 from matinee.items import Item
 
@@ -145,17 +145,6 @@ def _slices(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
             part = []
     if part:
         yield part
-
-
-def stored_entries(server: Client, *, since: int = 0, origin: str | None = None, deleted: bool = False) -> Iterator[StoredEntry]:
-    """Every stored item that passes, page by page."""
-    cursor: str | None = None
-    while True:
-        page = server.send(calls.items(_PAGE, cursor=cursor, since=since, origin=origin, deleted=deleted))
-        yield from page["items"]
-        cursor = page["cursor"]
-        if cursor is None:
-            return
 
 
 def read_writes(server: Client, since: int, after: str | None = None) -> "tuple[list[ApiItem], str | None]":

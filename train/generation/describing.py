@@ -29,8 +29,8 @@ class Describing:
 
     def lines(self, enhancer: Enhancer, ids: Sequence[str], items: Sequence[Item]) -> list[bytes]:
         """A line for each item."""
-        told = [_without_overview(item) if self.hide_overview else item for item in items]
-        rows = self._checked(enhancer, told) if self.checked else ({"description": text} for text in enhancer.write(told))
+        shown = [_without_overview(item) if self.hide_overview else item for item in items]
+        rows = self._checked(enhancer, shown) if self.checked else ({"description": text} for text in enhancer.write(shown))
         return [orjson.dumps({"id": id} | row, option=orjson.OPT_APPEND_NEWLINE) for id, row in zip(ids, rows, strict=True)]
 
     def _checked(self, enhancer: Enhancer, items: Sequence[Item]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -23,11 +22,11 @@ from matinee.models.bm25 import Bm25Encoder
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.models.types import Encoder
-from matinee.settings.load import with_key
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns
 from train.ingesting.kept import RemoteValues
+from train.ingesting.worker_keys import with_own_key
 from train.jobs.reader_options import ReaderOptions
 
 
@@ -118,12 +117,6 @@ def load_embedder(settings: Settings, threads: int, precision: str | None) -> Em
     embedder = load(settings.embedder.precision)
     # On another kind of machine, `auto` may choose otherwise.
     return embedder if precision in (None, embedder.precision) else load(precision)
-
-
-def with_own_key(settings: Settings, part: Literal["index", "enhancer"]) -> Settings:
-    """The settings with a key of this machine: out of its environment, or out of the settings file where it has one too."""
-    there = settings.config is not None and settings.config.expanduser().is_file()
-    return with_key(settings if there else settings.model_copy(update={"config": None}), part)
 
 
 class PointWriter:

@@ -18,7 +18,7 @@ from matinee.settings.load import without_secrets
 from train.generation.describing import BATCHES, Describing
 from train.ingesting import columns, streams
 from train.ingesting.plan import Pool
-from train.ingesting.workers import with_own_key
+from train.ingesting.worker_keys import with_own_key
 
 _LINE = "line"
 _PARTS = 4
