@@ -12,6 +12,7 @@ import pytest
 
 from matinee.errors import MatineeError, ModelError, OverloadedError
 from matinee.settings.models import EmbedderSettings
+from serve.graph import model_replica
 from serve.graph.messages import Embed
 from serve.graph.model_replica import ModelReplica
 from serve.graph.wire import QueuedMessage, WireMessage
@@ -71,6 +72,17 @@ def replica(local_graph: Any, tmp_path: Path, sink: MemorySink) -> Iterator[Repl
     replica.reconfigure({})
     yield replica
     replica.gate.set()
+
+
+def test_a_share_of_a_gpu_limits_the_replica_before_its_model_is_loaded(
+    local_graph: Any, tmp_path: Path, sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(model_replica, "limit_memory", limits.append)
+    replica = Replica(local_graph.local_settings(tmp_path, embedder={"model": "one", "deployment": {"num_gpus": 0.25}}), sink)
+    monkeypatch.setattr(replica, "load", lambda _: Model(str(limits)))
+    replica.reconfigure({})
+    assert replica.slot.model.info() == {"model": "[0.25]"}
 
 
 def batch(*texts: str, left_s: float = LATER) -> list[WireMessage[Embed]]:

@@ -271,6 +271,28 @@ async def test_a_version_of_each_kind_is_built_indexed_and_searched(store: Index
         assert await opened.facets("genres", exact=exact) == [("Drama", len(points))]
 
 
+@pytest.mark.parametrize(
+    ("store", "waits"),
+    [({}, True), ({"collection": "shared", "catalogues": {"share_below": 0}}, True), ({"collection": "shared"}, False)],
+    ids=["own", "large", "shared"],
+    indirect=["store"],
+)
+async def test_a_version_can_be_switched_to_only_when_it_is_indexed(
+    store: IndexStore, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[list[Manifest]] = []
+
+    async def indexed(_: Connection, name: str) -> None:
+        assert name.endswith(".v1")
+        finished.append(await store.versions())
+
+    monkeypatch.setattr(collection, "complete", indexed)
+    await store.create(MANIFEST)
+    await store.finish(MANIFEST)
+    await store.switch("v1")
+    assert finished == ([[]] if waits else []), "a shared collection serves others meanwhile, and is indexed as it is written"
+
+
 EVERY_FIELD = {
     "and": [
         {"kind": ["film"], "genres": {"none": ["Comedy"]}, "language": {"missing": True}, "year": {"missing": True}, "votes": {"gte": 0}},
