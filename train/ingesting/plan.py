@@ -113,13 +113,13 @@ def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> Sp
 
 def describe_pool(options: EngineOptions, room: Resources) -> Pool | None:
     """The processes that describe, where nothing else is done; None and errors as of `make_plan`."""
-    if room.gpus >= 1:
-        return Pool(options.workers or int(room.gpus), 0, 1, options.threads)
     threads = options.threads or max(1, min(_THREADS, int(room.cpus)))
-    fitting = int(room.cpus // threads)
+    fitting = int(room.gpus) or int(room.cpus // threads)
     size = options.workers or fitting
     if options.engine == "auto" and size < 2:
         return None
+    if room.gpus >= 1:
+        return Pool(size, 0, 1, options.threads)
     if not fitting or (local_ray.is_local() and size > fitting):
         raise SettingsError(_too_little(options, room, describes=False))
     return Pool(size, threads, 0, threads)
