@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from matinee.evaluation.splits import Entry
 from matinee.files import keep_private
@@ -68,17 +67,13 @@ class ClusterDescriber:
             return
         size = min(BATCHES * self._batch, -(-len(entries) // (_PARTS * self._pool.size)))
         with streams.context(), streams.explained():
-            stream = streams.source(
-                "Prepared items", partial(_read, ray.put([(entry.id, entry.item.model_dump_json()) for entry in entries]), size)
-            )
+            # A block each: a killed worker's is described again, and none waits for another's.
+            stream = streams.source("Prepared items", *(partial(_read, entries[at : at + size]) for at in range(0, len(entries), size)))
             stream = streams.stage(stream, DescribeWorker, self._pool.size, size, self._arguments, **streams.resources(self._pool))
             for table in streams.tables(stream):
                 yield table[_LINE].to_pylist()
 
 
-def _read(entries: Any, size: int) -> Iterator[pa.Table]:
-    rows: list[tuple[str, str]] = ray.get(entries)
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        ids, items = zip(*part, strict=True)
-        yield pa.table({columns.ID: pa.array(ids, pa.string()), columns.ITEM: pa.array(items, pa.string())})
+def _read(entries: Sequence[Entry]) -> Iterator[pa.Table]:
+    ids, items = [entry.id for entry in entries], [entry.item.model_dump_json() for entry in entries]
+    yield pa.table({columns.ID: pa.array(ids, pa.string()), columns.ITEM: pa.array(items, pa.string())})

@@ -4,7 +4,7 @@ Imports Ray: only after `matinee.settings.local_ray.secure`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,11 +23,11 @@ _INIT_DEATHS = 3
 
 
 class TableSource(Datasource):  # type: ignore[misc]
-    """Tables for Ray Data, by one task that reads all of them."""
+    """Tables for Ray Data, by one task a function of `reads`. What one of them gives may be joined to larger blocks."""
 
-    def __init__(self, name: str, read: Callable[[], Iterator[pa.Table]]) -> None:
+    def __init__(self, name: str, reads: Sequence[Callable[[], Iterator[pa.Table]]]) -> None:
         super().__init__()
-        self._name, self._read = name, read
+        self._name, self._reads = name, reads
 
     def get_name(self) -> str:
         return self._name
@@ -36,7 +36,8 @@ class TableSource(Datasource):  # type: ignore[misc]
         return None
 
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
-        return [ReadTask(self._read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None))]
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(read, unknown) for read in self._reads]
 
 
 def here() -> dict[str, Any]:
@@ -44,9 +45,9 @@ def here() -> dict[str, Any]:
     return {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
 
 
-def source(name: str, read: Callable[[], Iterator[pa.Table]]) -> Dataset:
-    """A stream of the tables that `read` gives on the driver's machine."""
-    return ray.data.read_datasource(TableSource(name, read), override_num_blocks=1, **here())
+def source(name: str, *reads: Callable[[], Iterator[pa.Table]]) -> Dataset:
+    """A stream of the tables that `reads` give on the driver's machine."""
+    return ray.data.read_datasource(TableSource(name, reads), override_num_blocks=len(reads), **here())
 
 
 def stage(stream: Dataset, worker: type[Any], size: int, batch: int, arguments: dict[str, Any], **each: Any) -> Dataset:
