@@ -40,6 +40,7 @@ STARTED = {"train.pipeline": ("train.prepare",)}
 OF_ITS_CALLER = {
     # A message of a shared module about an option that only some of its callers have, and that only those can bring about.
     "matinee.client.models": {"--catalogue"},
+    "train.ingesting.plan": {"--via"},
     "train.jobs.indexing": {"--via", "--url"},
     "train.jobs.command": {"--map"},
     "train.syncing.source": {"--deleted"},

@@ -7,18 +7,22 @@
     python -m train.describe work/prepared --out work/rated.jsonl --only test --sample 40              # what `train.ratings` draws 20 of
     python -m train.describe work/prepared --out work/two.jsonl --title Inception --title Interstellar
     python -m train.describe work/prepared --out work/smoke.jsonl --smoke                              # four items
+    python -m train.describe work/prepared --out work/all.jsonl --engine ray --workers 8               # eight GPUs of a cluster
 
 CTranslate2 int8 on a CPU, bf16 on a GPU, 48 items at a time. Run it again and it goes on where it was; with other settings or another model
 the same file is refused. What serving would show is checked against the metadata; `--unchecked` keeps what the model itself said, and
 `--hide-overview` implies it, because nothing is left to check a plot against. A sample is by seed alone: a larger one holds the smaller.
+With `--engine ray`, processes of a Ray cluster (`RAY_ADDRESS`) or of this machine describe, each with a model of its own; models and
+adapters have to lie where each of them finds them. A worker that is killed repeats its part, a job that is killed goes on where it was.
 `--first` puts what evaluation sets look for to its head, so that a part of a catalogue can be judged.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 import typer
@@ -27,15 +31,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split, read_entries
 from matinee.files import write_atomically
-from matinee.items import Item
-from matinee.models.enhancer import Enhancer
+from matinee.settings import local_ray
 from matinee.settings.load import load_settings
-from matinee.settings.models import EnhancerSettings
+from train.generation.describing import Describing, LocalDescriber
 from train.generation.selection import query_weights, ranked_sample, with_titles
+from train.ingesting.plan import AUTO_DESCRIPTIONS, BY_SIZE, EngineOptions, describe_pool, machine, wants_ray
 from train.jobs import command, manifests
-
-BATCHES = 8
-"""That many are sorted by length together, and written together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class DescribeOptions:
     seed: Annotated[int, typer.Option(help="random seed of the sample")] = 0
     first: Annotated[Path | None, typer.Option(help="folder of evaluation sets; the answers to their queries are described first")] = None
     split: Annotated[Split, typer.Option(help="split of the sets in --first: train, dev or test")] = "dev"
+    spread: EngineOptions = BY_SIZE
     smoke: Annotated[bool, typer.Option("--smoke", help="a quick trial: four items")] = False
 
     @property
@@ -67,30 +69,64 @@ class DescribeOptions:
         return not (self.unchecked or self.hide_overview)
 
 
+class DescriptionWriter(Protocol):
+    """Who describes: this process, or those of a cluster."""
+
+    def info(self) -> dict[str, Any]:
+        """What the model is made of."""
+        ...
+
+    def lines(self, entries: Sequence[Entry]) -> Iterator[list[bytes]]: ...
+
+
 def main(options: DescribeOptions) -> None:
     """Write a description of every item, or of a sample."""
     out = options.out
     manifest = manifests.read(options.prepared, "prepare")
     entries = load(options)
-    enhancer, settings = load_enhancer(options)
-    model = enhancer.info() | {
-        **{name: getattr(settings, name) for name in ("max_new_tokens", "retries", "temperature", "repetition_penalty", "seed")},
-        "hide_overview": options.hide_overview,
-        "unchecked": not options.checked,
-    }
-    done = resume(out, {"job": "describe", "model": model, "inputs": manifest["outputs"]})
-    todo = [entry for entry in entries if entry.id not in done]
-    with out.open("ab") as file, progress_bar() as progress:
-        bar = progress.add_task("describe", total=len(entries), completed=len(entries) - len(todo))
-        for start in range(0, len(todo), BATCHES * options.batch):
-            part = todo[start : start + BATCHES * options.batch]
-            rows = describe(
-                enhancer, [without_overview(e.item) if options.hide_overview else e.item for e in part], checked=options.checked
-            )
-            file.writelines(orjson.dumps({"id": e.id} | row, option=orjson.OPT_APPEND_NEWLINE) for e, row in zip(part, rows, strict=True))
-            file.flush()
-            progress.advance(bar, len(part))
+    asked = describing(options)
+    with engine(options, asked, len(entries)) as describer:
+        settings = asked.settings.enhancer
+        model = describer.info() | {
+            **{name: getattr(settings, name) for name in ("max_new_tokens", "retries", "temperature", "repetition_penalty", "seed")},
+            "hide_overview": options.hide_overview,
+            "unchecked": not options.checked,
+        }
+        done = resume(out, {"job": "describe", "model": model, "inputs": manifest["outputs"]})
+        todo = [entry for entry in entries if entry.id not in done]
+        with out.open("ab") as file, progress_bar() as progress:
+            bar = progress.add_task("describe", total=len(entries), completed=len(entries) - len(todo))
+            for lines in describer.lines(todo):
+                file.writelines(lines)
+                file.flush()
+                progress.advance(bar, len(lines))
     command.echo(f"{len(entries)} items are described in {out}, {len(todo)} of them now")
+
+
+@contextmanager
+def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[DescriptionWriter]:
+    """The models, here or on a Ray."""
+    # A server of its own takes any number of requests at once.
+    local = asked.settings.enhancer.engine == "local"
+    if local and wants_ray(options.spread, items, least=AUTO_DESCRIPTIONS):
+        from train.ingesting.joining import joined
+
+        here = describe_pool(options.spread, machine()) if local_ray.is_local() else None
+        with joined(1 if here is None else max(1.0, here.size * here.cpus)):
+            # Ray reads its token when it is imported.
+            from train.generation.cluster import ClusterDescriber
+            from train.ingesting.streams import room
+
+            pool = describe_pool(options.spread, room()) if here is None else here
+            if pool is not None:
+                command.echo(
+                    f"engine ray: {pool.size} processes to describe ({'GPU' if pool.gpus else f'{pool.threads} CPU threads'} each)"
+                )
+                yield ClusterDescriber(asked, pool)
+                return
+    with command.console.status("loading the enhancer (the first time converts it)"):
+        describer = LocalDescriber(asked)
+    yield describer
 
 
 def load(options: DescribeOptions) -> list[Entry]:
@@ -102,19 +138,12 @@ def load(options: DescribeOptions) -> list[Entry]:
     return ranked_sample(entries, 4 if options.smoke else options.sample, options.seed, weights)
 
 
-def load_enhancer(options: DescribeOptions) -> tuple[Enhancer, EnhancerSettings]:
+def describing(options: DescribeOptions) -> Describing:
     flags = {"adapter": options.adapter, "precision": options.precision, "max_new_tokens": options.tokens}
     settings = load_settings(flags={"enhancer": {name: value for name, value in flags.items() if value is not None}})
     # Serving's limits on a batch do not bind a job that has the machine to itself.
     alone = settings.enhancer.model_copy(update={"batch_size": options.batch, "retries": options.retries, "threads": 0})
-    with command.console.status("loading the enhancer (the first time converts it)"):
-        return Enhancer.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, language=settings.language), alone
-
-
-def describe(enhancer: Enhancer, items: Sequence[Item], *, checked: bool) -> Iterator[dict[str, Any]]:
-    if not checked:
-        return ({"description": text} for text in enhancer.write(items))
-    return ({"description": d.text, "source": d.source, "violations": list(d.violations)} for d in enhancer.describe(items))
+    return Describing(settings.model_copy(update={"enhancer": alone}), options.hide_overview, options.checked)
 
 
 def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
@@ -137,10 +166,6 @@ def resume(out: Path, made_by: dict[str, Any]) -> set[str]:
         with out.open("r+b") as file:
             file.truncate(len(whole))
     return {orjson.loads(line)["id"] for line in whole.splitlines()}
-
-
-def without_overview(item: Item) -> Item:
-    return item.model_copy(update={"overview": "", "extra": {}})
 
 
 def progress_bar() -> Progress:

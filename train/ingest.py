@@ -233,7 +233,8 @@ def engine(
             plan = None if here is None else make_plan(options.spread, here, settings)
             stack.enter_context(joined(1 if plan is None else max(1, plan.cpus)))
             # Ray reads its token when it is imported.
-            from train.ingesting.pipeline import StreamWriter, cluster_models, room
+            from train.ingesting.pipeline import StreamWriter, cluster_models
+            from train.ingesting.streams import room
             from train.ingesting.workers import ItemFile
 
             plan = make_plan(options.spread, room(), settings) if plan is None else plan

@@ -2,13 +2,14 @@
 
     python -m bench.faults.fake_qdrant --port 6333
 
-Without disk, cluster, gRPC and keys, and an approximate index is exact here. `PUT /delay?seconds=2` makes every later answer late; SIGSTOP
-makes it hang. What only a real server does is not shown by it.
+Without disk, cluster, gRPC and keys, and an approximate index is exact here. A collection in strict mode refuses a filter on a field that
+has no index, as the server does. `PUT /delay?seconds=2` makes every later answer late; SIGSTOP makes it hang. What only a real server does
+is not shown by it.
 """
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import orjson
@@ -29,6 +30,8 @@ class Fake:
     def __init__(self) -> None:
         self._client = AsyncQdrantClient(":memory:")
         self._delay_s = 0.0
+        # Fields with an index, of collections in strict mode.
+        self._indexed: dict[str, set[str]] = {}
         one = "/collections/{name}"
         self.app = Starlette(
             routes=[
@@ -42,8 +45,10 @@ class Fake:
                 self._route("PUT", one, self.create),
                 self._route("PATCH", one, self.describe),
                 self._route("DELETE", one, lambda request: self._client.delete_collection(_name(request))),
-                self._route("PUT", f"{one}/index", self.no_work),
+                self._route("PUT", f"{one}/index", self.index),
                 self._route("PUT", f"{one}/points", self.upsert),
+                self._route("POST", f"{one}/points/delete", self.delete),
+                self._route("POST", f"{one}/points/payload", self.set_payload),
                 self._route("POST", f"{one}/points", self.retrieve),
                 self._route("POST", f"{one}/points/scroll", self.scroll),
                 self._route("POST", f"{one}/points/count", self.count),
@@ -60,7 +65,7 @@ class Fake:
                 result, status = await answer(request), 200
             except ValueError as error:
                 # The server's own codes: what exists already, and what is not there.
-                status = 409 if "already exists" in str(error) else 404 if "not found" in str(error) else 400
+                status = 409 if "already exists" in str(error) else 404 if str(error).endswith("not found") else 400
                 return _json({"status": {"error": str(error)}, "time": 0.0}, status)
             return _json({"result": TypeAdapter(Any).dump_python(result, mode="json"), "status": "ok", "time": 0.0})
 
@@ -78,25 +83,49 @@ class Fake:
 
     async def create(self, request: Request) -> bool:
         body = await _body(request, models.CreateCollection)
+        self._indexed.pop(_name(request), None)
+        if body.strict_mode_config is not None and body.strict_mode_config.enabled:
+            self._indexed[_name(request)] = set()
         return await self._client.create_collection(
             _name(request), vectors_config=body.vectors or {}, sparse_vectors_config=body.sparse_vectors, metadata=body.metadata
         )
 
     async def describe(self, request: Request) -> bool:
         body = await _body(request, models.UpdateCollection)
+        if body.metadata is None:
+            # How vectors are indexed and read means nothing in memory.
+            return True
         return await self._client.update_collection(_name(request), metadata=body.metadata)
 
     async def switch_aliases(self, request: Request) -> bool:
         body = await _body(request, models.ChangeAliasesOperation)
         return await self._client.update_collection_aliases(body.actions)
 
-    async def no_work(self, _: Request) -> models.UpdateResult:
+    async def index(self, request: Request) -> models.UpdateResult:
         """The in-memory mode needs no payload indexes."""
+        field = (await _body(request, models.CreateFieldIndex)).field_name
+        self._indexed.get(_name(request), set()).add(field)
         return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+
+    def _check_strict(self, request: Request, body: Any) -> None:
+        indexed = self._indexed.get(_name(request))
+        missing = set() if indexed is None else {*_filtered(body.model_dump(exclude_none=True))} - indexed
+        if missing:
+            raise ValueError(f"Index required but not found for {sorted(missing)} (strict mode)")
 
     async def upsert(self, request: Request) -> models.UpdateResult:
         body = await _body(request, models.PointsList)
-        return await self._client.upsert(_name(request), body.points)
+        return await self._client.upsert(_name(request), body.points, update_mode=body.update_mode)
+
+    async def set_payload(self, request: Request) -> models.UpdateResult:
+        body = await _body(request, models.SetPayload)
+        self._check_strict(request, body.filter or models.Filter())
+        return await self._client.set_payload(_name(request), body.payload, points=body.points or body.filter or models.Filter())
+
+    async def delete(self, request: Request) -> models.UpdateResult:
+        body: models.FilterSelector | models.PointIdsList = TypeAdapter(models.PointsSelector).validate_json(await request.body())
+        self._check_strict(request, body)
+        return await self._client.delete(_name(request), body)
 
     async def retrieve(self, request: Request) -> list[models.Record]:
         body = await _body(request, models.PointRequest)
@@ -106,6 +135,7 @@ class Fake:
 
     async def scroll(self, request: Request) -> models.ScrollResult:
         body = await _body(request, models.ScrollRequest)
+        self._check_strict(request, body)
         points, after = await self._client.scroll(
             _name(request),
             scroll_filter=body.filter,
@@ -118,6 +148,7 @@ class Fake:
 
     async def count(self, request: Request) -> models.CountResult:
         body = await _body(request, models.CountRequest)
+        self._check_strict(request, body)
         return await self._client.count(_name(request), count_filter=body.filter)
 
     async def query(self, request: Request) -> models.QueryResponse:
@@ -128,6 +159,8 @@ class Fake:
         return await self._answers(request, (await _body(request, models.QueryRequestBatch)).searches)
 
     async def _answers(self, request: Request, queries: list[models.QueryRequest]) -> list[models.QueryResponse]:
+        for query in queries:
+            self._check_strict(request, query)
         # Whether a search is exact, and how hard it looks, means nothing in memory.
         return await self._client.query_batch_points(
             _name(request), [query.model_copy(update={"params": None, "prefetch": _plain(query.prefetch)}) for query in queries]
@@ -135,7 +168,21 @@ class Fake:
 
     async def facet(self, request: Request) -> models.FacetResponse:
         body = await _body(request, models.FacetRequest)
+        self._check_strict(request, body)
         return await self._client.facet(_name(request), body.key, facet_filter=body.filter, limit=body.limit or 10)
+
+
+def _filtered(value: Any) -> Iterator[str]:
+    """The fields of the conditions in a request, and that of its order."""
+    if isinstance(value, dict):
+        field = value.get("key")
+        if isinstance(field, str):
+            yield field
+        for inner in value.values():
+            yield from _filtered(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _filtered(inner)
 
 
 def _plain(prefetch: models.Prefetch | list[models.Prefetch] | None) -> list[models.Prefetch]:

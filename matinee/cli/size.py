@@ -1,8 +1,9 @@
 """`matinee size`: a load -> pods, memory, disk, cost and values for the chart. Asks no server and loads no model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -10,15 +11,17 @@ from rich.table import Table
 
 from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, out, print_json
+from matinee.errors import SettingsError
 from matinee.files import write_atomically
 from matinee.sizing import curves
-from matinee.sizing.plan import Load, Plan, Prices, plan
+from matinee.sizing.floor import floor, merged
+from matinee.sizing.plan import Load, Plan, Pods, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 
 
 @explain_errors()
 def size(
-    items: Annotated[int, typer.Argument(min=1, help="items of the catalogue")],
+    items: Annotated[int | None, typer.Argument(min=1, help="items of the catalogue")] = None,
     dimensions: Annotated[int, typer.Option(min=1, help="numbers of a text vector, as `matinee info` shows")] = 384,
     requests: Annotated[float, typer.Option(min=0.001, help="requests a second at the peak")] = 10,
     text: Annotated[float, typer.Option(min=0, max=1, help="share of them that are text searches; the others are similar items")] = 0.5,
@@ -33,18 +36,31 @@ def size(
     memory_hour: Annotated[float | None, typer.Option(min=0, help="price of a GiB of memory for an hour")] = None,
     gpu_hour: Annotated[float | None, typer.Option(min=0, help="price of a GPU for an hour")] = None,
     disk_month: Annotated[float | None, typer.Option(min=0, help="price of a GiB of disk for a month")] = None,
+    floor_of: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--floor", help="instead of a load: values files of the chart, values.yaml first; what always runs then, and its cost"
+        ),
+    ] = None,
     values_file: Annotated[Path | None, typer.Option("--values", help="write values for the chart to this file")] = None,
     as_json: Json = False,
 ) -> None:
     """What an installation needs for a load: pods, memory, Qdrant's shards, and a day's cost if you give prices.
 
     matinee size 10000000 --requests 1000 --ha --gpu --values values-mine.yaml
+    matinee size --floor helm/matinee/values.yaml --floor values-mine.yaml --core-hour 0.04 --gpu-hour 1.5
     """
+    prices = Prices(core_h=core_hour, memory_gib_h=memory_hour, gpu_h=gpu_hour, disk_gib_month=disk_month)
+    if (items is None) == (not floor_of):
+        raise SettingsError("give the number of items of a load, or values files of the chart with --floor")
+    if floor_of:
+        _show_floor(floor(_read_values(floor_of)), prices, as_json=as_json)
+        return
     load = Load(
-        items=items, dimensions=dimensions, requests=requests, text_share=text, gpu=gpu, ha=ha, on_disk=on_disk, cpu_factor=cpu_factor
+        items=items or 1, dimensions=dimensions, requests=requests, text_share=text, gpu=gpu, ha=ha, on_disk=on_disk, cpu_factor=cpu_factor
     )
     made = plan(load)
-    cost = made.cost_a_day(Prices(core_h=core_hour, memory_gib_h=memory_hour, gpu_h=gpu_hour, disk_gib_month=disk_month))
+    cost = made.cost_a_day(prices)
     if values_file is not None:
         write_atomically(values_file, f"# Made by `matinee size`: {_words(load)}.\n{yaml.safe_dump(values(made), sort_keys=False)}")
     if as_json:
@@ -54,13 +70,37 @@ def size(
     _show(made, cost)
 
 
-def _show(made: Plan, cost: float | None) -> None:
-    table = Table("pods", "always", "at most", "CPUs", "memory, GiB", "GPUs", "disk, GiB", box=None, title=_words(made.load))
-    for pods in made.pods:
+def _read_values(paths: list[Path]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path in paths:
+        try:
+            values = merged(values, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except (OSError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path} is not a readable values file: {error}") from None
+    return values
+
+
+def _show_floor(pods: Sequence[Pods], prices: Prices, *, as_json: bool) -> None:
+    cost = cost_a_day(pods, prices)
+    if as_json:
+        print_json({"pods": [asdict(each) for each in pods], "cost_a_day": cost})
+        return
+    out.print(_pods_table(pods, "what always runs"))
+    if cost is not None:
+        out.print(f"cost: {cost:.2f} a day, in the currency of the prices")
+
+
+def _pods_table(pods: Sequence[Pods], title: str) -> Table:
+    table = Table("pods", "always", "at most", "CPUs", "memory, GiB", "GPUs", "disk, GiB", box=None, title=title)
+    for each in pods:
         table.add_row(
-            pods.name, *(f"{number:g}" for number in (pods.count, pods.most, pods.cpus, pods.memory_gib, pods.gpus, pods.disk_gib))
+            each.name, *(f"{number:g}" for number in (each.count, each.most, each.cpus, each.memory_gib, each.gpus, each.disk_gib))
         )
-    out.print(table)
+    return table
+
+
+def _show(made: Plan, cost: float | None) -> None:
+    out.print(_pods_table(made.pods, _words(made.load)))
     shards = "" if made.engine == "edge" else f", {made.shards} shards, {made.replication} of each"
     out.print(f"index: {made.engine}{shards}; {made.item_bytes:,.0f} bytes of memory an item")
     out.print("replicas: " + ", ".join(f"{count} of {part}" for part, count in made.replicas.items()))

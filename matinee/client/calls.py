@@ -107,9 +107,10 @@ class FacetEntry(TypedDict):
 
 
 class FacetCounts(TypedDict):
-    """Values for filters, most frequent first."""
+    """Values for filters, most frequent first. `approximate`: their counts may be estimates."""
 
     count: int
+    approximate: NotRequired[bool]
     kind: list[FacetEntry]
     genres: list[FacetEntry]
     language: list[FacetEntry]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel
 
 from matinee.client import calls
-from matinee.client.calls import Body, Call, StoredEntry
+from matinee.client.calls import Body, Call
 from matinee.client.http import Client, ServerError
 from matinee.index.imports import OPEN, RejectedLine, Status
 from matinee.items import Item
@@ -141,19 +141,8 @@ def _slices(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def stored_entries(server: Client, *, since: int = 0, origin: str | None = None, deleted: bool = False) -> Iterator[StoredEntry]:
-    """Every stored item that passes, page by page."""
-    cursor: str | None = None
-    while True:
-        page = server.send(calls.items(_PAGE, cursor=cursor, since=since, origin=origin, deleted=deleted))
-        yield from page["items"]
-        cursor = page["cursor"]
-        if cursor is None:
-            return
-
-
-def read_writes(server: Client, since: int) -> "list[ApiItem]":
-    """The API's writes of the active index, from the server that holds it; none where it has no index yet.
+def read_writes(server: Client, since: int, after: str | None = None) -> "tuple[list[ApiItem], str | None]":
+    """A page of the API's writes of the active index, from the server that holds it, and the cursor of the next; none without an index.
 
     Raises `ServerError` where it has one that it can't read now.
     """
@@ -161,9 +150,13 @@ def read_writes(server: Client, since: int) -> "list[ApiItem]":
     from matinee.index.build import ApiItem
 
     try:
-        changed = list(stored_entries(server, since=since, origin="api", deleted=True))
+        page = server.send(calls.items(_PAGE, cursor=after, since=since, origin="api", deleted=True))
     except ServerError as error:
         if error.code == "index_absent":
-            return []
+            return [], None
         raise
-    return [ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"]), e.get("asked")) for e in changed]
+    changed = page["items"]
+    entries = [
+        ApiItem(e["id"], e["revision"], None if e.get("deleted") else Item.model_validate(e["item"]), e.get("asked")) for e in changed
+    ]
+    return entries, page["cursor"]

@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
 
@@ -72,9 +72,44 @@ class ApiItem:
 
 
 class ApiWrites(Protocol):
-    """Where the API's writes of the active index are read from: the open index itself, or a running server."""
+    """Where the API's writes of the active index are read from, a page at a time: the open index itself, or a running server."""
 
-    async def read(self, since: int) -> list[ApiItem]: ...
+    def read(self, since: int) -> AsyncGenerator[list[ApiItem]]: ...
+
+
+@dataclass
+class KnownWrites:
+    """What is known of the API's writes: the newest revision of each id, and how many are items. The others are tombstones."""
+
+    revisions: dict[str, int] = field(default_factory=dict)
+    _stored: set[str] = field(default_factory=set)
+
+    @classmethod
+    async def of(cls, pages: AsyncGenerator[list[ApiItem]]) -> Self:
+        written = cls()
+        async for page in pages:
+            written.add(page)
+        return written
+
+    def add(self, entries: Iterable[ApiItem]) -> None:
+        for entry in entries:
+            self.revisions[entry.id] = entry.revision
+            (self._stored.discard if entry.item is None else self._stored.add)(entry.id)
+
+    def unknown(self, entries: Iterable[ApiItem]) -> list[ApiItem]:
+        return [entry for entry in entries if self.revisions.get(entry.id) != entry.revision]
+
+    @property
+    def items(self) -> int:
+        return len(self._stored)
+
+    @property
+    def newest(self) -> int:
+        return max(self.revisions.values(), default=0)
+
+    @property
+    def stable_revision(self) -> int:
+        return stable_revision(self.newest)
 
 
 @dataclass
@@ -221,27 +256,27 @@ class Build:
 
     async def _run(self, items: Iterable[Item], held: Held) -> Outcome:
         previous = await self.store.current()
-        written = [] if self.api is None else await self.api.read(0)
-        discarded = sum(entry.item is not None for entry in written) if self.replace else 0
-        kept = [] if self.replace else written
-        revision = self._newest(written) if self.replace else _stable_revision(written)
+        # Ids and revisions only. The items are read once more when they are written: they may be more than fit into memory.
+        known = KnownWrites() if self.api is None else await KnownWrites.of(self.api.read(0))
+        discarded = known.items if self.replace else 0
+        revision = self._newest(known) if self.replace else known.stable_revision
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
         try:
-            taken = frozenset(entry.id for entry in kept)
+            taken = frozenset(() if self.replace else known.revisions)
             if self.write_file is None:
                 from_file, shadowed = await self._write_file(index, items, taken)
             else:
                 await index.close()
                 from_file, shadowed = await self.write_file(manifest, taken, self.progress)
                 index = await self._reopened(manifest)
-            await self._write_api(index, kept)
-            while not self.replace and self.api is not None and (late := _unknown(await self.api.read(revision), kept)):
-                await self._write_api(index, late)
-                kept = list({entry.id: entry for entry in [*kept, *late]}.values())
-                revision = _stable_revision(kept)
-            stored = sum(entry.item is not None for entry in kept)
-            counted = {"file": from_file, "api": stored, "tombstones": len(kept) - stored, "shadowed": shadowed, "discarded": discarded}
+            kept = KnownWrites()
+            if not self.replace and self.api is not None:
+                while await self._write_api(index, self.api, kept):
+                    pass
+                revision = kept.stable_revision
+            tombstones = len(kept.revisions) - kept.items
+            counted = {"file": from_file, "api": kept.items, "tombstones": tombstones, "shadowed": shadowed, "discarded": discarded}
             await _verify(index)
             manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
         finally:
@@ -252,9 +287,9 @@ class Build:
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted)
 
-    def _newest(self, written: Sequence[ApiItem]) -> int:
+    def _newest(self, written: "KnownWrites") -> int:
         """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
-        return new_revision() if self.api is None else max((entry.revision for entry in written), default=0)
+        return new_revision() if self.api is None else written.newest
 
     def _manifest(self, revision: int) -> Manifest:
         embedder = self.maker.embedder
@@ -310,7 +345,19 @@ class Build:
                 # A thread can't be interrupted. Wait for it, and drop its error: nobody would handle it.
                 await asyncio.gather(encoding, return_exceptions=True)
 
-    async def _write_api(self, index: Index, entries: Sequence[ApiItem]) -> None:
+    async def _write_api(self, index: Index, api: ApiWrites, known: "KnownWrites") -> int:
+        """Write what the API wrote and is not `known` yet, which it is then; returns how many entries that were."""
+        before = len(known.revisions)
+        count = 0
+        async with aclosing(api.read(known.stable_revision if before else 0)) as pages:
+            async for page in pages:
+                late = known.unknown(page)
+                await self._write_entries(index, late)
+                known.add(late)
+                count += len(late)
+        return count
+
+    async def _write_entries(self, index: Index, entries: Sequence[ApiItem]) -> None:
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
             present = [(entry, entry.item) for entry in batch if entry.item is not None]
@@ -344,6 +391,7 @@ def new_manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=source,
         attributes=None if attributes is None else dict(attributes),
+        titles=True,
     )
 
 
@@ -364,18 +412,9 @@ def _with_stamp(point: Point, asked: int | None) -> Point:
     return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 
-def _stable_revision(entries: Sequence[ApiItem]) -> int:
-    return stable_revision(max((entry.revision for entry in entries), default=0))
-
-
 def stable_revision(newest: int) -> int:
     """The newest revision at or below which no further write can arrive, where `newest` is the newest that arrived."""
     return max(0, newest - _OVERLAP)
-
-
-def _unknown(read: Sequence[ApiItem], known: Sequence[ApiItem]) -> list[ApiItem]:
-    seen = {(entry.id, entry.revision) for entry in known}
-    return [entry for entry in read if (entry.id, entry.revision) not in seen]
 
 
 async def _verify(index: Index) -> None:
@@ -398,14 +437,18 @@ class IndexWrites:
     def __init__(self, index: Index) -> None:
         self._index = index
 
-    async def read(self, since: int) -> list[ApiItem]:
-        entries: list[ApiItem] = []
+    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
         after: str | None = None
         while True:
-            page, after = await self._index.scroll(Scroll(limit=BATCH, after=after, since=since, origin="api", deleted=True))
-            entries += [_api_item(hit) for hit in page]
+            page, after = await self.page(since, after)
+            yield page
             if after is None:
-                return entries
+                return
+
+    async def page(self, since: int, after: str | None, limit: int = BATCH) -> tuple[list[ApiItem], str | None]:
+        """The writes from the cursor `after` on, and the cursor of the next page."""
+        page, following = await self._index.scroll(Scroll(limit=limit, after=after, since=since, origin="api", deleted=True))
+        return [_api_item(hit) for hit in page], following
 
 
 def _api_item(hit: Hit) -> ApiItem:

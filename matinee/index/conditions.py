@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attributes
-from matinee.filters.conditions import All, Condition, Equal, HasId, Not, Within
+from matinee.filters.conditions import All, AnyOf, Condition, Equal, HasId, Not, Within
 from matinee.index.types import PopularQuery, Scroll, Search, is_uid
 
 NOT_DELETED = Not(Equal("deleted", True))
@@ -21,6 +21,8 @@ def valid_ids(ids: Iterable[str]) -> list[str]:
 def search_condition(search: Search, attributes: Attributes, *, exclude: bool = True) -> Condition | None:
     """The condition of a search. Tombstones have no vectors, so only an order by popularity has to exclude them."""
     parts = [search.filter.condition(attributes)]
+    if search.titles:
+        parts.append(AnyOf("titles", search.titles))
     if exclude and (excluded := valid_ids(search.exclude)):
         parts.append(Not(HasId(tuple(excluded))))
     if isinstance(search.query, PopularQuery):

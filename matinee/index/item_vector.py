@@ -15,6 +15,7 @@ import numpy as np
 from matinee.filters.attributes import STORED, Attributes, stored_values
 from matinee.index.types import ITEM, TEXT, Manifest, Point
 from matinee.settings.index import FactWeights
+from matinee.text.title_keys import title_keys
 from matinee.vectors import Vector
 
 _YEARS = np.arange(1880, 2045, 5.0)
@@ -51,11 +52,11 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
 
 
 def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
-    """The points with the dense vectors and the attributes that the version has and no others: those of another version may have others.
+    """The points with the dense vectors, the attributes and the titles that the version has and no others: another's may have others.
 
     A point without a text vector yet gets no item vector.
     """
-    points = [_attributed(point, manifest.attributes) for point in points]
+    points = [_titled(_attributed(point, manifest.attributes), manifest) for point in points]
     if manifest.facts is not None and ITEM in manifest.dimensions:
         weights = manifest.facts
         return [_completed(point, weights) if TEXT in point.dense else point for point in points]
@@ -70,6 +71,17 @@ def _attributed(point: Point, attributes: Attributes | None) -> Point:
     payload.pop(STORED, None)
     if values:
         payload[STORED] = values
+    return replace(point, payload=payload)
+
+
+def _titled(point: Point, manifest: Manifest) -> Point:
+    keys = title_keys(point.payload["title"]) if manifest.titles and "title" in point.payload else None
+    if keys == point.payload.get("titles"):
+        return point
+    payload = point.payload.copy()
+    payload.pop("titles", None)
+    if keys is not None:
+        payload["titles"] = keys
     return replace(point, payload=payload)
 
 

@@ -27,6 +27,10 @@ class Index(Protocol):
     def approximate(self) -> bool:
         """Whether a search may be answered from a graph of vectors, so that `exact` can make a difference."""
 
+    @property
+    def searches_by_id(self) -> bool:
+        """Whether it takes a `StoredQuery`."""
+
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """The hits of each search, best first; deleted points never appear."""
         ...
@@ -55,8 +59,11 @@ class Index(Protocol):
         """How many points pass the filter and are not deleted, exactly."""
         ...
 
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
-        """The most frequent values of an attribute (keyword, integer, boolean) with their counts, deleted points left out."""
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50, exact: bool = True) -> list[FacetCount]:
+        """The most frequent values of an attribute (keyword, integer, boolean) with their counts, deleted points left out.
+
+        Unless `exact`, the engine may estimate a count, which is quicker.
+        """
         ...
 
     async def max_revision(self) -> int:
@@ -96,7 +103,7 @@ class IndexStore(Protocol):
         ...
 
     async def finish(self, manifest: Manifest) -> None:
-        """Mark a build as complete. The index must have been closed (embedded engine)."""
+        """Complete the version's own indexes, and mark the build as complete. It must have been closed (embedded engine)."""
         ...
 
     async def open(self, version: str) -> Index:

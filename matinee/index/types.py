@@ -31,6 +31,7 @@ OWN_FIELDS: dict[str, AttributeType] = {
     "popularity": "float",
     "deleted": "boolean",
     "pending": "boolean",
+    "titles": "keyword",
 }
 """Fields of every payload that the index itself searches by, with their types."""
 
@@ -51,6 +52,7 @@ def is_uid(id: str) -> bool:
 class Payload(TypedDict, total=False):
     """What a point has beside its vectors. A tombstone has only its origin, its revision, and `deleted`.
 
+    `titles` are the folded forms of its title, where the version has them (`Manifest.titles`).
     `attributes` has the values of declared attributes (`matinee.filters.attributes`); those of `DEFAULT_ATTRIBUTES` stand at the top, where
     the item has them. `asked` is the revision when the import of the item was asked for.
     """
@@ -63,6 +65,7 @@ class Payload(TypedDict, total=False):
     asked: int
     item: ItemFacts
     title: str
+    titles: list[str]
     kind: str
     genres: list[str]
     popularity: float
@@ -89,6 +92,17 @@ class DenseQuery:
     """Dense search: cosine to `vector` under the dense vector `using`."""
 
     vector: Vector
+    using: str = TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuery:
+    """Dense search from a stored point: cosine to its own vector `using`, which is not read first. Never answers the point itself.
+
+    Only for an index that `searches_by_id`. Raises an error of its own where there is no such point, or no such vector of it.
+    """
+
+    id: str
     using: str = TEXT
 
 
@@ -138,17 +152,21 @@ class PopularQuery:
     """No example at all: by the payload's `popularity`, highest first."""
 
 
-EngineQuery = DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
+EngineQuery = DenseQuery | StoredQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery
 """What an engine can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One search: its query, who may be answered, and what comes back. `exact` scans instead of using the graph index."""
+    """One search: its query, who may be answered, and what comes back. `exact` scans instead of using the graph index.
+
+    `titles` keeps items with one of these folded titles (`matinee.text.title_keys`), in a version that has them.
+    """
 
     query: EngineQuery
     limit: int
     filter: ItemFilter = ItemFilter()
+    titles: tuple[str, ...] = ()
     exclude: frozenset[str] = frozenset()
     exact: bool = False
     with_payload: bool = True
@@ -210,6 +228,9 @@ class Manifest(BaseModel):
     )
     release: int | None = Field(
         None, exclude_if=lambda release: release is None, description="revision of the Helm release whose Job built it"
+    )
+    titles: bool = Field(
+        False, exclude_if=lambda titles: not titles, description="its points have their folded titles; false: built before there were any"
     )
 
     @property

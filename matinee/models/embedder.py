@@ -7,13 +7,15 @@ the texts mean (`text.templates`), nor where the vectors go (`index`); its **fin
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from matinee.errors import ModelError
+from matinee.models import gpu
 from matinee.models.backends import computes_in_bf16
 from matinee.models.benchmark import pick_fastest
 from matinee.models.bm25 import Bm25Encoder
@@ -42,6 +44,10 @@ AUTO = ("onnx", "bf16")
 MIN_COSINE = 0.999
 """Below this cosine to fp32 a precision is not used, however fast it is."""
 
+_IN_FLIGHT = 2
+_TOKENISED = 2048
+"""Batches that are started before the first is waited for, and texts that are tokenised and sorted by length together."""
+
 _PROBE_SHORT = "a quiet drama about two brothers"
 _PROBE_LONG = (
     "A retired engineer returns to the island of his childhood to sell the family's lighthouse, and finds that the keeper he was told had "
@@ -69,6 +75,8 @@ class Embedder:
         self._tokenizer.enable_truncation(self.max_tokens)
         self._batch_tokens = settings.batch_tokens
         self._forward = forward
+        # Tokens of a batch are padded to one of few lengths where each length is compiled for.
+        self._few_lengths = isinstance(forward, TorchEncoder) and forward.compiled
         self.precision = precision
         self.model_id = settings.model if settings.revision is None else f"{settings.model}@{settings.revision}"
         self.dimension = spec.dimension
@@ -154,8 +162,9 @@ class Embedder:
         if precision == "bf16":
             if settings.precision == "auto" and not computes_in_bf16("cuda" if torch.cuda.is_available() else "cpu"):
                 return None
-            model = load_model(folder, torch.bfloat16)
-            return cls(EncoderSpec.of(model), settings, TorchEncoder(model), precision, weights_digest)
+            model = load_model(folder, torch.bfloat16, attention=gpu.attention(settings.attention, torch.bfloat16))
+            compiled = settings.compile and torch.cuda.is_available()
+            return cls(EncoderSpec.of(model), settings, TorchEncoder(model, compiled=compiled), precision, weights_digest)
         if torch.cuda.is_available():
             return None
         model = load_model(folder, torch.float32, attention="eager")
@@ -174,17 +183,36 @@ class Embedder:
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         prompt = self._spec.prompts.get(kind, "")
-        encodings = self._tokenizer.encode_batch([prompt + text for text in texts])
-        self.tokens_read += sum(len(encoding.ids) for encoding in encodings)
-        order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         out = np.empty((len(texts), self.dimension), np.float32)
-        for rows in self._batches(order, [len(e.ids) for e in encodings]):
-            out[rows] = self._forward(self._pack([encodings[i].ids for i in rows]))
+        started: deque[tuple[list[int], Callable[[], Matrix]]] = deque()
+        # A GPU computes one batch while the next is tokenised, packed and copied. On a CPU, each is computed when it is started.
+        for rows, tokens in self._packed([prompt + text for text in texts]):
+            started.append((rows, self._start(tokens)))
+            if len(started) == _IN_FLIGHT:
+                rows, result = started.popleft()
+                out[rows] = result()
+        for rows, result in started:
+            out[rows] = result()
         norms = np.linalg.norm(out, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise ModelError(f"{self.model_id} gave a vector that is zero or not finite: its weights are broken")
         unit: Matrix = out / norms
         return unit
+
+    def _packed(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
+        """Batches of rows of similar length with their tokens; further texts are tokenised when those are used up."""
+        for start in range(0, len(texts), _TOKENISED):
+            encodings = self._tokenizer.encode_batch(list(texts[start : start + _TOKENISED]))
+            lengths = [len(encoding.ids) for encoding in encodings]
+            self.tokens_read += sum(lengths)
+            for rows in self._batches(sorted(range(len(lengths)), key=lengths.__getitem__), lengths):
+                yield [start + row for row in rows], self._pack([encodings[row].ids for row in rows])
+
+    def _start(self, tokens: Tokens) -> Callable[[], Matrix]:
+        if isinstance(self._forward, TorchEncoder):
+            return self._forward.start(tokens)
+        vectors = self._forward(tokens)
+        return lambda: vectors
 
     def info(self) -> dict[str, object]:
         return {
@@ -209,6 +237,8 @@ class Embedder:
 
     def _pack(self, ids: list[list[int]]) -> Tokens:
         length = max(len(row) for row in ids)
+        if self._few_lengths:
+            length = gpu.bucket(length, self.max_tokens)
         tokens = np.full((len(ids), length), self._spec.pad, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
         for i, row in enumerate(ids):
@@ -261,16 +291,47 @@ def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", d
 class TorchEncoder:
     """A SentenceTransformer as `Forward`: padded token arrays (int64[n, length]) -> pooled vectors (float32[n, d])."""
 
-    def __init__(self, model: "SentenceTransformer") -> None:
+    def __init__(self, model: "SentenceTransformer", *, compiled: bool = False) -> None:
+        import torch
+
         self.model = model
+        self.compiled = compiled
+        self._forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = (
+            torch.compile(model, dynamic=False) if compiled else model
+        )
+        self._on_gpu = model.device.type == "cuda"
 
     def __call__(self, inputs: Tokens) -> Matrix:
+        return self.start(inputs)()
+
+    def start(self, inputs: Tokens) -> Callable[[], Matrix]:
+        """Begin the work, and return what waits for its result. Copies to and from a GPU do not hold up the caller."""
         import torch
 
         with torch.inference_mode():
-            features = {name: torch.from_numpy(array).to(self.model.device) for name, array in inputs.items()}
-            vectors: Matrix = self.model(features)["sentence_embedding"].float().cpu().numpy()
-            return vectors
+            features = {name: self._on_device(torch.from_numpy(array)) for name, array in inputs.items()}
+            pooled = self._forward(features)["sentence_embedding"].float()
+            if not self._on_gpu:
+                return lambda: _as_matrix(pooled)
+            result = torch.empty(pooled.shape, dtype=torch.float32, pin_memory=True)
+            result.copy_(pooled, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+
+        def wait() -> Matrix:
+            done.synchronize()
+            return _as_matrix(result)
+
+        return wait
+
+    def _on_device(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        # From pinned memory a copy is asynchronous.
+        return tensor.pin_memory().to(self.model.device, non_blocking=True) if self._on_gpu else tensor.to(self.model.device)
+
+
+def _as_matrix(vectors: "torch.Tensor") -> Matrix:
+    matrix: Matrix = vectors.cpu().numpy()
+    return matrix
 
 
 def _fingerprint(spec: EncoderSpec, weights_digest: str, max_tokens: int, language: str | None) -> str:

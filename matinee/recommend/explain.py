@@ -10,7 +10,17 @@ from itertools import chain
 
 from matinee.filters.attributes import Attributes
 from matinee.index.protocols import Index
-from matinee.index.types import DenseQuery, EngineQuery, Hit, HybridQuery, PopularQuery, RecommendationQuery, Search, SparseQuery
+from matinee.index.types import (
+    DenseQuery,
+    EngineQuery,
+    Hit,
+    HybridQuery,
+    PopularQuery,
+    RecommendationQuery,
+    Search,
+    SparseQuery,
+    StoredQuery,
+)
 from matinee.recommend.results import ExplainedCandidate, Explanation
 
 MAX_CANDIDATES = 100
@@ -18,6 +28,7 @@ _MAX_PREFETCH = 1000
 
 _NAMES: dict[type, str] = {
     DenseQuery: "dense",
+    StoredQuery: "dense",
     SparseQuery: "sparse",
     HybridQuery: "fused",
     RecommendationQuery: "taste",

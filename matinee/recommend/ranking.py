@@ -43,7 +43,7 @@ def diversify(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
 
 def nearest_like(vector: Vector | None, likes: Sequence[Vector]) -> int:
     """Index of the liked vector (unit length) that is nearest to `vector`: the like that a reason names."""
-    if vector is None or len(likes) == 1:
+    if vector is None or len(likes) < 2:
         return 0
     return int(np.argmax([float(vector @ like) for like in likes]))
 

@@ -3,13 +3,22 @@
 Works on an open `Index` with vectors that are already made. Does not embed, does not know HTTP.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
 
-from matinee.errors import FilterError, MatineeError, NotFoundError, UnknownAttributeError
+from matinee.errors import (
+    FilterError,
+    IndexAbsentError,
+    IndexUnavailableError,
+    IndexUnreachableError,
+    MatineeError,
+    NotFoundError,
+    UnknownAttributeError,
+)
 from matinee.index.ids import index_ids, locate
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
@@ -26,6 +35,7 @@ from matinee.index.types import (
     ScoreType,
     Search,
     SparseQuery,
+    StoredQuery,
 )
 from matinee.items import ItemFacts
 from matinee.languages import ENGLISH
@@ -45,11 +55,11 @@ from matinee.vectors import Vector
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedExample:
-    """An example that was looked up: it has a vector."""
+    """An example that was looked up. The vector of a `StoredQuery`'s stays in the index."""
 
     id: str | None
     facts: ItemFacts
-    vector: Vector
+    vector: Vector | None = None
 
 
 @dataclass(slots=True)
@@ -64,12 +74,16 @@ class _Pending:
     search: Search = field(init=False)
     score_type: ScoreType = field(init=False)
     hits: list[Hit] = field(default_factory=list)
+    found: bool = False
     answer: RankedItems | MatineeError | None = None
 
     @property
     def failed(self) -> bool:
         return isinstance(self.answer, MatineeError)
 
+
+# The words in which a server, or the client's own mode, says that there is no such point, or no such vector of it.
+_REFUSED = (IndexAbsentError, IndexUnavailableError, ValueError)
 
 Offload = Callable[[Callable[[], list[RankedItems]]], Awaitable[list[RankedItems]]]
 
@@ -111,16 +125,53 @@ class Recommender:
 
     async def _find(self, pending: Sequence[_Pending]) -> None:
         """Set each query's hits, or the error that ends it."""
-        await self._look_up(pending)
-        for one in pending:
+        if self._index.searches_by_id:
+            await self._find_by_id([one for one in pending if _is_by_id(one.query)])
+        others = [one for one in pending if not one.found]
+        await self._look_up(others)
+        for one in others:
             one.answer = one.answer or self._validate(one.query)
-        valid = [one for one in pending if not one.failed]
+        valid = [one for one in others if not one.failed]
         for one in valid:
             one.search, one.score_type = self._plan(one)
         if valid:
             all_hits = await self._index.search([one.search for one in valid])
             for one, hits in zip(valid, all_hits, strict=True):
                 one.hits = hits if one.search.with_payload else await self._page(one.query, hits)
+
+    async def _find_by_id(self, pending: Sequence[_Pending]) -> None:
+        """Set the hits of queries that start from one stored item: the server takes its vector from where it is.
+
+        It refuses all of them where one has no such item, or no vector yet. Those that it leaves are looked up, which tells which it was.
+        """
+        for one in pending:
+            one.answer = self._validate(one.query)
+        valid = [one for one in pending if not one.failed]
+        catalogue = self._index.manifest.catalogue
+        meanings = [index_ids(_only_id(one.query), catalogue) for one in valid]
+        if not valid:
+            return
+        using = TEXT if self._index.manifest.facts is None else ITEM
+        # What looks like an id of the index nearly always is one.
+        searches = [
+            self._search(one.query, StoredQuery(uids[-1], using), frozenset(uids), exact=False)
+            for one, uids in zip(valid, meanings, strict=True)
+        ]
+        facts = self._index.retrieve([uid for uids in meanings for uid in uids])
+        answers, stored = await asyncio.gather(self._index.search(searches), facts, return_exceptions=True)
+        for result in (answers, stored):
+            if isinstance(result, BaseException) and (isinstance(result, IndexUnreachableError) or not isinstance(result, _REFUSED)):
+                raise result
+        if not isinstance(answers, list) or not isinstance(stored, list):
+            return
+        examples = iter(stored)
+        for one, uids, search, hits in zip(valid, meanings, searches, answers, strict=True):
+            there = {uid: hit for uid in uids if (hit := next(examples)) is not None and not hit.payload.get("deleted")}
+            if there.keys() == {uids[-1]}:
+                one.likes = [_ResolvedExample(uids[-1], there[uids[-1]].payload["item"])]
+                one.search, one.score_type = search, "cosine"
+                one.hits = hits if search.with_payload else await self._page(one.query, hits)
+                one.found = True
 
     def _validate(self, query: Query) -> MatineeError | None:
         """Why the version can't be asked for it. The engine would refuse all searches of a batch for one such filter."""
@@ -244,7 +295,7 @@ class Recommender:
             hits = diversify(hits, start + query.k if options.group_by is None else len(hits), query.diversity)
         chosen = [hit for group in group_hits(hits, options, attributes)[start : start + query.k] for hit in group]
         explain = isinstance(query, ExampleQuery) and query.explain
-        vectors = [example.vector for example in pending.likes]
+        vectors = _vectors(pending.likes)
         cards = []
         for hit in chosen:
             facts = hit.payload["item"]
@@ -261,6 +312,21 @@ class Recommender:
         )
         items = orjson.dumps(cards)
         return RankedItems(items, len(cards), pending.score_type, likes, exclude_unknown=pending.exclude_unknown, facets=facets)
+
+
+def _is_by_id(query: Query) -> bool:
+    """Whether it starts from one item that is named by its id alone, and nothing but its neighbours is asked for."""
+    if not isinstance(query, ExampleQuery) or query.dislikes or query.exclude or query.text is not None or query.debug:
+        return False
+    return len(query.likes) == 1 and query.likes[0].title is None and query.likes[0].vector is None and bool(query.likes[0].id)
+
+
+def _only_id(query: Query) -> str:
+    return query.likes[0].id or "" if isinstance(query, ExampleQuery) else ""
+
+
+def _vectors(examples: Sequence[_ResolvedExample]) -> list[Vector]:
+    return [example.vector for example in examples if example.vector is not None]
 
 
 async def _inline(work: Callable[[], "list[RankedItems]"]) -> "list[RankedItems]":
@@ -298,10 +364,14 @@ def _example_query(
         # Item-to-item similarity uses facts too. A text has no facts, so a request with a text compares everything as text.
         using = ITEM
         likes, dislikes = (
-            [replace(example, vector=item_vector(example.vector, example.facts, facts)) for example in group] for group in (likes, dislikes)
+            [
+                replace(example, vector=item_vector(vector, example.facts, facts))
+                for example, vector in zip(group, _vectors(group), strict=True)
+            ]
+            for group in (likes, dislikes)
         )
-    positive = [example.vector for example in likes] + ([] if query.text is None else [query.text])
-    negative = [example.vector for example in dislikes]
+    positive = _vectors(likes) + ([] if query.text is None else [query.text])
+    negative = _vectors(dislikes)
     if not positive and not negative:
         return PopularQuery(), "popularity"
     if len(positive) == 1 and not negative:

@@ -1,4 +1,4 @@
-"""A title that somebody typed -> the item that is meant: trigram search inside the index, then a closer look at the best few.
+"""A title that somebody typed -> the item that is meant: first by its exact folded title, else by trigrams and a closer look.
 
 Case, accents, punctuation, articles, initials (`MASH` is `M*A*S*H`), typing errors, a year (`Dune (2021)`, `dune 2021`) and the other
 qualifiers of `text.qualifiers` are understood, in what is typed and in what is stored. Keeps no list of titles of
@@ -10,9 +10,8 @@ import asyncio
 import re
 import string
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from rapidfuzz import fuzz
 
@@ -21,10 +20,11 @@ from matinee.characters import fold, tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.filters import ItemFilter
 from matinee.index.protocols import Index
-from matinee.index.types import TITLE, Hit, Search, SparseQuery
+from matinee.index.types import TITLE, Hit, PopularQuery, Search, SparseQuery
 from matinee.models.bm25 import indexed_words, title_trigrams
 from matinee.text import qualifiers
 from matinee.text.qualifiers import one_of
+from matinee.text.title_keys import spellings
 
 MAX_TITLES = 20
 """How many titles one request may bring: each costs a search and a comparison with its candidates."""
@@ -45,8 +45,9 @@ _SAME_WORDS, _SAME_LETTERS, _WITHOUT_BRACKETS = 0.99, 0.98, 0.95
 # Letters of a word that may be initials.
 _MAX_INITIALS = 6
 _NAMED = 3
-# How many stored titles each way of writing a title is compared with.
+# How many stored titles each way of writing a title is compared with; and of how many with exactly that title one is chosen.
 _CANDIDATES = 20
+_NAMESAKES = 60
 # How many titles are one call of the index. Searches of other requests get their turn between two of them.
 _TOGETHER = 20
 
@@ -75,6 +76,11 @@ class _Text:
     in_order: str
     numbers: list[str]
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Those of stored titles that are written just so (`matinee.text.title_keys`)."""
+        return self.spellings | {self.folded}
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -91,6 +97,10 @@ class _Reading:
     text: _Text
     year: int | None
     searches: list[Search]
+
+
+_Readings = Mapping[str, Sequence[_Reading]]
+"""Of each title that was typed."""
 
 
 def check_count(titles: Collection[str]) -> None:
@@ -123,32 +133,63 @@ async def resolve_all(index: Index, titles: Iterable[str]) -> dict[str, Resoluti
 
 async def _resolve_together(index: Index, titles: Sequence[str], ends: float) -> dict[str, Resolution | MatineeError]:
     """Some titles with one call of the index; without those that were not reached before `ends`."""
-    readings = await asyncio.to_thread(lambda: [_readings(title) for title in titles])
+    readings = await asyncio.to_thread(lambda: {title: _readings(title) for title in titles})
     try:
-        answers = iter(await index.search([search for group in readings for reading in group for search in reading.searches]))
+        exact = await _find_exactly(index, readings, ends) if index.manifest.titles else {}
+        if time.monotonic() > ends:
+            return exact
+        return exact | await _find_nearly(index, {title: group for title, group in readings.items() if title not in exact}, ends)
     except MatineeError as error:
         return dict.fromkeys(titles, error)
-    hits = [[next(answers) for reading in group for _ in reading.searches] for group in readings]
-
-    def choose() -> dict[str, Resolution | MatineeError]:
-        chosen: dict[str, Resolution | MatineeError] = {}
-        candidates: dict[str, _Candidate] = {}
-        for title, group, groups in zip(titles, readings, hits, strict=True):
-            if time.monotonic() > ends:
-                break
-            chosen[title] = _choose(title, group, {hit.id: hit for hits in groups for hit in hits}, candidates)
-        return chosen
-
-    return await asyncio.to_thread(choose)
 
 
-def _choose(title: str, readings: Sequence[_Reading], hits: dict[str, Hit], candidates: dict[str, _Candidate]) -> Resolution | MatineeError:
-    """The one hit that the text means. `candidates` keeps the texts of hits, which titles of one request often share."""
-    for hit in hits.values():
+async def _find_exactly(index: Index, readings: _Readings, ends: float) -> dict[str, Resolution | MatineeError]:
+    """The titles that stand in the index just so, but for case, accents and punctuation: one look-up by keyword each."""
+    searches = [
+        Search(PopularQuery(), _NAMESAKES, titles=tuple(sorted({key for reading in group for key in reading.text.keys})))
+        for group in readings.values()
+    ]
+    # Of as many as were asked for, the one that is meant may be among the others.
+    hits = [hits if len(hits) < _NAMESAKES else [] for hits in await index.search(searches)]
+    return await asyncio.to_thread(_choose_all, readings, hits, ends, _EXACT)
+
+
+async def _find_nearly(index: Index, readings: _Readings, ends: float) -> dict[str, Resolution | MatineeError]:
+    """The items whose titles share the most trigrams with what was typed, compared word by word."""
+    if not readings:
+        return {}
+    answers = iter(await index.search([search for group in readings.values() for reading in group for search in reading.searches]))
+    hits = [[hit for reading in group for _ in reading.searches for hit in next(answers)] for group in readings.values()]
+    return await asyncio.to_thread(_choose_all, readings, hits, ends)
+
+
+def _choose_all(
+    readings: _Readings, hits: Iterable[Sequence[Hit]], ends: float, least: float | None = None
+) -> dict[str, Resolution | MatineeError]:
+    """The choice for each title, until `ends`; with `least`, only where its best match has that score."""
+    chosen: dict[str, Resolution | MatineeError] = {}
+    candidates: dict[str, _Candidate] = {}
+    for (title, group), some in zip(readings.items(), hits, strict=True):
+        if time.monotonic() > ends:
+            break
+        ranked = _ranked(group, some, candidates)
+        if least is None or (ranked and ranked[0].score >= least):
+            chosen[title] = _choose(title, ranked)
+    return chosen
+
+
+def _ranked(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[str, _Candidate]) -> list[Resolution]:
+    """The hits by how well they fit. `candidates` keeps the texts of hits, which titles of one request often share."""
+    ranked = []
+    for hit in {hit.id: hit for hit in hits}.values():
         if hit.id not in candidates:
             candidates[hit.id] = _candidate(hit.payload["title"])
-    ranked = [_resolution(hit, candidates[hit.id], readings) for hit in hits.values()]
-    ranked.sort(key=lambda match: match.score, reverse=True)
+        ranked.append(_resolution(hit, candidates[hit.id], readings))
+    return sorted(ranked, key=lambda match: match.score, reverse=True)
+
+
+def _choose(title: str, ranked: Sequence[Resolution]) -> Resolution | MatineeError:
+    """The one match that the text means."""
     if not ranked or ranked[0].score < _ACCEPT:
         return NotFoundError(_not_found(title, ranked[:_NAMED]))
     best = ranked[0].score
@@ -247,24 +288,17 @@ def _candidate(title: str) -> _Candidate:
 
 def _text(title: str) -> _Text:
     folded = fold(title)
-    words = folded.split()
     # Without its article, and "Part II" as "Part 2".
     bare_words = [_NUMERALS.get(word, word) for word in _ARTICLE.sub("", folded).split()]
     return _Text(
         words=title.casefold().split(),
         folded=folded,
-        spellings=frozenset((fold(title, joined=True), _join_initials(words))),
+        spellings=spellings(title),
         bare=" ".join(bare_words),
         bare_words=bare_words,
         in_order=" ".join(sorted(bare_words)),
         numbers=sorted(word for word in bare_words if word.isdigit()),
     )
-
-
-def _join_initials(words: Sequence[str]) -> str:
-    """`s w a t firefight` -> `swat firefight`"""
-    runs = groupby(words, key=lambda word: len(word) == 1 and word.isalpha())
-    return " ".join("".join(run) if single else " ".join(run) for single, run in runs)
 
 
 def _resolution(hit: Hit, candidate: _Candidate, readings: Sequence[_Reading]) -> Resolution:

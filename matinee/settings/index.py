@@ -7,6 +7,18 @@ from pydantic import Field, SecretStr, model_validator
 
 from matinee.settings.base import Deployment, Part, Positive, Seconds, Share, Url
 
+_SERVER_ONLY = (
+    "shards",
+    "write_consistency",
+    "read_consistency",
+    "read_fan_out",
+    "strict",
+    "defer_indexing",
+    "indexing_wait_s",
+    "collection",
+)
+_GRAPH_ONLY = ("m", "ef_construct", "quantization", "oversampling")
+
 Recipe = Literal["raw", "enhanced", "both"]
 
 
@@ -64,23 +76,47 @@ class IndexSettings(Part):
     )
     shards: Positive = Field(1, description="shards of a new index version (qdrant)")
     replication_factor: Positive = Field(1, description="copies of each shard (qdrant)")
+    write_consistency: Positive = Field(
+        1,
+        description="copies that must have a write before it counts (qdrant); more survive a lost node, and refuse writes without it",
+    )
+    read_consistency: Literal["one", "majority", "quorum", "all"] = Field(
+        "one",
+        description="copies that answer a read (qdrant); one: the quickest; majority: what half of them and one more have; "
+        "quorum: what most of them have; all: what all have",
+    )
+    read_fan_out: int | None = Field(
+        None, ge=0, le=16, description="further copies that a read asks at once, for the first answer (qdrant); null leaves it to Qdrant"
+    )
+    strict: bool = Field(
+        True, description="let the server refuse a filter on a field without an index, which would read all items (qdrant)"
+    )
+    defer_indexing: bool = Field(
+        True, description="build the HNSW index of a version when its items are written, not while they are (qdrant)"
+    )
+    indexing_wait_s: float = Field(
+        86_400, gt=0, le=864_000, description="seconds that a build waits for that index before it fails (qdrant): the old version serves"
+    )
+    exact_facets_below: Positive = Field(
+        200_000, description="versions with fewer items count values exactly; larger ones may estimate, and answers say so"
+    )
     collection: Literal["own", "shared"] = Field(
         "own",
         description="where index versions lie (qdrant); own: each in a collection; shared: small ones together (catalogues.share_below). "
         "Those of created catalogues are shared whatever this says",
     )
-    on_disk: bool = Field(False, description="keep vectors on disk instead of in memory (qdrant)")
+    on_disk: bool = Field(False, description="keep vectors on disk instead of in memory")
     payload: Literal["auto", "memory", "disk"] = Field(
-        "auto", description="where items are kept (qdrant); auto is where on_disk puts vectors"
+        "auto", description="where items are kept; auto is where on_disk puts vectors (qdrant), or on disk (edge)"
     )
-    m: int = Field(16, ge=4, le=128, description="links of an item in the HNSW index (qdrant): more lose less and take more memory")
+    m: int = Field(16, ge=4, le=128, description="links of an item in the HNSW index: more lose less and take more memory")
     ef_construct: int = Field(
-        100, ge=10, le=1000, description="candidates for these links while the index is built (qdrant): more lose less and take longer"
+        100, ge=10, le=1000, description="candidates for these links while the index is built: more lose less and take longer"
     )
     quantization: Literal["none", "scalar", "binary", "product"] = Field(
         "none",
-        description="small copies of dense vectors, held in memory, that a search reads first (qdrant): 1 byte a number (scalar), "
-        "1 bit (binary), or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors",
+        description="small copies of dense vectors, held in memory, that a search reads first: 1 byte a number (scalar), 1 bit (binary), "
+        "or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors. A new version gets them",
     )
     oversampling: float = Field(
         2.0, ge=1, le=20, description="candidates by these copies that are ranked again, as a multiple of the results"
@@ -118,14 +154,23 @@ class IndexSettings(Part):
             )
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
-        if self.engine == "edge" and (self.shards != 1 or self.on_disk):
-            raise ValueError("engine 'edge' does not use shards and on_disk: set shards to 1 and on_disk to false")
-        server_only = ("collection", "payload", "m", "ef_construct", "quantization", "oversampling")
-        changed = [name for name in server_only if getattr(self, name) != type(self).model_fields[name].default]
-        if self.engine == "edge" and changed:
+        if self.engine == "edge" and (changed := self._changed(*_SERVER_ONLY)):
             raise ValueError(f"engine 'edge' does not use {', '.join(changed)}: remove it, or use engine 'qdrant'")
+        if self.engine == "edge" and not self.graph_from and (changed := self._changed(*_GRAPH_ONLY)):
+            raise ValueError(
+                f"engine 'edge' scans unless it has a graph, and does not use {', '.join(changed)}: set graph_from, or remove it"
+            )
+        if self.write_consistency > self.replication_factor:
+            raise ValueError(
+                f"write_consistency is {self.write_consistency}, but there are {self.replication_factor} copies (replication_factor): "
+                "no write could succeed"
+            )
         if self.engine == "qdrant" and self.graph_from:
             raise ValueError("engine 'qdrant' does not use graph_from, because its server builds its own graph: remove graph_from")
         if self.engine == "edge" and self.ef and not self.graph_from:
             raise ValueError(f"ef is {self.ef}, but engine 'edge' scans unless it has a graph: set graph_from, or remove ef")
         return self
+
+    def _changed(self, *names: str) -> list[str]:
+        """The settings that have not their default."""
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]

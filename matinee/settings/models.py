@@ -125,6 +125,13 @@ class EmbedderSettings(Part):
         "auto",
         description="numeric precision; auto measures at the first start on a machine, and takes the fastest one that is faithful to fp32",
     )
+    attention: Literal["auto", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="attention of the model in bf16 on a GPU; auto is FlashAttention 2 where it is installed, else PyTorch's own"
+    )
+    compile: bool = Field(
+        False,
+        description="compile the model with torch.compile on a GPU, for texts padded to a few lengths: a slower start, faster batches",
+    )
     max_tokens: int = Field(256, ge=16, le=8192, description="tokens of a text that are read; the rest is cut off")
     language: IndexLanguage | None = Field("english", description="language of BM25's stemmer and stop words; null treats all words alike")
     batch_tokens: int = Field(256, ge=64, le=1_000_000, description="most tokens in one batch, padding included")

@@ -1,6 +1,7 @@
 """A load -> pods, replicas, memory, disk, shards and a day's cost. Every figure comes from `curves`, and the plan names those it used."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,6 +62,20 @@ class Pods:
     disk_gib: int = 0
 
 
+def cost_a_day(pods: Sequence[Pods], prices: Prices) -> float | None:
+    """Of the pods that always run. None where a price is missing that they need."""
+    parts = (
+        (prices.core_h, 24 * sum(each.count * each.cpus for each in pods)),
+        (prices.memory_gib_h, 24 * sum(each.count * each.memory_gib for each in pods)),
+        (prices.gpu_h, 24 * sum(each.count * each.gpus for each in pods)),
+        (prices.disk_gib_month, sum(each.count * each.disk_gib for each in pods) * 12 / 365),
+    )
+    # Many clouds price cores with their memory, and a laptop's disk costs nothing: only cores and GPUs must have a price.
+    if prices.core_h is None or (prices.gpu_h is None and parts[2][1]):
+        return None
+    return sum((price or 0) * amount for price, amount in parts)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The result. `used`: names of the figures behind it."""
@@ -76,17 +91,7 @@ class Plan:
     used: frozenset[str] = field(default_factory=frozenset)
 
     def cost_a_day(self, prices: Prices) -> float | None:
-        """Of the pods that always run. None where a price is missing that they need."""
-        parts = (
-            (prices.core_h, 24 * sum(pods.count * pods.cpus for pods in self.pods)),
-            (prices.memory_gib_h, 24 * sum(pods.count * pods.memory_gib for pods in self.pods)),
-            (prices.gpu_h, 24 * sum(pods.count * pods.gpus for pods in self.pods)),
-            (prices.disk_gib_month, sum(pods.count * pods.disk_gib for pods in self.pods) * 12 / 365),
-        )
-        # Many clouds price cores with their memory, and a laptop's disk costs nothing: only cores and GPUs must have a price.
-        if prices.core_h is None or (prices.gpu_h is None and parts[2][1]):
-            return None
-        return sum((price or 0) * amount for price, amount in parts)
+        return cost_a_day(self.pods, prices)
 
 
 class _Figures:

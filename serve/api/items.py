@@ -138,9 +138,10 @@ async def facets(
     bare = {name: values for name, values in (("kind", kind), ("genres", genres), ("language", language)) if values}
     parts = [part for part in (bare, _filter(filter).body) if part]
     chosen = ItemFilter(**parts[0]) if len(parts) == 1 else ItemFilter(**{"and": parts}) if parts else ItemFilter()
-    counts, total = await catalogue(request).gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.context)
-    facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counts.items()}
-    return json_response(request, count=total, facets=facets, **{name: facets.get(name, []) for name in ("kind", "genres", "language")})
+    counted = await catalogue(request).gateway.retrieve(messages.Facets(chosen, limit, tuple(attribute)), request.state.context)
+    facets = {name: [{"value": value, "count": n} for value, n in pairs] for name, pairs in counted.values.items()}
+    usual = {name: facets.get(name, []) for name in ("kind", "genres", "language")}
+    return json_response(request, count=counted.count, approximate=counted.approximate, facets=facets, **usual)
 
 
 def _filter(text: str | None) -> ItemFilter:

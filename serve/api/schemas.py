@@ -281,7 +281,10 @@ class FacetValue(BaseModel):
 class FacetsResponse(BaseModel):
     """Values and counts for filters, most frequent first: of each attribute in `facets`, and of three beside it, as ever."""
 
-    count: int
+    count: int = Field(description="items that pass the filter, counted exactly")
+    approximate: bool = Field(
+        description="whether the counts of values may be estimates, as in an index of `index.exact_facets_below` items"
+    )
     facets: dict[str, list[FacetValue]] = Field(description="attribute -> its values; those declared as facets, or those asked for")
     kind: list[FacetValue]
     genres: list[FacetValue]

@@ -27,6 +27,15 @@ IndexedItem = tuple[str, Payload]
 
 
 @dataclass(frozen=True, slots=True)
+class CountedValues:
+    """Values of attributes with their counts, and how many items pass the filter. `approximate`: the former may be estimates."""
+
+    values: dict[str, list[FacetCount]]
+    count: int
+    approximate: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IndexStatus:
     """The version that answers: `manifest` is None before the first ingest, or while the index is out of reach.
 
@@ -52,12 +61,16 @@ class IndexStatus:
 
 
 class IndexService:
-    """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now."""
+    """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now.
 
-    def __init__(self, store: IndexStore, active: ActiveIndex, failure: Callable[[], MatineeError | None]) -> None:
+    An index version of `exact_facets_below` items or more may estimate its counts of values.
+    """
+
+    def __init__(self, store: IndexStore, active: ActiveIndex, failure: Callable[[], MatineeError | None], exact_facets_below: int) -> None:
         self._store = store
         self._active = active
         self._failure = failure
+        self._exact_facets_below = exact_facets_below
         self._writes: set[asyncio.Task[object]] = set()
         self._builds = BuildWatch()
         self.imports = store.imports()
@@ -115,11 +128,13 @@ class IndexService:
     async def suggest(self, prefix: str, limit: int, filter: ItemFilter) -> list[IndexedItem]:
         return [(hit.id, hit.payload) for hit in await titles.suggest(self.index(), prefix, limit, filter)]
 
-    async def facets(self, filter: ItemFilter, limit: int, attributes: Sequence[str]) -> tuple[dict[str, list[FacetCount]], int]:
+    async def facets(self, filter: ItemFilter, limit: int, attributes: Sequence[str]) -> CountedValues:
         index = self.index()
         names = facet_names(index.manifest.declared, attributes)
-        values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit) for name in names))
-        return dict(zip(names, values, strict=True)), await index.count(filter)
+        count = await index.count(filter)
+        exact = max(index.manifest.count, count) < self._exact_facets_below
+        values = await asyncio.gather(*(index.facets(name, filter=filter, limit=limit, exact=exact) for name in names))
+        return CountedValues(dict(zip(names, values, strict=True)), count, approximate=not exact)
 
     async def pending(self, limit: int, after: str) -> list[IndexedItem]:
         index = self.index()

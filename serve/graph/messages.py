@@ -11,13 +11,13 @@ from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
 from matinee.index.imports import OPEN, ImportJob
 from matinee.index.registry import CatalogueChanges, CatalogueRecord
-from matinee.index.types import FacetCount, Point, Scroll
+from matinee.index.types import Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
 from serve.graph.catalogue_manager import CatalogueEntry, CatalogueManager
-from serve.graph.index_service import IndexedItem, IndexService, IndexStatus
+from serve.graph.index_service import CountedValues, IndexedItem, IndexService, IndexStatus
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -265,7 +265,7 @@ class RemoveImport(SingleMessage[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Facets(SingleMessage[tuple[dict[str, list[FacetCount]], int]]):
+class Facets(SingleMessage[CountedValues]):
     """Values of `attributes` with their counts, and the number of items, among those that pass `filter`.
 
     Without attributes, those that are declared as facets.
@@ -275,7 +275,7 @@ class Facets(SingleMessage[tuple[dict[str, list[FacetCount]], int]]):
     limit: int = 50
     attributes: tuple[str, ...] = ()
 
-    async def answer(self, service: IndexService) -> tuple[dict[str, list[FacetCount]], int]:
+    async def answer(self, service: IndexService) -> CountedValues:
         return await service.facets(self.filter, self.limit, self.attributes)
 
 

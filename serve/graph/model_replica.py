@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from matinee.errors import MatineeError
+from matinee.models.gpu import limit_memory
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
@@ -134,6 +135,7 @@ class ModelReplica(ReplicaClock, ABC, Generic[Model, PartSettings, Sent, Result]
     def open(self) -> None:
         """Load the model in this thread, and take work from then on."""
         settings = self._base = self._target
+        limit_memory(settings.deployment.num_gpus)
         slot = ModelSlot(self.part, settings, self.load_model, self._announce, self._metrics, hang_s=settings.hang_s)
         batcher: MicroBatcher[Sent, Result] = MicroBatcher(
             self.part,

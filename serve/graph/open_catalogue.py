@@ -47,7 +47,7 @@ class OpenCatalogue:
         self._store = store
         self._health = IndexHealth(metrics, settings.catalogue)
         self.active = ActiveIndex(store)
-        self.service = IndexService(store, self.active, lambda: self._failure)
+        self.service = IndexService(store, self.active, lambda: self._failure, settings.index.exact_facets_below)
         self.thread = LaneThread("rank")
         self._recommenders: dict[str, Recommender] = {}
         self._watch_s = watch_s

@@ -1,12 +1,18 @@
 """What `matinee size` writes renders: it passes the chart's schema and every check of values against each other."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from matinee.settings.load import load_settings
-from matinee.sizing.plan import Load, plan
+from matinee.sizing.floor import floor, merged
+from matinee.sizing.plan import Load, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 from tests.helm.chart import application, one, template
 
+CHART = Path(__file__).parents[2] / "helm/matinee"
 LOADS = {
     "a small catalogue": Load(items=5000, requests=5),
     "a million on CPUs": Load(items=1_000_000, requests=200),
@@ -35,3 +41,13 @@ def test_values_render_and_the_application_takes_them(load: Load) -> None:
     if made.engine == "qdrant":
         [qdrant] = [pods for pods in made.pods if pods.name == "qdrant"]
         assert one(objects, "StatefulSet")["spec"]["replicas"] == qdrant.count
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CHART.glob("values*.yaml")))
+def test_the_cost_in_a_values_file_is_that_of_its_pods(name: str) -> None:
+    base = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    text = (CHART / name).read_text(encoding="utf-8")
+    cost = cost_a_day(floor(merged(base, yaml.safe_load(text))), Prices(core_h=0.04, gpu_h=1.5))
+    said = re.search(r"^# Costs at least (\S+) a day, at 0\.04 a core-hour and 1\.50 a GPU-hour", text, re.MULTILINE)
+    assert said is not None
+    assert said[1] == f"{cost:.2f}"

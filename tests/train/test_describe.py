@@ -14,6 +14,7 @@ from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import read_entries
 from matinee.items import Item
 from train import describe
+from train.generation import describing
 from train.generation.selection import ranked_sample
 
 
@@ -48,7 +49,7 @@ def enhancer(monkeypatch: pytest.MonkeyPatch) -> FakeEnhancer:
         fake.adapter = settings.adapter
         return fake
 
-    monkeypatch.setattr(describe, "Enhancer", SimpleNamespace(load=load))
+    monkeypatch.setattr(describing, "Enhancer", SimpleNamespace(load=load))
     return fake
 
 
@@ -67,7 +68,7 @@ def test_every_item_is_described_once(enhancer: FakeEnhancer, prepared: Path, tm
     entries = {entry.id: entry for entry in read_entries(prepared)}
     assert sorted(row["id"] for row in found) == sorted(entries)
     assert all(row["description"] == f"About {entries[row['id']].item.title}." and row["source"] == "model" for row in found)
-    assert enhancer.batches == -(-len(entries) // (48 * describe.BATCHES))
+    assert enhancer.batches == -(-len(entries) // (48 * describing.BATCHES))
 
 
 def test_a_stopped_run_goes_on_and_a_cut_line_is_written_again(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
-from ray.data.block import BlockMetadata
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.data import Dataset
+from ray.exceptions import RayActorError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from matinee.disk_cache import DiskCache
-from matinee.errors import MatineeError
 from matinee.index.build import BATCH, PointMaker
 from matinee.index.types import Manifest
 from matinee.index.vector_cache import drop_other_encoders, vectors_path
@@ -33,15 +31,12 @@ from matinee.models.types import Kind
 from matinee.settings.load import without_secrets
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
-from train.ingesting import columns
+from train.ingesting import columns, streams
 from train.ingesting.kept import KeptFiles, RemoteValues
-from train.ingesting.plan import Pool, Resources, SpreadPlan
+from train.ingesting.plan import Pool, SpreadPlan
 from train.ingesting.workers import DescriptionWorker, Embedding, EncoderInfo, ItemFile, PointWriter
 from train.jobs.indexing import Known
 
-BLOCK_BYTES = 256 << 10
-"""What travels at a time: about a batch of items. A killed worker's block is made again."""
-_INIT_DEATHS = 3
 _TRIES = 3
 
 log = logging.getLogger(__name__)
@@ -54,9 +49,8 @@ class Cluster:
         self.plan = plan
         # Where this process finds them, as other processes write it.
         self.settings = without_secrets(settings.model_copy(update={"home": settings.home_dir}))
-        self.here: dict[str, Any] = {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
         self.kept = f"matinee-kept-{uuid.uuid4().hex}"
-        self._files = ray.remote(KeptFiles).options(name=self.kept, **self.here, max_restarts=-1, max_task_retries=-1).remote()
+        self._files = ray.remote(KeptFiles).options(name=self.kept, **streams.here(), max_restarts=-1, max_task_retries=-1).remote()
         self.vectors = self.kept if settings.index.keep_vectors else None
         self.known = known
         self._others: dict[type[Any], Any] = {}
@@ -89,24 +83,20 @@ class Cluster:
 
         def ask() -> Any:
             if worker not in self._others:
-                self._others[worker] = _actor(worker, pool).remote(**arguments)
+                self._others[worker] = streams.actor(worker, pool).remote(**arguments)
             try:
                 return ray.get(call(self._others[worker]))
             except RayActorError:
                 del self._others[worker]
                 raise
 
-        with _explained():
+        with streams.explained():
             return Retrying(retry=retry_if_exception_type(RayActorError), stop=stop_after_attempt(_TRIES), reraise=True)(ask)
 
     def encoder_info(self) -> EncoderInfo:
         """What a worker of the pool says of its encoder. It ends afterwards: its place is for the pool."""
-        worker = _actor(Embedding, self.plan.embed).remote(**self.embedding_arguments(None))
-        try:
-            with _explained():
-                info: EncoderInfo = ray.get(worker.info.remote())
-        finally:
-            ray.kill(worker)
+        arguments = self.embedding_arguments(None)
+        info: EncoderInfo = streams.ask_once(Embedding, self.plan.embed, arguments, lambda actor: actor.info.remote())
         return info
 
     def open_vectors(self, info: EncoderInfo) -> None:
@@ -186,9 +176,8 @@ class StreamWriter:
 
     def _run(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None], stopped: threading.Event) -> int:
         written = 0
-        with _context(), _explained():
-            dataset = self._dataset(manifest, ray.put(taken))
-            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        with streams.context(), streams.explained():
+            for table in streams.tables(self._dataset(manifest, ray.put(taken))):
                 done = columns.sums(table)
                 written += done["written"]
                 self.encoder.count(done["encoded"], done["known"])
@@ -199,90 +188,15 @@ class StreamWriter:
 
     def _dataset(self, manifest: Manifest, taken: Any) -> Dataset:
         cluster, plan, settings = self.cluster, self.cluster.plan, self.cluster.settings
-        stream = ray.data.read_datasource(ItemSource(self.file, settings.catalogue, taken), override_num_blocks=1, **cluster.here)
+        stream = streams.source("Catalogue", partial(_read, self.file, settings.catalogue, taken))
         if plan.describe is not None:
-            stream = _stage(stream, DescriptionWorker, plan.describe, cluster.describer_arguments(plan.describe))
-        stream = _stage(stream, Embedding, plan.embed, cluster.embedding_arguments(self.encoder.info))
-        return stream.map_batches(
-            PointWriter,
-            batch_size=BATCH,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.writers),
-            fn_constructor_kwargs={"settings": settings, "manifest": manifest},
-            **cluster.here,
-        )
-
-
-class ItemSource(Datasource):  # type: ignore[misc]
-    """A catalogue file for Ray Data. One task reads all of it: ids and duplicates are known of the whole only."""
-
-    def __init__(self, file: ItemFile, catalogue: str, taken: Any) -> None:
-        super().__init__()
-        self._read = partial(_read, file, catalogue, taken)
-
-    def get_name(self) -> str:
-        return "Catalogue"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
-        return [ReadTask(self._read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None))]
+            arguments = cluster.describer_arguments(plan.describe)
+            stream = streams.stage(stream, DescriptionWorker, plan.describe.size, BATCH, arguments, **streams.resources(plan.describe))
+        arguments = cluster.embedding_arguments(self.encoder.info)
+        stream = streams.stage(stream, Embedding, plan.embed.size, BATCH, arguments, **streams.resources(plan.embed))
+        return streams.stage(stream, PointWriter, plan.writers, BATCH, {"settings": settings, "manifest": manifest}, **streams.here())
 
 
 def _read(file: ItemFile, catalogue: str, taken: Any) -> Iterator[Any]:
+    """All of the file in one task: ids and duplicates are known of the whole only."""
     return file.tables(catalogue, ray.get(taken))
-
-
-def _stage(stream: Dataset, worker: type[Any], pool: Pool, arguments: dict[str, Any]) -> Dataset:
-    return stream.map_batches(
-        worker,
-        batch_size=BATCH,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=pool.size),
-        fn_constructor_kwargs=arguments,
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
-
-
-def _actor(worker: type[Any], pool: Pool) -> Any:
-    return ray.remote(worker).options(num_cpus=pool.cpus, num_gpus=pool.gpus)
-
-
-@contextmanager
-def _context() -> Iterator[None]:
-    """Ray Data's settings for one stream; its own progress bars and messages are not shown beside ours."""
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = BLOCK_BYTES
-    context.raise_original_map_exception = True
-    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
-    messages = logging.getLogger("ray.data")
-    before = messages.level
-    messages.setLevel(logging.CRITICAL)
-    try:
-        with DataContext.current(context):
-            yield
-    finally:
-        messages.setLevel(before)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of workers as ours."""
-    try:
-        yield
-    except RayTaskError as error:
-        if isinstance(error.cause, MatineeError):
-            raise error.cause from None
-        raise MatineeError(f"a worker failed: {error.cause!r}. Run it again: it goes on from what is kept") from error
-    except RayError as error:
-        raise MatineeError(f"the cluster lost a worker for good: {error}. Run it again: it goes on from what is kept") from error
-
-
-def room() -> Resources:
-    """What the cluster has that this process has joined."""
-    has = ray.cluster_resources()
-    return Resources(has.get("CPU", 0), has.get("GPU", 0))

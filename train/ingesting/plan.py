@@ -14,24 +14,28 @@ Engine = Literal["auto", "process", "ray"]
 
 AUTO_ITEMS = 20_000
 """Below, the start of the workers costs more than they save."""
+AUTO_DESCRIPTIONS = 500
+"""The same of descriptions, which take far longer."""
 _QDRANT_WRITERS = 4
 _THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the work of an ingest is spread."""
+    """How the work of a job in bulk is spread."""
 
     engine: Annotated[
         Engine,
         typer.Option(
             help="process: all in this process; ray: Ray Data, on the cluster of RAY_ADDRESS or on processes of this machine; "
-            f"auto: ray for {AUTO_ITEMS:,} items or more on a cluster with room for two workers"
+            f"auto: ray on a cluster with room for two workers, for {AUTO_ITEMS:,} items or more ({AUTO_DESCRIPTIONS} to describe)"
         ),
     ] = "auto"
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="engine ray: processes that embed, one GPU each where there are GPUs; by default as many as fit"),
+        typer.Option(
+            min=1, help="engine ray: processes that embed (or describe), one GPU each where there are GPUs; by default as many as fit"
+        ),
     ] = None
     threads: Annotated[
         int, typer.Option(min=0, help=f"engine ray: CPU threads of each worker; 0: {_THREADS}, or all cores of a smaller machine")
@@ -73,12 +77,12 @@ class SpreadPlan:
         return sum(pool.size * pool.cpus for pool in (self.embed, self.describe) if pool is not None)
 
 
-def wants_ray(options: EngineOptions, items: int, *, via_api: bool) -> bool:
+def wants_ray(options: EngineOptions, items: int, *, via_api: bool = False, least: int = AUTO_ITEMS) -> bool:
     """Whether Ray is worth asking for room. Raises `SettingsError` where it was asked for and can't do it."""
     if options.engine == "ray" and via_api:
         raise SettingsError("--engine ray spreads models over a cluster, but --via api uses those of the server: leave one of the two away")
     if options.engine == "auto":
-        return not via_api and not local_ray.is_local() and items >= AUTO_ITEMS
+        return not via_api and not local_ray.is_local() and items >= least
     return options.engine == "ray"
 
 
@@ -105,6 +109,20 @@ def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> Sp
             return None
         raise SettingsError(_too_little(options, room, describes=local_enhancer))
     return SpreadPlan(*pools, _QDRANT_WRITERS if settings.index.engine == "qdrant" else 1)
+
+
+def describe_pool(options: EngineOptions, room: Resources) -> Pool | None:
+    """The processes that describe, where nothing else is done; None and errors as of `make_plan`."""
+    threads = options.threads or max(1, min(_THREADS, int(room.cpus)))
+    fitting = int(room.gpus) or int(room.cpus // threads)
+    size = options.workers or fitting
+    if options.engine == "auto" and size < 2:
+        return None
+    if room.gpus >= 1:
+        return Pool(size, 0, 1, options.threads)
+    if not fitting or (local_ray.is_local() and size > fitting):
+        raise SettingsError(_too_little(options, room, describes=False))
+    return Pool(size, threads, 0, threads)
 
 
 def _too_little(options: EngineOptions, room: Resources, *, describes: bool) -> str:

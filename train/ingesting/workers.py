@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -23,11 +22,11 @@ from matinee.models.bm25 import Bm25Encoder
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.models.types import Encoder
-from matinee.settings.load import with_key
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns
 from train.ingesting.kept import RemoteValues
+from train.ingesting.worker_keys import with_own_key
 from train.jobs.reader_options import ReaderOptions
 
 
@@ -60,7 +59,7 @@ class DescriptionWorker:
     def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
-        settings = _with_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
+        settings = with_own_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
         self._given = RemoteValues(kept, known)
         self._descriptions = Descriptions(settings, open_cache=RemoteValues.opener(kept))
 
@@ -120,23 +119,19 @@ def load_embedder(settings: Settings, threads: int, precision: str | None) -> Em
     return embedder if precision in (None, embedder.precision) else load(precision)
 
 
-def _with_key(settings: Settings, part: Literal["index", "enhancer"]) -> Settings:
-    """The settings with a key of this machine: out of its environment, or out of the settings file where it has one too."""
-    there = settings.config is not None and settings.config.expanduser().is_file()
-    return with_key(settings if there else settings.model_copy(update={"config": None}), part)
-
-
 class PointWriter:
     """Batches with vectors -> points in the new version. A batch that comes again is the same points.
 
-    It opens the version at its first batch, and holds it: the embedded engine lets one process in.
+    It opens the version at its first batch, and holds it until its process ends: the embedded engine lets one process in. Each write is
+    on disk when it returns. It does not close anything when Python deletes it: that may be while the interpreter ends, where the
+    event loop's last thread would never start, and the process, with the version, would stay for good.
     """
 
     def __init__(self, settings: Settings, manifest: Manifest) -> None:
         keep_private()
         with ExitStack() as opened:
             self._loop = opened.enter_context(asyncio.Runner())
-            store = open_store(_with_key(settings, "index"))
+            store = open_store(with_own_key(settings, "index"))
             opened.callback(lambda: self._loop.run(store.close()))
             self._index = self._loop.run(store.resume(manifest))
             opened.callback(lambda: self._loop.run(self._index.close()))
@@ -153,10 +148,5 @@ class PointWriter:
         return columns.counts_table(table)
 
     def close(self) -> None:
-        """Give the version back."""
+        """Give the version back before the process ends."""
         self._opened.close()
-
-    def __del__(self) -> None:
-        # At the end of a stream, Ray Data deletes what its workers call. One whose constructor failed has closed what it opened.
-        if hasattr(self, "_opened"):
-            self.close()

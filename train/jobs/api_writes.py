@@ -3,6 +3,7 @@
 Does not write, and does not know what is built.
 """
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -15,6 +16,7 @@ from matinee.index.build import ApiItem, IndexWrites
 from matinee.index.protocols import IndexStore
 from matinee.settings.tree import Settings
 
+_PAGE = 2_000
 _LOCKED_S = 60
 """For a server that starts while a build is under way: it holds the index before it answers."""
 
@@ -29,30 +31,36 @@ class ServerConnection:
 
 
 class CurrentApiWrites:
-    """The API's writes, from whoever has the index when they are read: the running server, else this process, for that moment only."""
+    """The API's writes, from whoever has the index when they are read: the server, else this process, a page at a time."""
 
     def __init__(self, settings: Settings, store: IndexStore, connection: ServerConnection) -> None:
         self._settings, self._store, self._connection = settings, store, connection
         self._attempts = 1
 
-    async def read(self, since: int) -> list[ApiItem]:
-        held = AsyncRetrying(
-            retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(1), stop=stop_after_attempt(self._attempts), reraise=True
-        )
-        entries: list[ApiItem] = await held(self._read, since)
-        self._attempts = 1 + _LOCKED_S
-        return entries
+    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
+        after: str | None = None
+        while True:
+            held = AsyncRetrying(
+                retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(1), stop=stop_after_attempt(self._attempts), reraise=True
+            )
+            page: list[ApiItem]
+            page, after = await held(self._page, since, after)
+            self._attempts = 1 + _LOCKED_S
+            yield page
+            if after is None:
+                return
 
-    async def _read(self, since: int) -> list[ApiItem]:
+    async def _page(self, since: int, after: str | None) -> tuple[list[ApiItem], str | None]:
         server = self._holder()
         if server is not None:
-            return self._connection.patience(f"reading what was written through {server.url}", lambda: read_writes(server, since))
+            what = f"reading what was written through {server.url}"
+            return self._connection.patience(what, lambda: read_writes(server, since, after))
         current = await self._store.current()
         if current is None:
-            return []
+            return [], None
         index = await self._store.open(current.version)
         try:
-            return await IndexWrites(index).read(since)
+            return await IndexWrites(index).page(since, after, _PAGE)
         finally:
             await index.close()
 

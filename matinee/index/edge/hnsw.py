@@ -16,12 +16,13 @@ from matinee.errors import IndexUnavailableError
 from matinee.index.edge import files
 from matinee.index.edge.query import shard_config
 from matinee.index.types import Manifest
+from matinee.settings.index import IndexSettings
 
 _MARK = "graph"
 
 
-def build(path: Path, manifest: Manifest, scanned: int) -> None:
-    """Graphs for the searches of the closed version at `path` that have more than `scanned` items to choose from.
+def build(path: Path, manifest: Manifest, settings: IndexSettings) -> None:
+    """Graphs for the searches of the closed version at `path` that have more than `settings.graph_from` items to choose from.
 
     Needs the version's size on the disk once more. Whatever it raises, or a kill, leaves an unfinished build. Raises
     `IndexUnavailableError` where there is no such space, and where the building process is killed.
@@ -31,7 +32,7 @@ def build(path: Path, manifest: Manifest, scanned: int) -> None:
     ends_at_once = (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ends_at_once) as pool:
         try:
-            pool.submit(_optimize, str(path / "shard"), manifest, scanned).result()
+            pool.submit(_optimize, str(path / "shard"), manifest, settings).result()
         except BrokenProcessPool as error:
             raise IndexUnavailableError(
                 f"the process that built the graph of {path} was killed, as for want of memory or of disk space: "
@@ -45,8 +46,8 @@ def built(path: Path) -> bool:
     return (path / _MARK).exists()
 
 
-def _optimize(shard: str, manifest: Manifest, scanned: int) -> None:
-    opened = edge.EdgeShard.load(shard, shard_config(manifest, scanned))
+def _optimize(shard: str, manifest: Manifest, settings: IndexSettings) -> None:
+    opened = edge.EdgeShard.load(shard, shard_config(manifest, settings, graphs=True))
     try:
         opened.optimize()
         opened.flush()

@@ -31,7 +31,9 @@ from matinee.index.types import (
     Scroll,
     Search,
     SparseQuery,
+    StoredQuery,
 )
+from matinee.settings.index import IndexSettings
 from matinee.vectors import Sparse
 
 _MAX_DROPPED = 100
@@ -39,23 +41,43 @@ _MAX_DROPPED = 100
 _BOOLEANS = {value: edge.MatchValue(np.bool_(value)) for value in (True, False)}  # type: ignore[arg-type]
 
 
-def shard_config(manifest: Manifest, scanned: int = 0) -> edge.EdgeConfig:
-    """The shard of a version, without graphs (`scanned` 0) or with them for searches over more than `scanned` items.
+def shard_config(manifest: Manifest, settings: IndexSettings, *, graphs: bool = False) -> edge.EdgeConfig:
+    """The shard of a version, without graphs or with them for searches over more than `settings.graph_from` items.
 
     `indexing_threshold` 0 switches indexing off: an upsert stays searchable at once, and exactly.
     """
     idf = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)
     return edge.EdgeConfig(
-        vectors={name: _dense_params(size, scanned) for name, size in manifest.dimensions.items()},
+        vectors={name: _dense_params(size, settings, graphs=graphs) for name, size in manifest.dimensions.items()},
         sparse_vectors={BM25: idf, TITLE: idf},
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1 if scanned else 0, default_segment_number=1 if scanned else None),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1 if graphs else 0, default_segment_number=1 if graphs else None),
+        payload_memory=edge.Memory.Cached if settings.payload == "memory" else None,
     )
 
 
-def _dense_params(size: int, scanned: int) -> edge.EdgeVectorParams:
-    # The engine counts in KB of float32. 16 and 100 are Qdrant's defaults.
-    graph = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=max(1, scanned * size * 4 // 1024))
-    return edge.EdgeVectorParams(size, edge.Distance.Cosine, hnsw_config=graph if scanned else None)
+def _dense_params(size: int, settings: IndexSettings, *, graphs: bool) -> edge.EdgeVectorParams:
+    memory = edge.Memory.Cold if settings.on_disk else None
+    if not graphs:
+        return edge.EdgeVectorParams(size, edge.Distance.Cosine, memory=memory)
+    # The engine counts in KB of float32.
+    scanned = max(1, (settings.graph_from or 0) * size * 4 // 1024)
+    graph = edge.HnswIndexConfig(settings.m, settings.ef_construct, full_scan_threshold=scanned)
+    return edge.EdgeVectorParams(
+        size, edge.Distance.Cosine, hnsw_config=graph, quantization_config=_quantization(settings.quantization), memory=memory
+    )
+
+
+def _quantization(kind: str) -> edge.QuantizationConfigType | None:
+    pinned = edge.Memory.Pinned
+    match kind:
+        case "scalar":
+            # Leave out the outermost 1 % of the numbers, because they would stretch the scale of all others.
+            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=pinned)
+        case "binary":
+            return edge.BinaryQuantizationConfig(memory=pinned)
+        case "product":
+            return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=pinned)
+    return None
 
 
 _SCHEMAS: dict[AttributeType, edge.PayloadSchemaType] = {
@@ -126,14 +148,16 @@ def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
     )
 
 
-def request(search: Search, manifest: Manifest, ef: int | None = None) -> edge.QueryRequest:
+def request(search: Search, manifest: Manifest, settings: IndexSettings) -> edge.QueryRequest:
     """One search as the engine's request. Each prefetch has the filter, so that fusion ranks only items that pass it."""
     fused = isinstance(search.query, HybridQuery)
     # Asking for more and dropping the excluded is the same answer as a filter on ids, for 0.2 ms less at 10,000 points; not where
     # lists are fused, since there an excluded item takes up a rank.
     dropped = 0 if fused or len(search.exclude) > _MAX_DROPPED else len(search.exclude)
     filter = filter_of(search_condition(search, manifest.declared, exclude=not dropped))
-    params = edge.SearchParams(hnsw_ef=ef, exact=search.exact)
+    ranked_again = edge.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
+    quantization = None if settings.quantization == "none" else ranked_again
+    params = edge.SearchParams(hnsw_ef=settings.ef, exact=search.exact, quantization=quantization)
     query, prefetches = _query(search.query, filter, params)
     return edge.QueryRequest(
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
@@ -173,6 +197,8 @@ def _query(
             return _recommend(query), None
         case PopularQuery():
             return edge.OrderBy("popularity", edge.Direction.Desc), None
+        case StoredQuery():
+            raise TypeError("the embedded engine takes vectors only: `EdgeIndex.searches_by_id`")
     return _fused(query, filter, params)
 
 

@@ -69,7 +69,7 @@ class EdgeStore:
             raise self._no_build(manifest)
         with files.explain(path), files.locked(path):
             if self._settings.graph_from and manifest.count >= self._settings.graph_from:
-                hnsw.build(path, manifest, self._settings.graph_from)
+                hnsw.build(path, manifest, self._settings)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
 
     def _no_build(self, manifest: Manifest) -> IndexAbsentError:

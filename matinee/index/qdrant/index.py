@@ -29,10 +29,14 @@ class QdrantIndex:
     def __init__(self, connection: Connection, collection: str, manifest: Manifest, tenant: Tenant | None = None) -> None:
         self.manifest = manifest
         self.approximate = not connection.local
+        self.searches_by_id = True
         self._call = connection
         self._client = connection.client
         self._name = collection
         self._tenant = tenant
+        # As much as the client's calls take of it: counts have none.
+        asked = connection.settings.read_consistency
+        self._consistency = None if asked == "one" else models.ReadConsistencyType(asked)
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         local = self._call.local
@@ -48,7 +52,9 @@ class QdrantIndex:
         ]
         if not requests:
             return []
-        answers = await self._call(self._client.query_batch_points(self._name, requests, timeout=self._seconds))
+        answers = await self._call(
+            self._client.query_batch_points(self._name, requests, consistency=self._consistency, timeout=self._seconds)
+        )
         return [translate.hits(search, self._restored(answer.points)) for search, answer in zip(searches, answers, strict=True)]
 
     def _restored(self, records: Sequence[EngineRecord]) -> Sequence[EngineRecord]:
@@ -75,6 +81,7 @@ class QdrantIndex:
                 offset=scroll.after,
                 with_payload=True,
                 with_vectors=[TEXT] if scroll.vectors else False,
+                consistency=self._consistency,
                 timeout=self._seconds,
             )
         )
@@ -89,7 +96,9 @@ class QdrantIndex:
             return []
         if self._tenant is not None:
             valid, payload = [self._tenant.id(uid) for uid in valid], self._tenant.fields(payload)
-        call = self._client.retrieve(self._name, valid, with_payload=payload, with_vectors=vectors, timeout=self._seconds)
+        call = self._client.retrieve(
+            self._name, valid, with_payload=payload, with_vectors=vectors, consistency=self._consistency, timeout=self._seconds
+        )
         return [*self._restored(await self._call(call))]
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -102,11 +111,19 @@ class QdrantIndex:
         call = self._client.count(self._name, count_filter=self._not_deleted(filter), exact=True, timeout=self._seconds)
         return (await self._call(call)).count
 
-    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50) -> list[FacetCount]:
+    async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50, exact: bool = True) -> list[FacetCount]:
         field = self.manifest.payload_key(key)
         if self._tenant is not None:
             field = self._tenant.key(field)
-        call = self._client.facet(self._name, field, facet_filter=self._not_deleted(filter), limit=limit, exact=True, timeout=self._seconds)
+        call = self._client.facet(
+            self._name,
+            field,
+            facet_filter=self._not_deleted(filter),
+            limit=limit,
+            exact=exact,
+            consistency=self._consistency,
+            timeout=self._seconds,
+        )
         return [(hit.value, hit.count) for hit in (await self._call(call)).hits]
 
     def _not_deleted(self, filter: ItemFilter) -> models.Filter | None:
@@ -115,7 +132,13 @@ class QdrantIndex:
     async def max_revision(self) -> int:
         newest = models.OrderByQuery(order_by=models.OrderBy(key="revision", direction=models.Direction.DESC))
         call = self._client.query_points(
-            self._name, query=newest, query_filter=self._filter(None), limit=1, with_payload=["revision"], timeout=self._seconds
+            self._name,
+            query=newest,
+            query_filter=self._filter(None),
+            limit=1,
+            with_payload=["revision"],
+            consistency=self._consistency,
+            timeout=self._seconds,
         )
         points = (await self._call(call)).points
         return int((points[0].payload or {})["revision"]) if points else 0

@@ -20,6 +20,7 @@ from matinee.index.types import (
     TEXT,
     TITLE,
     DenseQuery,
+    EngineQuery,
     Hit,
     HybridQuery,
     Manifest,
@@ -29,6 +30,7 @@ from matinee.index.types import (
     RecommendationQuery,
     Search,
     SparseQuery,
+    StoredQuery,
 )
 from matinee.settings.index import IndexSettings
 from matinee.vectors import Sparse
@@ -80,6 +82,11 @@ def collection(manifest: Manifest, settings: IndexSettings) -> dict[str, Any]:
         "on_disk_payload": settings.payload == "disk" or (disk and settings.payload == "auto"),
         "shard_number": settings.shards,
         "replication_factor": settings.replication_factor,
+        "write_consistency_factor": settings.write_consistency,
+        # Without a condition on a field that has no index, no search reads all payloads.
+        "strict_mode_config": models.StrictModeConfig(enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False)
+        if settings.strict
+        else None,
     }
 
 
@@ -155,7 +162,7 @@ def request(
     params = models.SearchParams(exact=True) if exact else _approximate(settings)
     fused = isinstance(search.query, HybridQuery)
     return models.QueryRequest(
-        **_query(search.query, filter, params),
+        **_query(search.query, filter, params, tenant),
         filter=None if fused else filter,
         params=None if fused else params,
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
@@ -179,13 +186,16 @@ def _hit(search: Search, record: models.ScoredPoint) -> Hit:
 
 
 def _query(
-    query: DenseQuery | SparseQuery | HybridQuery | RecommendationQuery | PopularQuery,
+    query: EngineQuery,
     filter: models.Filter | None,
     params: models.SearchParams | None,
+    tenant: Tenant | None,
 ) -> dict[str, Any]:
     match query:
         case DenseQuery():
             return {"query": models.NearestQuery(nearest=query.vector.tolist()), "using": query.using}
+        case StoredQuery(id):
+            return {"query": models.NearestQuery(nearest=id if tenant is None else tenant.id(id)), "using": query.using}
         case SparseQuery():
             return {"query": models.NearestQuery(nearest=_sparse(query.sparse)), "using": query.using}
         case RecommendationQuery():

@@ -1,8 +1,9 @@
 """The server engine: each version of a catalogue is a Qdrant collection `<catalogue>.<version>`, reached by the async client.
 
 The alias `<catalogue>` names the current version and `<catalogue>.previous` the one before, so that one call moves both in one step.
-A version's manifest is its collection's metadata, written when the build is finished. Every call has a deadline. Does not retry and
-does not cache: a server that is down is the caller's 503. `prune` removes unfinished builds: who calls it must hold the lease.
+A version's manifest is its collection's metadata, written when the build is finished and the server has indexed it. Every call has a
+deadline. Does not retry and does not cache: a server that is down is the caller's 503. `prune` removes unfinished builds: who calls it must
+hold the lease.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.lease import Held, renewed
+from matinee.index.qdrant import collection
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.imports import QdrantImports
@@ -52,9 +54,7 @@ class QdrantStore:
             if await self._manifest_of(name):
                 raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
             await self._call(self._client.delete_collection(name), patient=True)
-        await self._call(self._client.create_collection(name, **translate.collection(manifest, self._call.settings)), patient=True)
-        for field, schema in translate.payload_indexes(manifest).items() if not self._call.local else ():
-            await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
+        await collection.create(self._call, name, manifest, translate.payload_indexes(manifest))
         return QdrantIndex(self._call, name, manifest)
 
     async def resume(self, manifest: Manifest) -> QdrantIndex:
@@ -62,6 +62,7 @@ class QdrantStore:
 
     async def finish(self, manifest: Manifest) -> None:
         name = await self._begun(manifest)
+        await collection.complete(self._call, name)
         metadata = {_MANIFEST: manifest.model_dump(mode="json")}
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
 
@@ -158,15 +159,15 @@ class QdrantStore:
             )
         return manifest
 
-    async def _manifest_of(self, collection: str) -> Manifest | None:
+    async def _manifest_of(self, name: str) -> Manifest | None:
         """What the collection's metadata says; None for an unfinished build."""
-        metadata = (await self._call(self._client.get_collection(collection))).config.metadata or {}
+        metadata = (await self._call(self._client.get_collection(name))).config.metadata or {}
         if _MANIFEST not in metadata:
             return None
         try:
             return Manifest.model_validate(metadata[_MANIFEST])
         except ValidationError as error:
             raise IndexUnavailableError(
-                f"the collection {collection} on {self._call.where} has an unreadable manifest ({error.error_count()} faults): "
+                f"the collection {name} on {self._call.where} has an unreadable manifest ({error.error_count()} faults): "
                 "delete it and build the version again"
             ) from error

@@ -16,8 +16,8 @@ from qdrant_client import AsyncQdrantClient, models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.lease import Held, renewed
+from matinee.index.qdrant import collection, registry
 from matinee.index.qdrant import query as translate
-from matinee.index.qdrant import registry
 from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
@@ -88,15 +88,6 @@ class TenantStore:
         return self._index(version, manifest)
 
     async def _create_collection(self, name: str, manifest: Manifest, *, shared: bool) -> None:
-        if not await self._call(self._client.collection_exists(name)):
-            try:
-                await self._call(self._client.create_collection(name, **translate.collection(manifest, self._settings)), patient=True)
-            except (IndexUnavailableError, ValueError) as error:
-                # Another catalogue's build came first: the server's 409, and the local mode's word for it.
-                if "already exists" not in str(error):
-                    raise
-        if self._call.local:
-            return
         schemas: dict[str, Any] = dict(translate.payload_indexes(manifest))
         if shared:
             tenant = Tenant(self._catalogue, manifest.version)
@@ -104,8 +95,7 @@ class TenantStore:
             keyword = models.KeywordIndexType.KEYWORD
             schemas[TENANT] = models.KeywordIndexParams(type=keyword, is_tenant=True)
             schemas[VERSION] = models.KeywordIndexParams(type=keyword)
-        for field, schema in schemas.items():
-            await self._call(self._client.create_payload_index(name, field, field_schema=schema, wait=True), patient=True)
+        await collection.create(self._call, name, manifest, schemas, shared=shared)
 
     async def resume(self, manifest: Manifest) -> QdrantIndex:
         return self._index(self._begun(await self._state(), manifest), manifest)
@@ -117,6 +107,10 @@ class TenantStore:
         return version
 
     async def finish(self, manifest: Manifest) -> None:
+        begun = self._begun(await self._state(), manifest)
+        if not begun.shared:
+            await collection.complete(self._call, begun.collection)
+
         def finished(state: _State) -> _State:
             version = self._begun(state, manifest)
             return state.model_copy(

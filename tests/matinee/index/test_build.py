@@ -1,6 +1,8 @@
 """`matinee.index.build`: builds on the real encoder and the embedded engine: what is kept, what is refused, and doing it twice is once."""
 
-from collections.abc import Iterator, Sequence
+import gc
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,10 +71,10 @@ class Writes:
         self._rounds = list(rounds)
         self._visible: dict[str, ApiItem] = {}
 
-    async def read(self, since: int) -> list[ApiItem]:
+    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
         if self._rounds:
             self._visible |= {entry.id: entry for entry in self._rounds.pop(0)}
-        return [entry for entry in self._visible.values() if entry.revision > since]
+        yield [entry for entry in self._visible.values() if entry.revision > since]
 
 
 async def test_a_build_is_complete_verified_and_current(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
@@ -116,13 +118,36 @@ async def test_what_the_api_wrote_survives_and_wins_over_the_file(store: IndexSt
     assert (await stored(store)).keys() == found.keys()
 
 
+async def test_the_writes_of_the_api_are_held_a_page_at_a_time(store: IndexStore, maker: PointMaker, films: list[Item]) -> None:
+    held: list[weakref.ref[Item]] = []
+    most = 0
+
+    class Paged:
+        async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
+            nonlocal most
+            for page in range(6):
+                entries = [entry(film(f"{page}-{number}"), 10 * page + number + 1) for number in range(4)]
+                held.extend(weakref.ref(one.item) for one in entries if one.item is not None)
+                gc.collect()
+                most = max(most, sum(one() is not None for one in held))
+                yield [one for one in entries if one.revision > since]
+
+    outcome = await run_build(store, maker, films[:2], Paged())
+    assert outcome.counts["api"] == 24
+    assert most <= 8, "the page that was read, and the one before it"
+
+
+async def all_of(writes: ApiWrites, since: int) -> list[ApiItem]:
+    return [entry async for page in writes.read(since) for entry in page]
+
+
 async def current_writes(store: IndexStore) -> ApiWrites:
     """The writes of the current version, read before it is built upon."""
     current = await store.current()
     assert current is not None
     index = await store.open(current.version)
     try:
-        return Writes(await IndexWrites(index).read(0))
+        return Writes(await all_of(IndexWrites(index), 0))
     finally:
         await index.close()
 
@@ -276,6 +301,6 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
     await active.refresh()
     index: Index = active.get()
     monkeypatch.setattr(build, "BATCH", 2)
-    assert sorted(await IndexWrites(index).read(0), key=lambda e: e.revision) == written
-    assert sorted(await IndexWrites(index).read(14), key=lambda e: e.revision) == written[5:]
+    assert sorted(await all_of(IndexWrites(index), 0), key=lambda e: e.revision) == written
+    assert sorted(await all_of(IndexWrites(index), 14), key=lambda e: e.revision) == written[5:]
     await active.close()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.filters import ItemFilter
 from matinee.index.edge.store import EdgeStore
 from matinee.index.protocols import Index, IndexStore
@@ -28,11 +29,13 @@ from matinee.index.types import (
     Scroll,
     Search,
     SparseQuery,
+    StoredQuery,
     item_payload,
     tombstone,
 )
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder, title_trigrams
+from matinee.text.title_keys import title_keys
 from matinee.vectors import Sparse
 
 N, D = 200, 16
@@ -84,7 +87,9 @@ PAYLOADS = {point.id: point.payload for point in POINTS}
 
 
 def manifest(version: str = "v1") -> Manifest:
-    return Manifest(version=version, catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: D, ITEM: 8}, count=N)
+    return Manifest(
+        version=version, catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: D, ITEM: 8}, count=N, titles=True
+    )
 
 
 @pytest.fixture
@@ -110,7 +115,7 @@ async def test_nearest_is_exact_and_carries_payload_and_vector(index: Index) -> 
     assert [hit.id for hit in hits] == [id for id, _ in expected]
     np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-5)
     for hit in hits:
-        assert hit.payload == PAYLOADS[hit.id]
+        assert hit.payload == PAYLOADS[hit.id] | {"titles": title_keys(hit.payload["title"])}
         assert hit.vector is not None
         assert hit.vector.dtype == np.float32
         np.testing.assert_allclose(hit.vector, DENSE[IDS.index(hit.id)], atol=1e-6)
@@ -132,6 +137,34 @@ async def test_a_list_of_searches_answers_like_each_alone(index: Index) -> None:
     assert all(len(hits) == 5 for hits in together)
     assert all(hit.payload == {} for hit in together[0])
     assert await index.search([]) == []
+
+
+async def test_similar_by_id_is_similar_by_its_vector(index: Index) -> None:
+    if not index.searches_by_id:
+        with pytest.raises(TypeError, match="takes vectors only"):
+            await index.search([Search(StoredQuery(IDS[0]), 3)])
+        return
+    wanted = ItemFilter(kind=("film",))
+    for using, vectors in ((TEXT, DENSE), (ITEM, SECOND)):
+        asked: list[Search] = [
+            Search(query, 10, filter=wanted, exclude=frozenset({IDS[3]}), with_vectors=True)
+            for query in (StoredQuery(IDS[3], using), DenseQuery(vectors[3], using))
+        ]
+        by_id, by_vector = await index.search(asked)
+        assert [hit.id for hit in by_id] == [hit.id for hit in by_vector]
+        np.testing.assert_allclose([hit.score for hit in by_id], [hit.score for hit in by_vector], atol=1e-5)
+    await index.upsert([tombstone(IDS[3], revision=N)])
+    for gone in (IDS[3], str(uuid.UUID(int=0))):
+        with pytest.raises((ValueError, IndexAbsentError, IndexUnavailableError)):
+            await index.search([Search(StoredQuery(gone), 3)])
+
+
+async def test_an_exact_title_is_a_keyword(index: Index) -> None:
+    keys = tuple(title_keys(ITEMS[42].title.upper()))
+    [hits] = await index.search([Search(PopularQuery(), 5, titles=keys)])
+    assert [hit.id for hit in hits] == [IDS[42]]
+    await index.upsert([tombstone(IDS[42], revision=N)])
+    assert await index.search([Search(PopularQuery(), 5, titles=keys)]) == [[]]
 
 
 async def test_exclude_and_filter_hold_together(index: Index) -> None:
@@ -237,7 +270,7 @@ async def test_points_can_be_written_again_as_they_are(index: Index, any_store: 
     assert {copy.id for copy in copies} == {IDS[5], IDS[6]}
     for copy in copies:
         original = POINTS[IDS.index(copy.id)]
-        assert copy.payload == original.payload
+        assert copy.payload == original.payload | {"titles": title_keys(original.payload["title"])}
         assert set(copy.dense) == {TEXT, ITEM}
         np.testing.assert_allclose(copy.dense[ITEM], original.dense[ITEM], atol=1e-6)
         for name in (BM25, TITLE):

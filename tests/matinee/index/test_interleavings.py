@@ -6,7 +6,7 @@ Nothing that was written is lost, and nothing that was deleted comes back, whate
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,11 +233,11 @@ class Interleaved:
         self._writes = writes
         self._steps = steps
 
-    async def read(self, since: int) -> list[ApiItem]:
-        entries = await self._writes.read(since)
+    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
+        async for page in self._writes.read(since):
+            yield page
         if self._steps:
             await self._world.step(*self._steps.pop(0))
-        return entries
 
 
 def uid(id: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,8 @@ async def test_the_lease_is_renewed_while_items_are_described(server: QdrantStor
         return ["A description."] * len(items)
 
     class Written:
-        async def read(self, since: int) -> list[ApiItem]:
-            return [] if since else [ApiItem("00000000-0000-0000-0000-000000000001", 1, FILMS[0])]
+        async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
+            yield [] if since else [ApiItem("00000000-0000-0000-0000-000000000001", 1, FILMS[0])]
 
     maker = PointMaker(encoder, "both", describe=describe)
     await Build(server, maker, "test", "test", api=Written()).run(FILMS[1:])

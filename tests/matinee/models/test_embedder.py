@@ -87,6 +87,28 @@ def test_batches_keep_the_order_and_equal_the_singles(minilm: Embedder, texts: l
     assert minilm.encode(texts) == pytest.approx(singles, abs=1e-5)
 
 
+def test_many_texts_are_tokenised_in_parts(roberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = load(roberta)
+    whole = embedder.encode(TEXTS * 3)
+    read = embedder.tokens_read
+    monkeypatch.setattr("matinee.models.embedder._TOKENISED", 2)
+    assert embedder.encode(TEXTS * 3) == pytest.approx(whole, abs=1e-5)
+    assert embedder.tokens_read == 2 * read
+
+
+@pytest.mark.full
+def test_a_compiled_model_gives_the_same_vectors_and_sees_few_lengths(roberta: Path) -> None:
+    """On a CPU. What a GPU makes of it, `bench.gpu` shows."""
+    embedder = load(roberta)
+    plain = embedder.encode(TEXTS)
+    forward = embedder._forward
+    assert isinstance(forward, TorchEncoder)
+    embedder._forward = TorchEncoder(forward.model, compiled=True)
+    embedder._few_lengths = True
+    assert embedder.encode(TEXTS) == pytest.approx(plain, abs=1e-5)
+    assert {len(row) for text in TEXTS for row in embedder._pack([embedder._tokenizer.encode(text).ids])["input_ids"]} <= {16, 32, 48, 64}
+
+
 def test_a_batch_holds_no_more_tokens_than_allowed(roberta: Path) -> None:
     embedder = load(roberta, batch_tokens=64)
     sizes: list[tuple[int, ...]] = []

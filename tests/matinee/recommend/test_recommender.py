@@ -7,19 +7,23 @@ import numpy as np
 import orjson
 import pytest
 import pytest_asyncio
+from qdrant_client import AsyncQdrantClient
 
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
 from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
+from matinee.index.build import write_points
 from matinee.index.factory import open_store
 from matinee.index.item_vector import item_vector
 from matinee.index.protocols import Index
+from matinee.index.qdrant.store import QdrantStore
+from matinee.index.types import StoredQuery, tombstone
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery
 from matinee.recommend.ranking import shared_facts
 from matinee.recommend.recommender import Recommender
-from matinee.settings.index import FactWeights
+from matinee.settings.index import FactWeights, IndexSettings
 from matinee.settings.tree import SearchSettings
 from matinee.vectors import Vector
 
@@ -332,3 +336,76 @@ async def test_ranking_is_offloaded_once_a_batch(index: Index) -> None:
     recommender = Recommender(index, SearchSettings(), offload=offload)
     await recommender.answer([liked("Heat"), ExampleQuery(), liked("Psycho")])
     assert offloaded == 1
+
+
+# on a server
+
+
+class Watched:
+    """An index that keeps what it is asked, and can lack the searches by id."""
+
+    def __init__(self, index: Index, *, by_id: bool = True) -> None:
+        self._index = index
+        self.searches_by_id = by_id
+        self.calls: list[object] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    async def together(self, work: Any) -> Any:
+        return await work()
+
+    async def search(self, searches: Any) -> Any:
+        self.calls.append([type(search.query) for search in searches])
+        return await self._index.search(searches)
+
+    async def retrieve(self, ids: Any, *, vectors: bool = False) -> Any:
+        self.calls.append("vectors" if vectors else "items")
+        return await self._index.retrieve(ids, vectors=vectors)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(index: Index, films: dict[str, Item]) -> AsyncIterator[Index]:
+    """Some of the films in the client's in-memory mode, which searches by id as a server does."""
+    client = AsyncQdrantClient(":memory:")
+    opened = await QdrantStore(IndexSettings(), "demo", client=client).create(index.manifest)
+    await write_points(opened, await index.points([film.uid("demo") for film in [*films.values()][:60]]))
+    await opened.upsert([tombstone(EXTRA[2].uid("demo"), revision=1)])
+    yield opened
+    await client.close()
+
+
+def by_id(id: str | None, **options: Any) -> ExampleQuery:
+    return ExampleQuery((Example(id=id),), **options)
+
+
+async def answers_of(index: Any, *queries: Query) -> list[Any]:
+    return await Recommender(index, SearchSettings()).answer(queries)
+
+
+@pytest.mark.parametrize("options", [{}, {"explain": True, "k": 5}, {"diversity": 0.4}, {"filter": ItemFilter(genres=("Drama",))}])
+async def test_similar_by_id_is_one_query_on_a_server(server: Index, films: dict[str, Item], options: dict[str, Any]) -> None:
+    film = [*films.values()][7]
+    at_once, step_by_step = Watched(server), Watched(server, by_id=False)
+    for id in (film.id, film.uid("demo")):
+        at_once.calls.clear()
+        [found] = await answers_of(at_once, by_id(id, **options))
+        [expected] = await answers_of(step_by_step, by_id(id, **options))
+        assert sorted(map(str, at_once.calls)) == sorted([str([StoredQuery]), "items"]), "no vector was read"
+        assert (found.likes, found.score_type, found.count) == (expected.likes, expected.score_type, expected.count)
+        for one, other in zip(cards(found), cards(expected), strict=True):
+            assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+            assert one == other
+
+
+async def test_an_id_that_is_not_there_fails_alone_on_a_server(server: Index, films: dict[str, Item]) -> None:
+    first, second = [*films.values()][:2]
+    asked = [by_id(first.id), by_id("nothing"), by_id(EXTRA[2].id), by_id(str(EXTRA[2].uid("demo"))), ExampleQuery(), by_id(second.id)]
+    found = await answers_of(Watched(server), *asked)
+    expected = await answers_of(Watched(server, by_id=False), *asked)
+    assert [type(one) for one in found] == [RankedItems, NotFoundError, NotFoundError, NotFoundError, RankedItems, RankedItems]
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(one, RankedItems):
+            assert [card["id"] for card in cards(one)] == [card["id"] for card in cards(other)]
+        else:
+            assert str(one) == str(other)

@@ -100,3 +100,28 @@ def test_the_command_says_what_is_measured_and_writes_values(tmp_path: Path) -> 
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["qdrant"]["replicas"] >= 3
     told = orjson.loads(CliRunner().invoke(app, ["size", "1000000", "--json"]).stdout_bytes)
     assert (told["cost_a_day"], told["used"]["similar_core_ms"]["measured"]) == (None, True)
+
+
+def test_the_floor_of_values_files_is_what_always_runs(tmp_path: Path) -> None:
+    from matinee.cli.main import app
+
+    base, mine = tmp_path / "values.yaml", tmp_path / "mine.yaml"
+    group = {"enabled": True, "minReplicas": 0, "maxReplicas": 4, "cpus": 8, "memory": "24Gi"}
+    whole = {
+        "autoscaler": {"enabled": True, "cpu": "500m", "memory": "512Mi"},
+        "head": {"cpu": "2", "memory": "8Gi"},
+        "workers": {"gpu": group | {"gpus": 1}, "cpu": group | {"minReplicas": 2}},
+        "qdrant": {"mode": "bundled", "replicas": 3, "cpu": "1500m", "memory": "4Gi", "storage": "10Gi"},
+        "models": {"storage": {"kind": "pvc", "size": "20Gi"}},
+    }
+    base.write_text(yaml.safe_dump(whole))
+    mine.write_text(yaml.safe_dump({"workers": {"cpu": {"minReplicas": 1}}, "qdrant": {"mode": "none"}}))
+    asked = ["size", "--floor", str(base), "--core-hour", "0.1", "--gpu-hour", "2", "--json"]
+    for files, cores in (([], 2.5 + 2 * 8 + 3 * 1.5), (["--floor", str(mine)], 2.5 + 8)):
+        answer = orjson.loads(CliRunner().invoke(app, [*asked, *files]).stdout)
+        assert answer["cost_a_day"] == pytest.approx(24 * 0.1 * cores)
+    assert {pods["name"]: pods["count"] for pods in answer["pods"]} == {"head": 1, "gpu": 0, "cpu": 1, "models": 1}
+    result = CliRunner().invoke(app, ["size", "--floor", str(mine)])
+    assert result.exit_code == SettingsError.exit_code
+    assert "name helm/matinee/values.yaml first" in " ".join(result.stderr.split())
+    assert "or values files" in CliRunner().invoke(app, ["size"]).stderr

@@ -296,5 +296,5 @@ async def test_a_patched_item_of_the_file_outlives_the_next_ingest(bench: Any, l
         film = local_graph.demo_films()[0]
         uid, _ = await writes.patch(film.uid("demo"), {"numbers": {"rating": 1.5}}, service.new_context())
         index = retriever.default.active.get()
-        [entry] = await IndexWrites(index).read(0)
+        [[entry]] = [page async for page in IndexWrites(index).read(0)]
         assert (entry.id, entry.item.numbers["rating"]) == (uid, 1.5)

@@ -93,6 +93,17 @@ def replica(unloaded: Replica) -> Replica:
     return unloaded
 
 
+def test_a_share_of_a_gpu_limits_the_replica_before_its_model_is_loaded(
+    local_graph: Any, tmp_path: Path, sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(model_replica, "limit_memory", limits.append)
+    replica = Replica(local_graph.local_settings(tmp_path, embedder={"model": "one", "deployment": {"num_gpus": 0.25}}), sink)
+    monkeypatch.setattr(replica, "load_model", lambda _: Model(str(limits)))
+    replica.open()
+    assert replica.slot.model.info() == {"model": "[0.25]"}
+
+
 def batch(*texts: str, left_s: float = LATER) -> list[WireMessage[Embed]]:
     return [WireMessage(Embed((text,)), left_s) for text in texts]
 

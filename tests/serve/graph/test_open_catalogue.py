@@ -192,8 +192,8 @@ async def test_calls_wait_for_the_index_that_the_replica_before_gives_up(bench: 
         await asyncio.sleep(0)
     assert not asked.done()
     await before.close()
-    [status, (_, count), answer] = await asked
-    assert (status.items, count, status.trouble) == (2, 2, None)
+    [status, counted, answer] = await asked
+    assert (status.items, counted.count, status.trouble) == (2, 2, None)
     assert answer.count == 1
 
 

@@ -44,6 +44,23 @@ async def test_a_batch_is_answered_unit_by_unit_errors_included(bench: Bench) ->
     assert answers[5].likes[0]["title"] == "The Kid"
 
 
+async def test_a_large_index_may_estimate_its_facets_and_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.build(6)
+    limited = bench.settings.index.model_copy(update={"exact_facets_below": 6})
+    bench.settings = bench.settings.model_copy(update={"index": limited})
+    index = (await bench.start()).default.active.get()
+    facets, asked = index.facets, []
+
+    async def watched(*args: Any, exact: bool, **more: Any) -> Any:
+        asked.append(exact)
+        return await facets(*args, exact=exact, **more)
+
+    monkeypatch.setattr(index, "facets", watched)
+    [counted] = await bench.ask(messages.Facets(ItemFilter()))
+    assert (counted.count, counted.approximate, set(asked)) == (6, True, {False})
+    assert counted.values.keys() == {"kind", "genres", "language"}
+
+
 async def test_a_slow_query_delays_only_those_like_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.build(6)
     retriever = await bench.start()

@@ -6,13 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from matinee.disk_cache import DiskCache
@@ -20,58 +17,13 @@ from matinee.index.build import BATCH
 from matinee.index.factory import open_store
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
-from tests.network import free_port
 from tests.train.ingesting.catalogue import Points, points_of, write_catalogue
+from tests.train.ingesting.nodes import Nodes
 from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.full
 
 ITEMS = 1500
-STORE_BYTES = 100 << 20
-
-
-class Nodes:
-    """A head without CPUs, where drivers run, and two nodes of one worker each."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        # Short: the path of a socket has 107 characters.
-        options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-        head = {"num_cpus": 0, "redis_port": free_port(), "temp_dir": tempfile.mkdtemp(prefix="mt", dir="/tmp")}
-        self.cluster = Cluster(initialize_head=True, head_node_args=options | head)
-        self.workers = [self.add(), self.add()]
-
-    def add(self) -> Any:
-        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-
-    def kill(self, node: Any) -> None:
-        """As a machine that goes away: its raylet first, then what it started."""
-        self.workers.remove(node)
-        family = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
-        self.cluster.remove_node(node, allow_graceful=False)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.workers.append(self.add())
-
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Ray's workers whose title has this, on any node."""
-        raylets = [node.all_processes["raylet"][0].process.pid for node in (self.cluster.head_node, *self.workers)]
-        found = []
-        for raylet in raylets:
-            for process in psutil.Process(raylet).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if title in " ".join(process.cmdline()):
-                        found.append(process)
-        return found
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    nodes = Nodes()
-    yield nodes
-    nodes.cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +67,10 @@ class Run:
         with (self.home / "log").open("wb") as log:
             self.process = subprocess.Popen([*command, *options], env=self._env, stdout=subprocess.PIPE, stderr=log)
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
     def log(self) -> str:
         return (self.home / "log").read_text(encoding="utf-8", errors="replace")
 
@@ -152,8 +108,7 @@ class Run:
 def spread(nodes: Nodes, model: Path, catalogue: Path, tmp_path: Path) -> Iterator[Run]:
     run = Run(tmp_path, model, catalogue, RAY_ADDRESS=nodes.cluster.address)
     yield run
-    run.process.kill()
-    run.process.wait()
+    run.kill()
 
 
 def assert_same(found: Points, expected: Points) -> None:
@@ -215,8 +170,7 @@ def test_a_killed_node_loses_nothing(nodes: Nodes, spread: Run, expected: Points
 def test_a_driver_that_was_killed_goes_on_from_what_is_kept(spread: Run, expected: Points) -> None:
     spread_start(spread)
     until(lambda: spread.kept() > 100, spread.log)
-    spread.process.send_signal(signal.SIGKILL)
-    spread.process.wait()
+    spread.kill()
     assert not (spread.settings.index_dir / "CURRENT").exists()
     # Its workers end when they notice, and may finish what they do.
     spread_start(spread)

@@ -6,7 +6,17 @@ import pytest
 
 from matinee.errors import SettingsError
 from matinee.settings.load import load_settings
-from train.ingesting.plan import AUTO_ITEMS, EngineOptions, Pool, Resources, SpreadPlan, make_plan, wants_ray
+from train.ingesting.plan import (
+    AUTO_DESCRIPTIONS,
+    AUTO_ITEMS,
+    EngineOptions,
+    Pool,
+    Resources,
+    SpreadPlan,
+    describe_pool,
+    make_plan,
+    wants_ray,
+)
 
 RAW = load_settings(environ={})
 DESCRIBED = load_settings({"index": {"recipe": "both"}}, environ={})
@@ -32,6 +42,8 @@ def test_on_a_cluster_the_size_decides() -> None:
     assert not wants_ray(EngineOptions(), AUTO_ITEMS - 1, via_api=False)
     assert not wants_ray(EngineOptions(), AUTO_ITEMS, via_api=True)
     assert not wants_ray(EngineOptions(engine="process"), 10**7, via_api=False)
+    assert wants_ray(EngineOptions(), AUTO_DESCRIPTIONS, least=AUTO_DESCRIPTIONS)
+    assert not wants_ray(EngineOptions(), AUTO_DESCRIPTIONS - 1, least=AUTO_DESCRIPTIONS)
 
 
 @pytest.mark.usefixtures("one_machine")
@@ -81,3 +93,28 @@ def test_what_does_not_fit_is_refused_with_its_reason() -> None:
         make_plan(EngineOptions(engine="ray", workers=2, threads=4), Resources(2, 0), RAW)
     with pytest.raises(SettingsError, match="and one to describe"):
         make_plan(EngineOptions(engine="ray", threads=1), Resources(1, 0), DESCRIBED)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("room", "options", "pool"),
+    [
+        (Resources(64, 8), {}, Pool(8, 0, 1, 0)),
+        (Resources(64, 8), {"workers": 3}, Pool(3, 0, 1, 0)),
+        (Resources(8, 1), {}, None),
+        (Resources(8, 1), {"engine": "ray"}, Pool(1, 0, 1, 0)),
+        (Resources(16, 0), {}, Pool(4, 4, 0, 4)),
+        (Resources(16, 0), {"threads": 8}, Pool(2, 8, 0, 8)),
+        (Resources(4, 0), {}, None),
+        (Resources(4, 0), {"engine": "ray"}, Pool(1, 4, 0, 4)),
+        (Resources(4, 0), {"workers": 9}, Pool(9, 4, 0, 4)),
+    ],
+)
+def test_a_job_that_only_describes_has_the_cluster_to_itself(room: Resources, options: dict[str, Any], pool: Pool | None) -> None:
+    assert describe_pool(EngineOptions(**options), room) == pool
+
+
+@pytest.mark.usefixtures("one_machine")
+def test_more_that_describe_than_a_machine_has_cpus_are_refused() -> None:
+    with pytest.raises(SettingsError, match="9 workers of 1 threads need 9 CPUs, and there are 4: lower --workers"):
+        describe_pool(EngineOptions(engine="ray", workers=9, threads=1), Resources(4, 0))

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.client.http import Client
-from matinee.client.items import Items, stored_entries
+from matinee.client.items import Items
 from matinee.items import Item
+from tests.stored_entries import stored_entries
 from tests.waiting import until
 from train.sync import app
 from train.syncing import round as rounds

@@ -101,7 +101,7 @@ def test_a_table_is_followed(shop: Any, tools: Any, postgres: Postgres) -> None:
     assert tools.counts(shop.sync(*few, "--max-deleted", 1, **database)) == {}
     assert tools.counts(shop.sync(*few, "--compare-every", 0, **database)) == {"unchanged": 20}
     from matinee.client.http import Client
-    from matinee.client.items import stored_entries
+    from tests.stored_entries import stored_entries
 
     [item] = [entry["item"] for entry in stored_entries(Client(shop.url)) if entry["item"]["id"] == "7"]
     assert (item["genres"], item["numbers"]["rating"], item["extra"]["facts"]) == (["Drama", "Crime, Organized"], 6.5, '{"colour": "blue"}')

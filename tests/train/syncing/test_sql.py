@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from matinee.client.http import Client
-from matinee.client.items import Items, stored_entries
+from matinee.client.items import Items
 from matinee.errors import SettingsError, SourceError
+from tests.stored_entries import stored_entries
 from train.syncing.sql import Highest, SqlQuery, is_true
 
 Sql = Callable[..., None]

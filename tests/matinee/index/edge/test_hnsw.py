@@ -75,6 +75,23 @@ async def test_a_graph_loses_some_and_exact_search_none(tmp_path: Path) -> None:
     await wide.close()
 
 
+@pytest.mark.parametrize(("quantization", "least"), [("scalar", 0.95), ("binary", 0.5), ("product", 0.5)])
+async def test_small_copies_are_searched_and_the_best_ranked_again_by_the_whole_vectors(
+    tmp_path: Path, quantization: str, least: float
+) -> None:
+    index = await built(tmp_path, graph_from=1000, ef=400, quantization=quantization, oversampling=1, on_disk=True, payload="memory")
+    assert await found(index, exact=True) == truth(), "exact search reads the whole vectors"
+    few = overlap(await found(index), truth())
+    await index.close()
+    assert (tmp_path / "v1" / "shard").is_dir()
+    assert [*(tmp_path / "v1" / "shard").rglob("quantized*")], "the copies are on disk"
+    many = await EdgeStore(tmp_path, "test", IndexSettings(graph_from=1000, ef=400, quantization=quantization, oversampling=8)).open("v1")
+    more = overlap(await found(many), truth())
+    await many.close()
+    assert few <= more
+    assert more > least
+
+
 @pytest.mark.parametrize("settings", [{}, {"graph_from": COUNT + 1}])
 async def test_a_catalogue_below_the_limit_is_scanned(tmp_path: Path, settings: dict[str, Any]) -> None:
     index = await built(tmp_path, **settings)
