@@ -97,6 +97,8 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
 
 def fit(base: Path, config: ContrastiveConfig, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
     """The job's own parts without Ray; returns the trained model."""
+    # As in a process of its own: the weights of LoRA are drawn before the trainer sets its seed.
+    torch.manual_seed(0)
     model = trainable(base, config, "cpu")
     trainer = EmbedderTrainer(
         model=model,
