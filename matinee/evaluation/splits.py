@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from matinee import languages
 from matinee.characters import fold
 from matinee.errors import SourceError
+from matinee.files import write_jsonl
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
 from matinee.patterns import message_of
@@ -88,9 +89,9 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
 def read_entries(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
     """The entries of a prepared folder, or of a BEIR folder whose rows say their split. `kind`: of items whose BEIR rows say none."""
     path = folder / "items.jsonl"
-    make = _prepared
+    make = _prepared_entry
     if not path.is_file():
-        path, make = folder / "corpus.jsonl", partial(_beir, kind=kind)
+        path, make = folder / "corpus.jsonl", partial(_beir_entry, kind=kind)
     rows: list[Entry] = []
     number = 0
     try:
@@ -120,17 +121,15 @@ def _reason(error: Exception) -> str:
 
 def write_entries(entries: Iterable[Entry], path: Path) -> None:
     """One line an entry, in the order given."""
-    with path.open("wb") as out:
-        for entry in entries:
-            row = {"id": entry.id, "split": entry.split, "franchise": entry.franchise, "pools": entry.pools, "item": entry.item.facts()}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    rows = ({"id": one.id, "split": one.split, "franchise": one.franchise, "pools": one.pools, "item": one.item.facts()} for one in entries)
+    write_jsonl(path, rows)
 
 
-def _prepared(row: dict[str, Any]) -> Entry:
+def _prepared_entry(row: dict[str, Any]) -> Entry:
     return Entry(row["id"], Item.model_validate(row["item"]), row["split"], row["franchise"], tuple(row.get("pools", ())))
 
 
-def _beir(row: dict[str, Any], kind: str) -> Entry:
+def _beir_entry(row: dict[str, Any], kind: str) -> Entry:
     facts = row.get("metadata", {})
     genres = facts.get("genres") or []
     names = [part.strip() for part in genres.split(",")] if isinstance(genres, str) else genres

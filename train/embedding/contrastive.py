@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import orjson
 import torch
 import typer
 
 from matinee.errors import SettingsError, SourceError
+from matinee.files import read_jsonl
 from matinee.models.convert import quiet
 from matinee.models.embedder import load_model
 from matinee.text import templates
@@ -119,7 +119,7 @@ def data_sets(folder: Path, config: ContrastiveConfig) -> Any:
     columns = ["anchor", "positive", *(["negative"] if config.negatives else [])]
     sets = {}
     for path in sorted(folder.glob("*.jsonl")):
-        rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        rows = read_jsonl(path)
         if config.negatives and any("negative" not in row for row in rows):
             raise SourceError(f"{path} has rows without a negative: make it with `python -m train.triplets --negatives both`")
         # A source smaller than a batch would give none at all.

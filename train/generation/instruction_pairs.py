@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from matinee.evaluation.query_sets import QuerySet, SetInfo, read_set, set_names
 from matinee.evaluation.splits import Entry, Split
+from matinee.files import read_jsonl, write_jsonl
 from matinee.items import Item
 from matinee.models.descriptions import description_rows
 from matinee.text import fact_checks, templates
@@ -122,12 +121,11 @@ def _sentence(kind: SetInfo, texts: Sequence[str]) -> str:
 
 
 def write_pairs(pairs: Sequence[InstructionPair], path: Path) -> None:
-    with path.open("wb") as out:
-        for pair in pairs:
-            row = {"id": pair.id, "item": pair.item.facts(), "text": templates.one_line(pair.text), "ends": pair.ends}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    write_jsonl(
+        path,
+        ({"id": pair.id, "item": pair.item.facts(), "text": templates.one_line(pair.text), "ends": pair.ends} for pair in pairs),
+    )
 
 
 def read_pairs(path: Path) -> list[InstructionPair]:
-    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return [InstructionPair(row["id"], Item.model_validate(row["item"]), row["text"], row["ends"]) for row in rows]
+    return [InstructionPair(row["id"], Item.model_validate(row["item"]), row["text"], row["ends"]) for row in read_jsonl(path)]

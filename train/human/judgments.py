@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
+from matinee.files import read_jsonl, write_jsonl
 from matinee.items import Item
 from matinee.languages import ENGLISH
 from matinee.text import fact_checks
@@ -87,12 +86,8 @@ def _decide(entry: Entry, texts: frozenset[str], votes: Counter[str]) -> Judgmen
 
 
 def write_judgments(judgments: Sequence[Judgment], path: Path) -> None:
-    with path.open("wb") as out:
-        for judgment in judgments:
-            row = {"id": judgment.id, "item": judgment.item.facts(), "chosen": judgment.chosen, "rejected": judgment.rejected}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    write_jsonl(path, ({"id": one.id, "item": one.item.facts(), "chosen": one.chosen, "rejected": one.rejected} for one in judgments))
 
 
 def read_judgments(path: Path) -> list[Judgment]:
-    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return [Judgment(row["id"], Item.model_validate(row["item"]), row["chosen"], row["rejected"]) for row in rows]
+    return [Judgment(row["id"], Item.model_validate(row["item"]), row["chosen"], row["rejected"]) for row in read_jsonl(path)]
