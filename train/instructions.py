@@ -86,8 +86,7 @@ def main(options: InstructionsOptions) -> None:
     tenth = limit and max(1, limit // 10)
     files: tuple[tuple[str, Split, int | None], ...] = (("train", "train", limit), ("heldout", heldout, tenth), ("dev", "dev", tenth))
     counts: dict[str, Any] = {}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     for name, split, most in files:
         items = items_of(sources.entries, split)
         made, remarks = make_pairs(items, target, options.given, options.sets, options.teacher, split, sources.language)
