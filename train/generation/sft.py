@@ -11,38 +11,29 @@ from typing import Any
 
 import torch
 import trl
-from ray import train as ray_train
-from transformers import PrinterCallback
 
 from matinee.errors import ModelError
 from matinee.models import backends
 from train.generation import bleu, completions, lora
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import InstructionPair, read_pairs
-from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
+from train.jobs.checkpoints import FiniteLoss, Reporter, run_worker
 
 
 def train_adapter(
     plan: AdapterPlan, examples: Sequence[Any], reporter_of: Callable[..., "BleuReporter"], build: Callable[..., Any]
 ) -> None:
     """What SFT and DPO have in common: one worker's run, from the last checkpoint to the end."""
-    rank, workers = ranks()
-    torch.set_num_threads(plan.threads or torch.get_num_threads())
-    state, resume = restore(plan, rank)
-    if state.get("done"):
-        # It was stopped between its last checkpoint and the end.
-        ray_train.report({"step": state["done"], **state})
-        return
-    device = f"cuda:{torch.cuda.current_device()}" if plan.gpu else "cpu"
-    model, tokenizer = load(plan.base, plan.config, device, plan.adapter)
-    reporter = reporter_of(plan, tokenizer, read_pairs(plan.heldout)[: plan.config.heldout], state, rank)
-    trainer = build(model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter])
-    reporter.begin(trainer, model)
-    # The log has what it would print.
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
-    ray_train.report(reporter.summary(trainer.state.global_step))
+
+    def build_both(state: dict[str, Any], rank: int, workers: int) -> tuple[Any, BleuReporter]:
+        device = f"cuda:{torch.cuda.current_device()}" if plan.gpu else "cpu"
+        model, tokenizer = load(plan.base, plan.config, device, plan.adapter)
+        reporter = reporter_of(plan, tokenizer, read_pairs(plan.heldout)[: plan.config.heldout], state, rank)
+        trainer = build(model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter])
+        reporter.begin(trainer, model)
+        return trainer, reporter
+
+    run_worker(plan, build_both, lambda state: int(state.get("done", 0)))
 
 
 def load(base: Path, config: SftConfig, device: str, adapter: Path | None = None) -> tuple[Any, Any]:
