@@ -36,13 +36,14 @@ class DevSet:
         by_set = {}
         for queries in self.sets:
             query_ids = list(queries.relevant)
+            query_rows = [rows[queries.items[query]] for query in query_ids] if queries.of_items else []
             if queries.of_items:
-                vectors = documents[[rows[queries.items[query]] for query in query_ids]]
+                vectors = documents[query_rows]
             else:
                 vectors = encode([templates.query_text(queries.texts[query]) for query in query_ids], "query")
             scores = scoring.cosine(vectors, documents)
             if queries.of_items:
-                scores[range(len(query_ids)), [rows[queries.items[query]] for query in query_ids]] = -2
+                scores[range(len(query_ids)), query_rows] = -2
             runs = {query: [self.ids[column] for column in best] for query, best in zip(query_ids, scoring.top(scores, 10), strict=True)}
             values = metrics.per_query(runs, queries.relevant, "ndcg")
             by_set[queries.name] = sum(values.values()) / len(values)

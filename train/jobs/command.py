@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from matinee.models.embedder import Embedder
 
 OptionsT = TypeVar("OptionsT")
 
@@ -75,6 +78,15 @@ def echo(*parts: str | tuple[str, str]) -> None:
     Text is printed as it is. Rich's markup is not understood: a path may hold brackets.
     """
     console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
+def load_embedder(model: str | None, precision: str | None) -> "Embedder":
+    """The settings' embedder, or another model or precision, for a corpus."""
+    from matinee.models.embedder import Embedder
+
+    flags = {"model": model, "revision": None} if model else {}
+    settings = load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
+    return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
 
 
 def column_map(pairs: list[str]) -> dict[str, str]:
