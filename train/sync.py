@@ -132,7 +132,7 @@ def main(options: SyncOptions) -> None:
 
 def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery) -> SyncReport:
     """One round. Raises `MatineeError`."""
-    server = Client.writing(settings, options.url, options.key, options.catalogue)
+    server = Client.for_writing(settings, options.url, options.key, options.catalogue)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
     if options.catalogue is not None:
         parts["catalogue"] = options.catalogue

@@ -46,7 +46,7 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
     [dim]matinee catalogues list[/]
     """
     settings = load_settings()
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     if client is None:
         rows = [_report(one) for one in asyncio.run(local.list_catalogues(settings))]
     else:
@@ -85,7 +85,7 @@ def create(
     search = {"mode": mode, "max_k": max_k}
     values: dict[str, object] = {"name": name, "title": title, "kind": kind, "recipe": recipe, "attributes": declared, "search": search}
     record = _validated(CatalogueRecord, values)
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     if client is None:
         asyncio.run(local.create_catalogue(settings, record))
         answer = _report(ClosedCatalogue(name, record, None))
@@ -130,7 +130,7 @@ def update(
     declared = None if attributes is None else read_declaration(attributes, {})
     if not body and declared is None:
         raise typer.BadParameter("name something to change, such as --title or --attributes")
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     if client is None:
         if declared is not None:
             before = asyncio.run(local.declared_attributes(settings, name))
@@ -189,7 +189,7 @@ def delete(
     [dim]matinee catalogues delete books --yes[/]
     """
     settings = load_settings()
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     # Nobody is asked about a catalogue that is not there.
     if client is None:
         asyncio.run(local.require_deletable(settings, name))
