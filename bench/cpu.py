@@ -26,6 +26,7 @@ from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
 from bench.serve import load, matinee_lines
+from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client
 
@@ -183,4 +184,4 @@ def _table(costs: dict[str, dict[str, float]]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,7 @@ from matinee.client import calls
 from matinee.client.calls import EmbedderReport
 from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
+from matinee.errors import MatineeError
 from matinee.settings.load import load_settings
 
 START_S = 600.0
@@ -44,7 +45,7 @@ PARTS = {
 """What a process of Ray's has in its command line -> its part."""
 
 
-class BenchError(RuntimeError):
+class BenchError(MatineeError):
     """The benchmark can't go on."""
 
 
