@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serve import load, matinee_server
+from bench.tables import markdown
 from matinee import demo
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
@@ -86,17 +87,13 @@ def _bulk(url: str, requests: Path, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def _table(rows: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> str:
-    lines = [
-        "| round | search p50, p99 alone, ms | p50, p99 under bulk, ms | p99 ratio | searches not 200 | bulk texts/s | bulk not 200 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = "round | search p50, p99 alone, ms | p50, p99 under bulk, ms | p99 ratio | searches not 200 | bulk texts/s | bulk not 200"
     ratios = [under["p99_ms"] / alone["p99_ms"] for alone, under, _ in rows]
+    cells = []
     for number, ((alone, under, bulk), ratio) in enumerate(zip(rows, ratios, strict=True), 1):
-        lines.append(
-            f"| {number} | {alone['p50_ms']}, {alone['p99_ms']} | {under['p50_ms']}, {under['p99_ms']} | {ratio:.1f} "
-            f"| {_bad(alone) + _bad(under)} | {bulk['rps'] * TEXTS:.0f} | {_bad(bulk)} |"
-        )
-    return "\n".join([*lines, f"median p99 ratio: {statistics.median(ratios):.1f}"])
+        latencies = (f"{of['p50_ms']}, {of['p99_ms']}" for of in (alone, under))
+        cells.append((number, *latencies, f"{ratio:.1f}", _bad(alone) + _bad(under), f"{bulk['rps'] * TEXTS:.0f}", _bad(bulk)))
+    return f"{markdown(heads.split(' | '), cells)}\nmedian p99 ratio: {statistics.median(ratios):.1f}"
 
 
 def _bad(summary: dict[str, Any]) -> int:

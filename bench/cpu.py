@@ -85,7 +85,7 @@ def _costs(
         for case in cases:
             requests = _requests(case, server.url, queries, home)
             load(server.url, requests, clients=CLIENTS, seconds=3, offset=0)
-            costs[case] = _measured(server, requests, seconds)
+            costs[case] = _measure(server, requests, seconds)
             print(json.dumps({"code": str(code), "case": case, **costs[case]}), file=sys.stderr, flush=True)
         return costs
     finally:
@@ -101,7 +101,7 @@ def _requests(case: str, url: str, queries: list[Path] | None, home: Path) -> Pa
     return path
 
 
-def _measured(server: LocalServer, requests: Path, seconds: float) -> dict[str, float]:
+def _measure(server: LocalServer, requests: Path, seconds: float) -> dict[str, float]:
     before = _cpu_s(server)
     answered = int(load(server.url, requests, clients=CLIENTS, seconds=seconds, offset=1000)["requests"])
     spent = {thread: after - before.get(thread, 0.0) for thread, after in _cpu_s(server).items()}
@@ -125,11 +125,11 @@ def _measured(server: LocalServer, requests: Path, seconds: float) -> dict[str, 
 
 def _cpu_s(server: LocalServer) -> dict[tuple[str, int, int], float]:
     """CPU seconds of each thread, by its part, process and id."""
-    found: dict[tuple[str, int, int], float] = {}
+    used: dict[tuple[str, int, int], float] = {}
     for part, process in server.processes():
         with suppress(psutil.Error):
-            found |= {(part, process.pid, thread.id): thread.user_time + thread.system_time for thread in process.threads()}
-    return found
+            used |= {(part, process.pid, thread.id): thread.user_time + thread.system_time for thread in process.threads()}
+    return used
 
 
 def _spies(server: LocalServer, folder: Path, seconds: float) -> dict[int, "subprocess.Popen[bytes]"]:
@@ -164,9 +164,9 @@ def shares_by_thread(stacks: str) -> dict[int, dict[str, float]]:
 def part_of(frames: list[str]) -> str:
     """The part of the innermost function that is of one."""
     for frame in reversed(frames):
-        found = _FRAME.search(frame)
+        match = _FRAME.search(frame)
         for part, pattern in PARTS.items():
-            if found and re.search(pattern, found["file"]):
+            if match and re.search(pattern, match["file"]):
                 return part
     return "other"
 

@@ -31,7 +31,7 @@ from scipy.stats import theilslopes
 
 from bench.load import Answer
 from bench.local_server import LocalServer, temporary_home
-from bench.traffic import Traffic, TrafficLine, described, reads, traffic, write
+from bench.traffic import Traffic, TrafficLine, describe, reads, traffic, write
 from matinee.cli.errors import run_main
 
 WARM_UP = 0.25
@@ -100,7 +100,7 @@ def _lines(url: str) -> list[TrafficLine]:
     for n in range(0, len(lines), 50):
         lines[n] = write(n)
     for n in range(25, len(lines), 200):
-        lines[n] = described(n)
+        lines[n] = describe(n)
     return lines
 
 

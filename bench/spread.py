@@ -55,7 +55,7 @@ def ingest(catalogue: Path, options: list[str], *, kill: bool = False) -> dict[s
             family = _family(process.pid)
             peak = max(peak, sum(_memory(one) for one in family))
             workers = [one for one in family if "Embedding" in _title(one)]
-            if kill and workers and _kept(Path(home)) > 0:
+            if kill and workers and _stored_bytes(Path(home)) > 0:
                 workers[0].kill()
                 kill = False
             time.sleep(0.25)
@@ -85,7 +85,7 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
-def _kept(home: Path) -> int:
+def _stored_bytes(home: Path) -> int:
     return sum(path.stat().st_size for path in (home / "ingest").glob("*.sqlite*")) if (home / "ingest").is_dir() else 0
 
 

@@ -60,9 +60,9 @@ def _start(home: Path, code: Path, placement: str, idle_s: float) -> dict[str, f
     begun = time.perf_counter()
     server.start()
     try:
-        _, items = _until_answered(server, *ITEMS)
-        similar_s = _until_answered(server, "GET", similar_path(items), None)[0] - begun
-        text_s = _until_answered(server, *TEXT)[0] - begun
+        _, items = _wait_answer(server, *ITEMS)
+        similar_s = _wait_answer(server, "GET", similar_path(items), None)[0] - begun
+        text_s = _wait_answer(server, *TEXT)[0] - begun
         cpu_s = sum(_cpu_s(process) for _, process in server.processes())
         time.sleep(idle_s)
         pss = sum(process.memory_full_info().pss for _, process in server.processes())
@@ -79,7 +79,7 @@ def similar_path(items: bytes) -> str:
     return f"/v1/items/{quote(listed[0]['id'], safe='')}/similar?k=5"
 
 
-def _until_answered(server: LocalServer, method: str, path: str, body: str | None) -> tuple[float, bytes]:
+def _wait_answer(server: LocalServer, method: str, path: str, body: str | None) -> tuple[float, bytes]:
     """The time at which the request got its first 200, and the answer. Raises `BenchError` where the server ends, or takes too long."""
     end = time.perf_counter() + LIMIT_S
     while time.perf_counter() < end and server.process is not None and server.process.poll() is None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bench.local_server import LocalServer
+from bench.tables import markdown
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
 from matinee.index.build import Build, PointMaker
@@ -143,25 +144,25 @@ def run(rows: int, changed: float, home: Path) -> list[tuple[str, dict[str, Any]
         asyncio.run(build(server, home / "films.jsonl"))
         server.wait_ready()
         print(f"{rows:,} rows, first index ready after {time.perf_counter() - start:.0f} s", flush=True)
-        found = [("nothing changed, compared", sync(server, shop))]
+        reports = [("nothing changed, compared", sync(server, shop))]
         shop.change(changed, marked=False)
-        found.append((f"{changed:.1%} changed, compared", sync(server, shop)))
+        reports.append((f"{changed:.1%} changed, compared", sync(server, shop)))
         sync(server, shop, *FOLLOWED)
         shop.change(changed, marked=True)
-        found.append((f"{changed:.1%} changed, followed by a cursor", sync(server, shop, *FOLLOWED)))
-        return found
+        reports.append((f"{changed:.1%} changed, followed by a cursor", sync(server, shop, *FOLLOWED)))
+        return reports
     finally:
         assert server.process is not None
         server.process.terminate()
         server.process.wait()
 
 
-def table(found: list[tuple[str, dict[str, Any]]]) -> str:
-    lines = [f"| round | written | deleted | {' | '.join(f'{stage}, s' for stage in (*STAGES, 'all'))} |", "| --- " * 9 + "|"]
-    for name, report in found:
+def table(reports: list[tuple[str, dict[str, Any]]]) -> str:
+    cells = []
+    for name, report in reports:
         seconds = [report["seconds"].get(stage, 0.0) for stage in STAGES] + [report["all"]]
-        lines.append(f"| {name} | {report['written']} | {report['deleted']} | {' | '.join(f'{value:.1f}' for value in seconds)} |")
-    return "\n".join(lines)
+        cells.append((name, report["written"], report["deleted"], *(f"{value:.1f}" for value in seconds)))
+    return markdown(("round", "written", "deleted", *(f"{stage}, s" for stage in (*STAGES, "all"))), cells)
 
 
 def main() -> None:

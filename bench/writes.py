@@ -66,7 +66,7 @@ def searching(url: str, requests: Path) -> Iterator[dict[str, Any]]:
     summary |= json.loads(out)
 
 
-def imported(items: Items, count: int) -> tuple[ImportState, float]:
+def import_items(items: Items, count: int) -> tuple[ImportState, float]:
     """An import that is over, and the seconds from its sending on."""
     start = time.perf_counter()
     state = items.start_import(lines(count, seed=1))
@@ -76,7 +76,7 @@ def imported(items: Items, count: int) -> tuple[ImportState, float]:
     return state, time.perf_counter() - start
 
 
-def patched(items: Items, count: int, *, text: bool) -> list[float]:
+def patch_items(items: Items, count: int, *, text: bool) -> list[float]:
     """Milliseconds of each patch."""
     drawn, times = random.Random(2), []
     for n in range(count):
@@ -92,7 +92,7 @@ def measure(server: LocalServer, count: int, seconds: float, patches: int) -> No
     load(server.url, requests, clients=1, seconds=min(3.0, seconds))
     alone = load(server.url, requests, clients=1, seconds=seconds)
     with searching(server.url, requests) as during:
-        state, took = imported(items, count)
+        state, took = import_items(items, count)
     print("| searches | p50, ms | p99, ms | searches/s |")
     print("| --- | --- | --- | --- |")
     for name, summary in (("alone", alone), (f"during an import of {count:,} items", during)):
@@ -102,7 +102,7 @@ def measure(server: LocalServer, count: int, seconds: float, patches: int) -> No
     print("| a patch | p50, ms | p95, ms |")
     print("| --- | --- | --- |")
     for name, text in (("a number", False), ("the overview", True)):
-        times = patched(items, patches, text=text)
+        times = patch_items(items, patches, text=text)
         print(f"| {name} | {statistics.median(times):.1f} | {statistics.quantiles(times, n=20)[-1]:.1f} |", flush=True)
 
 

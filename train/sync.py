@@ -157,10 +157,10 @@ def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQue
             try:
                 report = sync(options, settings, source)
             except (MatineeError, OSError) as error:
-                metrics.failed(error)
+                metrics.record_failure(error)
                 log.warning("failed: %s", error)
             else:
-                metrics.succeeded(report)
+                metrics.record_success(report)
                 log.info("%s", summary(report, options))
                 for problem in report.problems:
                     log.warning("%s", problem)

@@ -78,7 +78,7 @@ def load_base(folder: Path, device: str | None = None) -> Any:
     return load_model(folder, torch.float32, device=device)
 
 
-def trainable(folder: Path, config: ContrastiveConfig, device: str | None) -> Any:
+def load_trainable(folder: Path, config: ContrastiveConfig, device: str | None) -> Any:
     """The base model as it is trained: texts cut at `max_tokens`, with fresh adapters for LoRA."""
     model = load_base(folder, device)
     # No card is written: its examples would be looked for in each run.
@@ -150,10 +150,10 @@ def loss_for(model: Any, config: ContrastiveConfig, base: Path, workers: int) ->
         case "guided":
             guide = load_base(base, str(model.device))
             loss = losses.CachedGISTEmbedLoss(model, guide, temperature=1 / config.scale, mini_batch_size=16, **gather)
-    return losses.MatryoshkaLoss(model, loss, list(_lengths(model, config))) if config.matryoshka else loss
+    return losses.MatryoshkaLoss(model, loss, list(_matryoshka_lengths(model, config))) if config.matryoshka else loss
 
 
-def _lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...]:
+def _matryoshka_lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...]:
     full = int(model.get_embedding_dimension())
     if any(not 8 <= length < full for length in config.matryoshka):
         raise SettingsError(f"--matryoshka {tuple(config.matryoshka)}: each must be at least 8 and below the model's own {full}")

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 
 from matinee.evaluation.splits import read_entries
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, loss_for, steps_per_epoch, trainable
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, load_trainable, loss_for, steps_per_epoch
 from train.embedding.dev_set import DevSet, dev_set
 from train.jobs.checkpoints import FiniteLoss, Reporter, run_worker
 
@@ -30,7 +30,7 @@ def fit(plan: EmbedderPlan) -> None:
 def build_trainer(plan: EmbedderPlan, state: dict[str, Any], rank: int, workers: int) -> "tuple[EmbedderTrainer, DevReporter]":
     """The trainer of one worker, and the callback that measures."""
     config, gpu = plan.config, torch.cuda.is_available() and plan.gpu
-    model = trainable(plan.base, config, None if gpu else "cpu")
+    model = load_trainable(plan.base, config, None if gpu else "cpu")
     sets = data_sets(plan.triplets, config)
     steps = steps_per_epoch([len(rows) for rows in sets.values()], config.batch, workers)
     config = replace(config, save_steps=min(config.save_steps, steps))

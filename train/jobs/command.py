@@ -180,14 +180,14 @@ def build(options: type[OptionsT], values: dict[str, Any]) -> OptionsT:
             value, known = values[name], choices(kind)
             if known and value is not None and value not in known:
                 raise SettingsError(f"--{name.replace('_', '-')} {value}: use {', '.join(known)}")
-            built[name] = _as_written(value)
+            built[name] = _expand_paths(value)
     return options(**built)
 
 
-def _as_written(value: Any) -> Any:
+def _expand_paths(value: Any) -> Any:
     """A path with the home folder where it begins with `~`: a shell leaves `--out=~/work` as it is."""
     if isinstance(value, list):
-        return [_as_written(one) for one in value]
+        return [_expand_paths(one) for one in value]
     return user_path(value) if isinstance(value, Path) else value
 
 
