@@ -57,8 +57,8 @@ class LocalServer:
         self.home = home
         self.environment = kept | {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "demo"} | environment
         self.settings = load_settings(environ=self.environment)
-        self.port = _free_port()
-        self.metrics_port = _free_port()
+        self.port = free_port()
+        self.metrics_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "server.log"
         self._module = module
@@ -170,6 +170,6 @@ def copy_index(source: Path, home: Path) -> None:
     subprocess.run(["cp", "--recursive", "--sparse=always", f"{catalogues[0]}/.", str(home / "index" / "demo")], check=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

@@ -16,7 +16,6 @@ models. What chooses between models (`train.preference`) reads `dev.jsonl`, whic
 Does not tokenise (`train.generation.completions`).
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.splits import Entry, Split, read_entries
+from matinee.evaluation.splits import Entry, Split, order_key, read_entries
 from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from matinee.text import templates
@@ -116,7 +115,7 @@ def load(options: InstructionsOptions) -> Sources:
 
 def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> list[InstructionPair]:
     """In an order that only the seed and the ids decide."""
-    return sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\0{pair.id}".encode()).digest())[:most]
+    return sorted(pairs, key=lambda pair: order_key(seed, pair.id))[:most]
 
 
 def input_hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:

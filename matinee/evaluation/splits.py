@@ -68,6 +68,11 @@ def _series_patterns(language: str) -> tuple[re.Pattern[str], ...]:
     return re.compile(rf"^(?:{articles})\s+"), numbered, sequel, sequel
 
 
+def order_key(*parts: object) -> bytes:
+    """A place in an order that only `parts` decide."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+
+
 def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1, dev: float = 0.05) -> list[Entry]:
     """Whole franchises to test and dev, in an order that only the seed and their names decide, until each has its part of the items."""
     groups: dict[str, list[int]] = defaultdict(list)
@@ -75,7 +80,7 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
         groups[entry.franchise].append(row)
     sizes = {"test": math.floor(test * len(entries)), "dev": math.floor(dev * len(entries))}
     chosen: list[Split] = ["train"] * len(entries)
-    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
+    for key in sorted(groups, key=lambda key: order_key(seed, key)):
         rows = groups[key]
         for split in ("test", "dev"):
             if len(rows) <= sizes[split]:

@@ -33,7 +33,7 @@ from matinee.settings.models import EmbedderSettings
 from tests.waiting import until
 from train import embedder
 from train.embedding import worker
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, loss_for, trainable
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, load_trainable, loss_for
 from train.embedding.dev_set import dev_set
 from train.embedding.worker import EmbedderTrainer
 from train.jobs import manifests
@@ -97,7 +97,7 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
 
 def fit(base: Path, config: ContrastiveConfig, pairs: Path, out: Path, *, stop: int | None = None, resume: Path | None = None) -> Any:
     """The job's own parts without Ray; returns the trained model."""
-    model = trainable(base, config, "cpu")
+    model = load_trainable(base, config, "cpu")
     trainer = EmbedderTrainer(
         model=model,
         args=arguments(config, model, out, gpu=False, log_steps=1),
@@ -193,7 +193,7 @@ def test_a_base_in_bf16_is_trained_in_fp32(tiny: Callable[[str], Path], tmp_path
     save_file({name: weight.bfloat16() for name, weight in told.items()}, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
-    assert {weight.dtype for weight in trainable(folder, ContrastiveConfig(lora=4), "cpu").parameters()} == {torch.float32}
+    assert {weight.dtype for weight in load_trainable(folder, ContrastiveConfig(lora=4), "cpu").parameters()} == {torch.float32}
 
 
 def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

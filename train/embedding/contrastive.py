@@ -17,6 +17,7 @@ from matinee.files import read_jsonl
 from matinee.models.convert import quiet
 from matinee.models.embedder import load_model
 from matinee.text import templates
+from train.jobs.arguments import trainer_arguments
 from train.jobs.command import Schedule
 from train.jobs.launch import TrainingPlan
 
@@ -161,37 +162,22 @@ def _matryoshka_lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...
 
 
 def arguments(config: ContrastiveConfig, model: Any, output: Path, *, gpu: bool, log_steps: int) -> Any:
-    """The trainer's arguments: saving by steps, so that a kill in mid-epoch loses little."""
+    """The trainer's arguments."""
     from sentence_transformers import SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers, MultiDatasetBatchSamplers
 
     prompts = {kind: text for kind, text in (model.prompts or {}).items() if text}
     columns = {"anchor": prompts.get("query"), "positive": prompts.get("document"), "negative": prompts.get("document")}
     return SentenceTransformerTrainingArguments(
-        output_dir=str(output),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch,
-        learning_rate=config.lr,
+        **trainer_arguments(config, output, gpu=gpu),
         warmup_steps=config.warmup,
-        lr_scheduler_type=config.schedule,
-        weight_decay=config.weight_decay,
-        save_strategy="steps",
         save_steps=config.save_steps,
-        save_total_limit=1,
         logging_steps=log_steps,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=not gpu,
         bf16=bool(config.bf16),
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
         # The same text twice in a batch would be its own negative.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
         prompts={column: text for column, text in columns.items() if text} or None,
-        ddp_find_unused_parameters=False,
     )
 
 

@@ -17,6 +17,7 @@ from matinee.models import backends
 from train.generation import bleu, completions, lora
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import InstructionPair, read_pairs
+from train.jobs.arguments import trainer_arguments
 from train.jobs.checkpoints import FiniteLoss, Reporter, run_worker
 
 
@@ -104,37 +105,21 @@ def build_trainer(
 
 
 def arguments(config: SftConfig, output: Path, *, workers: int, gpu: bool, rows: int) -> dict[str, Any]:
-    """The arguments of TRL's trainers: saving by steps, so that a kill in mid-epoch loses little."""
+    """The arguments of TRL's trainers."""
     per_epoch = max(1, -(-rows // config.effective))
     steps = config.max_steps or int(per_epoch * config.epochs)
-    return {
-        "output_dir": str(output),
-        "num_train_epochs": config.epochs,
+    return trainer_arguments(config, output, gpu=gpu) | {
         "max_steps": config.max_steps or -1,
-        "per_device_train_batch_size": config.batch,
         "gradient_accumulation_steps": config.accumulation_steps(workers),
-        "learning_rate": config.lr,
         "warmup_steps": int(config.warmup * steps),
-        "lr_scheduler_type": config.schedule,
-        "weight_decay": config.weight_decay,
         "optim": "adamw_torch",
         "activation_checkpointing": config.checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if config.checkpointing else None,
         # On a CPU the frozen weights compute in bf16 without it, and the adapters are quicker as they are.
         "bf16": gpu and config.precision != "fp32",
-        "save_strategy": "steps",
         "save_steps": min(config.save_steps, per_epoch),
-        "save_total_limit": 1,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,
         "include_num_input_tokens_seen": "non_padding",
-        "report_to": "none",
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "use_cpu": not gpu,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": gpu,
-        "ddp_find_unused_parameters": False,
         "max_length": None,
     }
 
