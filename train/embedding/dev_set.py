@@ -17,7 +17,6 @@ from train.embedding.negatives import Encode
 from train.embedding.pairs import from_catalogue
 from train.jobs.training_items import TrainingItems
 
-POOL = 2000
 QUERIES = 120
 
 
@@ -50,7 +49,7 @@ class DevSet:
         return by_set
 
 
-def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL) -> DevSet:
+def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int) -> DevSet:
     """The dev side of every set of `folder`, thinned to `QUERIES` each."""
     names = set_names(folder, "dev") if folder is not None else []
     sets = [_sample_queries(read_set(folder, name, "dev")) for name in names if folder is not None]

@@ -55,7 +55,7 @@ def _from_set(items: TrainingItems, queries: QuerySet) -> list[TextPair]:
     pairs = []
     for query, relevant in queries.relevant.items():
         query_item = queries.items.get(query) if queries.of_items else None
-        # A text set may name the item of its text: a query about a test film is its words, so it stays out even if a qrel were wrong.
+        # A text set may name the item of its text: a query about a test item is its words, so it stays out even if a qrel were wrong.
         about = queries.items.get(query)
         if about is not None and about not in items.rows:
             continue

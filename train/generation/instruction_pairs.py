@@ -103,7 +103,7 @@ def _texts_of(items: Mapping[str, Item], queries: QuerySet) -> dict[str, list[st
     texts: dict[str, list[str]] = {}
     for query, relevant in queries.relevant.items():
         about = queries.items.get(query)
-        # A query about a test film is its words, so it stays out even where a qrel is wrong.
+        # A query about a test item is its words, so it stays out even where a qrel is wrong.
         if about is not None and about not in items:
             continue
         for id in relevant & items.keys():
