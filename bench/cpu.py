@@ -16,16 +16,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
 from bench.serve import load, matinee_lines
+from bench.tables import print_aligned
 from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client
@@ -69,7 +68,7 @@ def main() -> None:
         for code, folder in codes.items():
             costs = _costs(home, folder, args.placement, args.cases, args.queries, args.seconds)
             print(f"\n{code}, placement {args.placement}: core-milliseconds a request")
-            Console(width=140).print(_table(costs))
+            print_aligned(("part", *costs), _rows(costs), width=140)
 
 
 def _costs(
@@ -171,16 +170,12 @@ def part_of(frames: list[str]) -> str:
     return "other"
 
 
-def _table(costs: dict[str, dict[str, float]]) -> Table:
-    table = Table(box=box.MARKDOWN)
-    for column in ("part", *costs):
-        table.add_column(column)
+def _rows(costs: dict[str, dict[str, float]]) -> Iterator[tuple[str, ...]]:
     most = {part: max(of.get(part, 0.0) for of in costs.values()) for part in dict.fromkeys(part for of in costs.values() for part in of)}
     for part in sorted(most, key=most.__getitem__, reverse=True):
         if most[part] >= 0.005:
-            table.add_row(part, *(f"{of.get(part, 0.0):.2f}" for of in costs.values()))
-    table.add_row("all", *(f"{sum(of.values()):.2f}" for of in costs.values()))
-    return table
+            yield part, *(f"{of.get(part, 0.0):.2f}" for of in costs.values())
+    yield "all", *(f"{sum(of.values()):.2f}" for of in costs.values())
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
+from bench.tables import print_aligned
 from matinee.cli.errors import run_main
 
 ITEMS = ("GET", "/v1/items?limit=1", None)
@@ -110,12 +108,9 @@ def spread(values: list[float]) -> str:
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    table = Table(box=box.MARKDOWN)
-    for column in ("code", *FIGURES):
-        table.add_column(column)
-    for code in sorted({str(row["code"]) for row in rows}, reverse=True):
-        table.add_row(code, *(spread([float(str(row[figure])) for row in rows if row["code"] == code]) for figure in FIGURES))
-    Console(width=140).print(table)
+    codes = sorted({str(row["code"]) for row in rows}, reverse=True)
+    spreads = ((code, *(spread([float(str(row[of])) for row in rows if row["code"] == code]) for of in FIGURES)) for code in codes)
+    print_aligned(("code", *FIGURES), spreads, width=140)
     print(f"{len(rows)} starts on {os.cpu_count()} cores")
 
 
