@@ -146,9 +146,7 @@ def temporary_home(source: Path | None) -> Iterator[Path]:
     """A home that may be broken: with a copy of the index of `source`, or with one of the bundled films. Removed at the end."""
     with tempfile.TemporaryDirectory(prefix="matinee-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        models = (source or Path("~/.matinee").expanduser()) / "models"
-        if models.exists():
-            (home / "models").symlink_to(models.resolve())
+        share_models(home, source)
         if source is None:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")}
             command = [sys.executable, "-m", "train.ingest", "--demo"]
@@ -158,6 +156,14 @@ def temporary_home(source: Path | None) -> Iterator[Path]:
         else:
             copy_index(source, home)
         yield home
+
+
+def share_models(home: Path, source: Path | None = None) -> None:
+    """Let a home use the models of `source`, by default those that this user has."""
+    models = (source or Path("~/.matinee").expanduser()) / "models"
+    if models.exists() and not (home / "models").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "models").symlink_to(models.resolve())
 
 
 def copy_index(source: Path, home: Path) -> None:

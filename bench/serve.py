@@ -33,6 +33,7 @@ from typing import Any
 
 import httpx
 
+from bench.local_server import share_models
 from bench.tables import markdown
 from matinee.cli.errors import run_main
 from matinee.client import calls
@@ -74,10 +75,7 @@ def main() -> None:
     os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "bench"}
     os.environ |= {"MATINEE_EMBEDDER__CACHE_ENTRIES": "0", "MATINEE_ENHANCER__CACHE_ENTRIES": "0"}
     if not (home / "index" / "bench" / "CURRENT").exists():
-        models = Path("~/.matinee/models").expanduser()
-        if models.exists() and not (home / "models").exists():
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "models").symlink_to(models)
+        share_models(home)
         subprocess.run([sys.executable, "-m", "train.ingest", str(args.catalogue), "--kind", "film", "--rejects", str(home)], check=True)
     results: list[dict[str, Any]] = []
     for turn in range(args.rounds):

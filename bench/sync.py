@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.local_server import LocalServer
+from bench.local_server import LocalServer, share_models
 from bench.tables import markdown
+from bench.writes import WORDS
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
 from matinee.index.build import Build, PointMaker
@@ -36,7 +37,6 @@ from matinee.models.types import Kind
 from matinee.vectors import Matrix
 
 STAGES = ("wait", "list", "read", "write", "delete")
-WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
 QUERY = "SELECT id, 'film' AS kind, title, overview, year, updated, gone FROM films"
 FOLLOWED = ("--cursor", "updated")
 
@@ -172,9 +172,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="500 rows: whether it runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="matinee-sync-bench-") as folder:
-        models = Path("~/.matinee/models").expanduser()
-        if models.exists():
-            (Path(folder) / "models").symlink_to(models)
+        share_models(Path(folder))
         print(table(run(500 if args.quick else args.rows, args.changed, Path(folder))))
 
 

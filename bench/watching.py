@@ -28,6 +28,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.local_server import share_models
 from bench.serve import load, matinee_server, requests_of
 from bench.tables import markdown
 from matinee import demo
@@ -91,11 +92,9 @@ def main() -> None:
 def _homes(folder: Path) -> tuple[Path, Path]:
     """Two homes with the same index: the embedded engine allows one process each."""
     homes = folder / "bare", folder / "watched"
-    models = Path("~/.matinee/models").expanduser()
     for home in homes:
         home.mkdir()
-        if models.exists():
-            (home / "models").symlink_to(models)
+        share_models(home)
     subprocess.run([sys.executable, "-m", "train.ingest", "--demo"], check=True, env=os.environ | {"MATINEE_HOME": str(homes[0])})
     shutil.copytree(homes[0] / "index", homes[1] / "index")
     return homes
