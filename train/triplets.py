@@ -21,6 +21,7 @@ import typer
 
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
+from matinee.evaluation.scoring import Encode
 from matinee.evaluation.splits import SPLITS, read_entries
 from matinee.files import write_jsonl
 from matinee.languages import ENGLISH
@@ -115,7 +116,7 @@ def mine(
     """The hard negative of each pair; None where none are wanted."""
     if options.negatives == "none":
         return None
-    encode: negatives.Encode | None = None
+    encode: Encode | None = None
     if options.negatives in ("encoder", "both"):
         # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
         embedder = command.load_embedder(options.model, "fp32" if options.smoke else None)

@@ -4,7 +4,7 @@ What evaluation and the mining of negatives need: every score of every query, wi
 holds them together with it). Does not serve: that is `index`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from matinee.models.bm25 import Bm25Encoder
+from matinee.models.types import Kind
 from matinee.vectors import Matrix, Sparse
 
+Encode = Callable[[Sequence[str], Kind], Matrix]
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 PREFETCH = 200

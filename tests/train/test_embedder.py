@@ -164,8 +164,8 @@ def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folde
     entries = read_entries(prepared)
     found = dev_set(entries, eval_folder, "full", pool=60)
     assert {queries.name for queries in found.sets} == {"known_desc", "text_keyword", "item_keyword"}
-    assert len(found.ids) <= len(entries)
-    vectors = {text: row for row, text in enumerate(found.texts)}
+    assert len(found.pool.ids) <= len(entries)
+    vectors = {text: row for row, text in enumerate(found.pool.texts("full"))}
     perfect = found.ndcg(lambda texts, kind: np.eye(len(vectors), dtype=np.float32)[[vectors.get(text, 0) for text in texts]])
     assert set(perfect) == {"known_desc", "text_keyword", "item_keyword"}
     own = dev_set(entries, None, "full", pool=60)

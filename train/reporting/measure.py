@@ -18,7 +18,7 @@ from matinee.characters import fold
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
 from matinee.evaluation.query_sets import QuerySet, SetInfo
-from matinee.evaluation.scoring import Scores
+from matinee.evaluation.scoring import Encode, Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.index.vector_cache import CachedEncoder, VectorCache
@@ -86,16 +86,16 @@ class ModelVectors:
 System = Callable[[QuerySet], Scores]
 
 
-def cosine(corpus: Corpus, encoder: ModelVectors, queries: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
+def cosine(corpus: Corpus, encode: Encode, queries: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
     """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
     if queries.of_items:
         return scoring.cosine((documents if items is None else items)[corpus.query_rows(queries)], documents)
-    return scoring.cosine(encoder([templates.query_text(queries.texts[query]) for query in queries.relevant], "query"), documents)
+    return scoring.cosine(encode([templates.query_text(queries.texts[query]) for query in queries.relevant], "query"), documents)
 
 
-def dense(corpus: Corpus, encoder: ModelVectors, template: Template) -> System:
-    documents = encoder(corpus.texts(template))
-    return lambda queries: cosine(corpus, encoder, queries, documents)
+def dense(corpus: Corpus, encode: Encode, template: Template) -> System:
+    documents = encode(corpus.texts(template), "document")
+    return lambda queries: cosine(corpus, encode, queries, documents)
 
 
 def with_facts(corpus: Corpus, encoder: ModelVectors, template: Template, weights: FactWeights) -> System:
