@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.local_server import share_models
 from bench.serve import load, matinee_server
+from bench.tables import markdown
+from bench.writes import searches
 from matinee import demo
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
@@ -44,33 +47,27 @@ def main() -> None:
     parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
     args = parser.parse_args()
     os.environ |= SETTINGS
-    models = Path("~/.matinee/models").expanduser()
-    if models.exists():
-        (HOME / "models").symlink_to(models)
+    share_models(HOME)
     subprocess.run([sys.executable, "-m", "train.ingest", "--demo", "--rejects", str(HOME)], check=True)
-    searches, bulk = _requests()
+    queries, bulk = searches(HOME), _bulk_requests()
     rows = []
     with matinee_server({"MATINEE_SERVING__PLACEMENT": args.placement}) as (url, _):
-        load(url, searches, clients=args.clients, seconds=3)
+        load(url, queries, clients=args.clients, seconds=3)
         for _ in range(args.rounds):
-            alone = load(url, searches, clients=args.clients, seconds=args.seconds)
+            alone = load(url, queries, clients=args.clients, seconds=args.seconds)
             with _bulk(url, bulk, args.seconds) as under_way:
-                under = load(url, searches, clients=args.clients, seconds=args.seconds)
+                under = load(url, queries, clients=args.clients, seconds=args.seconds)
             rows.append((alone, under, under_way))
     print(_table(rows))
 
 
-def _requests() -> tuple[Path, Path]:
-    """Files of `bench.load`: the demo's queries, and calls of `/v1/embed` with the films' overviews."""
-    queries = [
-        json.loads(line)["text"] for line in (demo.FILMS.parent / "queries" / "queries.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+def _bulk_requests() -> Path:
+    """A file of `bench.load`: calls of `/v1/embed` with the films' overviews."""
     overviews = [item.overview for item in read_items(str(demo.FILMS)) if item.overview]
-    searches, bulk = HOME / "searches.jsonl", HOME / "bulk.jsonl"
-    searches.write_text("\n".join(json.dumps({"method": "POST", "path": "/v1/search", "body": {"text": text}}) for text in queries))
+    bulk = HOME / "bulk.jsonl"
     calls = [{"texts": overviews[start : start + TEXTS], "kind": "document"} for start in range(0, len(overviews) - TEXTS, TEXTS)]
     bulk.write_text("\n".join(json.dumps({"method": "POST", "path": "/v1/embed", "body": body}) for body in calls))
-    return searches, bulk
+    return bulk
 
 
 @contextmanager
@@ -86,17 +83,13 @@ def _bulk(url: str, requests: Path, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def _table(rows: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> str:
-    lines = [
-        "| round | search p50, p99 alone, ms | p50, p99 under bulk, ms | p99 ratio | searches not 200 | bulk texts/s | bulk not 200 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = "round | search p50, p99 alone, ms | p50, p99 under bulk, ms | p99 ratio | searches not 200 | bulk texts/s | bulk not 200"
     ratios = [under["p99_ms"] / alone["p99_ms"] for alone, under, _ in rows]
+    cells = []
     for number, ((alone, under, bulk), ratio) in enumerate(zip(rows, ratios, strict=True), 1):
-        lines.append(
-            f"| {number} | {alone['p50_ms']}, {alone['p99_ms']} | {under['p50_ms']}, {under['p99_ms']} | {ratio:.1f} "
-            f"| {_bad(alone) + _bad(under)} | {bulk['rps'] * TEXTS:.0f} | {_bad(bulk)} |"
-        )
-    return "\n".join([*lines, f"median p99 ratio: {statistics.median(ratios):.1f}"])
+        latencies = (f"{of['p50_ms']}, {of['p99_ms']}" for of in (alone, under))
+        cells.append((number, *latencies, f"{ratio:.1f}", _bad(alone) + _bad(under), f"{bulk['rps'] * TEXTS:.0f}", _bad(bulk)))
+    return f"{markdown(heads.split(' | '), cells)}\nmedian p99 ratio: {statistics.median(ratios):.1f}"
 
 
 def _bad(summary: dict[str, Any]) -> int:

@@ -16,16 +16,16 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
 from bench.serve import load, matinee_lines
+from bench.tables import print_aligned
+from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client
 
@@ -68,7 +68,7 @@ def main() -> None:
         for code, folder in codes.items():
             costs = _costs(home, folder, args.placement, args.cases, args.queries, args.seconds)
             print(f"\n{code}, placement {args.placement}: core-milliseconds a request")
-            Console(width=140).print(_table(costs))
+            print_aligned(("part", *costs), _rows(costs), width=140)
 
 
 def _costs(
@@ -84,7 +84,7 @@ def _costs(
         for case in cases:
             requests = _requests(case, server.url, queries, home)
             load(server.url, requests, clients=CLIENTS, seconds=3, offset=0)
-            costs[case] = _measured(server, requests, seconds)
+            costs[case] = _measure(server, requests, seconds)
             print(json.dumps({"code": str(code), "case": case, **costs[case]}), file=sys.stderr, flush=True)
         return costs
     finally:
@@ -100,7 +100,7 @@ def _requests(case: str, url: str, queries: list[Path] | None, home: Path) -> Pa
     return path
 
 
-def _measured(server: LocalServer, requests: Path, seconds: float) -> dict[str, float]:
+def _measure(server: LocalServer, requests: Path, seconds: float) -> dict[str, float]:
     before = _cpu_s(server)
     answered = int(load(server.url, requests, clients=CLIENTS, seconds=seconds, offset=1000)["requests"])
     spent = {thread: after - before.get(thread, 0.0) for thread, after in _cpu_s(server).items()}
@@ -124,11 +124,11 @@ def _measured(server: LocalServer, requests: Path, seconds: float) -> dict[str, 
 
 def _cpu_s(server: LocalServer) -> dict[tuple[str, int, int], float]:
     """CPU seconds of each thread, by its part, process and id."""
-    found: dict[tuple[str, int, int], float] = {}
+    used: dict[tuple[str, int, int], float] = {}
     for part, process in server.processes():
         with suppress(psutil.Error):
-            found |= {(part, process.pid, thread.id): thread.user_time + thread.system_time for thread in process.threads()}
-    return found
+            used |= {(part, process.pid, thread.id): thread.user_time + thread.system_time for thread in process.threads()}
+    return used
 
 
 def _spies(server: LocalServer, folder: Path, seconds: float) -> dict[int, "subprocess.Popen[bytes]"]:
@@ -163,24 +163,20 @@ def shares_by_thread(stacks: str) -> dict[int, dict[str, float]]:
 def part_of(frames: list[str]) -> str:
     """The part of the innermost function that is of one."""
     for frame in reversed(frames):
-        found = _FRAME.search(frame)
+        match = _FRAME.search(frame)
         for part, pattern in PARTS.items():
-            if found and re.search(pattern, found["file"]):
+            if match and re.search(pattern, match["file"]):
                 return part
     return "other"
 
 
-def _table(costs: dict[str, dict[str, float]]) -> Table:
-    table = Table(box=box.MARKDOWN)
-    for column in ("part", *costs):
-        table.add_column(column)
+def _rows(costs: dict[str, dict[str, float]]) -> Iterator[tuple[str, ...]]:
     most = {part: max(of.get(part, 0.0) for of in costs.values()) for part in dict.fromkeys(part for of in costs.values() for part in of)}
     for part in sorted(most, key=most.__getitem__, reverse=True):
         if most[part] >= 0.005:
-            table.add_row(part, *(f"{of.get(part, 0.0):.2f}" for of in costs.values()))
-    table.add_row("all", *(f"{sum(of.values()):.2f}" for of in costs.values()))
-    return table
+            yield part, *(f"{of.get(part, 0.0):.2f}" for of in costs.values())
+    yield "all", *(f"{sum(of.values()):.2f}" for of in costs.values())
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

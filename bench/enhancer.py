@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from bench.tables import markdown
 from matinee.cli.errors import run_main
 from matinee.evaluation.splits import read_entries
 from matinee.items import Item
@@ -77,7 +78,7 @@ def size_mb(backend: Any, converted: Path | None) -> float:
     return held / 1e6
 
 
-def measured(precision: str, adapter: str | None, items: Sequence[Item], threads: int) -> dict[str, Any]:
+def measure(precision: str, adapter: str | None, items: Sequence[Item], threads: int) -> dict[str, Any]:
     """One row of the table."""
     settings = load_settings(flags={"enhancer": {"adapter": adapter}} if adapter else {})
     changes = {"precision": precision, "retries": 0, "max_new_tokens": NEW_TOKENS, "batch_size": BATCH, "threads": threads}
@@ -110,13 +111,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Speeds also as a multiple of bf16's, by CPU time."""
     base = next((row for row in rows if row["precision"] == "bf16"), rows[0])
     heads = [*(f"tokens/s, {way}" for way in WAYS.values()), *(f"a CPU second, {way}" for way in WAYS.values())]
-    lines = [f"| precision | {' | '.join(heads)} | weights, MB | perplexity | without violation |", "| --- " * (len(heads) + 4) + "|"]
+    cells = []
     for row in rows:
         speeds = [f"{row[way]['tokens_per_s']:.1f}" for way in WAYS]
         ratios = [f"{row[way]['tokens_per_cpu_s'] / base[way]['tokens_per_cpu_s']:.2f}x" for way in WAYS]
-        cells = [row["precision"], *speeds, *ratios, f"{row['size_mb']:.0f}", f"{row['perplexity']:.1f}", f"{row['clean']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells.append([row["precision"], *speeds, *ratios, f"{row['size_mb']:.0f}", f"{row['perplexity']:.1f}", f"{row['clean']:.2f}"])
+    return markdown(("precision", *heads, "weights, MB", "perplexity", "without violation"), cells)
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def main() -> None:
     held_out = [entry.item for entry in read_entries(args.prepared) if entry.split == "dev" and entry.item.overview][: args.items]
     rows = []
     for precision in args.precision or backends.PRECISIONS:
-        rows.append(measured(precision, args.adapter, held_out, args.threads))
+        rows.append(measure(precision, args.adapter, held_out, args.threads))
         print(json.dumps(rows[-1]), flush=True)
         gc.collect()
         if args.out:

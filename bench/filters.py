@@ -53,7 +53,7 @@ def point(i: int, rng: np.random.Generator) -> Point:
     return Point(item.uid("bench"), item_payload(item, origin="file", revision=0), {TEXT: vector / np.linalg.norm(vector)})
 
 
-async def timed(rounds: int, call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
+async def time_calls(rounds: int, call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
     """Milliseconds: p50 and p95."""
     times = []
     for _ in range(rounds):
@@ -71,12 +71,12 @@ async def measure(index: Index, rounds: int, rng: np.random.Generator) -> None:
         async def search(condition: ItemFilter = condition) -> None:
             await index.search([Search(DenseQuery(rng.standard_normal(DIMENSION).astype(np.float32)), 10, filter=condition)])
 
-        async def counted(condition: ItemFilter = condition, search: Callable[[], Awaitable[None]] = search) -> None:
+        async def search_and_count(condition: ItemFilter = condition, search: Callable[[], Awaitable[None]] = search) -> None:
             await search()
             await index.facets("colour", filter=condition)
 
         await search()
-        alone, both = await timed(rounds, search), await timed(rounds, counted)
+        alone, both = await time_calls(rounds, search), await time_calls(rounds, search_and_count)
         passing = await index.count(condition)
         print(f"| {name:17} | {passing:,} | {alone[0]:.2f} / {alone[1]:.2f} | {both[0]:.2f} / {both[1]:.2f} |")
 

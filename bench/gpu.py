@@ -22,9 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -37,6 +34,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from bench.tables import print_aligned
 from matinee.cli.errors import run_main
 from matinee.items import Item
 from matinee.models.backends import GenerationOptions, TransformersBackend
@@ -347,14 +345,14 @@ def main() -> None:
 
 
 def print_rows(bench: Bench, title: str) -> None:
-    table = Table(box=box.MARKDOWN)
-    for column in ("what", "how", "measured", "peak, GB", "beside the plain loop"):
-        table.add_column(column, overflow="fold")
-    for row in bench.rows:
-        value = f"{row.value:,.3f}" if row.value < 10 else f"{row.value:,.0f}"
-        table.add_row(row.what, row.how, f"{value} {row.unit}", f"{row.peak_gb:.1f}", row.beside)
+    values = [f"{row.value:,.3f}" if row.value < 10 else f"{row.value:,.0f}" for row in bench.rows]
+    rows = zip(bench.rows, values, strict=True)
     print(title)
-    Console(width=160).print(table)
+    print_aligned(
+        ("what", "how", "measured", "peak, GB", "beside the plain loop"),
+        ((row.what, row.how, f"{value} {row.unit}", f"{row.peak_gb:.1f}", row.beside) for row, value in rows),
+        width=160,
+    )
     for name in bench.left_out:
         print(f"no time was left for {name}")
     for name, reason in bench.failed.items():

@@ -119,7 +119,7 @@ class HttpConnection(asyncio.Protocol):
         return await self._waiter
 
 
-def encoded(host: str, path: Path) -> list[bytes]:
+def encode_requests(host: str, path: Path) -> list[bytes]:
     requests = []
     for line in path.read_bytes().splitlines():
         request = orjson.loads(line)
@@ -182,7 +182,7 @@ class OpenLoop:
         with contextlib.suppress(OSError):
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    connection = await self._connected()
+                    connection = await self._connect()
                     status = await connection.ask(self.requests[number % len(self.requests)])
             except TimeoutError:
                 status = NO_ANSWER
@@ -199,7 +199,7 @@ class OpenLoop:
             else:
                 connection.close()
 
-    async def _connected(self) -> HttpConnection:
+    async def _connect(self) -> HttpConnection:
         while self._idle:
             if (connection := self._idle.pop()).fresh:
                 return connection
@@ -220,7 +220,7 @@ def main() -> None:
     args = parser.parse_args()
     parts = urlsplit(args.url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)
-    requests = encoded(parts.netloc, args.requests)
+    requests = encode_requests(parts.netloc, args.requests)
     if args.rate:
         with contextlib.ExitStack() as exits:
             on_answer: Callable[[Answer], None] = lambda answer: None  # noqa: E731

@@ -22,6 +22,7 @@ from matinee.client import calls
 from matinee.client.calls import EmbedderReport
 from matinee.client.http import Client, ServerError
 from matinee.client.server_file import read_server_file
+from matinee.errors import MatineeError
 from matinee.settings.load import load_settings
 
 START_S = 600.0
@@ -44,7 +45,7 @@ PARTS = {
 """What a process of Ray's has in its command line -> its part."""
 
 
-class BenchError(RuntimeError):
+class BenchError(MatineeError):
     """The benchmark can't go on."""
 
 
@@ -56,8 +57,8 @@ class LocalServer:
         self.home = home
         self.environment = kept | {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "demo"} | environment
         self.settings = load_settings(environ=self.environment)
-        self.port = _free_port()
-        self.metrics_port = _free_port()
+        self.port = free_port()
+        self.metrics_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "server.log"
         self._module = module
@@ -145,9 +146,7 @@ def temporary_home(source: Path | None) -> Iterator[Path]:
     """A home that may be broken: with a copy of the index of `source`, or with one of the bundled films. Removed at the end."""
     with tempfile.TemporaryDirectory(prefix="matinee-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        models = (source or Path("~/.matinee").expanduser()) / "models"
-        if models.exists():
-            (home / "models").symlink_to(models.resolve())
+        share_models(home, source)
         if source is None:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("MATINEE_")}
             command = [sys.executable, "-m", "train.ingest", "--demo"]
@@ -157,6 +156,14 @@ def temporary_home(source: Path | None) -> Iterator[Path]:
         else:
             copy_index(source, home)
         yield home
+
+
+def share_models(home: Path, source: Path | None = None) -> None:
+    """Let a home use the models of `source`, by default those that this user has."""
+    models = (source or Path("~/.matinee").expanduser()) / "models"
+    if models.exists() and not (home / "models").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "models").symlink_to(models.resolve())
 
 
 def copy_index(source: Path, home: Path) -> None:
@@ -169,6 +176,6 @@ def copy_index(source: Path, home: Path) -> None:
     subprocess.run(["cp", "--recursive", "--sparse=always", f"{catalogues[0]}/.", str(home / "index" / "demo")], check=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

@@ -23,6 +23,7 @@ from typing import Any
 from rich.progress import track
 
 from bench.serve import matinee_server
+from bench.tables import markdown
 from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client
@@ -109,8 +110,8 @@ def _ids(answer: Any) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| set | queries | system | Recall@10 | NDCG@10 |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {r['set']} | {r['queries']} | {r['system']} | {r['recall']} | {r['ndcg']} |" for r in rows)])
+    heads = ("set", "queries", "system", "Recall@10", "NDCG@10")
+    return markdown(heads, ([row[name] for name in ("set", "queries", "system", "recall", "ndcg")] for row in rows))
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ from typing import Any
 
 import httpx
 
+from bench.local_server import share_models
+from bench.tables import markdown
 from matinee.cli.errors import run_main
 from matinee.client import calls
 from matinee.client.http import Client, ServerError
@@ -73,10 +75,7 @@ def main() -> None:
     os.environ |= {"MATINEE_HOME": str(home), "MATINEE_CATALOGUE": "bench"}
     os.environ |= {"MATINEE_EMBEDDER__CACHE_ENTRIES": "0", "MATINEE_ENHANCER__CACHE_ENTRIES": "0"}
     if not (home / "index" / "bench" / "CURRENT").exists():
-        models = Path("~/.matinee/models").expanduser()
-        if models.exists() and not (home / "models").exists():
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "models").symlink_to(models)
+        share_models(home)
         subprocess.run([sys.executable, "-m", "train.ingest", str(args.catalogue), "--kind", "film", "--rejects", str(home)], check=True)
     results: list[dict[str, Any]] = []
     for turn in range(args.rounds):
@@ -210,21 +209,17 @@ def _peer(home: Path, enhance: bool, workers: int) -> Iterator[tuple[str, list[s
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| case | clients | target | round | requests/s | p50 ms | p99 ms | not 200 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    cells = []
     order = {case: n for n, case in enumerate(("similar", "dense", "hybrid", "cold"))}
     for row in sorted(results, key=lambda r: (order[r["case"]], str(r["clients"]).zfill(20))):
         bad = sum(n for status, n in row["statuses"].items() if status != "200")
-        cells = (row[name] for name in ("case", "clients", "target", "round", "rps", "p50_ms", "p99_ms"))
-        lines.append(f"| {' | '.join(map(str, cells))} | {bad} |")
-    return "\n".join(lines)
+        cells.append([*(row[name] for name in ("case", "clients", "target", "round", "rps", "p50_ms", "p99_ms")), bad])
+    return markdown(("case", "clients", "target", "round", "requests/s", "p50 ms", "p99 ms", "not 200"), cells)
 
 
 def _ratios(results: list[dict[str, Any]]) -> str:
     """Requests/s against each peer in the same round: the median, with the least and the greatest."""
-    lines = ["| case | clients | target | against | requests/s, times | p50, times |", "| --- | --- | --- | --- | --- | --- |"]
+    cells = []
     known = {(row["target"], row["case"], row["clients"], row["round"]): row for row in results}
     rounds = sorted({row["round"] for row in results})
     cases = dict.fromkeys((row["case"], row["clients"], row["target"]) for row in results if row["clients"] in CLIENTS)
@@ -235,8 +230,8 @@ def _ratios(results: list[dict[str, Any]]) -> str:
         both = [(ours, its) for ours, its in pairs if ours and its and target != peer]
         if both:
             spreads = (_spread([ours[name] / its[name] for ours, its in both]) for name in ("rps", "p50_ms"))
-            lines.append(f"| {case} | {clients} | {target} | {peer} | {' | '.join(spreads)} |")
-    return "\n".join(lines)
+            cells.append((case, clients, target, peer, *spreads))
+    return markdown(("case", "clients", "target", "against", "requests/s, times", "p50, times"), cells)
 
 
 def _spread(ratios: list[float]) -> str:

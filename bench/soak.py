@@ -24,14 +24,12 @@ from typing import Any
 import httpx
 import psutil  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import theilslopes
 
 from bench.load import Answer
 from bench.local_server import LocalServer, temporary_home
-from bench.traffic import Traffic, TrafficLine, described, reads, traffic, write
+from bench.tables import print_aligned
+from bench.traffic import Traffic, TrafficLine, describe, reads, traffic, write
 from matinee.cli.errors import run_main
 
 WARM_UP = 0.25
@@ -100,7 +98,7 @@ def _lines(url: str) -> list[TrafficLine]:
     for n in range(0, len(lines), 50):
         lines[n] = write(n)
     for n in range(25, len(lines), 200):
-        lines[n] = described(n)
+        lines[n] = describe(n)
     return lines
 
 
@@ -203,14 +201,13 @@ def measure(samples: list[dict[str, Any]]) -> list[Growth]:
 
 
 def _print(growths: list[Growth], answers: list[Answer], dropped: int) -> None:
-    table = Table(box=box.MARKDOWN)
-    for column in ("part", "figure", "first fifth", "last fifth", "slope an hour [95 %]", "may grow by", "grows"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for growth in growths:
         interval = f"{growth.slope:+.1f} [{growth.low:+.1f}, {growth.high:+.1f}]"
         cells = (f"{growth.first:.1f}", f"{growth.last:.1f}", interval, f"{growth.limit:.1f}", "yes" if growth.grows else "no")
-        table.add_row(growth.part, growth.figure, *cells)
-    Console(width=160).print(table)
+        rows.append((growth.part, growth.figure, *cells))
+    heads = ("part", "figure", "first fifth", "last fifth", "slope an hour [95 %]", "may grow by", "grows")
+    print_aligned(heads, rows, width=160)
     statuses = Counter(answer.status for answer in answers)
     print(f"\n{len(answers)} requests: {', '.join(f'{n} x {status}' for status, n in sorted(statuses.items()))}; {dropped} events dropped")
 

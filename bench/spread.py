@@ -14,14 +14,16 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psutil  # type: ignore[import-untyped]
 
 from matinee import demo
 from matinee.catalogue.reader import read_items
+from matinee.cli.errors import run_main
+from matinee.files import write_jsonl
 from matinee.settings.load import load_settings
 
 ENGINES: dict[str, list[str]] = {
@@ -33,12 +35,9 @@ ENGINES: dict[str, list[str]] = {
 
 def write_catalogue(path: Path, count: int) -> Path:
     films = list(read_items(str(demo.FILMS)))
-    with path.open("wb") as out:
-        for number in range(count):
-            film = films[number % len(films)]
-            facts = film.facts() | {"id": str(number), "title": f"{film.title} {number // len(films)}"}
-            facts.pop("identity", None)
-            out.write(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE))
+    rounds = ((number, film, number // len(films)) for number, film in zip(range(count), cycle(films), strict=False))
+    facts = (film.facts() | {"id": str(number), "title": f"{film.title} {turn}"} for number, film, turn in rounds)
+    write_jsonl(path, ({name: value for name, value in row.items() if name != "identity"} for row in facts))
     return path
 
 
@@ -56,7 +55,7 @@ def ingest(catalogue: Path, options: list[str], *, kill: bool = False) -> dict[s
             family = _family(process.pid)
             peak = max(peak, sum(_memory(one) for one in family))
             workers = [one for one in family if "Embedding" in _title(one)]
-            if kill and workers and _kept(Path(home)) > 0:
+            if kill and workers and _stored_bytes(Path(home)) > 0:
                 workers[0].kill()
                 kill = False
             time.sleep(0.25)
@@ -86,7 +85,7 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
-def _kept(home: Path) -> int:
+def _stored_bytes(home: Path) -> int:
     return sum(path.stat().st_size for path in (home / "ingest").glob("*.sqlite*")) if (home / "ingest").is_dir() else 0
 
 
@@ -117,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,11 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.local_server import BenchError, LocalServer, temporary_home
+from bench.tables import print_aligned
 from matinee.cli.errors import run_main
 
 ITEMS = ("GET", "/v1/items?limit=1", None)
@@ -60,9 +58,9 @@ def _start(home: Path, code: Path, placement: str, idle_s: float) -> dict[str, f
     begun = time.perf_counter()
     server.start()
     try:
-        _, items = _until_answered(server, *ITEMS)
-        similar_s = _until_answered(server, "GET", similar_path(items), None)[0] - begun
-        text_s = _until_answered(server, *TEXT)[0] - begun
+        _, items = _wait_answer(server, *ITEMS)
+        similar_s = _wait_answer(server, "GET", similar_path(items), None)[0] - begun
+        text_s = _wait_answer(server, *TEXT)[0] - begun
         cpu_s = sum(_cpu_s(process) for _, process in server.processes())
         time.sleep(idle_s)
         pss = sum(process.memory_full_info().pss for _, process in server.processes())
@@ -79,7 +77,7 @@ def similar_path(items: bytes) -> str:
     return f"/v1/items/{quote(listed[0]['id'], safe='')}/similar?k=5"
 
 
-def _until_answered(server: LocalServer, method: str, path: str, body: str | None) -> tuple[float, bytes]:
+def _wait_answer(server: LocalServer, method: str, path: str, body: str | None) -> tuple[float, bytes]:
     """The time at which the request got its first 200, and the answer. Raises `BenchError` where the server ends, or takes too long."""
     end = time.perf_counter() + LIMIT_S
     while time.perf_counter() < end and server.process is not None and server.process.poll() is None:
@@ -110,12 +108,9 @@ def spread(values: list[float]) -> str:
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    table = Table(box=box.MARKDOWN)
-    for column in ("code", *FIGURES):
-        table.add_column(column)
-    for code in sorted({str(row["code"]) for row in rows}, reverse=True):
-        table.add_row(code, *(spread([float(str(row[figure])) for row in rows if row["code"] == code]) for figure in FIGURES))
-    Console(width=140).print(table)
+    codes = sorted({str(row["code"]) for row in rows}, reverse=True)
+    spreads = ((code, *(spread([float(str(row[of])) for row in rows if row["code"] == code]) for of in FIGURES)) for code in codes)
+    print_aligned(("code", *FIGURES), spreads, width=140)
     print(f"{len(rows)} starts on {os.cpu_count()} cores")
 
 

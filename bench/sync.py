@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.local_server import LocalServer
+from bench.local_server import LocalServer, share_models
+from bench.tables import markdown
+from bench.writes import WORDS
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
 from matinee.index.build import Build, PointMaker
@@ -35,7 +37,6 @@ from matinee.models.types import Kind
 from matinee.vectors import Matrix
 
 STAGES = ("wait", "list", "read", "write", "delete")
-WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
 QUERY = "SELECT id, 'film' AS kind, title, overview, year, updated, gone FROM films"
 FOLLOWED = ("--cursor", "updated")
 
@@ -143,25 +144,25 @@ def run(rows: int, changed: float, home: Path) -> list[tuple[str, dict[str, Any]
         asyncio.run(build(server, home / "films.jsonl"))
         server.wait_ready()
         print(f"{rows:,} rows, first index ready after {time.perf_counter() - start:.0f} s", flush=True)
-        found = [("nothing changed, compared", sync(server, shop))]
+        reports = [("nothing changed, compared", sync(server, shop))]
         shop.change(changed, marked=False)
-        found.append((f"{changed:.1%} changed, compared", sync(server, shop)))
+        reports.append((f"{changed:.1%} changed, compared", sync(server, shop)))
         sync(server, shop, *FOLLOWED)
         shop.change(changed, marked=True)
-        found.append((f"{changed:.1%} changed, followed by a cursor", sync(server, shop, *FOLLOWED)))
-        return found
+        reports.append((f"{changed:.1%} changed, followed by a cursor", sync(server, shop, *FOLLOWED)))
+        return reports
     finally:
         assert server.process is not None
         server.process.terminate()
         server.process.wait()
 
 
-def table(found: list[tuple[str, dict[str, Any]]]) -> str:
-    lines = [f"| round | written | deleted | {' | '.join(f'{stage}, s' for stage in (*STAGES, 'all'))} |", "| --- " * 9 + "|"]
-    for name, report in found:
+def table(reports: list[tuple[str, dict[str, Any]]]) -> str:
+    cells = []
+    for name, report in reports:
         seconds = [report["seconds"].get(stage, 0.0) for stage in STAGES] + [report["all"]]
-        lines.append(f"| {name} | {report['written']} | {report['deleted']} | {' | '.join(f'{value:.1f}' for value in seconds)} |")
-    return "\n".join(lines)
+        cells.append((name, report["written"], report["deleted"], *(f"{value:.1f}" for value in seconds)))
+    return markdown(("round", "written", "deleted", *(f"{stage}, s" for stage in (*STAGES, "all"))), cells)
 
 
 def main() -> None:
@@ -171,9 +172,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="500 rows: whether it runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="matinee-sync-bench-") as folder:
-        models = Path("~/.matinee/models").expanduser()
-        if models.exists():
-            (Path(folder) / "models").symlink_to(models)
+        share_models(Path(folder))
         print(table(run(500 if args.quick else args.rows, args.changed, Path(folder))))
 
 

@@ -56,7 +56,7 @@ def write(number: int) -> TrafficLine:
     return {"method": "PUT", "path": "/v1/items", "body": {"items": [item]}}
 
 
-def described(number: int) -> TrafficLine:
+def describe(number: int) -> TrafficLine:
     """A recommendation for which the enhancer has to describe an item that no cache has."""
     item = {"kind": "film", "title": f"Cold {number}", "year": 2021, "genres": ["Drama"], "overview": "A cold case is opened again."}
     return _post("/v1/recommend", {"likes": [{"item": item}], "enhance": True})

@@ -28,7 +28,9 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.local_server import share_models
 from bench.serve import load, matinee_server, requests_of
+from bench.tables import markdown
 from matinee import demo
 from matinee.cli.errors import run_main
 from matinee.settings.serving import ProbeSettings
@@ -90,11 +92,9 @@ def main() -> None:
 def _homes(folder: Path) -> tuple[Path, Path]:
     """Two homes with the same index: the embedded engine allows one process each."""
     homes = folder / "bare", folder / "watched"
-    models = Path("~/.matinee/models").expanduser()
     for home in homes:
         home.mkdir()
-        if models.exists():
-            (home / "models").symlink_to(models)
+        share_models(home)
     subprocess.run([sys.executable, "-m", "train.ingest", "--demo"], check=True, env=os.environ | {"MATINEE_HOME": str(homes[0])})
     shutil.copytree(homes[0] / "index", homes[1] / "index")
     return homes
@@ -134,9 +134,9 @@ def one_round(probe: "subprocess.Popen[bytes]", home: Path) -> dict[str, Any]:
     took = []
     for _ in range(_PROBE_ROUNDS):
         with _probing(probe):
-            _round_ended(home)
+            _wait_round(home)
             start, before = time.perf_counter(), _cpu_ms(family)
-            _round_ended(home)
+            _wait_round(home)
             busy, seconds = _cpu_ms(family) - before, time.perf_counter() - start
         before = _cpu_ms(family)
         time.sleep(seconds)
@@ -145,7 +145,7 @@ def one_round(probe: "subprocess.Popen[bytes]", home: Path) -> dict[str, Any]:
     return {"rounds": took, "cpu_s": middle, "share": middle / ProbeSettings().interval_s / (os.cpu_count() or 1)}
 
 
-def _round_ended(home: Path) -> None:
+def _wait_round(home: Path) -> None:
     """Waits for the end of the probe's round, or of the next one."""
     before = _rounds(home)
     while _rounds(home) == before:
@@ -170,19 +170,16 @@ def _cpu_ms(family: list[psutil.Process]) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians of each variant, and of its ratios to the one before it within a round, with their quartiles."""
-    lines = [
-        "| case | variant | requests/s | of the row above | CPU ms a request | of the row above |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         before: dict[str, list[float]] = {}
         for variant in (BARE, METRICS, PROBED):
             turns = sorted((row for row in rows if (row["case"], row["variant"]) == (case, variant)), key=lambda row: row["round"])
             now = {key: [turn[key] for turn in turns] for key in ("rps", "cpu_ms")}
             cells = [cell for key in now for cell in (f"{statistics.median(now[key]):.3g}", _spread(now[key], before.get(key, [])))]
-            lines.append(f"| {case} | {variant} | {' | '.join(cells)} |")
+            lines.append((case, variant, *cells))
             before = now
-    return "\n".join(lines)
+    return markdown(("case", "variant", "requests/s", "of the row above", "CPU ms a request", "of the row above"), lines)
 
 
 def _spread(now: list[float], before: list[float]) -> str:

@@ -23,14 +23,13 @@ from typing import Any
 
 from bench.local_server import LocalServer, temporary_home
 from bench.serve import load
+from bench.tables import markdown
 from matinee import demo
 from matinee.cli.errors import run_main
 from matinee.client.http import Client
 from matinee.client.items import ImportState, Items
 
-_WORDS = [
-    f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")
-]
+WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
 _LOOK_S = 0.2
 
 
@@ -38,7 +37,7 @@ def lines(count: int, seed: int) -> Iterator[bytes]:
     """Items with an overview of 40 words each."""
     drawn = random.Random(seed)
     for n in range(count):
-        overview = " ".join(drawn.choices(_WORDS, k=40))
+        overview = " ".join(drawn.choices(WORDS, k=40))
         yield json.dumps({"id": f"bench-{n}", "kind": "film", "title": f"Bench {n}", "overview": overview, "year": 1950 + n % 75}).encode()
 
 
@@ -66,7 +65,7 @@ def searching(url: str, requests: Path) -> Iterator[dict[str, Any]]:
     summary |= json.loads(out)
 
 
-def imported(items: Items, count: int) -> tuple[ImportState, float]:
+def import_items(items: Items, count: int) -> tuple[ImportState, float]:
     """An import that is over, and the seconds from its sending on."""
     start = time.perf_counter()
     state = items.start_import(lines(count, seed=1))
@@ -76,11 +75,11 @@ def imported(items: Items, count: int) -> tuple[ImportState, float]:
     return state, time.perf_counter() - start
 
 
-def patched(items: Items, count: int, *, text: bool) -> list[float]:
+def patch_items(items: Items, count: int, *, text: bool) -> list[float]:
     """Milliseconds of each patch."""
     drawn, times = random.Random(2), []
     for n in range(count):
-        patch = {"overview": " ".join(drawn.choices(_WORDS, k=40))} if text else {"numbers": {"votes": n + 1}}
+        patch = {"overview": " ".join(drawn.choices(WORDS, k=40))} if text else {"numbers": {"votes": n + 1}}
         start = time.perf_counter()
         items.patch(f"bench-{n}", patch)
         times.append((time.perf_counter() - start) * 1000)
@@ -92,17 +91,16 @@ def measure(server: LocalServer, count: int, seconds: float, patches: int) -> No
     load(server.url, requests, clients=1, seconds=min(3.0, seconds))
     alone = load(server.url, requests, clients=1, seconds=seconds)
     with searching(server.url, requests) as during:
-        state, took = imported(items, count)
-    print("| searches | p50, ms | p99, ms | searches/s |")
-    print("| --- | --- | --- | --- |")
-    for name, summary in (("alone", alone), (f"during an import of {count:,} items", during)):
-        print(f"| {name} | {summary['p50_ms']} | {summary['p99_ms']} | {summary['rps']:.0f} |")
+        state, took = import_items(items, count)
+    rows = (("alone", alone), (f"during an import of {count:,} items", during))
+    cells = ((name, summary["p50_ms"], summary["p99_ms"], f"{summary['rps']:.0f}") for name, summary in rows)
+    print(markdown(("searches", "p50, ms", "p99, ms", "searches/s"), cells))
     print(f"\nimport: {state.written:,} items in {took:.1f} s, {state.written / took:.0f} items/s")
     print(f"statuses of the searches: {alone['statuses']}, {during['statuses']}\n")
     print("| a patch | p50, ms | p95, ms |")
     print("| --- | --- | --- |")
     for name, text in (("a number", False), ("the overview", True)):
-        times = patched(items, patches, text=text)
+        times = patch_items(items, patches, text=text)
         print(f"| {name} | {statistics.median(times):.1f} | {statistics.quantiles(times, n=20)[-1]:.1f} |", flush=True)
 
 

@@ -39,7 +39,7 @@ def images(base: str | None, values: Sequence[Path], manifests: Path) -> Iterato
     for path in sorted(manifests.rglob("*.yaml")):
         name = path.relative_to(manifests).as_posix()
         kustomization = path.parent / "kustomization.yaml"
-        replaced = _replaced(kustomization)
+        replaced = _replacements(kustomization)
         where = f"`images` in {kustomization.relative_to(manifests)}" if kustomization.exists() else f"the image in {name}"
         for written in sorted({reference for document in _documents(path) for reference in _images(document)}):
             # A tag follows the last colon, but a registry's port has one too.
@@ -63,7 +63,7 @@ def _images(value: Any) -> Iterator[str]:
             yield from _images(entry)
 
 
-def _replaced(kustomization: Path) -> dict[str, str]:
+def _replacements(kustomization: Path) -> dict[str, str]:
     """What a kustomization makes of the names of images."""
     if not kustomization.exists():
         return {}

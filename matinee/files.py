@@ -1,11 +1,13 @@
-"""Files: digests, and replacing a file in one step. Knows no format."""
+"""Files: digests, replacing a file in one step, and JSON in lines."""
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import orjson
 
 
 def sha256(path: Path) -> str:
@@ -63,6 +65,17 @@ def replacing(path: Path, *, mode: int | None = None, fsync: bool = False) -> It
 def write_atomically(path: Path, text: str, *, mode: int | None = None, fsync: bool = False) -> None:
     with replacing(path, mode=mode, fsync=fsync) as file:
         file.write(text.encode())
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """One object a line, in the order given."""
+    with path.open("wb") as out:
+        out.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Raises `OSError`, and `orjson.JSONDecodeError` for a line that is not JSON."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def user_path(text: str | Path) -> Path:

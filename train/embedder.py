@@ -98,8 +98,7 @@ def training_config(options: EmbedderOptions) -> ContrastiveConfig:
 
 def publish(settings: Settings, plan: EmbedderPlan, result: launch.RunResult, out: Path, *, seconds: float) -> ModelManifest:
     """The best epoch's model, whole and in safetensors: in the job's folder, and as an artifact."""
-    # From here on the folder is not what its manifest says.
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     shutil.rmtree(out / "model", ignore_errors=True)
     finalise(result.checkpoint / "best", plan.base, plan.config, out / "model")
     origin = plan.origin(settings.embedder, published_metrics(result.progress["best"]))

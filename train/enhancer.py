@@ -140,8 +140,7 @@ def with_adapter_shape(adapter: Path, config: SftConfig) -> SftConfig:
 def save(settings: Settings, plan: AdapterPlan, result: launch.RunResult, out: Path, *, seconds: float) -> None:
     """The adapter in the job's folder and as an artifact, with the run's curves and figures."""
     progress = result.progress
-    # From here on the folder is not what its manifest says.
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     lora.export(result.checkpoint / "trainer", out / ADAPTER, settings.enhancer.model)
     for stale in (MERGED, CT2):
         # Of the adapter that was here before.

@@ -23,7 +23,6 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
 from matinee.evaluation.splits import Split, read_entries
 from matinee.files import write_atomically
-from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from matinee.text.templates import DENSE_TEMPLATE, Template
@@ -123,7 +122,7 @@ def evaluate(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
         "items": len(corpus.ids),
         "table1": tables.table1(corpus, systems, sets),
         "closeness": tables.closeness(corpus, systems, sets),
-        "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.configured(search)),
+        "hybrids": tables.hybrids(corpus, systems, sets, fusions, tables.Fusion.of_settings(search)),
         "table2": tables.table2(corpus, encoders, options.template, titles),
         "recipes": tables.recipes(corpus, encoders, sets) if options.recipes and not options.smoke else [],
         "ablation": ablation.table(corpus, encoders, evaluation.descriptions, sets, options.template, search),
@@ -133,13 +132,9 @@ def evaluate(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
 def load_encoders(options: EvaluateOptions) -> dict[str, measure.ModelVectors]:
     """The model before, and the one after where there is one."""
     models = {"before": options.before} | ({"after": options.after} if options.after else {})
-    encoders = {}
-    for name, model in models.items():
-        flags: dict[str, Any] = {"precision": "fp32" if options.smoke else options.precision}
-        settings = load_settings(flags={"embedder": flags | ({"model": model, "revision": None} if model else {})})
-        embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-        encoders[name] = measure.ModelVectors(embedder, options.out / "vectors")
-    return encoders
+    precision = "fp32" if options.smoke else options.precision
+    loaded = {name: command.load_embedder(model, precision) for name, model in models.items()}
+    return {name: measure.ModelVectors(embedder, options.out / "vectors") for name, embedder in loaded.items()}
 
 
 def load_sets(corpus: measure.Corpus, options: EvaluateOptions) -> list[QuerySet]:

@@ -16,7 +16,6 @@ models. What chooses between models (`train.preference`) reads `dev.jsonl`, whic
 Does not tokenise (`train.generation.completions`).
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from matinee.errors import SettingsError, SourceError
-from matinee.evaluation.splits import Entry, Split, read_entries
+from matinee.evaluation.splits import Entry, Split, order_key, read_entries
 from matinee.languages import ENGLISH
 from matinee.settings.load import load_settings
 from matinee.text import templates
@@ -86,8 +85,7 @@ def main(options: InstructionsOptions) -> None:
     tenth = limit and max(1, limit // 10)
     files: tuple[tuple[str, Split, int | None], ...] = (("train", "train", limit), ("heldout", heldout, tenth), ("dev", "dev", tenth))
     counts: dict[str, Any] = {}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     for name, split, most in files:
         items = items_of(sources.entries, split)
         made, remarks = make_pairs(items, target, options.given, options.sets, options.teacher, split, sources.language)
@@ -117,7 +115,7 @@ def load(options: InstructionsOptions) -> Sources:
 
 def sample(pairs: Sequence[InstructionPair], most: int | None, seed: int) -> list[InstructionPair]:
     """In an order that only the seed and the ids decide."""
-    return sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}\0{pair.id}".encode()).digest())[:most]
+    return sorted(pairs, key=lambda pair: order_key(seed, pair.id))[:most]
 
 
 def input_hashes(sets: Path | None, teacher: Path | None) -> dict[str, str]:

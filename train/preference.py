@@ -136,8 +136,7 @@ def save(settings: Settings, plan: DpoPlan, result: launch.RunResult, counts: di
     """The adapter, published or refused, with the run's curves and figures."""
     before, after = ({name: result.progress["epochs"][place][name] for name in FIGURES} for place in (0, -1))
     against = regressions(before, after, plan.settings["tolerance"])
-    # From here on the folder is not what its manifest says.
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     for name in (ADAPTER, REFUSED):
         shutil.rmtree(out / name, ignore_errors=True)
     folder = out / (REFUSED if against else ADAPTER)

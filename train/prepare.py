@@ -55,8 +55,7 @@ def main(options: PrepareOptions) -> None:
     if manifests.is_complete(out, "prepare", settings, inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
-    out.mkdir(parents=True, exist_ok=True)
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     if (Path(source) / "corpus.jsonl").is_file():
         entries, report = read_entries(Path(source), kind=options.reading.kind or NO_KIND), None
     else:

@@ -57,7 +57,7 @@ def main(options: SoupOptions) -> None:
     digest = soup.settings["base_digest"]
     if saved_model.digest(base) != digest:
         raise ModelError(f"{soup.base} is not the model any more that {options.members[0]} was tuned from (sha256 {digest[:12]})")
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     model = average(base, [member / "model" for member in options.members], options.base_share)
     with quiet():
         model.save(str(out / "model"), create_model_card=False, safe_serialization=True)

@@ -132,7 +132,7 @@ def main(options: SyncOptions) -> None:
 
 def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery) -> SyncReport:
     """One round. Raises `MatineeError`."""
-    server = Client.writing(settings, options.url, options.key, options.catalogue)
+    server = Client.for_writing(settings, options.url, options.key, options.catalogue)
     parts = {"source": source.name, "query": options.query, "cursor": options.cursor, "deleted": options.deleted, "url": server.url}
     if options.catalogue is not None:
         parts["catalogue"] = options.catalogue
@@ -157,10 +157,10 @@ def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQue
             try:
                 report = sync(options, settings, source)
             except (MatineeError, OSError) as error:
-                metrics.failed(error)
+                metrics.record_failure(error)
                 log.warning("failed: %s", error)
             else:
-                metrics.succeeded(report)
+                metrics.record_success(report)
                 log.info("%s", summary(report, options))
                 for problem in report.problems:
                     log.warning("%s", problem)

@@ -15,17 +15,17 @@ not made again; an unfinished one is made anew.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import orjson
 import typer
 
 from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
+from matinee.evaluation.scoring import Encode
 from matinee.evaluation.splits import SPLITS, read_entries
+from matinee.files import write_jsonl
 from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
-from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings
 from matinee.text import templates
 from train.embedding import negatives, pairs
@@ -116,7 +116,11 @@ def mine(
     """The hard negative of each pair; None where none are wanted."""
     if options.negatives == "none":
         return None
-    encode = load_encoder(options.model, smoke=options.smoke) if options.negatives in ("encoder", "both") else None
+    encode: Encode | None = None
+    if options.negatives in ("encoder", "both"):
+        # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
+        embedder = command.load_embedder(options.model, "fp32" if options.smoke else None)
+        encode = lambda texts, kind: embedder.encode(texts, kind=kind)  # noqa: E731
     flat = [pair for rows in chosen.values() for pair in rows]
     # All that are available: a positive that the count left out is none the less right.
     known = [pair for rows in available.values() for pair in rows]
@@ -124,33 +128,17 @@ def mine(
     return dict(zip(flat, mined, strict=True))
 
 
-def load_encoder(model: str | None, *, smoke: bool) -> negatives.Encode:
-    # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
-    flags: dict[str, Any] = {"precision": "fp32"} if smoke else {}
-    settings = load_settings(flags={"embedder": flags | ({"model": model, "revision": None} if model else {})})
-    embedder = Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-
-    def encode(texts: Any, kind: Literal["query", "document"]) -> Any:
-        return embedder.encode(texts, kind=kind)
-
-    return encode
-
-
 def write(
     out: Path, items: TrainingItems, chosen: dict[str, list[pairs.TextPair]], mined: dict[pairs.TextPair, str | None] | None
 ) -> dict[str, int]:
     """One file a source. A pair without a negative is left out where negatives are mined."""
-    out.mkdir(parents=True, exist_ok=True)
-    # The manifest goes first and comes back last: half a folder never looks finished.
-    (out / manifests.MANIFEST).unlink(missing_ok=True)
+    manifests.reopen(out)
     for leftover in out.glob("*.jsonl"):
         leftover.unlink()
     counts = {}
     for name, rows in chosen.items():
         kept = [pair for pair in rows if mined is None or mined[pair]]
-        with (out / f"{name}.jsonl").open("wb") as file:
-            for pair in kept:
-                file.write(orjson.dumps(as_row(items, pair, mined[pair] if mined else None), option=orjson.OPT_APPEND_NEWLINE))
+        write_jsonl(out / f"{name}.jsonl", (as_row(items, pair, mined[pair] if mined else None) for pair in kept))
         counts[name] = len(kept)
     return counts
 

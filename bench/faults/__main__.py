@@ -19,14 +19,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from bench.faults import ingest, injections, kills, overload, qdrant, storage
 from bench.faults.case import CUT_OFF, Case
 from bench.faults.run import CaseResult, run
 from bench.local_server import temporary_home
+from bench.tables import print_aligned
 from matinee.cli.errors import run_main
 
 CASES: tuple[Case, ...] = (
@@ -84,15 +81,14 @@ def main() -> None:
 
 
 def _print(rows: list[CaseResult]) -> None:
-    table = Table(box=box.MARKDOWN)
-    for column in ("case", "placement", "lasts s", "sent", "failed", "without a part", "p50 ms before, since", "recovered s", "verdict"):
-        table.add_column(column, overflow="fold")
+    heads = ("case", "placement", "lasts s", "sent", "failed", "without a part", "p50 ms before, since", "recovered s", "verdict")
+    cells = []
     for row in rows:
         failed = ", ".join(f"{count} x {status}" for status, count in sorted(row.failed.items())) or "0"
         took = "never" if row.recovered_s is None else f"{row.recovered_s:.1f}"
         times = f"{row.p50_before_ms:.0f}, {row.p50_ms:.0f}"
-        table.add_row(row.case, row.placement, f"{row.seconds:.0f}", str(row.sent), failed, str(row.degraded), times, took, row.verdict)
-    Console(width=200).print(table)
+        cells.append((row.case, row.placement, f"{row.seconds:.0f}", str(row.sent), failed, str(row.degraded), times, took, row.verdict))
+    print_aligned(heads, cells, width=200)
     for row in rows:
         if row.notes:
             print(f"{row.case}, {row.placement}: {'; '.join(row.notes)}")

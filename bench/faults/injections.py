@@ -12,7 +12,7 @@ from bench.faults.injected import FAULT
 from bench.faults.requests import post, revision
 from bench.load import NO_CONNECTION
 from bench.local_server import BenchError
-from bench.traffic import TrafficLine, described, reads
+from bench.traffic import TrafficLine, describe, reads
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"MATINEE_ENHANCER__DEADLINE_S": "4", "MATINEE_ENHANCER__MAX_NEW_TOKENS": "8", "MATINEE_ENHANCER__RETRIES": "0"}
@@ -50,12 +50,12 @@ class HungEnhancer(Injection):
         """One in forty needs a description, which takes a second of a CPU."""
         lines = reads(url)
         for n in range(0, len(lines), 40):
-            lines[n] = described(n)
+            lines[n] = describe(n)
         return lines
 
     def measure(self, sandbox: Sandbox) -> None:
         """The model is loaded when it is first needed, which is another matter."""
-        post(sandbox, described(-1))
+        post(sandbox, describe(-1))
 
     def start(self, sandbox: Sandbox) -> None:
         self.inject(hang=True)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import ClassVar
 import httpx
 
 from bench.faults.case import BUSY, Case, Sandbox
-from bench.local_server import BenchError
+from bench.local_server import BenchError, free_port
 from matinee import demo
 
 FEW = 60
@@ -25,8 +24,7 @@ class Qdrant(Case):
     allowed = BUSY | {504}
 
     def prepare(self, sandbox: Sandbox) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         self._process = subprocess.Popen([sys.executable, "-m", "bench.faults.fake_qdrant", "--port", str(port)], stderr=subprocess.DEVNULL)
         sandbox.exits.callback(self._process.wait)
         sandbox.exits.callback(self._process.kill)

@@ -46,7 +46,7 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
     [dim]matinee catalogues list[/]
     """
     settings = load_settings()
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     if client is None:
         rows = [_report(one) for one in asyncio.run(local.list_catalogues(settings))]
     else:
@@ -84,8 +84,8 @@ def create(
     declared = None if attributes is None else read_declaration(attributes, {})
     search = {"mode": mode, "max_k": max_k}
     values: dict[str, object] = {"name": name, "title": title, "kind": kind, "recipe": recipe, "attributes": declared, "search": search}
-    record = _validated(CatalogueRecord, values)
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    record = _validate(CatalogueRecord, values)
+    client = Client.find(settings, server, key)
     if client is None:
         asyncio.run(local.create_catalogue(settings, record))
         answer = _report(ClosedCatalogue(name, record, None))
@@ -130,12 +130,12 @@ def update(
     declared = None if attributes is None else read_declaration(attributes, {})
     if not body and declared is None:
         raise typer.BadParameter("name something to change, such as --title or --attributes")
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     if client is None:
         if declared is not None:
             before = asyncio.run(local.declared_attributes(settings, name))
             body["attributes"] = {other: None for other in before if other not in declared} | declared
-        asyncio.run(local.change_catalogue(settings, name, _validated(CatalogueChanges, body)))
+        asyncio.run(local.change_catalogue(settings, name, _validate(CatalogueChanges, body)))
         answer = next(row for row in map(_report, asyncio.run(local.list_catalogues(settings))) if row["name"] == name)
     else:
         if declared is not None:
@@ -167,7 +167,7 @@ def _changes(given: dict[str, object], unset: list[str]) -> dict[str, object]:
     return body | ({"search": search} if search else {})
 
 
-def _validated(model: type[Model], values: dict[str, object]) -> Model:
+def _validate(model: type[Model], values: dict[str, object]) -> Model:
     """Raises `SettingsError` where a value is not one that the model takes."""
     try:
         return model.model_validate(values)
@@ -189,7 +189,7 @@ def delete(
     [dim]matinee catalogues delete books --yes[/]
     """
     settings = load_settings()
-    client = Client(server, key=key) if server else Client.running(settings, key=key)
+    client = Client.find(settings, server, key)
     # Nobody is asked about a catalogue that is not there.
     if client is None:
         asyncio.run(local.require_deletable(settings, name))

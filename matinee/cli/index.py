@@ -49,7 +49,7 @@ def index_create(
 
     [dim]matinee index create --attributes attributes.yaml[/]
     """
-    server = Client.writing(load(catalogue), url, key, catalogue)
+    server = Client.for_writing(load(catalogue), url, key, catalogue)
     declared = None if attributes is None else read_declaration(attributes, {})
     shown = None if declared is None else {name: one.model_dump(mode="json") for name, one in declared.items()}
     made = server.send(calls.create_index(shown))

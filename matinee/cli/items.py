@@ -176,7 +176,7 @@ def _object(text: str, name: str, example: str) -> dict[str, Any]:
 
 
 def _items(url: str | None, key: str | None, catalogue: str | None) -> Items:
-    return Items(Client.writing(load(catalogue), url, key, catalogue))
+    return Items(Client.for_writing(load(catalogue), url, key, catalogue))
 
 
 def _lines(file: str) -> Iterator[bytes]:

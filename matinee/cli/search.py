@@ -169,7 +169,7 @@ def offline(settings: Settings, catalogue: str | None) -> OfflineCatalogue:
 
 def _server(settings: Settings, url: str | None, key: str | None, catalogue: str | None, required_by: str | None = None) -> Client | None:
     """The server to ask; None where this machine's index is to answer. `required_by`: an option that only a server can answer."""
-    server = Client(url, key=key) if url else Client.running(settings, key=key)
+    server = Client.find(settings, url, key)
     if url and server is not None:
         return server if catalogue is None else server.require(settings.catalogue)
     found = None if server is None else server.of(settings.catalogue)

@@ -163,9 +163,14 @@ class Client(_Connection):
         return server
 
     @classmethod
-    def writing(cls, settings: Settings, url: str | None, key: str | None, catalogue: str | None = None) -> "Client":
-        """The server at `url`, else the one that runs here. Raises `ServerError` where none does, or where it has no such catalogue."""
-        server = cls(url, key=key) if url else cls.running(settings, key=key)
+    def find(cls, settings: Settings, url: str | None, key: str | None) -> "Client | None":
+        """The server at `url`, else the one that runs here, if any."""
+        return cls(url, key=key) if url else cls.running(settings, key=key)
+
+    @classmethod
+    def for_writing(cls, settings: Settings, url: str | None, key: str | None, catalogue: str | None = None) -> "Client":
+        """The server that `find` finds. Raises `ServerError` where there is none, or where it has no such catalogue."""
+        server = cls.find(settings, url, key)
         if server is None:
             raise ServerError(
                 "no server runs here, and only a server writes items: start one with `python -m serve`, or name it with --url"

@@ -19,11 +19,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, Self
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry, Split
+from matinee.files import read_jsonl, write_jsonl
 from matinee.patterns import message_of
 
 _DEVIATIONS = 3.0
@@ -95,8 +95,7 @@ def read_set(folder: Path, name: str, split: str) -> QuerySet:
                 raise SourceError(f"{path}, line {number}: not three columns (query-id, corpus-id, score)")
             if float(cells[2]) > 0:
                 relevant[cells[0]].add(cells[1])
-        rows = [orjson.loads(line) for line in (folder / name / "queries.jsonl").read_bytes().splitlines()]
-        labelled = [row for row in rows if row["_id"] in relevant]
+        labelled = [row for row in read_jsonl(folder / name / "queries.jsonl") if row["_id"] in relevant]
         items = {row["_id"]: str(row["metadata"]["item"]) for row in labelled if (row.get("metadata") or {}).get("item")}
         texts = {row["_id"]: str(row["text"]) for row in labelled}
     except OSError as error:
@@ -155,11 +154,12 @@ def write_set(folder: Path, name: str, sets: dict[Split, QuerySet]) -> None:
     qrels.mkdir(parents=True, exist_ok=True)
     info = next((queries.info for queries in sets.values()), SetInfo())
     (folder / name / "set.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with (folder / name / "queries.jsonl").open("wb") as out:
-        for split, queries in sets.items():
-            for id, text in queries.texts.items():
-                metadata = {"split": split} | ({"item": queries.items[id]} if id in queries.items else {})
-                out.write(orjson.dumps({"_id": id, "text": text, "metadata": metadata}, option=orjson.OPT_APPEND_NEWLINE))
+    rows = (
+        {"_id": id, "text": text, "metadata": {"split": split} | ({"item": queries.items[id]} if id in queries.items else {})}
+        for split, queries in sets.items()
+        for id, text in queries.texts.items()
+    )
+    write_jsonl(folder / name / "queries.jsonl", rows)
     for split, queries in sets.items():
         if queries.relevant:
             lines = [f"{query}\t{item}\t1" for query, items in queries.relevant.items() for item in sorted(items)]

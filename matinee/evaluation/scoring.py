@@ -4,7 +4,7 @@ What evaluation and the mining of negatives need: every score of every query, wi
 holds them together with it). Does not serve: that is `index`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from scipy import sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from matinee.models.bm25 import Bm25Encoder
+from matinee.models.types import Kind
 from matinee.vectors import Matrix, Sparse
 
+Encode = Callable[[Sequence[str], Kind], Matrix]
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 PREFETCH = 200
@@ -70,7 +72,7 @@ def rrf(lists: Sequence[Scores], weights: Sequence[float], *, k: int = 10, prefe
         best = top(scores, prefetch)
         ranks = np.arange(best.shape[1], dtype=np.float32)
         gain = 1 / ((ranks + 1) / weight + k - 1)
-        present = np.take_along_axis(scores, best, axis=1) > _absent(scores)
+        present = np.take_along_axis(scores, best, axis=1) > _absent_score(scores)
         fused[np.arange(len(best))[:, None], best] += np.where(present, gain, 0)
     return fused
 
@@ -82,7 +84,7 @@ def dbsf(lists: Sequence[Scores], *, prefetch: int = PREFETCH) -> Scores:
         best = top(scores, prefetch)
         values = np.take_along_axis(scores, best, axis=1)
         for row, (columns, row_values) in enumerate(zip(best, values, strict=True)):
-            present = row_values > _absent(scores)
+            present = row_values > _absent_score(scores)
             if not present.any():
                 continue
             listed = row_values[present]
@@ -117,7 +119,7 @@ def _among_best(scores: Scores, k: int) -> np.ndarray[Any, Any]:
     return best
 
 
-def _absent(scores: Scores) -> float:
+def _absent_score(scores: Scores) -> float:
     """A document without any term of the query is not in a sparse list at all; every vector is in a dense one."""
     return 0.0 if (scores >= 0).all() else -np.inf
 

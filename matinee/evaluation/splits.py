@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from matinee import languages
 from matinee.characters import fold
 from matinee.errors import SourceError
+from matinee.files import write_jsonl
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
 from matinee.patterns import message_of
@@ -67,6 +68,11 @@ def _series_patterns(language: str) -> tuple[re.Pattern[str], ...]:
     return re.compile(rf"^(?:{articles})\s+"), numbered, sequel, sequel
 
 
+def order_key(*parts: object) -> bytes:
+    """A place in an order that only `parts` decide."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+
+
 def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1, dev: float = 0.05) -> list[Entry]:
     """Whole franchises to test and dev, in an order that only the seed and their names decide, until each has its part of the items."""
     groups: dict[str, list[int]] = defaultdict(list)
@@ -74,7 +80,7 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
         groups[entry.franchise].append(row)
     sizes = {"test": math.floor(test * len(entries)), "dev": math.floor(dev * len(entries))}
     chosen: list[Split] = ["train"] * len(entries)
-    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
+    for key in sorted(groups, key=lambda key: order_key(seed, key)):
         rows = groups[key]
         for split in ("test", "dev"):
             if len(rows) <= sizes[split]:
@@ -88,9 +94,9 @@ def assign_splits(entries: Sequence[Entry], *, seed: int = 0, test: float = 0.1,
 def read_entries(folder: Path, *, kind: str = NO_KIND) -> list[Entry]:
     """The entries of a prepared folder, or of a BEIR folder whose rows say their split. `kind`: of items whose BEIR rows say none."""
     path = folder / "items.jsonl"
-    make = _prepared
+    make = _prepared_entry
     if not path.is_file():
-        path, make = folder / "corpus.jsonl", partial(_beir, kind=kind)
+        path, make = folder / "corpus.jsonl", partial(_beir_entry, kind=kind)
     rows: list[Entry] = []
     number = 0
     try:
@@ -120,17 +126,15 @@ def _reason(error: Exception) -> str:
 
 def write_entries(entries: Iterable[Entry], path: Path) -> None:
     """One line an entry, in the order given."""
-    with path.open("wb") as out:
-        for entry in entries:
-            row = {"id": entry.id, "split": entry.split, "franchise": entry.franchise, "pools": entry.pools, "item": entry.item.facts()}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    rows = ({"id": one.id, "split": one.split, "franchise": one.franchise, "pools": one.pools, "item": one.item.facts()} for one in entries)
+    write_jsonl(path, rows)
 
 
-def _prepared(row: dict[str, Any]) -> Entry:
+def _prepared_entry(row: dict[str, Any]) -> Entry:
     return Entry(row["id"], Item.model_validate(row["item"]), row["split"], row["franchise"], tuple(row.get("pools", ())))
 
 
-def _beir(row: dict[str, Any], kind: str) -> Entry:
+def _beir_entry(row: dict[str, Any], kind: str) -> Entry:
     facts = row.get("metadata", {})
     genres = facts.get("genres") or []
     names = [part.strip() for part in genres.split(",")] if isinstance(genres, str) else genres

@@ -191,7 +191,7 @@ def _ranked(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[
 def _choose(title: str, ranked: Sequence[Resolution]) -> Resolution | MatineeError:
     """The one match that the text means."""
     if not ranked or ranked[0].score < _ACCEPT:
-        return NotFoundError(_not_found(title, ranked[:_NAMED]))
+        return NotFoundError(_not_found_message(title, ranked[:_NAMED]))
     best = ranked[0].score
     equals = [match for match in ranked if match.score > best - _MARGIN and (best < _EXACT or match.score >= best)]
     if len(equals) > 1:
@@ -252,7 +252,7 @@ def _closeness(typed: str, hit: Hit) -> int:
 def _readings(title: str) -> list[_Reading]:
     """What may be meant: the whole text as a title, and without the year ("Blade Runner 2049" is both) or what else stands behind it."""
     typed = tidy(title)
-    dated = _dated(typed)
+    dated = _split_year(typed)
     readings: dict[tuple[str, int | None], None] = {(typed, None): None} | dict.fromkeys(dated)
     for name, year in dated or [(typed, None)]:
         readings |= {(form.title, year): None for form in qualifiers.forms(name) if form.whole}
@@ -270,7 +270,7 @@ def _reading(name: str, year: int | None) -> _Reading:
     return _Reading(text, year, [Search(SparseQuery(title_trigrams(way), TITLE), wide * _CANDIDATES) for way in distinct.values()])
 
 
-def _dated(title: str) -> list[tuple[str, int | None]]:
+def _split_year(title: str) -> list[tuple[str, int | None]]:
     """The title without the year at its end, and that year; empty where there is none, or nothing but a year."""
     written = title.rstrip()
     end = written[-_YEAR_CHARS:]
@@ -340,7 +340,7 @@ def _with_year(match: Resolution) -> str:
     return match.title if match.year is None or has_year else f"{match.title} ({match.year})"
 
 
-def _not_found(title: str, nearest: Sequence[Resolution]) -> str:
+def _not_found_message(title: str, nearest: Sequence[Resolution]) -> str:
     if not nearest:
         return f"no item is titled {title!r}, nor anything like it"
     return f"no item is titled {title!r}; the nearest are {', '.join(map(_with_year, nearest))}"

@@ -33,7 +33,7 @@ from matinee.settings.models import EmbedderSettings
 from tests.waiting import until
 from train import embedder
 from train.embedding import worker
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, loss_for, trainable
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, load_trainable, loss_for
 from train.embedding.dev_set import dev_set
 from train.embedding.worker import EmbedderTrainer
 from train.jobs import manifests
@@ -99,7 +99,7 @@ def fit(base: Path, config: ContrastiveConfig, pairs: Path, out: Path, *, stop: 
     """The job's own parts without Ray; returns the trained model."""
     # As in a process of its own: the weights of LoRA are drawn before the trainer sets its seed.
     torch.manual_seed(0)
-    model = trainable(base, config, "cpu")
+    model = load_trainable(base, config, "cpu")
     trainer = EmbedderTrainer(
         model=model,
         args=arguments(config, model, out, gpu=False, log_steps=1),
@@ -170,8 +170,8 @@ def test_the_dev_set_asks_dev_queries_of_a_small_pool(prepared: Path, eval_folde
     entries = read_entries(prepared)
     found = dev_set(entries, eval_folder, "full", pool=60)
     assert {queries.name for queries in found.sets} == {"known_desc", "text_keyword", "item_keyword"}
-    assert len(found.ids) <= len(entries)
-    vectors = {text: row for row, text in enumerate(found.texts)}
+    assert len(found.pool.ids) <= len(entries)
+    vectors = {text: row for row, text in enumerate(found.pool.texts("full"))}
     perfect = found.ndcg(lambda texts, kind: np.eye(len(vectors), dtype=np.float32)[[vectors.get(text, 0) for text in texts]])
     assert set(perfect) == {"known_desc", "text_keyword", "item_keyword"}
     own = dev_set(entries, None, "full", pool=60)
@@ -199,7 +199,7 @@ def test_a_base_in_bf16_is_trained_in_fp32(tiny: Callable[[str], Path], tmp_path
     save_file({name: weight.bfloat16() for name, weight in told.items()}, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
-    assert {weight.dtype for weight in trainable(folder, ContrastiveConfig(lora=4), "cpu").parameters()} == {torch.float32}
+    assert {weight.dtype for weight in load_trainable(folder, ContrastiveConfig(lora=4), "cpu").parameters()} == {torch.float32}
 
 
 def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

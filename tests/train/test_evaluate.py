@@ -153,7 +153,7 @@ def test_a_fusion_fixed_beforehand_has_intervals_and_a_paired_difference() -> No
     none = np.zeros((6, 6), np.float32)
     systems = {"before": lambda _: wrong.copy(), "after": lambda _: right.copy(), "BM25": lambda _: none.copy()}
     # Not one of the grid: what the API ranks with is always measured.
-    configured = tables.Fusion.configured(SearchSettings(bm25_weight=0.5))
+    configured = tables.Fusion.of_settings(SearchSettings(bm25_weight=0.5))
     assert configured.name == "linear, BM25 times 0.5"
     found = tables.hybrids(corpus(), systems, asked, [], configured)
     assert len(found) == 2 * (len(tables.GRID) + 1)
@@ -179,7 +179,7 @@ def test_a_fusion_fixed_beforehand_has_intervals_and_a_paired_difference() -> No
     ],
 )
 def test_the_configured_fusion_is_the_settings_own(given: dict[str, Any], name: str) -> None:
-    found = tables.Fusion.configured(SearchSettings(**given))
+    found = tables.Fusion.of_settings(SearchSettings(**given))
     assert found.name == name
     assert (found in tables.GRID) == (name != "rrf k=7 3:1")
 
@@ -245,7 +245,7 @@ def test_a_fusion_that_is_none_is_refused(text: str) -> None:
 def test_the_job_on_the_test_split_judges_with_what_the_api_ranks_with() -> None:
     text = (ROOT / "k8s" / "jobs" / "evaluate" / "kustomization.yaml").read_text()
     [told] = re.findall(r"--split test --fusion (\S+)", text)
-    assert tables.Fusion.parse(told) == tables.Fusion.configured(SearchSettings())
+    assert tables.Fusion.parse(told) == tables.Fusion.of_settings(SearchSettings())
 
 
 def test_sets_from_likes_follow_chance_and_split(prepared: Path) -> None:

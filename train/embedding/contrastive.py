@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import orjson
 import torch
 import typer
 
 from matinee.errors import SettingsError, SourceError
+from matinee.files import read_jsonl
 from matinee.models.convert import quiet
 from matinee.models.embedder import load_model
 from matinee.text import templates
+from train.jobs.arguments import trainer_arguments
 from train.jobs.command import Schedule
 from train.jobs.launch import TrainingPlan
 
@@ -78,7 +79,7 @@ def load_base(folder: Path, device: str | None = None) -> Any:
     return load_model(folder, torch.float32, device=device)
 
 
-def trainable(folder: Path, config: ContrastiveConfig, device: str | None) -> Any:
+def load_trainable(folder: Path, config: ContrastiveConfig, device: str | None) -> Any:
     """The base model as it is trained: texts cut at `max_tokens`, with fresh adapters for LoRA."""
     model = load_base(folder, device)
     # No card is written: its examples would be looked for in each run.
@@ -119,7 +120,7 @@ def data_sets(folder: Path, config: ContrastiveConfig) -> Any:
     columns = ["anchor", "positive", *(["negative"] if config.negatives else [])]
     sets = {}
     for path in sorted(folder.glob("*.jsonl")):
-        rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        rows = read_jsonl(path)
         if config.negatives and any("negative" not in row for row in rows):
             raise SourceError(f"{path} has rows without a negative: make it with `python -m train.triplets --negatives both`")
         # A source smaller than a batch would give none at all.
@@ -150,10 +151,10 @@ def loss_for(model: Any, config: ContrastiveConfig, base: Path, workers: int) ->
         case "guided":
             guide = load_base(base, str(model.device))
             loss = losses.CachedGISTEmbedLoss(model, guide, temperature=1 / config.scale, mini_batch_size=16, **gather)
-    return losses.MatryoshkaLoss(model, loss, list(_lengths(model, config))) if config.matryoshka else loss
+    return losses.MatryoshkaLoss(model, loss, list(_matryoshka_lengths(model, config))) if config.matryoshka else loss
 
 
-def _lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...]:
+def _matryoshka_lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...]:
     full = int(model.get_embedding_dimension())
     if any(not 8 <= length < full for length in config.matryoshka):
         raise SettingsError(f"--matryoshka {tuple(config.matryoshka)}: each must be at least 8 and below the model's own {full}")
@@ -161,37 +162,22 @@ def _lengths(model: Any, config: ContrastiveConfig) -> tuple[int, ...]:
 
 
 def arguments(config: ContrastiveConfig, model: Any, output: Path, *, gpu: bool, log_steps: int) -> Any:
-    """The trainer's arguments: saving by steps, so that a kill in mid-epoch loses little."""
+    """The trainer's arguments."""
     from sentence_transformers import SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers, MultiDatasetBatchSamplers
 
     prompts = {kind: text for kind, text in (model.prompts or {}).items() if text}
     columns = {"anchor": prompts.get("query"), "positive": prompts.get("document"), "negative": prompts.get("document")}
     return SentenceTransformerTrainingArguments(
-        output_dir=str(output),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch,
-        learning_rate=config.lr,
+        **trainer_arguments(config, output, gpu=gpu),
         warmup_steps=config.warmup,
-        lr_scheduler_type=config.schedule,
-        weight_decay=config.weight_decay,
-        save_strategy="steps",
         save_steps=config.save_steps,
-        save_total_limit=1,
         logging_steps=log_steps,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
-        use_cpu=not gpu,
         bf16=bool(config.bf16),
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
         # The same text twice in a batch would be its own negative.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
         prompts={column: text for column, text in columns.items() if text} or None,
-        ddp_find_unused_parameters=False,
     )
 
 

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet, read_set, set_names
+from matinee.evaluation.scoring import Encode
 from matinee.evaluation.splits import Entry
 from matinee.text import templates
-from train.embedding.negatives import Encode
 from train.embedding.pairs import from_catalogue
 from train.jobs.training_items import TrainingItems
+from train.reporting import measure
+from train.reporting.measure import Corpus
 
-POOL = 2000
 QUERIES = 120
 
 
@@ -25,31 +25,18 @@ QUERIES = 120
 class DevSet:
     """Queries by set, and the pool they are asked of."""
 
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    pool: Corpus
+    template: templates.Template
     sets: tuple[QuerySet, ...]
 
     def ndcg(self, encode: Encode) -> dict[str, float]:
         """NDCG@10 of each set; an item is never its own answer."""
-        documents = encode(self.texts, "document")
-        rows = {id: row for row, id in enumerate(self.ids)}
-        by_set = {}
-        for queries in self.sets:
-            query_ids = list(queries.relevant)
-            if queries.of_items:
-                vectors = documents[[rows[queries.items[query]] for query in query_ids]]
-            else:
-                vectors = encode([templates.query_text(queries.texts[query]) for query in query_ids], "query")
-            scores = scoring.cosine(vectors, documents)
-            if queries.of_items:
-                scores[range(len(query_ids)), [rows[queries.items[query]] for query in query_ids]] = -2
-            runs = {query: [self.ids[column] for column in best] for query, best in zip(query_ids, scoring.top(scores, 10), strict=True)}
-            values = metrics.per_query(runs, queries.relevant, "ndcg")
-            by_set[queries.name] = sum(values.values()) / len(values)
-        return by_set
+        dense = measure.dense(self.pool, encode, self.template)
+        values = {queries.name: measure.score(self.pool, queries, dense(queries))["ndcg"].values() for queries in self.sets}
+        return {name: sum(of_set) / len(of_set) for name, of_set in values.items()}
 
 
-def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int = POOL) -> DevSet:
+def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.Template, *, pool: int) -> DevSet:
     """The dev side of every set of `folder`, thinned to `QUERIES` each."""
     names = set_names(folder, "dev") if folder is not None else []
     sets = [_sample_queries(read_set(folder, name, "dev")) for name in names if folder is not None]
@@ -65,8 +52,7 @@ def dev_set(entries: Sequence[Entry], folder: Path | None, template: templates.T
     dev = [entry for entry in rest if entry.split == "dev"]
     others = random.Random(0).sample([e for e in rest if e.split != "dev"], k=sum(e.split != "dev" for e in rest))  # noqa: S311
     chosen += [*dev, *others][: max(0, pool - len(chosen))]
-    texts = tuple(templates.raw_text(entry.item, template) for entry in chosen)
-    return DevSet(tuple(entry.id for entry in chosen), texts, tuple(queries for queries in sets if queries.relevant))
+    return DevSet(Corpus(chosen), template, tuple(queries for queries in sets if queries.relevant))
 
 
 def _sample_queries(queries: QuerySet) -> QuerySet:

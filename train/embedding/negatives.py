@@ -7,18 +7,17 @@ not make pairs (`train.embedding.pairs`).
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from matinee.evaluation import scoring
-from matinee.vectors import Matrix
+from matinee.evaluation.scoring import Encode
 from train.embedding.pairs import TextPair
 from train.jobs.training_items import TrainingItems
 
 Miner = Literal["none", "bm25", "encoder", "both"]
-Encode = Callable[[Sequence[str], Literal["query", "document"]], Matrix]
 
 _DEPTH = 50
 _HARDEST = 10

@@ -55,7 +55,7 @@ def _from_set(items: TrainingItems, queries: QuerySet) -> list[TextPair]:
     pairs = []
     for query, relevant in queries.relevant.items():
         query_item = queries.items.get(query) if queries.of_items else None
-        # A text set may name the item of its text: a query about a test film is its words, so it stays out even if a qrel were wrong.
+        # A text set may name the item of its text: a query about a test item is its words, so it stays out even if a qrel were wrong.
         about = queries.items.get(query)
         if about is not None and about not in items.rows:
             continue
@@ -80,7 +80,7 @@ def from_catalogue(
 ) -> dict[str, list[TextPair]]:
     """Pairs that need nothing but the catalogue's own columns. `language`: of the made-up queries, as the setting `language`."""
     makers: Mapping[str, Callable[[TrainingItems, random.Random, str], Iterator[TextPair]]]
-    makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related}
+    makers = {"sentence": _sentences, "title": _titles, "genre": _genres, "keyword": _keyword_pairs, "related": _related_items}
     by_source = {name: list(makers[name](items, random.Random(f"{seed}/{name}"), language)) for name in sources}  # noqa: S311
     return {name: pairs for name, pairs in by_source.items() if pairs}
 
@@ -154,7 +154,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _related(items: TrainingItems, random: random.Random, _: str) -> Iterator[TextPair]:
+def _related_items(items: TrainingItems, random: random.Random, _: str) -> Iterator[TextPair]:
     """The paper's kind of pair: similarity by the catalogue's columns, so a model that learns it learns the columns."""
     tfidf = scoring.TfidfScorer(items.texts, items.language)
     facets = [_facets(entry) for entry in items.entries]

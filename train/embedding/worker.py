@@ -5,41 +5,32 @@ A checkpoint also holds the best model so far. Does not move checkpoints or end 
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray import train as ray_train
 from sentence_transformers import SentenceTransformerTrainer
-from transformers import PrinterCallback
 
 from matinee.evaluation.splits import read_entries
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, loss_for, steps_per_epoch, trainable
+from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, load_trainable, loss_for, steps_per_epoch
 from train.embedding.dev_set import DevSet, dev_set
-from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
+from train.jobs.checkpoints import FiniteLoss, Reporter, run_worker
 
 
 def fit(plan: EmbedderPlan) -> None:
     """One worker's run, from the last checkpoint to the end."""
-    rank, workers = ranks()
-    torch.set_num_threads(plan.threads or torch.get_num_threads())
-    state, resume = restore(plan, rank)
-    if state.get("waited", 0) >= plan.config.patience:
-        # It was stopped between its last checkpoint and the end, and must not train another epoch.
-        ray_train.report({"step": state["epochs"][-1]["step"], **state})
-        return
-    trainer, reporter = build_trainer(plan, state, rank, workers)
-    # The log has what it would print.
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
-    ray_train.report(reporter.summary(trainer.state.global_step))
+
+    def finished_step(state: dict[str, Any]) -> int:
+        return int(state["epochs"][-1]["step"]) if state.get("waited", 0) >= plan.config.patience else 0
+
+    run_worker(plan, partial(build_trainer, plan), finished_step)
 
 
 def build_trainer(plan: EmbedderPlan, state: dict[str, Any], rank: int, workers: int) -> "tuple[EmbedderTrainer, DevReporter]":
     """The trainer of one worker, and the callback that measures."""
     config, gpu = plan.config, torch.cuda.is_available() and plan.gpu
-    model = trainable(plan.base, config, None if gpu else "cpu")
+    model = load_trainable(plan.base, config, None if gpu else "cpu")
     sets = data_sets(plan.triplets, config)
     steps = steps_per_epoch([len(rows) for rows in sets.values()], config.batch, workers)
     config = replace(config, save_steps=min(config.save_steps, steps))

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from matinee.evaluation.query_sets import QuerySet, SetInfo, read_set, set_names
 from matinee.evaluation.splits import Entry, Split
+from matinee.files import read_jsonl, write_jsonl
 from matinee.items import Item
 from matinee.models.descriptions import description_rows
 from matinee.text import fact_checks, templates
@@ -104,7 +103,7 @@ def _texts_of(items: Mapping[str, Item], queries: QuerySet) -> dict[str, list[st
     texts: dict[str, list[str]] = {}
     for query, relevant in queries.relevant.items():
         about = queries.items.get(query)
-        # A query about a test film is its words, so it stays out even where a qrel is wrong.
+        # A query about a test item is its words, so it stays out even where a qrel is wrong.
         if about is not None and about not in items:
             continue
         for id in relevant & items.keys():
@@ -122,12 +121,11 @@ def _sentence(kind: SetInfo, texts: Sequence[str]) -> str:
 
 
 def write_pairs(pairs: Sequence[InstructionPair], path: Path) -> None:
-    with path.open("wb") as out:
-        for pair in pairs:
-            row = {"id": pair.id, "item": pair.item.facts(), "text": templates.one_line(pair.text), "ends": pair.ends}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    write_jsonl(
+        path,
+        ({"id": pair.id, "item": pair.item.facts(), "text": templates.one_line(pair.text), "ends": pair.ends} for pair in pairs),
+    )
 
 
 def read_pairs(path: Path) -> list[InstructionPair]:
-    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return [InstructionPair(row["id"], Item.model_validate(row["item"]), row["text"], row["ends"]) for row in rows]
+    return [InstructionPair(row["id"], Item.model_validate(row["item"]), row["text"], row["ends"]) for row in read_jsonl(path)]

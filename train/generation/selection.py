@@ -1,6 +1,5 @@
 """Which items a model describes, and in which order: by title, by what evaluation sets look for, by seed. Describes nothing."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from matinee.characters import fold
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set, set_names
-from matinee.evaluation.splits import Entry
+from matinee.evaluation.splits import Entry, order_key
 
 
 def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
@@ -22,7 +21,7 @@ def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:
 
 def ranked_sample(entries: Sequence[Entry], count: int | None, seed: int, weights: dict[str, float]) -> list[Entry]:
     """The heaviest first, then in an order that only the seed and the ids decide."""
-    ordered = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}\0{entry.id}".encode()).digest())
+    ordered = sorted(entries, key=lambda entry: order_key(seed, entry.id))
     ordered.sort(key=lambda entry: -weights.get(entry.id, 0.0))
     return ordered[:count]
 

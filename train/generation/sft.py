@@ -11,38 +11,30 @@ from typing import Any
 
 import torch
 import trl
-from ray import train as ray_train
-from transformers import PrinterCallback
 
 from matinee.errors import ModelError
 from matinee.models import backends
 from train.generation import bleu, completions, lora
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import InstructionPair, read_pairs
-from train.jobs.checkpoints import FiniteLoss, Reporter, ranks, restore
+from train.jobs.arguments import trainer_arguments
+from train.jobs.checkpoints import FiniteLoss, Reporter, run_worker
 
 
 def train_adapter(
     plan: AdapterPlan, examples: Sequence[Any], reporter_of: Callable[..., "BleuReporter"], build: Callable[..., Any]
 ) -> None:
     """What SFT and DPO have in common: one worker's run, from the last checkpoint to the end."""
-    rank, workers = ranks()
-    torch.set_num_threads(plan.threads or torch.get_num_threads())
-    state, resume = restore(plan, rank)
-    if state.get("done"):
-        # It was stopped between its last checkpoint and the end.
-        ray_train.report({"step": state["done"], **state})
-        return
-    device = f"cuda:{torch.cuda.current_device()}" if plan.gpu else "cpu"
-    model, tokenizer = load(plan.base, plan.config, device, plan.adapter)
-    reporter = reporter_of(plan, tokenizer, read_pairs(plan.heldout)[: plan.config.heldout], state, rank)
-    trainer = build(model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter])
-    reporter.begin(trainer, model)
-    # The log has what it would print.
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
-    ray_train.report(reporter.summary(trainer.state.global_step))
+
+    def build_both(state: dict[str, Any], rank: int, workers: int) -> tuple[Any, BleuReporter]:
+        device = f"cuda:{torch.cuda.current_device()}" if plan.gpu else "cpu"
+        model, tokenizer = load(plan.base, plan.config, device, plan.adapter)
+        reporter = reporter_of(plan, tokenizer, read_pairs(plan.heldout)[: plan.config.heldout], state, rank)
+        trainer = build(model, tokenizer, plan.config, examples, plan.work / "trainer", workers=workers, gpu=plan.gpu, callbacks=[reporter])
+        reporter.begin(trainer, model)
+        return trainer, reporter
+
+    run_worker(plan, build_both, lambda state: int(state.get("done", 0)))
 
 
 def load(base: Path, config: SftConfig, device: str, adapter: Path | None = None) -> tuple[Any, Any]:
@@ -113,37 +105,21 @@ def build_trainer(
 
 
 def arguments(config: SftConfig, output: Path, *, workers: int, gpu: bool, rows: int) -> dict[str, Any]:
-    """The arguments of TRL's trainers: saving by steps, so that a kill in mid-epoch loses little."""
+    """The arguments of TRL's trainers."""
     per_epoch = max(1, -(-rows // config.effective))
     steps = config.max_steps or int(per_epoch * config.epochs)
-    return {
-        "output_dir": str(output),
-        "num_train_epochs": config.epochs,
+    return trainer_arguments(config, output, gpu=gpu) | {
         "max_steps": config.max_steps or -1,
-        "per_device_train_batch_size": config.batch,
         "gradient_accumulation_steps": config.accumulation_steps(workers),
-        "learning_rate": config.lr,
         "warmup_steps": int(config.warmup * steps),
-        "lr_scheduler_type": config.schedule,
-        "weight_decay": config.weight_decay,
         "optim": "adamw_torch",
         "activation_checkpointing": config.checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if config.checkpointing else None,
         # On a CPU the frozen weights compute in bf16 without it, and the adapters are quicker as they are.
         "bf16": gpu and config.precision != "fp32",
-        "save_strategy": "steps",
         "save_steps": min(config.save_steps, per_epoch),
-        "save_total_limit": 1,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,
         "include_num_input_tokens_seen": "non_padding",
-        "report_to": "none",
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "use_cpu": not gpu,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": gpu,
-        "ddp_find_unused_parameters": False,
         "max_length": None,
     }
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from matinee.errors import SourceError
 from matinee.evaluation.splits import Entry
+from matinee.files import read_jsonl, write_jsonl
 from matinee.items import Item
 from matinee.languages import ENGLISH
 from matinee.text import fact_checks
@@ -34,9 +33,9 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry], language: str =
     """The judgments of all sheets, and what was counted on the way. Raises `SourceError`."""
     votes: dict[tuple[str, frozenset[str]], Counter[str]] = {}
     counts = Counter({"answers": 0, "unanswered": 0, "ties": 0})
-    for sheet in map(_preferences, dict.fromkeys(paths)):
+    for sheet in map(_read_preferences, dict.fromkeys(paths)):
         for row, line in zip(sheet.rows, sheet.lines, strict=True):
-            entry = _trainable(row["item"], entries, f"{sheet.path}, line {line}")
+            entry = _training_entry(row["item"], entries, f"{sheet.path}, line {line}")
             tally = votes.setdefault((entry.id, frozenset((row["a"], row["b"]))), Counter())
             counts["answers" if row["preference"] else "unanswered"] += 1
             counts["ties"] += row["preference"] == "tie"
@@ -55,7 +54,7 @@ def collect(paths: Sequence[Path], entries: Mapping[str, Entry], language: str =
     }
 
 
-def _preferences(path: Path) -> Sheet:
+def _read_preferences(path: Path) -> Sheet:
     sheet = read_sheet(path)
     if sheet.form is not PREFERENCE:
         raise SourceError(
@@ -68,7 +67,7 @@ def _preferences(path: Path) -> Sheet:
     return sheet
 
 
-def _trainable(id: str, entries: Mapping[str, Entry], where: str) -> Entry:
+def _training_entry(id: str, entries: Mapping[str, Entry], where: str) -> Entry:
     entry = entries.get(id)
     if entry is None:
         raise SourceError(f"{where}: item {id} is not in the prepared catalogue: name the one that the sheets were made of")
@@ -87,12 +86,8 @@ def _decide(entry: Entry, texts: frozenset[str], votes: Counter[str]) -> Judgmen
 
 
 def write_judgments(judgments: Sequence[Judgment], path: Path) -> None:
-    with path.open("wb") as out:
-        for judgment in judgments:
-            row = {"id": judgment.id, "item": judgment.item.facts(), "chosen": judgment.chosen, "rejected": judgment.rejected}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    write_jsonl(path, ({"id": one.id, "item": one.item.facts(), "chosen": one.chosen, "rejected": one.rejected} for one in judgments))
 
 
 def read_judgments(path: Path) -> list[Judgment]:
-    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return [Judgment(row["id"], Item.model_validate(row["item"]), row["chosen"], row["rejected"]) for row in rows]
+    return [Judgment(row["id"], Item.model_validate(row["item"]), row["chosen"], row["rejected"]) for row in read_jsonl(path)]

@@ -8,7 +8,6 @@ train (`train.preference`). Does not compute anything from answers (`train.human
 """
 
 import csv
-import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from matinee.errors import SourceError
-from matinee.evaluation.splits import Entry
+from matinee.evaluation.splits import Entry, order_key
 from matinee.files import write_atomically
 from matinee.text import templates
 
@@ -116,7 +115,7 @@ def draw_items(entries: Sequence[Entry], draw: Draw, texts: Sequence[Mapping[str
             f"--items {draw.items}, but of {len(own)} items of the {draw.split} split {len(described)} have a description in both files, "
             f"{len(usable)} of them two different ones: describe more with `python -m train.describe`, or ask for fewer"
         )
-    return sorted(usable, key=lambda entry: _order(draw.seed, entry.id))[: draw.items]
+    return sorted(usable, key=lambda entry: order_key(draw.seed, entry.id))[: draw.items]
 
 
 def blind(
@@ -124,8 +123,8 @@ def blind(
 ) -> tuple[list[SheetRow], dict[str, Model]]:
     """A rater's empty rows in an order of their own, and item -> the model that is A there."""
     rows, first = [], {}
-    for entry in sorted(entries, key=lambda entry: _order(seed, rater, entry.id)):
-        a: Model = "base" if _order(seed, rater, entry.id, "side")[0] % 2 else "tuned"
+    for entry in sorted(entries, key=lambda entry: order_key(seed, rater, entry.id)):
+        a: Model = "base" if order_key(seed, rater, entry.id, "side")[0] % 2 else "tuned"
         b: Model = "tuned" if a == "base" else "base"
         facts = BETWEEN_FACTS.join(templates.facts_text(entry.item).split("\n"))
         shown = (entry.id, entry.item.title, facts, texts[a][entry.id], texts[b][entry.id])
@@ -212,8 +211,3 @@ def read_key(folder: Path) -> SheetKey:
         raise SourceError(f"cannot read {path}: {error.strerror}; `python -m train.ratings sheets` writes it") from None
     except ValidationError as error:
         raise SourceError(f"{path} is not what `python -m train.ratings sheets` wrote: {error.errors()[0]['msg']}") from None
-
-
-def _order(*parts: object) -> bytes:
-    """A place in an order that only `parts` decide."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()

@@ -45,7 +45,7 @@ def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[Ra
     sheets = [read_sheet(path) for path in sheet_paths(folder)]
     form = key.form
     for sheet in sheets:
-        _matches(sheet, form, key.raters)
+        _check_sheet(sheet, form, key.raters)
     lost = sorted(set(key.raters) - {sheet.rater for sheet in sheets})
     if lost and not finished_only:
         raise SourceError(f"{folder / 'sheets'} lacks the sheet of {', '.join(lost)}: put it back, or leave it out with --finished-only")
@@ -60,7 +60,7 @@ def collect(folder: Path, *, finished_only: bool = False) -> tuple[Form, list[Ra
     return form, answers, sorted([*lost, *(sheet.rater for sheet in waiting)])
 
 
-def _matches(sheet: Sheet, form: Form, raters: Mapping[str, Mapping[str, Model]]) -> None:
+def _check_sheet(sheet: Sheet, form: Form, raters: Mapping[str, Mapping[str, Model]]) -> None:
     if sheet.form is not form:
         raise SourceError(f"{sheet.path} asks for {sheet.form.name}, but {KEY} is of a {form.name} round: it is of another folder")
     if sheet.rater not in raters:

@@ -12,17 +12,43 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import train as ray_train
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from matinee.files import write_atomically
 from train.jobs.launch import TrainingPlan
 
 PROGRESS = "progress.json"
+
+
+def run_worker(
+    plan: TrainingPlan,
+    build: Callable[[dict[str, Any], int, int], tuple[Any, "Reporter"]],
+    finished_step: Callable[[dict[str, Any]], int],
+) -> None:
+    """One worker's run, from the last checkpoint to the end.
+
+    `build` makes the trainer and its reporter, of the progress so far, this worker's place, and how many there are. `finished_step`: the
+    last step of a training whose progress says that it is over, else 0.
+    """
+    rank, workers = ranks()
+    torch.set_num_threads(plan.threads or torch.get_num_threads())
+    state, resume = restore(plan, rank)
+    if step := finished_step(state):
+        # It was stopped between its last checkpoint and the end, and must not train another epoch.
+        ray_train.report({"step": step, **state})
+        return
+    trainer, reporter = build(state, rank, workers)
+    # The log has what it would print.
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    # Without a checkpoint: the last step's is already reported, and every worker has to say that it is done.
+    ray_train.report(reporter.summary(trainer.state.global_step))
 
 
 def ranks() -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from matinee.models.embedder import Embedder
 
 OptionsT = TypeVar("OptionsT")
 
@@ -75,6 +78,15 @@ def echo(*parts: str | tuple[str, str]) -> None:
     Text is printed as it is. Rich's markup is not understood: a path may hold brackets.
     """
     console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
+def load_embedder(model: str | None, precision: str | None) -> "Embedder":
+    """The settings' embedder, or another model or precision, for a corpus."""
+    from matinee.models.embedder import Embedder
+
+    flags = {"model": model, "revision": None} if model else {}
+    settings = load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
+    return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
 
 
 def column_map(pairs: list[str]) -> dict[str, str]:
@@ -168,14 +180,14 @@ def build(options: type[OptionsT], values: dict[str, Any]) -> OptionsT:
             value, known = values[name], choices(kind)
             if known and value is not None and value not in known:
                 raise SettingsError(f"--{name.replace('_', '-')} {value}: use {', '.join(known)}")
-            built[name] = _as_written(value)
+            built[name] = _expand_paths(value)
     return options(**built)
 
 
-def _as_written(value: Any) -> Any:
+def _expand_paths(value: Any) -> Any:
     """A path with the home folder where it begins with `~`: a shell leaves `--out=~/work` as it is."""
     if isinstance(value, list):
-        return [_as_written(one) for one in value]
+        return [_expand_paths(one) for one in value]
     return user_path(value) if isinstance(value, Path) else value
 
 

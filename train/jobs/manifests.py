@@ -36,6 +36,12 @@ def git_commit() -> str | None:
         return os.environ.get("GIT_COMMIT") or None
 
 
+def reopen(folder: Path) -> None:
+    """Begin a new result in a folder: from here on, it is not what its manifest says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
 def hashes(paths: Iterable[Path], root: Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): sha256(path) for path in sorted(paths)}
 

@@ -6,7 +6,7 @@ description keeps its raw text, and favours whatever was described. Knows what a
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,22 +87,12 @@ class CorpusTexts:
         unit: Matrix = blended / np.linalg.norm(blended, axis=1, keepdims=True)
         return unit
 
-    def rows(self, queries: QuerySet) -> list[int]:
-        return [self.corpus.rows[queries.items[query]] for query in queries.relevant]
-
-    def cosine(self, queries: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
-        """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
-        if queries.of_items:
-            return scoring.cosine((documents if items is None else items)[self.rows(queries)], documents)
-        texts = [templates.query_text(queries.texts[query]) for query in queries.relevant]
-        return scoring.cosine(self.encoder(texts, "query"), documents)
+    def dense(self, documents: Matrix, items: Matrix | None = None) -> System:
+        return measure.cache_scores(lambda queries: measure.cosine(self.corpus, self.encoder, queries, documents, items))
 
     def bm25(self, documents: Sequence[str]) -> System:
-        ready = scoring.Bm25Scorer(documents, self.corpus.language)
         # A query item asks with its own words, not with a model's.
-        return lambda queries: ready(
-            [self.words[r] for r in self.rows(queries)] if queries.of_items else [queries.texts[q] for q in queries.relevant]
-        )
+        return measure.lexical(self.corpus, scoring.Bm25Scorer, documents, self.words)
 
 
 @dataclass(frozen=True)
@@ -130,9 +120,7 @@ def table(
     if not common:
         raise SourceError(f"no item of the corpus is described in all of {', '.join(one.name for one in written)}")
     # Of each model the same items: one that described more would be compared on others.
-    written = [
-        DescriptionSet(one.name, one.facts, {id: text for id, text in one.texts.items() if id in common}, one.digest) for one in written
-    ]
+    written = [replace(one, texts={id: text for id, text in one.texts.items() if id in common}) for one in written]
     pools = {"described": np.array([row for row, id in enumerate(corpus.ids) if id in common])}
     if len(common) < len(corpus.ids):
         pools["all items"] = np.arange(len(corpus.ids))
@@ -161,23 +149,20 @@ def arms(index: CorpusTexts, written: Sequence[DescriptionSet], search: SearchSe
 
         return score
 
-    def dense(documents: Matrix, items: Matrix | None = None) -> System:
-        return measure.cache_scores(lambda queries: index.cosine(queries, documents, items))
-
-    raw = dense(index.raw)
+    raw = index.dense(index.raw)
     yield Arm("dense", "raw", "", raw)
     yield Arm("BM25", "raw", "", plain)
     yield Arm("hybrid", "raw", "", hybrid(raw, plain))
     for one in written:
         enhanced = index.vectors(one, "enhanced")
-        alone, joined, blended = dense(enhanced), dense(index.vectors(one, "both")), dense(index.blend(enhanced))
+        alone, joined, blended = (index.dense(vectors) for vectors in (enhanced, index.vectors(one, "both"), index.blend(enhanced)))
         expanded = index.bm25(index.texts(one, "both", templates.SPARSE_TEMPLATE))
         yield Arm("dense", "enhanced", one.name, alone)
         yield Arm("dense", "both, one text", one.name, joined)
         yield Arm("dense", BOTH, one.name, blended)
         yield Arm("dense", "both, two vectors, max", one.name, _combine(raw, alone, np.maximum))
         yield Arm("dense", "both, two vectors, sum", one.name, _combine(raw, alone, np.add))
-        yield Arm("dense", "raw query item, enhanced index", one.name, dense(enhanced, index.raw))
+        yield Arm("dense", "raw query item, enhanced index", one.name, index.dense(enhanced, index.raw))
         yield Arm("BM25", "expanded", one.name, expanded)
         yield Arm("hybrid", "sparse side expanded", one.name, hybrid(raw, expanded))
         yield Arm("hybrid", "both, one text, on both sides", one.name, hybrid(joined, expanded))
@@ -201,7 +186,6 @@ def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QueryS
                 continue
             # A copy: whoever judges strikes the query item out.
             measured = measure.score(corpus, answerable, arm.score(answerable).copy(), pool=columns)
-            figures = tables.intervals(measured)
             row: ArmResult = {
                 "set": answerable.name,
                 "kind": answerable.info.kind,
@@ -209,9 +193,7 @@ def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QueryS
                 "way": arm.way,
                 "arm": arm.name,
                 "model": arm.model,
-                "recall": figures["recall"],
-                "ndcg": figures["ndcg"],
-                "mrr": figures["mrr"],
+                **tables.intervals(measured),
             }
             if arm.name == "raw":
                 raw[arm.way] = measured

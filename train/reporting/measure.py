@@ -18,7 +18,7 @@ from matinee.characters import fold
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
 from matinee.evaluation.query_sets import QuerySet, SetInfo
-from matinee.evaluation.scoring import Scores
+from matinee.evaluation.scoring import Encode, Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.index.vector_cache import CachedEncoder, VectorCache
@@ -49,6 +49,10 @@ class Corpus:
 
     def texts(self, template: Template) -> list[str]:
         return [templates.raw_text(entry.item, template) for entry in self.entries]
+
+    def query_rows(self, queries: QuerySet) -> list[int]:
+        """The rows of the items that ask."""
+        return [self.rows[queries.items[query]] for query in queries.relevant]
 
     def has(self, title: str) -> bool:
         return any(fold(entry.item.title) == fold(title) for entry in self.entries)
@@ -82,33 +86,33 @@ class ModelVectors:
 System = Callable[[QuerySet], Scores]
 
 
-def dense(corpus: Corpus, encoder: ModelVectors, template: Template) -> System:
-    documents = encoder(corpus.texts(template))
+def cosine(corpus: Corpus, encode: Encode, queries: QuerySet, documents: Matrix, items: Matrix | None = None) -> Scores:
+    """A query item is looked up in `items`: where it is not given, it was treated as the indexed ones were."""
+    if queries.of_items:
+        return scoring.cosine((documents if items is None else items)[corpus.query_rows(queries)], documents)
+    return scoring.cosine(encode([templates.query_text(queries.texts[query]) for query in queries.relevant], "query"), documents)
 
-    def score(queries: QuerySet) -> Scores:
-        if queries.of_items:
-            return scoring.cosine(documents[[corpus.rows[queries.items[query]] for query in queries.relevant]], documents)
-        return scoring.cosine(encoder([templates.query_text(queries.texts[query]) for query in queries.relevant], "query"), documents)
 
-    return score
+def dense(corpus: Corpus, encode: Encode, template: Template) -> System:
+    documents = encode(corpus.texts(template), "document")
+    return lambda queries: cosine(corpus, encode, queries, documents)
 
 
 def with_facts(corpus: Corpus, encoder: ModelVectors, template: Template, weights: FactWeights) -> System:
     """As the API compares items with items (`matinee.index.item_vector`); for sets of items only: a text has no facts."""
     documents = encoder(corpus.texts(template))
     whole = np.stack([item_vector(text, entry.item.facts(), weights) for text, entry in zip(documents, corpus.entries, strict=True)])
-    return lambda queries: scoring.cosine(whole[[corpus.rows[queries.items[query]] for query in queries.relevant]], whole)
+    return lambda queries: scoring.cosine(whole[corpus.query_rows(queries)], whole)
 
 
-def lexical(corpus: Corpus, scorer: type[scoring.Bm25Scorer] | type[scoring.TfidfScorer]) -> System:
-    """By the words of the text that is indexed for them."""
-    texts = corpus.texts(templates.SPARSE_TEMPLATE)
-    ready = scorer(texts, corpus.language)
-
-    def score(queries: QuerySet) -> Scores:
-        return ready([texts[corpus.rows[queries.items[query]]] if queries.of_items else queries.texts[query] for query in queries.relevant])
-
-    return score
+def lexical(
+    corpus: Corpus, scorer: type[scoring.Bm25Scorer] | type[scoring.TfidfScorer], documents: Sequence[str], words: Sequence[str]
+) -> System:
+    """By the words of `documents`. A query item asks with its own, those of `words`."""
+    ready = scorer(documents, corpus.language)
+    return lambda queries: ready(
+        [words[row] for row in corpus.query_rows(queries)] if queries.of_items else [queries.texts[query] for query in queries.relevant]
+    )
 
 
 def chance(corpus: Corpus) -> System:
@@ -149,7 +153,7 @@ def score(corpus: Corpus, queries: QuerySet, scores: Scores, *, pool: np.ndarray
     ids = corpus.ids
     relevant: Mapping[str, set[str]] = queries.relevant
     if queries.of_items:
-        scores[range(len(query_ids)), [corpus.rows[queries.items[query]] for query in query_ids]] = -np.inf
+        scores[range(len(query_ids)), corpus.query_rows(queries)] = -np.inf
     if pool is not None:
         scores, ids = scores[:, pool], [ids[row] for row in pool]
         inside = set(ids)

@@ -16,7 +16,7 @@ from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
-from matinee.text.templates import Template
+from matinee.text.templates import SPARSE_TEMPLATE, Template
 from train.reporting import measure
 from train.reporting.measure import MEASURES, Corpus, ModelVectors, PerQuery, System
 from train.reporting.rows import ClosenessRow, HybridRow, Intervals, Means, RecipeRow, SetRow, TitleRow, interval_row
@@ -50,7 +50,7 @@ class Fusion:
         raise SettingsError(f"--fusion {text}: write linear:BM25_WEIGHT (linear:0.015), dbsf, or rrf:K:DENSE:SPARSE (rrf:10:1:2)")
 
     @classmethod
-    def configured(cls, search: SearchSettings) -> "Fusion":
+    def of_settings(cls, search: SearchSettings) -> "Fusion":
         """The one that the API ranks with."""
         if search.fusion == "dbsf":
             return cls("dbsf")
@@ -75,11 +75,12 @@ GRID = [
 
 def systems(corpus: Corpus, encoders: Mapping[str, ModelVectors], template: Template, facts: FactWeights) -> dict[str, System]:
     """Baselines first, then the models; each one's scores of a set are computed once. The item vector answers sets of items only."""
+    words = corpus.texts(SPARSE_TEMPLATE)
     by_name: dict[str, System] = {
         "random": measure.chance(corpus),
         "vote count": measure.votes(corpus),
-        "BM25": measure.lexical(corpus, scoring.Bm25Scorer),
-        "TF-IDF": measure.lexical(corpus, scoring.TfidfScorer),
+        "BM25": measure.lexical(corpus, scoring.Bm25Scorer, words, words),
+        "TF-IDF": measure.lexical(corpus, scoring.TfidfScorer, words, words),
     }
     by_name |= {name: measure.dense(corpus, encoder, template) for name, encoder in encoders.items()}
     if facts.any():
@@ -96,15 +97,12 @@ def table1(corpus: Corpus, systems: Systems, sets: Sequence[QuerySet]) -> list[S
             asking = {name: system for name, system in systems.items() if queries.of_items or not name.endswith(WITH_FACTS)}
             judged = {name: measure.score(corpus, queries, system(queries), pool=columns) for name, system in asking.items()}
             for name, measured in judged.items():
-                figures = intervals(measured)
                 row: SetRow = {
                     "set": queries.name,
                     "system": name,
                     "items": where,
                     "queries": len(measured["ndcg"]),
-                    "recall": figures["recall"],
-                    "ndcg": figures["ndcg"],
-                    "mrr": figures["mrr"],
+                    **intervals(measured),
                 }
                 # Like with like: against the bare text the facts' own gain would be counted as the training's.
                 other = f"before{WITH_FACTS}" if name == f"after{WITH_FACTS}" else "before"

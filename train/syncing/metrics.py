@@ -24,7 +24,7 @@ class SyncMetrics:
         self._failures = Counter("matinee_sync_failures", "Rounds that failed, by the error's code", ["reason"], registry=self.registry)
         self._success: Gauge | None = None
 
-    def succeeded(self, report: SyncReport) -> None:
+    def record_success(self, report: SyncReport) -> None:
         self._rounds.inc()
         for change in CHANGES:
             self._items.labels(change).inc(getattr(report, change))
@@ -34,7 +34,7 @@ class SyncMetrics:
             self._success = Gauge(name, "End of the last round that succeeded, Unix time", registry=self.registry)
         self._success.set(time.time())
 
-    def failed(self, error: Exception) -> None:
+    def record_failure(self, error: Exception) -> None:
         self._rounds.inc()
         self._failures.labels(error.code if isinstance(error, MatineeError) else "machine").inc()
 

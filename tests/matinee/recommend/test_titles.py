@@ -212,7 +212,7 @@ async def test_suggestions_are_as_many_as_asked_for(index: Index) -> None:
     ],
 )
 async def test_a_year_is_read_at_the_end_only(typed: str, read: list[tuple[str, int]]) -> None:
-    assert titles._dated(typed) == read
+    assert titles._split_year(typed) == read
 
 
 @pytest.mark.asyncio(loop_scope="module")
