@@ -76,6 +76,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("enhancer", "bulk_share"): 0.5,
         ("embedder", "bulk_share"): 0.5,
         ("index", "tls_ca"): "/etc/ca.crt",
+        ("index", "read_fan_out"): 0,
     }
     if path[-1] == "max_replicas_per_node":
         return 9

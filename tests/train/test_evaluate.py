@@ -24,6 +24,7 @@ from matinee.index.edge.query import request
 from matinee.index.types import HybridQuery, Manifest, Search
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
+from matinee.settings.index import IndexSettings
 from matinee.settings.tree import SearchSettings
 from matinee.text import templates
 from train import evaluate, prepare
@@ -83,7 +84,8 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
     agrees(scoring.dbsf([dense, lexical], prefetch=40), edge.Fusion.Dbsf(), prefetches)
     for weight in (0.001, 0.1):
         summed = Search(HybridQuery(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
-        fused = request(summed, Manifest(version="v1", catalogue="c", fingerprint="f", recipe="raw", dimensions={"text": 16}))
+        manifest = Manifest(version="v1", catalogue="c", fingerprint="f", recipe="raw", dimensions={"text": 16})
+        fused = request(summed, manifest, IndexSettings())
         agrees(scoring.linear([dense, lexical], (1.0, weight), prefetch=40), fused.query, fused.prefetches)
 
 

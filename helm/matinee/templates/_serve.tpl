@@ -1,11 +1,11 @@
 {{/* The whole settings tree: what can be null is null where it is absent, and the bundled Qdrant has its address. */}}
 {{- define "matinee.settings.tree" -}}
 {{- $s := omit (deepCopy .Values.settings) "config" -}}
-{{- range $path := list "enhancer.url" "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.tls_ca" "index.graph_from" "index.ef" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
+{{- range $path := list "enhancer.url" "enhancer.revision" "enhancer.adapter" "embedder.revision" "embedder.language" "index.url" "index.tls_ca" "index.graph_from" "index.ef" "index.read_fan_out" "artifacts.uri" "events.uri" "events.signing_keys" "tracing.endpoint" "probe.url" "probe.queries" -}}
 {{- $parts := splitList "." $path -}}
 {{- $part := index $s (index $parts 0) -}}
 {{- $value := get $part (index $parts 1) -}}
-{{- if or (not $value) (eq (toString $value) "null") -}}{{- $_ := set $part (index $parts 1) nil -}}{{- end -}}
+{{- if or (kindIs "invalid" $value) (eq (toString $value) "") (eq (toString $value) "null") -}}{{- $_ := set $part (index $parts 1) nil -}}{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.qdrant.mode "bundled") (not $s.index.url) -}}
 {{- $_ := set $s.index "url" (printf "%s://%s-qdrant:6333" (include "matinee.qdrantScheme" .) (include "matinee.fullname" .)) -}}
