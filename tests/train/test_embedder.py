@@ -36,7 +36,7 @@ from train.embedding import worker
 from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, load_trainable, loss_for
 from train.embedding.dev_set import dev_set
 from train.embedding.worker import EmbedderTrainer
-from train.jobs import manifests
+from train.jobs import checkpoints, manifests
 from train.jobs.command import Hardware, ModelOptions
 
 SMOKE = ("--smoke", "--fp32")
@@ -206,9 +206,9 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     """A kill between its last checkpoint and its end must not add an epoch."""
     state = {"waited": 2, "epochs": [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}], "best": {"epoch": 1}, "base": {}}
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(worker, "ranks", lambda: (0, 1))
-    monkeypatch.setattr(worker, "restore", lambda *_: (state, tmp_path / "resumed"))
-    monkeypatch.setattr(worker.ray_train, "report", told.append)
+    monkeypatch.setattr(checkpoints, "ranks", lambda: (0, 1))
+    monkeypatch.setattr(checkpoints, "restore", lambda *_: (state, tmp_path / "resumed"))
+    monkeypatch.setattr(checkpoints.ray_train, "report", told.append)
     config = ContrastiveConfig(epochs=5, patience=2)
     folders = dict.fromkeys(("out", "base", "triplets", "prepared"), tmp_path)
     worker.fit(
