@@ -18,8 +18,9 @@ from typing import Any
 
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
-from matinee.index.build import BATCH, Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import BATCH, PointMaker
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.settings.load import load_settings

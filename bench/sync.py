@@ -31,8 +31,9 @@ from bench.tables import markdown
 from bench.writes import WORDS
 from matinee.catalogue.reader import read_items
 from matinee.cli.errors import run_main
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.models.types import Kind
 from matinee.vectors import Matrix
 

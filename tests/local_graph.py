@@ -23,8 +23,9 @@ from matinee import demo
 from matinee.catalogue.reader import read_items
 from matinee.errors import DeadlineError, MatineeError
 from matinee.filters.attributes import Attributes
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.items import Item
 from matinee.models.embedder import Embedder, Forward, Tokens
 from matinee.models.types import Description

@@ -45,14 +45,15 @@ from rich.table import Table
 from matinee import demo
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
-from matinee.catalogue.reader import ItemReader, Report, write_rejects
+from matinee.catalogue.reader import ItemReader, Report
 from matinee.client.http import Client
-from matinee.client.models import Patience
+from matinee.client.models import RetryPolicy
 from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
 from matinee.filters.attributes import Attribute
-from matinee.index.build import FileWriter, Outcome, PointMaker
+from matinee.index.build import FileWriter, Outcome
 from matinee.index.catalogues import check_creatable, check_kept, find_record, register, require_usable
+from matinee.index.points import PointMaker
 from matinee.index.registry import CatalogueRecord
 from matinee.index.vector_cache import CountingEncoder
 from matinee.items import Item
@@ -192,8 +193,8 @@ def ingest(settings: Settings, source: IngestSource, reader: ItemReader, options
     start = time.perf_counter()
     server = Client(options.url, key=options.key) if options.url else None
     if options.via == "api":
-        server = server or Client.running(settings, key=options.key)
-    connection = ServerConnection(server, options.key, Patience(options.patience))
+        server = server or Client.find_running(settings, key=options.key)
+    connection = ServerConnection(server, options.key, RetryPolicy(options.patience))
     with engine(settings, source, reader, options, connection, descriptions) as (maker, write_file):
         outcome = asyncio.run(
             indexing.build(
@@ -286,7 +287,7 @@ def dry_run(reader: ItemReader, options: IngestOptions, record: CatalogueRecord 
         sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
         return
     ingest_report.show(report)
-    show_warnings(report)
+    ingest_report.show_warnings(report)
     for reject in report.rejects[: ingest_report.SHOWN]:
         command.echo(f"rejected: line {reject.line} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
@@ -358,7 +359,7 @@ def print_report(
         "version": manifest.version,
         "recipe": manifest.recipe,
     }
-    where = save_rejects(report, options.rejects) if report.rejects else None
+    where = ingest_report.save_rejects(report, options.rejects) if report.rejects else None
     if options.json:
         sys.stdout.buffer.write(
             orjson.dumps(
@@ -378,28 +379,10 @@ def print_report(
     console.print(table)
     ingest_report.show(report)
     ingest_report.show_attributes(stats)
-    show_warnings(report)
+    ingest_report.show_warnings(report)
     if where is not None:
         command.echo(f"rejected rows, with line and reason: {where}")
     console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
-
-
-def save_rejects(report: Report, folder: Path) -> Path | None:
-    """The file of the rejected rows. Where it can't be written, the index is there all the same, and a warning says what was rejected."""
-    try:
-        return write_rejects(report, folder)
-    except OSError as error:
-        first = report.rejects[0]
-        report.warnings.append(
-            f"the rejected rows could not be written to {folder.absolute()} ({error.strerror}): name another folder with --rejects; "
-            f"the first is on line {first.line}: {first.reason}"
-        )
-        return None
-
-
-def show_warnings(report: Report) -> None:
-    for warning in report.warnings:
-        command.echo(("warning", "yellow"), f": {warning}")
 
 
 app = command.job_app(

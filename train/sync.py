@@ -29,7 +29,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee.client.http import Client
-from matinee.client.models import Patience
+from matinee.client.models import RetryPolicy
 from matinee.errors import MatineeError, SettingsError
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -138,7 +138,7 @@ def sync(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery
         parts["catalogue"] = options.catalogue
     state = StateFile(settings.home_dir, parts | options.reading.settings())
     with console.status("starting") as status, state.lock():
-        return Round(server, Patience(options.patience), options.limits, status.update).run(source, options.reading, state)
+        return Round(server, RetryPolicy(options.patience), options.limits, status.update).run(source, options.reading, state)
 
 
 def repeat(options: SyncOptions, settings: Settings, source: FileSource | SqlQuery, every_s: float) -> None:

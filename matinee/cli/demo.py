@@ -47,7 +47,7 @@ def run(settings: Settings, port: int | None, console: Console, *, metrics: bool
 
     Raises `MatineeError` with the step that failed.
     """
-    running = Client.running(settings)
+    running = Client.find_running(settings)
     if running is not None:
         console.print(f"a server is running already: open {escape(running.url)}/ (stop it first to start the demo anew)", highlight=False)
         return

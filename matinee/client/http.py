@@ -150,7 +150,7 @@ class Client(_Connection):
         weakref.finalize(self, self._client.close)
 
     @classmethod
-    def running(cls, settings: Settings, *, key: str | None = None) -> "Client | None":
+    def find_running(cls, settings: Settings, *, key: str | None = None) -> "Client | None":
         """The server that `server.json` names, None where there is none or it has died."""
         named = read_living(settings.server_file)
         if named is None:
@@ -165,7 +165,7 @@ class Client(_Connection):
     @classmethod
     def find(cls, settings: Settings, url: str | None, key: str | None) -> "Client | None":
         """The server at `url`, else the one that runs here, if any."""
-        return cls(url, key=key) if url else cls.running(settings, key=key)
+        return cls(url, key=key) if url else cls.find_running(settings, key=key)
 
     @classmethod
     def for_writing(cls, settings: Settings, url: str | None, key: str | None, catalogue: str | None = None) -> "Client":

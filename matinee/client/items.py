@@ -12,7 +12,7 @@ from matinee.index.imports import OPEN, RejectedLine, Status
 from matinee.items import Item
 
 if TYPE_CHECKING:
-    from matinee.index.build import ApiItem
+    from matinee.index.api_writes import ApiItem
 
 _PAGE = 1000
 SLICE = 1000
@@ -147,7 +147,7 @@ def read_writes(server: Client, since: int, after: str | None = None) -> "tuple[
     Raises `ServerError` where it has one that it can't read now.
     """
     # Brings the embedder's libraries along, 180 MB that whoever only asks does without.
-    from matinee.index.build import ApiItem
+    from matinee.index.api_writes import ApiItem
 
     try:
         page = server.send(calls.items(_PAGE, cursor=after, since=since, origin="api", deleted=True))

@@ -36,7 +36,7 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Retries what failed for a passing reason, until `seconds` have gone by without an answer."""
 
     seconds: float
@@ -70,7 +70,7 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, ServerError) and error.code in _PASSING
 
 
-def connect(server: Client, settings: Settings, patience: Patience) -> ServerInfo:
+def connect(server: Client, settings: Settings, patience: RetryPolicy) -> ServerInfo:
     """What the server says of itself. Raises `ServerError` where it serves another catalogue, or is out of reach for good."""
     info = patience(f"reaching {server.url}", lambda: server.send(calls.info()))
     if info["catalogue"] != settings.catalogue:
@@ -82,7 +82,7 @@ def connect(server: Client, settings: Settings, patience: Patience) -> ServerInf
     return info
 
 
-def in_catalogue(server: Client, settings: Settings, patience: Patience) -> Client:
+def in_catalogue(server: Client, settings: Settings, patience: RetryPolicy) -> Client:
     """The server, asked for the catalogue of `settings` where it has one beside its default one."""
     return patience(f"reaching {server.url}", lambda: server.of(settings.catalogue)) or server
 
@@ -90,7 +90,7 @@ def in_catalogue(server: Client, settings: Settings, patience: Patience) -> Clie
 class RemoteEmbedder:
     """The server's embedder."""
 
-    def __init__(self, server: Client, info: ServerInfo, settings: Settings, patience: Patience) -> None:
+    def __init__(self, server: Client, info: ServerInfo, settings: Settings, patience: RetryPolicy) -> None:
         remote = info["embedder"]
         if "fingerprint" not in remote:
             raise ServerError(f"{server.url}: its embedder can't be asked now ({remote.get('trouble')})", "unavailable")
@@ -142,7 +142,7 @@ class RemoteDescription:
 class RemoteEnhancer:
     """The server's enhancer."""
 
-    def __init__(self, server: Client, info: ServerInfo, patience: Patience) -> None:
+    def __init__(self, server: Client, info: ServerInfo, patience: RetryPolicy) -> None:
         enhancer = info["enhancer"] or {}
         if not enhancer.get("digest"):
             why = enhancer.get("trouble") or "it is switched off there (enhancer.enabled)"

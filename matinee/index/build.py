@@ -1,115 +1,43 @@
 """Items -> points -> a new index version, verified and switched to.
 
 A build is the file's items plus the API's items, minus what was deleted through the API; an item that the API has written wins over
-the file's. The stages between a reader and an index are functions of `PointMaker`, `chunks` and `write_points`: the loop of this process
-calls them, and so do the workers of a cluster (`FileWriter`). Does not read files (`catalogue`) and does not parse arguments
-(`train.ingest`).
+the file's. The stages between a reader and an index are those of `matinee.index.points`: the loop of this process calls them, and so do the
+workers of a cluster (`FileWriter`). Does not read files (`matinee.catalogue`) and does not parse arguments (`train.ingest`).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Literal, Protocol, Self
+from typing import Protocol
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from matinee.errors import IndexLockedError, IndexUnavailableError, IndexUnreachableError
+from matinee.errors import IndexLockedError, IndexUnavailableError
 from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
+from matinee.index.api_writes import ApiItem, ApiWrites, KnownWrites
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
+from matinee.index.points import BATCH, Batch, PointMaker, chunks, write_points
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import (
-    BM25,
-    TEXT,
-    TITLE,
     DenseQuery,
-    Hit,
     Manifest,
-    Payload,
     Point,
     Scroll,
     Search,
-    item_payload,
     new_version,
     tombstone,
 )
 from matinee.items import Item
-from matinee.models.bm25 import Bm25Encoder, title_trigrams
-from matinee.models.types import Encoder
 from matinee.settings.index import FactWeights, Recipe
-from matinee.text import templates
-from matinee.text.recipe import ItemTexts
-from matinee.vectors import Matrix, Vector
-
-BATCH = 256
-"""Points a write: a Qdrant server takes them well, and a kill loses little."""
-WRITE_PATIENCE_S = 300.0
-"""For a server that is out of reach: a restart of it should not cost the hours that a build took so far."""
-
-Origin = Literal["file", "api"]
+from matinee.vectors import Matrix
 
 _SAMPLE = 64
 _RELEASE_S = 60.0
 _SELF = 0.99
-_OVERLAP = 60_000_000
-"""Microseconds. Two Retrievers may write at the same moment, so an older revision may arrive this much later."""
-
-Describe = Callable[[Sequence[Item]], Sequence[str | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiItem:
-    """A write of the API: an item, or the tombstone of a deleted one. `asked`: the revision when an import asked for it."""
-
-    id: str
-    revision: int
-    item: Item | None
-    asked: int | None = None
-
-
-class ApiWrites(Protocol):
-    """Where the API's writes of the active index are read from, a page at a time: the open index itself, or a running server."""
-
-    def read(self, since: int) -> AsyncGenerator[list[ApiItem]]: ...
-
-
-@dataclass
-class KnownWrites:
-    """What is known of the API's writes: the newest revision of each id, and how many are items. The others are tombstones."""
-
-    revisions: dict[str, int] = field(default_factory=dict)
-    _stored: set[str] = field(default_factory=set)
-
-    @classmethod
-    async def of(cls, pages: AsyncGenerator[list[ApiItem]]) -> Self:
-        written = cls()
-        async for page in pages:
-            written.add(page)
-        return written
-
-    def add(self, entries: Iterable[ApiItem]) -> None:
-        for entry in entries:
-            self.revisions[entry.id] = entry.revision
-            (self._stored.discard if entry.item is None else self._stored.add)(entry.id)
-
-    def unknown(self, entries: Iterable[ApiItem]) -> list[ApiItem]:
-        return [entry for entry in entries if self.revisions.get(entry.id) != entry.revision]
-
-    @property
-    def items(self) -> int:
-        return len(self._stored)
-
-    @property
-    def newest(self) -> int:
-        return max(self.revisions.values(), default=0)
-
-    @property
-    def stable_revision(self) -> int:
-        return stable_revision(self.newest)
 
 
 @dataclass
@@ -119,100 +47,6 @@ class Outcome:
     manifest: Manifest
     previous: Manifest | None
     counts: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Items that become points together, their index ids, and the texts that are embedded."""
-
-    ids: Sequence[str]
-    items: Sequence[Item]
-    descriptions: Sequence[str | None]
-    texts: ItemTexts
-
-
-class PointMaker:
-    """Items -> points, under one encoder and one recipe; `describe` writes the descriptions that the recipe wants.
-
-    A call makes them all in one go. A build takes the steps apart: `encode` may run in another thread.
-    """
-
-    def __init__(
-        self,
-        embedder: Encoder,
-        recipe: Recipe,
-        *,
-        language: str | None = "english",
-        describe: Describe | None = None,
-        facts: FactWeights = FactWeights(),  # noqa: B008  it is frozen
-    ) -> None:
-        self.embedder = embedder
-        self.recipe = recipe
-        self.facts = facts
-        self._bm25 = Bm25Encoder(language)
-        self._describe = describe
-
-    def __call__(self, items: Sequence[Item], ids: Sequence[str], *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
-        batch = self.batch(items, ids)
-        return self.points(batch, self.encode(batch), origin=origin, revisions=revisions)
-
-    def batch(self, items: Sequence[Item], ids: Sequence[str]) -> Batch:
-        """Describes the items where the recipe wants it."""
-        descriptions: Sequence[str | None] = [None] * len(items)
-        if self.recipe != "raw" and self._describe is not None:
-            descriptions = self._describe(items)
-        return described_batch(items, ids, descriptions, self.recipe)
-
-    def encode(self, batch: Batch) -> Matrix:
-        """float32[items, d]"""
-        return batch.texts.join(self.embedder.encode(batch.texts.flat, kind="document"))
-
-    def points(self, batch: Batch, vectors: Matrix, *, origin: Origin, revisions: Sequence[int]) -> list[Point]:
-        return batch_points(batch, vectors, origin=origin, revisions=revisions, recipe=self.recipe, bm25=self._bm25)
-
-
-def chunks(items: Iterable[Item], catalogue: str, taken: Container[str]) -> Iterator[dict[str, Item]]:
-    """The items by their index ids, `BATCH` at a time, without those whose ids are `taken`."""
-    numbered = ((uid, item) for item in items if (uid := item.uid(catalogue)) not in taken)
-    while chunk := dict(islice(numbered, BATCH)):
-        yield chunk
-
-
-def described_batch(items: Sequence[Item], ids: Sequence[str], descriptions: Sequence[str | None], recipe: Recipe) -> Batch:
-    """A batch of items whose descriptions are there, or not wanted."""
-    return Batch(ids, items, descriptions, ItemTexts(items, descriptions, recipe))
-
-
-def batch_points(
-    batch: Batch, vectors: Matrix, *, origin: Origin, revisions: Sequence[int], recipe: Recipe, bm25: Bm25Encoder
-) -> list[Point]:
-    """The points of a batch with its vectors. Their ids are made of the items: writing a batch twice is writing it once."""
-    payloads = [
-        item_payload(item, origin=origin, revision=revision, description=description)
-        for item, revision, description in zip(batch.items, revisions, batch.descriptions, strict=True)
-    ]
-    return [
-        item_point(id, item, vector, payload, recipe=recipe, bm25=bm25)
-        for id, item, vector, payload in zip(batch.ids, batch.items, vectors, payloads, strict=True)
-    ]
-
-
-async def write_points(index: Index, points: Sequence[Point]) -> None:
-    """Write points; a server that is out of reach for a while is asked again, with growing pauses."""
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(IndexUnreachableError),
-        wait=wait_random_exponential(multiplier=0.5, min=0.25, max=30),
-        stop=stop_after_delay(WRITE_PATIENCE_S),
-        reraise=True,
-    )
-    await retrying(index.upsert, points)
-
-
-def item_point(id: str, item: Item, vector: Vector | None, payload: Payload, *, recipe: Recipe, bm25: Bm25Encoder) -> Point:
-    """An item's point: its dense vector (None: not here), the terms of its text and of the people in it, its title's trigrams."""
-    text = templates.embedded_text(item, payload.get("description"), recipe, template=templates.SPARSE_TEMPLATE)
-    terms = bm25.document(" ".join([text, *item.names()]))
-    return Point(id, payload, {} if vector is None else {TEXT: vector}, {BM25: terms, TITLE: title_trigrams(item.title)})
 
 
 class FileWriter(Protocol):
@@ -287,7 +121,7 @@ class Build:
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted)
 
-    def _newest(self, written: "KnownWrites") -> int:
+    def _newest(self, written: KnownWrites) -> int:
         """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
         return new_revision() if self.api is None else written.newest
 
@@ -345,7 +179,7 @@ class Build:
                 # A thread can't be interrupted. Wait for it, and drop its error: nobody would handle it.
                 await asyncio.gather(encoding, return_exceptions=True)
 
-    async def _write_api(self, index: Index, api: ApiWrites, known: "KnownWrites") -> int:
+    async def _write_api(self, index: Index, api: ApiWrites, known: KnownWrites) -> int:
         """Write what the API wrote and is not `known` yet, which it is then; returns how many entries that were."""
         before = len(known.revisions)
         count = 0
@@ -412,11 +246,6 @@ def _with_stamp(point: Point, asked: int | None) -> Point:
     return point if asked is None else replace(point, payload=point.payload | {"asked": asked})
 
 
-def stable_revision(newest: int) -> int:
-    """The newest revision at or below which no further write can arrive, where `newest` is the newest that arrived."""
-    return max(0, newest - _OVERLAP)
-
-
 async def _verify(index: Index) -> None:
     """Check that a sample of points find themselves, so that a version with broken vectors never becomes current."""
     sample, _ = await index.scroll(Scroll(limit=_SAMPLE, vectors=True))
@@ -429,28 +258,3 @@ async def _verify(index: Index) -> None:
         raise IndexUnavailableError(
             f"version {index.manifest.version} does not find {lost[0]!r} by its own vector; it was not made current"
         )
-
-
-class IndexWrites:
-    """The API's writes, read from the open index itself (no server is running)."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-
-    async def read(self, since: int) -> AsyncGenerator[list[ApiItem]]:
-        after: str | None = None
-        while True:
-            page, after = await self.page(since, after)
-            yield page
-            if after is None:
-                return
-
-    async def page(self, since: int, after: str | None, limit: int = BATCH) -> tuple[list[ApiItem], str | None]:
-        """The writes from the cursor `after` on, and the cursor of the next page."""
-        page, following = await self._index.scroll(Scroll(limit=limit, after=after, since=since, origin="api", deleted=True))
-        return [_api_item(hit) for hit in page], following
-
-
-def _api_item(hit: Hit) -> ApiItem:
-    item = None if hit.payload.get("deleted") else Item.model_validate(hit.payload["item"])
-    return ApiItem(hit.id, hit.payload["revision"], item, hit.payload.get("asked"))

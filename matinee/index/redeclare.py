@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from matinee.errors import CatalogueConflictError, IndexLockedError
 from matinee.filters.attributes import Attribute
-from matinee.index.build import BATCH, stable_revision, write_points
+from matinee.index.api_writes import stable_revision
+from matinee.index.points import BATCH, write_points
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import Manifest, Scroll, new_version
 

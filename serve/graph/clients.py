@@ -6,8 +6,9 @@ from typing import Literal, Protocol, TypeVar, cast
 from matinee.errors import MatineeError
 from matinee.settings.tree import Settings
 from serve.graph import messages
+from serve.graph.lane_queue import Lane
 from serve.graph.messages import Describe, Embed, RetrieverMessage
-from serve.graph.microbatch import MAX_HOP_BATCH, Lane, MicroBatcher, ResultCallback
+from serve.graph.microbatch import MAX_HOP_BATCH, MicroBatcher, ResultCallback
 from serve.graph.wire import QueuedMessage, WireMessage, to_wire
 from serve.telemetry.metrics import Metrics
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from matinee.errors import FingerprintError, MatineeError, OverloadedError
 from matinee.index.active import Written
-from matinee.index.build import item_point
+from matinee.index.points import item_point
 from matinee.index.types import Payload, Point, item_payload
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder

@@ -6,15 +6,13 @@ that must not wait for one another. Does not know what a message means, and neve
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from matinee.errors import DeadlineError, MatineeError, OverloadedError
-from matinee.fair_share import FairShare
 from serve.errors import UnavailableError
+from serve.graph.lane_queue import Lane, LaneQueue, WaitingMessage, settle
 from serve.graph.wire import QueuedMessage, enqueue
 
 MAX_HOP_BATCH = 64
@@ -28,177 +26,6 @@ ResultCallback = Callable[[int, Result | MatineeError], None]
 
 _MOST_UNFINISHED = 8
 """Most partly answered batches, for each batch that may run. They hold no place, so that a slow message does not block new ones."""
-
-
-_SHORT = 8
-"""A queue up to this length refuses no message, so that a machine that needs seconds for one still answers."""
-
-_PACE_WEIGHT = 0.2
-"""Weight of the newest batch in the average pace of a queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Messages that wait in one queue. A lane goes before those that are named after it.
-
-    `share` is the part of the time that a lane gets while those before it have work for all of it. A message that expects to wait for
-    longer than `max_wait_s` is refused at once. One that did wait so long is refused then, as others would be late because of it: here and
-    in the gateway's queue before this one together, for its client waits for both. A short queue refuses none.
-    """
-
-    max_waiting: int
-    share: float = 0.0
-    max_wait_s: float = float("inf")
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[Sent, Result]):
-    queued: QueuedMessage[Sent]
-    catalogue: str
-    future: "asyncio.Future[Result]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How fast messages leave a queue: averages over batches of the seconds from one to the next, and of the messages in one.
-
-    While a batch leaves others behind, the seconds are those until the next one. Of a batch that leaves none, they are its own work:
-    idle times say nothing.
-    """
-
-    interval_s: float = 0.0
-    messages: float = 0.0
-    _left_since: float | None = None
-
-    def take(self, messages: int, *, left: bool) -> None:
-        """A batch leaves the queue now. `left`: others stay."""
-        now = time.monotonic()
-        if self._left_since is not None:
-            self._record(messages, now - self._left_since)
-        self._left_since = now if left else None
-
-    def end(self, messages: int, took_s: float) -> None:
-        """A batch has been answered."""
-        if self._left_since is None:
-            self._record(messages, took_s)
-
-    def _record(self, messages: int, interval_s: float) -> None:
-        weight = _PACE_WEIGHT if self.messages else 1.0
-        self.interval_s += weight * (interval_s - self.interval_s)
-        self.messages += weight * (messages - self.messages)
-
-    def wait_s(self, waiting: int) -> float:
-        """Seconds until `waiting` messages have left; 0 before the first batch."""
-        return waiting * self.interval_s / self.messages if self.messages else 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Turns(Generic[Sent, Result]):
-    """Messages that wait, in a line for each catalogue. The catalogues take turns; the first line is that whose turn it is."""
-
-    lines: dict[str, deque[_Waiting[Sent, Result]]] = field(default_factory=dict)
-    first: deque[_Waiting[Sent, Result]] = field(default_factory=deque)
-    count: int = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def line(self, catalogue: str) -> Sequence[_Waiting[Sent, Result]]:
-        return self.lines.get(catalogue, ())
-
-    def append(self, waiting: _Waiting[Sent, Result]) -> None:
-        line = self.lines.get(waiting.catalogue)
-        if line is None:
-            line = self.lines[waiting.catalogue] = deque()
-            if not self.count:
-                self.first = line
-        line.append(waiting)
-        self.count += 1
-
-    def take(self) -> _Waiting[Sent, Result]:
-        """The message whose turn it is. Then the next catalogue has its turn."""
-        waiting = self.first.popleft()
-        self.count -= 1
-        if not self.first or len(self.lines) > 1:
-            self._pass_on(waiting.catalogue)
-        return waiting
-
-    def drop_first(self) -> None:
-        """Leave out the message whose turn it is. Its catalogue keeps its turn."""
-        waiting = self.first.popleft()
-        self.count -= 1
-        if not self.first:
-            self._pass_on(waiting.catalogue)
-
-    def _pass_on(self, catalogue: str) -> None:
-        line = self.lines.pop(catalogue)
-        if line:
-            self.lines[catalogue] = line
-        if self.lines:
-            self.first = next(iter(self.lines.values()))
-
-    def longest(self, catalogue: str) -> deque[_Waiting[Sent, Result]] | None:
-        """The longest line. None where that of `catalogue` would be as long with one more."""
-        line = max(self.lines.values(), key=len, default=self.first)
-        return line if len(line) > len(self.line(catalogue)) + 1 else None
-
-    def give_up(self, line: deque[_Waiting[Sent, Result]]) -> _Waiting[Sent, Result]:
-        """The last message of a line, which leaves it."""
-        self.count -= 1
-        return line.pop()
-
-
-@dataclass(slots=True, eq=False)
-class _Queue(Generic[Sent, Result]):
-    """A lane's messages, their pace, and the lane's share of the time."""
-
-    name: str
-    lane: Lane
-    waiting: _Turns[Sent, Result] = field(default_factory=_Turns)
-    pace: _Pace = field(default_factory=_Pace)
-    share: FairShare = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.share = FairShare(self.lane.share)
-
-    def check_admits(self, catalogue: str) -> None:
-        """Raises `OverloadedError` where one more message of `catalogue` would be too many, or would wait too long.
-
-        In a full lane, the catalogue with the longest line gives its last place to one with a shorter line.
-        """
-        if self.is_empty() and self.lane.max_waiting:
-            return
-        waiting, own = self.waiting.count, len(self.waiting.line(catalogue))
-        # The catalogues take turns, so a short line beside a long one is soon at its end.
-        ahead = min(waiting, own * len(self.waiting.lines)) if own else min(waiting, len(self.waiting.lines))
-        longest = self.waiting.longest(catalogue) if waiting >= self.lane.max_waiting else None
-        if waiting >= self.lane.max_waiting and longest is None:
-            raise OverloadedError(f"{self.name}: {waiting} requests wait already; ask again in a moment")
-        wait_s = self.pace.wait_s(ahead)
-        if ahead >= _SHORT and wait_s > self.lane.max_wait_s:
-            message = f"{self.name}: {ahead} requests wait already, for about {wait_s:.1f} s; ask again in a moment"
-            raise OverloadedError(message, wait_s)
-        if longest is not None:
-            message = f"{self.name}: {waiting} requests wait already, most of them for this catalogue; ask again in a moment"
-            _settle(self.waiting.give_up(longest).future, OverloadedError(message))
-
-    def is_empty(self) -> bool:
-        """Drops the messages at its head whose callers have gone, or who have waited too long."""
-        if not self.waiting.count:
-            return True
-        late = time.monotonic() - self.lane.max_wait_s
-        while self.waiting.count:
-            line = self.waiting.first
-            head = line[0]
-            if not head.future.done():
-                if len(line) <= _SHORT or head.queued.since >= late:
-                    return False
-                message = (
-                    f"{self.name}: no turn within {self.lane.max_wait_s:g} s, more requests came than it can answer; ask again in a moment"
-                )
-                _settle(head.future, OverloadedError(message, self.pace.wait_s(len(self.waiting))))
-            self.waiting.drop_first()
-        return True
 
 
 class MicroBatcher(Generic[Sent, Result]):
@@ -231,7 +58,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._cost = cost
         self._catalogue_of = catalogue_of
         self._observe_batch = observe_batch
-        self._queues: list[_Queue[Sent, Result]] = [_Queue(name, lane) for lane in lanes]
+        self._queues: list[LaneQueue[Sent, Result]] = [LaneQueue(name, lane) for lane in lanes]
         self._in_flight: set[asyncio.Task[None]] = set()
         self._unanswered = 0
 
@@ -247,7 +74,7 @@ class MicroBatcher(Generic[Sent, Result]):
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineError(f"{self._name}: the deadline had passed before the work began")
-        waiting: _Waiting[Sent, Result] = _Waiting(
+        waiting: WaitingMessage[Sent, Result] = WaitingMessage(
             enqueue(message, deadline) if since is None else QueuedMessage(message, deadline, since, traceparent), catalogue
         )
         queue.waiting.append(waiting)
@@ -273,7 +100,7 @@ class MicroBatcher(Generic[Sent, Result]):
             self._in_flight.add(task)
             task.add_done_callback(self._done)
 
-    def _next(self) -> _Queue[Sent, Result] | None:
+    def _next(self) -> LaneQueue[Sent, Result] | None:
         """The first lane with work, unless a later one is owed its share."""
         filled = []
         for queue in self._queues:
@@ -283,8 +110,8 @@ class MicroBatcher(Generic[Sent, Result]):
                 filled.append(queue)
         return next((queue for queue in filled[1:] if queue.share.is_due), filled[0] if filled else None)
 
-    def _take(self, queue: _Queue[Sent, Result]) -> list[_Waiting[Sent, Result]]:
-        batch: list[_Waiting[Sent, Result]] = []
+    def _take(self, queue: LaneQueue[Sent, Result]) -> list[WaitingMessage[Sent, Result]]:
+        batch: list[WaitingMessage[Sent, Result]] = []
         left = self.max_batch
         while not queue.is_empty():
             left -= self._cost(queue.waiting.first[0].queued.message)
@@ -298,7 +125,7 @@ class MicroBatcher(Generic[Sent, Result]):
         self._in_flight.discard(task)
         self._pump()
 
-    async def _run(self, queue: _Queue[Sent, Result], batch: list[_Waiting[Sent, Result]]) -> None:
+    async def _run(self, queue: LaneQueue[Sent, Result], batch: list[WaitingMessage[Sent, Result]]) -> None:
         """Send a batch. A hanging call keeps its place only while somebody waits for it, because another replica may work.
 
         Sends in this task: each further task would cost a lone message another turn of the event loop.
@@ -314,7 +141,7 @@ class MicroBatcher(Generic[Sent, Result]):
             unanswered = False
 
         def on_result(place: int, result: Result | MatineeError) -> None:
-            _settle(batch[place].future, result)
+            settle(batch[place].future, result)
             answered()
             self._pump()
 
@@ -329,7 +156,7 @@ class MicroBatcher(Generic[Sent, Result]):
             waiting.future.add_done_callback(on_done)
         try:
             for waiting, result in zip(batch, await self._send([waiting.queued for waiting in batch], on_result), strict=True):
-                _settle(waiting.future, result)
+                settle(waiting.future, result)
         except asyncio.CancelledError:
             self._fail(batch, UnavailableError(f"{self._name} gave the call up; ask again in a moment"))
         except Exception as error:  # noqa: BLE001  every caller of the batch gets it
@@ -339,26 +166,17 @@ class MicroBatcher(Generic[Sent, Result]):
         queue.pace.end(len(batch), took_s / self.max_in_flight)
         self._charge(queue, took_s)
 
-    def _fail(self, batch: list[_Waiting[Sent, Result]], error: Exception) -> None:
+    def _fail(self, batch: list[WaitingMessage[Sent, Result]], error: Exception) -> None:
         """A call that failed as a whole fails all of its callers that have no result yet."""
         for waiting in batch:
-            _settle(waiting.future, error)
+            settle(waiting.future, error)
 
-    def _charge(self, queue: _Queue[Sent, Result], took_s: float) -> None:
+    def _charge(self, queue: LaneQueue[Sent, Result], took_s: float) -> None:
         """The time of a batch: paid by its lane, and owed to the later ones that waited meanwhile."""
         queue.share.work(took_s)
         for later in self._queues[self._queues.index(queue) + 1 :]:
             if later.waiting:
                 later.share.wait(took_s)
-
-
-def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:
-    if future.done():
-        return
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def in_time(batch: Sequence[QueuedMessage[Sent]]) -> list[bool]:

@@ -18,8 +18,9 @@ from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clock_skew import ReplicaClock
+from serve.graph.lane_queue import Lane
 from serve.graph.messages import Json, catalogue_of
-from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results
+from serve.graph.microbatch import MicroBatcher, as_completed, errors_as_results
 from serve.graph.model_slot import ModelSlot, apply_update
 from serve.graph.wire import QueuedMessage, WireMessage, from_wire
 from serve.telemetry.batches import BatchTelemetry

@@ -19,8 +19,9 @@ from bench.faults.case import CUT_OFF, Case
 from bench.faults.fake_qdrant import Fake
 from bench.faults.run import CaseResult, evaluate_case
 from bench.load import NO_ANSWER, NO_CONNECTION, Answer, OpenLoop
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.types import DenseQuery, Search
 from tests.waiting import HANG_S, until
 

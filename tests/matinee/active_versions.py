@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from matinee.index.active import ActiveIndex, new_revision
-from matinee.index.build import Build, IndexWrites, PointMaker
+from matinee.index.api_writes import IndexWrites
+from matinee.index.build import Build
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.types import DenseQuery, Manifest, Search
 from matinee.items import Item

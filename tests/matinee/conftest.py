@@ -11,9 +11,9 @@ import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
 from matinee.index.active import ActiveIndex
-from matinee.index.build import PointMaker
 from matinee.index.edge.store import EdgeStore
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.store import QdrantStore
 from matinee.index.qdrant.tenant_store import TenantStore

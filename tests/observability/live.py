@@ -24,8 +24,9 @@ import httpx
 import numpy as np
 import yaml
 
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.models.embedder import Embedder

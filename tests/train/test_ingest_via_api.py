@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from matinee.client import calls
 from matinee.client.calls import Call
 from matinee.client.http import Client, ServerError
-from matinee.client.models import MAX_TEXTS, Patience, RemoteEmbedder, RemoteEnhancer, connect
+from matinee.client.models import MAX_TEXTS, RemoteEmbedder, RemoteEnhancer, RetryPolicy, connect
 from matinee.errors import FingerprintError, IndexUnavailableError, ModelError
 from matinee.index.factory import open_store
 from matinee.index.types import Hit, Scroll
@@ -186,7 +186,7 @@ def test_an_index_that_comes_back_is_waited_for(run: Any, settings: Settings, ou
 
 def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
     server = Client(url)
-    embedder = RemoteEmbedder(server, connect(server, settings, Patience(0)), settings, Patience(0))
+    embedder = RemoteEmbedder(server, connect(server, settings, RetryPolicy(0)), settings, RetryPolicy(0))
     embedder.fingerprint = "another"
     with pytest.raises(FingerprintError, match="was replaced"):
         embedder.encode(["a text"])
@@ -194,12 +194,12 @@ def test_a_replaced_embedder_stops_it(url: str, settings: Settings) -> None:
 
 def test_another_language_or_catalogue_is_refused(url: str, settings: Settings) -> None:
     server = Client(url)
-    info = connect(server, settings, Patience(0))
+    info = connect(server, settings, RetryPolicy(0))
     french = settings.model_copy(update={"embedder": settings.embedder.model_copy(update={"language": "french"})})
     with pytest.raises(ModelError, match="set it alike"):
-        RemoteEmbedder(server, info, french, Patience(0))
+        RemoteEmbedder(server, info, french, RetryPolicy(0))
     with pytest.raises(ServerError, match="serves the catalogue 'demo', not 'books'"):
-        connect(server, settings.model_copy(update={"catalogue": "books"}), Patience(0))
+        connect(server, settings.model_copy(update={"catalogue": "books"}), RetryPolicy(0))
 
 
 def test_without_a_server_it_says_how_to_name_one(run: Any) -> None:
@@ -213,10 +213,10 @@ def test_without_a_server_it_says_how_to_name_one(run: Any) -> None:
 
 def test_descriptions_come_from_the_server_too(url: str, settings: Settings) -> None:
     server = Client(url)
-    info = connect(server, settings, Patience(0))
+    info = connect(server, settings, RetryPolicy(0))
     with pytest.raises(ServerError, match="its enhancer can't be asked"):
-        RemoteEnhancer(server, info | {"enhancer": None}, Patience(0))
-    enhancer = RemoteEnhancer(server, info | {"enhancer": {"digest": "d" * 64}}, Patience(0))
+        RemoteEnhancer(server, info | {"enhancer": None}, RetryPolicy(0))
+    enhancer = RemoteEnhancer(server, info | {"enhancer": {"digest": "d" * 64}}, RetryPolicy(0))
     assert [d.text for d in enhancer.describe([KEPT, KEPT.model_copy(update={"title": "B"})])] == [
         "The Paper Astronomer, in other words.",
         "B, in other words.",
@@ -252,7 +252,7 @@ def test_patience_asks_again_what_is_passing_and_only_that(caplog: pytest.LogCap
             raise answer
         return str(answer)
 
-    patience = Patience(60, clock.sleep)
+    patience = RetryPolicy(60, clock.sleep)
     assert patience("asking", ask) == "here"
     assert 0.5 <= clock.now <= 1.5
     answers[:] = [ServerError("no such key", "unauthorized"), "never"]

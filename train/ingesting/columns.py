@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from matinee.index.build import Batch, described_batch
+from matinee.index.points import Batch, described_batch
 from matinee.items import Item
 from matinee.settings.index import Recipe
 from matinee.vectors import Matrix

@@ -23,7 +23,7 @@ from ray.exceptions import RayActorError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from matinee.disk_cache import DiskCache
-from matinee.index.build import BATCH, PointMaker
+from matinee.index.points import BATCH, PointMaker
 from matinee.index.types import Manifest
 from matinee.index.vector_cache import drop_other_encoders, vectors_path
 from matinee.items import Item

@@ -1,4 +1,4 @@
-"""The workers of an ingest on a cluster: each runs one stage of `matinee.index.build` over the batches that Ray Data gives it.
+"""The workers of an ingest on a cluster: each runs one stage of `matinee.index.points` over the batches that Ray Data gives it.
 
 Settings come without secrets, since Ray keeps what starts an actor. A worker takes the key that it needs from its own environment.
 """
@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from matinee.catalogue.rules import ColumnRules
 from matinee.files import keep_private
-from matinee.index.build import batch_points, chunks, write_points
 from matinee.index.factory import open_store
+from matinee.index.points import batch_points, chunks, write_points
 from matinee.index.types import Manifest
 from matinee.index.vector_cache import CachedEncoder, VectorCache, vectors_path
 from matinee.items import Item

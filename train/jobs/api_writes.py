@@ -1,4 +1,4 @@
-"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.build.ApiWrites`).
+"""What was written through the API, read from whoever has the index: a build keeps it (`matinee.index.api_writes.ApiWrites`).
 
 Does not write, and does not know what is built.
 """
@@ -10,9 +10,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from matinee.client.http import Client
 from matinee.client.items import read_writes
-from matinee.client.models import Patience, connect, in_catalogue
+from matinee.client.models import RetryPolicy, connect, in_catalogue
 from matinee.errors import IndexLockedError
-from matinee.index.build import ApiItem, IndexWrites
+from matinee.index.api_writes import ApiItem, IndexWrites
 from matinee.index.protocols import IndexStore
 from matinee.settings.tree import Settings
 
@@ -27,7 +27,7 @@ class ServerConnection:
 
     server: Client | None
     key: str | None
-    patience: Patience
+    patience: RetryPolicy
 
 
 class CurrentApiWrites:
@@ -70,5 +70,5 @@ class CurrentApiWrites:
             named = in_catalogue(self._connection.server, self._settings, self._connection.patience)
             connect(named, self._settings, self._connection.patience)
             return named
-        server = Client.running(self._settings, key=self._connection.key)
+        server = Client.find_running(self._settings, key=self._connection.key)
         return None if server is None else server.of(self._settings.catalogue)

@@ -12,8 +12,9 @@ from matinee.catalogue.reader import ItemReader
 from matinee.client.http import ServerError
 from matinee.client.models import RemoteEmbedder, RemoteEnhancer, connect, in_catalogue
 from matinee.filters.attributes import Attributes
-from matinee.index.build import Build, FileWriter, Outcome, PointMaker
+from matinee.index.build import Build, FileWriter, Outcome
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.vector_cache import cached
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder

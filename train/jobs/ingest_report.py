@@ -1,13 +1,14 @@
-"""What a reader understood of a catalogue, for people: columns and how they are read, and the first items."""
+"""What a reader understood of a catalogue, for people: columns and how they are read, the first items, rejected rows and warnings."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import orjson
 from rich.markup import escape
 from rich.table import Table
 
 from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, sort_for_display
-from matinee.catalogue.reader import Report
+from matinee.catalogue.reader import Report, write_rejects
 from matinee.items import Item
 from train.jobs import command
 from train.jobs.command import console
@@ -56,3 +57,21 @@ def show_items(items: Sequence[Item]) -> None:
     """Print items as they would be stored."""
     for item in items:
         console.print_json(orjson.dumps(item.facts()).decode())
+
+
+def save_rejects(report: Report, folder: Path) -> Path | None:
+    """The file of the rejected rows. Where it can't be written, the index is there all the same, and a warning says what was rejected."""
+    try:
+        return write_rejects(report, folder)
+    except OSError as error:
+        first = report.rejects[0]
+        report.warnings.append(
+            f"the rejected rows could not be written to {folder.absolute()} ({error.strerror}): name another folder with --rejects; "
+            f"the first is on line {first.line}: {first.reason}"
+        )
+        return None
+
+
+def show_warnings(report: Report) -> None:
+    for warning in report.warnings:
+        command.echo(("warning", "yellow"), f": {warning}")

@@ -18,7 +18,7 @@ import orjson
 
 from matinee.client import calls
 from matinee.client.http import Client
-from matinee.client.models import Patience
+from matinee.client.models import RetryPolicy
 from matinee.items import Item
 from train.syncing.source import Source
 
@@ -27,7 +27,7 @@ SPOOL_BYTES = 64 << 20
 """Of one import: less than `serving.imports.max_bytes`, and little to send again where a connection breaks."""
 
 
-def list_server(server: Client, patience: Patience, seen: Callable[[int], None]) -> dict[bytes, bytes]:
+def list_server(server: Client, patience: RetryPolicy, seen: Callable[[int], None]) -> dict[bytes, bytes]:
     """The digest of every item that the server has, by index id."""
     digests: dict[bytes, bytes] = {}
     cursor: str | None = None

@@ -15,7 +15,7 @@ from matinee.client import calls
 from matinee.client.calls import ServerInfo
 from matinee.client.http import Client, ServerError
 from matinee.client.items import ImportState, Items
-from matinee.client.models import Patience
+from matinee.client.models import RetryPolicy
 from matinee.errors import SourceError
 from train.jobs.reader_options import ReaderOptions
 from train.syncing.comparison import Changes, compare, ids_of, list_server, spool
@@ -72,7 +72,7 @@ class Round:
     """
 
     server: Client
-    patience: Patience
+    patience: RetryPolicy
     limits: Limits
     show: Callable[[str], None] = lambda _: None
     _is_first: bool = field(default=False, init=False)

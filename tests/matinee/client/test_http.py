@@ -85,7 +85,7 @@ def dead_pid() -> int:
 def test_a_damaged_server_file_names_no_server(settings: Settings, text: str) -> None:
     settings.server_file.write_text(text, encoding="utf-8")
     assert read_server_file(settings.server_file) is None
-    assert Client.running(settings) is None
+    assert Client.find_running(settings) is None
 
 
 def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(settings: Settings) -> None:
@@ -100,28 +100,28 @@ def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(s
 
 
 def test_without_a_server_file_none_runs(settings: Settings) -> None:
-    assert Client.running(settings) is None
+    assert Client.find_running(settings) is None
 
 
 @pytest.mark.parametrize("pid", [10**12, 10**30])
 def test_a_pid_that_can_not_be_is_a_dead_server(settings: Settings, local_app_url: str, pid: int) -> None:
     announce(settings, local_app_url, pid)
-    assert Client.running(settings) is None
+    assert Client.find_running(settings) is None
 
 
 def test_a_server_whose_process_died_does_not_run(settings: Settings, local_app_url: str) -> None:
     announce(settings, local_app_url, dead_pid())
-    assert Client.running(settings) is None
+    assert Client.find_running(settings) is None
 
 
 def test_a_process_that_listens_nowhere_is_no_server(settings: Settings, free_port: int) -> None:
     announce(settings, f"http://127.0.0.1:{free_port}")
-    assert Client.running(settings) is None
+    assert Client.find_running(settings) is None
 
 
 def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Settings, local_app_url: str) -> None:
     announce(settings, local_app_url)
-    server = Client.running(settings)
+    server = Client.find_running(settings)
     assert server is not None
     assert server.url == local_app_url
     assert server.of("demo") is server

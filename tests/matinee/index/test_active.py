@@ -8,8 +8,8 @@ import pytest
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index import active as live_module
 from matinee.index.active import ActiveIndex, new_revision
-from matinee.index.build import PointMaker
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.items import Item
 from matinee.settings.tree import Settings

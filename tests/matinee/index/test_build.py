@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from matinee.errors import IndexUnavailableError
-from matinee.index import build
+from matinee.index import api_writes, points
 from matinee.index.active import ActiveIndex, new_revision
-from matinee.index.build import ApiItem, ApiWrites, Batch, Build, IndexWrites, Outcome, PointMaker
+from matinee.index.api_writes import ApiItem, ApiWrites, IndexWrites
+from matinee.index.build import Build, Outcome
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.item_vector import dimensions
+from matinee.index.points import Batch, PointMaker
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import TEXT, Point, Scroll
 from matinee.items import Item
@@ -93,7 +95,7 @@ async def test_a_second_build_of_the_same_file_is_the_same_index(
 ) -> None:
     first = await run_build(store, maker, films)
     before = await stored(store)
-    monkeypatch.setattr(build, "BATCH", 5)
+    monkeypatch.setattr(points, "BATCH", 5)
     second = await run_build(store, maker, reversed(films))
     after = await stored(store)
     assert second.previous == first.manifest
@@ -197,7 +199,7 @@ class Counting(PointMaker):
 async def test_a_batch_is_written_while_the_next_one_is_encoded(
     store: IndexStore, embedder: Embedder, films: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matinee.index.build.BATCH", 5)
+    monkeypatch.setattr("matinee.index.points.BATCH", 5)
     maker, seen = Counting(embedder, "raw"), list[int]()
 
     async def upsert(index: EdgeIndex, points: Sequence[Point]) -> None:
@@ -214,7 +216,7 @@ async def test_a_batch_is_written_while_the_next_one_is_encoded(
 async def test_a_write_that_fails_waits_for_the_encoder_and_leaves_all_as_it_was(
     store: IndexStore, embedder: Embedder, films: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matinee.index.build.BATCH", 5)
+    monkeypatch.setattr("matinee.index.points.BATCH", 5)
     finished: list[int] = []
 
     class Slow(Counting):
@@ -300,7 +302,7 @@ async def test_writes_are_read_from_an_open_index_page_by_page(
     active = ActiveIndex(store)
     await active.refresh()
     index: Index = active.get()
-    monkeypatch.setattr(build, "BATCH", 2)
+    monkeypatch.setattr(api_writes, "_PAGE", 2)
     assert sorted(await all_of(IndexWrites(index), 0), key=lambda e: e.revision) == written
     assert sorted(await all_of(IndexWrites(index), 14), key=lambda e: e.revision) == written[5:]
     await active.close()

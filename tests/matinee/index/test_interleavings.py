@@ -19,10 +19,12 @@ from qdrant_client import AsyncQdrantClient
 
 from matinee.errors import FingerprintError, IndexAbsentError
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
-from matinee.index import build as build_module
+from matinee.index import api_writes
 from matinee.index.active import ActiveIndex
-from matinee.index.build import ApiItem, Build, IndexWrites, PointMaker
+from matinee.index.api_writes import ApiItem, IndexWrites
+from matinee.index.build import Build
 from matinee.index.edge.store import EdgeStore
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.store import QdrantStore
 from matinee.index.qdrant.tenant_store import TenantStore
@@ -324,7 +326,7 @@ def run(engine: str, steps: list[Any]) -> None:
 )
 def test_nothing_written_is_lost_and_nothing_deleted_comes_back(engine: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # One writer, whose revisions come in order: without the overlap, each part has to be right by itself.
-    monkeypatch.setattr(build_module, "_OVERLAP", 0)
+    monkeypatch.setattr(api_writes, "_OVERLAP", 0)
 
     @hypothesis.settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
     @hypothesis.given(st.lists(STEPS, max_size=14))

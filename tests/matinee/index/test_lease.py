@@ -12,9 +12,11 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from matinee.errors import IndexLockedError
-from matinee.index.build import ApiItem, Build, PointMaker
+from matinee.index.api_writes import ApiItem
+from matinee.index.build import Build
 from matinee.index.edge.store import EdgeStore
 from matinee.index.lease import renewed
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.lease import LeaseCollection
 from matinee.index.qdrant.store import QdrantStore

@@ -6,8 +6,8 @@ import pytest
 
 from matinee.errors import FingerprintError, IndexUnavailableError
 from matinee.index.active import ActiveIndex
-from matinee.index.build import PointMaker
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.types import Scroll
 from matinee.items import Item

@@ -12,8 +12,8 @@ from matinee.client.http import Client
 from matinee.errors import AmbiguousTitleError, FingerprintError, IndexAbsentError, IndexLockedError, NotFoundError
 from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex, new_revision
-from matinee.index.build import PointMaker
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.offline import OfflineCatalogue

@@ -12,9 +12,9 @@ from qdrant_client import AsyncQdrantClient
 from matinee.errors import AmbiguousTitleError, MatineeError, NotFoundError
 from matinee.filters import ItemFilter
 from matinee.index.active import ActiveIndex
-from matinee.index.build import write_points
 from matinee.index.factory import open_store
 from matinee.index.item_vector import item_vector
+from matinee.index.points import write_points
 from matinee.index.protocols import Index
 from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import StoredQuery, tombstone

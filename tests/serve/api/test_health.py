@@ -11,7 +11,8 @@ import pytest
 from matinee.errors import DeadlineError, FingerprintError, OverloadedError
 from serve.api.auth import new_key
 from serve.errors import UnavailableError
-from serve.graph.microbatch import Lane, MicroBatcher
+from serve.graph.lane_queue import Lane
+from serve.graph.microbatch import MicroBatcher
 from tests.serve.api_client import Api, error
 from tests.waiting import HANG_S
 

@@ -9,7 +9,8 @@ import pytest
 from matinee.errors import OverloadedError
 from serve.api.auth import new_key
 from serve.api.limits import BusyRoutes, RateLimit
-from serve.graph.microbatch import Lane, MicroBatcher
+from serve.graph.lane_queue import Lane
+from serve.graph.microbatch import MicroBatcher
 from tests.serve.api.middleware_client import ENTRY, KEY, PLACES, Crowd, MiddlewareClient, answer
 from tests.waiting import HANG_S, until_async
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, FingerprintError, IndexUnavailableError, MatineeError
-from matinee.index.build import IndexWrites
+from matinee.index.api_writes import IndexWrites
 from matinee.index.item_vector import item_vector
 from matinee.items import Item
 from serve.errors import RequestError, UnavailableError

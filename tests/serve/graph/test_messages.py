@@ -7,9 +7,9 @@ from uuid import UUID
 
 import numpy as np
 
-from matinee.index.build import item_point
 from matinee.index.edge.registry import EdgeRegistry
 from matinee.index.imports import ImportJob
+from matinee.index.points import item_point
 from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, item_payload
 from matinee.items import Item

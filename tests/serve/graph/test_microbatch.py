@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from matinee.errors import DeadlineError, MatineeError, NotFoundError, OverloadedError
-from serve.graph.microbatch import Lane, MicroBatcher, as_completed, errors_as_results, in_time
+from serve.graph.lane_queue import Lane
+from serve.graph.microbatch import MicroBatcher, as_completed, errors_as_results, in_time
 from serve.graph.wire import QueuedMessage, enqueue
 from tests.waiting import until_late
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from matinee.disk_cache import DiskCache
-from matinee.index.build import BATCH
 from matinee.index.factory import open_store
+from matinee.index.points import BATCH
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from tests.train.ingesting.catalogue import Points, points_of, write_catalogue

@@ -10,8 +10,9 @@ import pytest
 
 from matinee.catalogue.reader import read_items
 from matinee.errors import IndexAbsentError, SourceError
-from matinee.index.build import Build, PointMaker
+from matinee.index.build import Build
 from matinee.index.factory import open_store
+from matinee.index.points import PointMaker
 from matinee.index.types import Manifest
 from matinee.items import Item
 from matinee.models.embedder import Embedder
