@@ -27,7 +27,7 @@ WRITE_PATIENCE_S = 300.0
 """For a server that is out of reach: a restart of it should not cost the hours that a build took so far."""
 
 Origin = Literal["file", "api"]
-Describe = Callable[[Sequence[Item]], Sequence[str | None]]
+DescribeItems = Callable[[Sequence[Item]], Sequence[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class PointMaker:
         recipe: Recipe,
         *,
         language: str | None = "english",
-        describe: Describe | None = None,
+        describe: DescribeItems | None = None,
         facts: FactWeights = FactWeights(),  # noqa: B008  it is frozen
     ) -> None:
         self.embedder = embedder

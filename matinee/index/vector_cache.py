@@ -19,7 +19,7 @@ from matinee.vectors import Matrix, Vector
 
 log = logging.getLogger(__name__)
 
-Split = Callable[[list[str]], Sequence[list[str]]]
+SplitIntoBatches = Callable[[list[str]], Sequence[list[str]]]
 
 
 class VectorCache:
@@ -70,7 +70,7 @@ class CachedEncoder:
     `split` takes the missing texts apart; what a part gives is kept at once. `encoded` and `known` count texts.
     """
 
-    def __init__(self, encoder: Encoder, cache: VectorCache, split: Split = lambda texts: [texts]) -> None:
+    def __init__(self, encoder: Encoder, cache: VectorCache, split: SplitIntoBatches = lambda texts: [texts]) -> None:
         self._encoder, self._cache, self._split = encoder, cache, split
         self.fingerprint, self.dimension, self.model_id = encoder.fingerprint, encoder.dimension, encoder.model_id
         self.encoded = self.known = 0
@@ -89,7 +89,7 @@ class CachedEncoder:
 
 
 @contextmanager
-def cached(encoder: Encoder, precision: str, settings: Settings, split: Split = lambda texts: [texts]) -> Iterator[Encoder]:
+def cached(encoder: Encoder, precision: str, settings: Settings, split: SplitIntoBatches = lambda texts: [texts]) -> Iterator[Encoder]:
     """`encoder`, with the vectors of earlier ingests of the catalogue; at a good end only those of this ingest are kept for the next.
 
     The fingerprint does not tell precisions apart, whose vectors an index may mix: here another one encodes anew.

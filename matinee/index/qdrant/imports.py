@@ -15,14 +15,14 @@ from matinee.index.imports import ImportJob
 
 _PAGE = 100
 
-Call = Callable[..., Awaitable[Any]]
+QdrantCall = Callable[..., Awaitable[Any]]
 """A client's call with a deadline, and errors that say what to do (`qdrant.connection.Connection`)."""
 
 
 class QdrantImports:
     """Jobs and chunks as points of the collection `name`, which the first job makes."""
 
-    def __init__(self, client: AsyncQdrantClient, call: Call, name: str) -> None:
+    def __init__(self, client: AsyncQdrantClient, call: QdrantCall, name: str) -> None:
         self._client = client
         self._call = call
         self._name = name

@@ -304,7 +304,7 @@ async def test_bulk_fills_its_own_lane_only() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of all queues: one number, which a test moves on."""
     now = [time.monotonic()]
-    for module in ("microbatch", "wire"):
+    for module in ("lane_queue", "microbatch", "wire"):
         monkeypatch.setattr(f"serve.graph.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
