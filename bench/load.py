@@ -118,6 +118,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write(request)
         return await self._waiter
 
+    def answer(self, number: int, due_s: float, ms: float, status: int) -> Answer:
+        """What the log says of the answer that came last."""
+        head, body = (self.head, self.body) if status > 0 else (b"", b"")
+        degraded = b'"degraded":[' in body and b'"degraded":[]' not in body
+        return Answer(number, due_s, round(ms, 2), status, b"retry-after:" in head, degraded)
+
 
 def encode_requests(host: str, path: Path) -> list[bytes]:
     requests = []
@@ -129,23 +135,39 @@ def encode_requests(host: str, path: Path) -> list[bytes]:
     return requests
 
 
-async def closed_loop(address: tuple[str, int], requests: list[bytes], clients: int, seconds: float, offset: int) -> Result:
+async def closed_loop(
+    address: tuple[str, int],
+    requests: list[bytes],
+    clients: int,
+    seconds: float,
+    offset: int,
+    on_answer: Callable[[Answer], None] = lambda answer: None,
+) -> Result:
     result, numbers = Result(), count(offset)
     loop = asyncio.get_running_loop()
-    start = time.perf_counter()
+    start, stop = time.monotonic(), stop_signal()
 
     async def client() -> None:
         _, connection = await loop.create_connection(HttpConnection, *address)
-        while (begun := time.perf_counter()) - start < seconds:
-            status = await connection.ask(requests[next(numbers) % len(requests)])
-            result.latencies.append((time.perf_counter() - begun) * 1000)
+        while (sent := time.monotonic()) - start < seconds and not stop.is_set():
+            status = await connection.ask(requests[(number := next(numbers)) % len(requests)])
+            ms = (time.monotonic() - sent) * 1000
+            result.latencies.append(ms)
             result.statuses[status] += 1
-            if status == 0:
+            on_answer(connection.answer(number, sent, ms, status))
+            if status == NO_CONNECTION:
                 _, connection = await loop.create_connection(HttpConnection, *address)
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    result.seconds = time.perf_counter() - start
+    result.seconds = time.monotonic() - start
     return result
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    return stop
 
 
 @dataclass
@@ -161,9 +183,7 @@ class OpenLoop:
 
     async def run(self, seconds: float, offset: int) -> Result:
         result, tasks = Result(), set()
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        start = time.monotonic()
+        start, stop = time.monotonic(), stop_signal()
         for number in range(int(self.rate * seconds)):
             due = start + number / self.rate
             if (wait := due - time.monotonic()) > 0:
@@ -189,12 +209,10 @@ class OpenLoop:
         now = time.monotonic()
         result.latencies.append((now - due) * 1000)
         result.statuses[status] += 1
-        known = connection is not None and status > 0
-        head, body = (connection.head, connection.body) if connection is not None and known else (b"", b"")
-        degraded = b'"degraded":[' in body and b'"degraded":[]' not in body
-        self.on_answer(Answer(number, due, round((now - sent) * 1000, 2), status, b"retry-after:" in head, degraded))
+        ms = (now - sent) * 1000
+        self.on_answer(Answer(number, due, round(ms, 2), status) if connection is None else connection.answer(number, due, ms, status))
         if connection is not None:
-            if known:
+            if status > 0:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -216,20 +234,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="how many seconds to send requests")
     parser.add_argument("--offset", type=int, default=0, help="first request of the file to send")
     parser.add_argument("--timeout", type=float, help="open loop: seconds after which a request counts as unanswered")
-    parser.add_argument("--log", type=Path, help="open loop: write each answer as a JSON line")
+    parser.add_argument("--log", type=Path, help="write each answer as a JSON line")
     args = parser.parse_args()
     parts = urlsplit(args.url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)
     requests = encode_requests(parts.netloc, args.requests)
-    if args.rate:
-        with contextlib.ExitStack() as exits:
-            on_answer: Callable[[Answer], None] = lambda answer: None  # noqa: E731
-            if args.log:
-                log = exits.enter_context(args.log.open("wb", buffering=0))
-                on_answer = lambda answer: log.write(orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE))  # noqa: E731
-            result = uvloop.run(OpenLoop(address, requests, args.rate, args.timeout, on_answer).run(args.seconds, args.offset))
-    else:
-        result = uvloop.run(closed_loop(address, requests, args.clients, args.seconds, args.offset))
+    with contextlib.ExitStack() as exits:
+        on_answer: Callable[[Answer], None] = lambda answer: None  # noqa: E731
+        if args.log:
+            log = exits.enter_context(args.log.open("wb", buffering=0))
+            on_answer = lambda answer: log.write(orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE))  # noqa: E731
+        if args.rate:
+            load = OpenLoop(address, requests, args.rate, args.timeout, on_answer).run(args.seconds, args.offset)
+        else:
+            load = closed_loop(address, requests, args.clients, args.seconds, args.offset, on_answer)
+        result = uvloop.run(load)
     print(json.dumps(result.summary()))
 
 
