@@ -28,7 +28,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from matinee.errors import SourceError
+from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.splits import Entry, Split, read_entries
 from matinee.files import write_atomically
 from matinee.settings import local_ray
@@ -105,9 +105,14 @@ def main(options: DescribeOptions) -> None:
 
 @contextmanager
 def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[DescriptionWriter]:
-    """The models, here or on a Ray."""
+    """The models, here or on a Ray. Raises `SettingsError` where Ray is asked for and the model is on a server of its own."""
     # A server of its own takes any number of requests at once.
     local = asked.settings.enhancer.engine == "local"
+    if not local and options.spread.engine == "ray":
+        raise SettingsError(
+            "--engine ray spreads models that are loaded here, and enhancer.engine is openai, whose server takes all requests from one "
+            "process: leave --engine out, or set enhancer.engine to local"
+        )
     if local and wants_ray(options.spread, items, least=AUTO_DESCRIPTIONS):
         from train.ingesting.joining import joined
 

@@ -13,9 +13,11 @@ from matinee.errors import SettingsError
 from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import read_entries
 from matinee.items import Item
+from matinee.settings.load import load_settings
 from train import describe
 from train.generation import describing
 from train.generation.selection import ranked_sample
+from train.ingesting.plan import EngineOptions
 
 
 class FakeEnhancer:
@@ -134,3 +136,15 @@ def test_what_the_sets_look_for_comes_first(enhancer: FakeEnhancer, prepared: Pa
 def test_smoke_describes_four(enhancer: FakeEnhancer, prepared: Path, tmp_path: Path) -> None:
     assert run(prepared, "--out", tmp_path / "d.jsonl", "--smoke").exit_code == 0
     assert len(rows(tmp_path / "d.jsonl")) == 4
+
+
+def test_ray_has_nothing_to_spread_where_a_server_has_the_model(tmp_path: Path) -> None:
+    environment = {
+        "MATINEE_ENHANCER__ENGINE": "openai",
+        "MATINEE_ENHANCER__URL": "http://127.0.0.1:1/v1",
+        "MATINEE_ENHANCER__MODEL": "gemma",
+    }
+    options = describe.DescribeOptions(prepared=tmp_path, spread=EngineOptions(engine="ray"))
+    asked = describing.Describing(load_settings(environ=environment), hide_overview=False, checked=True)
+    with pytest.raises(SettingsError, match="leave --engine out"), describe.engine(options, asked, 1):
+        pass

@@ -11,22 +11,8 @@ from matinee.settings.models import EmbedderSettings
 from serve.graph.model_slot import ModelSlot, apply_update
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.serve.graph.echo import Echo, Wish
 from tests.waiting import HANG_S, until
-
-
-@dataclass(frozen=True)
-class Wish:
-    """Settings of a tiny model."""
-
-    name: str
-    breaks: bool = False
-
-
-@dataclass
-class Echo:
-    """A model that answers with its name."""
-
-    name: str
 
 
 @dataclass

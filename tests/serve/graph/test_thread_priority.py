@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,8 @@ from serve.graph.model_slot import ModelSlot
 from serve.graph.thread_priority import NICER, background_threads
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
+from tests.serve.graph.echo import Echo, Wish
 from tests.waiting import HANG_S
-
-
-@dataclass(frozen=True)
-class Wish:
-    """Settings of a tiny model."""
-
-    name: str
-    breaks: bool = False
-
-
-@dataclass
-class Echo:
-    """A model that answers with its name."""
-
-    name: str
 
 
 @contextmanager

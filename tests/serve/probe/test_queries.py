@@ -1,33 +1,14 @@
 """The query sets of the probe: which are about the catalogue, and by whose ids."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from matinee.errors import SourceError
-from matinee.items import item_uid
 from matinee.settings.serving import ProbeSettings
 from serve.probe import queries
-
-LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
-
-
-def uid(id: str) -> str:
-    return item_uid("films", id)
-
-
-def write_set(folder: Path, labels: Mapping[str, list[str]] = LABELS, *, split: str = "test", items: bool = False) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    rows = [{"_id": text, "text": text} | ({"metadata": {"item": text}} if items else {}) for text in labels]
-    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if items:
-        (folder / "set.json").write_text(json.dumps({"kind": "item"}))
-    lines = [f"{text}\t{id}\t1" for text, ids in labels.items() for id in ids]
-    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]))
-    return folder
+from tests.serve.probe.query_files import uid, write_set
 
 
 def test_the_shipped_set_is_for_the_demo_alone_and_all_its_films_are_bundled(local_graph: Any) -> None:

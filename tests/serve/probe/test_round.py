@@ -1,6 +1,5 @@
 """One round of the probe, its queries and its metrics: which figures a round makes of which answers. The server is a script here."""
 
-import json
 import math
 import subprocess
 import sys
@@ -14,29 +13,13 @@ from prometheus_client import generate_latest
 from matinee.client.calls import Call
 from matinee.client.http import ServerError
 from matinee.errors import SettingsError
-from matinee.items import item_uid
 from matinee.settings.load import load_settings
 from matinee.settings.serving import ProbeSettings
 from serve.probe.metrics import ProbeExporter
 from serve.probe.round import Prober, Quality, RoundReport
+from tests.serve.probe.query_files import uid, write_set
 
 ROOT = Path(__file__).parents[3]
-LABELS = {"one": ["a"], "two": ["b", "c"], "three": ["gone"]}
-
-
-def uid(id: str) -> str:
-    return item_uid("films", id)
-
-
-def write_set(folder: Path, labels: Mapping[str, list[str]] = LABELS, *, split: str = "test", items: bool = False) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    rows = [{"_id": text, "text": text} | ({"metadata": {"item": text}} if items else {}) for text in labels]
-    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if items:
-        (folder / "set.json").write_text(json.dumps({"kind": "item"}))
-    lines = [f"{text}\t{id}\t1" for text, ids in labels.items() for id in ids]
-    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, ""]))
-    return folder
 
 
 class Script:
