@@ -3,6 +3,7 @@
 import base64
 import copy
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,13 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
     return f"{value}x"
 
 
+@cache
+def settings_schema() -> dict[str, Any]:
+    return Settings.model_json_schema()
+
+
 def schema_of(path: tuple[str, ...]) -> dict[str, Any]:
-    whole = Settings.model_json_schema()
-    node = whole
+    node = whole = settings_schema()
     for key in path:
         node = node["properties"][key]
         if "$ref" in node:
