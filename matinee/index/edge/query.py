@@ -12,8 +12,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from matinee.filters.attributes import AttributeType
-from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
-from matinee.index.conditions import scroll_condition, search_condition
+from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
+from matinee.index.conditions import scroll_condition, search_condition, translate
 from matinee.index.records import to_hit
 from matinee.index.types import (
     BM25,
@@ -103,23 +103,10 @@ def engine_point(point: Point) -> edge.Point:
 
 
 def filter_of(condition: Condition | None) -> edge.Filter | None:
-    if condition is None:
-        return None
-    return _group(condition if isinstance(condition, All | Some | Not) else All((condition,)))
+    return translate(condition, _leaf, edge.Filter)
 
 
-def _group(group: All | Some | Not) -> edge.Filter:
-    match group:
-        case All(of):
-            positive = [_condition(part) for part in of if not isinstance(part, Not)]
-            return edge.Filter(must=positive, must_not=[_condition(part.of) for part in of if isinstance(part, Not)])
-        case Some(of):
-            return edge.Filter(should=[_condition(part) for part in of])
-        case Not(of):
-            return edge.Filter(must_not=[_condition(of)])
-
-
-def _condition(condition: Condition) -> edge.ConditionType:
+def _leaf(condition: Leaf) -> edge.ConditionType:
     match condition:
         case Equal(key, value):
             return edge.FieldCondition(key, match=_BOOLEANS[value] if isinstance(value, bool) else edge.MatchValue(value))
@@ -135,7 +122,6 @@ def _condition(condition: Condition) -> edge.ConditionType:
             return edge.IsEmptyCondition(key)
         case HasId(ids):
             return edge.HasIdCondition({*ids})
-    return _group(condition)
 
 
 def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
