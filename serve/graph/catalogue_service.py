@@ -11,7 +11,6 @@ from matinee.errors import CatalogueConflictError, IndexAbsentError, IndexLocked
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.build import build_empty, new_manifest
 from matinee.index.catalogues import dated_record, delete_catalogue
-from matinee.index.imports import OPEN
 from matinee.index.lease import BuildWatch
 from matinee.index.protocols import IndexStore
 from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
@@ -113,7 +112,7 @@ class CatalogueService:
                 continue
             store = self._store_of(record.settings(self._settings))
             try:
-                if any(job.status in OPEN for job in await store.imports().jobs()):
+                if not all(job.is_over for job in await store.imports().jobs()):
                     busy.append(name)
                 else:
                     self._catalogues.without_imports[name] = record.created

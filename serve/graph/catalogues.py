@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from matinee.errors import MatineeError, OverloadedError
-from matinee.index.imports import OPEN
 from matinee.index.protocols import IndexStore
 from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent
 from matinee.settings.tree import Settings
@@ -112,7 +111,7 @@ class Catalogues:
             jobs = await store.imports().jobs()
         finally:
             await store.close()
-        return [job for job in jobs if job.status in OPEN or not queued.message.unfinished]
+        return [job for job in jobs if not job.is_over or not queued.message.unfinished]
 
     async def _wait_open(self, entry: _Entry) -> OpenCatalogue:
         """The catalogue, once it is open. One that can't be opened is tried again by the next message."""

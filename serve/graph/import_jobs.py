@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from matinee.errors import MatineeError
-from matinee.index.imports import MAX_REJECTS, OPEN, ImportJob, RejectedLine, Status
+from matinee.index.imports import MAX_REJECTS, ImportJob, RejectedLine, Status
 from matinee.items import Item
 from serve.errors import ImportChangedError, RequestError
 from serve.graph import messages
@@ -79,7 +79,7 @@ class ImportJobs:
         """What is written already stays. A job that is over stays as it is."""
         for _ in range(_TRIES):
             job = await self.job(id)
-            if job.status not in OPEN:
+            if job.is_over:
                 return job
             over = job.model_copy(update={"status": "cancelled"})
             if await self._send(messages.SaveImport(over, tuple(range(job.next, job.chunks)))):

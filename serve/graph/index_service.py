@@ -10,7 +10,7 @@ from matinee.filters import ItemFilter
 from matinee.filters.attributes import facet_names
 from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
-from matinee.index.imports import OPEN, ImportJob, new_job
+from matinee.index.imports import ImportJob, new_job
 from matinee.index.lease import BuildWatch
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
@@ -171,9 +171,9 @@ class IndexService:
 
     async def start_import(self, source: str, most: int) -> ImportJob:
         jobs = await self.imports.jobs()
-        if sum(job.status in OPEN for job in jobs) >= most:
+        if sum(not job.is_over for job in jobs) >= most:
             raise ImportsFullError(f"{most} imports are open already (serving.imports.open): wait for the end of one, or cancel one")
-        for old in [job for job in jobs if job.status not in OPEN][:-REMEMBERED_IMPORTS]:
+        for old in [job for job in jobs if job.is_over][:-REMEMBERED_IMPORTS]:
             await self.imports.remove(old.id)
         job = new_job(source, await self._active.stamp())
         await self.imports.save(job)

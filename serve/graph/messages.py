@@ -9,7 +9,7 @@ import numpy as np
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
-from matinee.index.imports import OPEN, ImportJob
+from matinee.index.imports import ImportJob
 from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, Scroll
 from matinee.items import Item
@@ -217,7 +217,7 @@ class ListImports(SingleMessage[list[ImportJob]]):
 
     async def answer(self, service: IndexService) -> list[ImportJob]:
         jobs = await service.finish(service.imports.jobs())
-        return [job for job in jobs if job.status in OPEN or not self.unfinished]
+        return [job for job in jobs if not job.is_over or not self.unfinished]
 
 
 @dataclass(frozen=True, slots=True)
