@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from matinee.characters import fold
 from matinee.errors import UnknownAttributeError
+from matinee.languages.folding import fold
 from matinee.patterns import pattern
 
 AttributeType = Literal["keyword", "text", "integer", "float", "boolean", "datetime", "geo"]

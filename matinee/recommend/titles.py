@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz
 
 from matinee import languages
-from matinee.characters import fold, tidy
+from matinee.characters import tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.filters import ItemFilter
 from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, PopularQuery, Search, SparseQuery
+from matinee.languages.folding import fold
 from matinee.models.bm25 import indexed_words, title_trigrams
 from matinee.text import qualifiers
 from matinee.text.qualifiers import one_of

@@ -37,6 +37,11 @@ def _field(language: str) -> re.Pattern[str]:
     return re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, languages.language(language).form_fields))}):")
 
 
+@cache
+def _possessive(language: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{'|'.join(map(re.escape, languages.language(language).possessives)) or '(?!)'})$")
+
+
 def clean(answer: str, language: str = languages.ENGLISH) -> str:
     """Plain prose: no markup, no echo of the form, no control characters, whole sentences, each once, at most `MAX_SENTENCES`."""
     text = html.unescape(normalize("NFC", ftfy.fix_text(answer, normalization=None)))
@@ -72,20 +77,21 @@ def whole_sentences(text: str, language: str = languages.ENGLISH) -> list[str]:
 
 
 def usable(text: str) -> bool:
-    return len(words(text)) >= MIN_WORDS
+    return len(WORD.findall(text)) >= MIN_WORDS
 
 
-def loops(text: str) -> bool:
+def loops(text: str, language: str = languages.ENGLISH) -> bool:
     """Whether a text goes round: one run of four words three times, or hardly any new words."""
-    all_words = words(text)
+    all_words = words(text, language)
     return max(Counter(runs(all_words, 4)).values(), default=0) >= 3 or (
         len(all_words) >= 20 and len(set(all_words)) < len(all_words) * 0.35
     )
 
 
-def words(text: str) -> list[str]:
+def words(text: str, language: str = languages.ENGLISH) -> list[str]:
     """The words of a text, folded, without a possessive's ending."""
-    return [re.sub(r"['’]s?$", "", word) for word in WORD.findall(text.casefold())]
+    possessive = _possessive(language)
+    return [possessive.sub("", word) for word in WORD.findall(text.casefold())]
 
 
 def runs(words: list[str], length: int) -> Iterator[tuple[str, ...]]:

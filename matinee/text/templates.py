@@ -170,7 +170,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def listed(words: Iterable[str], conjunction: str = "and") -> str:
+def listed(words: Iterable[str], conjunction: str) -> str:
     """'a', 'a and b', 'a, b and c'."""
     words = list(words)
     return f" {conjunction} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
