@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from matinee.cli.errors import explain_errors
-from matinee.client.server_file import announced
+from matinee.client.server_file import announce
 from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
@@ -108,18 +108,18 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
             # Imported here, because the other placement does not need it.
             from serve.placement import process
 
-            process.run(settings, listener, metrics_port, lambda metrics: _announced(settings, url, metrics))
+            process.run(settings, listener, metrics_port, lambda metrics: _announce(settings, url, metrics))
             return
     # Serve binds the port itself.
     stop = threading.Event()
-    with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announced(settings, url, metrics):
+    with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announce(settings, url, metrics):
         local_ray.wait(stop)
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
+def _announce(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
     """Say that the server answers, here and in `server.json`, until the end of the `with`."""
-    with announced(settings.server_file, url, metrics):
+    with announce(settings.server_file, url, metrics):
         # Rich would read an IPv6 address in brackets as markup.
         shown = escape(url)
         console.print(f"Matinee serves on [bold]{shown}[/] (page: {shown}/, API: {shown}/docs); Ctrl-C stops it", highlight=False)

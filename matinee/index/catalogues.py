@@ -75,10 +75,10 @@ async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
     finally:
         await registry.close()
     others = [record for name, record in sorted(records.items()) if name != settings.catalogue]
-    return [await _closed(settings, None), *[await _closed(record.settings(settings), record) for record in others]]
+    return [await _describe_closed(settings, None), *[await _describe_closed(record.settings(settings), record) for record in others]]
 
 
-async def _closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
+async def _describe_closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
     store = open_store(settings)
     try:
         return ClosedCatalogue(settings.catalogue, record, await store.current(), building=await store.lease_mark() is not None)
@@ -129,7 +129,7 @@ async def change_catalogue(settings: Settings, name: str, changes: CatalogueChan
 
         async def note(declared: dict[str, Attribute] | None) -> None:
             own: dict[str, object] = {} if declared is None else {"attributes": declared}
-            await registry.update(name, lambda record: changes.applied(record).model_copy(update=own))
+            await registry.update(name, lambda record: changes.apply_to(record).model_copy(update=own))
 
         await _redeclare(records[name].settings(settings), records[name], changes, note)
     finally:
@@ -156,8 +156,8 @@ async def _redeclare(
         if active.manifest is None:
             if record is None:
                 active.get()
-            await note(changes.declared((record and record.attributes) or DEFAULT_ATTRIBUTES))
-        elif (declared := changes.declared(active.manifest.declared)) is None:
+            await note(changes.declare_on((record and record.attributes) or DEFAULT_ATTRIBUTES))
+        elif (declared := changes.declare_on(active.manifest.declared)) is None:
             await note(None)
         else:
             keep = settings.index.keep_versions

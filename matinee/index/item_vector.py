@@ -51,19 +51,19 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
     return unit
 
 
-def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
+def complete_points(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
     """The points with the dense vectors, the attributes and the titles that the version has and no others: another's may have others.
 
     A point without a text vector yet gets no item vector.
     """
-    points = [_titled(_attributed(point, manifest.attributes), manifest) for point in points]
+    points = [_set_titles(_set_attributes(point, manifest.attributes), manifest) for point in points]
     if manifest.facts is not None and ITEM in manifest.dimensions:
         weights = manifest.facts
-        return [_completed(point, weights) if TEXT in point.dense else point for point in points]
+        return [_set_item_vector(point, weights) if TEXT in point.dense else point for point in points]
     return [replace(point, dense={name: vector for name, vector in point.dense.items() if name in manifest.dimensions}) for point in points]
 
 
-def _attributed(point: Point, attributes: Attributes | None) -> Point:
+def _set_attributes(point: Point, attributes: Attributes | None) -> Point:
     values = stored_values(point.payload["item"], attributes) if attributes and "item" in point.payload else {}
     if values == point.payload.get(STORED, {}):
         return point
@@ -74,7 +74,7 @@ def _attributed(point: Point, attributes: Attributes | None) -> Point:
     return replace(point, payload=payload)
 
 
-def _titled(point: Point, manifest: Manifest) -> Point:
+def _set_titles(point: Point, manifest: Manifest) -> Point:
     keys = title_keys(point.payload["title"]) if manifest.titles and "title" in point.payload else None
     if keys == point.payload.get("titles"):
         return point
@@ -85,7 +85,7 @@ def _titled(point: Point, manifest: Manifest) -> Point:
     return replace(point, payload=payload)
 
 
-def _completed(point: Point, weights: FactWeights) -> Point:
+def _set_item_vector(point: Point, weights: FactWeights) -> Point:
     return replace(point, dense={**point.dense, ITEM: item_vector(point.dense[TEXT], point.payload["item"], weights)})
 
 

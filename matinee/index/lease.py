@@ -63,7 +63,7 @@ class LeaseRecord(Protocol):
 
 
 @asynccontextmanager
-async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
+async def hold_lease(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
     """Hold the lease that `record` is, renewed until the end of the `with`.
 
     Raises `IndexLockedError` where another holder renews it. One that does not is waited for, for `expiry_s` seconds.
@@ -71,7 +71,7 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
     mine = {"id": uuid.uuid4().hex, "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"}
     while not await record.create(mine | {"renewed": 0}):
         # Others may have waited for the same holder, and be quicker.
-        await record.remove(await _expired(record, catalogue, expiry_s))
+        await record.remove(await _wait_expired(record, catalogue, expiry_s))
     renewing = asyncio.create_task(_renew(record, mine, expiry_s))
 
     async def held() -> None:
@@ -99,7 +99,7 @@ async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> 
                 await record.update({"renewed": count})
 
 
-async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
+async def _wait_expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
     """The id of the record once it is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
     first, start = await record.read(), time.monotonic()
     while first is not None and time.monotonic() - start < expiry_s:

@@ -36,7 +36,7 @@ class SearchChanges(BaseModel):
     prefetch: int | None = None
     max_k: int | None = None
 
-    def applied(self, search: SearchSettings) -> SearchSettings:
+    def apply_to(self, search: SearchSettings) -> SearchSettings:
         """Raises `SettingsError` where a value is not one that the settings take."""
         try:
             return SearchSettings(**search.model_dump() | self.model_dump(exclude_none=True))
@@ -70,7 +70,7 @@ class CatalogueRecord(BaseModel):
         """`base` as this catalogue has it."""
         own: dict[str, object] = {"collection": "shared" if self.shared else "own"}
         index = base.index.model_copy(update=own if self.recipe is None else own | {"recipe": self.recipe})
-        return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.applied(base.search)})
+        return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.apply_to(base.search)})
 
 
 class CatalogueChanges(BaseModel):
@@ -94,7 +94,7 @@ class CatalogueChanges(BaseModel):
                 f"{', '.join(others)}: the default catalogue has what the server's settings say; only its attributes are changed here"
             )
 
-    def applied(self, record: CatalogueRecord) -> CatalogueRecord:
+    def apply_to(self, record: CatalogueRecord) -> CatalogueRecord:
         """The record as it is then, but for attributes that are declared. Without any, the next ingest proposes them anew."""
         update: dict[str, object] = {name: getattr(self, name) for name in self.model_fields_set & {"title", "kind", "recipe"}}
         if "attributes" in self.model_fields_set and self.attributes is None:
@@ -104,7 +104,7 @@ class CatalogueChanges(BaseModel):
             update["search"] = SearchChanges() if self.search is None else record.search.model_copy(update=own)
         return record.model_copy(update=update)
 
-    def declared(self, before: Attributes) -> dict[str, Attribute] | None:
+    def declare_on(self, before: Attributes) -> dict[str, Attribute] | None:
         """All attributes as they are then; None where these stay."""
         if self.attributes is None:
             return None

@@ -173,13 +173,13 @@ def _choose_all(
     for (title, group), some in zip(readings.items(), hits, strict=True):
         if time.monotonic() > ends:
             break
-        ranked = _ranked(group, some, candidates)
+        ranked = _rank(group, some, candidates)
         if least is None or (ranked and ranked[0].score >= least):
             chosen[title] = _choose(title, ranked)
     return chosen
 
 
-def _ranked(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[str, _Candidate]) -> list[Resolution]:
+def _rank(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[str, _Candidate]) -> list[Resolution]:
     """The hits by how well they fit. `candidates` keeps the texts of hits, which titles of one request often share."""
     ranked = []
     for hit in {hit.id: hit for hit in hits}.values():

@@ -75,7 +75,7 @@ def load_settings(
 def without_secrets(settings: Settings) -> Settings:
     """`settings` without the keys to other services. Serve keeps them in its checkpoints, which others may read."""
     for place in SECRETS:
-        settings = _replaced(settings, place, None)
+        settings = _replace(settings, place, None)
     return settings
 
 
@@ -84,7 +84,7 @@ def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Ma
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
     values = _merge(file, _from_environment(os.environ if environ is None else environ))
     key = (values.get(part) or {}).get("api_key")
-    return _replaced(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
+    return _replace(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
 
 
 def refuse_secrets(args: Mapping[str, Any]) -> None:
@@ -122,9 +122,9 @@ _UNSHOWN = {place[-1] for place in SECRETS} | {"sha256"}
 _Tree = TypeVar("_Tree", bound=BaseModel)
 
 
-def _replaced(tree: _Tree, place: Sequence[str], value: object) -> _Tree:
+def _replace(tree: _Tree, place: Sequence[str], value: object) -> _Tree:
     name, *rest = place
-    return tree.model_copy(update={name: _replaced(getattr(tree, name), rest, value) if rest else value})
+    return tree.model_copy(update={name: _replace(getattr(tree, name), rest, value) if rest else value})
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
 
 
 @cache
-def _abbreviated(language: str) -> tuple[re.Pattern[str], int]:
+def _abbreviations(language: str) -> tuple[re.Pattern[str], int]:
     """What ends no sentence, and how many last characters show it: the longest with a closing mark, and the character before it."""
     abbreviations = languages.language(language).abbreviations
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, abbreviations))})\.$"), max(map(len, abbreviations), default=0) + 4
@@ -63,7 +63,7 @@ def clean(answer: str, language: str = languages.ENGLISH) -> str:
 def whole_sentences(text: str, language: str = languages.ENGLISH) -> list[str]:
     """The complete sentences of a text; what is cut off at its end is left out."""
     sentences, start = [], 0
-    abbreviated, last_chars = _abbreviated(language)
+    abbreviated, last_chars = _abbreviations(language)
     for match in _ENDED.finditer(text):
         end = text[max(start, match.end() - last_chars) : match.end()]
         # A text may end with "plan B.", but not with "on Mt.": there it was cut off.

@@ -18,14 +18,14 @@ from serve.graph.requests import StrictModel
 DeclaredName = Annotated[str, StringConstraints(pattern=NAME)]
 
 
-def _allowed(attributes: Mapping[str, object] | None) -> None:
+def _check_names(attributes: Mapping[str, object] | None) -> None:
     if wrong := RESERVED.intersection(attributes or ()):
         raise ValueError(f"{', '.join(sorted(wrong))} can't be the name of an attribute: it has a meaning in filters")
 
 
-def _usable(search: SearchChanges) -> SearchChanges:
+def _check_search(search: SearchChanges) -> SearchChanges:
     try:
-        search.applied(SearchSettings())
+        search.apply_to(SearchSettings())
     except SettingsError as error:
         raise ValueError(str(error)) from None
     return search
@@ -52,14 +52,14 @@ class CreateCatalogueRequest(StrictModel):
 
     @field_validator("attributes")
     @classmethod
-    def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _allowed(attributes)
+    def _check_attributes(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
+        _check_names(attributes)
         return attributes
 
     @field_validator("search")
     @classmethod
-    def _ranks(cls, search: SearchChanges) -> SearchChanges:
-        return _usable(search)
+    def _check_ranking(cls, search: SearchChanges) -> SearchChanges:
+        return _check_search(search)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -84,14 +84,14 @@ class ChangeCatalogueRequest(StrictModel):
 
     @field_validator("attributes")
     @classmethod
-    def _named(cls, attributes: dict[str, Attribute | None] | None) -> dict[str, Attribute | None] | None:
-        _allowed(attributes)
+    def _check_attributes(cls, attributes: dict[str, Attribute | None] | None) -> dict[str, Attribute | None] | None:
+        _check_names(attributes)
         return attributes
 
     @field_validator("search")
     @classmethod
-    def _ranks(cls, search: SearchChanges | None) -> SearchChanges | None:
-        return None if search is None else _usable(search)
+    def _check_ranking(cls, search: SearchChanges | None) -> SearchChanges | None:
+        return None if search is None else _check_search(search)
 
     def changes(self) -> CatalogueChanges:
         return CatalogueChanges.model_construct(self.model_fields_set, **{name: getattr(self, name) for name in type(self).model_fields})
@@ -113,8 +113,8 @@ class CreateIndexRequest(StrictModel):
 
     @field_validator("attributes")
     @classmethod
-    def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _allowed(attributes)
+    def _check_attributes(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
+        _check_names(attributes)
         return attributes
 
 

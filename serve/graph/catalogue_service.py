@@ -181,13 +181,13 @@ class CatalogueService:
                     if before is None:
                         raise
                     now = before.attributes or DEFAULT_ATTRIBUTES
-            declared = changes.declared(now)
+            declared = changes.declare_on(now)
         if declared is None or not has_index:
             return await self._catalogues.finish(self._change_record(name, before, changes, declared))
         if name in self._changing:
             raise CatalogueConflictError(f"the attributes of {name!r} are being changed already: wait for the end (building)")
         task = self._changing[name] = self._catalogues.spawn(self._redeclare(name, before, changes, declared))
-        task.add_done_callback(lambda done: self._changed(name, done))
+        task.add_done_callback(lambda done: self._on_changed(name, done))
         done, _ = await asyncio.wait({task}, timeout=CHANGE_S)
         if done:
             self._failed.pop(name, None)
@@ -207,7 +207,7 @@ class CatalogueService:
             except IndexLockedError as error:
                 raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
 
-    def _changed(self, name: str, done: "asyncio.Task[None]") -> None:
+    def _on_changed(self, name: str, done: "asyncio.Task[None]") -> None:
         del self._changing[name]
         error = None if done.cancelled() else done.exception()
         self._failed.pop(name, None)
@@ -221,13 +221,13 @@ class CatalogueService:
         if before is None:
             return await self._entry(None)
 
-        def changed(now: CatalogueRecord) -> CatalogueRecord:
+        def change(now: CatalogueRecord) -> CatalogueRecord:
             if now.created != before.created or now.state == "deleting":
                 raise absent(name)
-            after = changes.applied(now)
+            after = changes.apply_to(now)
             return after if declared is None else after.model_copy(update={"attributes": declared})
 
-        record = await self._registry.update(name, changed)
+        record = await self._registry.update(name, change)
         self._catalogues.reread()
         return await self._entry(record)
 

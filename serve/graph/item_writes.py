@@ -45,7 +45,7 @@ class ItemState:
 def _apply_patch(facts: Mapping[str, object], patch: Mapping[str, object]) -> tuple[Item, Item]:
     """A stored item, and the same after a merge patch."""
     before = Item.model_validate(facts)
-    return before, before.patched(patch)
+    return before, before.apply_patch(patch)
 
 
 class ItemWrites:
@@ -99,7 +99,7 @@ class ItemWrites:
         The encoder runs only if the text changes. Otherwise the item keeps its text vector, and the index computes the item vector again.
         """
         for _ in range(_PATCH_TRIES):
-            uid, payload = await self._gateway.stored(id, context)
+            uid, payload = await self._gateway.find_stored(id, context)
             try:
                 # A large item takes up to a quarter of a second to validate, as a large body does.
                 before, after = await asyncio.to_thread(_apply_patch, payload["item"], patch)

@@ -15,7 +15,7 @@ from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, FileWriter, Outcome
 from matinee.index.factory import open_store
 from matinee.index.points import PointMaker
-from matinee.index.vector_cache import cached
+from matinee.index.vector_cache import cache_vectors
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
@@ -34,7 +34,7 @@ def local_models(settings: Settings, _: ServerConnection, known: Known) -> Itera
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None if settings.index.recipe == "raw" else Descriptions(settings, known, console).write
-    with cached(embedder, embedder.precision, settings) as encoder:
+    with cache_vectors(embedder, embedder.precision, settings) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
@@ -51,7 +51,7 @@ def server_models(settings: Settings, connection: ServerConnection, known: Known
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
-    with cached(embedder, embedder.precision, settings, embedder.split) as encoder:
+    with cache_vectors(embedder, embedder.precision, settings, embedder.split) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 

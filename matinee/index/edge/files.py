@@ -87,7 +87,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
+def hold_lock(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
     lock = take_lock(path, name, wait=wait)
     try:
         yield

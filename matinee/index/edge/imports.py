@@ -47,7 +47,7 @@ class EdgeImports:
                 folder.mkdir(parents=True, exist_ok=True)
             elif not folder.is_dir():
                 return False
-            with files.locked(folder, wait=True):
+            with files.hold_lock(folder, wait=True):
                 stored = self._read(folder / "job.json")
                 if (0 if stored is None else stored.version) != job.version:
                     return False

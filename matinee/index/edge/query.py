@@ -185,10 +185,10 @@ def _query(
             return edge.OrderBy("popularity", edge.Direction.Desc), None
         case StoredQuery():
             raise TypeError("the embedded engine takes vectors only: `EdgeIndex.searches_by_id`")
-    return _fused(query, filter, params)
+    return _fuse(query, filter, params)
 
 
-def _fused(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
+def _fuse(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
     dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)

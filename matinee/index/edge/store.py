@@ -43,10 +43,10 @@ class EdgeStore:
         return [self._manifest(folder.name) for folder in folders]
 
     async def current(self) -> Manifest | None:
-        return await asyncio.to_thread(self._marked, "current")
+        return await asyncio.to_thread(self._read_marked, "current")
 
     async def previous(self) -> Manifest | None:
-        return await asyncio.to_thread(self._marked, "previous")
+        return await asyncio.to_thread(self._read_marked, "previous")
 
     async def create(self, manifest: Manifest) -> EdgeIndex:
         path = self._folder(manifest.version)
@@ -67,7 +67,7 @@ class EdgeStore:
         path = self._folder(manifest.version)
         if not (path / "shard").is_dir():
             raise self._no_build(manifest)
-        with files.explain(path), files.locked(path):
+        with files.explain(path), files.hold_lock(path):
             if self._settings.graph_from and manifest.count >= self._settings.graph_from:
                 hnsw.build(path, manifest, self._settings)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
@@ -138,7 +138,7 @@ class EdgeStore:
     def _remove(self, path: Path) -> bool:
         """Delete a version unless it is open. The next call deletes a version that is still built or drained now."""
         try:
-            with files.explain(path), files.locked(path):
+            with files.explain(path), files.hold_lock(path):
                 # First of all: a kill from here on leaves an unfinished build, never half of a finished version.
                 (path / "manifest.json").unlink(missing_ok=True)
                 shutil.rmtree(path)
@@ -154,7 +154,7 @@ class EdgeStore:
     def _destroy(self) -> None:
         with files.explain(self._path), ExitStack() as held:
             for path in self._path.glob("*/LOCK"):
-                held.enter_context(files.locked(path.parent))
+                held.enter_context(files.hold_lock(path.parent))
             # First of all: no version is current without its files.
             (self._path / "CURRENT").unlink(missing_ok=True)
             shutil.rmtree(self._path)
@@ -182,7 +182,7 @@ class EdgeStore:
                 f"{path} is not a readable manifest ({error.error_count()} faults): delete its folder and build the version again"
             ) from error
 
-    def _marked(self, mark: str) -> Manifest | None:
+    def _read_marked(self, mark: str) -> Manifest | None:
         version = self._marks().get(mark)
         return None if version is None else self._manifest(version)
 
@@ -204,7 +204,7 @@ class EdgeStore:
         if not self._path.is_dir():
             yield
             return
-        with files.explain(self._path), files.locked(self._path, "CURRENT.lock", wait=True):
+        with files.explain(self._path), files.hold_lock(self._path, "CURRENT.lock", wait=True):
             yield
 
     def _mark(self, *, current: str, previous: str | None) -> None:

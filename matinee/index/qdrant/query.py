@@ -188,10 +188,10 @@ def _query(
             return {"query": _recommend(query), "using": query.using}
         case PopularQuery():
             return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
-    return _fused(query, filter, params)
+    return _fuse(query, filter, params)
 
 
-def _fused(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
+def _fuse(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
     near = models.NearestQuery(nearest=query.vector.tolist())
     limits: dict[str, Any] = {"limit": query.prefetch, "filter": filter, "params": params}
     dense = models.Prefetch(query=near, using=query.using, **limits)

@@ -59,7 +59,7 @@ class QdrantRegistry:
 
     async def update(self, name: str, change: Callable[[CatalogueRecord], CatalogueRecord]) -> CatalogueRecord:
         for _ in range(_TRIES):
-            stored = await self._stored(name)
+            stored = await self._read(name)
             if stored is None:
                 raise absent(name)
             record, mark = _read(stored), uuid.uuid4().hex
@@ -71,12 +71,12 @@ class QdrantRegistry:
             payload = {"mark": mark, "record": changed.model_dump_json()}
             call = self._client.set_payload(NAME, payload, points=points, wait=True, ordering=models.WriteOrdering.STRONG)
             await self._call(call, patient=True)
-            after = await self._stored(name)
+            after = await self._read(name)
             if after is not None and after["mark"] == mark:
                 return changed
         raise IndexUnavailableError(f"the catalogue {name!r} is being changed by others: try again in a moment")
 
-    async def _stored(self, name: str) -> dict[str, Any] | None:
+    async def _read(self, name: str) -> dict[str, Any] | None:
         if not await self._call(self._client.collection_exists(NAME)):
             return None
         records = await self._call(self._client.retrieve(NAME, [_point(name)], with_payload=True))

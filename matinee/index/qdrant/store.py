@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index.lease import Held, renewed
+from matinee.index.lease import Held, hold_lease
 from matinee.index.qdrant import collection
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
@@ -43,10 +43,10 @@ class QdrantStore:
         return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: manifest.version, reverse=True)
 
     async def current(self) -> Manifest | None:
-        return await self._aliased(self._alias)
+        return await self._read_manifest(self._alias)
 
     async def previous(self) -> Manifest | None:
-        return await self._aliased(self._alias_before)
+        return await self._read_manifest(self._alias_before)
 
     async def create(self, manifest: Manifest) -> QdrantIndex:
         name = self._name(manifest.version)
@@ -75,7 +75,7 @@ class QdrantStore:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
-        async with renewed(LeaseCollection(self._call, self._lease), self._catalogue) as held:
+        async with hold_lease(LeaseCollection(self._call, self._lease), self._catalogue) as held:
             yield held
 
     async def open(self, version: str) -> QdrantIndex:
@@ -137,7 +137,7 @@ class QdrantStore:
         mine = {self._alias, self._alias_before}
         return {entry.alias_name: entry.collection_name for entry in aliases if entry.alias_name in mine}
 
-    async def _aliased(self, alias: str) -> Manifest | None:
+    async def _read_manifest(self, alias: str) -> Manifest | None:
         name = (await self._aliases()).get(alias)
         return await self._manifest_of(name) if name else None
 

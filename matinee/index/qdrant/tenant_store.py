@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import AsyncQdrantClient, models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index.lease import Held, renewed
+from matinee.index.lease import Held, hold_lease
 from matinee.index.qdrant import collection, registry
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
@@ -65,10 +65,10 @@ class TenantStore:
         return sorted(manifests, key=lambda manifest: manifest.version, reverse=True)
 
     async def current(self) -> Manifest | None:
-        return self._marked(state := await self._state(), state.current)
+        return self._marked_manifest(state := await self._state(), state.current)
 
     async def previous(self) -> Manifest | None:
-        return self._marked(state := await self._state(), state.previous)
+        return self._marked_manifest(state := await self._state(), state.previous)
 
     async def create(self, manifest: Manifest) -> QdrantIndex:
         """In the shared collection, unless the manifest's count, or the current version's, says that it will be large."""
@@ -78,7 +78,7 @@ class TenantStore:
             raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
         if known is not None:
             await self._delete(manifest.version, known)
-        current = self._marked(state, state.current)
+        current = self._marked_manifest(state, state.current)
         items = max(manifest.count, 0 if current is None else current.count)
         shared = items < self._settings.catalogues.share_below
         name = collection_name(manifest) if shared else f"{self._catalogue}.{manifest.version}"
@@ -111,13 +111,13 @@ class TenantStore:
         if not begun.shared:
             await collection.complete(self._call, begun.collection)
 
-        def finished(state: _State) -> _State:
+        def finish(state: _State) -> _State:
             version = self._begun(state, manifest)
             return state.model_copy(
                 update={"versions": state.versions | {manifest.version: version.model_copy(update={"manifest": manifest})}}
             )
 
-        await self._change(finished)
+        await self._change(finish)
 
     async def open(self, version: str) -> QdrantIndex:
         found = (await self._state()).versions.get(version)
@@ -134,25 +134,25 @@ class TenantStore:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:
-        async with renewed(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:
+        async with hold_lease(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:
             yield held
 
     async def switch(self, version: str) -> None:
-        def switched(state: _State) -> _State:
+        def switch(state: _State) -> _State:
             if (found := state.versions.get(version)) is None or found.manifest is None:
                 raise self._absent(version)
             return state if state.current == version else state.model_copy(update={"current": version, "previous": state.current})
 
-        await self._change(switched)
+        await self._change(switch)
 
     async def rollback(self) -> Manifest:
-        def rolled_back(state: _State) -> _State:
-            if self._marked(state, state.previous) is None:
+        def roll_back(state: _State) -> _State:
+            if self._marked_manifest(state, state.previous) is None:
                 raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
             return state.model_copy(update={"current": state.previous, "previous": state.current})
 
-        state = await self._change(rolled_back)
-        manifest = self._marked(state, state.current)
+        state = await self._change(roll_back)
+        manifest = self._marked_manifest(state, state.current)
         assert manifest is not None, "a mark is only set on a finished version"  # noqa: S101
         return manifest
 
@@ -192,11 +192,11 @@ class TenantStore:
     async def _delete(self, name: str, version: _Version) -> None:
         """The data first: what a kill leaves is an unfinished build that the next prune deletes."""
 
-        def unfinished(state: _State) -> _State:
+        def unfinish(state: _State) -> _State:
             marks = {mark: None for mark in ("current", "previous") if getattr(state, mark) == name}
             return state.model_copy(update={"versions": state.versions | {name: version.model_copy(update={"manifest": None})}, **marks})
 
-        await self._change(unfinished)
+        await self._change(unfinish)
         if await self._call(self._client.collection_exists(version.collection)):
             if version.shared:
                 selector = models.FilterSelector(
@@ -216,7 +216,7 @@ class TenantStore:
         )
 
     @staticmethod
-    def _marked(state: _State, name: str | None) -> Manifest | None:
+    def _marked_manifest(state: _State, name: str | None) -> Manifest | None:
         version = None if name is None else state.versions.get(name)
         return None if version is None else version.manifest
 

@@ -15,7 +15,7 @@ from matinee.errors import IndexLockedError
 from matinee.index.api_writes import ApiItem
 from matinee.index.build import Build
 from matinee.index.edge.store import EdgeStore
-from matinee.index.lease import renewed
+from matinee.index.lease import hold_lease
 from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.lease import LeaseCollection
@@ -32,7 +32,7 @@ FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happene
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease expires within a second here."""
-    monkeypatch.setattr("matinee.index.qdrant.store.renewed", partial(renewed, expiry_s=EXPIRY_S))
+    monkeypatch.setattr("matinee.index.qdrant.store.hold_lease", partial(hold_lease, expiry_s=EXPIRY_S))
 
 
 class Encoder:
@@ -112,7 +112,7 @@ async def test_of_two_who_wait_for_a_killed_ingest_one_gets_its_lease(server: Qd
             await super().remove(*args)
 
     async def slower() -> None:
-        async with renewed(Slower(server._call, server._lease), "test", expiry_s=EXPIRY_S):
+        async with hold_lease(Slower(server._call, server._lease), "test", expiry_s=EXPIRY_S):
             pytest.fail("both hold it")
 
     waiting = asyncio.create_task(slower())
