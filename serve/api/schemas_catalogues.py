@@ -1,9 +1,9 @@
 """The requests and the answers of `/v1/catalogues`, as OpenAPI documents them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from matinee.errors import SettingsError
 from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
@@ -15,12 +15,14 @@ from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from serve.graph.requests import StrictModel
 
+Declarations = TypeVar("Declarations", bound=Mapping[str, object])
 DeclaredName = Annotated[str, StringConstraints(pattern=NAME)]
 
 
-def _check_names(attributes: Mapping[str, object] | None) -> None:
-    if wrong := RESERVED.intersection(attributes or ()):
+def _check_names(attributes: Declarations) -> Declarations:
+    if wrong := RESERVED.intersection(attributes):
         raise ValueError(f"{', '.join(sorted(wrong))} can't be the name of an attribute: it has a meaning in filters")
+    return attributes
 
 
 def _check_search(search: SearchChanges) -> SearchChanges:
@@ -31,6 +33,11 @@ def _check_search(search: SearchChanges) -> SearchChanges:
     return search
 
 
+NewAttributes = Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES), AfterValidator(_check_names)]
+ChangedAttributes = Annotated[dict[DeclaredName, Attribute | None], Field(max_length=2 * MAX_ATTRIBUTES), AfterValidator(_check_names)]
+RankingChanges = Annotated[SearchChanges, AfterValidator(_check_search)]
+
+
 class CreateCatalogueRequest(StrictModel):
     """A new catalogue. It has no items yet: write them, import them, or ingest a file under its name."""
 
@@ -38,10 +45,10 @@ class CreateCatalogueRequest(StrictModel):
     title: Name | None = Field(None, description="what people see instead of the name")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that is embedded; null is the server's index.recipe")
-    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+    attributes: NewAttributes | None = Field(
         None, description="what its items can be filtered, sorted and counted by; null: kind, genres, language, year, rating and votes"
     )
-    search: SearchChanges = Field(SearchChanges(), description="settings of ranking that differ from the server's")
+    search: RankingChanges = Field(SearchChanges(), description="settings of ranking that differ from the server's")
 
     @field_validator("name")
     @classmethod
@@ -49,17 +56,6 @@ class CreateCatalogueRequest(StrictModel):
         if name in registry.RESERVED:
             raise ValueError(f"{name!r} means something else here: choose another name")
         return name
-
-    @field_validator("attributes")
-    @classmethod
-    def _check_attributes(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _check_names(attributes)
-        return attributes
-
-    @field_validator("search")
-    @classmethod
-    def _check_ranking(cls, search: SearchChanges) -> SearchChanges:
-        return _check_search(search)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -77,21 +73,10 @@ class ChangeCatalogueRequest(StrictModel):
     title: Name | None = Field(None, description="what people see instead of the name")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that the next ingest embeds; null is the server's index.recipe")
-    attributes: Annotated[dict[DeclaredName, Attribute | None], Field(max_length=2 * MAX_ATTRIBUTES)] | None = Field(
+    attributes: ChangedAttributes | None = Field(
         None, description="attributes to add, to declare anew, or with null to remove; the others stay. null: the next ingest proposes them"
     )
-    search: SearchChanges | None = Field(None, description="settings of ranking to change; null gives one back its value at the server")
-
-    @field_validator("attributes")
-    @classmethod
-    def _check_attributes(cls, attributes: dict[str, Attribute | None] | None) -> dict[str, Attribute | None] | None:
-        _check_names(attributes)
-        return attributes
-
-    @field_validator("search")
-    @classmethod
-    def _check_ranking(cls, search: SearchChanges | None) -> SearchChanges | None:
-        return None if search is None else _check_search(search)
+    search: RankingChanges | None = Field(None, description="settings of ranking to change; null gives one back its value at the server")
 
     def changes(self) -> CatalogueChanges:
         return CatalogueChanges.model_construct(self.model_fields_set, **{name: getattr(self, name) for name in type(self).model_fields})
@@ -107,15 +92,9 @@ class ChangeCatalogueRequest(StrictModel):
 class CreateIndexRequest(StrictModel):
     """A first, empty index, for clients to write to."""
 
-    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+    attributes: NewAttributes | None = Field(
         None, description="what its items can be filtered, sorted and counted by, where it was created without attributes"
     )
-
-    @field_validator("attributes")
-    @classmethod
-    def _check_attributes(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _check_names(attributes)
-        return attributes
 
 
 class CatalogueFields(BaseModel):
