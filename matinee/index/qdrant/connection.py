@@ -46,6 +46,11 @@ class Connection:
                 raise IndexAbsentError(str(error)) from error
             raise
 
+    async def close(self) -> None:
+        """Close the client, unless it was given."""
+        if self.owned:
+            await self.client.close()
+
     def _explain(self, error: ApiException | grpc.RpcError) -> Exception:
         status, text = _status(error)
         if "Vector dimension error" in text or "vector name error" in text:

@@ -32,7 +32,7 @@ FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happene
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease expires within a second here."""
-    monkeypatch.setattr("matinee.index.qdrant.store.hold_lease", partial(hold_lease, expiry_s=EXPIRY_S))
+    monkeypatch.setattr("matinee.index.qdrant.server_store.hold_lease", partial(hold_lease, expiry_s=EXPIRY_S))
 
 
 class Encoder:
