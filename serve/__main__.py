@@ -30,6 +30,7 @@ from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
+from matinee.index.protocols import closing
 from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
@@ -154,13 +155,10 @@ def _check(settings: Settings, *, index: bool = True) -> None:
 
 
 async def _try_index(settings: Settings) -> None:
-    active = ActiveIndex(open_store(settings))
-    try:
+    async with closing(ActiveIndex(open_store(settings))) as active:
         await active.refresh()
         if active.manifest is None:
             console.print(f"catalogue {settings.catalogue!r} has no index yet: `matinee ingest FILE` builds one, also while this runs")
-    finally:
-        await active.close()
 
 
 if __name__ == "__main__":

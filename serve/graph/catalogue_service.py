@@ -12,7 +12,7 @@ from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.build import build_empty, new_manifest
 from matinee.index.catalogues import dated_record, delete_catalogue
 from matinee.index.lease import BuildWatch
-from matinee.index.protocols import IndexStore
+from matinee.index.protocols import IndexStore, closing
 from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
@@ -68,11 +68,8 @@ class CatalogueService:
                     return CatalogueEntry(name, record is None, "unavailable", record, open=True, building=building, trouble=status.trouble)
                 count = None if manifest is None else status.items
             elif record is not None:
-                store = self._store_of(record.settings(self._settings))
-                try:
+                async with closing(self._store_of(record.settings(self._settings))) as store:
                     manifest, mark = await asyncio.gather(store.current(), store.lease_mark())
-                finally:
-                    await store.close()
                 building = self._builds.seen(name, mark) or building
                 count = count if count is not None or manifest is None else manifest.count
         except MatineeError as error:
@@ -110,14 +107,11 @@ class CatalogueService:
                 continue
             if self._catalogues.without_imports.get(name) == record.created:
                 continue
-            store = self._store_of(record.settings(self._settings))
-            try:
+            async with closing(self._store_of(record.settings(self._settings))) as store:
                 if not all(job.is_over for job in await store.imports().jobs()):
                     busy.append(name)
                 else:
                     self._catalogues.without_imports[name] = record.created
-            finally:
-                await store.close()
         return busy
 
     async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from matinee.errors import MatineeError, OverloadedError
-from matinee.index.protocols import IndexStore
+from matinee.index.protocols import IndexStore, closing
 from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent
 from matinee.settings.tree import Settings
 from serve.graph import messages
@@ -106,11 +106,8 @@ class Catalogues:
                 self._release(entry)
         if not isinstance(queued.message, messages.ListImports):
             return []
-        store = self._store_of((await self.find(name)).settings(self._settings))
-        try:
+        async with closing(self._store_of((await self.find(name)).settings(self._settings))) as store:
             jobs = await store.imports().jobs()
-        finally:
-            await store.close()
         return [job for job in jobs if not job.is_over or not queued.message.unfinished]
 
     async def _wait_open(self, entry: _Entry) -> OpenCatalogue:

@@ -15,6 +15,7 @@ from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, FileWriter, Outcome
 from matinee.index.factory import open_store
 from matinee.index.points import PointMaker
+from matinee.index.protocols import closing
 from matinee.index.vector_cache import cache_vectors
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
@@ -57,11 +58,8 @@ def server_models(settings: Settings, connection: ServerConnection, known: Known
 
 async def newer_release(settings: Settings, revision: int) -> int | None:
     """The release revision that built the current index, where it is newer than `revision`."""
-    store = open_store(settings)
-    try:
+    async with closing(open_store(settings)) as store:
         current = await store.current()
-    finally:
-        await store.close()
     return current.release if current and current.release and current.release > revision else None
 
 
@@ -81,10 +79,9 @@ async def build(
 
     `release` and `attributes` stand in its manifest. With `write_file`, others read the source, which `reader` has read to its end.
     """
-    store = open_store(settings)
     total = reader.total if write_file is None else reader.report.items
     done = 0
-    try:
+    async with closing(open_store(settings)) as store:
         with progress_bar() as progress:
             bar = progress.add_task("ingest", total=total)
 
@@ -109,8 +106,6 @@ async def build(
             )
             outcome = await build.run(reader)
             progress.update(bar, completed=total)
-    finally:
-        await store.close()
     return outcome
 
 
