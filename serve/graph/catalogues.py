@@ -6,10 +6,9 @@ catalogue that is deleted takes no new message, ends those under way, and is the
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.index.protocols import IndexStore, closing
@@ -18,9 +17,8 @@ from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.messages import RetrieverMessage
 from serve.graph.open_catalogue import OpenCatalogue
+from serve.graph.tasks import OngoingChanges
 from serve.graph.wire import QueuedMessage
-
-T = TypeVar("T")
 
 _FIRST = "00000000-0000-0000-0000-000000000000"
 
@@ -36,7 +34,7 @@ class _Entry:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Catalogues:
+class Catalogues(OngoingChanges):
     """`open` makes the catalogue of its settings, `store_of` its store, and `default` is the default catalogue's."""
 
     def __init__(
@@ -49,6 +47,7 @@ class Catalogues:
         *,
         watch_s: float,
     ) -> None:
+        super().__init__()
         self._settings = settings
         self._default = default
         self._registry = registry
@@ -62,7 +61,6 @@ class Catalogues:
         """Name -> creation of closed catalogues which were looked into, and have no import that is not over."""
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[object]] = set()
 
     # one catalogue
 
@@ -233,19 +231,6 @@ class Catalogues:
         """The registry has changed: whoever needs it next reads it."""
         self._read_at = float("-inf")
 
-    # tasks
-
-    async def finish(self, work: Coroutine[object, None, T]) -> T:
-        """The result of a change. A caller that gives up ends its waiting, never the change."""
-        return await asyncio.shield(self.spawn(work))
-
-    def spawn(self, work: Coroutine[object, None, T]) -> "asyncio.Task[T]":
-        """A task that ends before the catalogues are closed."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     def check_health(self) -> None:
         """Raises where a catalogue that is open is ill."""
         for entry in self._entries.values():
@@ -254,7 +239,7 @@ class Catalogues:
 
     async def close(self) -> None:
         entries, self._entries = list(self._entries.values()), {}
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.wait()
         for entry in entries:
             await self._close(entry)
         await self._registry.close()
