@@ -13,8 +13,9 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, out, print_json
 from matinee.errors import SettingsError
 from matinee.files import write_atomically
+from matinee.settings.load import merge
 from matinee.sizing import curves
-from matinee.sizing.floor import floor, merge
+from matinee.sizing.floor import floor
 from matinee.sizing.plan import Load, Plan, Pods, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 

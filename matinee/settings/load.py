@@ -57,11 +57,11 @@ def load_settings(
     name, its value and what is wrong with it.
     """
     env = _from_environment(os.environ if environ is None else environ)
-    overrides = _merge(_merge(args or {}, env), flags or {})
+    overrides = merge(merge(args or {}, env), flags or {})
     config = overrides.get("config")
     file = _read_yaml(user_path(str(config))) if config else {}
     profile = str(overrides.get("profile") or file.get("profile") or "embedded")
-    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), overrides)
+    values = merge(merge(_read_yaml(_profile_path(profile)), file), overrides)
     try:
         settings = Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
@@ -82,7 +82,7 @@ def without_secrets(settings: Settings) -> Settings:
 def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Mapping[str, str] | None = None) -> Settings:
     """`settings` with the key of one part's server, out of this process's environment or the settings file on this machine."""
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
-    values = _merge(file, _from_environment(os.environ if environ is None else environ))
+    values = merge(file, _from_environment(os.environ if environ is None else environ))
     key = (values.get(part) or {}).get("api_key")
     return _replace(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
 
@@ -171,12 +171,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections key by key, all else replaced: as Helm merges values files."""
+    both = dict(base)
+    for key, value in over.items():
+        known = both.get(key)
+        both[key] = merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def _is_secret(problem: ErrorDetails) -> bool:

@@ -70,10 +70,7 @@ async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogue
     """Change a catalogue. Other attributes copy its index, without the encoder: while `building` is true, it answers as before."""
     catalogues = all_catalogues(request)
     _check_recipe(catalogues.gateway, body.recipe)
-    if not catalogues.knows(catalogue):
-        await catalogues.refresh(request.state.context)
-    if not catalogues.knows(catalogue):
-        raise absent(catalogue, catalogues.visible(caller(request)))
+    await _require_known(catalogue, request)
     entry = await catalogues.gateway.manage(messages.ChangeCatalogue(catalogue, body.changes()), request.state.context)
     await catalogues.refresh(request.state.context)
     return json_response(request, 202 if entry.building else 200, **_fields(entry, caller(request)))
@@ -85,10 +82,7 @@ async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogue
 async def delete_catalogue(catalogue: CatalogueId, request: Request) -> Response:
     """Delete a catalogue with all its items, versions and imports, once the requests under way in it have ended."""
     catalogues = all_catalogues(request)
-    if not catalogues.knows(catalogue):
-        await catalogues.refresh(request.state.context)
-    if not catalogues.knows(catalogue):
-        raise absent(catalogue, catalogues.visible(caller(request)))
+    await _require_known(catalogue, request)
     try:
         await catalogues.gateway.manage(messages.DeleteCatalogue(catalogue), request.state.context)
     finally:
@@ -104,6 +98,15 @@ async def create_index(body: schemas.CreateIndexRequest, request: Request) -> Re
     message = messages.CreateIndex(served.name, body.attributes, fingerprint, dimension)
     entry = await served.gateway.manage(message, request.state.context)
     return json_response(request, 201, **_fields(entry, caller(request)))
+
+
+async def _require_known(name: str, request: Request) -> None:
+    """Raises a 404 for a catalogue that is not there, also once the registry is read anew."""
+    catalogues = all_catalogues(request)
+    if not catalogues.knows(name):
+        await catalogues.refresh(request.state.context)
+    if not catalogues.knows(name):
+        raise absent(name, catalogues.visible(caller(request)))
 
 
 def _check_recipe(gateway: Gateway, recipe: Recipe | None) -> None:

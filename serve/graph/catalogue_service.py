@@ -5,7 +5,9 @@ Each of its methods answers a `messages.CataloguesMessage`. Which catalogues are
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from matinee.errors import CatalogueConflictError, IndexAbsentError, IndexLockedError, MatineeError
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
@@ -16,7 +18,7 @@ from matinee.index.protocols import IndexStore, closing
 from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
-from serve.graph.catalogue_manager import CatalogueEntry, State
+from serve.graph.catalogue_manager import CatalogueEntry
 from serve.graph.catalogues import Catalogues
 
 log = logging.getLogger(__name__)
@@ -75,22 +77,10 @@ class CatalogueService:
         except MatineeError as error:
             log.warning("catalogue %s: %s", name, error)
             return CatalogueEntry(name, record is None, "unavailable", record, trouble=str(error))
+        entry = CatalogueEntry(name, record is None, "ready", record, open=is_open, building=building, trouble=trouble)
         if manifest is None:
-            state: State = "building" if building else "empty"
-            return CatalogueEntry(name, record is None, state, record, items=0, open=is_open, building=building, trouble=trouble)
-        return CatalogueEntry(
-            name,
-            record is None,
-            "ready",
-            record,
-            manifest.version,
-            manifest.recipe,
-            count,
-            len(manifest.declared),
-            is_open,
-            building,
-            trouble,
-        )
+            return replace(entry, state="building" if building else "empty", items=0)
+        return replace(entry, version=manifest.version, recipe=manifest.recipe, items=count, attributes=len(manifest.declared))
 
     async def busy(self) -> list[str]:
         """The catalogues beside the default one that have background work: those that are open, that have imports which are not over, or
@@ -124,19 +114,16 @@ class CatalogueService:
         record = await dated_record(self._settings, record, self._store_of)
         await self._registry.add(record, most)
         settings = record.settings(self._settings)
-        store = self._store_of(settings)
         try:
-            manifest = new_manifest(
-                record.name, fingerprint, dimension, settings.index.recipe, settings.index.facts, MADE_EMPTY, record.attributes
-            )
-            await build_empty(store, manifest)
-        except BaseException as error:
+            async with closing(self._store_of(settings)) as store:
+                index = settings.index
+                manifest = new_manifest(record.name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, record.attributes)
+                with _conflict_while_built(record.name):
+                    await build_empty(store, manifest)
+        except BaseException:
             await self._registry.remove(record.name)
-            if isinstance(error, IndexLockedError):
-                raise CatalogueConflictError(f"the catalogue {record.name!r} is being built: {error}") from error
             raise
         finally:
-            await store.close()
             self._catalogues.reread()
         await self._catalogues.records()
         return await self._entry(record)
@@ -152,10 +139,8 @@ class CatalogueService:
         index = settings.index
         manifest = new_manifest(name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, declared)
         async with self._catalogues.use(name) as catalogue:
-            try:
+            with _conflict_while_built(name):
                 made = await catalogue.create_index(manifest)
-            except IndexLockedError as error:
-                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
         if not made:
             raise CatalogueConflictError(f"the catalogue {name!r} has an index already: write to it")
         return await self._entry(record)
@@ -196,10 +181,8 @@ class CatalogueService:
                 await self._change_record(name, before, changes, declared)
 
         async with self._catalogues.use(name) as catalogue:
-            try:
+            with _conflict_while_built(name):
                 await catalogue.redeclare(declared, note)
-            except IndexLockedError as error:
-                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
 
     def _on_changed(self, name: str, done: "asyncio.Task[None]") -> None:
         del self._changing[name]
@@ -242,3 +225,12 @@ class CatalogueService:
         finally:
             self._catalogues.reread()
             self._failed.pop(name, None)
+
+
+@contextmanager
+def _conflict_while_built(name: str) -> Iterator[None]:
+    """Another build is what the request is in conflict with."""
+    try:
+        yield
+    except IndexLockedError as error:
+        raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matinee.settings.load import load_settings
-from matinee.sizing.floor import floor, merge
+from matinee.settings.load import load_settings, merge
+from matinee.sizing.floor import floor
 from matinee.sizing.plan import Load, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 from tests.helm.chart import application, one, template
