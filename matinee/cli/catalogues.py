@@ -31,6 +31,10 @@ Model = TypeVar("Model", CatalogueRecord, CatalogueChanges)
 _SETTABLE = ("title", "kind", "recipe", "mode", "max_k")
 _LOOK_S = 0.5
 
+Title = Annotated[str | None, typer.Option(help="what people see instead of the name")]
+ItemKind = Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")]
+SearchMode = Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")]
+MaxK = Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")]
 CatalogueArgument = Annotated[str, typer.Argument(help="lower-case letters, digits, - and _, beginning with a letter")]
 Server = Annotated[
     str | None,
@@ -66,12 +70,12 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
 @explain_errors()
 def create(
     name: CatalogueArgument,
-    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
-    kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
+    title: Title = None,
+    kind: ItemKind = None,
     recipe: Annotated[str | None, typer.Option(help="text that is embedded: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of what its items can be filtered by")] = None,
-    mode: Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")] = None,
-    max_k: Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")] = None,
+    mode: SearchMode = None,
+    max_k: MaxK = None,
     as_json: Json = False,
     server: Server = None,
     key: Key = None,
@@ -105,12 +109,12 @@ def create(
 @explain_errors()
 def update(
     name: CatalogueArgument,
-    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
-    kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
+    title: Title = None,
+    kind: ItemKind = None,
     recipe: Annotated[str | None, typer.Option(help="text that the next ingest embeds: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of all that its items can be filtered by; others are removed")] = None,
-    mode: Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")] = None,
-    max_k: Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")] = None,
+    mode: SearchMode = None,
+    max_k: MaxK = None,
     unset: Annotated[
         list[str] | None,
         typer.Option("--unset", metavar="FIELD", help="title, kind, recipe, mode or max_k as in a new catalogue; repeatable"),

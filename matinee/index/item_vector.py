@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from matinee.filters.attributes import STORED, Attributes, stored_values
-from matinee.index.types import ITEM, TEXT, Manifest, Point
+from matinee.index.types import ITEM, TEXT, Manifest, Payload, Point
 from matinee.settings.index import FactWeights
 from matinee.text.title_keys import title_keys
 from matinee.vectors import Vector
@@ -65,24 +65,20 @@ def complete_points(points: Sequence[Point], manifest: Manifest) -> Sequence[Poi
 
 def _set_attributes(point: Point, attributes: Attributes | None) -> Point:
     values = stored_values(point.payload["item"], attributes) if attributes and "item" in point.payload else {}
-    if values == point.payload.get(STORED, {}):
-        return point
-    payload = point.payload.copy()
-    payload.pop(STORED, None)
-    if values:
-        payload[STORED] = values
-    return replace(point, payload=payload)
+    return _set_field(point, STORED, values or None)
 
 
 def _set_titles(point: Point, manifest: Manifest) -> Point:
     keys = title_keys(point.payload["title"]) if manifest.titles and "title" in point.payload else None
-    if keys == point.payload.get("titles"):
+    return _set_field(point, "titles", keys)
+
+
+def _set_field(point: Point, key: str, value: object) -> Point:
+    """The point with this field in its payload; without it for None."""
+    if value == point.payload.get(key):
         return point
-    payload = point.payload.copy()
-    payload.pop("titles", None)
-    if keys is not None:
-        payload["titles"] = keys
-    return replace(point, payload=payload)
+    others = {name: other for name, other in point.payload.items() if name != key}
+    return replace(point, payload=cast(Payload, others if value is None else others | {key: value}))
 
 
 def _set_item_vector(point: Point, weights: FactWeights) -> Point:
