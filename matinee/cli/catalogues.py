@@ -15,12 +15,11 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.cli.search import Key
 from matinee.client import calls
-from matinee.client.calls import CatalogueReport
 from matinee.client.http import Client
 from matinee.errors import MatineeError, SettingsError
 from matinee.index import catalogues as local
 from matinee.index.catalogues import ClosedCatalogue
-from matinee.index.registry import CatalogueChanges, CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueReport, CatalogueState, report
 from matinee.patterns import message_of
 from matinee.settings.load import load_settings
 
@@ -211,22 +210,13 @@ def delete(
 def _report(one: ClosedCatalogue) -> CatalogueReport:
     """A catalogue of this machine, as a server reports it."""
     manifest, record = one.manifest, one.record
+    state: CatalogueState
+    if record is not None and record.state == "deleting":
+        state = "deleting"
+    elif one.trouble:
+        state = "unavailable"
+    else:
+        state = "ready" if manifest is not None else "building" if one.building else "empty"
     items = None if manifest is None else manifest.count
-    empty = "building" if one.building else "empty"
-    state = "unavailable" if one.trouble else empty if manifest is None else "ready"
-    return {
-        "name": one.name,
-        "default": record is None,
-        "state": "deleting" if record is not None and record.state == "deleting" else state,
-        "building": one.building,
-        "trouble": one.trouble,
-        "open": False,
-        "version": None if manifest is None else manifest.version,
-        "items": items if record is None or record.items is None else record.items,
-        "attributes": 0 if manifest is None else len(manifest.declared),
-        "title": None if record is None else record.title,
-        "kind": None if record is None else record.kind,
-        "recipe": None if manifest is None else manifest.recipe,
-        "created": None if record is None else record.created,
-        "search": {} if record is None else record.search.model_dump(exclude_none=True),
-    }
+    items = items if record is None or record.items is None else record.items
+    return report(one.name, record, state, manifest, items=items, building=one.building, trouble=one.trouble)

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from typing_extensions import TypedDict
 
 from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError, UnknownAttributeError
 from matinee.filters.attributes import MAX_ATTRIBUTES, Attribute, Attributes, describe
+from matinee.index.types import Manifest
 from matinee.items import Name
 from matinee.patterns import message_of
 from matinee.settings.index import Recipe
@@ -71,6 +73,65 @@ class CatalogueRecord(BaseModel):
         own: dict[str, object] = {"collection": "shared" if self.shared else "own"}
         index = base.index.model_copy(update=own if self.recipe is None else own | {"recipe": self.recipe})
         return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.apply_to(base.search)})
+
+
+CatalogueState = Literal["ready", "empty", "building", "deleting", "unavailable"]
+
+
+class CatalogueReport(TypedDict):
+    """A catalogue."""
+
+    name: str
+    default: Annotated[bool, Field(description="whether the routes without a catalogue's name are for this one")]
+    state: Annotated[
+        CatalogueState,
+        Field(
+            description="empty: no index was built yet; building: its first one is being built; unavailable: its index can't be read now"
+        ),
+    ]
+    building: Annotated[
+        bool, Field(description="whether an index is being built, or copied for other attributes; until its end the old one answers")
+    ]
+    trouble: Annotated[str | None, Field(description="why it is unavailable, or why its last change failed")]
+    open: Annotated[bool, Field(description="whether its index is open; it is opened by the next request")]
+    version: Annotated[str | None, Field(description="the index version that answers")]
+    items: Annotated[int | None, Field(description="items in it; of one that is not open, when it was last closed or built")]
+    attributes: Annotated[int, Field(description="how many attributes its items can be filtered, sorted and counted by")]
+    title: Annotated[str | None, Field(description="what people see instead of the name")]
+    kind: str | None
+    recipe: Annotated[str | None, Field(description="text that the index that answers embeds")]
+    created: Annotated[str | None, Field(description="null for the default one")]
+    search: Annotated[dict[str, object], Field(description="settings of ranking that differ from the server's")]
+
+
+def report(
+    name: str,
+    record: CatalogueRecord | None,
+    state: CatalogueState,
+    manifest: Manifest | None = None,
+    *,
+    items: int | None = None,
+    open: bool = False,
+    building: bool = False,
+    trouble: str | None = None,
+) -> CatalogueReport:
+    """What a list shows of a catalogue. `record` is None for the default one."""
+    return {
+        "name": name,
+        "default": record is None,
+        "state": state,
+        "building": building,
+        "trouble": trouble,
+        "open": open,
+        "version": None if manifest is None else manifest.version,
+        "items": items,
+        "attributes": 0 if manifest is None else len(manifest.declared),
+        "title": None if record is None else record.title,
+        "kind": None if record is None else record.kind,
+        "recipe": None if manifest is None else manifest.recipe,
+        "created": None if record is None else record.created,
+        "search": {} if record is None else record.search.model_dump(exclude_none=True),
+    }
 
 
 class CatalogueChanges(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from matinee.index.registry import CatalogueRecord, SearchChanges, absent
+from matinee.index.registry import CatalogueRecord, CatalogueReport, absent
 from matinee.settings.index import Recipe
 from serve.api import schemas_catalogues as schemas
 from serve.api.auth import Caller
@@ -16,7 +16,6 @@ from serve.api.served_catalogues import all_catalogues
 from serve.api.served_catalogues import catalogue as find_catalogue
 from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.catalogue_manager import CatalogueEntry
 from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
 
@@ -73,7 +72,7 @@ async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogue
     await _require_known(catalogue, request)
     entry = await catalogues.gateway.manage(messages.ChangeCatalogue(catalogue, body.changes()), request.state.context)
     await catalogues.refresh(request.state.context)
-    return json_response(request, 202 if entry.building else 200, **_fields(entry, caller(request)))
+    return json_response(request, 202 if entry["building"] else 200, **_fields(entry, caller(request)))
 
 
 @router.delete(
@@ -120,22 +119,7 @@ async def _encoder(gateway: Gateway, context: RequestContext) -> tuple[str, int]
     return embedded.fingerprint, int(embedded.vectors.shape[1])
 
 
-def _fields(entry: CatalogueEntry, sender: Caller) -> dict[str, object]:
-    record = entry.record
-    search = SearchChanges() if record is None else record.search
-    return {
-        "name": entry.name,
-        "default": entry.default,
-        "state": entry.state,
-        "building": entry.building,
-        "trouble": entry.trouble if entry.trouble is None or sender.may("admin") else HIDDEN,
-        "open": entry.open,
-        "version": entry.version,
-        "items": entry.items,
-        "attributes": entry.attributes,
-        "title": None if record is None else record.title,
-        "kind": None if record is None else record.kind,
-        "recipe": entry.recipe,
-        "created": None if record is None else record.created,
-        "search": search.model_dump(exclude_none=True),
-    }
+def _fields(report: CatalogueReport, sender: Caller) -> dict[str, object]:
+    """A catalogue as `sender` may see it."""
+    hidden = report["trouble"] is not None and not sender.may("admin")
+    return {**report, "trouble": HIDDEN if hidden else report["trouble"]}

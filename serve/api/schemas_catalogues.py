@@ -1,14 +1,14 @@
 """The requests and the answers of `/v1/catalogues`, as OpenAPI documents them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from matinee.errors import SettingsError
 from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.index import registry
-from matinee.index.registry import CatalogueChanges, CatalogueName, SearchChanges
+from matinee.index.registry import CatalogueChanges, CatalogueName, CatalogueReport, SearchChanges
 from matinee.items import Name
 from matinee.patterns import NAME
 from matinee.settings.index import Recipe
@@ -97,28 +97,7 @@ class CreateIndexRequest(StrictModel):
     )
 
 
-class CatalogueFields(BaseModel):
-    """A catalogue."""
-
-    name: str
-    default: bool = Field(description="whether the routes without a catalogue's name are for this one")
-    state: Literal["ready", "empty", "building", "deleting", "unavailable"] = Field(
-        description="empty: no index was built yet; building: its first one is being built; unavailable: its index can't be read now"
-    )
-    building: bool = Field(description="whether an index is being built, or copied for other attributes; until its end the old one answers")
-    trouble: str | None = Field(description="why it is unavailable, or why its last change failed")
-    open: bool = Field(description="whether its index is open; it is opened by the next request")
-    version: str | None = Field(description="the index version that answers")
-    items: int | None = Field(description="items in it; of one that is not open, when it was last closed or built")
-    attributes: int = Field(description="how many attributes its items can be filtered, sorted and counted by")
-    title: str | None = Field(description="what people see instead of the name")
-    kind: str | None
-    recipe: str | None = Field(description="text that the index that answers embeds")
-    created: str | None = Field(description="null for the default one")
-    search: dict[str, object] = Field(description="settings of ranking that differ from the server's")
-
-
-class CatalogueResponse(CatalogueFields):
+class CatalogueResponse(CatalogueReport):
     """A catalogue, and the request's id."""
 
     request_id: str
@@ -127,7 +106,7 @@ class CatalogueResponse(CatalogueFields):
 class CataloguesResponse(BaseModel):
     """The catalogues that the key may see, the default one first."""
 
-    catalogues: list[CatalogueFields]
+    catalogues: list[CatalogueReport]
     request_id: str
 
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from matinee.errors import CatalogueConflictError, IndexAbsentError, IndexLockedError, MatineeError
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
@@ -15,10 +14,18 @@ from matinee.index.build import build_empty, new_manifest
 from matinee.index.catalogues import dated_record, delete_catalogue
 from matinee.index.lease import BuildWatch
 from matinee.index.protocols import IndexStore, closing
-from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
+from matinee.index.registry import (
+    CatalogueChanges,
+    CatalogueRecord,
+    CatalogueRegistry,
+    CatalogueReport,
+    CatalogueState,
+    absent,
+    check_new,
+    report,
+)
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
-from serve.graph.catalogue_manager import CatalogueEntry
 from serve.graph.catalogues import Catalogues
 
 log = logging.getLogger(__name__)
@@ -45,14 +52,14 @@ class CatalogueService:
         """Those beside the default one, by their names."""
         return await self._catalogues.records()
 
-    async def entries(self, names: tuple[str, ...] | None) -> list[CatalogueEntry]:
+    async def entries(self, names: tuple[str, ...] | None) -> list[CatalogueReport]:
         """All catalogues, or those of `names`, the default one first."""
         records = await self._catalogues.records()
         shown = [record for name, record in sorted(records.items()) if names is None or name in names]
         first = [] if names is not None and self._settings.catalogue not in names else [None]
         return await asyncio.gather(*(self._entry(record) for record in (*first, *shown)))
 
-    async def _entry(self, record: CatalogueRecord | None) -> CatalogueEntry:
+    async def _entry(self, record: CatalogueRecord | None) -> CatalogueReport:
         name = self._settings.catalogue if record is None else record.name
         count = None if record is None else record.items
         manifest: Manifest | None = None
@@ -60,14 +67,14 @@ class CatalogueService:
         trouble = self._failed.get(name)
         try:
             if record is not None and record.state == "deleting":
-                return CatalogueEntry(name, False, "deleting", record)
+                return report(name, record, "deleting")
             catalogue = await self._catalogues.get_open(name)
             is_open = catalogue is not None
             if catalogue is not None:
                 status = await catalogue.service.status()
                 manifest, building = status.manifest, building or status.building
                 if manifest is None and status.trouble:
-                    return CatalogueEntry(name, record is None, "unavailable", record, open=True, building=building, trouble=status.trouble)
+                    return report(name, record, "unavailable", open=True, building=building, trouble=status.trouble)
                 count = None if manifest is None else status.items
             elif record is not None:
                 async with closing(self._store_of(record.settings(self._settings))) as store:
@@ -76,11 +83,10 @@ class CatalogueService:
                 count = count if count is not None or manifest is None else manifest.count
         except MatineeError as error:
             log.warning("catalogue %s: %s", name, error)
-            return CatalogueEntry(name, record is None, "unavailable", record, trouble=str(error))
-        entry = CatalogueEntry(name, record is None, "ready", record, open=is_open, building=building, trouble=trouble)
-        if manifest is None:
-            return replace(entry, state="building" if building else "empty", items=0)
-        return replace(entry, version=manifest.version, recipe=manifest.recipe, items=count, attributes=len(manifest.declared))
+            return report(name, record, "unavailable", trouble=str(error))
+        state: CatalogueState = "ready" if manifest is not None else "building" if building else "empty"
+        items = 0 if manifest is None else count
+        return report(name, record, state, manifest, items=items, open=is_open, building=building, trouble=trouble)
 
     async def busy(self) -> list[str]:
         """The catalogues beside the default one that have background work: those that are open, that have imports which are not over, or
@@ -104,11 +110,11 @@ class CatalogueService:
                     self._catalogues.without_imports[name] = record.created
         return busy
 
-    async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueReport:
         """Add a catalogue with an empty index of this encoder. One that an ingest has built before keeps its versions."""
         return await self._catalogues.finish(self._create(record, fingerprint, dimension))
 
-    async def _create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def _create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueReport:
         most = self._settings.index.catalogues.most
         check_new(record, self._settings.catalogue, await self._registry.records(), most)
         record = await dated_record(self._settings, record, self._store_of)
@@ -128,11 +134,11 @@ class CatalogueService:
         await self._catalogues.records()
         return await self._entry(record)
 
-    async def create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueReport:
         """Make the first, empty index of a catalogue that has none, for an encoder."""
         return await self._catalogues.finish(self._create_index(name, attributes, fingerprint, dimension))
 
-    async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueReport:
         record = None if name == self._settings.catalogue else await self._catalogues.find(name)
         settings = self._settings if record is None else record.settings(self._settings)
         declared = (record and record.attributes) or attributes
@@ -145,7 +151,7 @@ class CatalogueService:
             raise CatalogueConflictError(f"the catalogue {name!r} has an index already: write to it")
         return await self._entry(record)
 
-    async def change(self, name: str, changes: CatalogueChanges) -> CatalogueEntry:
+    async def change(self, name: str, changes: CatalogueChanges) -> CatalogueReport:
         """Change a catalogue. Other attributes make a copy of its index: it may still be under way when the entry comes, which says so."""
         before = None if name == self._settings.catalogue else await self._catalogues.find(name)
         if before is None:
@@ -194,7 +200,7 @@ class CatalogueService:
 
     async def _change_record(
         self, name: str, before: CatalogueRecord | None, changes: CatalogueChanges, declared: dict[str, Attribute] | None
-    ) -> CatalogueEntry:
+    ) -> CatalogueReport:
         if before is None:
             return await self._entry(None)
 
