@@ -11,9 +11,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from matinee.errors import IndexLockedError, MatineeError
 
@@ -51,12 +51,12 @@ class BuildWatch:
 class LeaseRecord(Protocol):
     """One shared record: it is created once, read, changed and removed."""
 
-    async def create(self, values: dict[str, Any]) -> bool:
+    async def create(self, values: Mapping[str, object]) -> bool:
         """False if there is a lease already."""
         ...
 
-    async def read(self) -> dict[str, Any] | None: ...
-    async def update(self, values: dict[str, Any]) -> None: ...
+    async def read(self) -> dict[str, object] | None: ...
+    async def update(self, values: Mapping[str, object]) -> None: ...
     async def remove(self, id: str) -> None:
         """Does nothing if another build holds the lease by now: its values have another `id`."""
         ...
@@ -89,7 +89,7 @@ async def hold_lease(record: LeaseRecord, catalogue: str, *, expiry_s: float = E
             await record.remove(mine["id"])
 
 
-async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> None:
+async def _renew(record: LeaseRecord, mine: Mapping[str, object], expiry_s: float) -> None:
     for count in range(1, 10**9):
         await asyncio.sleep(expiry_s / 6)
         with suppress(MatineeError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.files import write_atomically
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[object, None, T]]:
     """A function that waits for the disk, as one to be awaited."""
 
     @wraps(work)

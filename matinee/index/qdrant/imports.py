@@ -1,8 +1,7 @@
 """The imports of a catalogue on a Qdrant server: one collection of records, one for each job and one for each chunk."""
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -43,9 +42,9 @@ class QdrantImports:
         await self._records.remove(matching(id=id))
 
 
-def _job(record: dict[str, Any]) -> ImportJob:
+def _job(record: Mapping[str, object]) -> ImportJob:
     try:
-        return ImportJob.model_validate_json(record["job"])
+        return ImportJob.model_validate_json(str(record["job"]))
     except (KeyError, ValidationError) as error:
         raise IndexUnavailableError("an import on the Qdrant server is not readable: delete its point") from error
 

@@ -5,8 +5,7 @@ change leaves a mark, so of two at one moment each learns whether it came first.
 """
 
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from qdrant_client import models
 
@@ -32,10 +31,10 @@ class RecordCollection:
     async def exists(self) -> bool:
         return await self._call(self._client.collection_exists(self._name))
 
-    async def read_all(self, filter: models.Filter | None = None) -> list[dict[str, Any]]:
+    async def read_all(self, filter: models.Filter | None = None) -> list[dict[str, object]]:
         """All records, or those that pass `filter`."""
-        records: list[dict[str, Any]] = []
-        after: Any = None
+        records: list[dict[str, object]] = []
+        after: models.ExtendedPointId | None = None
         if not await self.exists():
             return records
         while True:
@@ -49,31 +48,31 @@ class RecordCollection:
             if after is None:
                 return records
 
-    async def read(self, id: str) -> dict[str, Any] | None:
+    async def read(self, id: str) -> dict[str, object] | None:
         """The record of a point, None where there is none."""
         if not await self.exists():
             return None
         records = await self._call(self._client.retrieve(self._name, [id], with_payload=True))
         return dict(records[0].payload or {}) if records else None
 
-    async def put(self, id: str, record: dict[str, Any], mode: models.UpdateMode | None = None) -> None:
+    async def put(self, id: str, record: Mapping[str, object], mode: models.UpdateMode | None = None) -> None:
         """Write a record whatever is there. The collection must be there."""
-        points = [models.PointStruct(id=id, vector={}, payload=record)]
+        points = [models.PointStruct(id=id, vector={}, payload=dict(record))]
         await self._call(self._client.upsert(self._name, points, wait=True, update_mode=mode), patient=True)
 
-    async def add(self, id: str, record: dict[str, Any]) -> bool:
+    async def add(self, id: str, record: Mapping[str, object]) -> bool:
         """Write a new record. False where there is one already, whoever came first: the server inserts a point once."""
         await self._create()
         mark = uuid.uuid4().hex
-        await self.put(id, record | {"mark": mark}, models.UpdateMode.INSERT_ONLY)
+        await self.put(id, {**record, "mark": mark}, models.UpdateMode.INSERT_ONLY)
         return await self._has_mark(id, mark)
 
-    async def change(self, id: str, record: dict[str, Any], **same: str | int) -> bool:
+    async def change(self, id: str, record: Mapping[str, object], **same: str | int) -> bool:
         """Change a record that still has the values `same`. False where another change came first, or it is gone."""
         mark = uuid.uuid4().hex
         points = models.Filter(must=[models.HasIdCondition(has_id=[id]), matching(**same)])
         ordering = models.WriteOrdering.STRONG
-        call = self._client.set_payload(self._name, record | {"mark": mark}, points=points, wait=True, ordering=ordering)
+        call = self._client.set_payload(self._name, {**record, "mark": mark}, points=points, wait=True, ordering=ordering)
         await self._call(call, patient=True)
         return await self._has_mark(id, mark)
 

@@ -4,8 +4,7 @@ Two catalogues that are added under one name at one moment can't both win, and a
 """
 
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient
@@ -46,7 +45,7 @@ class QdrantRegistry:
             record = _read(stored)
             if (changed := change(record)) == record:
                 return record
-            if await self._records.change(_point(name), {"record": changed.model_dump_json()}, mark=stored["mark"]):
+            if await self._records.change(_point(name), {"record": changed.model_dump_json()}, mark=str(stored["mark"])):
                 return changed
         raise IndexUnavailableError(f"the catalogue {name!r} is being changed by others: try again in a moment")
 
@@ -61,8 +60,8 @@ def _point(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
-def _read(record: dict[str, Any]) -> CatalogueRecord:
+def _read(record: Mapping[str, object]) -> CatalogueRecord:
     try:
-        return CatalogueRecord.model_validate_json(record["record"])
+        return CatalogueRecord.model_validate_json(str(record["record"]))
     except (KeyError, ValidationError) as error:
         raise IndexUnavailableError("a catalogue on the Qdrant server is not readable: delete its point") from error

@@ -192,7 +192,7 @@ class TenantStore(ServerStore):
         if record is None:
             return _State()
         try:
-            return _State.model_validate_json(record["versions"])
+            return _State.model_validate_json(str(record["versions"]))
         except (KeyError, ValidationError) as error:
             raise IndexUnavailableError(
                 f"the versions of the catalogue {self._catalogue!r} on {self._call.where} are not readable: delete it, and ingest it again"
