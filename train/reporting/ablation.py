@@ -186,6 +186,7 @@ def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QueryS
                 continue
             # A copy: whoever judges strikes the query item out.
             measured = measure.score(corpus, answerable, arm.score(answerable).copy(), pool=columns)
+            figures = tables.intervals(measured)
             row: ArmResult = {
                 "set": answerable.name,
                 "kind": answerable.info.kind,
@@ -193,7 +194,9 @@ def _measure_arms(compared: Sequence[Arm], corpus: Corpus, sets: Sequence[QueryS
                 "way": arm.way,
                 "arm": arm.name,
                 "model": arm.model,
-                **tables.intervals(measured),
+                "recall": figures["recall"],
+                "ndcg": figures["ndcg"],
+                "mrr": figures["mrr"],
             }
             if arm.name == "raw":
                 raw[arm.way] = measured
