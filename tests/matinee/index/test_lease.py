@@ -203,8 +203,8 @@ def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.M
     for version in ("v1", "v2", "v3"):
         (tmp_path / version / "shard").mkdir(parents=True)
         manifest = Manifest(version=version, catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
-        slow._finish(manifest)
-    slow._switch("v1")
+        asyncio.run(slow.finish(manifest))
+    asyncio.run(slow.switch("v1"))
     read, go_on = threading.Event(), threading.Event()
     marks = slow._marks
 
@@ -215,10 +215,10 @@ def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(slow, "_marks", held_up)
-    threads = [threading.Thread(target=slow._switch, args=("v2",))]
+    threads = [threading.Thread(target=lambda: asyncio.run(slow.switch("v2")))]
     threads[0].start()
     assert read.wait(HANG_S)
-    threads.append(threading.Thread(target=quick._switch, args=("v3",)))
+    threads.append(threading.Thread(target=lambda: asyncio.run(quick.switch("v3"))))
     threads[1].start()
     threads[1].join(0.2)
     go_on.set()
