@@ -393,7 +393,8 @@ async def test_a_first_index_is_made_and_never_a_second(server: Server) -> None:
     assert isinstance(await server.items("games"), IndexAbsentError)
     changed = await server.ask(messages.ChangeCatalogue("games", CatalogueChanges(attributes={"size": PAGES})))
     assert changed["state"] == "empty"
-    assert [*(await EdgeRegistry(server.settings.indexes_dir).records())["games"].attributes or ()] == ["pages", "size"]
+    record = (await EdgeRegistry(server.settings.indexes_dir).records())["games"]
+    assert [*(record.attributes or ())] == ["pages", "size"]
     server.now = 7202
     made = await server.ask(messages.CreateIndex("games", {"colour": PAGES}, ENCODER, D))
     assert (made["state"], made["attributes"]) == ("ready", 2), "those that it was created with"
