@@ -106,7 +106,7 @@ async def server(local_graph: Any, tmp_path: Path) -> AsyncIterator[Server]:
 async def test_each_catalogue_has_its_own_items_and_one_batch_may_ask_several(server: Server) -> None:
     await server.start()
     for name in ("books", "games"):
-        assert (await server.create(name)).state == "ready"
+        assert (await server.create(name))["state"] == "ready"
         assert (await server.write(name, f"{name} 1")).count == 1
     batch = [messages.In(name, messages.Page(9)) for name in ("books", "games", "nope")]
     books, games, nope = await server.retriever.call([WireMessage(one, LATER) for one in batch])
@@ -252,7 +252,7 @@ async def test_a_name_whose_index_is_being_built_is_not_created(server: Server) 
         assert isinstance(refused := await server.create("books"), CatalogueConflictError)
         assert "is being built" in str(refused)
     assert await EdgeRegistry(server.settings.indexes_dir).records() == {}
-    assert (await server.create("books")).state == "ready"
+    assert (await server.create("books"))["state"] == "ready"
 
 
 async def test_one_that_another_process_deletes_and_creates_again_is_another(server: Server) -> None:
@@ -278,7 +278,7 @@ async def test_on_a_qdrant_server_small_catalogues_share_a_collection(server: Se
     before = QdrantStore(IndexSettings(), "old", client=client)
     await build_empty(before, new_manifest("old", ENCODER, D, "raw", FactWeights(), "test", None))
     for name in ("books", "games", "old"):
-        assert (await server.create(name)).state == "ready"
+        assert (await server.create(name))["state"] == "ready"
         assert (await server.write(name, f"{name} 1", f"{name} 2")).count == 2
     collections = [entry.name for entry in (await client.get_collections()).collections]
     assert len([name for name in collections if name.startswith("_matinee_shared.")]) == 1
