@@ -110,6 +110,9 @@ class CatalogueWords(_Data):
     span_words: tuple[str, ...] = Field(description="what stands between the two ends of a span of dates")
     circa_words: tuple[str, ...] = Field(description="what stands before a year that is not certain, or that of a copyright")
     name_suffixes: frozenset[str] = Field(description="what belongs to the name before a comma, in lower case: 'jr.'")
+    first_language: str = Field(description="code of the language that is taken of a text in several")
+    true_words: frozenset[str] = Field(description="how a column says yes, in lower case")
+    false_words: frozenset[str] = Field(description="how a column says no, in lower case")
 
 
 class LanguageWords(_Data):
