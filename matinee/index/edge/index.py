@@ -126,10 +126,8 @@ class EdgeIndex:
         return [to_hit(record) for record in page], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
-        return await self._run(self._points, ids, heavy=cost.reading(len(ids)) > cost.LIGHT)
-
-    def _points(self, ids: Sequence[str]) -> list[Point]:
-        return [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)]
+        heavy = cost.reading(len(ids)) > cost.LIGHT
+        return await self._run(lambda: [*map(to_point, self._open.retrieve([*valid_ids(ids)], True, True))], heavy=heavy)
 
     async def upsert(self, points: Sequence[Point]) -> None:
         # No search runs during a call, so each takes few points, and light searches go before the next.
