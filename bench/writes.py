@@ -27,7 +27,8 @@ from bench.tables import markdown
 from matinee import demo
 from matinee.cli.errors import run_main
 from matinee.client.http import Client
-from matinee.client.items import ImportState, Items
+from matinee.client.items import Items
+from matinee.index.imports import ImportState
 
 WORDS = [f"{start}{end}" for start in ("har", "win", "sto", "lum", "fen", "gal", "tor", "mir") for end in ("bour", "ter", "ne", "en", "ow")]
 _LOOK_S = 0.2

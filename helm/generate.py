@@ -12,13 +12,14 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from matinee.settings.reference import bounds
+from matinee.settings.reference import bounds, kinds
 from matinee.settings.tree import Settings
 
 CHART = Path(__file__).parent / "matinee"
@@ -119,13 +120,10 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _kind(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return f"enum {'|'.join(map(str, get_args(annotation)))}"
-    if isinstance(annotation, type):
-        return {bool: "bool", int: "int", float: "number"}.get(annotation, "string")
-    if get_origin(annotation) is tuple:
-        return "list"
-    return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
+    first, *others = [kind for kind in kinds(annotation) if kind is not NoneType]
+    if isinstance(first, str):
+        return f"enum {'|'.join([first, *others])}"
+    return {bool: "bool", int: "int", float: "number", tuple: "list"}.get(first, "string")
 
 
 def schema(values: list[ChartValue]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from matinee.cli.errors import run_main
+from matinee.settings.load import merge
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "k8s"
@@ -32,7 +33,7 @@ def images(base: str | None, values: Sequence[Path], manifests: Path) -> Iterato
     yield "base image", base or default, "--base, which is also docker's --build-arg BASE"
     merged: dict[str, Any] = {}
     for path in (CHART, *values):
-        merged = _merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        merged = merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     yield "Matinee", _reference(merged["image"]), "the chart's image.digest"
     if merged["qdrant"]["mode"] == "bundled":
         yield "Qdrant", _reference(merged["qdrant"]["image"]), "the chart's qdrant.image.digest"
@@ -80,15 +81,6 @@ def _reference(image: dict[str, Any]) -> str:
     if image["digest"]:
         return f"{image['repository']}@{image['digest']}"
     return f"{image['repository']}:{image['tag']}" if image["tag"] else str(image["repository"])
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Values as Helm merges them: maps key by key, all else replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = below.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def main() -> None:

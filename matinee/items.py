@@ -142,7 +142,7 @@ class Item(BaseModel):
     def names(self) -> list[str]:
         return [name for names in self.people.values() for name in names]
 
-    def patched(self, patch: Mapping[str, Any]) -> "Item":
+    def apply_patch(self, patch: Mapping[str, Any]) -> "Item":
         """The item after a JSON merge patch (RFC 7396): a value replaces, null removes, an object changes the entries that it names.
 
         The id stays: a derived one goes on being that of the old title and year. Raises `ValueError`, which pydantic's error is too.
@@ -151,7 +151,7 @@ class Item(BaseModel):
         facts |= self.facts()
         for name, value in patch.items():
             # No deeper: an item has no objects inside of these.
-            facts[name] = _merged(facts.get(name), value) if isinstance(value, Mapping) else value
+            facts[name] = _merge(facts.get(name), value) if isinstance(value, Mapping) else value
         item = Item.model_validate({name: value for name, value in facts.items() if value is not None})
         if item.id is None and item.identity == (item.title, item.year):
             item = item.model_copy(update={"identity": None})
@@ -160,7 +160,7 @@ class Item(BaseModel):
         return item
 
 
-def _merged(before: object, patch: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(before: object, patch: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of an object after a merge patch of it."""
     entries = {**(before if isinstance(before, Mapping) else {}), **patch}
     return {name: value for name, value in entries.items() if value is not None}

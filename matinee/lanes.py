@@ -24,7 +24,7 @@ class LaneThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._started)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._note_thread)
         self._ident: int | None = None
         self._light: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._heavy: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -54,7 +54,7 @@ class LaneThread:
         if since is not None and time.monotonic() - since > hang_s:
             raise RuntimeError(f"{self._name}: a call has run for more than {hang_s:g} s")
 
-    def _started(self) -> None:
+    def _note_thread(self) -> None:
         self._ident = threading.get_ident()
 
     def _next(self) -> None:

@@ -21,7 +21,7 @@ from matinee.cli.errors import explain_errors
 from observability.files import BOARDS
 from observability.panels import COLUMNS
 from observability.prometheus import Prometheus, PrometheusError, Series
-from observability.queries import RATE_INTERVAL, Panel, named, panels
+from observability.queries import RATE_INTERVAL, Panel, fill_legend, panels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
@@ -79,7 +79,7 @@ def _series_of(panel: Panel, source: Prometheus, seconds: float) -> Drawn:
     for query in panel.queries:
         lines = panel.kind == "timeseries"
         answer = source.over(query.expression, seconds, max(3, seconds / 120)) if lines else source.instant(query.expression)
-        drawn += [(named(query.legend, series.labels), series) for series in answer]
+        drawn += [(fill_legend(query.legend, series.labels), series) for series in answer]
     return [(name, series) for name, series in drawn if any(math.isfinite(value) for _, value in series.points)]
 
 

@@ -53,6 +53,6 @@ def concrete(expression: str, rate_interval: str = RATE_INTERVAL) -> str:
     return re.sub(r"\$(namespace|release|application|deployment)\b", ".*", expression.replace("$__rate_interval", rate_interval))
 
 
-def named(legend: str, labels: dict[str, str]) -> str:
+def fill_legend(legend: str, labels: dict[str, str]) -> str:
     """A legend with the labels of a series."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend).strip()

@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from matinee.cli.errors import explain_errors
-from matinee.client.server_file import announced
+from matinee.client.server_file import announce
 from matinee.errors import SettingsError
 from matinee.events import check_uri
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_store
+from matinee.index.protocols import closing
 from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket, url_of
 from matinee.settings.load import load_settings
@@ -108,18 +109,18 @@ def run(settings: Settings, *, metrics_port: int | None = None) -> None:
             # Imported here, because the other placement does not need it.
             from serve.placement import process
 
-            process.run(settings, listener, metrics_port, lambda metrics: _announced(settings, url, metrics))
+            process.run(settings, listener, metrics_port, lambda metrics: _announce(settings, url, metrics))
             return
     # Serve binds the port itself.
     stop = threading.Event()
-    with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announced(settings, url, metrics):
+    with local_ray.running(settings, url, port, metrics_port, stop) as metrics, _announce(settings, url, metrics):
         local_ray.wait(stop)
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
+def _announce(settings: Settings, url: str, metrics: str | None) -> Iterator[None]:
     """Say that the server answers, here and in `server.json`, until the end of the `with`."""
-    with announced(settings.server_file, url, metrics):
+    with announce(settings.server_file, url, metrics):
         # Rich would read an IPv6 address in brackets as markup.
         shown = escape(url)
         console.print(f"Matinee serves on [bold]{shown}[/] (page: {shown}/, API: {shown}/docs); Ctrl-C stops it", highlight=False)
@@ -154,13 +155,10 @@ def _check(settings: Settings, *, index: bool = True) -> None:
 
 
 async def _try_index(settings: Settings) -> None:
-    active = ActiveIndex(open_store(settings))
-    try:
+    async with closing(ActiveIndex(open_store(settings))) as active:
         await active.refresh()
         if active.manifest is None:
             console.print(f"catalogue {settings.catalogue!r} has no index yet: `matinee ingest FILE` builds one, also while this runs")
-    finally:
-        await active.close()
 
 
 if __name__ == "__main__":

@@ -114,10 +114,10 @@ def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[
             "process: leave --engine out, or set enhancer.engine to local"
         )
     if local and wants_ray(options.spread, items, least=AUTO_DESCRIPTIONS):
-        from train.ingesting.joining import joined
+        from train.ingesting.joining import join_ray
 
         here = describe_pool(options.spread, machine()) if local_ray.is_local() else None
-        with joined(1 if here is None else max(1.0, here.size * here.cpus)):
+        with join_ray(1 if here is None else max(1.0, here.size * here.cpus)):
             # Ray reads its token when it is imported.
             from train.generation.cluster import ClusterDescriber
             from train.ingesting.streams import room

@@ -25,10 +25,10 @@ import typer
 
 from matinee.errors import ModelError, SettingsError
 from matinee.files import write_atomically
-from matinee.models import convert, saved_model
+from matinee.models import convert
 from matinee.settings.tree import Settings
 from train.generation import lora
-from train.generation.adapter_run import find_models, publish, run_report
+from train.generation.adapter_run import find_models, model_settings, publish, run_report
 from train.generation.config import SAMPLES, AdapterPlan, SftConfig
 from train.generation.instruction_pairs import read_pairs
 from train.jobs import command, launch, manifests
@@ -97,16 +97,9 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
     config = replace(config, language=settings.language)
     if adapter is not None:
         config = with_adapter_shape(adapter, config)
-    described = {
-        "base": settings.enhancer.model,
-        "base_digest": saved_model.digest(base),
-        "adapter": saved_model.digest(adapter) if adapter else None,
-        "new_tokens": settings.enhancer.max_new_tokens,
-        "target": data["settings"]["target"],
-    }
     return AdapterPlan(
         out=options.out.absolute(),
-        settings=config.as_settings() | described,
+        settings=config.as_settings() | model_settings(settings, base, adapter, data),
         inputs={f"instructions/{name}": digest for name, digest in data["outputs"].items()},
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

@@ -27,10 +27,7 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from matinee.text.templates import DENSE_TEMPLATE, Template
 from train.jobs import command, manifests
-from train.reporting import ablation, measure, report, tables
-
-PAPER_TITLES = ("Avengers: Age of Ultron", "La La Land", "Inception", "Interstellar")
-"""Of the paper's Table 2: in the report of a catalogue that has them."""
+from train.reporting import ablation, measure, paper, report, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +110,7 @@ def evaluate(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]
     corpus, sets, encoders, search = evaluation.corpus, evaluation.sets, evaluation.encoders, evaluation.serving.search
     systems = tables.systems(corpus, encoders, options.template, evaluation.serving.index.facts)
     fusions = [tables.Fusion.parse(text) for text in options.fusion]
-    titles = [*(title for title in PAPER_TITLES if corpus.has(title)), *options.title]
+    titles = [*(title for title in paper.TITLES if corpus.has(title)), *options.title]
     return {
         "split": options.split,
         "template": options.template,

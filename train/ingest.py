@@ -68,7 +68,7 @@ from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
-from train.syncing.source import as_exported, named
+from train.syncing.source import name_in_errors, read_as_exported
 from train.syncing.sql import SqlQuery
 
 Via = Literal["local", "api"]
@@ -130,7 +130,7 @@ class IngestOptions:
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a server that is starting, full or out of reach")] = 600
 
     @contextmanager
-    def opened(self) -> Iterator[IngestSource]:
+    def open(self) -> Iterator[IngestSource]:
         """The source as a file, until the end of the `with`."""
         if (self.source is not None) + self.demo_films + (self.query is not None) != 1:
             raise SourceError(
@@ -149,8 +149,8 @@ class IngestOptions:
                 rows = query.export(Path(path)).rows
             if not rows:
                 raise SourceError(f"{query.name}: the query gives no rows")
-            with named(path, "the query's rows"):
-                yield IngestSource(path, query.name, as_exported(self.reading))
+            with name_in_errors(path, "the query's rows"):
+                yield IngestSource(path, query.name, read_as_exported(self.reading))
 
 
 def main(options: IngestOptions) -> None:
@@ -173,7 +173,7 @@ def main(options: IngestOptions) -> None:
             "current index, which stays. To go back to an older catalogue as well: matinee index rollback, or helm upgrade with its source"
         )
         return
-    with options.opened() as source:
+    with options.open() as source:
         reader = source.reader()
         if options.dry_run:
             dry_run(reader, options, record)
@@ -228,11 +228,11 @@ def engine(
     """The models, and who writes the file's items with them: this process where that is None, or the workers of a Ray."""
     with ExitStack() as stack:
         if wants_ray(options.spread, reader.report.items, via_api=options.via == "api"):
-            from train.ingesting.joining import joined
+            from train.ingesting.joining import join_ray
 
             here = machine() if local_ray.is_local() else None
             plan = None if here is None else make_plan(options.spread, here, settings)
-            stack.enter_context(joined(1 if plan is None else max(1, plan.cpus)))
+            stack.enter_context(join_ray(1 if plan is None else max(1, plan.cpus)))
             # Ray reads its token when it is imported.
             from train.ingesting.pipeline import StreamWriter, cluster_models
             from train.ingesting.streams import room

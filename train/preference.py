@@ -22,10 +22,9 @@ import typer
 from matinee.errors import ModelError, SourceError
 from matinee.evaluation.splits import read_entries
 from matinee.files import sha256
-from matinee.models import saved_model
 from matinee.settings.tree import Settings
 from train.generation import lora
-from train.generation.adapter_run import FIGURES, find_models, publish, run_report
+from train.generation.adapter_run import FIGURES, find_models, model_settings, publish, run_report
 from train.generation.config import DpoConfig, DpoPlan
 from train.generation.instruction_pairs import GUARD
 from train.human import judgments
@@ -90,18 +89,10 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
             "(`python -m train.prepare --dev`), describe its items too "
             "(target teacher), and make the instructions again"
         )
-    described = {
-        "base": settings.enhancer.model,
-        "base_digest": saved_model.digest(base),
-        "adapter": saved_model.digest(adapter),
-        "new_tokens": settings.enhancer.max_new_tokens,
-        "target": data["settings"]["target"],
-        "tolerance": options.tolerance,
-    }
     sheets = {f"sheets/{place}-{path.name}": sha256(path) for place, path in enumerate(sorted(set(options.sheets)))}
     return DpoPlan(
         out=options.out.absolute(),
-        settings=config.as_settings() | described,
+        settings=config.as_settings() | model_settings(settings, base, adapter, data) | {"tolerance": options.tolerance},
         inputs={f"instructions/{GUARD}": data["outputs"][GUARD]} | sheets,
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,

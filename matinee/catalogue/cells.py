@@ -87,11 +87,12 @@ def as_text(value: Any) -> str:
 
 
 def by_language(value: Any) -> str | None:
-    """The English text of `{"de": "Hitze", "en": "Heat"}`, the first where there is none; None for anything else."""
+    """One text of `{"de": "Hitze", "en": "Heat"}`: in `first_language`, else the first; None for anything else."""
     if not isinstance(value, Mapping) or not all(map(_LANGUAGE.fullmatch, map(str, value))) or value.keys() == {"id"}:
         return None
     texts = {str(key): text for key, text in value.items() if isinstance(text, str) and not is_nothing(text)}
-    return next((text for key, text in texts.items() if key[:2].casefold() == "en"), next(iter(texts.values()), None))
+    first = languages.catalogue_words().first_language
+    return next((text for key, text in texts.items() if key[:2].casefold() == first), next(iter(texts.values()), None))
 
 
 def as_long_text(value: Any) -> str:

@@ -15,12 +15,11 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.cli.search import Key
 from matinee.client import calls
-from matinee.client.calls import CatalogueReport
 from matinee.client.http import Client
 from matinee.errors import MatineeError, SettingsError
 from matinee.index import catalogues as local
 from matinee.index.catalogues import ClosedCatalogue
-from matinee.index.registry import CatalogueChanges, CatalogueRecord
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueReport, CatalogueState, report
 from matinee.patterns import message_of
 from matinee.settings.load import load_settings
 
@@ -31,6 +30,10 @@ Model = TypeVar("Model", CatalogueRecord, CatalogueChanges)
 _SETTABLE = ("title", "kind", "recipe", "mode", "max_k")
 _LOOK_S = 0.5
 
+Title = Annotated[str | None, typer.Option(help="what people see instead of the name")]
+ItemKind = Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")]
+SearchMode = Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")]
+MaxK = Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")]
 CatalogueArgument = Annotated[str, typer.Argument(help="lower-case letters, digits, - and _, beginning with a letter")]
 Server = Annotated[
     str | None,
@@ -66,12 +69,12 @@ def list_all(as_json: Json = False, server: Server = None, key: Key = None) -> N
 @explain_errors()
 def create(
     name: CatalogueArgument,
-    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
-    kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
+    title: Title = None,
+    kind: ItemKind = None,
     recipe: Annotated[str | None, typer.Option(help="text that is embedded: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of what its items can be filtered by")] = None,
-    mode: Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")] = None,
-    max_k: Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")] = None,
+    mode: SearchMode = None,
+    max_k: MaxK = None,
     as_json: Json = False,
     server: Server = None,
     key: Key = None,
@@ -105,12 +108,12 @@ def create(
 @explain_errors()
 def update(
     name: CatalogueArgument,
-    title: Annotated[str | None, typer.Option(help="what people see instead of the name")] = None,
-    kind: Annotated[str | None, typer.Option(help="what its items are, such as film, where an ingest does not say")] = None,
+    title: Title = None,
+    kind: ItemKind = None,
     recipe: Annotated[str | None, typer.Option(help="text that the next ingest embeds: raw, enhanced or both")] = None,
     attributes: Annotated[Path | None, typer.Option(help="YAML of all that its items can be filtered by; others are removed")] = None,
-    mode: Annotated[str | None, typer.Option(help="how it is searched where a request does not say: dense, sparse or hybrid")] = None,
-    max_k: Annotated[int | None, typer.Option(min=1, max=1000, help="most items in an answer")] = None,
+    mode: SearchMode = None,
+    max_k: MaxK = None,
     unset: Annotated[
         list[str] | None,
         typer.Option("--unset", metavar="FIELD", help="title, kind, recipe, mode or max_k as in a new catalogue; repeatable"),
@@ -207,22 +210,13 @@ def delete(
 def _report(one: ClosedCatalogue) -> CatalogueReport:
     """A catalogue of this machine, as a server reports it."""
     manifest, record = one.manifest, one.record
+    state: CatalogueState
+    if record is not None and record.state == "deleting":
+        state = "deleting"
+    elif one.trouble:
+        state = "unavailable"
+    else:
+        state = "ready" if manifest is not None else "building" if one.building else "empty"
     items = None if manifest is None else manifest.count
-    empty = "building" if one.building else "empty"
-    state = "unavailable" if one.trouble else empty if manifest is None else "ready"
-    return {
-        "name": one.name,
-        "default": record is None,
-        "state": "deleting" if record is not None and record.state == "deleting" else state,
-        "building": one.building,
-        "trouble": one.trouble,
-        "open": False,
-        "version": None if manifest is None else manifest.version,
-        "items": items if record is None or record.items is None else record.items,
-        "attributes": 0 if manifest is None else len(manifest.declared),
-        "title": None if record is None else record.title,
-        "kind": None if record is None else record.kind,
-        "recipe": None if manifest is None else manifest.recipe,
-        "created": None if record is None else record.created,
-        "search": {} if record is None else record.search.model_dump(exclude_none=True),
-    }
+    items = items if record is None or record.items is None else record.items
+    return report(one.name, record, state, manifest, items=items, building=one.building, trouble=one.trouble)

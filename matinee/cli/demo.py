@@ -22,6 +22,7 @@ from matinee.client.http import Client
 from matinee.client.server_file import read_server_file
 from matinee.errors import MatineeError
 from matinee.index.factory import open_store
+from matinee.index.protocols import closing
 from matinee.models.fetch import fetch_models
 from matinee.settings.addresses import bound_socket
 from matinee.settings.load import load_settings
@@ -72,11 +73,8 @@ def _fetch_models(settings: Settings, console: Console) -> None:
 
 async def _has_films(settings: Settings) -> bool:
     """Whether the current version was built from these very films."""
-    store = open_store(settings)
-    try:
+    async with closing(open_store(settings)) as store:
         current = await store.current()
-    finally:
-        await store.close()
     return current is not None and current.source == films.source() and current.recipe == settings.index.recipe
 
 

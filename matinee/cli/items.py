@@ -16,8 +16,9 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, err, out, print_json
 from matinee.cli.search import Catalogue, Key, Url, Where, load
 from matinee.client.http import Client
-from matinee.client.items import ImportState, Items, Uploaded
+from matinee.client.items import Items
 from matinee.errors import SourceError
+from matinee.index.imports import ImportState, Uploaded
 
 items_app = typer.Typer(no_args_is_help=True, help="Items of a running server: read, write, change, delete and import them.")
 
@@ -190,7 +191,7 @@ def _lines(file: str) -> Iterator[bytes]:
         raise SourceError(f"{file} is not a complete gzip file ({error}): fetch it again") from None
 
 
-def _show(done: Uploaded, as_json: bool) -> None:
+def _show(done: Uploaded | ImportState, as_json: bool) -> None:
     if as_json:
         print_json(done.model_dump())
         return

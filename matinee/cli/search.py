@@ -193,7 +193,7 @@ def _filter(genres: list[str] | None, since: int | None, until: int | None, lang
         own = {name: value for name, value in body.items() if value and value != {"gte": None, "lte": None}}
         if more is None:
             return ItemFilter(**own)
-        extra = ItemFilter.parsed(json.loads(more))
+        extra = ItemFilter.parse(json.loads(more))
         return ItemFilter(**{"and": [part for part in (own, extra.body) if part]}) if own else extra
     except ValueError as error:
         raise typer.BadParameter(f"--filter: not JSON ({error})") from None

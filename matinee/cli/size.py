@@ -13,8 +13,9 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, out, print_json
 from matinee.errors import SettingsError
 from matinee.files import write_atomically
+from matinee.settings.load import merge
 from matinee.sizing import curves
-from matinee.sizing.floor import floor, merged
+from matinee.sizing.floor import floor
 from matinee.sizing.plan import Load, Plan, Pods, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 
@@ -74,7 +75,7 @@ def _read_values(paths: list[Path]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for path in paths:
         try:
-            values = merged(values, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            values = merge(values, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         except (OSError, yaml.YAMLError) as error:
             raise SettingsError(f"{path} is not a readable values file: {error}") from None
     return values

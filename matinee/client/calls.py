@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
 
+from matinee.index.registry import CatalogueReport
 from matinee.items import Item, ItemFacts
 from matinee.models.types import Kind
 from matinee.recommend.results import DescribedItem, RankedAnswer
@@ -114,25 +115,6 @@ class FacetCounts(TypedDict):
     kind: list[FacetEntry]
     genres: list[FacetEntry]
     language: list[FacetEntry]
-
-
-class CatalogueReport(TypedDict):
-    """A catalogue of the server."""
-
-    name: str
-    default: bool
-    state: str
-    building: bool
-    trouble: str | None
-    open: bool
-    version: str | None
-    items: int | None
-    attributes: int
-    title: str | None
-    kind: str | None
-    recipe: str | None
-    created: str | None
-    search: dict[str, object]
 
 
 class CatalogueList(TypedDict):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from matinee.client import calls
 from matinee.client.calls import Body, Call
 from matinee.client.http import Client, ServerError
-from matinee.index.imports import OPEN, RejectedLine, Status
+from matinee.index.imports import ImportState, RejectedLine, Uploaded
 from matinee.items import Item
 
 if TYPE_CHECKING:
@@ -30,15 +30,6 @@ class Stored(BaseModel):
     description: str | None = None
 
 
-class Uploaded(BaseModel):
-    """What became of the lines of an upload."""
-
-    lines: int = 0
-    written: int = 0
-    rejected: int = 0
-    rejects: list[RejectedLine] = []
-
-
 class Deleted(BaseModel):
     """What was deleted, or would be."""
 
@@ -47,24 +38,6 @@ class Deleted(BaseModel):
     unknown: list[str]
     more: bool
     dry_run: bool
-
-
-class ImportState(Uploaded):
-    """How far an import is. `left_s`: seconds that are left, None while nobody can tell."""
-
-    id: str
-    status: Status
-    source: str
-    created: str
-    total: int
-    skipped: int
-    rate: float | None
-    left_s: float | None
-    trouble: str | None
-
-    @property
-    def is_over(self) -> bool:
-        return self.status not in OPEN
 
 
 class _Imports(BaseModel):
@@ -82,10 +55,10 @@ class Items:
 
     def put(self, lines: Iterable[bytes]) -> Uploaded:
         """Add or replace items, a line of JSON each, some at a time; returns when all are written."""
-        total, before = Uploaded(), 0
+        total, before = Uploaded(lines=0, written=0, rejected=0, rejects=()), 0
         for part in _slices(lines):
             done = Uploaded.model_validate(self._server.send(Call("POST", "/v1/items:batch", lines=part)))
-            rejects = [*total.rejects, *(RejectedLine(line=before + one.line, reason=one.reason) for one in done.rejects)]
+            rejects = (*total.rejects, *(RejectedLine(line=before + one.line, reason=one.reason) for one in done.rejects))
             total = Uploaded(
                 lines=total.lines + done.lines,
                 written=total.written + done.written,

@@ -39,7 +39,7 @@ def probe_file(settings: Settings) -> Path:
 
 
 @contextmanager
-def announced(path: Path, url: str, metrics: str | None) -> Iterator[None]:
+def announce(path: Path, url: str, metrics: str | None) -> Iterator[None]:
     """Say in `path` that this process serves (or probes) `url`, and where its metrics are (None: nowhere), until the end of the `with`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), mode=0o600)

@@ -21,11 +21,11 @@ import orjson
 from pydantic import ValidationError
 
 from matinee import languages
-from matinee.characters import fold
 from matinee.errors import SourceError
 from matinee.files import write_jsonl
 from matinee.items import NO_KIND, Item
 from matinee.languages import ENGLISH
+from matinee.languages.folding import fold
 from matinee.patterns import message_of
 
 Split = Literal["train", "dev", "test"]

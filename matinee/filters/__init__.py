@@ -44,7 +44,7 @@ class ItemFilter:
         conditions = [resolve(node, attributes) for _, node in self._entries]
         return None if not conditions else conditions[0] if len(conditions) == 1 else All(tuple(conditions))
 
-    def failed(self, payload: Mapping[str, Any], attributes: Attributes = DEFAULT_ATTRIBUTES) -> list[str]:
+    def unmet(self, payload: Mapping[str, Any], attributes: Attributes = DEFAULT_ATTRIBUTES) -> list[str]:
         """The entries that an item does not meet, by its index payload; none where it passes. All engines must agree with it."""
         unmet = [name for name, node in self._entries if not holds(resolve(node, attributes), payload)]
         return list(dict.fromkeys(unmet))
@@ -59,20 +59,20 @@ class ItemFilter:
         return f"ItemFilter(**{self.body!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.body,)
+        return _build, (self.body,)
 
     @classmethod
-    def parsed(cls, body: object) -> "ItemFilter":
+    def parse(cls, body: object) -> "ItemFilter":
         """The filter of a JSON value. Raises `FilterError`."""
         if not isinstance(body, Mapping):
             raise FilterError("", 'not an object: write it like {"genres": ["Drama"]}')
-        return _restored(body)
+        return _build(body)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def validate(value: object) -> "ItemFilter":
             try:
-                return value if isinstance(value, ItemFilter) else cls.parsed(value)
+                return value if isinstance(value, ItemFilter) else cls.parse(value)
             except FilterError as error:
                 # The path goes with the place of the filter in its request.
                 raise PydanticCustomError("filter", "{problem}", {"problem": error.problem, "path": error.path}) from None
@@ -85,6 +85,6 @@ class ItemFilter:
         return SCHEMA
 
 
-def _restored(body: Mapping[str, Any]) -> ItemFilter:
+def _build(body: Mapping[str, Any]) -> ItemFilter:
     # Any text may be a name in JSON, as `self` is.
     return ItemFilter(**{str(name): value for name, value in body.items()})

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from matinee.characters import fold
 from matinee.errors import UnknownAttributeError
+from matinee.languages import catalogue_words
+from matinee.languages.folding import fold
 from matinee.patterns import pattern
 
 AttributeType = Literal["keyword", "text", "integer", "float", "boolean", "datetime", "geo"]
@@ -38,7 +39,7 @@ _SOURCE = pattern(
 AttributeSource = Annotated[str, StringConstraints(pattern=_SOURCE)]
 _INTEGER = re.compile(r"[+-]?\d{1,16}(?:\.0+)?")
 _FLOAT = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
-_BOOLEANS = dict.fromkeys(("true", "yes", "y", "1"), True) | dict.fromkeys(("false", "no", "n", "0"), False)
+_BOOLEANS = dict.fromkeys(catalogue_words().true_words, True) | dict.fromkeys(catalogue_words().false_words, False)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d(?::?\d\d)?)?)?")
 
 Value = str | int | float | bool | dict[str, float]

@@ -93,7 +93,8 @@ class Not:
     of: "Condition"
 
 
-Condition = Equal | AnyOf | Within | During | Near | Missing | HasId | All | Some | Not
+Leaf = Equal | AnyOf | Within | During | Near | Missing | HasId
+Condition = Leaf | All | Some | Not
 
 
 def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:

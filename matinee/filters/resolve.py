@@ -30,11 +30,11 @@ def resolve(node: Node, attributes: Attributes) -> Condition:
         case "match" if attribute.type == "text":
             return All(tuple(Equal(key, word) for word in words(node.operand[0])))
         case "any" | "all" | "none" if attribute.type in _VALUES:
-            return _listed(node, attribute, key, attributes)
+            return _resolve_list(node, attribute, key, attributes)
     raise _wrong_type(node, attribute, attributes, f"{node.operator} can't be asked of it")
 
 
-def _listed(node: Predicate, attribute: Attribute, key: str, attributes: Attributes) -> Condition:
+def _resolve_list(node: Predicate, attribute: Attribute, key: str, attributes: Attributes) -> Condition:
     kind = _VALUES[attribute.type]
     # JSON has one kind of number: 3.0 is a whole one.
     values = tuple(int(v) if kind is int and isinstance(v, float) and v.is_integer() else v for v in node.operand)

@@ -103,7 +103,7 @@ class Build:
             else:
                 await index.close()
                 from_file, shadowed = await self.write_file(manifest, taken, self.progress)
-                index = await self._reopened(manifest)
+                index = await self._reopen(manifest)
             kept = KnownWrites()
             if not self.replace and self.api is not None:
                 while await self._write_api(index, self.api, kept):
@@ -132,7 +132,7 @@ class Build:
         )
         return manifest.model_copy(update={"revision": revision, "models": {"embedder": embedder.model_id}, "release": self.release})
 
-    async def _reopened(self, manifest: Manifest) -> Index:
+    async def _reopen(self, manifest: Manifest) -> Index:
         """The version that others have written to. The last of them may hold it for a moment longer."""
         held = AsyncRetrying(
             retry=retry_if_exception_type(IndexLockedError), wait=wait_fixed(0.1), stop=stop_after_delay(_RELEASE_S), reraise=True
@@ -144,13 +144,13 @@ class Build:
         """(items written, items left out because the API wrote or deleted them)"""
         written = read = 0
 
-        def counted() -> Iterator[Item]:
+        def count_read() -> Iterator[Item]:
             nonlocal read
             for item in items:
                 read += 1
                 yield item
 
-        async with aclosing(self._encode(chunks(counted(), self.catalogue, taken))) as encoded:
+        async with aclosing(self._encode(chunks(count_read(), self.catalogue, taken))) as encoded:
             async for batch, vectors in encoded:
                 await write_points(index, self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)

@@ -10,7 +10,7 @@ from matinee.errors import CatalogueConflictError, IndexLockedError, MatineeErro
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes
 from matinee.index.active import ActiveIndex
 from matinee.index.factory import open_registry, open_store
-from matinee.index.protocols import IndexStore
+from matinee.index.protocols import IndexStore, closing
 from matinee.index.redeclare import redeclare
 from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new, new_record, shares
 from matinee.index.types import Manifest
@@ -30,11 +30,8 @@ class ClosedCatalogue:
 
 async def find_record(settings: Settings) -> CatalogueRecord | None:
     """What the registry says of the catalogue of `settings`."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         return (await registry.records()).get(settings.catalogue)
-    finally:
-        await registry.close()
 
 
 async def own_settings(settings: Settings) -> Settings:
@@ -45,20 +42,14 @@ async def own_settings(settings: Settings) -> Settings:
 
 async def has_index(settings: Settings) -> bool:
     """Whether the catalogue of `settings` (`own_settings`) has an index, open elsewhere or not."""
-    store = open_store(settings)
-    try:
+    async with closing(open_store(settings)) as store:
         return await store.current() is not None
-    finally:
-        await store.close()
 
 
 async def require_known(settings: Settings, default: str) -> None:
     """Raises `CatalogueAbsentError` where neither the registry nor the store knows the catalogue of `settings`; it names others."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         records = await registry.records()
-    finally:
-        await registry.close()
     if settings.catalogue in records or await has_index(settings):
         return
     known = {name for name, record in records.items() if record.state == "ready"}
@@ -69,33 +60,26 @@ async def require_known(settings: Settings, default: str) -> None:
 
 async def list_catalogues(settings: Settings) -> list[ClosedCatalogue]:
     """All catalogues, the default one first."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         records = await registry.records()
-    finally:
-        await registry.close()
     others = [record for name, record in sorted(records.items()) if name != settings.catalogue]
-    return [await _closed(settings, None), *[await _closed(record.settings(settings), record) for record in others]]
+    return [await _describe_closed(settings, None), *[await _describe_closed(record.settings(settings), record) for record in others]]
 
 
-async def _closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
-    store = open_store(settings)
-    try:
-        return ClosedCatalogue(settings.catalogue, record, await store.current(), building=await store.lease_mark() is not None)
-    except MatineeError as error:
-        return ClosedCatalogue(settings.catalogue, record, None, str(error))
-    finally:
-        await store.close()
+async def _describe_closed(settings: Settings, record: CatalogueRecord | None) -> ClosedCatalogue:
+    async with closing(open_store(settings)) as store:
+        try:
+            return ClosedCatalogue(settings.catalogue, record, await store.current(), building=await store.lease_mark() is not None)
+        except MatineeError as error:
+            return ClosedCatalogue(settings.catalogue, record, None, str(error))
 
 
 async def create_catalogue(settings: Settings, record: CatalogueRecord) -> None:
     """Add a catalogue to the registry. It has no index before its first ingest."""
-    registry, most = open_registry(settings), settings.index.catalogues.most
-    try:
+    most = settings.index.catalogues.most
+    async with closing(open_registry(settings)) as registry:
         check_new(record, settings.catalogue, await registry.records(), most)
         await registry.add(await dated_record(settings, record, open_store), most)
-    finally:
-        await registry.close()
 
 
 async def declared_attributes(settings: Settings, name: str) -> Attributes:
@@ -104,11 +88,8 @@ async def declared_attributes(settings: Settings, name: str) -> Attributes:
     if record is None and name != settings.catalogue:
         await require_deletable(settings, name)
     own = settings if record is None else record.settings(settings)
-    store = open_store(own)
-    try:
+    async with closing(open_store(own)) as store:
         manifest = await store.current()
-    finally:
-        await store.close()
     if manifest is not None:
         return manifest.declared
     return (record and record.attributes) or DEFAULT_ATTRIBUTES
@@ -116,8 +97,7 @@ async def declared_attributes(settings: Settings, name: str) -> Attributes:
 
 async def change_catalogue(settings: Settings, name: str, changes: CatalogueChanges) -> None:
     """Change a catalogue that no server serves. Opens its index for other attributes: raises `IndexLockedError` where a process has it."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         records = await registry.records()
         if name == settings.catalogue:
             changes.require_default()
@@ -129,11 +109,9 @@ async def change_catalogue(settings: Settings, name: str, changes: CatalogueChan
 
         async def note(declared: dict[str, Attribute] | None) -> None:
             own: dict[str, object] = {} if declared is None else {"attributes": declared}
-            await registry.update(name, lambda record: changes.applied(record).model_copy(update=own))
+            await registry.update(name, lambda record: changes.apply_to(record).model_copy(update=own))
 
         await _redeclare(records[name].settings(settings), records[name], changes, note)
-    finally:
-        await registry.close()
 
 
 async def _nothing_to_note(declared: dict[str, Attribute] | None) -> None:
@@ -149,24 +127,19 @@ async def _redeclare(
     if changes.attributes is None:
         await note(None)
         return
-    store = open_store(settings)
-    active = ActiveIndex(store)
-    try:
+    async with closing(open_store(settings)) as store, closing(ActiveIndex(store)) as active:
         await active.refresh()
         if active.manifest is None:
             if record is None:
                 active.get()
-            await note(changes.declared((record and record.attributes) or DEFAULT_ATTRIBUTES))
-        elif (declared := changes.declared(active.manifest.declared)) is None:
+            await note(changes.declare_on((record and record.attributes) or DEFAULT_ATTRIBUTES))
+        elif (declared := changes.declare_on(active.manifest.declared)) is None:
             await note(None)
         else:
             keep = settings.index.keep_versions
             await redeclare(store, active.get(), declared, keep=keep, before_switch=lambda: note(declared))
             # What was written since the copy began is carried over.
             await active.refresh()
-    finally:
-        await active.close()
-        await store.close()
 
 
 def require_usable(record: CatalogueRecord) -> None:
@@ -179,42 +152,30 @@ async def dated_record(settings: Settings, record: CatalogueRecord, store_of: Ca
     """A record of now. It shares collections, unless the catalogue has an index of its own already."""
     if not shares(settings):
         return new_record(record)
-    store = store_of(record.model_copy(update={"shared": False}).settings(settings))
-    try:
+    async with closing(store_of(record.model_copy(update={"shared": False}).settings(settings))) as store:
         return new_record(record, shared=await store.current() is None)
-    finally:
-        await store.close()
 
 
 async def check_creatable(settings: Settings, default: str) -> None:
     """Raises where an ingest can't make the catalogue of `settings`, which the registry does not have yet."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         if settings.catalogue != default:
             check_new(CatalogueRecord(name=settings.catalogue), default, await registry.records(), settings.index.catalogues.most)
-    finally:
-        await registry.close()
 
 
 async def register(settings: Settings, record: CatalogueRecord) -> None:
     """Add a catalogue that has an index already, where the registry has none of its name."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         if record.name not in await registry.records():
             shared = settings.index.collection == "shared"
             await registry.add(new_record(record, shared=shared), settings.index.catalogues.most)
-    finally:
-        await registry.close()
 
 
 async def check_kept(settings: Settings) -> None:
     """Raises where the catalogue was deleted while its index was built: then nobody serves that index, and it is removed."""
     if await find_record(settings) is None:
-        store = open_store(settings)
-        try:
+        async with closing(open_store(settings)) as store:
             await store.destroy()
-        finally:
-            await store.close()
         raise CatalogueConflictError(
             f"the catalogue {settings.catalogue!r} was deleted while this ingest ran: run it again to make it anew"
         )
@@ -222,20 +183,14 @@ async def check_kept(settings: Settings) -> None:
 
 async def require_deletable(settings: Settings, name: str) -> None:
     """Raises where there is no such catalogue, or where it is the default one."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         _deletable(settings, name, await registry.records())
-    finally:
-        await registry.close()
 
 
 async def remove_catalogue(settings: Settings, name: str) -> None:
     """Delete a catalogue with all its items. Raises where a process has it open."""
-    registry = open_registry(settings)
-    try:
+    async with closing(open_registry(settings)) as registry:
         await delete_catalogue(registry, settings, name, open_store)
-    finally:
-        await registry.close()
 
 
 def _deletable(settings: Settings, name: str, records: Mapping[str, CatalogueRecord]) -> CatalogueRecord:
@@ -265,12 +220,10 @@ async def delete_catalogue(
     record = _deletable(settings, name, await registry.records())
     await registry.update(name, lambda record: record.model_copy(update={"state": "deleting"}))
     await close()
-    store = store_of(record.settings(settings))
-    try:
-        await store.destroy()
-    except IndexLockedError as error:
-        await registry.update(name, lambda record: record.model_copy(update={"state": "ready"}))
-        raise CatalogueConflictError(f"the catalogue {name!r} can't be deleted now: {error}") from error
-    finally:
-        await store.close()
+    async with closing(store_of(record.settings(settings))) as store:
+        try:
+            await store.destroy()
+        except IndexLockedError as error:
+            await registry.update(name, lambda record: record.model_copy(update={"state": "ready"}))
+            raise CatalogueConflictError(f"the catalogue {name!r} can't be deleted now: {error}") from error
     await registry.remove(name)

@@ -3,12 +3,15 @@
 Does not decide what a filter means: `ItemFilter` and `conditions.holds` do, and a test compares every engine with them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attributes
-from matinee.filters.conditions import All, AnyOf, Condition, Equal, HasId, Not, Within
+from matinee.filters.conditions import All, AnyOf, Condition, Equal, HasId, Leaf, Not, Some, Within
 from matinee.index.types import PopularQuery, Scroll, Search, is_uid
+
+Filter = TypeVar("Filter")
 
 NOT_DELETED = Not(Equal("deleted", True))
 
@@ -50,3 +53,24 @@ def scroll_condition(scroll: Scroll, attributes: Attributes) -> Condition | None
 def _all(parts: Iterable[Condition | None]) -> Condition | None:
     conditions = tuple(part for part in parts if part is not None)
     return None if not conditions else conditions[0] if len(conditions) == 1 else All(conditions)
+
+
+def translate(condition: Condition | None, leaf: Callable[[Leaf], object], filter: Callable[..., Filter]) -> Filter | None:
+    """A condition as an engine's filter. `leaf` translates the condition on one field, `filter` is the engine's class."""
+
+    def part(one: Condition) -> object:
+        return group(one) if isinstance(one, All | Some | Not) else leaf(one)
+
+    def group(one: All | Some | Not) -> Filter:
+        match one:
+            case All(of):
+                negated = [part(other.of) for other in of if isinstance(other, Not)]
+                return filter(must=[part(other) for other in of if not isinstance(other, Not)], must_not=negated)
+            case Some(of):
+                return filter(should=[part(other) for other in of])
+            case Not(of):
+                return filter(must_not=[part(of)])
+
+    if condition is None:
+        return None
+    return group(condition if isinstance(condition, All | Some | Not) else All((condition,)))

@@ -11,9 +11,6 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["receiving", "queued", "running", "done", "cancelled"]
-OPEN: tuple[Status, ...] = ("receiving", "queued", "running")
-"""A job with one of these has its lines, and work before it."""
-
 MAX_REJECTS = 1000
 """Rejects that a job tells one by one; further ones are counted."""
 
@@ -27,36 +24,84 @@ class RejectedLine(BaseModel):
     reason: str
 
 
-class ImportJob(BaseModel):
-    """One import. Lines come in chunks, numbered from 0 on; those below `next` are done.
+class Uploaded(BaseModel):
+    """What became of the lines that were not blank."""
+
+    lines: int
+    written: int
+    rejected: int
+    rejects: tuple[RejectedLine, ...] = Field(description="the first 1,000 of the rejected lines")
+
+
+class ImportRecord(BaseModel):
+    """What is kept of an import and shown of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    status: Status
+    source: str = Field(description="`body`, or the URI that its lines come from")
+    created: str
+    total: int = Field(description="lines that are not blank")
+    lines: int = Field(description="lines that are done: written, skipped or rejected")
+    written: int
+    skipped: int = Field(description="lines whose item was written or deleted after the import was asked for")
+    rejected: int
+    rejects: tuple[RejectedLine, ...] = Field(description="the first 1,000 of the rejected lines")
+    trouble: str | None = Field(description="why it does not get on now; it is tried again")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no more to do. Otherwise it has its lines, and work before it."""
+        return self.status in ("done", "cancelled")
+
+
+class ImportState(ImportRecord):
+    """An import: how far it is, and what it could not use."""
+
+    rate: float | None = Field(description="lines a second")
+    left_s: float | None = Field(description="seconds that are left at this rate")
+
+
+class ImportJob(ImportRecord):
+    """One import, as it is stored. Lines come in chunks, numbered from 0 on; those below `next` are done.
 
     `asked` is the revision when it was asked for: an item that was written or deleted after that is left alone. `version` counts changes of
     this record, `owner` is the gateway that works on it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
-    id: str
-    source: str
-    status: Status = "receiving"
-    created: str
     asked: int
     version: int = 0
     owner: str = ""
     chunks: int = 0
     next: int = 0
-    total: int = Field(0, description="lines that are not blank")
-    lines: int = Field(0, description="lines that are done: written, skipped or rejected")
-    written: int = 0
-    skipped: int = Field(0, description="lines whose item was written or deleted after the import was asked for")
-    rejected: int = 0
-    rejects: tuple[RejectedLine, ...] = ()
     spent_s: float = Field(0.0, description="seconds of work on it")
-    trouble: str | None = Field(None, description="why it does not get on now; it is tried again")
+
+    def state(self) -> ImportState:
+        """The import with its rate, and the time that is left at this rate."""
+        rate = self.lines / self.spent_s if self.lines and self.spent_s else None
+        left = 0.0 if self.is_over else None if rate is None else (self.total - self.lines) / rate
+        shown = {name: getattr(self, name) for name in ImportRecord.model_fields}
+        return ImportState(**shown, rate=None if rate is None else round(rate, 1), left_s=None if left is None else round(left, 1))
 
 
 def new_job(source: str, asked: int) -> ImportJob:
-    return ImportJob(id=uuid.uuid4().hex, source=source, created=datetime.now(UTC).isoformat(timespec="seconds"), asked=asked)
+    return ImportJob(
+        id=uuid.uuid4().hex,
+        status="receiving",
+        source=source,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        total=0,
+        lines=0,
+        written=0,
+        skipped=0,
+        rejected=0,
+        rejects=(),
+        trouble=None,
+        asked=asked,
+    )
 
 
 class ImportStore(Protocol):

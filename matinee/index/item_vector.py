@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from matinee.filters.attributes import STORED, Attributes, stored_values
-from matinee.index.types import ITEM, TEXT, Manifest, Point
+from matinee.index.types import ITEM, TEXT, Manifest, Payload, Point
 from matinee.settings.index import FactWeights
 from matinee.text.title_keys import title_keys
 from matinee.vectors import Vector
@@ -51,41 +51,37 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
     return unit
 
 
-def completed(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
+def complete_points(points: Sequence[Point], manifest: Manifest) -> Sequence[Point]:
     """The points with the dense vectors, the attributes and the titles that the version has and no others: another's may have others.
 
     A point without a text vector yet gets no item vector.
     """
-    points = [_titled(_attributed(point, manifest.attributes), manifest) for point in points]
+    points = [_set_titles(_set_attributes(point, manifest.attributes), manifest) for point in points]
     if manifest.facts is not None and ITEM in manifest.dimensions:
         weights = manifest.facts
-        return [_completed(point, weights) if TEXT in point.dense else point for point in points]
+        return [_set_item_vector(point, weights) if TEXT in point.dense else point for point in points]
     return [replace(point, dense={name: vector for name, vector in point.dense.items() if name in manifest.dimensions}) for point in points]
 
 
-def _attributed(point: Point, attributes: Attributes | None) -> Point:
+def _set_attributes(point: Point, attributes: Attributes | None) -> Point:
     values = stored_values(point.payload["item"], attributes) if attributes and "item" in point.payload else {}
-    if values == point.payload.get(STORED, {}):
-        return point
-    payload = point.payload.copy()
-    payload.pop(STORED, None)
-    if values:
-        payload[STORED] = values
-    return replace(point, payload=payload)
+    return _set_field(point, STORED, values or None)
 
 
-def _titled(point: Point, manifest: Manifest) -> Point:
+def _set_titles(point: Point, manifest: Manifest) -> Point:
     keys = title_keys(point.payload["title"]) if manifest.titles and "title" in point.payload else None
-    if keys == point.payload.get("titles"):
+    return _set_field(point, "titles", keys)
+
+
+def _set_field(point: Point, key: str, value: object) -> Point:
+    """The point with this field in its payload; without it for None."""
+    if value == point.payload.get(key):
         return point
-    payload = point.payload.copy()
-    payload.pop("titles", None)
-    if keys is not None:
-        payload["titles"] = keys
-    return replace(point, payload=payload)
+    others = {name: other for name, other in point.payload.items() if name != key}
+    return replace(point, payload=cast(Payload, others if value is None else others | {key: value}))
 
 
-def _completed(point: Point, weights: FactWeights) -> Point:
+def _set_item_vector(point: Point, weights: FactWeights) -> Point:
     return replace(point, dense={**point.dense, ITEM: item_vector(point.dense[TEXT], point.payload["item"], weights)})
 
 

@@ -11,9 +11,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from matinee.errors import IndexLockedError, MatineeError
 
@@ -51,19 +51,19 @@ class BuildWatch:
 class LeaseRecord(Protocol):
     """One shared record: it is created once, read, changed and removed."""
 
-    async def create(self, values: dict[str, Any]) -> bool:
+    async def create(self, values: Mapping[str, object]) -> bool:
         """False if there is a lease already."""
         ...
 
-    async def read(self) -> dict[str, Any] | None: ...
-    async def update(self, values: dict[str, Any]) -> None: ...
+    async def read(self) -> dict[str, object] | None: ...
+    async def update(self, values: Mapping[str, object]) -> None: ...
     async def remove(self, id: str) -> None:
         """Does nothing if another build holds the lease by now: its values have another `id`."""
         ...
 
 
 @asynccontextmanager
-async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
+async def hold_lease(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPIRY_S) -> AsyncIterator[Held]:
     """Hold the lease that `record` is, renewed until the end of the `with`.
 
     Raises `IndexLockedError` where another holder renews it. One that does not is waited for, for `expiry_s` seconds.
@@ -71,7 +71,7 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
     mine = {"id": uuid.uuid4().hex, "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"}
     while not await record.create(mine | {"renewed": 0}):
         # Others may have waited for the same holder, and be quicker.
-        await record.remove(await _expired(record, catalogue, expiry_s))
+        await record.remove(await _wait_expired(record, catalogue, expiry_s))
     renewing = asyncio.create_task(_renew(record, mine, expiry_s))
 
     async def held() -> None:
@@ -89,7 +89,7 @@ async def renewed(record: LeaseRecord, catalogue: str, *, expiry_s: float = EXPI
             await record.remove(mine["id"])
 
 
-async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> None:
+async def _renew(record: LeaseRecord, mine: Mapping[str, object], expiry_s: float) -> None:
     for count in range(1, 10**9):
         await asyncio.sleep(expiry_s / 6)
         with suppress(MatineeError):
@@ -99,7 +99,7 @@ async def _renew(record: LeaseRecord, mine: dict[str, Any], expiry_s: float) -> 
                 await record.update({"renewed": count})
 
 
-async def _expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
+async def _wait_expired(record: LeaseRecord, catalogue: str, expiry_s: float) -> str:
     """The id of the record once it is gone, or was not renewed for `expiry_s` seconds. Raises where it was."""
     first, start = await record.read(), time.monotonic()
     while first is not None and time.monotonic() - start < expiry_s:

@@ -3,8 +3,8 @@
 Two engines implement both: `edge` and `qdrant`.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
 from matinee.filters import ItemFilter
@@ -13,6 +13,24 @@ from matinee.index.lease import Held
 from matinee.index.types import FacetCount, Hit, Manifest, Point, Scroll, Search
 
 Result = TypeVar("Result")
+
+
+class Closable(Protocol):
+    """What has to be closed: an index, a store, a registry."""
+
+    async def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=Closable)
+
+
+@asynccontextmanager
+async def closing(opened: Opened) -> AsyncIterator[Opened]:
+    """`opened`, which is closed at the end of the `async with`."""
+    try:
+        yield opened
+    finally:
+        await opened.close()
 
 
 class Index(Protocol):

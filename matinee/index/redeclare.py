@@ -12,7 +12,7 @@ from matinee.errors import CatalogueConflictError, IndexLockedError
 from matinee.filters.attributes import Attribute
 from matinee.index.api_writes import stable_revision
 from matinee.index.points import BATCH, write_points
-from matinee.index.protocols import Index, IndexStore
+from matinee.index.protocols import Index, IndexStore, closing
 from matinee.index.types import Manifest, Scroll, new_version
 
 
@@ -39,12 +39,9 @@ async def redeclare(
                 "attributes": dict(attributes),
             }
         )
-        copy = await store.create(manifest)
-        try:
+        async with closing(await store.create(manifest)) as copy:
             await _copy(index, copy)
             manifest = manifest.model_copy(update={"count": await copy.count()})
-        finally:
-            await copy.close()
         await store.finish(manifest)
         await held()
         await _require_current(store, index)

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from typing_extensions import TypedDict
 
 from matinee.errors import CatalogueAbsentError, CatalogueConflictError, SettingsError, UnknownAttributeError
 from matinee.filters.attributes import MAX_ATTRIBUTES, Attribute, Attributes, describe
+from matinee.index.types import Manifest
 from matinee.items import Name
 from matinee.patterns import message_of
 from matinee.settings.index import Recipe
@@ -36,7 +38,7 @@ class SearchChanges(BaseModel):
     prefetch: int | None = None
     max_k: int | None = None
 
-    def applied(self, search: SearchSettings) -> SearchSettings:
+    def apply_to(self, search: SearchSettings) -> SearchSettings:
         """Raises `SettingsError` where a value is not one that the settings take."""
         try:
             return SearchSettings(**search.model_dump() | self.model_dump(exclude_none=True))
@@ -70,7 +72,66 @@ class CatalogueRecord(BaseModel):
         """`base` as this catalogue has it."""
         own: dict[str, object] = {"collection": "shared" if self.shared else "own"}
         index = base.index.model_copy(update=own if self.recipe is None else own | {"recipe": self.recipe})
-        return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.applied(base.search)})
+        return base.model_copy(update={"catalogue": self.name, "index": index, "search": self.search.apply_to(base.search)})
+
+
+CatalogueState = Literal["ready", "empty", "building", "deleting", "unavailable"]
+
+
+class CatalogueReport(TypedDict):
+    """A catalogue."""
+
+    name: str
+    default: Annotated[bool, Field(description="whether the routes without a catalogue's name are for this one")]
+    state: Annotated[
+        CatalogueState,
+        Field(
+            description="empty: no index was built yet; building: its first one is being built; unavailable: its index can't be read now"
+        ),
+    ]
+    building: Annotated[
+        bool, Field(description="whether an index is being built, or copied for other attributes; until its end the old one answers")
+    ]
+    trouble: Annotated[str | None, Field(description="why it is unavailable, or why its last change failed")]
+    open: Annotated[bool, Field(description="whether its index is open; it is opened by the next request")]
+    version: Annotated[str | None, Field(description="the index version that answers")]
+    items: Annotated[int | None, Field(description="items in it; of one that is not open, when it was last closed or built")]
+    attributes: Annotated[int, Field(description="how many attributes its items can be filtered, sorted and counted by")]
+    title: Annotated[str | None, Field(description="what people see instead of the name")]
+    kind: str | None
+    recipe: Annotated[str | None, Field(description="text that the index that answers embeds")]
+    created: Annotated[str | None, Field(description="null for the default one")]
+    search: Annotated[dict[str, object], Field(description="settings of ranking that differ from the server's")]
+
+
+def report(
+    name: str,
+    record: CatalogueRecord | None,
+    state: CatalogueState,
+    manifest: Manifest | None = None,
+    *,
+    items: int | None = None,
+    open: bool = False,
+    building: bool = False,
+    trouble: str | None = None,
+) -> CatalogueReport:
+    """What a list shows of a catalogue. `record` is None for the default one."""
+    return {
+        "name": name,
+        "default": record is None,
+        "state": state,
+        "building": building,
+        "trouble": trouble,
+        "open": open,
+        "version": None if manifest is None else manifest.version,
+        "items": items,
+        "attributes": 0 if manifest is None else len(manifest.declared),
+        "title": None if record is None else record.title,
+        "kind": None if record is None else record.kind,
+        "recipe": None if manifest is None else manifest.recipe,
+        "created": None if record is None else record.created,
+        "search": {} if record is None else record.search.model_dump(exclude_none=True),
+    }
 
 
 class CatalogueChanges(BaseModel):
@@ -94,7 +155,7 @@ class CatalogueChanges(BaseModel):
                 f"{', '.join(others)}: the default catalogue has what the server's settings say; only its attributes are changed here"
             )
 
-    def applied(self, record: CatalogueRecord) -> CatalogueRecord:
+    def apply_to(self, record: CatalogueRecord) -> CatalogueRecord:
         """The record as it is then, but for attributes that are declared. Without any, the next ingest proposes them anew."""
         update: dict[str, object] = {name: getattr(self, name) for name in self.model_fields_set & {"title", "kind", "recipe"}}
         if "attributes" in self.model_fields_set and self.attributes is None:
@@ -104,7 +165,7 @@ class CatalogueChanges(BaseModel):
             update["search"] = SearchChanges() if self.search is None else record.search.model_copy(update=own)
         return record.model_copy(update=update)
 
-    def declared(self, before: Attributes) -> dict[str, Attribute] | None:
+    def declare_on(self, before: Attributes) -> dict[str, Attribute] | None:
         """All attributes as they are then; None where these stay."""
         if self.attributes is None:
             return None

@@ -89,7 +89,9 @@ class CachedEncoder:
 
 
 @contextmanager
-def cached(encoder: Encoder, precision: str, settings: Settings, split: SplitIntoBatches = lambda texts: [texts]) -> Iterator[Encoder]:
+def cache_vectors(
+    encoder: Encoder, precision: str, settings: Settings, split: SplitIntoBatches = lambda texts: [texts]
+) -> Iterator[Encoder]:
     """`encoder`, with the vectors of earlier ingests of the catalogue; at a good end only those of this ingest are kept for the next.
 
     The fingerprint does not tell precisions apart, whose vectors an index may mix: here another one encodes anew.

@@ -95,6 +95,7 @@ class TitleWords(_Data):
     moved_articles: Mapping[str, tuple[str, ...]] = Field(description="what catalogues put behind a title and a comma, as it is written")
     parts: Mapping[str, tuple[str, ...]] = Field(description="words before the number of a part, in the brackets behind a title: 'vol'")
     other_name: Mapping[str, tuple[str, ...]] = Field(description="what says that the brackets hold another name: 'aka'")
+    signs: Mapping[str, str] = Field(description="sign -> the word that it is compared as, in titles of any language")
 
 
 class CatalogueWords(_Data):
@@ -109,6 +110,9 @@ class CatalogueWords(_Data):
     span_words: tuple[str, ...] = Field(description="what stands between the two ends of a span of dates")
     circa_words: tuple[str, ...] = Field(description="what stands before a year that is not certain, or that of a copyright")
     name_suffixes: frozenset[str] = Field(description="what belongs to the name before a comma, in lower case: 'jr.'")
+    first_language: str = Field(description="code of the language that is taken of a text in several")
+    true_words: frozenset[str] = Field(description="how a column says yes, in lower case")
+    false_words: frozenset[str] = Field(description="how a column says no, in lower case")
 
 
 class LanguageWords(_Data):
@@ -130,6 +134,7 @@ class LanguageWords(_Data):
     name_words: int = Field(1, description="capitalised words in a row that are a name; 2 where every noun has a capital")
     empty_words: frozenset[str] = Field(description="words of more than three letters that carry no meaning")
     endings: tuple[str, ...] = Field(description="endings of a name: 'Nolans'")
+    possessives: tuple[str, ...] = Field((), description="endings of any word that are no part of it: `'s`")
     name_particles: tuple[str, ...] = Field(description="small words inside a person's name")
     queries: QueryForms
     series: TitleSeries

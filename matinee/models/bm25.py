@@ -14,6 +14,7 @@ from collections import Counter
 import qdrant_edge as edge
 
 from matinee.characters import normalize
+from matinee.languages.folding import spell_out
 from matinee.vectors import Sparse
 
 # Written out, though most are the encoder's defaults: they enter the fingerprint, and a new release must not change them unseen. Its
@@ -45,10 +46,10 @@ class Bm25Encoder:
 def indexed_words(title: str) -> str:
     """The words whose trigrams are stored.
 
-    They lack the vowel signs of some scripts: they find candidates, which `characters.fold` compares. Every stored index was made with
-    this form, so whoever changes it must change the fingerprint.
+    They lack the vowel signs of some scripts: they find candidates, which `languages.folding.fold` compares. Every stored index was made
+    with this form, so whoever changes it must change the fingerprint.
     """
-    folded = normalize("NFKD", title.casefold()).replace("&", " and ").replace("'", "").replace("’", "")
+    folded = spell_out(normalize("NFKD", title.casefold()))
     kept = "".join(c if c.isalnum() else " " for c in folded if not unicodedata.combining(c))
     return " ".join(kept.split()) or " ".join(title.casefold().split())
 

@@ -145,7 +145,7 @@ class Embedder:
     def _without_torch(cls, models_dir: Path, settings: EmbedderSettings, weights_digest: str, threads: int) -> "Embedder | None":
         """The ONNX encoder of an earlier start with what that start kept of the model; None where one of the two is missing."""
         spec = EncoderSpec.read(models_dir, weights_digest)
-        encoder = OnnxEncoder.exported(onnx_folder(models_dir, weights_digest), threads=threads) if spec is not None else None
+        encoder = OnnxEncoder.reopen(onnx_folder(models_dir, weights_digest), threads=threads) if spec is not None else None
         return cls(spec, settings, encoder, "onnx", weights_digest) if spec is not None and encoder is not None else None
 
     @classmethod
@@ -186,7 +186,7 @@ class Embedder:
         out = np.empty((len(texts), self.dimension), np.float32)
         started: deque[tuple[list[int], Callable[[], Matrix]]] = deque()
         # A GPU computes one batch while the next is tokenised, packed and copied. On a CPU, each is computed when it is started.
-        for rows, tokens in self._packed([prompt + text for text in texts]):
+        for rows, tokens in self._pack_texts([prompt + text for text in texts]):
             started.append((rows, self._start(tokens)))
             if len(started) == _IN_FLIGHT:
                 rows, result = started.popleft()
@@ -199,7 +199,7 @@ class Embedder:
         unit: Matrix = out / norms
         return unit
 
-    def _packed(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
+    def _pack_texts(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
         """Batches of rows of similar length with their tokens; further texts are tokenised when those are used up."""
         for start in range(0, len(texts), _TOKENISED):
             encodings = self._tokenizer.encode_batch(list(texts[start : start + _TOKENISED]))

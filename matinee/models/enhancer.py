@@ -186,7 +186,7 @@ class Enhancer:
         """What the model reads for `item`, shortened to `max_input_tokens`: the overview first, then the worked examples."""
         for examples in (2, 0) if self._guided else (0,):
             for share in templates.OVERVIEW_SHARES:
-                text = self._prompt(templates.shortened(item, share), examples)
+                text = self._prompt(templates.shorten_overview(item, share), examples)
                 if self._fits(text):
                     return text
         # Only facts of absurd length come here: a token is a quarter of a character at worst.

@@ -49,7 +49,7 @@ class OnnxEncoder:
         return cls(convert.once(folder, build) / FILE, threads=threads)
 
     @classmethod
-    def exported(cls, folder: Path, *, threads: int = 0) -> "OnnxEncoder | None":
+    def reopen(cls, folder: Path, *, threads: int = 0) -> "OnnxEncoder | None":
         """What `load` exported into `folder` before, None where it did not, or the file is damaged."""
         return cls(folder / FILE, threads=threads) if convert.is_whole(folder) else None
 

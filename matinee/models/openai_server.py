@@ -124,7 +124,7 @@ class ServerBackend:
                 self._check(deadline)
                 self._checked = True
         except _FailureError as failure:
-            raise self._explained(failure) from None
+            raise self._explain(failure) from None
         finally:
             self._checking.release()
 
@@ -166,16 +166,16 @@ class ServerBackend:
 
     def _complete(self, prompt: str, options: GenerationOptions) -> Completion:
         try:
-            return self._retried(prompt, options)
+            return self._retry(prompt, options)
         except _FailureError as failure:
             if options.deadline is not None and time.monotonic() >= options.deadline:
                 return Completion("", 0)
             if failure.reason == "rejected":
                 log.warning("the enhancer's server rejected a prompt of %s characters: %s", len(prompt), failure)
                 return Completion("", 0)
-            raise self._explained(failure) from None
+            raise self._explain(failure) from None
 
-    def _retried(self, prompt: str, options: GenerationOptions) -> Completion:
+    def _retry(self, prompt: str, options: GenerationOptions) -> Completion:
         pause = wait_random_exponential(multiplier=0.25, min=0.05, max=_LONGEST_PAUSE_S)
 
         def wait(state: RetryCallState) -> float:
@@ -267,14 +267,14 @@ class ServerBackend:
         self._count_failure(reason)
         failure = _FailureError(reason, self._without_key(message), passing=passing, retry_after_s=retry_after_s)
         if passing:
-            self.trouble = str(self._explained(failure))
+            self.trouble = str(self._explain(failure))
         return failure
 
     def _without_key(self, text: str) -> str:
         # Some servers repeat the key that they refuse.
         return text.replace(self._key, "...") if self._key else text
 
-    def _explained(self, failure: _FailureError) -> ModelServerError | ModelError:
+    def _explain(self, failure: _FailureError) -> ModelServerError | ModelError:
         if failure.reason == "rejected":
             return ModelError(f"the enhancer's server {self._url} rejects a plain request ({failure}): check enhancer.chat and its model")
         return ModelServerError(f"the enhancer's server {self._url}: {failure.reason} ({failure}). See that it is up and not overloaded.")

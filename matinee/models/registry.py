@@ -99,7 +99,7 @@ class ArtifactStore:
             return known
         paths = sorted({path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file() and not _ours(path)})
         # What is part of the digest and does not travel could never be verified.
-        odd = sorted(path.relative_to(folder).as_posix() for path in saved_model.digested(folder) if path not in paths)
+        odd = sorted(path.relative_to(folder).as_posix() for path in saved_model.list_digested(folder) if path not in paths)
         if odd:
             raise ModelError(
                 f"{folder} holds {', '.join(odd)}, which artifacts don't carry: remove it, or save the model in safetensors form"

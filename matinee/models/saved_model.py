@@ -92,7 +92,7 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
         raise ModelError(f"{adapter} has no adapter_config.json: enhancer.adapter must be a PEFT adapter's folder")
     check_folder(adapter)
     declared = str(read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
-    plain, named = _unpinned(declared), _unpinned(base_name)
+    plain, named = _drop_revision(declared), _drop_revision(base_name)
     # Only a hub or PyPI id names a model for good; a folder's path differs between the machine that trained and the one that serves.
     if re.fullmatch(r"(pypi:)?[\w.-]+(/[\w.-]+)?", plain) and not Path(declared).exists():
         known = {named, str(read_json(base / "config.json").get("_name_or_path", "")), base.name}
@@ -110,7 +110,7 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
                 )
 
 
-def _unpinned(model: str) -> str:
+def _drop_revision(model: str) -> str:
     """The name alone: which revision it is, the shapes can't tell, and another one of the same base fits."""
     return model.removeprefix("hub:").partition("@")[0]
 
@@ -127,7 +127,7 @@ def _fits(name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]]) -
     return any(key.endswith(f"{module}.weight") and len(full) == 2 and full[column] == shape[own] for key, full in base.items())
 
 
-def digested(folder: Path) -> list[Path]:
+def list_digested(folder: Path) -> list[Path]:
     """The files that a model's digest is of."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _DIGESTED and p.name not in (MANIFEST, _SIDECAR))
 
@@ -138,7 +138,7 @@ def digest(folder: Path, *, remembered: bool = True) -> str:
     For a large model it is remembered in the folder beside the sizes and times of the files, so that a second start is quick. Without
     `remembered` it is computed from the files, whatever the folder says.
     """
-    files = digested(folder)
+    files = list_digested(folder)
     if not files:
         raise ModelError(f"{folder} holds no model files")
     known = remembered_digest(folder)
@@ -166,7 +166,7 @@ def remembered_digest(folder: Path) -> str | None:
 
 def _stamps(folder: Path) -> dict[str, list[int]]:
     """Size and time of each file that the digest is of."""
-    return {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in digested(folder)}
+    return {p.relative_to(folder).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in list_digested(folder)}
 
 
 def _is_large(stamps: Mapping[str, Sequence[int]]) -> bool:

@@ -42,9 +42,9 @@ async def explain(index: Index, search: Search, pool: Sequence[Hit], answered: S
     `scores` are a stage's own, before any condition; `score` is that of the real search, absent where a condition dropped the item.
     """
     stages = list(_stages(search.query))
-    unfiltered = [_unfiltered(search, query) for query in stages]
+    unfiltered = [_drop_filter(search, query) for query in stages]
     # A filter may bring up an item from far down. Its scores come from the same stages with the filter.
-    filtered = [_filtered(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
+    filtered = [_replace_query(search, query) for query in stages[:-1] if search.exclude or not search.filter.is_empty()]
     results = await index.search([*unfiltered, *filtered])
     names = [_NAMES[type(query)] for query in stages]
     scores: dict[str, dict[str, float]] = {}
@@ -85,11 +85,11 @@ def _stages(query: EngineQuery) -> Iterator[EngineQuery]:
     yield query
 
 
-def _unfiltered(search: Search, query: EngineQuery) -> Search:
+def _drop_filter(search: Search, query: EngineQuery) -> Search:
     return Search(query, max(MAX_CANDIDATES, search.limit), exact=search.exact)
 
 
-def _filtered(search: Search, query: EngineQuery) -> Search:
+def _replace_query(search: Search, query: EngineQuery) -> Search:
     limit = min(_MAX_PREFETCH, search.query.prefetch) if isinstance(search.query, HybridQuery) else search.limit
     return replace(search, query=query, limit=limit, with_payload=False, with_vectors=False)
 
@@ -107,4 +107,4 @@ def _reasons(hit: Hit, search: Search, examples: frozenset[str], attributes: Att
         return ["example"]
     if hit.id in search.exclude:
         return ["exclude"]
-    return [f"filter.{name}" for name in search.filter.failed(hit.payload, attributes)] or ["diversity" if in_pool else "rank"]
+    return [f"filter.{name}" for name in search.filter.unmet(hit.payload, attributes)] or ["diversity" if in_pool else "rank"]

@@ -15,7 +15,7 @@ from matinee.index.active import ActiveIndex
 from matinee.index.catalogues import own_settings
 from matinee.index.factory import open_store
 from matinee.index.ids import as_uuid
-from matinee.index.protocols import Index
+from matinee.index.protocols import Index, closing
 from matinee.index.types import Manifest
 from matinee.items import Item
 from matinee.models.embedder import Embedder
@@ -77,12 +77,9 @@ class OfflineCatalogue:
         return asyncio.run(self._versions())
 
     async def _versions(self) -> VersionList:
-        store = open_store(self._settings)
-        try:
+        async with closing(open_store(self._settings)) as store:
             current, previous = await store.current(), await store.previous()
             manifests = await store.versions()
-        finally:
-            await store.close()
         return {
             "current": None if current is None else current.version,
             "previous": None if previous is None else previous.version,
@@ -95,40 +92,28 @@ class OfflineCatalogue:
 
     async def _rollback(self) -> Manifest:
         store = open_store(self._settings)
-        active = ActiveIndex(store)
-        try:
+        async with closing(ActiveIndex(store)) as active:
             if await store.previous() is not None:
                 await _refresh_unless_served(active)
             manifest = await store.rollback()
             await _refresh_unless_served(active)
             return manifest
-        finally:
-            await active.close()
 
     async def _manifests(self) -> tuple[Manifest | None, Manifest | None]:
-        store = open_store(self._settings)
-        try:
+        async with closing(open_store(self._settings)) as store:
             return await store.current(), await store.previous()
-        finally:
-            await store.close()
 
     async def _find(self, title: str) -> Item:
-        active = ActiveIndex(open_store(self._settings))
-        try:
+        async with closing(ActiveIndex(open_store(self._settings))) as active:
             await active.refresh()
             recommender = self._recommender(active.get())
             return Item.model_validate(await recommender.find(_example(title)))
-        finally:
-            await active.close()
 
     async def _answer(self, query: Query, fingerprint: str | None) -> RankedAnswer:
-        active = ActiveIndex(open_store(self._settings))
-        try:
+        async with closing(ActiveIndex(open_store(self._settings))) as active:
             await active.refresh()
             recommender = self._recommender(active.get(fingerprint))
             [answer] = await recommender.answer([query])
-        finally:
-            await active.close()
         if isinstance(answer, MatineeError):
             raise answer
         return {"items": orjson.loads(answer.items), "score_type": answer.score_type, "likes": list(answer.likes), "degraded": []}

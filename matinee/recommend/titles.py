@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz
 
 from matinee import languages
-from matinee.characters import fold, tidy
+from matinee.characters import tidy
 from matinee.errors import AmbiguousTitleError, DeadlineError, MatineeError, NotFoundError, TooManyTitlesError
 from matinee.filters import ItemFilter
 from matinee.index.protocols import Index
 from matinee.index.types import TITLE, Hit, PopularQuery, Search, SparseQuery
+from matinee.languages.folding import fold
 from matinee.models.bm25 import indexed_words, title_trigrams
 from matinee.text import qualifiers
 from matinee.text.qualifiers import one_of
@@ -172,13 +173,13 @@ def _choose_all(
     for (title, group), some in zip(readings.items(), hits, strict=True):
         if time.monotonic() > ends:
             break
-        ranked = _ranked(group, some, candidates)
+        ranked = _rank(group, some, candidates)
         if least is None or (ranked and ranked[0].score >= least):
             chosen[title] = _choose(title, ranked)
     return chosen
 
 
-def _ranked(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[str, _Candidate]) -> list[Resolution]:
+def _rank(readings: Sequence[_Reading], hits: Iterable[Hit], candidates: dict[str, _Candidate]) -> list[Resolution]:
     """The hits by how well they fit. `candidates` keeps the texts of hits, which titles of one request often share."""
     ranked = []
     for hit in {hit.id: hit for hit in hits}.values():

@@ -154,9 +154,9 @@ class IndexSettings(Part):
             )
         if self.engine == "edge" and self.replication_factor != 1:
             raise ValueError(f"engine 'edge' has no replicas, but replication_factor is {self.replication_factor}: set it to 1")
-        if self.engine == "edge" and (changed := self._changed(*_SERVER_ONLY)):
+        if self.engine == "edge" and (changed := self._find_changed(*_SERVER_ONLY)):
             raise ValueError(f"engine 'edge' does not use {', '.join(changed)}: remove it, or use engine 'qdrant'")
-        if self.engine == "edge" and not self.graph_from and (changed := self._changed(*_GRAPH_ONLY)):
+        if self.engine == "edge" and not self.graph_from and (changed := self._find_changed(*_GRAPH_ONLY)):
             raise ValueError(
                 f"engine 'edge' scans unless it has a graph, and does not use {', '.join(changed)}: set graph_from, or remove it"
             )
@@ -171,6 +171,6 @@ class IndexSettings(Part):
             raise ValueError(f"ef is {self.ef}, but engine 'edge' scans unless it has a graph: set graph_from, or remove ef")
         return self
 
-    def _changed(self, *names: str) -> list[str]:
+    def _find_changed(self, *names: str) -> list[str]:
         """The settings that have not their default."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]

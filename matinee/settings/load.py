@@ -57,11 +57,11 @@ def load_settings(
     name, its value and what is wrong with it.
     """
     env = _from_environment(os.environ if environ is None else environ)
-    overrides = _merge(_merge(args or {}, env), flags or {})
+    overrides = merge(merge(args or {}, env), flags or {})
     config = overrides.get("config")
     file = _read_yaml(user_path(str(config))) if config else {}
     profile = str(overrides.get("profile") or file.get("profile") or "embedded")
-    values = _merge(_merge(_read_yaml(_profile_path(profile)), file), overrides)
+    values = merge(merge(_read_yaml(_profile_path(profile)), file), overrides)
     try:
         settings = Settings(**values | {"profile": profile, "config": config})
     except ValidationError as error:
@@ -75,16 +75,16 @@ def load_settings(
 def without_secrets(settings: Settings) -> Settings:
     """`settings` without the keys to other services. Serve keeps them in its checkpoints, which others may read."""
     for place in SECRETS:
-        settings = _replaced(settings, place, None)
+        settings = _replace(settings, place, None)
     return settings
 
 
 def with_key(settings: Settings, part: Literal["index", "enhancer"], environ: Mapping[str, str] | None = None) -> Settings:
     """`settings` with the key of one part's server, out of this process's environment or the settings file on this machine."""
     file = _read_yaml(settings.config.expanduser()) if settings.config else {}
-    values = _merge(file, _from_environment(os.environ if environ is None else environ))
+    values = merge(file, _from_environment(os.environ if environ is None else environ))
     key = (values.get(part) or {}).get("api_key")
-    return _replaced(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
+    return _replace(settings, (part, "api_key"), None if key is None else SecretStr(str(key)))
 
 
 def refuse_secrets(args: Mapping[str, Any]) -> None:
@@ -122,9 +122,9 @@ _UNSHOWN = {place[-1] for place in SECRETS} | {"sha256"}
 _Tree = TypeVar("_Tree", bound=BaseModel)
 
 
-def _replaced(tree: _Tree, place: Sequence[str], value: object) -> _Tree:
+def _replace(tree: _Tree, place: Sequence[str], value: object) -> _Tree:
     name, *rest = place
-    return tree.model_copy(update={name: _replaced(getattr(tree, name), rest, value) if rest else value})
+    return tree.model_copy(update={name: _replace(getattr(tree, name), rest, value) if rest else value})
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -171,12 +171,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections key by key, all else replaced: as Helm merges values files."""
+    both = dict(base)
+    for key, value in over.items():
+        known = both.get(key)
+        both[key] = merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def _is_secret(problem: ErrorDetails) -> bool:

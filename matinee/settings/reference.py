@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from matinee.settings.load import load_settings
@@ -92,18 +94,31 @@ def bounds(field: FieldInfo) -> list[tuple[str, float]]:
     return [(signs[type(limit)], getattr(limit, type(limit).__name__.lower())) for limit in field.metadata if type(limit) in signs]
 
 
-def _kind(annotation: Any) -> str:
+def kinds(annotation: Any) -> list[Any]:
+    """What a value may be: types, the texts of a `Literal`, `tuple` for any list."""
     if get_origin(annotation) is Annotated:
-        return _kind(get_args(annotation)[0])
+        return kinds(get_args(annotation)[0])
     if get_origin(annotation) is tuple:
-        return "list"
-    if args := get_args(annotation):
-        return " or ".join(
-            dict.fromkeys("nothing" if arg is type(None) else str(arg) if isinstance(arg, str) else _kind(arg) for arg in args)
-        )
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "secret"}.get(
-        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation))
-    )
+        return [tuple]
+    args = get_args(annotation)
+    return [kind for arg in args for kind in kinds(arg)] if args else [annotation]
+
+
+_NAMES = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    SecretStr: "secret",
+    tuple: "list",
+    NoneType: "nothing",
+}
+
+
+def _kind(annotation: Any) -> str:
+    named = (kind if isinstance(kind, str) else _NAMES.get(kind) or kind.__name__ for kind in kinds(annotation))
+    return " or ".join(dict.fromkeys(named))
 
 
 def _default(value: Any, on_gpu: Any) -> str:

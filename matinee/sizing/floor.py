@@ -11,15 +11,6 @@ _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
 _UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, None: 1.0}
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """As Helm merges values files: sections key by key, all else replaced."""
-    both = dict(base)
-    for key, value in over.items():
-        known = both.get(key)
-        both[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
-    return both
-
-
 def floor(values: Mapping[str, Any]) -> tuple[Pods, ...]:
     """The head, the worker groups and Qdrant at their smallest. Raises `SettingsError` where the values lack one of them."""
     try:

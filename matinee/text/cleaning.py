@@ -26,7 +26,7 @@ _INITIAL = re.compile(r"(?:^|[\s.])[A-Z]\.$")
 
 
 @cache
-def _abbreviated(language: str) -> tuple[re.Pattern[str], int]:
+def _abbreviations(language: str) -> tuple[re.Pattern[str], int]:
     """What ends no sentence, and how many last characters show it: the longest with a closing mark, and the character before it."""
     abbreviations = languages.language(language).abbreviations
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, abbreviations))})\.$"), max(map(len, abbreviations), default=0) + 4
@@ -35,6 +35,11 @@ def _abbreviated(language: str) -> tuple[re.Pattern[str], int]:
 @cache
 def _field(language: str) -> re.Pattern[str]:
     return re.compile(rf"\n[^\S\n]*+(?:{'|'.join(map(re.escape, languages.language(language).form_fields))}):")
+
+
+@cache
+def _possessive(language: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{'|'.join(map(re.escape, languages.language(language).possessives)) or '(?!)'})$")
 
 
 def clean(answer: str, language: str = languages.ENGLISH) -> str:
@@ -58,7 +63,7 @@ def clean(answer: str, language: str = languages.ENGLISH) -> str:
 def whole_sentences(text: str, language: str = languages.ENGLISH) -> list[str]:
     """The complete sentences of a text; what is cut off at its end is left out."""
     sentences, start = [], 0
-    abbreviated, last_chars = _abbreviated(language)
+    abbreviated, last_chars = _abbreviations(language)
     for match in _ENDED.finditer(text):
         end = text[max(start, match.end() - last_chars) : match.end()]
         # A text may end with "plan B.", but not with "on Mt.": there it was cut off.
@@ -72,20 +77,21 @@ def whole_sentences(text: str, language: str = languages.ENGLISH) -> list[str]:
 
 
 def usable(text: str) -> bool:
-    return len(words(text)) >= MIN_WORDS
+    return len(WORD.findall(text)) >= MIN_WORDS
 
 
-def loops(text: str) -> bool:
+def loops(text: str, language: str = languages.ENGLISH) -> bool:
     """Whether a text goes round: one run of four words three times, or hardly any new words."""
-    all_words = words(text)
+    all_words = words(text, language)
     return max(Counter(runs(all_words, 4)).values(), default=0) >= 3 or (
         len(all_words) >= 20 and len(set(all_words)) < len(all_words) * 0.35
     )
 
 
-def words(text: str) -> list[str]:
+def words(text: str, language: str = languages.ENGLISH) -> list[str]:
     """The words of a text, folded, without a possessive's ending."""
-    return [re.sub(r"['’]s?$", "", word) for word in WORD.findall(text.casefold())]
+    possessive = _possessive(language)
+    return [possessive.sub("", word) for word in WORD.findall(text.casefold())]
 
 
 def runs(words: list[str], length: int) -> Iterator[tuple[str, ...]]:

@@ -8,7 +8,7 @@ the language that is named (`matinee.languages`). Does not generate and does not
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 from matinee import languages
@@ -44,7 +44,7 @@ def violations(text: str, item: Item, language: str = ENGLISH) -> tuple[str, ...
         return ("empty",)
     facts = _KnownFacts(item, language)
     problems = [problem for sentence in whole_sentences(text, language) for problem in _inventions(sentence, facts)]
-    if loops(text):
+    if loops(text, language):
         problems.append("loop")
     if _is_made_up(text, item, language):
         problems.append("unsupported")
@@ -57,16 +57,16 @@ def grounded_part(text: str, item: Item, language: str = ENGLISH) -> str:
     """The sentences of `text` that hold no invention; empty where nothing usable remains, or the rest is still made up."""
     facts = _KnownFacts(item, language)
     kept = " ".join(sentence for sentence in whole_sentences(text, language) if not any(_inventions(sentence, facts)))
-    return kept if usable(kept) and not loops(kept) and not _is_made_up(kept, item, language) else ""
+    return kept if usable(kept) and not loops(kept, language) and not _is_made_up(kept, item, language) else ""
 
 
 def adherence(text: str, item: Item, language: str = ENGLISH) -> Adherence:
     folded = text.casefold()
-    text_words = set(words(text))
+    text_words = set(words(text, language))
     genres = [name for genre in item.genres for name in _patterns_for(item, language).genre_words(genre)]
     return Adherence(
         genre=any(re.search(rf"\b{re.escape(name)}\b", folded) for name in genres) if genres else None,
-        person=any(_surname(name) in text_words for name in item.names()) if item.names() else None,
+        person=any(_surname(name, language) in text_words for name in item.names()) if item.names() else None,
         year=str(item.year) in folded if item.year is not None else None,
     )
 
@@ -86,7 +86,8 @@ def _is_made_up(text: str, item: Item, language: str) -> bool:
 class _Patterns:
     """The data of a kind in the forms in which sentences are checked, made once for all items of that kind."""
 
-    def __init__(self, kind: languages.KindWords, language: languages.LanguageWords) -> None:
+    def __init__(self, kind_name: str, language_name: str) -> None:
+        kind, language = languages.kind(kind_name, language_name), languages.language(language_name)
         particles = "|".join(map(re.escape, language.name_particles))
         how = "|".join(map(re.escape, [*kind.credits, *kind.credit_nouns])) or "(?!)"
         both, by = re.escape(language.conjunction), re.escape(language.credit_by)
@@ -94,7 +95,7 @@ class _Patterns:
             rf"\b(?P<how>{how})(?: {both} \w+)?(?: {by})? "
             rf"(?P<who>[A-ZÀ-Þ][\w'’.-]*(?:(?: (?:{particles}))* [A-ZÀ-Þ][\w'’.-]*)*)"
         )
-        self.kind, self.language = kind, language
+        self.kind, self.language, self.words = kind, language, partial(words, language=language_name)
         self.credit_nouns = {noun.casefold(): word for noun, word in kind.credit_nouns.items()}
         self.empty_words = language.empty_words | kind.empty_words
         nouns = "|".join(map(re.escape, kind.kind_words))
@@ -110,7 +111,7 @@ class _Patterns:
             run
             for example in kind.examples
             for text in (example.item.overview, whole_sentences(example.description)[-1])
-            for run in runs(words(text), 5)
+            for run in runs(self.words(text), 5)
         }
 
     def genre_words(self, genre: str) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ class _Patterns:
 
     def content(self, text: str) -> set[str]:
         """The words that carry meaning, by their first letters: 'explores' and 'exploring' are one."""
-        return {word[:5] for word in words(text) if len(word) > 3 and word not in self.empty_words}
+        return {word[:5] for word in self.words(text) if len(word) > 3 and word not in self.empty_words}
 
     def stem(self, word: str) -> str:
         """A name without its ending."""
@@ -129,7 +130,7 @@ class _Patterns:
 
 @cache
 def _patterns(kind_name: str, language: str) -> _Patterns:
-    return _Patterns(languages.kind(kind_name, language), languages.language(language))
+    return _Patterns(kind_name, language)
 
 
 def _patterns_for(item: Item, language: str) -> _Patterns:
@@ -141,8 +142,8 @@ class _KnownFacts:
 
     def __init__(self, item: Item, language: str) -> None:
         text = _facts(item, language)
-        text_words = words(text)
         patterns = _patterns_for(item, language)
+        text_words = patterns.words(text)
         self.item, self.patterns = item, patterns
         self.words = frozenset(text_words)
         self.runs = frozenset(runs(text_words, 5))
@@ -164,7 +165,7 @@ class _KnownFacts:
     def people(self, how: str) -> set[str]:
         """The words of the names of those who did this."""
         roles = self.patterns.kind.credits[how]
-        return {word for role, names in self.item.people.items() if role in roles for name in names for word in words(name)}
+        return {word for role, names in self.item.people.items() if role in roles for name in names for word in self.patterns.words(name)}
 
     def _overview_credits(self, how: str, name: str) -> bool:
         """Whether the overview says of somebody with this first name that they did this."""
@@ -188,12 +189,12 @@ def _inventions(sentence: str, facts: _KnownFacts) -> Iterator[str]:
         if year not in facts.years and not (plural and year[:3] in facts.decades):
             yield f"year: {year}{plural}"
     for match in facts.patterns.credit.finditer(sentence):
-        if not _credited(match["how"].casefold(), match["who"], facts):
+        if not _is_credited(match["how"].casefold(), match["who"], facts):
             yield f"credit: {match[0]}"
     for name in _names(sentence, facts.patterns.language):
-        if not all(facts.has_name(word) for word in words(name)):
+        if not all(facts.has_name(word) for word in facts.patterns.words(name)):
             yield f"name: {name}"
-    if any(run in facts.patterns.example_runs and run not in facts.runs for run in runs(words(sentence), 5)):
+    if any(run in facts.patterns.example_runs and run not in facts.runs for run in runs(facts.patterns.words(sentence), 5)):
         yield "echo of an example"
     folded = sentence.casefold()
     for name in facts.foreign:
@@ -201,13 +202,13 @@ def _inventions(sentence: str, facts: _KnownFacts) -> Iterator[str]:
             yield f"genre: {name}"
 
 
-def _credited(how: str, who: str, facts: _KnownFacts) -> bool:
+def _is_credited(how: str, who: str, facts: _KnownFacts) -> bool:
     how = facts.patterns.credit_nouns.get(how, how)
     # What the overview itself says about makers may be said again; a character's name there is no credit.
     if facts.overview_credits(how, who.split()[0].casefold()):
         return True
     people = facts.people(how)
-    return all(facts.patterns.stem(word) in people or word in people for word in words(who))
+    return all(facts.patterns.stem(word) in people or word in people for word in facts.patterns.words(who))
 
 
 def _names(sentence: str, language: languages.LanguageWords) -> Iterator[str]:
@@ -231,5 +232,5 @@ def _facts(item: Item, language: str) -> str:
     return f"{templates.facts_text(item, language)} {item.language or ''}"
 
 
-def _surname(name: str) -> str:
-    return next(iter(words(name)[-1:]), "")
+def _surname(name: str, language: str) -> str:
+    return next(iter(words(name, language)[-1:]), "")

@@ -86,7 +86,7 @@ def enhancer_prompt(
     return "\n\n".join([*forms, f"{text}\n{answer}"])
 
 
-def shortened(item: Item, share: float) -> Item:
+def shorten_overview(item: Item, share: float) -> Item:
     """The item with this share of its overview's words, from the start: for a prompt that is too long."""
     words = item.overview.split()
     return item if share == 1 else item.model_copy(update={"overview": " ".join(words[: int(len(words) * share)])})
@@ -170,7 +170,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def listed(words: Iterable[str], conjunction: str = "and") -> str:
+def join_words(words: Iterable[str], conjunction: str) -> str:
     """'a', 'a and b', 'a, b and c'."""
     words = list(words)
     return f" {conjunction} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
@@ -205,7 +205,7 @@ def _facts(item: Item, language: str, names: int) -> dict[str, Any]:
 def _makers(people: Mapping[str, Sequence[str]], names: int, language: str) -> list[str]:
     words = languages.language(language)
     how = {role: words.makers.get(role) or words.other_maker.format(role=_label(role).lower()) for role in people}
-    return [f"{how[role]} {listed(who[:names], words.conjunction)}" for role, who in people.items() if who]
+    return [f"{how[role]} {join_words(who[:names], words.conjunction)}" for role, who in people.items() if who]
 
 
 def _sentence(pattern: str, language: str, /, **facts: object) -> str:
@@ -218,7 +218,7 @@ def _pattern(pattern: str, language: str) -> Callable[..., str]:
     words = languages.language(language)
     # Plain text: the page or program that shows it must escape it.
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.filters["listed"] = partial(listed, conjunction=words.conjunction)
+    environment.filters["listed"] = partial(join_words, conjunction=words.conjunction)
     return environment.from_string(getattr(words.sentences, pattern)).render
 
 

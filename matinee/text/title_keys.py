@@ -6,7 +6,7 @@ A title that is only nearly the same (a typing error, an article left out) has o
 from collections.abc import Sequence
 from itertools import groupby
 
-from matinee.characters import fold
+from matinee.languages.folding import fold
 from matinee.text import qualifiers
 
 

@@ -29,7 +29,7 @@ def limit_body(scope: Scope, receive: Receive, settings: ServingSettings) -> Rec
     ends = time.monotonic() + min(settings.limits.body_s, settings.deadline_s)
     received, complete = 0, False
 
-    async def counted() -> Message:
+    async def count() -> Message:
         nonlocal received, complete
         try:
             # After the body, the app waits for the client's disconnect, and that may take long.
@@ -45,7 +45,7 @@ def limit_body(scope: Scope, receive: Receive, settings: ServingSettings) -> Rec
                 raise HTTPException(413, message)
         return event
 
-    return counted
+    return count
 
 
 def limit_slowness(receive: Receive, settings: BulkSettings) -> Receive:
@@ -55,7 +55,7 @@ def limit_slowness(receive: Receive, settings: BulkSettings) -> Receive:
     """
     left, complete = settings.stall_s, False
 
-    async def counted() -> Message:
+    async def count() -> Message:
         nonlocal left, complete
         start = time.monotonic()
         try:
@@ -71,7 +71,7 @@ def limit_slowness(receive: Receive, settings: BulkSettings) -> Receive:
             left = min(settings.stall_s, left - waited + len(event.get("body", b"")) / settings.rate)
         return event
 
-    return counted
+    return count
 
 
 class UnreadError(Exception):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from matinee.index.registry import CatalogueRecord, SearchChanges, absent
+from matinee.index.registry import CatalogueRecord, CatalogueReport, absent
 from matinee.settings.index import Recipe
 from serve.api import schemas_catalogues as schemas
 from serve.api.auth import Caller
@@ -16,7 +16,6 @@ from serve.api.served_catalogues import all_catalogues
 from serve.api.served_catalogues import catalogue as find_catalogue
 from serve.errors import RequestError
 from serve.graph import messages
-from serve.graph.catalogue_manager import CatalogueEntry
 from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
 
@@ -70,13 +69,10 @@ async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogue
     """Change a catalogue. Other attributes copy its index, without the encoder: while `building` is true, it answers as before."""
     catalogues = all_catalogues(request)
     _check_recipe(catalogues.gateway, body.recipe)
-    if not catalogues.knows(catalogue):
-        await catalogues.refresh(request.state.context)
-    if not catalogues.knows(catalogue):
-        raise absent(catalogue, catalogues.visible(caller(request)))
+    await _require_known(catalogue, request)
     entry = await catalogues.gateway.manage(messages.ChangeCatalogue(catalogue, body.changes()), request.state.context)
     await catalogues.refresh(request.state.context)
-    return json_response(request, 202 if entry.building else 200, **_fields(entry, caller(request)))
+    return json_response(request, 202 if entry["building"] else 200, **_fields(entry, caller(request)))
 
 
 @router.delete(
@@ -85,10 +81,7 @@ async def change_catalogue(catalogue: CatalogueId, body: schemas.ChangeCatalogue
 async def delete_catalogue(catalogue: CatalogueId, request: Request) -> Response:
     """Delete a catalogue with all its items, versions and imports, once the requests under way in it have ended."""
     catalogues = all_catalogues(request)
-    if not catalogues.knows(catalogue):
-        await catalogues.refresh(request.state.context)
-    if not catalogues.knows(catalogue):
-        raise absent(catalogue, catalogues.visible(caller(request)))
+    await _require_known(catalogue, request)
     try:
         await catalogues.gateway.manage(messages.DeleteCatalogue(catalogue), request.state.context)
     finally:
@@ -106,6 +99,15 @@ async def create_index(body: schemas.CreateIndexRequest, request: Request) -> Re
     return json_response(request, 201, **_fields(entry, caller(request)))
 
 
+async def _require_known(name: str, request: Request) -> None:
+    """Raises a 404 for a catalogue that is not there, also once the registry is read anew."""
+    catalogues = all_catalogues(request)
+    if not catalogues.knows(name):
+        await catalogues.refresh(request.state.context)
+    if not catalogues.knows(name):
+        raise absent(name, catalogues.visible(caller(request)))
+
+
 def _check_recipe(gateway: Gateway, recipe: Recipe | None) -> None:
     if recipe not in (None, "raw") and gateway.graph.enhancer is None:
         raise RequestError(422, f"recipe: {recipe} needs descriptions, but the enhancer is switched off here (enhancer.enabled)")
@@ -117,22 +119,7 @@ async def _encoder(gateway: Gateway, context: RequestContext) -> tuple[str, int]
     return embedded.fingerprint, int(embedded.vectors.shape[1])
 
 
-def _fields(entry: CatalogueEntry, sender: Caller) -> dict[str, object]:
-    record = entry.record
-    search = SearchChanges() if record is None else record.search
-    return {
-        "name": entry.name,
-        "default": entry.default,
-        "state": entry.state,
-        "building": entry.building,
-        "trouble": entry.trouble if entry.trouble is None or sender.may("admin") else HIDDEN,
-        "open": entry.open,
-        "version": entry.version,
-        "items": entry.items,
-        "attributes": entry.attributes,
-        "title": None if record is None else record.title,
-        "kind": None if record is None else record.kind,
-        "recipe": entry.recipe,
-        "created": None if record is None else record.created,
-        "search": search.model_dump(exclude_none=True),
-    }
+def _fields(report: CatalogueReport, sender: Caller) -> dict[str, object]:
+    """A catalogue as `sender` may see it."""
+    hidden = report["trouble"] is not None and not sender.may("admin")
+    return {**report, "trouble": HIDDEN if hidden else report["trouble"]}

@@ -23,7 +23,7 @@ def decode_body(scope: Scope, receive: Receive, limit: int | None) -> Receive:
         return receive
     inflater, length, last, more = zlib.decompressobj(_GZIP), 0, False, False
 
-    async def inflated() -> Message:
+    async def inflate() -> Message:
         nonlocal length, last, more
         if encoding not in _READ:
             raise HTTPException(415, "the header Content-Encoding names a compression that is not read here: send gzip, or leave it out")
@@ -38,20 +38,20 @@ def decode_body(scope: Scope, receive: Receive, limit: int | None) -> Receive:
         try:
             body = inflater.decompress(compressed, most)
         except zlib.error:
-            raise _malformed("is not gzip") from None
+            raise _malformed_error("is not gzip") from None
         length += len(body)
         if limit is not None and length > limit:
             raise HTTPException(413, f"the body is above {limit} bytes once it is decompressed (serving.max_body_bytes); send less")
         if inflater.unused_data:
-            raise _malformed("goes on behind the end of its gzip data")
+            raise _malformed_error("goes on behind the end of its gzip data")
         # A full piece may have more of the same input behind it, also where the input is used up.
         more = bool(inflater.unconsumed_tail) or (len(body) == most and not inflater.eof)
         if last and not more and not inflater.eof:
-            raise _malformed("ends in the middle of its gzip data")
+            raise _malformed_error("ends in the middle of its gzip data")
         return {"type": "http.request", "body": body, "more_body": more or not last}
 
-    return inflated
+    return inflate
 
 
-def _malformed(what: str) -> HTTPException:
+def _malformed_error(what: str) -> HTTPException:
     return HTTPException(400, f"the header Content-Encoding says gzip, but the body {what}")

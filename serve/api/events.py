@@ -55,12 +55,12 @@ class Events:
         else:
             self._quota = RateLimit(events.quota / 60, events.quota) if events.quota else None
             if events.uri is not None:
-                self._log = EventLog(events.uri, events, self._dropped)
+                self._log = EventLog(events.uri, events, self._count_dropped)
         if self._log is not None:
             self._keys = SigningKeys(events.signing_keys, settings.home_dir / "feedback.keys") if beside is None else beside._keys
             self._tokens = FeedbackTokens(self._keys, settings.catalogue, events.token_s)
 
-    def _dropped(self, count: int, reason: str) -> None:
+    def _count_dropped(self, count: int, reason: str) -> None:
         self._metrics.events_dropped(count, reason=reason)
 
     def impression(

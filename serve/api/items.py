@@ -53,16 +53,16 @@ async def list_items(
     context: RequestContext = request.state.context
     if q is not None:
         suggested = await catalogue(request).gateway.retrieve(messages.Suggest(q, min(limit, 20), chosen), context)
-        return json_response(request, items=[_stored(id, payload) for id, payload in suggested], cursor=None)
+        return json_response(request, items=[_stored_fields(id, payload) for id, payload in suggested], cursor=None)
     page, after = await catalogue(request).gateway.retrieve(messages.Page(limit, _cursor(cursor), since, chosen, origin, deleted), context)
-    return json_response(request, items=[_stored(id, payload) for id, payload in page], cursor=after)
+    return json_response(request, items=[_stored_fields(id, payload) for id, payload in page], cursor=after)
 
 
 @router.get("/items/{id}", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
 async def get_item(id: str, request: Request) -> Response:
     """One item as the index holds it."""
-    uid, payload = await catalogue(request).gateway.stored(id, request.state.context)
-    return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+    uid, payload = await catalogue(request).gateway.find_stored(id, request.state.context)
+    return Response(orjson.dumps(_stored_fields(uid, payload)), media_type="application/json")
 
 
 @router.get("/item", response_model=schemas.StoredItem, name="get_item", openapi_extra=needs("read"))
@@ -84,7 +84,7 @@ async def patch_item(id: str, patch: ItemPatch, request: Request) -> Response:
     Unless its text changes, the encoder does not run.
     """
     uid, payload = await catalogue(request).writes.patch(id, patch, request.state.context)
-    return Response(orjson.dumps(_stored(uid, payload)), media_type="application/json")
+    return Response(orjson.dumps(_stored_fields(uid, payload)), media_type="application/json")
 
 
 @router.patch("/item", response_model=schemas.StoredItem, name="patch_item", openapi_extra=needs("write"))
@@ -152,7 +152,7 @@ def _filter(text: str | None) -> ItemFilter:
         body = orjson.loads(text)
     except ValueError as error:
         raise RequestError(422, f"filter: not JSON ({error}): write it like the filter of POST /v1/search, URL-encoded") from None
-    return ItemFilter.parsed(body)
+    return ItemFilter.parse(body)
 
 
 def _cursor(cursor: str | None) -> str | None:
@@ -164,7 +164,7 @@ def _cursor(cursor: str | None) -> str | None:
     return uid
 
 
-def _stored(id: str, payload: Payload) -> dict[str, object]:
+def _stored_fields(id: str, payload: Payload) -> dict[str, object]:
     if payload.get("deleted"):
         return {"id": id, "item": {"title": "(deleted)"}, "origin": "api", "revision": payload["revision"], "deleted": True}
     keys = ("item", "origin", "revision", "enriched", "description", "asked")

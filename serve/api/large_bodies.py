@@ -30,21 +30,21 @@ class LargeBodyRoute(APIRoute):
         if field is None:
             return handle
 
-        def validated(body: bytes) -> object:
+        def validate(body: bytes) -> object:
             value, errors = field.validate(json.loads(body), loc=("body",))
             if errors:
                 raise InvalidBodyError(cast(list[ErrorDetails], errors))
             return value
 
-        return _WithLargeBody(handle, validated)
+        return _WithLargeBody(handle, validate)
 
 
 class _WithLargeBody(partial[Coroutine[object, None, Response]]):
     """A handler that gets a `_LargeBodyRequest`. A `partial`, because that is taken for as asynchronous as the handler in it."""
 
     def __call__(self, request: Request) -> Coroutine[object, None, Response]:
-        [validated] = self.args
-        return self.func(_LargeBodyRequest(request, validated))
+        [validate] = self.args
+        return self.func(_LargeBodyRequest(request, validate))
 
 
 class InvalidBodyError(HTTPException):
@@ -58,12 +58,12 @@ class InvalidBodyError(HTTPException):
 class _LargeBodyRequest(Request):
     """A request whose `json()` returns the validated value if the body is large. FastAPI's own validation accepts that value."""
 
-    def __init__(self, request: Request, validated: Callable[[bytes], object]) -> None:
+    def __init__(self, request: Request, validate: Callable[[bytes], object]) -> None:
         super().__init__(request.scope, request.receive)
-        self._validated = validated
+        self._validate = validate
 
     async def json(self) -> object:
         body = await self.body()
         if len(body) <= ON_LOOP_BYTES:
             return await super().json()
-        return await asyncio.get_running_loop().run_in_executor(_reader, self._validated, body)
+        return await asyncio.get_running_loop().run_in_executor(_reader, self._validate, body)

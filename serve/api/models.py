@@ -26,7 +26,7 @@ async def describe(body: schemas.DescribeRequest, request: Request) -> Response:
     """A description that the enhancer writes from an item's metadata, checked against it."""
     item = body.item
     if item is None:
-        _, payload = await catalogue(request).gateway.stored(body.id or "", request.state.context)
+        _, payload = await catalogue(request).gateway.find_stored(body.id or "", request.state.context)
         # A large one takes longer than the others may wait.
         item = await asyncio.to_thread(Item.model_validate, payload["item"])
     description = await catalogue(request).gateway.describe(item, request.state.context)

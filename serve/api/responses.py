@@ -71,12 +71,13 @@ def streamed_routes(routers: Iterable[APIRouter]) -> list[RouteMatch]:
     """The routes that read their body as it arrives."""
     return [
         RouteMatch(frozenset(route.methods or ()), route.path_regex)
-        for route in _routes(routers)
+        for route in api_routes(routers)
         if (route.openapi_extra or {}).get("x-streamed")
     ]
 
 
-def _routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
+def api_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
+    """The routes of all routers, in the order in which the app tries them."""
     return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
@@ -84,7 +85,7 @@ def needed_scopes(routers: Iterable[APIRouter]) -> list[NeededScope]:
     """What each route of `routers` needs, in the order in which the app tries them."""
     return [
         NeededScope(frozenset(route.methods or ()), route.path_regex, cast(Scope, scope))
-        for route in _routes(routers)
+        for route in api_routes(routers)
         for requirement in (route.openapi_extra or {}).get("security", ())
         for scope in requirement.get(API_KEY.scheme_name, ())
     ]

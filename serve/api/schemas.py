@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from matinee.filters import ItemFilter
-from matinee.index.imports import RejectedLine, Status
+from matinee.index.imports import ImportState, Uploaded
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
 from serve.graph.health import HealthReport
@@ -211,35 +211,13 @@ class WriteResponse(BaseModel):
     request_id: str
 
 
-class UploadResponse(BaseModel):
+class UploadResponse(Uploaded):
     """What became of the lines that were not blank."""
 
-    lines: int
-    written: int
-    rejected: int
-    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
     request_id: str
 
 
-class ImportFields(BaseModel):
-    """An import: how far it is, and what it could not use."""
-
-    id: str
-    status: Status
-    source: str = Field(description="`body`, or the URI that its lines come from")
-    created: str
-    total: int = Field(description="lines that are not blank")
-    lines: int = Field(description="lines that are done: written, skipped or rejected")
-    written: int
-    skipped: int = Field(description="lines whose item was written or deleted after the import was asked for")
-    rejected: int
-    rejects: list[RejectedLine] = Field(description="the first 1,000 of the rejected lines")
-    rate: float | None = Field(description="lines a second")
-    left_s: float | None = Field(description="seconds that are left at this rate")
-    trouble: str | None = Field(description="why it does not get on now; it is tried again")
-
-
-class ImportResponse(ImportFields):
+class ImportResponse(ImportState):
     """An import, and the request's id."""
 
     request_id: str
@@ -248,7 +226,7 @@ class ImportResponse(ImportFields):
 class ImportsResponse(BaseModel):
     """The imports that are remembered."""
 
-    imports: list[ImportFields]
+    imports: list[ImportState]
     request_id: str
 
 

@@ -1,34 +1,41 @@
 """The requests and the answers of `/v1/catalogues`, as OpenAPI documents them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from matinee.errors import SettingsError
 from matinee.filters.attributes import MAX_ATTRIBUTES, RESERVED, Attribute
 from matinee.index import registry
-from matinee.index.registry import CatalogueChanges, CatalogueName, SearchChanges
+from matinee.index.registry import CatalogueChanges, CatalogueName, CatalogueReport, SearchChanges
 from matinee.items import Name
 from matinee.patterns import NAME
 from matinee.settings.index import Recipe
 from matinee.settings.tree import SearchSettings
 from serve.graph.requests import StrictModel
 
+Declarations = TypeVar("Declarations", bound=Mapping[str, object])
 DeclaredName = Annotated[str, StringConstraints(pattern=NAME)]
 
 
-def _allowed(attributes: Mapping[str, object] | None) -> None:
-    if wrong := RESERVED.intersection(attributes or ()):
+def _check_names(attributes: Declarations) -> Declarations:
+    if wrong := RESERVED.intersection(attributes):
         raise ValueError(f"{', '.join(sorted(wrong))} can't be the name of an attribute: it has a meaning in filters")
+    return attributes
 
 
-def _usable(search: SearchChanges) -> SearchChanges:
+def _check_search(search: SearchChanges) -> SearchChanges:
     try:
-        search.applied(SearchSettings())
+        search.apply_to(SearchSettings())
     except SettingsError as error:
         raise ValueError(str(error)) from None
     return search
+
+
+NewAttributes = Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES), AfterValidator(_check_names)]
+ChangedAttributes = Annotated[dict[DeclaredName, Attribute | None], Field(max_length=2 * MAX_ATTRIBUTES), AfterValidator(_check_names)]
+RankingChanges = Annotated[SearchChanges, AfterValidator(_check_search)]
 
 
 class CreateCatalogueRequest(StrictModel):
@@ -38,10 +45,10 @@ class CreateCatalogueRequest(StrictModel):
     title: Name | None = Field(None, description="what people see instead of the name")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that is embedded; null is the server's index.recipe")
-    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+    attributes: NewAttributes | None = Field(
         None, description="what its items can be filtered, sorted and counted by; null: kind, genres, language, year, rating and votes"
     )
-    search: SearchChanges = Field(SearchChanges(), description="settings of ranking that differ from the server's")
+    search: RankingChanges = Field(SearchChanges(), description="settings of ranking that differ from the server's")
 
     @field_validator("name")
     @classmethod
@@ -49,17 +56,6 @@ class CreateCatalogueRequest(StrictModel):
         if name in registry.RESERVED:
             raise ValueError(f"{name!r} means something else here: choose another name")
         return name
-
-    @field_validator("attributes")
-    @classmethod
-    def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _allowed(attributes)
-        return attributes
-
-    @field_validator("search")
-    @classmethod
-    def _ranks(cls, search: SearchChanges) -> SearchChanges:
-        return _usable(search)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -77,21 +73,10 @@ class ChangeCatalogueRequest(StrictModel):
     title: Name | None = Field(None, description="what people see instead of the name")
     kind: Name | None = Field(None, description="what its items are, such as film, where an ingest does not say")
     recipe: Recipe | None = Field(None, description="text that the next ingest embeds; null is the server's index.recipe")
-    attributes: Annotated[dict[DeclaredName, Attribute | None], Field(max_length=2 * MAX_ATTRIBUTES)] | None = Field(
+    attributes: ChangedAttributes | None = Field(
         None, description="attributes to add, to declare anew, or with null to remove; the others stay. null: the next ingest proposes them"
     )
-    search: SearchChanges | None = Field(None, description="settings of ranking to change; null gives one back its value at the server")
-
-    @field_validator("attributes")
-    @classmethod
-    def _named(cls, attributes: dict[str, Attribute | None] | None) -> dict[str, Attribute | None] | None:
-        _allowed(attributes)
-        return attributes
-
-    @field_validator("search")
-    @classmethod
-    def _ranks(cls, search: SearchChanges | None) -> SearchChanges | None:
-        return None if search is None else _usable(search)
+    search: RankingChanges | None = Field(None, description="settings of ranking to change; null gives one back its value at the server")
 
     def changes(self) -> CatalogueChanges:
         return CatalogueChanges.model_construct(self.model_fields_set, **{name: getattr(self, name) for name in type(self).model_fields})
@@ -107,39 +92,12 @@ class ChangeCatalogueRequest(StrictModel):
 class CreateIndexRequest(StrictModel):
     """A first, empty index, for clients to write to."""
 
-    attributes: Annotated[dict[DeclaredName, Attribute], Field(max_length=MAX_ATTRIBUTES)] | None = Field(
+    attributes: NewAttributes | None = Field(
         None, description="what its items can be filtered, sorted and counted by, where it was created without attributes"
     )
 
-    @field_validator("attributes")
-    @classmethod
-    def _named(cls, attributes: dict[str, Attribute] | None) -> dict[str, Attribute] | None:
-        _allowed(attributes)
-        return attributes
 
-
-class CatalogueFields(BaseModel):
-    """A catalogue."""
-
-    name: str
-    default: bool = Field(description="whether the routes without a catalogue's name are for this one")
-    state: Literal["ready", "empty", "building", "deleting", "unavailable"] = Field(
-        description="empty: no index was built yet; building: its first one is being built; unavailable: its index can't be read now"
-    )
-    building: bool = Field(description="whether an index is being built, or copied for other attributes; until its end the old one answers")
-    trouble: str | None = Field(description="why it is unavailable, or why its last change failed")
-    open: bool = Field(description="whether its index is open; it is opened by the next request")
-    version: str | None = Field(description="the index version that answers")
-    items: int | None = Field(description="items in it; of one that is not open, when it was last closed or built")
-    attributes: int = Field(description="how many attributes its items can be filtered, sorted and counted by")
-    title: str | None = Field(description="what people see instead of the name")
-    kind: str | None
-    recipe: str | None = Field(description="text that the index that answers embeds")
-    created: str | None = Field(description="null for the default one")
-    search: dict[str, object] = Field(description="settings of ranking that differ from the server's")
-
-
-class CatalogueResponse(CatalogueFields):
+class CatalogueResponse(CatalogueReport):
     """A catalogue, and the request's id."""
 
     request_id: str
@@ -148,7 +106,7 @@ class CatalogueResponse(CatalogueFields):
 class CataloguesResponse(BaseModel):
     """The catalogues that the key may see, the default one first."""
 
-    catalogues: list[CatalogueFields]
+    catalogues: list[CatalogueReport]
     request_id: str
 
 

@@ -27,6 +27,7 @@ from serve.graph.health import Health
 from serve.graph.import_jobs import ImportJobs
 from serve.graph.item_writes import ItemWrites
 from serve.graph.remote_source import RemoteSource
+from serve.graph.tasks import BackgroundWork
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class ServedCatalogue:
         await self.writes.stop()
 
 
-class ServedCatalogues:
+class ServedCatalogues(BackgroundWork):
     """All catalogues of one gateway."""
 
     def __init__(self, gateway: Gateway, bulk: Bulk, sharing: Sharing) -> None:
@@ -77,7 +78,6 @@ class ServedCatalogues:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._working: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
 
     def _make(self, gateway: Gateway, events: Events) -> ServedCatalogue:
         writes = ItemWrites(gateway)
@@ -132,7 +132,7 @@ class ServedCatalogues:
 
     def start(self) -> None:
         self.default.start()
-        self._task = asyncio.create_task(self._run())
+        super().start()
 
     async def _run(self) -> None:
         while True:
@@ -163,8 +163,7 @@ class ServedCatalogues:
             await self._others[name].stop()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        await super().stop()
         for name in list(self._working):
             await self._stop(name)
         await self.default.stop()

@@ -7,6 +7,8 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from serve.api.responses import api_routes
+
 _LONGEST = 200
 _NEAR = 0.75
 
@@ -15,7 +17,7 @@ class UnknownRoutes:
     """Explains a request that matched no route of `routers`."""
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
-        self._routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+        self._routes = api_routes(routers)
         self._methods = _methods(self._routes)
 
     def explain(self, error: HTTPException, method: str, path: str, template: str | None) -> HTTPException:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from matinee.index.imports import OPEN, ImportJob
+from matinee.index.imports import ImportJob
 from serve.api import schemas
 from serve.api.auth import Caller
 from serve.api.redact import HIDDEN
@@ -88,14 +88,11 @@ async def cancel_import(id: str, request: Request) -> Response:
 
 
 def import_fields(job: ImportJob, sender: Caller) -> dict[str, object]:
-    """A job as `sender` may see it, with its rate and the time that is left at this rate."""
-    rate = job.lines / job.spent_s if job.lines and job.spent_s else None
-    shown = ("id", "status", "source", "created", "total", "lines", "written", "skipped", "rejected", "trouble")
-    fields = {name: getattr(job, name) for name in shown} | {"rejects": [reject.model_dump() for reject in job.rejects]}
+    """A job as `sender` may see it."""
+    fields = job.state().model_dump()
     if job.trouble not in (None, LOST) and not sender.may("admin"):
         fields["trouble"] = HIDDEN
-    left = 0.0 if job.status not in OPEN else None if rate is None else (job.total - job.lines) / rate
-    return fields | {"rate": None if rate is None else round(rate, 1), "left_s": None if left is None else round(left, 1)}
+    return fields
 
 
 def require_lines(request: Request) -> None:

@@ -5,19 +5,27 @@ Each of its methods answers a `messages.CataloguesMessage`. Which catalogues are
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from matinee.errors import CatalogueConflictError, IndexAbsentError, IndexLockedError, MatineeError
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.build import build_empty, new_manifest
 from matinee.index.catalogues import dated_record, delete_catalogue
-from matinee.index.imports import OPEN
 from matinee.index.lease import BuildWatch
-from matinee.index.protocols import IndexStore
-from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueRegistry, absent, check_new
+from matinee.index.protocols import IndexStore, closing
+from matinee.index.registry import (
+    CatalogueChanges,
+    CatalogueRecord,
+    CatalogueRegistry,
+    CatalogueReport,
+    CatalogueState,
+    absent,
+    check_new,
+    report,
+)
 from matinee.index.types import MADE_EMPTY, Manifest
 from matinee.settings.tree import Settings
-from serve.graph.catalogue_manager import CatalogueEntry, State
 from serve.graph.catalogues import Catalogues
 
 log = logging.getLogger(__name__)
@@ -44,14 +52,14 @@ class CatalogueService:
         """Those beside the default one, by their names."""
         return await self._catalogues.records()
 
-    async def entries(self, names: tuple[str, ...] | None) -> list[CatalogueEntry]:
+    async def entries(self, names: tuple[str, ...] | None) -> list[CatalogueReport]:
         """All catalogues, or those of `names`, the default one first."""
         records = await self._catalogues.records()
         shown = [record for name, record in sorted(records.items()) if names is None or name in names]
         first = [] if names is not None and self._settings.catalogue not in names else [None]
         return await asyncio.gather(*(self._entry(record) for record in (*first, *shown)))
 
-    async def _entry(self, record: CatalogueRecord | None) -> CatalogueEntry:
+    async def _entry(self, record: CatalogueRecord | None) -> CatalogueReport:
         name = self._settings.catalogue if record is None else record.name
         count = None if record is None else record.items
         manifest: Manifest | None = None
@@ -59,42 +67,26 @@ class CatalogueService:
         trouble = self._failed.get(name)
         try:
             if record is not None and record.state == "deleting":
-                return CatalogueEntry(name, False, "deleting", record)
+                return report(name, record, "deleting")
             catalogue = await self._catalogues.get_open(name)
             is_open = catalogue is not None
             if catalogue is not None:
                 status = await catalogue.service.status()
                 manifest, building = status.manifest, building or status.building
                 if manifest is None and status.trouble:
-                    return CatalogueEntry(name, record is None, "unavailable", record, open=True, building=building, trouble=status.trouble)
+                    return report(name, record, "unavailable", open=True, building=building, trouble=status.trouble)
                 count = None if manifest is None else status.items
             elif record is not None:
-                store = self._store_of(record.settings(self._settings))
-                try:
+                async with closing(self._store_of(record.settings(self._settings))) as store:
                     manifest, mark = await asyncio.gather(store.current(), store.lease_mark())
-                finally:
-                    await store.close()
                 building = self._builds.seen(name, mark) or building
                 count = count if count is not None or manifest is None else manifest.count
         except MatineeError as error:
             log.warning("catalogue %s: %s", name, error)
-            return CatalogueEntry(name, record is None, "unavailable", record, trouble=str(error))
-        if manifest is None:
-            state: State = "building" if building else "empty"
-            return CatalogueEntry(name, record is None, state, record, items=0, open=is_open, building=building, trouble=trouble)
-        return CatalogueEntry(
-            name,
-            record is None,
-            "ready",
-            record,
-            manifest.version,
-            manifest.recipe,
-            count,
-            len(manifest.declared),
-            is_open,
-            building,
-            trouble,
-        )
+            return report(name, record, "unavailable", trouble=str(error))
+        state: CatalogueState = "ready" if manifest is not None else "building" if building else "empty"
+        items = 0 if manifest is None else count
+        return report(name, record, state, manifest, items=items, open=is_open, building=building, trouble=trouble)
 
     async def busy(self) -> list[str]:
         """The catalogues beside the default one that have background work: those that are open, that have imports which are not over, or
@@ -111,63 +103,55 @@ class CatalogueService:
                 continue
             if self._catalogues.without_imports.get(name) == record.created:
                 continue
-            store = self._store_of(record.settings(self._settings))
-            try:
-                if any(job.status in OPEN for job in await store.imports().jobs()):
+            async with closing(self._store_of(record.settings(self._settings))) as store:
+                if not all(job.is_over for job in await store.imports().jobs()):
                     busy.append(name)
                 else:
                     self._catalogues.without_imports[name] = record.created
-            finally:
-                await store.close()
         return busy
 
-    async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueReport:
         """Add a catalogue with an empty index of this encoder. One that an ingest has built before keeps its versions."""
         return await self._catalogues.finish(self._create(record, fingerprint, dimension))
 
-    async def _create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def _create(self, record: CatalogueRecord, fingerprint: str, dimension: int) -> CatalogueReport:
         most = self._settings.index.catalogues.most
         check_new(record, self._settings.catalogue, await self._registry.records(), most)
         record = await dated_record(self._settings, record, self._store_of)
         await self._registry.add(record, most)
         settings = record.settings(self._settings)
-        store = self._store_of(settings)
         try:
-            manifest = new_manifest(
-                record.name, fingerprint, dimension, settings.index.recipe, settings.index.facts, MADE_EMPTY, record.attributes
-            )
-            await build_empty(store, manifest)
-        except BaseException as error:
+            async with closing(self._store_of(settings)) as store:
+                index = settings.index
+                manifest = new_manifest(record.name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, record.attributes)
+                with _conflict_while_built(record.name):
+                    await build_empty(store, manifest)
+        except BaseException:
             await self._registry.remove(record.name)
-            if isinstance(error, IndexLockedError):
-                raise CatalogueConflictError(f"the catalogue {record.name!r} is being built: {error}") from error
             raise
         finally:
-            await store.close()
             self._catalogues.reread()
         await self._catalogues.records()
         return await self._entry(record)
 
-    async def create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueReport:
         """Make the first, empty index of a catalogue that has none, for an encoder."""
         return await self._catalogues.finish(self._create_index(name, attributes, fingerprint, dimension))
 
-    async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueEntry:
+    async def _create_index(self, name: str, attributes: dict[str, Attribute] | None, fingerprint: str, dimension: int) -> CatalogueReport:
         record = None if name == self._settings.catalogue else await self._catalogues.find(name)
         settings = self._settings if record is None else record.settings(self._settings)
         declared = (record and record.attributes) or attributes
         index = settings.index
         manifest = new_manifest(name, fingerprint, dimension, index.recipe, index.facts, MADE_EMPTY, declared)
         async with self._catalogues.use(name) as catalogue:
-            try:
+            with _conflict_while_built(name):
                 made = await catalogue.create_index(manifest)
-            except IndexLockedError as error:
-                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
         if not made:
             raise CatalogueConflictError(f"the catalogue {name!r} has an index already: write to it")
         return await self._entry(record)
 
-    async def change(self, name: str, changes: CatalogueChanges) -> CatalogueEntry:
+    async def change(self, name: str, changes: CatalogueChanges) -> CatalogueReport:
         """Change a catalogue. Other attributes make a copy of its index: it may still be under way when the entry comes, which says so."""
         before = None if name == self._settings.catalogue else await self._catalogues.find(name)
         if before is None:
@@ -182,13 +166,13 @@ class CatalogueService:
                     if before is None:
                         raise
                     now = before.attributes or DEFAULT_ATTRIBUTES
-            declared = changes.declared(now)
+            declared = changes.declare_on(now)
         if declared is None or not has_index:
             return await self._catalogues.finish(self._change_record(name, before, changes, declared))
         if name in self._changing:
             raise CatalogueConflictError(f"the attributes of {name!r} are being changed already: wait for the end (building)")
         task = self._changing[name] = self._catalogues.spawn(self._redeclare(name, before, changes, declared))
-        task.add_done_callback(lambda done: self._changed(name, done))
+        task.add_done_callback(lambda done: self._on_changed(name, done))
         done, _ = await asyncio.wait({task}, timeout=CHANGE_S)
         if done:
             self._failed.pop(name, None)
@@ -203,12 +187,10 @@ class CatalogueService:
                 await self._change_record(name, before, changes, declared)
 
         async with self._catalogues.use(name) as catalogue:
-            try:
+            with _conflict_while_built(name):
                 await catalogue.redeclare(declared, note)
-            except IndexLockedError as error:
-                raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error
 
-    def _changed(self, name: str, done: "asyncio.Task[None]") -> None:
+    def _on_changed(self, name: str, done: "asyncio.Task[None]") -> None:
         del self._changing[name]
         error = None if done.cancelled() else done.exception()
         self._failed.pop(name, None)
@@ -218,17 +200,17 @@ class CatalogueService:
 
     async def _change_record(
         self, name: str, before: CatalogueRecord | None, changes: CatalogueChanges, declared: dict[str, Attribute] | None
-    ) -> CatalogueEntry:
+    ) -> CatalogueReport:
         if before is None:
             return await self._entry(None)
 
-        def changed(now: CatalogueRecord) -> CatalogueRecord:
+        def change(now: CatalogueRecord) -> CatalogueRecord:
             if now.created != before.created or now.state == "deleting":
                 raise absent(name)
-            after = changes.applied(now)
+            after = changes.apply_to(now)
             return after if declared is None else after.model_copy(update={"attributes": declared})
 
-        record = await self._registry.update(name, changed)
+        record = await self._registry.update(name, change)
         self._catalogues.reread()
         return await self._entry(record)
 
@@ -249,3 +231,12 @@ class CatalogueService:
         finally:
             self._catalogues.reread()
             self._failed.pop(name, None)
+
+
+@contextmanager
+def _conflict_while_built(name: str) -> Iterator[None]:
+    """Another build is what the request is in conflict with."""
+    try:
+        yield
+    except IndexLockedError as error:
+        raise CatalogueConflictError(f"the catalogue {name!r} is being built: {error}") from error

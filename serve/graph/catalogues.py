@@ -6,22 +6,19 @@ catalogue that is deleted takes no new message, ends those under way, and is the
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from matinee.errors import MatineeError, OverloadedError
-from matinee.index.imports import OPEN
-from matinee.index.protocols import IndexStore
+from matinee.index.protocols import IndexStore, closing
 from matinee.index.registry import CatalogueRecord, CatalogueRegistry, absent
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.messages import RetrieverMessage
 from serve.graph.open_catalogue import OpenCatalogue
+from serve.graph.tasks import OngoingChanges
 from serve.graph.wire import QueuedMessage
-
-T = TypeVar("T")
 
 _FIRST = "00000000-0000-0000-0000-000000000000"
 
@@ -37,7 +34,7 @@ class _Entry:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Catalogues:
+class Catalogues(OngoingChanges):
     """`open` makes the catalogue of its settings, `store_of` its store, and `default` is the default catalogue's."""
 
     def __init__(
@@ -50,6 +47,7 @@ class Catalogues:
         *,
         watch_s: float,
     ) -> None:
+        super().__init__()
         self._settings = settings
         self._default = default
         self._registry = registry
@@ -63,7 +61,6 @@ class Catalogues:
         """Name -> creation of closed catalogues which were looked into, and have no import that is not over."""
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[object]] = set()
 
     # one catalogue
 
@@ -107,12 +104,9 @@ class Catalogues:
                 self._release(entry)
         if not isinstance(queued.message, messages.ListImports):
             return []
-        store = self._store_of((await self.find(name)).settings(self._settings))
-        try:
+        async with closing(self._store_of((await self.find(name)).settings(self._settings))) as store:
             jobs = await store.imports().jobs()
-        finally:
-            await store.close()
-        return [job for job in jobs if job.status in OPEN or not queued.message.unfinished]
+        return [job for job in jobs if not job.is_over or not queued.message.unfinished]
 
     async def _wait_open(self, entry: _Entry) -> OpenCatalogue:
         """The catalogue, once it is open. One that can't be opened is tried again by the next message."""
@@ -237,19 +231,6 @@ class Catalogues:
         """The registry has changed: whoever needs it next reads it."""
         self._read_at = float("-inf")
 
-    # tasks
-
-    async def finish(self, work: Coroutine[object, None, T]) -> T:
-        """The result of a change. A caller that gives up ends its waiting, never the change."""
-        return await asyncio.shield(self.spawn(work))
-
-    def spawn(self, work: Coroutine[object, None, T]) -> "asyncio.Task[T]":
-        """A task that ends before the catalogues are closed."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     def check_health(self) -> None:
         """Raises where a catalogue that is open is ill."""
         for entry in self._entries.values():
@@ -258,7 +239,7 @@ class Catalogues:
 
     async def close(self) -> None:
         entries, self._entries = list(self._entries.values()), {}
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.wait()
         for entry in entries:
             await self._close(entry)
         await self._registry.close()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from matinee.errors import MatineeError
+from serve.graph.tasks import BackgroundWork
 from serve.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,18 +28,17 @@ class ReplicaClock:
         return time.time()
 
 
-class ClockWatch:
+class ClockWatch(BackgroundWork):
     """Asks the clock of a replica of each part every `ASK_S` seconds."""
 
     def __init__(self, clocks: Mapping[str, Clock], metrics: Metrics) -> None:
         self._clocks = clocks
         self._metrics = metrics
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Where all parts are in this process, there is nothing to ask."""
         if self._clocks:
-            self._task = asyncio.create_task(self._run())
+            super().start()
 
     async def _run(self) -> None:
         while True:
@@ -54,10 +54,6 @@ class ClockWatch:
             log.info("the clock of the %s is not known: %s", part, error)
         else:
             self._metrics.clock_skew_s(skew_s(sent, there, time.time()), part=part)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
 
 def skew_s(sent: float, there: float, got: float) -> float:

@@ -322,7 +322,7 @@ class Gateway:
             raise EncoderReplacedError("the embedder was replaced while these texts were embedded: send them again")
         return messages.Embedded(replies[0].fingerprint, np.concatenate([piece.vectors for piece in replies]))
 
-    async def stored(self, id: str, context: RequestContext) -> tuple[str, Payload]:
+    async def find_stored(self, id: str, context: RequestContext) -> tuple[str, Payload]:
         """Index id and payload of an item, by the catalogue's id or the index'; raises a 404 where there is none."""
         [entry] = await self.retrieve(messages.Fetch((id,)), context)
         if entry is None:

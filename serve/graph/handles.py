@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from ray.exceptions import RayError
@@ -15,7 +15,7 @@ from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, collect, model_client
 from serve.graph.clock_skew import Clock
-from serve.graph.messages import Describe, Embed, Embedded, Json, RetrieverMessage
+from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
 from serve.graph.microbatch import ResultCallback
 from serve.graph.parts import Graph, Info
 from serve.graph.ranking_groups import group_rankings
@@ -77,24 +77,23 @@ def encodes(batch: Sequence[Embed]) -> int:
 
 
 def _info(handle: DeploymentHandle) -> Info:
-    async def info() -> Json:
-        try:
-            report: Json = await handle.info.remote()
-        except (RayServeException, RayError) as error:
-            raise _as_matinee_error(handle, error) from error
-        return report
-
-    return info
+    return _explain(handle, lambda: handle.info.remote())
 
 
 def _clock(handle: DeploymentHandle) -> Clock:
-    async def clock() -> float:
+    return _explain(handle, lambda: handle.clock.remote())
+
+
+def _explain(handle: DeploymentHandle, ask: Callable[[], Awaitable[Result]]) -> Callable[[], Awaitable[Result]]:
+    """`ask`, with Ray's errors as ours."""
+
+    async def call() -> Result:
         try:
-            return float(await handle.clock.remote())
+            return await ask()
         except (RayServeException, RayError) as error:
             raise _as_matinee_error(handle, error) from error
 
-    return clock
+    return call
 
 
 def _as_matinee_error(handle: DeploymentHandle, error: Exception) -> MatineeError:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from matinee.errors import MatineeError
-from matinee.index.imports import MAX_REJECTS, OPEN, ImportJob, RejectedLine, Status
+from matinee.index.imports import MAX_REJECTS, ImportJob, RejectedLine, Status
 from matinee.items import Item
 from serve.errors import ImportChangedError, RequestError
 from serve.graph import messages
@@ -22,6 +22,7 @@ from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
 from serve.graph.item_lines import CHUNK, Line, parse
 from serve.graph.item_writes import ItemWrites
+from serve.graph.tasks import BackgroundWork
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ LOST = "its lines are gone from beside the index: send it again"
 """The trouble of a job that is over. Others are texts of errors."""
 
 
-class ImportJobs:
+class ImportJobs(BackgroundWork):
     """The imports of the catalogue, as one gateway takes them and works on them."""
 
     def __init__(self, gateway: Gateway, writes: ItemWrites, bulk: Bulk, *, idle_s: float = 5.0, expiry_s: float = EXPIRY_S) -> None:
@@ -49,7 +50,6 @@ class ImportJobs:
         self._me = uuid.uuid4().hex
         self._seen: dict[str, tuple[int, float]] = {}
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     # what clients ask
 
@@ -79,7 +79,7 @@ class ImportJobs:
         """What is written already stays. A job that is over stays as it is."""
         for _ in range(_TRIES):
             job = await self.job(id)
-            if job.status not in OPEN:
+            if job.is_over:
                 return job
             over = job.model_copy(update={"status": "cancelled"})
             if await self._send(messages.SaveImport(over, tuple(range(job.next, job.chunks)))):
@@ -122,13 +122,6 @@ class ImportJobs:
         return job.model_copy(update={"version": job.version + 1})
 
     # the work
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
     async def _run(self) -> None:
         reason = None

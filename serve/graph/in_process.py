@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from matinee.errors import MatineeError
+from matinee.index.protocols import closing
 from matinee.settings.tree import Settings
 from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.embedder import EmbedderReplica
@@ -24,11 +25,9 @@ async def graph_in_process(settings: Settings, metrics_of: Callable[[str], Metri
     retriever = RetrieverReplica(settings, metrics_of("retriever"))
     await retriever.start()
     enhancer = EnhancerReplica(settings, metrics_of("enhancer")) if settings.enhancer.enabled else None
-    graph = InProcessGraph(settings, metrics_of("gateway"), retriever, EmbedderReplica(settings, metrics_of("embedder")), enhancer)
-    try:
+    embedder = EmbedderReplica(settings, metrics_of("embedder"))
+    async with closing(InProcessGraph(settings, metrics_of("gateway"), retriever, embedder, enhancer)) as graph:
         yield graph
-    finally:
-        await graph.close()
 
 
 class InProcessGraph:

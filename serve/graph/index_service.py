@@ -1,23 +1,21 @@
 """What the Retriever answers to its messages, but for rankings: reads, writes and imports of the active index. Does not know batches."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from matinee.errors import ImportsFullError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import facet_names
 from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
-from matinee.index.imports import OPEN, ImportJob, new_job
+from matinee.index.imports import ImportJob, new_job
 from matinee.index.lease import BuildWatch
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
 from matinee.recommend import titles
 from matinee.settings.index import Recipe
-
-T = TypeVar("T")
+from serve.graph.tasks import OngoingChanges
 
 REMEMBERED_IMPORTS = 20
 """Imports that are over and still listed; older ones are forgotten when a new one starts."""
@@ -60,18 +58,18 @@ class IndexStatus:
         return kind(self.trouble or NO_INDEX)
 
 
-class IndexService:
+class IndexService(OngoingChanges):
     """The methods that messages name (`messages.SingleMessage.answer`). `failure`: why the current version can't be followed now.
 
     An index version of `exact_facets_below` items or more may estimate its counts of values.
     """
 
     def __init__(self, store: IndexStore, active: ActiveIndex, failure: Callable[[], MatineeError | None], exact_facets_below: int) -> None:
+        super().__init__()
         self._store = store
         self._active = active
         self._failure = failure
         self._exact_facets_below = exact_facets_below
-        self._writes: set[asyncio.Task[object]] = set()
         self._builds = BuildWatch()
         self.imports = store.imports()
 
@@ -81,17 +79,6 @@ class IndexService:
         if failure is not None and self._active.manifest is None:
             raise failure.with_traceback(None)
         return self._active.get(fingerprint)
-
-    async def finish(self, write: Coroutine[object, None, T]) -> T:
-        """The result of a write. A caller that gives up ends its waiting, never the write."""
-        task = asyncio.create_task(write)
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return await asyncio.shield(task)
-
-    async def close(self) -> None:
-        """Wait for the writes that are under way."""
-        await asyncio.gather(*self._writes, return_exceptions=True)
 
     async def status(self) -> IndexStatus:
         failure, manifest = self._failure(), self._active.manifest
@@ -171,9 +158,9 @@ class IndexService:
 
     async def start_import(self, source: str, most: int) -> ImportJob:
         jobs = await self.imports.jobs()
-        if sum(job.status in OPEN for job in jobs) >= most:
+        if sum(not job.is_over for job in jobs) >= most:
             raise ImportsFullError(f"{most} imports are open already (serving.imports.open): wait for the end of one, or cancel one")
-        for old in [job for job in jobs if job.status not in OPEN][:-REMEMBERED_IMPORTS]:
+        for old in [job for job in jobs if job.is_over][:-REMEMBERED_IMPORTS]:
             await self.imports.remove(old.id)
         job = new_job(source, await self._active.stamp())
         await self.imports.save(job)

@@ -25,6 +25,7 @@ from serve.errors import RequestError, problems
 from serve.graph import messages
 from serve.graph.context import RequestContext
 from serve.graph.gateway import Gateway
+from serve.graph.tasks import BackgroundWork
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +46,16 @@ class ItemState:
 def _apply_patch(facts: Mapping[str, object], patch: Mapping[str, object]) -> tuple[Item, Item]:
     """A stored item, and the same after a merge patch."""
     before = Item.model_validate(facts)
-    return before, before.patched(patch)
+    return before, before.apply_patch(patch)
 
 
-class ItemWrites:
+class ItemWrites(BackgroundWork):
     """Changes to the active index, on behalf of one gateway."""
 
     def __init__(self, gateway: Gateway, *, idle_s: float = 5.0) -> None:
         self._gateway = gateway
         self._idle_s = idle_s
         self._bm25 = Bm25Encoder(gateway.settings.embedder.language)
-        self._task: asyncio.Task[None] | None = None
         self._pending_limit = _MAX_PENDING
 
     def uid(self, item: Item) -> str:
@@ -99,7 +99,7 @@ class ItemWrites:
         The encoder runs only if the text changes. Otherwise the item keeps its text vector, and the index computes the item vector again.
         """
         for _ in range(_PATCH_TRIES):
-            uid, payload = await self._gateway.stored(id, context)
+            uid, payload = await self._gateway.find_stored(id, context)
             try:
                 # A large item takes up to a quarter of a second to validate, as a large body does.
                 before, after = await asyncio.to_thread(_apply_patch, payload["item"], patch)
@@ -143,9 +143,6 @@ class ItemWrites:
 
     def _point(self, uid: str, item: Item, vector: Vector | None, payload: Payload, recipe: Recipe) -> Point:
         return item_point(uid, item, vector, payload, recipe=recipe, bm25=self._bm25)
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         while True:
@@ -201,7 +198,3 @@ class ItemWrites:
         if len(failed) == len(items):
             raise MatineeError(f"the enhancer is busy: {failed[0]}") from failed[0]
         return [None if isinstance(one, BaseException) else one.text for one in descriptions]
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()

@@ -9,14 +9,14 @@ import numpy as np
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
-from matinee.index.imports import OPEN, ImportJob
-from matinee.index.registry import CatalogueChanges, CatalogueRecord
+from matinee.index.imports import ImportJob
+from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueReport
 from matinee.index.types import Point, Scroll
 from matinee.items import Item
 from matinee.models.types import Description, Kind
 from matinee.recommend.queries import ExampleQuery, RankedItems, TextQuery
 from matinee.settings.index import Recipe
-from serve.graph.catalogue_manager import CatalogueEntry, CatalogueManager
+from serve.graph.catalogue_manager import CatalogueManager
 from serve.graph.index_service import CountedValues, IndexedItem, IndexService, IndexStatus
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -217,7 +217,7 @@ class ListImports(SingleMessage[list[ImportJob]]):
 
     async def answer(self, service: IndexService) -> list[ImportJob]:
         jobs = await service.finish(service.imports.jobs())
-        return [job for job in jobs if job.status in OPEN or not self.unfinished]
+        return [job for job in jobs if not job.is_over or not self.unfinished]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +299,12 @@ class ReadStatus(SingleMessage[IndexStatus]):
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueEntries(CataloguesMessage[list[CatalogueEntry]]):
+class CatalogueEntries(CataloguesMessage[list[CatalogueReport]]):
     """All catalogues, or those of `names`, the default one first."""
 
     names: tuple[str, ...] | None = None
 
-    async def answer(self, manager: CatalogueManager) -> list[CatalogueEntry]:
+    async def answer(self, manager: CatalogueManager) -> list[CatalogueReport]:
         return await manager.entries(self.names)
 
 
@@ -325,30 +325,30 @@ class BusyCatalogues(CataloguesMessage[list[str]]):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateCatalogue(CataloguesMessage[CatalogueEntry]):
+class CreateCatalogue(CataloguesMessage[CatalogueReport]):
     """A new catalogue, with an empty index for vectors of `fingerprint`."""
 
     record: CatalogueRecord
     fingerprint: str
     dimension: int
 
-    async def answer(self, manager: CatalogueManager) -> CatalogueEntry:
+    async def answer(self, manager: CatalogueManager) -> CatalogueReport:
         return await manager.create(self.record, self.fingerprint, self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeCatalogue(CataloguesMessage[CatalogueEntry]):
+class ChangeCatalogue(CataloguesMessage[CatalogueReport]):
     """Changes of a catalogue. Those of its attributes may still be under way when the entry comes: it says so."""
 
     name: str
     changes: CatalogueChanges
 
-    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+    async def answer(self, by: CatalogueManager) -> CatalogueReport:
         return await by.change(self.name, self.changes)
 
 
 @dataclass(frozen=True, slots=True)
-class CreateIndex(CataloguesMessage[CatalogueEntry]):
+class CreateIndex(CataloguesMessage[CatalogueReport]):
     """A first, empty index for vectors of `fingerprint`, in a catalogue that has none."""
 
     name: str
@@ -356,7 +356,7 @@ class CreateIndex(CataloguesMessage[CatalogueEntry]):
     fingerprint: str
     dimension: int
 
-    async def answer(self, by: CatalogueManager) -> CatalogueEntry:
+    async def answer(self, by: CatalogueManager) -> CatalogueReport:
         return await by.create_index(self.name, self.attributes, self.fingerprint, self.dimension)
 
 

@@ -135,14 +135,14 @@ class MicroBatcher(Generic[Sent, Result]):
         start, unanswered = time.monotonic(), True
         task, still_waiting = asyncio.current_task(), len(batch)
 
-        def answered() -> None:
+        def mark_answered() -> None:
             nonlocal unanswered
             self._unanswered -= unanswered
             unanswered = False
 
         def on_result(place: int, result: Result | MatineeError) -> None:
             settle(batch[place].future, result)
-            answered()
+            mark_answered()
             self._pump()
 
         def on_done(_: "asyncio.Future[Result]") -> None:
@@ -161,7 +161,7 @@ class MicroBatcher(Generic[Sent, Result]):
             self._fail(batch, UnavailableError(f"{self._name} gave the call up; ask again in a moment"))
         except Exception as error:  # noqa: BLE001  every caller of the batch gets it
             self._fail(batch, error)
-        answered()
+        mark_answered()
         took_s = time.monotonic() - start
         queue.pace.end(len(batch), took_s / self.max_in_flight)
         self._charge(queue, took_s)
@@ -187,7 +187,7 @@ def in_time(batch: Sequence[QueuedMessage[Sent]]) -> list[bool]:
 
 def errors_as_results(results: Sequence[Result | BaseException]) -> list[Result | MatineeError]:
     """The results of `asyncio.gather(..., return_exceptions=True)`: raises the first exception that is no `MatineeError`."""
-    return [_checked(result) for result in results]
+    return [_reraise_unexpected(result) for result in results]
 
 
 async def as_completed(work: Sequence[Awaitable[Result]]) -> AsyncIterator[list[tuple[int, Result | MatineeError]]]:
@@ -207,13 +207,13 @@ async def as_completed(work: Sequence[Awaitable[Result]]) -> AsyncIterator[list[
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            yield [(places[one], _checked(one.exception() or one.result())) for one in done]
+            yield [(places[one], _reraise_unexpected(one.exception() or one.result())) for one in done]
     finally:
         for one in pending:
             one.cancel()
 
 
-def _checked(result: Result | BaseException) -> Result | MatineeError:
+def _reraise_unexpected(result: Result | BaseException) -> Result | MatineeError:
     if isinstance(result, BaseException) and not isinstance(result, MatineeError):
         raise result
     return result

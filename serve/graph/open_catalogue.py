@@ -200,7 +200,7 @@ class OpenCatalogue:
     async def close(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await self.service.close()
+        await self.service.wait()
         await self.active.close()
         await self.thread.close()
         self._health.record_close()

@@ -182,7 +182,7 @@ class RecommendBatchRequest(StrictModel):
     requests: Annotated[tuple[RecommendRequest, ...], Field(min_length=1, max_length=MAX_BATCH)]
 
     @model_validator(mode="after")
-    def _bounded(self) -> "RecommendBatchRequest":
+    def _check_total(self) -> "RecommendBatchRequest":
         if (total := sum(one.k for one in self.requests)) > MAX_BATCH_ITEMS:
             raise ValueError(
                 f"they want {total:,} items together, at most {MAX_BATCH_ITEMS:,} are allowed: lower k, or send several batches"

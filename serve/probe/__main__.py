@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matinee.cli.errors import explain_errors
-from matinee.client.server_file import announced, probe_file, read_server_file
+from matinee.client.server_file import announce, probe_file, read_server_file
 from matinee.errors import SettingsError
 from matinee.settings.addresses import url_of
 from matinee.settings.load import load_settings
@@ -91,7 +91,7 @@ def exit_code(report: RoundReport, metrics: ProbeExporter, *, min_recall: float 
         Console().print(_table(report, metrics))
     faults = [
         f"set {quality.set}, {quality.mode}: Recall@10 {quality.recall:.3f} is below --min-recall {min_recall:g}"
-        for quality in _limited(report)
+        for quality in _with_limits(report)
         if min_recall is not None and quality.recall < min_recall
     ]
     faults += [
@@ -109,7 +109,7 @@ def exit_code(report: RoundReport, metrics: ProbeExporter, *, min_recall: float 
     return UNUSABLE if unusable else BELOW if faults else FINE
 
 
-def _limited(report: RoundReport) -> Iterator[Quality]:
+def _with_limits(report: RoundReport) -> Iterator[Quality]:
     return (quality for quality in report.qualities if quality.mode in (report.default_mode, SIMILAR))
 
 
@@ -117,7 +117,7 @@ def _table(report: RoundReport, metrics: ProbeExporter) -> Table:
     age = "" if report.created is None else f", {(time.time() - report.created.timestamp()) / 3600:.1f} h old"
     table = Table("", "", "queries", "Recall@10", "NDCG@10", title=f"{report.catalogue}, index {report.version}{age}")
     for quality in report.qualities:
-        judged = "*" if quality in _limited(report) else ""
+        judged = "*" if quality in _with_limits(report) else ""
         table.add_row(escape(quality.set), f"{quality.mode}{judged}", str(quality.queries), f"{quality.recall:.3f}", f"{quality.ndcg:.3f}")
     for name, unknown in report.unknown.items():
         table.add_row(escape(name), "not in the index", f"{unknown} of {report.labelled[name]} items", "", "")
@@ -137,7 +137,7 @@ def _serve(settings: Settings) -> None:
     # Each round logs one line with its figures.
     log.setLevel(logging.INFO)
     prober, metrics = Prober(settings.probe), ProbeExporter()
-    with _export_metrics(settings, metrics) as address, _announced(settings, address):
+    with _export_metrics(settings, metrics) as address, _announce(settings, address):
         every = " and on every other address of this machine" if settings.probe.metrics_host in ("0.0.0.0", "::") else ""  # noqa: S104
         console.print(
             f"probe: asks {escape(target(settings))}; metrics on [bold]{escape(address)}[/]{every}", highlight=False, soft_wrap=True
@@ -160,11 +160,11 @@ def _export_metrics(settings: Settings, metrics: ProbeExporter) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, address: str) -> Iterator[None]:
+def _announce(settings: Settings, address: str) -> Iterator[None]:
     """In `probe.json`, for `make observe`. In a pod the home is read-only, and nothing reads the file there."""
     with contextlib.ExitStack() as exits:
         with contextlib.suppress(OSError):
-            exits.enter_context(announced(probe_file(settings), target(settings), address))
+            exits.enter_context(announce(probe_file(settings), target(settings), address))
         yield
 
 
@@ -183,7 +183,7 @@ def _log(report: RoundReport) -> None:
         log.warning("%s", trouble)
     if report.not_compared:
         log.info("%s", report.not_compared)
-    figures = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _limited(report)]
+    figures = [f"{quality.set} {quality.mode} recall@10 {quality.recall:.3f}" for quality in _with_limits(report)]
     figures += [f"ann recall@10 {recall:.3f}{' filtered' * filtered}" for filtered, recall in report.ann_recall.items()]
     if report.catalogue:
         log.info("%s", ", ".join(figures) or f"no query set for the catalogue {report.catalogue}: set probe.queries")

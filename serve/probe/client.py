@@ -61,7 +61,7 @@ class ProbeClient:
             raise ServerError(message, failure.code, status=failure.status) from failure
         raise failure
 
-    def failed(self, code: str, message: str) -> ServerError:
+    def count_error(self, code: str, message: str) -> ServerError:
         """The error, counted, of a request whose answer turned out to be of no use."""
         error = ServerError(message, code)
         self._count(reason(error))

@@ -93,13 +93,13 @@ class Prober:
     async def _round(self, client: ProbeClient) -> RoundReport:
         info = await client.send("info", calls.info())
         if not {"catalogue", "index", "search"} <= info.keys():
-            raise client.failed("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
+            raise client.count_error("malformed", f"{client.url}/v1/info is not that of a Matinee server: check probe.url")
         self._up = True
         index = info["index"]
         if index is None:
             if trouble := info.get("index_trouble"):
-                raise client.failed("index_unavailable", f"{client.url} has no index to answer from: {trouble}")
-            raise client.failed("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
+                raise client.count_error("index_unavailable", f"{client.url} has no index to answer from: {trouble}")
+            raise client.count_error("index_absent", f"{client.url} has no index yet: build one with `matinee ingest FILE`")
         if self._index != (index["version"], index["items"]):
             self._index, self._present, self._index_ids = (index["version"], index["items"]), {}, {}
         troubles: list[str] = []

@@ -42,7 +42,7 @@ class IndexHealth:
     def record_check(self, error: Exception | None) -> None:
         """The store was asked for its current version. One that can't be opened leaves the one before, which answers."""
         if error is not None:
-            self._failed(error)
+            self._count_failure(error)
         if error is None or isinstance(error, _DOWN):
             self._set(error is None)
 
@@ -51,14 +51,14 @@ class IndexHealth:
         answered = False
         for result in results:
             if isinstance(result, _UNANSWERED):
-                self._failed(result)
+                self._count_failure(result)
             if isinstance(result, _DOWN):
                 self._set(False)
             answered = answered or not isinstance(result, MatineeError)
         if answered:
             self._set(True)
 
-    def _failed(self, error: Exception) -> None:
+    def _count_failure(self, error: Exception) -> None:
         reason = error.code if isinstance(error, MatineeError) else "internal"
         self._metrics.index_errors(reason=reason, catalogue=self._catalogue)
 

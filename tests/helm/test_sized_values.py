@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from matinee.settings.load import load_settings
-from matinee.sizing.floor import floor, merged
+from matinee.settings.load import load_settings, merge
+from matinee.sizing.floor import floor
 from matinee.sizing.plan import Load, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 from tests.helm.chart import application, one, template
@@ -47,7 +47,7 @@ def test_values_render_and_the_application_takes_them(load: Load) -> None:
 def test_the_cost_in_a_values_file_is_that_of_its_pods(name: str) -> None:
     base = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     text = (CHART / name).read_text(encoding="utf-8")
-    cost = cost_a_day(floor(merged(base, yaml.safe_load(text))), Prices(core_h=0.04, gpu_h=1.5))
+    cost = cost_a_day(floor(merge(base, yaml.safe_load(text))), Prices(core_h=0.04, gpu_h=1.5))
     said = re.search(r"^# Costs at least (\S+) a day, at 0\.04 a core-hour and 1\.50 a GPU-hour", text, re.MULTILINE)
     assert said is not None
     assert said[1] == f"{cost:.2f}"

@@ -18,7 +18,7 @@ from tests.matinee.linear_time import Shape
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("matinee", "serve", "train", "observability", "helm", "k8s")
 # Expressions of the package `regex` have classes that `re` can't parse: there, `test_linear_time` measures every function instead.
-WITH_REGEX = {ROOT / "matinee" / "characters.py"}
+WITH_REGEX = {ROOT / "matinee" / "characters.py", ROOT / "matinee" / "languages" / "folding.py"}
 METHODS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 # A file without any of these neither imports an engine nor asks an expression that it got elsewhere.
 _ASKS = re.compile(rf"\b(?:re2?|regex|sre_compile)\b|\.(?:{'|'.join(sorted(METHODS))})\(")

@@ -60,8 +60,8 @@ def test_texts_are_canonical_and_without_invisible_characters_but_ids_stay() -> 
 
 def test_a_filter_finds_its_genre_however_it_is_typed() -> None:
     payload = item_payload(Item(title="x", genres=("Épopée",)), origin="file", revision=0)
-    assert not ItemFilter(genres=("E\u0301pope\u0301e",)).failed(payload)
-    assert not ItemFilter(genres_all=("\u200eÉpopée",)).failed(payload)
+    assert not ItemFilter(genres=("E\u0301pope\u0301e",)).unmet(payload)
+    assert not ItemFilter(genres_all=("\u200eÉpopée",)).unmet(payload)
 
 
 def test_ids_are_the_same_for_ever() -> None:
@@ -148,14 +148,14 @@ def test_an_empty_range_is_refused_with_both_ends() -> None:
     ],
 )
 def test_a_filter_means_what_it_says(filter: ItemFilter, passes: bool) -> None:
-    assert (not filter.failed(PAYLOAD)) is passes
+    assert (not filter.unmet(PAYLOAD)) is passes
 
 
 def test_an_item_without_a_value_passes_no_range() -> None:
     bare = item_payload(Item(title="x"), origin="file", revision=0)
-    assert ItemFilter(year={"gte": -5000}).failed(bare)
-    assert ItemFilter(genres=("Drama",)).failed(bare)
-    assert not ItemFilter(genres_none=("Drama",)).failed(bare)
+    assert ItemFilter(year={"gte": -5000}).unmet(bare)
+    assert ItemFilter(genres=("Drama",)).unmet(bare)
+    assert not ItemFilter(genres_none=("Drama",)).unmet(bare)
 
 
 def test_only_a_filter_without_conditions_is_empty() -> None:

@@ -11,9 +11,10 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from matinee.catalogue import cells, columns, dates, lists, numerals
-from matinee.characters import fold, tidy
+from matinee.characters import tidy
 from matinee.evaluation.splits import franchise
 from matinee.items import Item
+from matinee.languages.folding import fold
 from matinee.models.bm25 import title_trigrams
 from matinee.text import cleaning, fact_checks, qualifiers
 from matinee.text.templates import join_sentences

@@ -31,6 +31,17 @@ def find_models(settings: Settings, adapter: str | None) -> tuple[Path, Path | N
     return base, folder
 
 
+def model_settings(settings: Settings, base: Path, adapter: Path | None, instructions: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run beside its configuration: the models, and the target of the manifest of `train.instructions`."""
+    return {
+        "base": settings.enhancer.model,
+        "base_digest": saved_model.digest(base),
+        "adapter": None if adapter is None else saved_model.digest(adapter),
+        "new_tokens": settings.enhancer.max_new_tokens,
+        "target": instructions["settings"]["target"],
+    }
+
+
 def publish(settings: Settings, plan: AdapterPlan, folder: Path, epoch: Mapping[str, Any]) -> ModelManifest:
     """A folder of the result as an immutable artifact, with the figures of its epoch."""
     origin = plan.origin(settings.enhancer, {name: epoch[name] for name in FIGURES if name in epoch})

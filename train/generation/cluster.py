@@ -66,7 +66,7 @@ class ClusterDescriber:
         if not entries:
             return
         size = min(BATCHES * self._batch, -(-len(entries) // (_PARTS * self._pool.size)))
-        with streams.context(), streams.explained():
+        with streams.context(), streams.explain_errors():
             # A block each: a killed worker's is described again, and none waits for another's.
             stream = streams.source("Prepared items", *(partial(_read, entries[at : at + size]) for at in range(0, len(entries), size)))
             stream = streams.stage(stream, DescribeWorker, self._pool.size, size, self._arguments, **streams.resources(self._pool))

@@ -54,7 +54,7 @@ def tokenise(pair: InstructionPair, tokenizer: Any, max_tokens: int, language: s
     shares = SHARES if pair.item.overview.strip() else (1.0,)
     cuts = [(share, len(sentences)) for share in shares] + [(shares[-1], count) for count in range(len(sentences) - 1, 0, -1)]
     for share, count in cuts:
-        question = list(tokenizer(prompt(templates.shortened(pair.item, share), tokenizer, language)).input_ids)
+        question = list(tokenizer(prompt(templates.shorten_overview(pair.item, share), tokenizer, language)).input_ids)
         answer = _completion(pair, sentences[:count], whole=count == len(sentences), tokenizer=tokenizer)
         if len(question) + len(answer) <= max_tokens:
             return TokenisedPair([*question, *answer], [IGNORED] * len(question) + answer)

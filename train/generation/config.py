@@ -5,13 +5,13 @@ Knows neither models nor trainers, so a command line needs no torch to read it.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from matinee.errors import SettingsError
 from matinee.languages import ENGLISH
-from train.jobs.command import Schedule, ScheduleName
+from train.jobs.command import Schedule
 from train.jobs.launch import TrainingPlan
 
 SAMPLES = 8
@@ -31,15 +31,15 @@ class SftConfig:
     alpha: Annotated[int, typer.Option(min=1, help="scale of the LoRA update (alpha)")] = 16
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="dropout probability of the LoRA layers")] = 0.0
     epochs: Epochs = 3
-    batch: Annotated[int, typer.Option(min=1, help="pairs that each worker computes at a time")] = 2
-    effective: Annotated[int, typer.Option(min=1, help="pairs in one optimiser step, on all workers together")] = 8
+    batch: Annotated[int, typer.Option(min=1, help="examples that each worker computes at a time")] = 2
+    effective: Annotated[int, typer.Option(min=1, help="examples in one optimiser step, on all workers together")] = 8
     lr: LearningRate = 2e-4
     warmup: Annotated[float, typer.Option(min=0, max=0.9, help="part of the steps in which the rate rises")] = 0.03
     schedule: Schedule = "linear"
     weight_decay: Annotated[float, typer.Option(min=0, help="weight decay of the optimiser, AdamW")] = 0.01
     max_tokens: Annotated[int, typer.Option(min=32, help="most tokens of prompt and text together")] = 256
     max_steps: Annotated[int, typer.Option(min=0, help="stop after so many steps; 0: when the epochs are over")] = 0
-    limit: Annotated[int, typer.Option(min=0, help="most pairs to train on; 0: all")] = 0
+    limit: Annotated[int, typer.Option(min=0, help="most examples to train on; 0: all")] = 0
     heldout: Annotated[int, typer.Option(min=0, help="held-out items for BLEU")] = 64
     checkpointing: Annotated[bool, typer.Option(help="compute activations again to save memory")] = True
     save_steps: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 50
@@ -66,17 +66,11 @@ class SftConfig:
 class DpoConfig(SftConfig):
     """The same for direct preference optimisation. It tunes an adapter that exists, whose shape is no option."""
 
-    rank: int = 16
-    alpha: int = 16
-    dropout: float = 0.0
-    warmup: float = 0.1
-    schedule: ScheduleName = "linear"
-    weight_decay: float = 0.01
-    limit: int = 0
+    FIXED: ClassVar = ("rank", "alpha", "dropout", "warmup", "schedule", "weight_decay", "limit")
+
     epochs: Epochs = 1
     lr: LearningRate = 1e-5
-    effective: Annotated[int, typer.Option(min=1, help="judgments in one optimiser step, on all workers together")] = 8
-    max_tokens: Annotated[int, typer.Option(min=32, help="most tokens of prompt and description together")] = 256
+    warmup: float = 0.1
     heldout: Annotated[int, typer.Option(min=1, help="held-out items for the guard")] = 64
     beta: Annotated[float, typer.Option(min=0.001, help="the higher, the closer it stays to the adapter it came from")] = 0.1
     smoothing: Annotated[float, typer.Option(min=0, max=0.49, help="the share of answers that may be slips")] = 0.0

@@ -30,10 +30,10 @@ class Describing:
     def lines(self, enhancer: Enhancer, ids: Sequence[str], items: Sequence[Item]) -> list[bytes]:
         """A line for each item."""
         shown = [_without_overview(item) if self.hide_overview else item for item in items]
-        rows = self._checked(enhancer, shown) if self.checked else ({"description": text} for text in enhancer.write(shown))
+        rows = self._describe_checked(enhancer, shown) if self.checked else ({"description": text} for text in enhancer.write(shown))
         return [orjson.dumps({"id": id} | row, option=orjson.OPT_APPEND_NEWLINE) for id, row in zip(ids, rows, strict=True)]
 
-    def _checked(self, enhancer: Enhancer, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    def _describe_checked(self, enhancer: Enhancer, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
         return ({"description": d.text, "source": d.source, "violations": list(d.violations)} for d in enhancer.describe(items))
 
 

@@ -74,7 +74,7 @@ def _start_at_reference(model: Any) -> None:
 def as_ids(judgment: Judgment, tokenizer: Any, max_tokens: int, language: str = ENGLISH) -> dict[str, list[int]] | None:
     """One prompt with both answers, as serving would tokenise them; the overview is cut until they fit. `None` where they never do."""
     for share in completions.SHARES:
-        item = templates.shortened(judgment.item, share)
+        item = templates.shorten_overview(judgment.item, share)
         both = [
             completions.tokenise(InstructionPair(judgment.id, item, text), tokenizer, max_tokens, language)
             for text in (judgment.chosen, judgment.rejected)

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from matinee.characters import fold
 from matinee.errors import SettingsError, SourceError
 from matinee.evaluation.query_sets import read_set, set_names
 from matinee.evaluation.splits import Entry, order_key
+from matinee.languages.folding import fold
 
 
 def with_titles(entries: Sequence[Entry], titles: Sequence[str]) -> list[Entry]:

@@ -17,15 +17,13 @@ from matinee.errors import SourceError
 from matinee.evaluation import metrics
 from train.human.agreement import agreement
 from train.human.rating_sheets import CRITERIA, KEY, PREFERENCE, RATINGS, Form, Model, Sheet, read_key, read_sheet, sheet_paths
+from train.reporting import paper
 from train.reporting.render import render
 
 HTML, MARKDOWN = (Path(__file__).with_name(f"ratings_report.{kind}.j2") for kind in ("html", "md"))
 
 MODELS: tuple[Model, ...] = get_args(Model)
 NAMES = {"base": "base", "tuned": "fine-tuned"}
-# Table 3 as published, to stand beside what was measured.
-PAPER = {"creativity": (2.8, 4.3), "relevance": (3.1, 4.6), "utility": (2.6, 4.4)}
-PAPER_KAPPA = 0.79
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def html(results: Mapping[str, Any], figure: str | None) -> str:
 
 
 def _layout(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {"table3": None, "preference": None, **results, "models": MODELS, "paper": PAPER, "paper_kappa": PAPER_KAPPA}
+    return {"table3": None, "preference": None, **results, "models": MODELS, "paper": paper.RATINGS, "paper_kappa": paper.KAPPA}
 
 
 def figure5(results: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ _STORE_BYTES = 256 << 20
 
 
 @contextmanager
-def joined(cpus: float) -> Iterator[None]:
+def join_ray(cpus: float) -> Iterator[None]:
     """One that this process has joined already is used, and left as it is. `cpus` are for one that is started here.
 
     What Ray prints of its workers goes to stderr: stdout is the job's.

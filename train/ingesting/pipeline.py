@@ -90,7 +90,7 @@ class Cluster:
                 del self._others[worker]
                 raise
 
-        with streams.explained():
+        with streams.explain_errors():
             return Retrying(retry=retry_if_exception_type(RayActorError), stop=stop_after_attempt(_TRIES), reraise=True)(ask)
 
     def encoder_info(self) -> EncoderInfo:
@@ -176,7 +176,7 @@ class StreamWriter:
 
     def _run(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None], stopped: threading.Event) -> int:
         written = 0
-        with streams.context(), streams.explained():
+        with streams.context(), streams.explain_errors():
             for table in streams.tables(self._dataset(manifest, ray.put(taken))):
                 done = columns.sums(table)
                 written += done["written"]

@@ -74,7 +74,7 @@ def ask_once(worker: type[Any], pool: Pool, arguments: dict[str, Any], call: Cal
     """The answer of one process of the pool. It ends afterwards: its place is for the stream."""
     process = actor(worker, pool).remote(**arguments)
     try:
-        with explained():
+        with explain_errors():
             return ray.get(call(process))
     finally:
         ray.kill(process)
@@ -109,7 +109,7 @@ def context() -> Iterator[None]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Errors of workers as ours."""
     try:
         yield

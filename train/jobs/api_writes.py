@@ -13,7 +13,7 @@ from matinee.client.items import read_writes
 from matinee.client.models import RetryPolicy, connect, in_catalogue
 from matinee.errors import IndexLockedError
 from matinee.index.api_writes import ApiItem, IndexWrites
-from matinee.index.protocols import IndexStore
+from matinee.index.protocols import IndexStore, closing
 from matinee.settings.tree import Settings
 
 _PAGE = 2_000
@@ -58,11 +58,8 @@ class CurrentApiWrites:
         current = await self._store.current()
         if current is None:
             return [], None
-        index = await self._store.open(current.version)
-        try:
+        async with closing(await self._store.open(current.version)) as index:
             return await IndexWrites(index).page(since, after, _PAGE)
-        finally:
-            await index.close()
 
     def _holder(self) -> Client | None:
         """The server that answers from this catalogue's index."""

@@ -1,8 +1,9 @@
 """The command line of a job, made of its options model.
 
 A job declares each option once, as a field of a frozen dataclass: `Annotated[type, typer.Option(limits, help)] = default`. A field whose
-type is such a dataclass adds that model's options. A field without a Typer annotation is no option: the job sets it itself. Typer parses,
-checks limits and writes the help; a `Literal` is checked here, with the error line that all jobs share. Knows no job in particular.
+type is such a dataclass adds that model's options. A field without a Typer annotation is no option, and neither is one that the model's
+`FIXED` names: the job sets them itself. Typer parses, checks limits and writes the help; a `Literal` is checked here, with the error line
+that all jobs share. Knows no job in particular.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +32,10 @@ console = Console(stderr=True)
 
 GO_ON = "run the same command again to go on"
 
-ScheduleName = Literal["linear", "cosine", "constant_with_warmup"]
-Schedule = Annotated[ScheduleName, typer.Option(help="schedule of the learning rate: linear, cosine, constant_with_warmup")]
+Schedule = Annotated[
+    Literal["linear", "cosine", "constant_with_warmup"],
+    typer.Option(help="schedule of the learning rate: linear, cosine, constant_with_warmup"),
+]
 Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="train or encode on GPUs or on CPUs; by default on GPUs where there are any")]
 
 
@@ -136,8 +139,11 @@ def add_command(
 def parameters(options: type[Any]) -> Iterator[Parameter]:
     """The fields of an options model as parameters that Typer understands."""
     hints = get_type_hints(options, include_extras=True)
+    fixed = getattr(options, "FIXED", ())
     for field in fields(options):
         hint = hints[field.name]
+        if field.name in fixed:
+            continue
         if is_dataclass(hint):
             yield from parameters(hint)  # type: ignore[arg-type]
         elif get_origin(hint) is Annotated:

@@ -15,7 +15,8 @@ from matinee.filters.attributes import Attributes
 from matinee.index.build import Build, FileWriter, Outcome
 from matinee.index.factory import open_store
 from matinee.index.points import PointMaker
-from matinee.index.vector_cache import cached
+from matinee.index.protocols import closing
+from matinee.index.vector_cache import cache_vectors
 from matinee.models.descriptions import Descriptions
 from matinee.models.embedder import Embedder
 from matinee.settings.tree import Settings
@@ -34,7 +35,7 @@ def local_models(settings: Settings, _: ServerConnection, known: Known) -> Itera
         alone = settings.embedder.model_copy(update={"threads": 0})
         embedder = Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
     describe = None if settings.index.recipe == "raw" else Descriptions(settings, known, console).write
-    with cached(embedder, embedder.precision, settings) as encoder:
+    with cache_vectors(embedder, embedder.precision, settings) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
@@ -51,17 +52,14 @@ def server_models(settings: Settings, connection: ServerConnection, known: Known
     describe = None
     if settings.index.recipe != "raw":
         describe = Descriptions(settings, known, console, enhancer=RemoteEnhancer(server, info, patience)).write
-    with cached(embedder, embedder.precision, settings, embedder.split) as encoder:
+    with cache_vectors(embedder, embedder.precision, settings, embedder.split) as encoder:
         yield PointMaker(encoder, settings.index.recipe, language=settings.embedder.language, describe=describe, facts=settings.index.facts)
 
 
 async def newer_release(settings: Settings, revision: int) -> int | None:
     """The release revision that built the current index, where it is newer than `revision`."""
-    store = open_store(settings)
-    try:
+    async with closing(open_store(settings)) as store:
         current = await store.current()
-    finally:
-        await store.close()
     return current.release if current and current.release and current.release > revision else None
 
 
@@ -81,10 +79,9 @@ async def build(
 
     `release` and `attributes` stand in its manifest. With `write_file`, others read the source, which `reader` has read to its end.
     """
-    store = open_store(settings)
     total = reader.total if write_file is None else reader.report.items
     done = 0
-    try:
+    async with closing(open_store(settings)) as store:
         with progress_bar() as progress:
             bar = progress.add_task("ingest", total=total)
 
@@ -109,8 +106,6 @@ async def build(
             )
             outcome = await build.run(reader)
             progress.update(bar, completed=total)
-    finally:
-        await store.close()
     return outcome
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from matinee.characters import fold
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.metrics import Measure
 from matinee.evaluation.query_sets import QuerySet, SetInfo
@@ -22,6 +21,7 @@ from matinee.evaluation.scoring import Encode, Scores
 from matinee.evaluation.splits import Entry
 from matinee.index.item_vector import item_vector
 from matinee.index.vector_cache import CachedEncoder, VectorCache
+from matinee.languages.folding import fold
 from matinee.models.embedder import Embedder
 from matinee.settings.index import FactWeights
 from matinee.text import templates

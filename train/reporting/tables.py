@@ -10,10 +10,10 @@ from typing import get_args
 
 import numpy as np
 
-from matinee.characters import fold
 from matinee.errors import SettingsError
 from matinee.evaluation import metrics, scoring
 from matinee.evaluation.query_sets import QuerySet
+from matinee.languages.folding import fold
 from matinee.settings.index import FactWeights
 from matinee.settings.tree import SearchSettings
 from matinee.text.templates import SPARSE_TEMPLATE, Template

@@ -14,9 +14,10 @@ from matinee.catalogue.proposal import propose_attributes
 from matinee.client import calls
 from matinee.client.calls import ServerInfo
 from matinee.client.http import Client, ServerError
-from matinee.client.items import ImportState, Items
+from matinee.client.items import Items
 from matinee.client.models import RetryPolicy
 from matinee.errors import SourceError
+from matinee.index.imports import ImportState
 from train.jobs.reader_options import ReaderOptions
 from train.syncing.comparison import Changes, compare, ids_of, list_server, spool
 from train.syncing.source import SHOWN, ExportedQuery, FileSource, Source, export

@@ -83,7 +83,7 @@ class FileSource:
         self.report = SourceReport()
         for path in self._files.paths():
             location = self._files.location(path)
-            with self._files.local(path) as local, named(local, location):
+            with self._files.local(path) as local, name_in_errors(local, location):
                 reader = self._reading.read(local)
                 yield from _items(reader, catalogue)
                 self.report.add(reader, catalogue, location)
@@ -98,7 +98,7 @@ class ExportedQuery:
     def __init__(self, query: SqlQuery, export: Export, path: Path, reading: ReaderOptions, rules: ColumnRules | None) -> None:
         self.name, self.report = query.name, SourceReport()
         self.export, self._path = export, path
-        self._reading = as_exported(reading)
+        self._reading = read_as_exported(reading)
         self._given = rules
         self.rules: ColumnRules | None = None
         self._deleted: set[bytes] = set()
@@ -107,7 +107,7 @@ class ExportedQuery:
         self.report, self._deleted = SourceReport(), set()
         if not self.export.rows:
             return
-        with named(str(self._path), "the query's rows"):
+        with name_in_errors(str(self._path), "the query's rows"):
             reader = self._reading.read(str(self._path), self._given)
             self.rules = reader.rules
             for row in self.export.deleted:
@@ -134,7 +134,7 @@ def export(query: SqlQuery, reading: ReaderOptions, since: SyncState | None = No
         yield ExportedQuery(query, export, path, reading, None if since is None else since.rules)
 
 
-def as_exported(reading: ReaderOptions) -> ReaderOptions:
+def read_as_exported(reading: ReaderOptions) -> ReaderOptions:
     """How the file of an export is read: as it was written."""
     return replace(reading, encoding="utf-8", delimiter=None, quote=None)
 
@@ -144,7 +144,7 @@ def _items(reader: ItemReader, catalogue: str) -> Iterator[SourceItem]:
 
 
 @contextmanager
-def named(path: str, name: str) -> Iterator[None]:
+def name_in_errors(path: str, name: str) -> Iterator[None]:
     """Let the errors of the reader name what it read, and not where a copy of it lies."""
     try:
         yield

@@ -3,18 +3,34 @@
 Knows no index: folders and files only. Locks are advisory (`flock`), so they end with their process however it ends.
 """
 
+import asyncio
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError
 from matinee.files import write_atomically
 
 # What one batch can make the engine add: 32 MB steps of its log, its payload pages and each vector storage.
 _RESERVE = 256 << 20
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_thread(work: Callable[P, T]) -> Callable[P, Coroutine[object, None, T]]:
+    """A function that waits for the disk, as one to be awaited."""
+
+    @wraps(work)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    return run
 
 
 @contextmanager
@@ -87,7 +103,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
+def hold_lock(path: Path, name: str = "LOCK", *, wait: bool = False) -> Iterator[None]:
     lock = take_lock(path, name, wait=wait)
     try:
         yield

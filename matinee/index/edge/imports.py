@@ -1,6 +1,5 @@
 """The imports of a catalogue on the embedded engine: a folder a job beside the index versions, a file a chunk."""
 
-import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +20,8 @@ class EdgeImports:
     def __init__(self, path: Path) -> None:
         self._path = path / FOLDER
 
-    async def jobs(self) -> list[ImportJob]:
-        return await asyncio.to_thread(self._jobs)
-
-    def _jobs(self) -> list[ImportJob]:
+    @files.in_thread
+    def jobs(self) -> list[ImportJob]:
         jobs = [job for path in self._path.glob("*/job.json") if (job := self._read(path)) is not None]
         return sorted(jobs, key=lambda job: (job.asked, job.id))
 
@@ -37,43 +34,39 @@ class EdgeImports:
         except ValidationError as error:
             raise IndexUnavailableError(f"{path} is not a readable import ({error.error_count()} faults): delete its folder") from error
 
-    async def save(self, job: ImportJob) -> bool:
-        return await asyncio.to_thread(self._save, job)
-
-    def _save(self, job: ImportJob) -> bool:
+    @files.in_thread
+    def save(self, job: ImportJob) -> bool:
         folder = self._path / job.id
         with files.explain(folder):
             if job.version == 0:
                 folder.mkdir(parents=True, exist_ok=True)
             elif not folder.is_dir():
                 return False
-            with files.locked(folder, wait=True):
+            with files.hold_lock(folder, wait=True):
                 stored = self._read(folder / "job.json")
                 if (0 if stored is None else stored.version) != job.version:
                     return False
                 files.write(folder / "job.json", job.model_copy(update={"version": job.version + 1}).model_dump_json())
         return True
 
-    async def add(self, id: str, number: int, lines: bytes) -> None:
-        await asyncio.to_thread(self._add, id, number, lines)
-
-    def _add(self, id: str, number: int, lines: bytes) -> None:
+    @files.in_thread
+    def add(self, id: str, number: int, lines: bytes) -> None:
         with files.explain(self._path):
             files.require_space(self._path, len(lines))
             files.write(self._chunk(id, number), lines.decode())
 
-    async def chunk(self, id: str, number: int) -> bytes | None:
-        return await asyncio.to_thread(files.read, self._chunk(id, number))
+    @files.in_thread
+    def chunk(self, id: str, number: int) -> bytes | None:
+        return files.read(self._chunk(id, number))
 
-    async def drop(self, id: str, numbers: Sequence[int]) -> None:
-        await asyncio.to_thread(self._drop, id, numbers)
-
-    def _drop(self, id: str, numbers: Sequence[int]) -> None:
+    @files.in_thread
+    def drop(self, id: str, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._chunk(id, number).unlink(missing_ok=True)
 
-    async def remove(self, id: str) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._path / id, ignore_errors=True)
+    @files.in_thread
+    def remove(self, id: str) -> None:
+        shutil.rmtree(self._path / id, ignore_errors=True)
 
     def _chunk(self, id: str, number: int) -> Path:
         return self._path / id / f"{number:08}.ndjson"

@@ -20,7 +20,7 @@ from matinee.index import cost
 from matinee.index.conditions import not_deleted_condition, valid_ids
 from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
-from matinee.index.item_vector import completed
+from matinee.index.item_vector import complete_points
 from matinee.index.records import to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Payload, Point, Scroll, Search
 from matinee.lanes import LaneThread
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-def _completed(work: Coroutine[object, None, T]) -> T:
+def _run_without_waiting(work: Coroutine[object, None, T]) -> T:
     """The result of a coroutine that never has to wait."""
     try:
         work.send(None)
@@ -126,10 +126,8 @@ class EdgeIndex:
         return [to_hit(record) for record in page], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
-        return await self._run(self._points, ids, heavy=cost.reading(len(ids)) > cost.LIGHT)
-
-    def _points(self, ids: Sequence[str]) -> list[Point]:
-        return [to_point(record) for record in self._open.retrieve([*valid_ids(ids)], True, True)]
+        heavy = cost.reading(len(ids)) > cost.LIGHT
+        return await self._run(lambda: [*map(to_point, self._open.retrieve([*valid_ids(ids)], True, True))], heavy=heavy)
 
     async def upsert(self, points: Sequence[Point]) -> None:
         # No search runs during a call, so each takes few points, and light searches go before the next.
@@ -142,7 +140,7 @@ class EdgeIndex:
         for point in points:
             self._payloads.drop(point.id)
         files.require_space(self._path)
-        batch = [translate.engine_point(point) for point in completed(points, self.manifest)]
+        batch = [translate.engine_point(point) for point in complete_points(points, self.manifest)]
         self._open.update(edge.UpdateOperation.upsert_points(batch))
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
@@ -163,7 +161,7 @@ class EdgeIndex:
         return int((points[0].payload or {})["revision"]) if points else 0
 
     async def together(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
-        return await self._run(lambda: _completed(work()))
+        return await self._run(lambda: _run_without_waiting(work()))
 
     def check_health(self, hang_s: float) -> None:
         self._thread.check_health(hang_s)
@@ -184,11 +182,11 @@ class EdgeIndex:
         if self._closed:
             raise IndexUnavailableError(f"the index version {self.manifest.version} was closed")
 
-        def explained() -> T:
+        def run() -> T:
             with files.explain(self._path):
                 return call(*args)
 
-        return await self._thread.run(explained, heavy=heavy)
+        return await self._thread.run(run, heavy=heavy)
 
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)

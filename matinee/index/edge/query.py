@@ -12,8 +12,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from matinee.filters.attributes import AttributeType
-from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
-from matinee.index.conditions import scroll_condition, search_condition
+from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
+from matinee.index.conditions import scroll_condition, search_condition, translate
 from matinee.index.records import to_hit
 from matinee.index.types import (
     BM25,
@@ -103,23 +103,10 @@ def engine_point(point: Point) -> edge.Point:
 
 
 def filter_of(condition: Condition | None) -> edge.Filter | None:
-    if condition is None:
-        return None
-    return _group(condition if isinstance(condition, All | Some | Not) else All((condition,)))
+    return translate(condition, _leaf, edge.Filter)
 
 
-def _group(group: All | Some | Not) -> edge.Filter:
-    match group:
-        case All(of):
-            positive = [_condition(part) for part in of if not isinstance(part, Not)]
-            return edge.Filter(must=positive, must_not=[_condition(part.of) for part in of if isinstance(part, Not)])
-        case Some(of):
-            return edge.Filter(should=[_condition(part) for part in of])
-        case Not(of):
-            return edge.Filter(must_not=[_condition(of)])
-
-
-def _condition(condition: Condition) -> edge.ConditionType:
+def _leaf(condition: Leaf) -> edge.ConditionType:
     match condition:
         case Equal(key, value):
             return edge.FieldCondition(key, match=_BOOLEANS[value] if isinstance(value, bool) else edge.MatchValue(value))
@@ -135,7 +122,6 @@ def _condition(condition: Condition) -> edge.ConditionType:
             return edge.IsEmptyCondition(key)
         case HasId(ids):
             return edge.HasIdCondition({*ids})
-    return _group(condition)
 
 
 def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
@@ -199,10 +185,10 @@ def _query(
             return edge.OrderBy("popularity", edge.Direction.Desc), None
         case StoredQuery():
             raise TypeError("the embedded engine takes vectors only: `EdgeIndex.searches_by_id`")
-    return _fused(query, filter, params)
+    return _fuse(query, filter, params)
 
 
-def _fused(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
+def _fuse(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
     dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)

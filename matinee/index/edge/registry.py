@@ -43,19 +43,19 @@ class EdgeRegistry:
             ) from error
 
     async def add(self, record: CatalogueRecord, most: int) -> None:
-        def added(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
+        def add_record(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
             check_free(record.name, known, most)
             return known | {record.name: record}
 
-        await asyncio.to_thread(self._change, added)
+        await asyncio.to_thread(self._change, add_record)
 
     async def update(self, name: str, change: Callable[[CatalogueRecord], CatalogueRecord]) -> CatalogueRecord:
-        def updated(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
+        def update_record(known: dict[str, CatalogueRecord]) -> dict[str, CatalogueRecord]:
             if name not in known:
                 raise absent(name)
             return known | {name: change(known[name])}
 
-        return (await asyncio.to_thread(self._change, updated))[name]
+        return (await asyncio.to_thread(self._change, update_record))[name]
 
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(self._change, lambda known: {other: record for other, record in known.items() if other != name})
@@ -63,7 +63,7 @@ class EdgeRegistry:
     def _change(self, change: Callable[[dict[str, CatalogueRecord]], dict[str, CatalogueRecord]]) -> dict[str, CatalogueRecord]:
         with files.explain(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-            with files.locked(self._path, "CATALOGUES.lock", wait=True):
+            with files.hold_lock(self._path, "CATALOGUES.lock", wait=True):
                 known = self._read()
                 if (changed := change(known)) != known:
                     files.write(self._path / FILE, _Document(catalogues=changed).model_dump_json(indent=2))

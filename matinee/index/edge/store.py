@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from matinee.errors import IndexAbsentError, IndexLockedError, IndexUnavailableError
+from matinee.index.absence import no_build, no_previous, no_version
 from matinee.index.edge import files, hnsw
 from matinee.index.edge.imports import EdgeImports
 from matinee.index.edge.index import EdgeIndex
@@ -42,11 +43,13 @@ class EdgeStore:
         folders = sorted((path.parent for path in self._path.glob("*/manifest.json")), reverse=True)
         return [self._manifest(folder.name) for folder in folders]
 
-    async def current(self) -> Manifest | None:
-        return await asyncio.to_thread(self._marked, "current")
+    @files.in_thread
+    def current(self) -> Manifest | None:
+        return self._read_marked("current")
 
-    async def previous(self) -> Manifest | None:
-        return await asyncio.to_thread(self._marked, "previous")
+    @files.in_thread
+    def previous(self) -> Manifest | None:
+        return self._read_marked("previous")
 
     async def create(self, manifest: Manifest) -> EdgeIndex:
         path = self._folder(manifest.version)
@@ -57,23 +60,18 @@ class EdgeStore:
     async def resume(self, manifest: Manifest) -> EdgeIndex:
         path = self._folder(manifest.version)
         if not await asyncio.to_thread((path / "shard").is_dir):
-            raise self._no_build(manifest)
+            raise no_build(manifest, f"under {self._path}")
         return await EdgeIndex.start(path, manifest, self._settings)
 
-    async def finish(self, manifest: Manifest) -> None:
-        await asyncio.to_thread(self._finish, manifest)
-
-    def _finish(self, manifest: Manifest) -> None:
+    @files.in_thread
+    def finish(self, manifest: Manifest) -> None:
         path = self._folder(manifest.version)
         if not (path / "shard").is_dir():
-            raise self._no_build(manifest)
-        with files.explain(path), files.locked(path):
+            raise no_build(manifest, f"under {self._path}")
+        with files.explain(path), files.hold_lock(path):
             if self._settings.graph_from and manifest.count >= self._settings.graph_from:
                 hnsw.build(path, manifest, self._settings)
             files.write(path / "manifest.json", manifest.model_dump_json(indent=2))
-
-    def _no_build(self, manifest: Manifest) -> IndexAbsentError:
-        return IndexAbsentError(f"there is no build of version {manifest.version} under {self._path}")
 
     async def open(self, version: str) -> EdgeIndex:
         manifest = await asyncio.to_thread(self._manifest, version)
@@ -104,33 +102,27 @@ class EdgeStore:
         # The kernel knows who lives.
         return str(time.monotonic()) if await asyncio.to_thread(files.is_locked, self._path / "BUILD.lock") else None
 
-    async def switch(self, version: str) -> None:
-        await asyncio.to_thread(self._switch, version)
-
-    def _switch(self, version: str) -> None:
+    @files.in_thread
+    def switch(self, version: str) -> None:
         self._manifest(version)
         with self._marking():
             marks = self._marks()
             if marks.get("current") != version:
                 self._mark(current=version, previous=marks.get("current"))
 
-    async def rollback(self) -> Manifest:
-        return await asyncio.to_thread(self._rollback)
-
-    def _rollback(self) -> Manifest:
+    @files.in_thread
+    def rollback(self) -> Manifest:
         with self._marking():
             marks = self._marks()
             previous = marks.get("previous")
             if previous is None:
-                raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+                raise no_previous(self._catalogue)
             manifest = self._manifest(previous)
             self._mark(current=previous, previous=marks.get("current"))
             return manifest
 
-    async def prune(self, keep: int) -> list[str]:
-        return await asyncio.to_thread(self._prune, keep)
-
-    def _prune(self, keep: int) -> list[str]:
+    @files.in_thread
+    def prune(self, keep: int) -> list[str]:
         kept = {*[manifest.version for manifest in self._versions()[:keep]], *self._marks().values()}
         doomed = [path for path in self._path.glob("*/") if path.name not in kept and _NAME.fullmatch(path.name)]
         return [path.name for path in sorted(doomed) if self._remove(path)]
@@ -138,7 +130,7 @@ class EdgeStore:
     def _remove(self, path: Path) -> bool:
         """Delete a version unless it is open. The next call deletes a version that is still built or drained now."""
         try:
-            with files.explain(path), files.locked(path):
+            with files.explain(path), files.hold_lock(path):
                 # First of all: a kill from here on leaves an unfinished build, never half of a finished version.
                 (path / "manifest.json").unlink(missing_ok=True)
                 shutil.rmtree(path)
@@ -149,12 +141,13 @@ class EdgeStore:
     async def destroy(self) -> None:
         if await asyncio.to_thread(self._path.is_dir):
             async with self.lease():
-                await asyncio.to_thread(self._destroy)
+                await self._destroy()
 
+    @files.in_thread
     def _destroy(self) -> None:
         with files.explain(self._path), ExitStack() as held:
             for path in self._path.glob("*/LOCK"):
-                held.enter_context(files.locked(path.parent))
+                held.enter_context(files.hold_lock(path.parent))
             # First of all: no version is current without its files.
             (self._path / "CURRENT").unlink(missing_ok=True)
             shutil.rmtree(self._path)
@@ -171,10 +164,7 @@ class EdgeStore:
         path = self._folder(version) / "manifest.json"
         text = files.read(path)
         if text is None:
-            raise IndexAbsentError(
-                f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} under {self._path}: "
-                "run `matinee ingest` to build one, `matinee index` to see what is there"
-            )
+            raise no_version(version, self._catalogue, f"under {self._path}")
         try:
             return Manifest.model_validate_json(text)
         except ValidationError as error:
@@ -182,7 +172,7 @@ class EdgeStore:
                 f"{path} is not a readable manifest ({error.error_count()} faults): delete its folder and build the version again"
             ) from error
 
-    def _marked(self, mark: str) -> Manifest | None:
+    def _read_marked(self, mark: str) -> Manifest | None:
         version = self._marks().get(mark)
         return None if version is None else self._manifest(version)
 
@@ -204,7 +194,7 @@ class EdgeStore:
         if not self._path.is_dir():
             yield
             return
-        with files.explain(self._path), files.locked(self._path, "CURRENT.lock", wait=True):
+        with files.explain(self._path), files.hold_lock(self._path, "CURRENT.lock", wait=True):
             yield
 
     def _mark(self, *, current: str, previous: str | None) -> None:

@@ -54,7 +54,7 @@ async def complete(call: Connection, name: str) -> None:
         async with asyncio.timeout(settings.indexing_wait_s):
             if settings.defer_indexing:
                 await _optimize(call, name, models.OptimizersConfigDiff(indexing_threshold=_INDEXED_FROM_KB))
-            await _finished(call, name)
+            await _wait_until_idle(call, name)
     except TimeoutError:
         raise IndexUnavailableError(
             f"the Qdrant server at {call.where} has not indexed {name} within {settings.indexing_wait_s:g} s; it was not made current: "
@@ -74,7 +74,7 @@ async def _optimize(call: Connection, name: str, change: models.OptimizersConfig
             return
 
 
-async def _finished(call: Connection, name: str) -> None:
+async def _wait_until_idle(call: Connection, name: str) -> None:
     calm = 0
     # Twice: between a change and the work that follows it, the server says for a moment that it has none.
     while calm < 2:

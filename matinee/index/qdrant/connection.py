@@ -39,14 +39,19 @@ class Connection:
         except TimeoutError as error:
             raise IndexUnreachableError(f"the Qdrant server at {self.where} did not answer within {limit:g} s") from error
         except (ApiException, grpc.RpcError) as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
         except ValueError as error:
             # The local mode's word for a 404.
             if self.local and str(error).startswith("Collection ") and str(error).endswith("not found"):
                 raise IndexAbsentError(str(error)) from error
             raise
 
-    def _explained(self, error: ApiException | grpc.RpcError) -> Exception:
+    async def close(self) -> None:
+        """Close the client, unless it was given."""
+        if self.owned:
+            await self.client.close()
+
+    def _explain(self, error: ApiException | grpc.RpcError) -> Exception:
         status, text = _status(error)
         if "Vector dimension error" in text or "vector name error" in text:
             return ValueError(text)

@@ -1,108 +1,52 @@
-"""The imports of a catalogue on a Qdrant server: one collection of points without vectors, a point a job and one a chunk.
-
-A job is changed under the condition that it still has the version that was read: the server applies the changes of a point in order.
-"""
+"""The imports of a catalogue on a Qdrant server: one collection of records, one for each job and one for each chunk."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
-from qdrant_client import AsyncQdrantClient, models
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError
+from matinee.errors import IndexUnavailableError
 from matinee.index.imports import ImportJob
-
-_PAGE = 100
-
-QdrantCall = Callable[..., Awaitable[Any]]
-"""A client's call with a deadline, and errors that say what to do (`qdrant.connection.Connection`)."""
+from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.record_collection import RecordCollection, matching
 
 
 class QdrantImports:
-    """Jobs and chunks as points of the collection `name`, which the first job makes."""
+    """Jobs and chunks as records of the collection `name`, which the first job makes."""
 
-    def __init__(self, client: AsyncQdrantClient, call: QdrantCall, name: str) -> None:
-        self._client = client
-        self._call = call
-        self._name = name
+    def __init__(self, call: Connection, name: str) -> None:
+        self._records = RecordCollection(call, name)
 
     async def jobs(self) -> list[ImportJob]:
-        if not await self._call(self._client.collection_exists(self._name)):
-            return []
-        imports: list[ImportJob] = []
-        after: Any = None
-        while True:
-            try:
-                page, after = await self._call(
-                    self._client.scroll(self._name, scroll_filter=_matching("kind", "job"), limit=_PAGE, offset=after, with_payload=True)
-                )
-            except IndexAbsentError:
-                return []
-            imports += [_job(record.payload or {}) for record in page]
-            if after is None:
-                return sorted(imports, key=lambda job: (job.asked, job.id))
+        jobs = map(_job, await self._records.read_all(matching(kind="job")))
+        return sorted(jobs, key=lambda job: (job.asked, job.id))
 
     async def save(self, job: ImportJob) -> bool:
         stored = job.model_copy(update={"version": job.version + 1})
-        # The mark shows whose change came first.
-        mark = uuid.uuid4().hex
-        payload = {"kind": "job", "id": job.id, "version": stored.version, "mark": mark, "job": stored.model_dump_json()}
+        record = {"kind": "job", "id": job.id, "version": stored.version, "job": stored.model_dump_json()}
         if job.version == 0:
-            await self._create()
-            await self._upsert(_job_point(job.id), payload)
-            return True
-        condition = models.Filter(
-            must=[
-                models.HasIdCondition(has_id=[_job_point(job.id)]),
-                models.FieldCondition(key="version", match=models.MatchValue(value=job.version)),
-            ]
-        )
-        await self._call(
-            self._client.set_payload(self._name, payload, points=condition, wait=True, ordering=models.WriteOrdering.STRONG), patient=True
-        )
-        records = await self._call(self._client.retrieve(self._name, [_job_point(job.id)], with_payload=["mark"]))
-        return bool(records) and (records[0].payload or {}).get("mark") == mark
-
-    async def _create(self) -> None:
-        if await self._call(self._client.collection_exists(self._name)):
-            return
-        try:
-            await self._call(self._client.create_collection(self._name, vectors_config={}), patient=True)
-        except (IndexUnavailableError, ValueError) as error:
-            # Another gateway's job came first: the server's 409, and the local mode's word for it.
-            if "already exists" not in str(error):
-                raise
-
-    async def _upsert(self, point: str, payload: dict[str, Any]) -> None:
-        points = [models.PointStruct(id=point, vector={}, payload=payload)]
-        await self._call(self._client.upsert(self._name, points, wait=True), patient=True)
+            return await self._records.add(_job_point(job.id), record)
+        return await self._records.change(_job_point(job.id), record, version=job.version)
 
     async def add(self, id: str, number: int, lines: bytes) -> None:
-        await self._upsert(_chunk_point(id, number), {"kind": "chunk", "id": id, "lines": lines.decode()})
+        await self._records.put(_chunk_point(id, number), {"kind": "chunk", "id": id, "lines": lines.decode()})
 
     async def chunk(self, id: str, number: int) -> bytes | None:
-        records = await self._call(self._client.retrieve(self._name, [_chunk_point(id, number)], with_payload=True))
-        return (records[0].payload or {})["lines"].encode() if records else None
+        record = await self._records.read(_chunk_point(id, number))
+        return None if record is None else str(record["lines"]).encode()
 
     async def drop(self, id: str, numbers: Sequence[int]) -> None:
-        points: Any = [_chunk_point(id, number) for number in numbers]
-        await self._call(self._client.delete(self._name, models.PointIdsList(points=points), wait=True), patient=True)
+        await self._records.remove([_chunk_point(id, number) for number in numbers])
 
     async def remove(self, id: str) -> None:
-        selector = models.FilterSelector(filter=_matching("id", id))
-        await self._call(self._client.delete(self._name, selector, wait=True), patient=True)
+        await self._records.remove(matching(id=id))
 
 
-def _job(payload: dict[str, Any]) -> ImportJob:
+def _job(record: Mapping[str, object]) -> ImportJob:
     try:
-        return ImportJob.model_validate_json(payload["job"])
+        return ImportJob.model_validate_json(str(record["job"]))
     except (KeyError, ValidationError) as error:
         raise IndexUnavailableError("an import on the Qdrant server is not readable: delete its point") from error
-
-
-def _matching(key: str, value: str) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=value))])
 
 
 def _job_point(id: str) -> str:

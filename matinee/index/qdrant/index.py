@@ -12,7 +12,7 @@ from qdrant_client import models
 from matinee.filters import ItemFilter
 from matinee.filters.conditions import Condition
 from matinee.index.conditions import not_deleted_condition, scroll_condition, valid_ids
-from matinee.index.item_vector import completed
+from matinee.index.item_vector import complete_points
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.tenant import Tenant
@@ -55,10 +55,10 @@ class QdrantIndex:
         answers = await self._call(
             self._client.query_batch_points(self._name, requests, consistency=self._consistency, timeout=self._seconds)
         )
-        return [translate.hits(search, self._restored(answer.points)) for search, answer in zip(searches, answers, strict=True)]
+        return [translate.hits(search, self._restore(answer.points)) for search, answer in zip(searches, answers, strict=True)]
 
-    def _restored(self, records: Sequence[EngineRecord]) -> Sequence[EngineRecord]:
-        return records if self._tenant is None else [self._tenant.restored(record) for record in records]
+    def _restore(self, records: Sequence[EngineRecord]) -> Sequence[EngineRecord]:
+        return records if self._tenant is None else [self._tenant.restore(record) for record in records]
 
     def _filter(self, condition: Condition | None) -> models.Filter | None:
         return translate.filter_of(condition if self._tenant is None else self._tenant.condition(condition))
@@ -85,7 +85,7 @@ class QdrantIndex:
                 timeout=self._seconds,
             )
         )
-        return [to_hit(record) for record in self._restored(page)], None if following is None else str(following)
+        return [to_hit(record) for record in self._restore(page)], None if following is None else str(following)
 
     async def points(self, ids: Sequence[str]) -> list[Point]:
         return [to_point(record) for record in await self._fetch(ids, True)]
@@ -99,16 +99,16 @@ class QdrantIndex:
         call = self._client.retrieve(
             self._name, valid, with_payload=payload, with_vectors=vectors, consistency=self._consistency, timeout=self._seconds
         )
-        return [*self._restored(await self._call(call))]
+        return [*self._restore(await self._call(call))]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        whole = completed(points, self.manifest)
-        stored = whole if self._tenant is None else [self._tenant.stored(point) for point in whole]
+        whole = complete_points(points, self.manifest)
+        stored = whole if self._tenant is None else [self._tenant.to_stored(point) for point in whole]
         for batch in translate.batches([translate.engine_point(point) for point in stored], self.manifest.dimensions):
             await self._call(self._client.upsert(self._name, batch, wait=True), patient=True)
 
     async def count(self, filter: ItemFilter = ItemFilter()) -> int:
-        call = self._client.count(self._name, count_filter=self._not_deleted(filter), exact=True, timeout=self._seconds)
+        call = self._client.count(self._name, count_filter=self._filter_not_deleted(filter), exact=True, timeout=self._seconds)
         return (await self._call(call)).count
 
     async def facets(self, key: str, *, filter: ItemFilter = ItemFilter(), limit: int = 50, exact: bool = True) -> list[FacetCount]:
@@ -118,7 +118,7 @@ class QdrantIndex:
         call = self._client.facet(
             self._name,
             field,
-            facet_filter=self._not_deleted(filter),
+            facet_filter=self._filter_not_deleted(filter),
             limit=limit,
             exact=exact,
             consistency=self._consistency,
@@ -126,7 +126,7 @@ class QdrantIndex:
         )
         return [(hit.value, hit.count) for hit in (await self._call(call)).hits]
 
-    def _not_deleted(self, filter: ItemFilter) -> models.Filter | None:
+    def _filter_not_deleted(self, filter: ItemFilter) -> models.Filter | None:
         return self._filter(not_deleted_condition(filter, self.manifest.declared))
 
     async def max_revision(self) -> int:

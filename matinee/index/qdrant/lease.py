@@ -1,6 +1,6 @@
 """The record of a lease (`matinee.index.lease`) on a Qdrant server."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.qdrant.connection import Connection
@@ -14,9 +14,9 @@ class LeaseCollection:
         self._client = connection.client
         self._name = name
 
-    async def create(self, values: dict[str, Any]) -> bool:
+    async def create(self, values: Mapping[str, object]) -> bool:
         try:
-            await self._call(self._client.create_collection(self._name, vectors_config={}, metadata=values), patient=True)
+            await self._call(self._client.create_collection(self._name, vectors_config={}, metadata=dict(values)), patient=True)
         except (IndexUnavailableError, ValueError) as error:
             # The server's 409, and the local mode's word for it.
             if "already exists" in str(error):
@@ -24,7 +24,7 @@ class LeaseCollection:
             raise
         return True
 
-    async def read(self) -> dict[str, Any] | None:
+    async def read(self) -> dict[str, object] | None:
         if not await self._call(self._client.collection_exists(self._name)):
             return None
         try:
@@ -32,8 +32,8 @@ class LeaseCollection:
         except IndexAbsentError:
             return None
 
-    async def update(self, values: dict[str, Any]) -> None:
-        await self._call(self._client.update_collection(self._name, metadata=values), patient=True)
+    async def update(self, values: Mapping[str, object]) -> None:
+        await self._call(self._client.update_collection(self._name, metadata=dict(values)), patient=True)
 
     async def remove(self, id: str) -> None:
         # The server deletes without a condition. Whoever is hit between these two lines learns it from `held`.

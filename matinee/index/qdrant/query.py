@@ -10,8 +10,8 @@ from typing import Any, cast
 from qdrant_client import models
 
 from matinee.filters.attributes import AttributeType
-from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, HasId, Missing, Near, Not, Some, Within
-from matinee.index.conditions import search_condition
+from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
+from matinee.index.conditions import search_condition, translate
 from matinee.index.qdrant.tenant import Tenant
 from matinee.index.records import text_vector
 from matinee.index.types import (
@@ -103,23 +103,10 @@ def engine_point(point: Point) -> models.PointStruct:
 
 
 def filter_of(condition: Condition | None) -> models.Filter | None:
-    if condition is None:
-        return None
-    return _group(condition if isinstance(condition, All | Some | Not) else All((condition,)))
+    return translate(condition, _leaf, models.Filter)
 
 
-def _group(group: All | Some | Not) -> models.Filter:
-    match group:
-        case All(of):
-            positive = [_condition(part) for part in of if not isinstance(part, Not)]
-            return models.Filter(must=positive, must_not=[_condition(part.of) for part in of if isinstance(part, Not)])
-        case Some(of):
-            return models.Filter(should=[_condition(part) for part in of])
-        case Not(of):
-            return models.Filter(must_not=[_condition(of)])
-
-
-def _condition(condition: Condition) -> models.Condition:
+def _leaf(condition: Leaf) -> models.Condition:
     match condition:
         case Equal(key, value):
             return models.FieldCondition(key=key, match=models.MatchValue(value=value))
@@ -137,7 +124,6 @@ def _condition(condition: Condition) -> models.Condition:
             return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         case HasId(ids):
             return models.HasIdCondition(has_id=[*ids])
-    return _group(condition)
 
 
 def _approximate(settings: IndexSettings | None) -> models.SearchParams | None:
@@ -202,10 +188,10 @@ def _query(
             return {"query": _recommend(query), "using": query.using}
         case PopularQuery():
             return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
-    return _fused(query, filter, params)
+    return _fuse(query, filter, params)
 
 
-def _fused(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
+def _fuse(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
     near = models.NearestQuery(nearest=query.vector.tolist())
     limits: dict[str, Any] = {"limit": query.prefetch, "filter": filter, "params": params}
     dense = models.Prefetch(query=near, using=query.using, **limits)

@@ -7,46 +7,39 @@ hold the lease.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index.lease import Held, renewed
+from matinee.errors import IndexUnavailableError
+from matinee.index.absence import no_build, no_previous, no_version
 from matinee.index.qdrant import collection
 from matinee.index.qdrant import query as translate
-from matinee.index.qdrant.connection import Connection
-from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
-from matinee.index.qdrant.lease import LeaseCollection
+from matinee.index.qdrant.server_store import ServerStore
 from matinee.index.types import Manifest
 from matinee.settings.index import IndexSettings
 
 _MANIFEST = "matinee_manifest"
 
 
-class QdrantStore:
+class QdrantStore(ServerStore):
     """The collections and the two aliases of one catalogue."""
 
     def __init__(self, settings: IndexSettings, catalogue: str, *, client: AsyncQdrantClient | None = None) -> None:
-        self._call = Connection(settings, client)
-        self._client = self._call.client
-        self._catalogue = catalogue
-        self._alias, self._alias_before, self._lease = catalogue, f"{catalogue}.previous", f"{catalogue}.lease"
-        self._imports = f"{catalogue}.imports"
+        super().__init__(settings, catalogue, client=client)
+        self._alias, self._alias_before = catalogue, f"{catalogue}.previous"
 
     async def versions(self) -> list[Manifest]:
         manifests = await asyncio.gather(*map(self._manifest_of, await self._collections()))
         return sorted((manifest for manifest in manifests if manifest), key=lambda manifest: manifest.version, reverse=True)
 
     async def current(self) -> Manifest | None:
-        return await self._aliased(self._alias)
+        return await self._read_manifest(self._alias)
 
     async def previous(self) -> Manifest | None:
-        return await self._aliased(self._alias_before)
+        return await self._read_manifest(self._alias_before)
 
     async def create(self, manifest: Manifest) -> QdrantIndex:
         name = self._name(manifest.version)
@@ -66,18 +59,6 @@ class QdrantStore:
         metadata = {_MANIFEST: manifest.model_dump(mode="json")}
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
 
-    def imports(self) -> QdrantImports:
-        return QdrantImports(self._client, self._call, self._imports)
-
-    async def lease_mark(self) -> str | None:
-        values = await LeaseCollection(self._call, self._lease).read()
-        return None if values is None else f"{values.get('id')} {values.get('renewed')}"
-
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Held]:
-        async with renewed(LeaseCollection(self._call, self._lease), self._catalogue) as held:
-            yield held
-
     async def open(self, version: str) -> QdrantIndex:
         return QdrantIndex(self._call, self._name(version), await self._manifest(version))
 
@@ -92,7 +73,7 @@ class QdrantStore:
         previous = aliases.get(self._alias_before)
         manifest = await self._manifest_of(previous) if previous else None
         if previous is None or manifest is None:
-            raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+            raise no_previous(self._catalogue)
         await self._mark(aliases, current=previous, previous=aliases.get(self._alias))
         return manifest
 
@@ -105,23 +86,16 @@ class QdrantStore:
 
     async def destroy(self) -> None:
         async with self.lease():
-            aliases = await self._aliases()
-            operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
-            if operations:
-                await self._call(self._client.update_collection_aliases(operations), patient=True)
+            if aliases := await self._aliases():
+                await self._mark(aliases, current=None, previous=None)
             for name in [*await self._collections(), self._imports]:
-                if await self._call(self._client.collection_exists(name)):
-                    await self._call(self._client.delete_collection(name), patient=True)
-
-    async def close(self) -> None:
-        if self._call.owned:
-            await self._client.close()
+                await self._delete_collection(name)
 
     async def _begun(self, manifest: Manifest) -> str:
         """The collection of a version that was begun."""
         name = self._name(manifest.version)
         if not await self._call(self._client.collection_exists(name)):
-            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+            raise no_build(manifest, self._where)
         return name
 
     def _name(self, version: str) -> str:
@@ -137,11 +111,11 @@ class QdrantStore:
         mine = {self._alias, self._alias_before}
         return {entry.alias_name: entry.collection_name for entry in aliases if entry.alias_name in mine}
 
-    async def _aliased(self, alias: str) -> Manifest | None:
+    async def _read_manifest(self, alias: str) -> Manifest | None:
         name = (await self._aliases()).get(alias)
         return await self._manifest_of(name) if name else None
 
-    async def _mark(self, aliases: dict[str, str], *, current: str, previous: str | None) -> None:
+    async def _mark(self, aliases: dict[str, str], *, current: str | None, previous: str | None) -> None:
         operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
         for alias, name in ((self._alias, current), (self._alias_before, previous)):
             if name is not None:
@@ -153,10 +127,7 @@ class QdrantStore:
         name = self._name(version)
         manifest = await self._manifest_of(name) if await self._call(self._client.collection_exists(name)) else None
         if manifest is None:
-            raise IndexAbsentError(
-                f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} on {self._call.where}: "
-                "run `matinee ingest` to build one, `matinee index` to see what is there"
-            )
+            raise no_version(version, self._catalogue, self._where)
         return manifest
 
     async def _manifest_of(self, name: str) -> Manifest | None:

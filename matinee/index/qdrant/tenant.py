@@ -55,36 +55,36 @@ class Tenant:
         """The id of a point: that of the item would be the same in each version. The first half is the item's, so pages keep its order."""
         return uid[:_HALF] + str(uuid.uuid5(_POINTS, f"{self.catalogue}/{self.version}/{uid}"))[_HALF:]
 
-    def stored(self, point: Point) -> Point:
+    def to_stored(self, point: Point) -> Point:
         """The point as the collection has it."""
         own = {key: value for key, value in point.payload.items() if key in OWN_FIELDS}
         rest = {key: value for key, value in point.payload.items() if key not in OWN_FIELDS}
         whose = {TENANT: self.catalogue, VERSION: self.version, UID: point.id, self.prefix: rest}
         return replace(point, id=self.id(point.id), payload=cast(Payload, own | whose))
 
-    def restored(self, record: Restored) -> Restored:
+    def restore(self, record: Restored) -> Restored:
         """A stored point as its catalogue knows it."""
         payload = record.payload or {}
         own = {key: value for key, value in payload.items() if key in OWN_FIELDS}
         return record.model_copy(update={"id": payload[UID], "payload": {**(payload.get(self.prefix) or {}), **own}})
 
     def fields(self, payload: bool | Sequence[str]) -> bool | list[str]:
-        """Which parts of a payload are to be read, so that its point can be `restored`."""
+        """Which parts of a payload are to be read, so that `restore` can read the point."""
         return payload if payload is True else [UID, *([self.key(key) for key in payload] if payload else ())]
 
     def condition(self, condition: Condition | None) -> Condition:
         """`condition`, of the points of this version alone."""
         whose: tuple[Condition, ...] = (Equal(TENANT, self.catalogue), Equal(VERSION, self.version))
-        return All(whose if condition is None else (*whose, self._renamed(condition)))
+        return All(whose if condition is None else (*whose, self._rename(condition)))
 
-    def _renamed(self, condition: Condition) -> Condition:
+    def _rename(self, condition: Condition) -> Condition:
         match condition:
             case All(of):
-                return All(tuple(map(self._renamed, of)))
+                return All(tuple(map(self._rename, of)))
             case Some(of):
-                return Some(tuple(map(self._renamed, of)))
+                return Some(tuple(map(self._rename, of)))
             case Not(of):
-                return Not(self._renamed(of))
+                return Not(self._rename(of))
             case HasId(ids):
                 return HasId(tuple(map(self.id, ids)))
         return replace(condition, key=self.key(condition.key))

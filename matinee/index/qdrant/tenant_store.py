@@ -7,21 +7,19 @@ collection, so in a shared one the BM25 scores of a catalogue depend a little on
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import AsyncQdrantClient, models
 
-from matinee.errors import IndexAbsentError, IndexUnavailableError
-from matinee.index.lease import Held, renewed
+from matinee.errors import IndexUnavailableError
+from matinee.index.absence import no_build, no_previous, no_version
 from matinee.index.qdrant import collection, registry
 from matinee.index.qdrant import query as translate
-from matinee.index.qdrant.connection import Connection
-from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
-from matinee.index.qdrant.lease import LeaseCollection
+from matinee.index.qdrant.record_collection import RecordCollection, matching
+from matinee.index.qdrant.server_store import ServerStore
 from matinee.index.qdrant.tenant import SHARED, TENANT, VERSION, Tenant, collection_name
 from matinee.index.types import OWN_FIELDS, Manifest
 from matinee.settings.index import IndexSettings
@@ -50,14 +48,12 @@ class _State(BaseModel):
     versions: dict[str, _Version] = {}
 
 
-class TenantStore:
+class TenantStore(ServerStore):
     """The versions of one catalogue."""
 
     def __init__(self, settings: IndexSettings, catalogue: str, *, client: AsyncQdrantClient | None = None) -> None:
-        self._call = Connection(settings, client)
-        self._client = self._call.client
-        self._settings = settings
-        self._catalogue = catalogue
+        super().__init__(settings, catalogue, client=client)
+        self._states = RecordCollection(self._call, registry.NAME)
         self._point = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{catalogue}/versions"))
 
     async def versions(self) -> list[Manifest]:
@@ -65,10 +61,10 @@ class TenantStore:
         return sorted(manifests, key=lambda manifest: manifest.version, reverse=True)
 
     async def current(self) -> Manifest | None:
-        return self._marked(state := await self._state(), state.current)
+        return self._marked_manifest(state := await self._state(), state.current)
 
     async def previous(self) -> Manifest | None:
-        return self._marked(state := await self._state(), state.previous)
+        return self._marked_manifest(state := await self._state(), state.previous)
 
     async def create(self, manifest: Manifest) -> QdrantIndex:
         """In the shared collection, unless the manifest's count, or the current version's, says that it will be large."""
@@ -78,7 +74,7 @@ class TenantStore:
             raise IndexUnavailableError(f"the index version {manifest.version} exists already: build under a new name")
         if known is not None:
             await self._delete(manifest.version, known)
-        current = self._marked(state, state.current)
+        current = self._marked_manifest(state, state.current)
         items = max(manifest.count, 0 if current is None else current.count)
         shared = items < self._settings.catalogues.share_below
         name = collection_name(manifest) if shared else f"{self._catalogue}.{manifest.version}"
@@ -103,7 +99,7 @@ class TenantStore:
     def _begun(self, state: _State, manifest: Manifest) -> _Version:
         version = state.versions.get(manifest.version)
         if version is None:
-            raise IndexAbsentError(f"there is no build of version {manifest.version} on {self._call.where}")
+            raise no_build(manifest, self._where)
         return version
 
     async def finish(self, manifest: Manifest) -> None:
@@ -111,48 +107,36 @@ class TenantStore:
         if not begun.shared:
             await collection.complete(self._call, begun.collection)
 
-        def finished(state: _State) -> _State:
+        def finish(state: _State) -> _State:
             version = self._begun(state, manifest)
             return state.model_copy(
                 update={"versions": state.versions | {manifest.version: version.model_copy(update={"manifest": manifest})}}
             )
 
-        await self._change(finished)
+        await self._change(finish)
 
     async def open(self, version: str) -> QdrantIndex:
         found = (await self._state()).versions.get(version)
         if found is None or found.manifest is None:
-            raise self._absent(version)
+            raise no_version(version, self._catalogue, self._where)
         return self._index(found, found.manifest)
 
-    def imports(self) -> QdrantImports:
-        return QdrantImports(self._client, self._call, f"{self._catalogue}.imports")
-
-    async def lease_mark(self) -> str | None:
-        values = await LeaseCollection(self._call, f"{self._catalogue}.lease").read()
-        return None if values is None else f"{values.get('id')} {values.get('renewed')}"
-
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Held]:
-        async with renewed(LeaseCollection(self._call, f"{self._catalogue}.lease"), self._catalogue) as held:
-            yield held
-
     async def switch(self, version: str) -> None:
-        def switched(state: _State) -> _State:
+        def switch(state: _State) -> _State:
             if (found := state.versions.get(version)) is None or found.manifest is None:
-                raise self._absent(version)
+                raise no_version(version, self._catalogue, self._where)
             return state if state.current == version else state.model_copy(update={"current": version, "previous": state.current})
 
-        await self._change(switched)
+        await self._change(switch)
 
     async def rollback(self) -> Manifest:
-        def rolled_back(state: _State) -> _State:
-            if self._marked(state, state.previous) is None:
-                raise IndexAbsentError(f"the catalogue {self._catalogue!r} has no previous index version to go back to")
+        def roll_back(state: _State) -> _State:
+            if self._marked_manifest(state, state.previous) is None:
+                raise no_previous(self._catalogue)
             return state.model_copy(update={"current": state.previous, "previous": state.current})
 
-        state = await self._change(rolled_back)
-        manifest = self._marked(state, state.current)
+        state = await self._change(roll_back)
+        manifest = self._marked_manifest(state, state.current)
         assert manifest is not None, "a mark is only set on a finished version"  # noqa: S101
         return manifest
 
@@ -169,21 +153,11 @@ class TenantStore:
             for name, version in (await self._state()).versions.items():
                 await self._delete(name, version)
             # A Retriever that had not followed yet may have written to a version that was pruned, of another encoder too.
-            mine = models.Filter(must=[models.FieldCondition(key=TENANT, match=models.MatchValue(value=self._catalogue))])
             for collection in (await self._call(self._client.get_collections())).collections:
                 if collection.name.startswith(SHARED):
-                    selector = models.FilterSelector(filter=mine)
-                    await self._call(self._client.delete(collection.name, selector, wait=True), patient=True)
-            if await self._call(self._client.collection_exists(registry.NAME)):
-                points = models.PointIdsList(points=[self._point])
-                await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)
-            imports = f"{self._catalogue}.imports"
-            if await self._call(self._client.collection_exists(imports)):
-                await self._call(self._client.delete_collection(imports), patient=True)
-
-    async def close(self) -> None:
-        if self._call.owned:
-            await self._client.close()
+                    await RecordCollection(self._call, collection.name).remove(matching(**{TENANT: self._catalogue}))
+            await self._states.remove([self._point])
+            await self._delete_collection(self._imports)
 
     def _index(self, version: _Version, manifest: Manifest) -> QdrantIndex:
         tenant = Tenant(self._catalogue, manifest.version) if version.shared else None
@@ -192,44 +166,33 @@ class TenantStore:
     async def _delete(self, name: str, version: _Version) -> None:
         """The data first: what a kill leaves is an unfinished build that the next prune deletes."""
 
-        def unfinished(state: _State) -> _State:
+        def unfinish(state: _State) -> _State:
             marks = {mark: None for mark in ("current", "previous") if getattr(state, mark) == name}
             return state.model_copy(update={"versions": state.versions | {name: version.model_copy(update={"manifest": None})}, **marks})
 
-        await self._change(unfinished)
-        if await self._call(self._client.collection_exists(version.collection)):
-            if version.shared:
-                selector = models.FilterSelector(
-                    filter=translate.filter_of(Tenant(self._catalogue, name).condition(None)) or models.Filter()
-                )
-                await self._call(self._client.delete(version.collection, selector, wait=True), patient=True)
-            else:
-                await self._call(self._client.delete_collection(version.collection), patient=True)
+        await self._change(unfinish)
+        if version.shared:
+            mine = translate.filter_of(Tenant(self._catalogue, name).condition(None)) or models.Filter()
+            await RecordCollection(self._call, version.collection).remove(mine)
+        else:
+            await self._delete_collection(version.collection)
         await self._change(
             lambda state: state.model_copy(update={"versions": {other: one for other, one in state.versions.items() if other != name}})
         )
 
-    def _absent(self, version: str) -> IndexAbsentError:
-        return IndexAbsentError(
-            f"there is no finished index version {version!r} of the catalogue {self._catalogue!r} on {self._call.where}: "
-            "run `matinee ingest` to build one, `matinee index` to see what is there"
-        )
-
     @staticmethod
-    def _marked(state: _State, name: str | None) -> Manifest | None:
+    def _marked_manifest(state: _State, name: str | None) -> Manifest | None:
         version = None if name is None else state.versions.get(name)
         return None if version is None else version.manifest
 
     # the state
 
     async def _state(self) -> _State:
-        if not await self._call(self._client.collection_exists(registry.NAME)):
-            return _State()
-        records = await self._call(self._client.retrieve(registry.NAME, [self._point], with_payload=True))
-        if not records:
+        record = await self._states.read(self._point)
+        if record is None:
             return _State()
         try:
-            return _State.model_validate_json((records[0].payload or {})["versions"])
+            return _State.model_validate_json(str(record["versions"]))
         except (KeyError, ValidationError) as error:
             raise IndexUnavailableError(
                 f"the versions of the catalogue {self._catalogue!r} on {self._call.where} are not readable: delete it, and ingest it again"
@@ -248,21 +211,7 @@ class TenantStore:
         raise IndexUnavailableError(f"the versions of the catalogue {self._catalogue!r} are being changed by others: try again in a moment")
 
     async def _replace(self, before: _State, stored: _State) -> bool:
-        mark = uuid.uuid4().hex
-        payload = {"changes": stored.changes, "mark": mark, "versions": stored.model_dump_json()}
+        record = {"changes": stored.changes, "versions": stored.model_dump_json()}
         if before.changes == 0:
-            await registry.create_collection(self._client, self._call)
-            points = [models.PointStruct(id=self._point, vector={}, payload=payload)]
-            insert = models.UpdateMode.INSERT_ONLY
-            await self._call(self._client.upsert(registry.NAME, points, wait=True, update_mode=insert), patient=True)
-        else:
-            condition = models.Filter(
-                must=[
-                    models.HasIdCondition(has_id=[self._point]),
-                    models.FieldCondition(key="changes", match=models.MatchValue(value=before.changes)),
-                ]
-            )
-            call = self._client.set_payload(registry.NAME, payload, points=condition, wait=True, ordering=models.WriteOrdering.STRONG)
-            await self._call(call, patient=True)
-        records = await self._call(self._client.retrieve(registry.NAME, [self._point], with_payload=["mark"]))
-        return bool(records) and (records[0].payload or {}).get("mark") == mark
+            return await self._states.add(self._point, record)
+        return await self._states.change(self._point, record, changes=before.changes)

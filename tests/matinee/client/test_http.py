@@ -18,7 +18,7 @@ from matinee.client import calls
 from matinee.client.calls import Call
 from matinee.client.http import AsyncClient, Client, ServerError
 from matinee.client.items import Items, read_writes
-from matinee.client.server_file import announced, read_living, read_server_file
+from matinee.client.server_file import announce, read_living, read_server_file
 from matinee.items import Item
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
@@ -71,7 +71,7 @@ def local_app_url(local_graph: Any, films: list[Item], tmp_path_factory: pytest.
         yield url
 
 
-def announce(settings: Settings, url: str, pid: int | None = None) -> None:
+def write_server_file(settings: Settings, url: str, pid: int | None = None) -> None:
     settings.server_file.write_text(json.dumps({"url": url, "pid": os.getpid() if pid is None else pid}), encoding="utf-8")
 
 
@@ -90,10 +90,10 @@ def test_a_damaged_server_file_names_no_server(settings: Settings, text: str) ->
 
 def test_a_process_is_announced_while_it_runs_and_takes_back_only_its_own_word(settings: Settings) -> None:
     path = settings.home_dir / "new" / "server.json"
-    with announced(path, "http://127.0.0.1:1", "http://127.0.0.1:2/metrics"):
+    with announce(path, "http://127.0.0.1:1", "http://127.0.0.1:2/metrics"):
         assert read_living(path) == {"url": "http://127.0.0.1:1", "pid": os.getpid(), "metrics": "http://127.0.0.1:2/metrics"}
     assert list(path.parent.iterdir()) == []
-    with announced(path, "http://127.0.0.1:1", ""):
+    with announce(path, "http://127.0.0.1:1", ""):
         path.write_text(json.dumps({"url": "http://127.0.0.1:3", "pid": 2**30}), encoding="utf-8")
     assert read_server_file(path) is not None
     assert read_living(path) is None
@@ -105,22 +105,22 @@ def test_without_a_server_file_none_runs(settings: Settings) -> None:
 
 @pytest.mark.parametrize("pid", [10**12, 10**30])
 def test_a_pid_that_can_not_be_is_a_dead_server(settings: Settings, local_app_url: str, pid: int) -> None:
-    announce(settings, local_app_url, pid)
+    write_server_file(settings, local_app_url, pid)
     assert Client.find_running(settings) is None
 
 
 def test_a_server_whose_process_died_does_not_run(settings: Settings, local_app_url: str) -> None:
-    announce(settings, local_app_url, dead_pid())
+    write_server_file(settings, local_app_url, dead_pid())
     assert Client.find_running(settings) is None
 
 
 def test_a_process_that_listens_nowhere_is_no_server(settings: Settings, free_port: int) -> None:
-    announce(settings, f"http://127.0.0.1:{free_port}")
+    write_server_file(settings, f"http://127.0.0.1:{free_port}")
     assert Client.find_running(settings) is None
 
 
 def test_a_live_server_is_found_and_says_which_catalogue_it_serves(settings: Settings, local_app_url: str) -> None:
-    announce(settings, local_app_url)
+    write_server_file(settings, local_app_url)
     server = Client.find_running(settings)
     assert server is not None
     assert server.url == local_app_url

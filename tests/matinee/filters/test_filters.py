@@ -115,7 +115,7 @@ def test_depth_five_is_allowed() -> None:
 
 def test_filters_can_be_compared_hashed_and_sent() -> None:
     body = {"and": [{"genres": {"any": ["Drama"]}}, {"place": {"near": {"lat": 1, "lon": 2, "radius_m": 3}}}], "self": ["x"]}
-    one, other = ItemFilter.parsed(body), pickle.loads(pickle.dumps(ItemFilter.parsed(body)))
+    one, other = ItemFilter.parse(body), pickle.loads(pickle.dumps(ItemFilter.parse(body)))
     assert one == other != ItemFilter()
     assert hash(one) == hash(other)
     assert one.body == body
@@ -134,7 +134,7 @@ def test_the_documented_examples_pass_as_many_items_as_they_say() -> None:
         payloads.append(item_payload(item, origin="file", revision=0) | {"attributes": stored_values(item.facts(), attributes)})
     assert len(rows) == 15
     for body, count in rows:
-        assert (body, sum(not ItemFilter.parsed(json.loads(body)).failed(payload, attributes) for payload in payloads)) == (
+        assert (body, sum(not ItemFilter.parse(json.loads(body)).unmet(payload, attributes) for payload in payloads)) == (
             body,
             int(count),
         )

@@ -14,7 +14,7 @@ from qdrant_client import AsyncQdrantClient
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.edge.store import EdgeStore
-from matinee.index.item_vector import completed
+from matinee.index.item_vector import complete_points
 from matinee.index.protocols import Index
 from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import TEXT, DenseQuery, Manifest, Point, PopularQuery, Scroll, Search, item_payload, tombstone
@@ -143,7 +143,7 @@ async def answers(index: Index, wanted: ItemFilter, n: int) -> dict[str, Any]:
 
 
 async def check(path: Path, catalogue: list[Item], bodies: list[dict[str, Any]]) -> None:
-    stored = completed(points(catalogue), MANIFEST)
+    stored = complete_points(points(catalogue), MANIFEST)
     client = AsyncQdrantClient(":memory:")
     opened = [await store.create(MANIFEST) for store in (EdgeStore(path, "test"), QdrantStore(IndexSettings(), "test", client=client))]
     try:
@@ -151,7 +151,7 @@ async def check(path: Path, catalogue: list[Item], bodies: list[dict[str, Any]])
             await index.upsert(stored)
         for body in bodies:
             wanted = ItemFilter(**body)
-            meant = [point for point in stored[:-1] if not wanted.failed(point.payload, ATTRIBUTES)]
+            meant = [point for point in stored[:-1] if not wanted.unmet(point.payload, ATTRIBUTES)]
             ids = {point.id for point in meant}
             for index in opened:
                 found = await answers(index, wanted, len(stored))

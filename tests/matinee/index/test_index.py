@@ -105,7 +105,7 @@ async def ids(index: Index, search: Search) -> list[str]:
 
 
 def brute(vector: np.ndarray, passes: ItemFilter = ItemFilter(), exclude: frozenset[str] = frozenset()) -> list[tuple[str, float]]:
-    scores = [(IDS[i], float(DENSE[i] @ vector)) for i in range(N) if IDS[i] not in exclude and not passes.failed(PAYLOADS[IDS[i]])]
+    scores = [(IDS[i], float(DENSE[i] @ vector)) for i in range(N) if IDS[i] not in exclude and not passes.unmet(PAYLOADS[IDS[i]])]
     return sorted(scores, key=lambda pair: -pair[1])
 
 
@@ -195,7 +195,7 @@ FILTERS = st.builds(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=FILTERS)
 async def test_filters_mean_what_item_filter_says(index: Index, wanted: ItemFilter) -> None:
-    expected = {id for id, payload in PAYLOADS.items() if not wanted.failed(payload)}
+    expected = {id for id, payload in PAYLOADS.items() if not wanted.unmet(payload)}
     assert await index.count(wanted) == len(expected)
     assert set(await ids(index, Search(DenseQuery(QUERY), N, filter=wanted, with_payload=False))) == expected
 

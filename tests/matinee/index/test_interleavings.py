@@ -105,7 +105,7 @@ class World:
         if before is None or before.payload.get("deleted"):
             return
         votes = self.truth.tick()
-        item = Item.model_validate(before.payload["item"]).patched({"numbers": {"votes": float(votes)}})
+        item = Item.model_validate(before.payload["item"]).apply_patch({"numbers": {"votes": float(votes)}})
         point = Point(uid(id), item_payload(item, origin="api", revision=0), {}, before.sparse)
         written = await self.active.change([point], expected={uid(id): before.payload["revision"]})
         assert written.count == 1

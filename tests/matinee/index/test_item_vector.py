@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from matinee.filters.attributes import Attribute
-from matinee.index.item_vector import FACTS_DIMENSION, completed, dimensions, item_vector
+from matinee.index.item_vector import FACTS_DIMENSION, complete_points, dimensions, item_vector
 from matinee.index.types import ITEM, TEXT, Manifest, Point, item_payload, tombstone
 from matinee.items import Item
 from matinee.settings.index import FactWeights
@@ -60,9 +60,9 @@ def test_points_are_completed_as_their_version_wants() -> None:
     plain = wants.model_copy(update={"dimensions": {TEXT: 2}, "facts": None})
     embedded = Point("a", {"item": FILM}, {TEXT: TEXT_VECTOR})
     waiting, gone = Point("b", {"item": FILM}), tombstone("c", revision=1)
-    done = completed([embedded, waiting, gone], wants)
+    done = complete_points([embedded, waiting, gone], wants)
     assert [sorted(point.dense) for point in done] == [[ITEM, TEXT], [], []]
-    assert completed([embedded], plain)[0].dense.keys() == {TEXT}
+    assert complete_points([embedded], plain)[0].dense.keys() == {TEXT}
 
 
 def test_a_point_of_another_version_gets_the_attributes_of_this_one() -> None:
@@ -76,9 +76,9 @@ def test_a_point_of_another_version_gets_the_attributes_of_this_one() -> None:
     ]
     stored = [None, None, None]
     for i, manifest in enumerate(versions):
-        [point] = completed([point], manifest)
+        [point] = complete_points([point], manifest)
         stored[i] = point.payload.get("attributes")
     assert stored == [{"size": "12"}, {"size": 12}, None]
     assert "attributes" not in versions[2].model_dump(mode="json")
-    [gone] = completed([tombstone("1", revision=2)], versions[0])
+    [gone] = complete_points([tombstone("1", revision=2)], versions[0])
     assert gone == tombstone("1", revision=2)

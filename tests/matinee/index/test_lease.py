@@ -15,7 +15,7 @@ from matinee.errors import IndexLockedError
 from matinee.index.api_writes import ApiItem
 from matinee.index.build import Build
 from matinee.index.edge.store import EdgeStore
-from matinee.index.lease import renewed
+from matinee.index.lease import hold_lease
 from matinee.index.points import PointMaker
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant.lease import LeaseCollection
@@ -32,7 +32,7 @@ FILMS = [Item(id=str(n), kind="film", title=f"Film {n}", overview=f"What happene
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease expires within a second here."""
-    monkeypatch.setattr("matinee.index.qdrant.store.renewed", partial(renewed, expiry_s=EXPIRY_S))
+    monkeypatch.setattr("matinee.index.qdrant.server_store.hold_lease", partial(hold_lease, expiry_s=EXPIRY_S))
 
 
 class Encoder:
@@ -112,7 +112,7 @@ async def test_of_two_who_wait_for_a_killed_ingest_one_gets_its_lease(server: Qd
             await super().remove(*args)
 
     async def slower() -> None:
-        async with renewed(Slower(server._call, server._lease), "test", expiry_s=EXPIRY_S):
+        async with hold_lease(Slower(server._call, server._lease), "test", expiry_s=EXPIRY_S):
             pytest.fail("both hold it")
 
     waiting = asyncio.create_task(slower())
@@ -203,8 +203,8 @@ def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.M
     for version in ("v1", "v2", "v3"):
         (tmp_path / version / "shard").mkdir(parents=True)
         manifest = Manifest(version=version, catalogue="test", fingerprint="f" * 64, recipe="raw", dimensions={TEXT: 4})
-        slow._finish(manifest)
-    slow._switch("v1")
+        asyncio.run(slow.finish(manifest))
+    asyncio.run(slow.switch("v1"))
     read, go_on = threading.Event(), threading.Event()
     marks = slow._marks
 
@@ -215,10 +215,10 @@ def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(slow, "_marks", held_up)
-    threads = [threading.Thread(target=slow._switch, args=("v2",))]
+    threads = [threading.Thread(target=lambda: asyncio.run(slow.switch("v2")))]
     threads[0].start()
     assert read.wait(HANG_S)
-    threads.append(threading.Thread(target=quick._switch, args=("v3",)))
+    threads.append(threading.Thread(target=lambda: asyncio.run(quick.switch("v3"))))
     threads[1].start()
     threads[1].join(0.2)
     go_on.set()

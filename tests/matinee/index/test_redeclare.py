@@ -45,7 +45,7 @@ async def change(store: IndexStore, active: ActiveIndex, attributes: Any, note: 
 async def test_an_attribute_that_is_added_filters_what_was_there_and_what_comes(any_store: IndexStore) -> None:
     active = await opened(any_store)
     before = {point.id: point for point in await active.get().points([book.uid("test") for book in BOOKS])}
-    gone, changed = BOOKS[0].uid("test"), BOOKS[1].patched({"numbers": {"pages": 900}})
+    gone, changed = BOOKS[0].uid("test"), BOOKS[1].apply_patch({"numbers": {"pages": 900}})
 
     async def meanwhile() -> None:
         """What is written while the copy is made is in it in the end."""
@@ -133,20 +133,20 @@ async def test_a_build_shows_its_lease_and_a_crashed_one_is_forgotten(any_store:
 
 def test_changes_of_a_record_are_merged() -> None:
     before = CatalogueRecord(name="b", kind="book", recipe="both", attributes=PAGES, search=SearchChanges(mode="sparse", max_k=7))
-    after = CatalogueChanges(kind=None, title="Old books", search=SearchChanges(max_k=None, rrf_k=3)).applied(before)
+    after = CatalogueChanges(kind=None, title="Old books", search=SearchChanges(max_k=None, rrf_k=3)).apply_to(before)
     assert (after.kind, after.title, after.recipe, after.attributes) == (None, "Old books", "both", PAGES)
     assert after.search.model_dump(exclude_none=True) == {"mode": "sparse", "rrf_k": 3}
-    assert CatalogueChanges(search=None).applied(before).search == SearchChanges()
-    assert CatalogueChanges(attributes=None).applied(before).attributes is None
-    assert CatalogueChanges().applied(before) == before
+    assert CatalogueChanges(search=None).apply_to(before).search == SearchChanges()
+    assert CatalogueChanges(attributes=None).apply_to(before).attributes is None
+    assert CatalogueChanges().apply_to(before) == before
 
 
 def test_attributes_are_changed_one_by_one() -> None:
     shelf = Attribute(type="keyword", source="extra.shelf")
-    assert CatalogueChanges().declared(PAGES) is None
-    assert CatalogueChanges(attributes=dict(PAGES)).declared(PAGES) is None
-    assert CatalogueChanges(attributes={"pages": None, "shelf": shelf}).declared(PAGES) == {"shelf": shelf}
+    assert CatalogueChanges().declare_on(PAGES) is None
+    assert CatalogueChanges(attributes=dict(PAGES)).declare_on(PAGES) is None
+    assert CatalogueChanges(attributes={"pages": None, "shelf": shelf}).declare_on(PAGES) == {"shelf": shelf}
     with pytest.raises(UnknownAttributeError, match=r"no 'size' to remove; there are: pages \(integer\)"):
-        CatalogueChanges(attributes={"size": None}).declared(PAGES)
+        CatalogueChanges(attributes={"size": None}).declare_on(PAGES)
     with pytest.raises(UnknownAttributeError, match="at most 64"):
-        CatalogueChanges(attributes={f"a{n}": shelf for n in range(64)}).declared(PAGES)
+        CatalogueChanges(attributes={f"a{n}": shelf for n in range(64)}).declare_on(PAGES)

@@ -84,7 +84,7 @@ async def test_a_record_changes_the_settings_that_it_names() -> None:
     assert (own.catalogue, own.index.recipe, own.search.mode, own.search.max_k) == ("books", "both", "sparse", 5)
     assert own.search.prefetch == base.search.prefetch
     with pytest.raises(SettingsError, match=r"search\.max_k"):
-        SearchChanges(max_k=0).applied(base.search)
+        SearchChanges(max_k=0).apply_to(base.search)
 
 
 async def test_a_destroyed_catalogue_leaves_nothing(any_store: IndexStore) -> None:

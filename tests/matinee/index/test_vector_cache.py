@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matinee.index.vector_cache import CachedEncoder, VectorCache, cached
+from matinee.index.vector_cache import CachedEncoder, VectorCache, cache_vectors
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 
@@ -50,7 +50,7 @@ def test_vectors_come_back_as_they_were(tmp_path: Path) -> None:
 def test_each_precision_has_vectors_of_its_own(tmp_path: Path) -> None:
     encoder, settings = Counting(), settings_of(tmp_path)
     for precision in ("int8", "fp32", "fp32"):
-        with cached(encoder, precision, settings) as one:
+        with cache_vectors(encoder, precision, settings) as one:
             one.encode(["a"], kind="document")
     assert encoder.texts == ["a", "a"]
     assert len(files(tmp_path)) == 1
@@ -58,14 +58,14 @@ def test_each_precision_has_vectors_of_its_own(tmp_path: Path) -> None:
 
 def test_a_later_ingest_encodes_what_is_new_and_keeps_what_it_needs(tmp_path: Path) -> None:
     encoder, settings = Counting(), settings_of(tmp_path)
-    with cached(encoder, "fp32", settings) as first:
+    with cache_vectors(encoder, "fp32", settings) as first:
         before = first.encode(["a", "b", "a"], kind="document")
     assert encoder.texts == ["a", "b"]
-    with cached(encoder, "fp32", settings) as second:
+    with cache_vectors(encoder, "fp32", settings) as second:
         assert second.encode(["b", "c"], kind="document")[0].tolist() == before[1].tolist()
     assert encoder.texts == ["a", "b", "c"]
     # The second needed no "a" any more.
-    with cached(encoder, "fp32", settings) as third:
+    with cache_vectors(encoder, "fp32", settings) as third:
         third.encode(["a", "b", "c"], kind="document")
     assert encoder.texts == ["a", "b", "c", "a"]
 
@@ -79,22 +79,22 @@ def test_a_stopped_ingest_loses_one_part_at_most(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().encode(texts, kind=kind)
 
-    with pytest.raises(KeyboardInterrupt), cached(Stopped(), "fp32", settings, lambda texts: [[text] for text in texts]) as one:
+    with pytest.raises(KeyboardInterrupt), cache_vectors(Stopped(), "fp32", settings, lambda texts: [[text] for text in texts]) as one:
         one.encode(["a", "b", "c"], kind="document")
-    with cached(encoder, "fp32", settings) as again:
+    with cache_vectors(encoder, "fp32", settings) as again:
         again.encode(["a", "b", "c"], kind="document")
     assert encoder.texts == ["c"]
 
 
 def test_another_encoder_or_catalogue_has_its_own(tmp_path: Path) -> None:
     settings, other, others = settings_of(tmp_path), Counting("e" * 64), Counting()
-    with cached(Counting(), "fp32", settings) as one:
+    with cache_vectors(Counting(), "fp32", settings) as one:
         one.encode(["a"], kind="document")
     books = settings.model_copy(update={"catalogue": "books"})
-    with cached(others, "fp32", books) as theirs:
+    with cache_vectors(others, "fp32", books) as theirs:
         theirs.encode(["a"], kind="document")
     assert others.texts == ["a"]
-    with cached(other, "fp32", settings) as two:
+    with cache_vectors(other, "fp32", settings) as two:
         two.encode(["a"], kind="document")
     assert other.texts == ["a"]
     assert [name[:6] for name in files(tmp_path)] == ["books-", "films-"], "that of the encoder before is of no use"
@@ -102,9 +102,9 @@ def test_another_encoder_or_catalogue_has_its_own(tmp_path: Path) -> None:
 
 def test_without_room_or_wish_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Counting()
-    with cached(encoder, "fp32", settings_of(tmp_path, keep_vectors=False)) as plain:
+    with cache_vectors(encoder, "fp32", settings_of(tmp_path, keep_vectors=False)) as plain:
         assert plain is encoder
     (tmp_path / "ingest").write_text("no folder")
-    with caplog.at_level(logging.WARNING), cached(encoder, "fp32", settings_of(tmp_path)) as plain:
+    with caplog.at_level(logging.WARNING), cache_vectors(encoder, "fp32", settings_of(tmp_path)) as plain:
         assert plain is encoder
     assert "no vectors are kept for the next ingest" in caplog.text

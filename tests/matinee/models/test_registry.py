@@ -214,7 +214,7 @@ def test_a_local_copy_is_verified_at_every_use(tmp_path: Path, monkeypatch: pyte
     else:
         # What the folder says of itself is not asked.
         monkeypatch.setattr(saved_model, "_SIDECAR_FROM", 0)
-        paths = {p.relative_to(local).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in saved_model.digested(local)}
+        paths = {p.relative_to(local).as_posix(): [p.stat().st_size, p.stat().st_mtime_ns] for p in saved_model.list_digested(local)}
         (local / ".digest.json").write_text(json.dumps({"sha256": "0" * 64, "files": paths}))
     said = {"link": "symbolic links", "more": "modeling.py, which is not part of the model"}.get(change, "were changed since")
     for use in (
@@ -241,7 +241,7 @@ def test_a_local_copy_is_read_once_at_each_use(tmp_path: Path, monkeypatch: pyte
         assert store.fetch(digest, tmp_path / "models") == local
         # What loads it then asks for its digest.
         assert saved_model.digest(local) == digest
-        assert sorted(hashed) == sorted(saved_model.digested(local) * uses)
+        assert sorted(hashed) == sorted(saved_model.list_digested(local) * uses)
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ async def test_an_exclusion_and_an_example(index: Index) -> None:
 )
 def test_failed_conditions(filter: ItemFilter, names: list[str]) -> None:
     payload = item_payload(ITEMS[1], origin="file", revision=0)
-    assert filter.failed(payload) == names
+    assert filter.unmet(payload) == names
 
 
 async def test_a_report_that_fails_fails_its_own_call_alone(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matinee import languages
 from matinee.text import cleaning
 
 
@@ -47,3 +48,12 @@ def test_cleaning_never_fails_and_leaves_no_control_characters(answer: str) -> N
 )
 def test_sentences_end_where_they_end(text: str, sentences: list[str]) -> None:
     assert cleaning.whole_sentences(text) == sentences
+
+
+def test_a_possessive_ends_as_its_language_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cleaning.words("The sailor's dog, Nolan’s") == ["the", "sailor", "dog", "nolan"]
+    bare = languages.language("german").model_copy(update={"possessives": ()})
+    monkeypatch.setattr(languages, "language", lambda name: bare)
+    cleaning._possessive.cache_clear()
+    assert cleaning.words("Hans's Hund", "german") == ["hans's", "hund"]
+    cleaning._possessive.cache_clear()

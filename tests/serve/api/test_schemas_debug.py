@@ -65,12 +65,12 @@ async def test_what_a_filter_drops_is_counted_by_condition(api: Api) -> None:
     found = (await debug(api, "search", text="love in the city", mode="hybrid", k=3, filter=filter))["debug"]
     stored = {item["id"]: item["item"] for item in (await api.get("/v1/items", params={"limit": 1000})).json()["items"]}
     meant = ItemFilter(**filter)
-    assert found["items_passing_filter"] == sum(not meant.failed(item) for item in stored.values()) < found["items"]
+    assert found["items_passing_filter"] == sum(not meant.unmet(item) for item in stored.values()) < found["items"]
     reasons: Counter[str] = Counter()
     for row in found["candidates"]:
         failed = {reason.removeprefix("filter.") for reason in row.get("dropped", ()) if reason.startswith("filter.")}
-        assert bool(failed) == bool(meant.failed(stored[row["id"]]))
-        assert failed == {name for name in filter if ItemFilter(**{name: filter[name]}).failed(stored[row["id"]])}
+        assert bool(failed) == bool(meant.unmet(stored[row["id"]]))
+        assert failed == {name for name in filter if ItemFilter(**{name: filter[name]}).unmet(stored[row["id"]])}
         assert ("score" in row) <= (not failed)
         reasons.update(f"filter.{name}" for name in failed)
     assert {name: count for name, count in found["dropped"].items() if name.startswith("filter.")} == reasons

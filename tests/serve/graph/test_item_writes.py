@@ -38,7 +38,7 @@ def kept(local_graph: Any, tmp_path: Path) -> Callable[..., Any]:
 
 
 async def stored(service: Any, id: str) -> dict[str, Any]:
-    _, payload = await service.stored(id, service.new_context())
+    _, payload = await service.find_stored(id, service.new_context())
     return dict(payload)
 
 
@@ -202,7 +202,7 @@ async def no_encoder(message: Any, deadline: float) -> Any:
 
 async def whole(service: Any, replica_of: Any, id: str) -> Any:
     """The stored point of an item."""
-    uid, _ = await service.stored(id, service.new_context())
+    uid, _ = await service.find_stored(id, service.new_context())
     [point] = await replica_of.default.active.get().points([uid])
     return point
 

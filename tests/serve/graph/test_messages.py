@@ -6,6 +6,7 @@ from typing import Any, get_args, get_origin
 from uuid import UUID
 
 import numpy as np
+from typing_extensions import is_typeddict
 
 from matinee.index.edge.registry import EdgeRegistry
 from matinee.index.imports import ImportJob
@@ -37,7 +38,7 @@ def check(message: RetrieverMessage[object], result: object) -> None:
         message = message.message
     [base] = type(message).__orig_bases__  # type: ignore[attr-defined]
     [declared] = get_args(base)
-    origin = get_origin(declared)
+    origin = dict if is_typeddict(declared) else get_origin(declared)
     assert isinstance(result, declared if origin in (None, UnionType) else origin), (message, result)
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 import typer
@@ -56,6 +56,15 @@ def test_the_help_names_each_option_but_what_is_fixed() -> None:
     text = run("--help")[0].stdout
     assert all(words in text for words in ("What it does.", "--loss", "the loss", "--batch-size", "x>=2"))
     assert "--fixed" not in text
+
+
+def test_a_model_may_fix_what_its_base_has_as_options() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Tuning(Training):
+        FIXED: ClassVar = ("loss",)
+
+    assert [parameter.name for parameter in command.parameters(Tuning)] == ["batch_size"]
+    assert command.build(Tuning, {"batch_size": 4}) == Tuning(batch_size=4)
 
 
 @pytest.mark.parametrize(
