@@ -163,7 +163,8 @@ def _fact(item: Mapping[str, Any], source: str) -> Any:
 def _keyword(fact: Any) -> str | None:
     if isinstance(fact, float) and fact.is_integer():
         fact = int(fact)
-    return str(fact) or None
+    # Without the blanks around it, as a filter's values are.
+    return str(fact).strip() or None
 
 
 def _text(fact: Any) -> str | None:

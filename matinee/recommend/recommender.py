@@ -188,7 +188,9 @@ class Recommender:
         start = query.options.offset or 0
         page = sort_hits(hits, query.options, self._index.manifest.declared)[start : start + query.k]
         stored = await self._index.retrieve([hit.id for hit in page])
-        return [replace(hit, payload=one.payload) for hit, one in zip(page, stored, strict=True) if one is not None]
+        # One that was deleted since it was found has no facts any more.
+        there = ((hit, one) for hit, one in zip(page, stored, strict=True) if one is not None and not one.payload.get("deleted"))
+        return [replace(hit, payload=one.payload) for hit, one in there]
 
     async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
         await self._find(pending)

@@ -1,31 +1,35 @@
 """The imports of a catalogue on a Qdrant server: one collection of points without vectors, a point a job and one a chunk.
 
+Catalogues that share a collection for their items share one for their imports, too: there, each point carries its catalogue.
 A job is changed under the condition that it still has the version that was read: the server applies the changes of a point in order.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from qdrant_client import AsyncQdrantClient, models
+from qdrant_client import models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.imports import ImportJob
+from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.tenant import TENANT
 
 _PAGE = 100
 
-QdrantCall = Callable[..., Awaitable[Any]]
-"""A client's call with a deadline, and errors that say what to do (`qdrant.connection.Connection`)."""
+SHARED_IMPORTS = "_matinee_imports"
+"""The collection of those that share one. No catalogue's name begins with an underscore."""
 
 
 class QdrantImports:
-    """Jobs and chunks as points of the collection `name`, which the first job makes."""
+    """Jobs and chunks as points of the collection `name`, which the first job makes. `tenant`: whose they are in a shared one."""
 
-    def __init__(self, client: AsyncQdrantClient, call: QdrantCall, name: str) -> None:
-        self._client = client
+    def __init__(self, call: Connection, name: str, tenant: str | None = None) -> None:
         self._call = call
+        self._client = call.client
         self._name = name
+        self._whose = {} if tenant is None else {TENANT: tenant}
 
     async def jobs(self) -> list[ImportJob]:
         if not await self._call(self._client.collection_exists(self._name)):
@@ -35,7 +39,9 @@ class QdrantImports:
         while True:
             try:
                 page, after = await self._call(
-                    self._client.scroll(self._name, scroll_filter=_matching("kind", "job"), limit=_PAGE, offset=after, with_payload=True)
+                    self._client.scroll(
+                        self._name, scroll_filter=_matching(kind="job", **self._whose), limit=_PAGE, offset=after, with_payload=True
+                    )
                 )
             except IndexAbsentError:
                 return []
@@ -73,9 +79,13 @@ class QdrantImports:
             # Another gateway's job came first: the server's 409, and the local mode's word for it.
             if "already exists" not in str(error):
                 raise
+        if self._whose and not self._call.local:
+            # Without it, each look for jobs would read the chunks of every catalogue.
+            keyword = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+            await self._call(self._client.create_payload_index(self._name, TENANT, field_schema=keyword, wait=True), patient=True)
 
     async def _upsert(self, point: str, payload: dict[str, Any]) -> None:
-        points = [models.PointStruct(id=point, vector={}, payload=payload)]
+        points = [models.PointStruct(id=point, vector={}, payload=payload | self._whose)]
         await self._call(self._client.upsert(self._name, points, wait=True), patient=True)
 
     async def add(self, id: str, number: int, lines: bytes) -> None:
@@ -90,8 +100,18 @@ class QdrantImports:
         await self._call(self._client.delete(self._name, models.PointIdsList(points=points), wait=True), patient=True)
 
     async def remove(self, id: str) -> None:
-        selector = models.FilterSelector(filter=_matching("id", id))
-        await self._call(self._client.delete(self._name, selector, wait=True), patient=True)
+        await self._delete(_matching(id=id))
+
+    async def forget(self) -> None:
+        """Remove all jobs of the catalogue."""
+        if await self._call(self._client.collection_exists(self._name)):
+            if self._whose:
+                await self._delete(_matching(**self._whose))
+            else:
+                await self._call(self._client.delete_collection(self._name), patient=True)
+
+    async def _delete(self, filter: models.Filter) -> None:
+        await self._call(self._client.delete(self._name, models.FilterSelector(filter=filter), wait=True), patient=True)
 
 
 def _job(payload: dict[str, Any]) -> ImportJob:
@@ -101,8 +121,8 @@ def _job(payload: dict[str, Any]) -> ImportJob:
         raise IndexUnavailableError("an import on the Qdrant server is not readable: delete its point") from error
 
 
-def _matching(key: str, value: str) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=value))])
+def _matching(**values: str) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=value)) for key, value in values.items()])
 
 
 def _job_point(id: str) -> str:

@@ -67,7 +67,7 @@ class QdrantStore:
         await self._call(self._client.update_collection(name, metadata=metadata), patient=True)
 
     def imports(self) -> QdrantImports:
-        return QdrantImports(self._client, self._call, self._imports)
+        return QdrantImports(self._call, self._imports)
 
     async def lease_mark(self) -> str | None:
         values = await LeaseCollection(self._call, self._lease).read()
@@ -109,9 +109,10 @@ class QdrantStore:
             operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
             if operations:
                 await self._call(self._client.update_collection_aliases(operations), patient=True)
-            for name in [*await self._collections(), self._imports]:
+            for name in await self._collections():
                 if await self._call(self._client.collection_exists(name)):
                     await self._call(self._client.delete_collection(name), patient=True)
+            await self.imports().forget()
 
     async def close(self) -> None:
         if self._call.owned:

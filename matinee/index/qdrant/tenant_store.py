@@ -19,7 +19,7 @@ from matinee.index.lease import Held, renewed
 from matinee.index.qdrant import collection, registry
 from matinee.index.qdrant import query as translate
 from matinee.index.qdrant.connection import Connection
-from matinee.index.qdrant.imports import QdrantImports
+from matinee.index.qdrant.imports import SHARED_IMPORTS, QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
 from matinee.index.qdrant.lease import LeaseCollection
 from matinee.index.qdrant.tenant import SHARED, TENANT, VERSION, Tenant, collection_name
@@ -126,7 +126,7 @@ class TenantStore:
         return self._index(found, found.manifest)
 
     def imports(self) -> QdrantImports:
-        return QdrantImports(self._client, self._call, f"{self._catalogue}.imports")
+        return QdrantImports(self._call, SHARED_IMPORTS, self._catalogue)
 
     async def lease_mark(self) -> str | None:
         values = await LeaseCollection(self._call, f"{self._catalogue}.lease").read()
@@ -177,9 +177,7 @@ class TenantStore:
             if await self._call(self._client.collection_exists(registry.NAME)):
                 points = models.PointIdsList(points=[self._point])
                 await self._call(self._client.delete(registry.NAME, points, wait=True), patient=True)
-            imports = f"{self._catalogue}.imports"
-            if await self._call(self._client.collection_exists(imports)):
-                await self._call(self._client.delete_collection(imports), patient=True)
+            await self.imports().forget()
 
     async def close(self) -> None:
         if self._call.owned:

@@ -10,6 +10,8 @@ from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeT
     ("type", "fact", "value"),
     [
         ("keyword", "Red", "Red"),
+        ("keyword", " Red ", "Red"),
+        ("keyword", " ", None),
         ("integer", "12", 12),
         ("integer", "12.0", 12),
         ("integer", "12.5", None),
