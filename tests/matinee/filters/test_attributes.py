@@ -29,6 +29,7 @@ from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeT
         ("geo", "48.86, 2.35", {"lat": 48.86, "lon": 2.35}),
         ("geo", ("48.86", "2.35"), {"lat": 48.86, "lon": 2.35}),
         ("geo", "2.35 181", None),
+        ("geo", "90, 0", {"lat": 89.999999999, "lon": 0.0}),
         ("geo", "48.86", None),
     ],
 )
