@@ -17,10 +17,23 @@ NAME = pattern(r"^[a-z][a-z0-9_]{0,39}$", "lower-case letters, digits and _, beg
 SHA256 = pattern(r"^[0-9a-f]{64}$", "the 64 hexadecimal digits of a sha256")
 
 
+# Forms of JSON by their own names: pydantic names Python's.
+_FORMS = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
 def message_of(problem: ErrorDetails) -> str:
     """What is wrong with a value, as people are told."""
     if problem["type"] == "string_pattern_mismatch":
         words = WORDS.get(problem.get("ctx", {}).get("pattern", ""))
         if words is not None:
             return f"use {words}"
+    if problem["type"] in _FORMS:
+        return f"Input should be {_FORMS[problem['type']]}"
     return str(problem["msg"]).removeprefix("Value error, ")

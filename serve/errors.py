@@ -80,5 +80,9 @@ def problems(errors: Sequence[ErrorDetails]) -> str:
         if problem["type"] == "extra_forbidden":
             message = "unknown field: see /docs for the fields of this route"
         texts.append(f"{where}: {message}" if where else message)
-    # What a client sent is echoed nowhere, but a field's name may hold anything: it must stay encodable.
-    return "; ".join(texts).encode("utf-8", "backslashreplace").decode()
+    return encodable("; ".join(texts))
+
+
+def encodable(message: str) -> str:
+    """The message as a response can hold it: a name that a client made up may have half of a character in it."""
+    return message.encode("utf-8", "backslashreplace").decode()

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -187,7 +188,7 @@ def _lines(file: str) -> Iterator[bytes]:
     try:
         with gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb") as lines:
             yield from lines
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(f"{file} is not a complete gzip file ({error}): fetch it again") from None
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from matinee.index.registry import CatalogueReport
 from matinee.items import Item, ItemFacts
 from matinee.models.types import Kind
-from matinee.recommend.results import DescribedItem, RankedAnswer
+from matinee.recommend.results import DescribedItem, FacetEntry, RankedAnswer
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -100,18 +100,12 @@ class ItemPage(TypedDict):
     cursor: str | None
 
 
-class FacetEntry(TypedDict):
-    """A value, and how many items have it."""
-
-    value: str | int | bool
-    count: int
-
-
 class FacetCounts(TypedDict):
     """Values for filters, most frequent first. `approximate`: their counts may be estimates."""
 
     count: int
     approximate: NotRequired[bool]
+    facets: NotRequired[dict[str, list[FacetEntry]]]
     kind: list[FacetEntry]
     genres: list[FacetEntry]
     language: list[FacetEntry]

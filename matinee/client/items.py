@@ -57,7 +57,13 @@ class Items:
         """Add or replace items, a line of JSON each, some at a time; returns when all are written."""
         total, before = Uploaded(lines=0, written=0, rejected=0, rejects=()), 0
         for part in _slices(lines):
-            done = Uploaded.model_validate(self._server.send(Call("POST", "/v1/items:batch", lines=part)))
+            try:
+                done = Uploaded.model_validate(self._server.send(Call("POST", "/v1/items:batch", lines=part)))
+            except ServerError as error:
+                if before == 0:
+                    raise
+                said = f"the first {before:,} lines are done. Of those after them, counted from 1 again: {error}"
+                raise ServerError(said, error.code, status=error.status) from error
             rejects = (*total.rejects, *(RejectedLine(line=before + one.line, reason=one.reason) for one in done.rejects))
             total = Uploaded(
                 lines=total.lines + done.lines,

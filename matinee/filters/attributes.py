@@ -39,6 +39,8 @@ _SOURCE = pattern(
 AttributeSource = Annotated[str, StringConstraints(pattern=_SOURCE)]
 _INTEGER = re.compile(r"[+-]?\d{1,16}(?:\.0+)?")
 _FLOAT = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
+# A tenth of a millimetre from the pole, because the engines' index finds nothing at the pole itself.
+_NORTHMOST = 89.999999999
 _BOOLEANS = dict.fromkeys(catalogue_words().true_words, True) | dict.fromkeys(catalogue_words().false_words, False)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d(?::?\d\d)?)?)?")
 
@@ -164,7 +166,8 @@ def _fact(item: Mapping[str, Any], source: str) -> Any:
 def _keyword(fact: Any) -> str | None:
     if isinstance(fact, float) and fact.is_integer():
         fact = int(fact)
-    return str(fact) or None
+    # Without the blanks around it, as a filter's values are.
+    return str(fact).strip() or None
 
 
 def _text(fact: Any) -> str | None:
@@ -200,7 +203,7 @@ def _geo(fact: Any) -> dict[str, float] | None:
     if len(numbers) != 2 or len(parts) != 2 or numbers[0] is None or numbers[1] is None:
         return None
     latitude, longitude = numbers[0], numbers[1]
-    return {"lat": latitude, "lon": longitude} if abs(latitude) <= 90 and abs(longitude) <= 180 else None
+    return {"lat": min(latitude, _NORTHMOST), "lon": longitude} if abs(latitude) <= 90 and abs(longitude) <= 180 else None
 
 
 _READ: dict[AttributeType, Any] = {

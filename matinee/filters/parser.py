@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from matinee.errors import FilterError
 from matinee.filters.attributes import to_utc, words
-from matinee.items import MAX_NUMBER, Name
+from matinee.items import MAX_FACT, MAX_NUMBER, PRINTABLE, TIDY
 
 MAX_DEPTH = 5
 """How deep `and`, `or` and `not` may be nested."""
@@ -22,7 +22,10 @@ LISTS = ("any", "all", "none")
 _OPERATORS = (*LISTS, *LIMITS, "exists", "missing", "near", "match")
 # How requests wrote them before there were operators.
 _OLD_NAMES = {"genres_all": ("genres", "all"), "genres_none": ("genres", "none")}
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
+# As long as the longest fact that can be a keyword.
+_TEXT: TypeAdapter[str] = TypeAdapter(
+    Annotated[str, StringConstraints(min_length=1, max_length=MAX_FACT, strip_whitespace=True), PRINTABLE, TIDY]
+)
 
 Plain = str | int | float | bool
 
@@ -166,7 +169,7 @@ def _text(value: object, path: str) -> str:
     if not isinstance(value, str):
         raise FilterError(path, "not a text, a number, true or false")
     try:
-        return _NAME.validate_python(value)
+        return _TEXT.validate_python(value)
     except ValidationError as error:
         raise FilterError(path, str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")) from None
 

@@ -15,6 +15,8 @@ from matinee.index.types import FacetCount, Hit
 MAX_CANDIDATES = 1000
 """How many of the best items are paged through, sorted, grouped and counted."""
 MAX_FACET_VALUES = 50
+SCORE_DIGITS = 6
+"""Of a score in a response."""
 
 Direction = Literal["asc", "desc"]
 
@@ -59,7 +61,8 @@ class RankingOptions:
 
 def sort_hits(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[Hit]:
     """The candidates with at least `min_score`, in an order that is the same in every call."""
-    kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
+    # As responses show scores, so that one of them can be the limit of the next request.
+    kept = [hit for hit in hits if options.min_score is None or round(hit.score, SCORE_DIGITS) >= options.min_score]
     if options.needs_candidates:
         kept.sort(key=lambda hit: (-hit.score, hit.id))
     # The last one first, because sorting keeps the order of equals.

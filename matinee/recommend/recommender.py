@@ -42,7 +42,7 @@ from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import explain
-from matinee.recommend.options import count_facets, group_hits, group_of, select_fields, sort_hits
+from matinee.recommend.options import SCORE_DIGITS, count_facets, group_hits, group_of, select_fields, sort_hits
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
 from matinee.recommend.ranking import diversify, nearest_like, shared_facts
 from matinee.recommend.results import ResolvedLike
@@ -188,7 +188,9 @@ class Recommender:
         start = query.options.offset or 0
         page = sort_hits(hits, query.options, self._index.manifest.declared)[start : start + query.k]
         stored = await self._index.retrieve([hit.id for hit in page])
-        return [replace(hit, payload=one.payload) for hit, one in zip(page, stored, strict=True) if one is not None]
+        # One that was deleted since it was found has no facts any more.
+        there = ((hit, one) for hit, one in zip(page, stored, strict=True) if one is not None and not one.payload.get("deleted"))
+        return [replace(hit, payload=one.payload) for hit, one in there]
 
     async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
         await self._find(pending)
@@ -299,7 +301,7 @@ class Recommender:
         cards = []
         for hit in chosen:
             facts = hit.payload["item"]
-            card: dict[str, object] = {"id": hit.id, "score": round(hit.score, 6), "item": select_fields(facts, options.fields)}
+            card: dict[str, object] = {"id": hit.id, "score": round(hit.score, SCORE_DIGITS), "item": select_fields(facts, options.fields)}
             if options.group_by is not None:
                 card["group"] = group_of(hit, options, attributes)
             if explain and pending.likes:

@@ -14,11 +14,12 @@ class ResolvedLike(TypedDict):
 
 
 class RankedCard(TypedDict):
-    """One recommended or found item."""
+    """One recommended or found item. `group`: the value that it is grouped by, where that was asked for."""
 
     id: str
     score: float
     item: ItemFacts
+    group: NotRequired[str | int | bool | None]
     because: NotRequired[str | None]
     reason: NotRequired[str]
 
@@ -56,13 +57,26 @@ class Explanation(TypedDict):
     explain_ms: NotRequired[float]
 
 
+class FacetEntry(TypedDict):
+    """A value, and how many items have it."""
+
+    value: str | int | bool
+    count: int
+
+
 class RankedAnswer(TypedDict):
-    """A ranked list, best first. `degraded`: the parts that were not available; `debug`: how it came about, where that was asked for."""
+    """A ranked list, best first. `degraded`: the parts that were not available; `debug`: how it came about, where that was asked for.
+
+    `facets`: the counts that were asked for; `exclude_unknown`: entries of `exclude` that no item has as its id.
+    """
 
     items: list[RankedCard]
     score_type: str
     likes: list[ResolvedLike]
     degraded: list[str]
+    facets: NotRequired[dict[str, list[FacetEntry]]]
+    exclude_unknown: NotRequired[list[str]]
+    feedback_token: NotRequired[str]
     debug: NotRequired[Explanation]
 
 

@@ -12,7 +12,7 @@ from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
 from serve.api.large_bodies import InvalidBodyError
 from serve.api.redact import public_message
-from serve.errors import CODES, STATUS, RequestError, problems
+from serve.errors import CODES, STATUS, RequestError, encodable, problems
 
 
 class ErrorFields(TypedDict):
@@ -68,7 +68,7 @@ def explain(error: Exception, request_id: str, sender: Caller, *, retry_after_s:
 
 def error_fields(error: MatineeError, sender: Caller) -> ErrorFields:
     """Code, message and candidates of an error, as `sender` may see them."""
-    shown: ErrorFields = {"code": error.code, "message": str(error) if sender.may("admin") else public_message(error)}
+    shown: ErrorFields = {"code": error.code, "message": encodable(str(error) if sender.may("admin") else public_message(error))}
     if isinstance(error, AmbiguousTitleError):
         shown["candidates"] = error.candidates
     return shown

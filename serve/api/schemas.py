@@ -131,6 +131,7 @@ class RankedResult(BaseModel):
     likes: list[Liked] | None = None
     degraded: list[str] | None = None
     exclude_unknown: list[str] | None = None
+    facets: dict[str, list["FacetValue"]] | None = None
     debug: Debug | None = None
     feedback_token: str | None = None
     error: dict[str, object] | None = Field(None, description="code and message, as an error of /v1/recommend has them")

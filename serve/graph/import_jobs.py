@@ -20,7 +20,7 @@ from serve.errors import ImportChangedError, RequestError
 from serve.graph import messages
 from serve.graph.bulk import Bulk
 from serve.graph.gateway import Gateway
-from serve.graph.item_lines import CHUNK, Line, parse
+from serve.graph.item_lines import CHUNK, NOT_UTF8, Line, is_utf8, parse
 from serve.graph.item_writes import ItemWrites
 from serve.graph.tasks import BackgroundWork
 
@@ -107,7 +107,8 @@ class ImportJobs(BackgroundWork):
 
         async for line in lines:
             # An empty one stands for a line that was too long.
-            chunk.append(b"%d %b" % (line.number, line.content or b""))
+            content = line.content or b""
+            chunk.append(b"%d %b" % (line.number, content if is_utf8(content) else NOT_UTF8))
             size += len(chunk[-1])
             if len(chunk) == CHUNK or size > limit:
                 await flush()

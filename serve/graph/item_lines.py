@@ -4,6 +4,7 @@ Lines are bounded, and so is what waits in memory: a chunk is written before fur
 """
 
 import asyncio
+import codecs
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from serve.graph.requests import ON_LOOP_BYTES
 
 CHUNK = 100
 """Items that are written together."""
+
+NOT_UTF8 = "\ufffd".encode()
+"""What stands for a line that is no UTF-8 where lines are kept as text. It is no JSON, so it is no item's line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ async def split(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[Line]
         for end in whole:
             if skipping or len(begun) + len(end) > limit:
                 yield Line(number, None)
-            elif content := bytes(begun + end).strip():
+            elif content := _content(number, begun + end):
                 yield Line(number, content)
             number, begun, skipping = number + 1, bytearray(), False
         if not skipping:
@@ -72,8 +76,21 @@ async def split(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[Line]
                 begun = bytearray()
     if skipping:
         yield Line(number, None)
-    elif content := bytes(begun).strip():
+    elif content := _content(number, begun):
         yield Line(number, content)
+
+
+def _content(number: int, line: bytearray) -> bytes:
+    # Some programs begin a file with a byte order mark, which is no JSON.
+    return bytes(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+
+
+def is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def parse(line: Line, limit: int) -> Item | RejectedLine:
@@ -83,6 +100,8 @@ def parse(line: Line, limit: int) -> Item | RejectedLine:
     try:
         value = orjson.loads(line.content)
     except orjson.JSONDecodeError as error:
+        if line.content == NOT_UTF8 or not is_utf8(line.content):
+            return RejectedLine(line=line.number, reason="not UTF-8: save the file in this encoding")
         return RejectedLine(line=line.number, reason=f"not JSON: {error}")
     if not isinstance(value, dict):
         return RejectedLine(line=line.number, reason="not a JSON object")

@@ -38,7 +38,7 @@ export function renderFilters(state, change) {
       facets.language.length > 1 && languages(state, change),
       (attributes.year?.type ?? "integer") === "integer" && years(state, change),
       ...Object.entries(attributes)
-        .filter(([name]) => !OWN.includes(name))
+        .filter(([name, { type }]) => !OWN.includes(name) || (name === "year" && type !== "integer"))
         .map(([name, { type }]) => attribute(name, type, state, change)),
       order(state, change),
       diversity(state, change),

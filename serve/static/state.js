@@ -86,7 +86,7 @@ export function filterOf(state, attributes = {}) {
   const filter = {};
   for (const [name, values] of Object.entries(state.values)) filter[name] = values.map((value) => typed(value, attributes[name]?.type));
   for (const [name, [low, high]] of Object.entries(state.limits)) {
-    filter[name] = { ...(low !== null && { gte: limit(low) }), ...(high !== null && { lte: limit(high) }) };
+    filter[name] = { ...(low !== null && { gte: limit(low) }), ...(high !== null && { lte: limit(lastMoment(high)) }) };
   }
   for (const name of ["genres", "language", "kind"]) if (state[name].length) filter[name] = state[name];
   const { from, to } = state;
@@ -122,6 +122,9 @@ export function withEntry(object, name, value) {
 const without = (object, name) => Object.fromEntries(Object.entries(object).filter(([other]) => other !== name));
 
 const typed = (value, type) => (type === "integer" ? Number(value) : type === "boolean" ? value === "true" : value);
+
+/** The end of a day, because people mean the whole of it. */
+const lastMoment = (text) => (/^\d{4}-\d\d-\d\d$/.test(text) ? `${text}T23:59:59.999999Z` : text);
 
 /** A number as one, a date as it is. */
 const limit = (text) => number(text) ?? text;

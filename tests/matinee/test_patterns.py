@@ -47,3 +47,10 @@ def test_a_pattern_without_words_is_shown_as_it_is() -> None:
 def test_a_catalogue_in_the_settings_is_explained_in_words() -> None:
     with pytest.raises(SettingsError, match=r"catalogue: use lower-case letters.* \(it is 'My Films'\)"):
         load_settings({"catalogue": "My Films"}, environ={})
+
+
+def test_forms_have_the_names_of_json() -> None:
+    for form, said in ((tuple[str, ...], "a list"), (list[str], "a list"), (dict[str, str], "an object"), (Item, "an object")):
+        with pytest.raises(ValidationError) as caught:
+            TypeAdapter(form).validate_python(7)
+        assert message_of(caught.value.errors()[0]) == f"Input should be {said}"

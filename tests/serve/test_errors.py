@@ -94,6 +94,9 @@ def test_many_problems_are_cut_to_five_and_names_to_a_hundred_characters() -> No
 
 def test_a_name_that_can_not_be_encoded_is_escaped() -> None:
     assert problems({"type": "missing", "loc": ("body", "\ud800"), "msg": "no"})["message"] == "\\ud800: no"
+    response = explain(errors.FilterError("\ud800", "no attribute"), "id", OPERATOR, retry_after_s=1)
+    assert response is not None
+    assert json.loads(bytes(response.body))["message"] == "filter.\\ud800: no attribute"
 
 
 def test_what_was_sent_is_not_echoed() -> None:

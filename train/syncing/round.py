@@ -156,7 +156,7 @@ class Round:
         """Raises `SourceError` where the source does not look whole."""
         seen, limits = source.report, self.limits
         report.rows, report.rejected, report.unchanged = seen.rows, seen.rejected, changes.unchanged
-        report.problems += seen.problems
+        report.problems += [*seen.problems, *seen.warnings]
         nothing = "nothing was changed"
         if seen.cut is not None:
             raise SourceError(f"{source.name} looks cut off ({seen.cut}): {nothing}; write it again as a whole")

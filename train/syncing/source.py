@@ -30,7 +30,10 @@ class SourceItem(NamedTuple):
 
 @dataclass
 class SourceReport:
-    """What became of the rows. `rejected_uids` are the items of rejected rows, where these have ids; `problems` name some of them."""
+    """What became of the rows. `rejected_uids` are the items of rejected rows, where these have ids; `problems` name some of them.
+
+    `warnings` are of rows that were read: values that were left out or cut, and what was repaired.
+    """
 
     rows: int = 0
     items: int = 0
@@ -39,12 +42,14 @@ class SourceReport:
     cut: str | None = None
     rejected_uids: set[bytes] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, reader: ItemReader, catalogue: str, location: str) -> None:
         """Count what was read to its end."""
         report = reader.report
         self.rows += report.rows
         self.derived_ids += report.derived_ids
+        self.warnings = [*self.warnings, *(f"{location} {warning}" for warning in report.warnings)][:SHOWN]
         for reject in report.rejects:
             if reject.cut:
                 self.cut = f"{location} line {reject.line}: {reject.reason}"
@@ -116,7 +121,7 @@ class ExportedQuery:
                     raise SourceError("--deleted needs rows with an id: name its column with --map id=COLUMN")
                 self._deleted.add(uuid.UUID(item_uid(catalogue, id)).bytes)
             yield from (row for row in _items(reader, catalogue) if row.uid.bytes not in self._deleted)
-            self.report.add(reader, catalogue, "row of the query,")
+            self.report.add(reader, catalogue, "the query's rows,")
 
     def deleted(self) -> set[bytes]:
         return self._deleted

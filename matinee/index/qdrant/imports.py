@@ -1,4 +1,7 @@
-"""The imports of a catalogue on a Qdrant server: one collection of records, one for each job and one for each chunk."""
+"""The imports of a catalogue on a Qdrant server: one collection of records, one for each job and one for each chunk.
+
+Catalogues that share a collection for their items share one for their imports, too.
+"""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -8,17 +11,20 @@ from pydantic import ValidationError
 from matinee.errors import IndexUnavailableError
 from matinee.index.imports import ImportJob
 from matinee.index.qdrant.connection import Connection
-from matinee.index.qdrant.record_collection import RecordCollection, matching
+from matinee.index.qdrant.record_collection import RecordCollection
+
+SHARED_IMPORTS = "_matinee_imports"
+"""The collection of those that share one. No catalogue's name begins with an underscore."""
 
 
 class QdrantImports:
-    """Jobs and chunks as records of the collection `name`, which the first job makes."""
+    """Jobs and chunks as records of the collection `name`, which the first job makes; of one `tenant` in a shared one."""
 
-    def __init__(self, call: Connection, name: str) -> None:
-        self._records = RecordCollection(call, name)
+    def __init__(self, call: Connection, name: str, tenant: str | None = None) -> None:
+        self._records = RecordCollection(call, name, tenant)
 
     async def jobs(self) -> list[ImportJob]:
-        jobs = map(_job, await self._records.read_all(matching(kind="job")))
+        jobs = map(_job, await self._records.read_all(kind="job"))
         return sorted(jobs, key=lambda job: (job.asked, job.id))
 
     async def save(self, job: ImportJob) -> bool:
@@ -39,7 +45,11 @@ class QdrantImports:
         await self._records.remove([_chunk_point(id, number) for number in numbers])
 
     async def remove(self, id: str) -> None:
-        await self._records.remove(matching(id=id))
+        await self._records.remove_all(id=id)
+
+    async def forget(self) -> None:
+        """Remove all jobs of the catalogue."""
+        await self._records.drop()
 
 
 def _job(record: Mapping[str, object]) -> ImportJob:

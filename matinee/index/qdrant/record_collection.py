@@ -1,7 +1,8 @@
 """Small records on a Qdrant server: a collection of points without vectors, which the first write makes.
 
 A record is changed under the condition that a part of it still is what was read: the server applies the changes of a point in order. Each
-change leaves a mark, so of two at one moment each learns whether it came first. Does not know what the records say.
+change leaves a mark, so of two at one moment each learns whether it came first. Does not know what the records say. Where catalogues share
+a collection, each record carries its catalogue as the tenant.
 """
 
 import uuid
@@ -11,6 +12,7 @@ from qdrant_client import models
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError
 from matinee.index.qdrant.connection import Connection
+from matinee.index.qdrant.tenant import TENANT
 
 _PAGE = 100
 
@@ -21,18 +23,19 @@ def matching(**values: str | int) -> models.Filter:
 
 
 class RecordCollection:
-    """The records of the collection `name`, each the payload of a point."""
+    """The records of the collection `name`, each the payload of a point; of one `tenant` in a shared one."""
 
-    def __init__(self, call: Connection, name: str) -> None:
+    def __init__(self, call: Connection, name: str, tenant: str | None = None) -> None:
         self._call = call
         self._client = call.client
         self._name = name
+        self._tenant = {} if tenant is None else {TENANT: tenant}
 
     async def exists(self) -> bool:
         return await self._call(self._client.collection_exists(self._name))
 
-    async def read_all(self, filter: models.Filter | None = None) -> list[dict[str, object]]:
-        """All records, or those that pass `filter`."""
+    async def read_all(self, **values: str | int) -> list[dict[str, object]]:
+        """All records, or those that have all of these values."""
         records: list[dict[str, object]] = []
         after: models.ExtendedPointId | None = None
         if not await self.exists():
@@ -40,7 +43,9 @@ class RecordCollection:
         while True:
             try:
                 page, after = await self._call(
-                    self._client.scroll(self._name, scroll_filter=filter, limit=_PAGE, offset=after, with_payload=True)
+                    self._client.scroll(
+                        self._name, scroll_filter=matching(**values, **self._tenant), limit=_PAGE, offset=after, with_payload=True
+                    )
                 )
             except IndexAbsentError:
                 return []
@@ -57,7 +62,7 @@ class RecordCollection:
 
     async def put(self, id: str, record: Mapping[str, object], mode: models.UpdateMode | None = None) -> None:
         """Write a record whatever is there. The collection must be there."""
-        points = [models.PointStruct(id=id, vector={}, payload=dict(record))]
+        points = [models.PointStruct(id=id, vector={}, payload={**record, **self._tenant})]
         await self._call(self._client.upsert(self._name, points, wait=True, update_mode=mode), patient=True)
 
     async def add(self, id: str, record: Mapping[str, object]) -> bool:
@@ -80,6 +85,17 @@ class RecordCollection:
         records = await self._call(self._client.retrieve(self._name, [id], with_payload=["mark"]))
         return bool(records) and (records[0].payload or {}).get("mark") == mark
 
+    async def drop(self) -> None:
+        """Delete the collection, or of a shared one the tenant's records. It may be gone already."""
+        if self._tenant:
+            await self.remove_all()
+        elif await self.exists():
+            await self._call(self._client.delete_collection(self._name), patient=True)
+
+    async def remove_all(self, **values: str | int) -> None:
+        """Remove all records, or those that have all of these values."""
+        await self.remove(matching(**values, **self._tenant))
+
     async def remove(self, ids: Sequence[str] | models.Filter) -> None:
         """Remove records by the ids of their points, or those that pass a filter. Those that are gone already are no error."""
         if await self.exists():
@@ -95,3 +111,7 @@ class RecordCollection:
             # Another process came first: the server's 409, and the local mode's word for it.
             if "already exists" not in str(error):
                 raise
+        if self._tenant and not self._call.local:
+            # Without it, each read of all records would read those of every catalogue.
+            keyword = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+            await self._call(self._client.create_payload_index(self._name, TENANT, field_schema=keyword, wait=True), patient=True)

@@ -17,8 +17,9 @@ from matinee.errors import IndexUnavailableError
 from matinee.index.absence import no_build, no_previous, no_version
 from matinee.index.qdrant import collection, registry
 from matinee.index.qdrant import query as translate
+from matinee.index.qdrant.imports import SHARED_IMPORTS, QdrantImports
 from matinee.index.qdrant.index import QdrantIndex
-from matinee.index.qdrant.record_collection import RecordCollection, matching
+from matinee.index.qdrant.record_collection import RecordCollection
 from matinee.index.qdrant.server_store import ServerStore
 from matinee.index.qdrant.tenant import SHARED, TENANT, VERSION, Tenant, collection_name
 from matinee.index.types import OWN_FIELDS, Manifest
@@ -121,6 +122,9 @@ class TenantStore(ServerStore):
             raise no_version(version, self._catalogue, self._where)
         return self._index(found, found.manifest)
 
+    def imports(self) -> QdrantImports:
+        return QdrantImports(self._call, SHARED_IMPORTS, self._catalogue)
+
     async def switch(self, version: str) -> None:
         def switch(state: _State) -> _State:
             if (found := state.versions.get(version)) is None or found.manifest is None:
@@ -155,9 +159,9 @@ class TenantStore(ServerStore):
             # A Retriever that had not followed yet may have written to a version that was pruned, of another encoder too.
             for collection in (await self._call(self._client.get_collections())).collections:
                 if collection.name.startswith(SHARED):
-                    await RecordCollection(self._call, collection.name).remove(matching(**{TENANT: self._catalogue}))
+                    await RecordCollection(self._call, collection.name, self._catalogue).remove_all()
             await self._states.remove([self._point])
-            await self._delete_collection(self._imports)
+            await self.imports().forget()
 
     def _index(self, version: _Version, manifest: Manifest) -> QdrantIndex:
         tenant = Tenant(self._catalogue, manifest.version) if version.shared else None

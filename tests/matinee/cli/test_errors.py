@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -94,3 +95,18 @@ def test_a_tool_ends_as_a_command_does(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as exit:
         run_main(fail)
     assert (exit.value.code, capsys.readouterr().err) == (2, f"error: {MESSAGE}\n")
+
+
+def test_a_tool_that_is_told_to_end_cleans_up_first() -> None:
+    cleaned = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit:
+        run_main(work)
+    assert (exit.value.code, cleaned, signal.getsignal(signal.SIGTERM)) == (143, [True], before)

@@ -245,3 +245,20 @@ async def test_writes_are_items_and_tombstones_with_their_revisions(local_app_ur
     first, cursor = read_writes(server, 0)
     second, _ = read_writes(server, 0, cursor)
     assert sorted(first + second, key=lambda entry: entry.revision) == [mine, gone]
+
+
+def test_an_upload_that_ends_early_says_how_many_lines_are_done(local_app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matinee.client.items.SLICE", 2)
+    server = Client(local_app_url)
+    server.send(Call("POST", "/v1/catalogues", body={"name": "short"}))
+
+    def lines() -> Iterator[bytes]:
+        yield from (b'{"title": "One"}\n', b'{"title": "Two"}\n')
+        server.send(Call("DELETE", "/v1/catalogues/short"))
+        yield b'{"title": "Three"}\n'
+
+    with pytest.raises(
+        ServerError, match=r"^the first 2 lines are done\. Of those after them, .*: there is no catalogue 'short'"
+    ) as failed:
+        Items(server.of("short")).put(lines())
+    assert failed.value.status == 404

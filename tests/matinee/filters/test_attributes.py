@@ -10,6 +10,8 @@ from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeT
     ("type", "fact", "value"),
     [
         ("keyword", "Red", "Red"),
+        ("keyword", " Red ", "Red"),
+        ("keyword", " ", None),
         ("integer", "12", 12),
         ("integer", "12.0", 12),
         ("integer", "12.5", None),
@@ -27,6 +29,7 @@ from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeT
         ("geo", "48.86, 2.35", {"lat": 48.86, "lon": 2.35}),
         ("geo", ("48.86", "2.35"), {"lat": 48.86, "lon": 2.35}),
         ("geo", "2.35 181", None),
+        ("geo", "90, 0", {"lat": 89.999999999, "lon": 0.0}),
         ("geo", "48.86", None),
     ],
 )

@@ -16,7 +16,7 @@ from matinee.filters import ItemFilter
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, AttributeType, stored_values
 from matinee.filters.parser import _OPERATORS, MAX_CONDITIONS, MAX_FILTER_VALUES
 from matinee.index.types import item_payload
-from matinee.items import Item
+from matinee.items import MAX_FACT, Item
 
 DECLARED = DEFAULT_ATTRIBUTES | {
     "new": Attribute(type="boolean", source="extra.new"),
@@ -45,6 +45,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"kind": {"any": "film"}}, "kind.any"),
         ({"kind": {"like": ["film"]}}, "kind.like"),
         ({"kind": ["film", " "]}, "kind.1"),
+        ({"kind": ["x" * MAX_FACT, "x" * (MAX_FACT + 1)]}, "kind.1"),
         ({"kind": [None]}, "kind.0"),
         ({"kind": ["x"] * (MAX_FILTER_VALUES + 1)}, "kind"),
         ({"and": [{"kind": ["x"]}] * (MAX_CONDITIONS + 1)}, f"and.{MAX_CONDITIONS}.kind"),

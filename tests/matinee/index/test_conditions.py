@@ -50,7 +50,7 @@ numbers = st.fixed_dictionaries(
     optional={
         "stock": st.sampled_from([-1.0, 0.0, 1.0, 2.0, 2.5]),
         "price": st.sampled_from([0.0, 0.1, 9.99, 1e9]),
-        "lat": st.sampled_from([0.0, 48.86, -90.0]),
+        "lat": st.sampled_from([0.0, 48.86, -90.0, 90.0]),
         "lon": st.sampled_from([0.0, 2.35, 179.9, -179.9]),
         "rating": st.sampled_from([1.0, 7.5]),
     },
@@ -83,7 +83,7 @@ circles = st.fixed_dictionaries(
     {
         "near": st.fixed_dictionaries(
             {
-                "lat": st.sampled_from([0.0, 48.86, -90.0]),
+                "lat": st.sampled_from([0.0, 48.86, -90.0, 90.0]),
                 "lon": st.sampled_from([0.0, 2.0, 180.0]),
                 "radius_m": st.sampled_from([1.0, 40_000.0, 6e6]),
             }

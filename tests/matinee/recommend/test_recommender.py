@@ -20,6 +20,7 @@ from matinee.index.qdrant.store import QdrantStore
 from matinee.index.types import StoredQuery, tombstone
 from matinee.items import Item
 from matinee.models.embedder import Embedder
+from matinee.recommend.options import RankingOptions
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery
 from matinee.recommend.ranking import shared_facts
 from matinee.recommend.recommender import Recommender
@@ -409,3 +410,22 @@ async def test_an_id_that_is_not_there_fails_alone_on_a_server(server: Index, fi
             assert [card["id"] for card in cards(one)] == [card["id"] for card in cards(other)]
         else:
             assert str(one) == str(other)
+
+
+async def test_an_item_that_is_deleted_while_its_page_is_read_is_left_out(server: Index, films: dict[str, Item]) -> None:
+    doomed = [*films.values()][30]
+    [point] = await server.points([doomed.uid("demo")])
+
+    class Deleting(Watched):
+        async def search(self, searches: Any) -> Any:
+            found = await super().search(searches)
+            await server.upsert([tombstone(point.id, revision=2)])
+            return found
+
+    query = ExampleQuery(k=60, options=RankingOptions(offset=0))
+    try:
+        [before], [after] = [await answers_of(kind(server), query) for kind in (Watched, Deleting)]
+    finally:
+        await server.upsert([point])
+    assert [card["id"] for card in cards(before) if card["id"] != point.id] == [card["id"] for card in cards(after)]
+    assert before.count == after.count + 1

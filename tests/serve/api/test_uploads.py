@@ -1,6 +1,7 @@
 """Items as lines: what can be used is written as it arrives, what can't is named by its line; nothing holds a whole body in memory."""
 
 import asyncio
+import codecs
 import gzip
 import json
 import tracemalloc
@@ -46,15 +47,16 @@ async def test_what_can_not_be_used_is_told_by_line_and_reason(bent: Callable[..
     async with bent(serving={"max_body_bytes": 1024}) as api:
         body = lines([{"id": "line-1", "title": "One"}]) + b"\n" + b'{"id": "line-3", "title": "Three", "year": "soon"}\r\n'
         body += b"[1]\n{\n" + lines([{"title": "x" * 2000}, {"id": "line-7", "title": "Seven"}]) + b'{"title": "x", "votes": 1}'
-        answer = (await upload(api, body)).json()
-        assert (answer["lines"], answer["written"], answer["rejected"]) == (7, 2, 5)
+        answer = (await upload(api, codecs.BOM_UTF8 + body + b'\n{"title": "Am\xe9lie"}')).json()
+        assert (answer["lines"], answer["written"], answer["rejected"]) == (8, 2, 6)
         reasons = {entry["line"]: entry["reason"] for entry in answer["rejects"]}
-        assert sorted(reasons) == [3, 4, 5, 6, 8]
+        assert sorted(reasons) == [3, 4, 5, 6, 8, 9]
         assert reasons[3].startswith("year: ")
         assert reasons[4] == "not a JSON object"
         assert reasons[5].startswith("not JSON")
         assert "longer than 1024 bytes" in reasons[6]
         assert reasons[8].startswith("votes: unknown field")
+        assert reasons[9].startswith("not UTF-8")
         assert await ids(api) == {"line-1", "line-7"}
 
 

@@ -54,14 +54,14 @@ async def title(api: Api, id: str) -> str | None:
 
 async def test_an_import_is_taken_worked_on_and_told(bent: Callable[..., Any]) -> None:
     async with bent() as api:
-        job = await start(api, lines(films(7)) + b"\n{}\n" + lines([{"id": "line-9", "title": "Nine", "year": "x"}]))
-        assert (job["status"], job["total"], job["lines"], job["source"], job["left_s"]) == ("queued", 9, 0, "body", None)
+        job = await start(api, lines(films(7)) + b'\n{}\n{"title": "\xff"}\n' + lines([{"id": "line-9", "title": "Nine", "year": "x"}]))
+        assert (job["status"], job["total"], job["lines"], job["source"], job["left_s"]) == ("queued", 10, 0, "body", None)
         assert await title(api, "line-0") is None
         assert await worker(api).work()
         done = await status(api, job)
         counts = {name: done[name] for name in ("status", "lines", "written", "skipped", "rejected", "left_s", "trouble")}
-        assert counts == {"status": "done", "lines": 9, "written": 7, "skipped": 0, "rejected": 2, "left_s": 0.0, "trouble": None}
-        assert [(entry["line"], entry["reason"][:5]) for entry in done["rejects"]] == [(9, "title"), (10, "year:")]
+        assert counts == {"status": "done", "lines": 10, "written": 7, "skipped": 0, "rejected": 3, "left_s": 0.0, "trouble": None}
+        assert [(entry["line"], entry["reason"][:5]) for entry in done["rejects"]] == [(9, "title"), (10, "not U"), (11, "year:")]
         assert done["rate"] > 0
         assert await title(api, "line-6") == "Number 6"
         assert (await api.get("/v1/imports")).json()["imports"] == [{k: v for k, v in done.items() if k != "request_id"}]

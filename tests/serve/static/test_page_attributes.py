@@ -52,9 +52,15 @@ def test_of_several_catalogues_one_is_chosen(web: Any, shop_url: str) -> None:
     page = web.open("#q=milk", base=shop_url)
     choice = page.locator("#catalogues")
     expect(choice).to_be_hidden()
-    attributes = {"author": {"type": "keyword", "source": "people.author", "many": True, "facet": True}}
+    attributes = {
+        "author": {"type": "keyword", "source": "people.author", "many": True, "facet": True},
+        "year": {"type": "datetime", "source": "extra.printed"},
+    }
     assert httpx.post(f"{shop_url}/v1/catalogues", json={"name": "books", "attributes": attributes}).status_code == 201
-    books = [{"id": f"b{n}", "title": f"Book {n}", "people": {"author": [f"Writer {n}"]}} for n in range(3)]
+    books = [
+        {"id": f"b{n}", "title": f"Book {n}", "people": {"author": [f"Writer {n}"]}, "extra": {"printed": f"2024-05-1{n}T12:00:00Z"}}
+        for n in range(3)
+    ]
     assert httpx.put(f"{shop_url}/v1/catalogues/books/items", json={"items": books}).status_code == 200
     page.reload()
     web.settled(page)
@@ -66,6 +72,9 @@ def test_of_several_catalogues_one_is_chosen(web: Any, shop_url: str) -> None:
     page.locator("#query").fill("book")
     page.keyboard.press("Enter")
     expect(page.locator(".card")).to_have_count(3)
+    page.locator("#year-to").fill("2024-05-11")
+    page.keyboard.press("Tab")
+    expect(page.locator(".card")).to_have_count(2)
     page.locator("#home").click()
     web.settled(page)
     assert page.url.endswith("#catalogue=books")

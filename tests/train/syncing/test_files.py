@@ -70,10 +70,11 @@ def test_a_source_that_is_not_whole_changes_nothing(shop: Any, tools: Any, write
 
 
 def test_the_item_of_a_row_that_broke_is_not_gone(shop: Any, tools: Any, write: Callable[..., Path]) -> None:
-    source = write([*(tools.film(n) for n in range(9)), tools.film(9, title="")])
+    source = write([*(tools.film(n) for n in range(8)), tools.film(8, overview="a\x00b"), tools.film(9, title="")])
     report = shop.sync(source, "--max-rejected", 0.5)
-    assert tools.counts(report) == {"unchanged": 9, "rejected": 1}
+    assert tools.counts(report) == {"written": 1, "unchanged": 8, "rejected": 1}
     assert "the title is missing" in report["problems"][0]
+    assert "column 'overview': 1 values can't be read and are left out, the first on line 9" in report["problems"][1]
     assert shop.titles()["f9"] == "Film 9"
 
 

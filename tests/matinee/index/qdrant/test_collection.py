@@ -22,6 +22,7 @@ from bench.faults.fake_qdrant import Fake
 from matinee.errors import IndexUnavailableError
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
+from matinee.index.imports import new_job
 from matinee.index.protocols import IndexStore
 from matinee.index.qdrant import collection, query
 from matinee.index.qdrant.connection import Connection
@@ -339,6 +340,9 @@ async def test_strict_mode_refuses_nothing_that_is_asked(store: IndexStore) -> N
     assert [len(hits) for hits in await index.search(searches)] == [1, 1, 1]
     await store.finish(WHOLE.model_copy(update={"count": 1}))
     await store.switch(WHOLE.version)
+    job, imports = new_job("body", 7), store.imports()
+    assert await imports.save(job)
+    assert [found.id for found in await imports.jobs()] == [job.id]
 
 
 async def test_strict_mode_is_what_refuses_a_field_without_an_index(server_url: str) -> None:

@@ -11,6 +11,8 @@ from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attribute
 from matinee.filters.conditions import All, AnyOf, Equal, HasId, Not, Some
 from matinee.index.build import new_manifest
+from matinee.index.imports import new_job
+from matinee.index.qdrant.imports import SHARED_IMPORTS
 from matinee.index.qdrant.registry import NAME, QdrantRegistry
 from matinee.index.qdrant.tenant import Tenant, collection_name
 from matinee.index.qdrant.tenant_store import TenantStore
@@ -88,15 +90,17 @@ async def test_many_small_catalogues_are_one_collection_under_one_fingerprint(cl
     stores = {name: TenantStore(IndexSettings(), name, client=client) for name in (f"shop-{n}" for n in range(many))}
     for n, (name, store) in enumerate(stores.items()):
         await built(store, manifest(name, "v1"), "red", f"colour {n}")
-    shared = [entry.name for entry in (await client.get_collections()).collections if entry.name.startswith("_matinee_shared.")]
-    assert shared == [collection_name(manifest("any", "v1"))]
+        assert await store.imports().save(new_job("body", n))
+    shared = collection_name(manifest("any", "v1"))
+    assert {entry.name for entry in (await client.get_collections()).collections} == {NAME, SHARED_IMPORTS, shared}
     for n, (name, store) in enumerate(stores.items()):
         assert await titles(store) == [f"{name} 0", f"{name} 1"]
         assert await titles(store, colour=[f"colour {n}"]) == [f"{name} 1"]
         assert await titles(store, colour=[f"colour {n + 1}"]) == []
+        assert [job.asked for job in await store.imports().jobs()] == [n]
     await stores["shop-7"].destroy()
     assert await stores["shop-7"].versions() == []
-    assert (await client.count(shared[0])).count == 2 * many - 2
+    assert [(await client.count(name)).count for name in (shared, SHARED_IMPORTS)] == [2 * many - 2, many - 1]
     assert await titles(stores["shop-8"]) == ["shop-8 0", "shop-8 1"]
 
 
