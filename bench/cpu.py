@@ -54,7 +54,7 @@ _FRAME = re.compile(r"\S+ \((?P<file>[^)]*?)(?::\d+)?\)$")
 _THREAD = re.compile(r"thread \((?P<id>0x[0-9A-Fa-f]+|\d+)\)(?:: (?P<name>.*))?")
 
 
-class Load(NamedTuple):
+class CaseLoad(NamedTuple):
     """How a case is loaded, each time."""
 
     clients: int
@@ -74,12 +74,14 @@ def main() -> None:
     codes = {"this": Path.cwd()} | ({"beside": args.beside.resolve()} if args.beside else {})
     with temporary_home(args.home) as home:
         for code, folder in codes.items():
-            costs = _costs(home, folder, args.placement, args.cases, args.queries, Load(args.clients, args.seconds))
+            costs = _costs(home, folder, args.placement, args.cases, args.queries, CaseLoad(args.clients, args.seconds))
             print(f"\n{code}, placement {args.placement}: core-milliseconds a request")
             print_aligned(("part", *costs), _rows(costs), width=140)
 
 
-def _costs(home: Path, code: Path, placement: str, cases: list[str], queries: list[Path] | None, one: Load) -> dict[str, dict[str, float]]:
+def _costs(
+    home: Path, code: Path, placement: str, cases: list[str], queries: list[Path] | None, one: CaseLoad
+) -> dict[str, dict[str, float]]:
     """Core-milliseconds of a request by part, for each case."""
     path = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
     server = LocalServer(home, path | WITHOUT_CACHES | {"MATINEE_SERVING__PLACEMENT": placement})
@@ -106,7 +108,7 @@ def _requests(case: str, url: str, queries: list[Path] | None, home: Path) -> Pa
     return path
 
 
-def _measure(server: LocalServer, requests: Path, one: Load) -> dict[str, float]:
+def _measure(server: LocalServer, requests: Path, one: CaseLoad) -> dict[str, float]:
     before = _cpu_s(server)
     answered = int(load(server.url, requests, offset=1000, **one._asdict())["requests"])
     spent = {thread: after - before.get(thread, 0.0) for thread, after in _cpu_s(server).items()}
