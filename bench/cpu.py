@@ -4,9 +4,9 @@
     python -m bench.cpu --home HOME --beside ../before --placement ray
 
 Serves a copy of the index in `--home`, or the bundled films, without the caches that would answer for a model. Each case is loaded by
-eight clients, twice: once to count the CPU time of each process and thread, and once beside py-spy, which says where the Python threads
-spend it. Prints core-milliseconds a request: CPU time divided by requests. A sample belongs to the innermost function that is of a part
-in `PARTS`, so a call of a library counts for the code that made it, unless the library is a part itself.
+`--clients` clients, twice: once to count the CPU time of each process and thread, and once beside py-spy, which says where the Python
+threads spend it. Prints core-milliseconds a request: CPU time divided by requests. A sample belongs to the innermost function that is of a
+part in `PARTS`, so a call of a library counts for the code that made it, unless the library is a part itself.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
@@ -43,7 +44,6 @@ PARTS = {
 }
 """A part -> what the file of its functions has in its path. The first that matches a file counts."""
 NATIVE = "threads without Python (of the encoder)"
-CLIENTS = 8
 CASES = ("similar", "dense", "hybrid")
 WITHOUT_CACHES = {
     "MATINEE_EMBEDDER__CACHE_ENTRIES": "0",
@@ -54,6 +54,13 @@ _FRAME = re.compile(r"\S+ \((?P<file>[^)]*?)(?::\d+)?\)$")
 _THREAD = re.compile(r"thread \((?P<id>0x[0-9A-Fa-f]+|\d+)\)(?:: (?P<name>.*))?")
 
 
+class CaseLoad(NamedTuple):
+    """How a case is loaded, each time."""
+
+    clients: int
+    seconds: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="serve a copy of this home's index instead of the bundled films")
@@ -61,18 +68,19 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, help="the folder of another checkout, which is measured after this one")
     parser.add_argument("--placement", choices=["process", "ray"], default="process", help="one process, or Ray Serve")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="requests to measure; by default all")
+    parser.add_argument("--clients", type=int, default=8, help="clients, each of which waits for its answer")
     parser.add_argument("--seconds", type=float, default=8, help="seconds of each of the two loads of a case")
     args = parser.parse_args()
     codes = {"this": Path.cwd()} | ({"beside": args.beside.resolve()} if args.beside else {})
     with temporary_home(args.home) as home:
         for code, folder in codes.items():
-            costs = _costs(home, folder, args.placement, args.cases, args.queries, args.seconds)
+            costs = _costs(home, folder, args.placement, args.cases, args.queries, CaseLoad(args.clients, args.seconds))
             print(f"\n{code}, placement {args.placement}: core-milliseconds a request")
             print_aligned(("part", *costs), _rows(costs), width=140)
 
 
 def _costs(
-    home: Path, code: Path, placement: str, cases: list[str], queries: list[Path] | None, seconds: float
+    home: Path, code: Path, placement: str, cases: list[str], queries: list[Path] | None, one: CaseLoad
 ) -> dict[str, dict[str, float]]:
     """Core-milliseconds of a request by part, for each case."""
     path = {"PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
@@ -83,8 +91,8 @@ def _costs(
         costs = {}
         for case in cases:
             requests = _requests(case, server.url, queries, home)
-            load(server.url, requests, clients=CLIENTS, seconds=3, offset=0)
-            costs[case] = _measure(server, requests, seconds)
+            load(server.url, requests, clients=one.clients, seconds=3, offset=0)
+            costs[case] = _measure(server, requests, one)
             print(json.dumps({"code": str(code), "case": case, **costs[case]}), file=sys.stderr, flush=True)
         return costs
     finally:
@@ -100,15 +108,15 @@ def _requests(case: str, url: str, queries: list[Path] | None, home: Path) -> Pa
     return path
 
 
-def _measure(server: LocalServer, requests: Path, seconds: float) -> dict[str, float]:
+def _measure(server: LocalServer, requests: Path, one: CaseLoad) -> dict[str, float]:
     before = _cpu_s(server)
-    answered = int(load(server.url, requests, clients=CLIENTS, seconds=seconds, offset=1000)["requests"])
+    answered = int(load(server.url, requests, offset=1000, **one._asdict())["requests"])
     spent = {thread: after - before.get(thread, 0.0) for thread, after in _cpu_s(server).items()}
     with tempfile.TemporaryDirectory() as folder:
-        spies = _spies(server, Path(folder), seconds)
-        load(server.url, requests, clients=CLIENTS, seconds=seconds, offset=1000)
+        spies = _spies(server, Path(folder), one.seconds)
+        load(server.url, requests, offset=1000, **one._asdict())
         for spy in spies.values():
-            spy.wait(seconds + 60)
+            spy.wait(one.seconds + 60)
         shares = {pid: shares_by_thread((Path(folder) / str(pid)).read_text(encoding="utf-8")) for pid in spies}
     costs: dict[str, float] = defaultdict(float)
     for (part, pid, thread), cpu_s in spent.items():

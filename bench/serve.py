@@ -186,6 +186,9 @@ def _peer(home: Path, enhance: bool, workers: int) -> Iterator[tuple[str, list[s
     copy = home / "peer"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(home / "index" / "bench" / current / "shard", copy)
+    # How many threads search a shard is kept with it. The peer leaves that to the engine.
+    kept = copy / "edge_config.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"max_search_threads": None}))
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

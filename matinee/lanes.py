@@ -1,5 +1,6 @@
 """A thread of one's own for calls that must not run at the same time, with two lanes before it: light calls go before heavy ones.
 
+A brief call need not go there: while the thread is idle it runs where it was made. To wake a thread and to be woken by it takes longer.
 Python can't interrupt a thread, so callers must limit how long a call takes. Does not know what a call does.
 """
 
@@ -9,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from matinee.fair_share import FairShare
@@ -17,27 +19,49 @@ T = TypeVar("T")
 
 _SHARE = 0.25
 """The part of the time that heavy calls get while there are always light ones."""
+_BRIEF_S = 0.005
+"""How long brief calls may take on average, so that the next one runs where it was made: the event loop stands still meanwhile."""
+_BRIEF_WEIGHT = 0.2
+"""Weight of the newest brief call in their average."""
 
 
 class LaneThread:
     """The thread `name`. Calls of one lane run in the order in which they came."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._note_thread)
-        self._ident: int | None = None
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        # Held while a call runs, by the thread in which it does.
+        self._running = threading.Lock()
+        self._runner: int | None = None
+        # As if they had been too long: the first ones read files that are not in memory yet.
+        self._brief_s = 4 * _BRIEF_S
         self._light: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._heavy: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         # Written by the thread only.
         self._heavy_share = FairShare(_SHARE)
         self._since: float | None = None
 
-    async def run(self, call: Callable[[], T], *, heavy: bool = False) -> T:
-        """The result of `call()` in the thread; at once where this is the thread. One that still waits when it is cancelled never runs."""
-        if threading.get_ident() == self._ident:
+    @property
+    def runs_here(self) -> bool:
+        """Whether this is called within one of its calls."""
+        return threading.get_ident() == self._runner
+
+    async def run(self, call: Callable[[], T], *, heavy: bool = False, brief: bool = False) -> T:
+        """The result of `call()` in the thread; at once where a call makes another. One that still waits when it is cancelled never runs.
+
+        `brief`: it may run at once in the caller's thread, where nothing else runs or waits, and where the brief calls before took no time.
+        """
+        if self.runs_here:
             return call()
+        if brief and self._brief_s <= _BRIEF_S and not (self._light or self._heavy) and self._running.acquire(blocking=False):
+            try:
+                return self._timed(call, brief=True)
+            finally:
+                self._running.release()
         result: Future[T] = Future()
-        (self._heavy if heavy else self._light).append((result, call))
+        (self._heavy if heavy else self._light).append((result, partial(self._timed, call, brief=brief)))
         self._thread.submit(self._next)
         return await asyncio.wrap_future(result)
 
@@ -51,11 +75,19 @@ class LaneThread:
     def check_health(self, hang_s: float) -> None:
         """Raises `RuntimeError` where one call has run for more than `hang_s` seconds."""
         since = self._since
-        if since is not None and time.monotonic() - since > hang_s:
+        if since is not None and self._clock() - since > hang_s:
             raise RuntimeError(f"{self._name}: a call has run for more than {hang_s:g} s")
 
-    def _note_thread(self) -> None:
-        self._ident = threading.get_ident()
+    def _timed(self, call: Callable[[], T], *, brief: bool) -> T:
+        self._runner, start = threading.get_ident(), self._clock()
+        self._since = start
+        try:
+            return call()
+        finally:
+            self._runner = self._since = None
+            if brief:
+                took_s = self._clock() - start
+                self._brief_s += _BRIEF_WEIGHT * (took_s - self._brief_s)
 
     def _next(self) -> None:
         """One call: each was submitted with one turn of the thread, in which another may go before it."""
@@ -63,13 +95,13 @@ class LaneThread:
         result, call = (self._heavy if heavy else self._light).popleft()
         if not result.set_running_or_notify_cancel():
             return
-        start = self._since = time.monotonic()
-        try:
-            result.set_result(call())
-        except BaseException as error:  # noqa: BLE001  its caller gets it
-            result.set_exception(error)
-        self._since = None
-        self._charge(time.monotonic() - start, heavy=heavy)
+        with self._running:
+            start = self._clock()
+            try:
+                result.set_result(call())
+            except BaseException as error:  # noqa: BLE001  its caller gets it
+                result.set_exception(error)
+        self._charge(self._clock() - start, heavy=heavy)
 
     def _charge(self, took_s: float, *, heavy: bool) -> None:
         if heavy:

@@ -45,8 +45,13 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
         (weights.genres, _bag(tuple(item.get("genres") or ()), _GENRES), _GENRES),
         (weights.language, _bag(tuple(filter(None, [item.get("language")])), _LANGUAGES), _LANGUAGES),
     )
-    parts = [np.zeros(size, np.float32) if block is None else np.sqrt(np.float32(weight)) * block for weight, block, size in blocks]
-    whole = np.concatenate([text, *parts]).astype(np.float32)
+    whole = np.zeros(len(text) + FACTS_DIMENSION, np.float32)
+    whole[: len(text)] = text
+    start = len(text)
+    for weight, block, size in blocks:
+        if block is not None:
+            np.multiply(block, _root(weight), out=whole[start : start + size])
+        start += size
     unit: Vector = whole / np.linalg.norm(whole)
     return unit
 
@@ -83,6 +88,12 @@ def _set_field(point: Point, key: str, value: object) -> Point:
 
 def _set_item_vector(point: Point, weights: FactWeights) -> Point:
     return replace(point, dense={**point.dense, ITEM: item_vector(point.dense[TEXT], point.payload["item"], weights)})
+
+
+@lru_cache(maxsize=64)
+def _root(weight: float) -> np.float32:
+    root: np.float32 = np.sqrt(np.float32(weight))
+    return root
 
 
 @lru_cache(maxsize=1024)

@@ -88,8 +88,11 @@ class Index(Protocol):
         """The highest revision of any point, 0 when empty."""
         ...
 
-    async def together(self, work: Callable[[], Coroutine[object, None, Result]]) -> Result:
-        """The result of `work()`, which awaits only this index. An engine with its own thread runs all of it in one hop."""
+    async def together(self, work: Callable[[], Coroutine[object, None, Result]], *, brief: bool = False) -> Result:
+        """The result of `work()`, which awaits only this index. An engine with its own thread runs all of it in one hop.
+
+        `brief`: it is little work. Where it took next to no time lately, it needs no hop.
+        """
         ...
 
     def check_health(self, hang_s: float) -> None:

@@ -48,21 +48,27 @@ def nearest_like(vector: Vector | None, likes: Sequence[Vector]) -> int:
     return int(np.argmax([float(vector @ like) for like in likes]))
 
 
-def shared_facts(liked: ItemFacts, item: ItemFacts) -> Shared:
-    """What two items (`Item.facts()`) have in common, in the order of `item` and whatever the case; nothing is inferred."""
-    genres = {genre.casefold() for genre in liked.get("genres", ())}
-    known = {role: {name.casefold() for name in names} for role, names in liked.get("people", {}).items()}
-    people = {
-        role: shared
-        for role, names in item.get("people", {}).items()
-        if (shared := tuple(name for name in names if name.casefold() in known.get(role, ())))
-    }
-    year, liked_year = item.get("year"), liked.get("year")
-    same_decade = year is not None and liked_year is not None and year // 10 == liked_year // 10
-    language = item.get("language") or ""
-    return Shared(
-        genres=tuple(genre for genre in item.get("genres", ()) if genre.casefold() in genres),
-        people=people,
-        language=language if language and language.casefold() == (liked.get("language") or "").casefold() else None,
-        decade=year // 10 * 10 if same_decade and year is not None else None,
-    )
+class LikedFacts:
+    """What an item can have in common with a liked one (`Item.facts()`), whatever the case."""
+
+    def __init__(self, liked: ItemFacts) -> None:
+        self._genres = {genre.casefold() for genre in liked.get("genres", ())}
+        self._people = {role: {name.casefold() for name in names} for role, names in liked.get("people", {}).items()}
+        self._language = (liked.get("language") or "").casefold()
+        self._year = liked.get("year")
+
+    def shared_with(self, item: ItemFacts) -> Shared:
+        """What both have, in the order of `item`; nothing is inferred."""
+        genres = [genre for genre in item.get("genres", ()) if genre.casefold() in self._genres]
+        people = {}
+        for role in item.get("people", ()):
+            if role in self._people and (names := [name for name in item["people"][role] if name.casefold() in self._people[role]]):
+                people[role] = tuple(names)
+        year, language = item.get("year"), item.get("language")
+        same_decade = year is not None and self._year is not None and year // 10 == self._year // 10
+        return Shared(
+            tuple(genres),
+            people,
+            language if language and language.casefold() == self._language else None,
+            year // 10 * 10 if same_decade and year is not None else None,
+        )

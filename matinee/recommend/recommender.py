@@ -44,7 +44,7 @@ from matinee.recommend import titles
 from matinee.recommend.explain import explain
 from matinee.recommend.options import SCORE_DIGITS, count_facets, group_hits, group_of, select_fields, sort_hits
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
-from matinee.recommend.ranking import diversify, nearest_like, shared_facts
+from matinee.recommend.ranking import LikedFacts, diversify, nearest_like
 from matinee.recommend.results import ResolvedLike
 from matinee.recommend.titles import Resolution
 from matinee.settings.index import FactWeights
@@ -114,7 +114,7 @@ class Recommender:
         """One answer or one explained error for each query; the engine is asked once for all of them."""
         pending = [_Pending(query) for query in queries]
         if all(is_light(query) for query in queries):
-            await self._index.together(lambda: self._find_and_rank(pending))
+            await self._index.together(lambda: self._find_and_rank(pending), brief=len(pending) == 1)
         else:
             await self._find(pending)
             valid = [one for one in pending if not one.failed]
@@ -298,6 +298,7 @@ class Recommender:
         chosen = [hit for group in group_hits(hits, options, attributes)[start : start + query.k] for hit in group]
         explain = isinstance(query, ExampleQuery) and query.explain
         vectors = _vectors(pending.likes)
+        known = [LikedFacts(like.facts) for like in pending.likes] if explain else []
         cards = []
         for hit in chosen:
             facts = hit.payload["item"]
@@ -305,9 +306,10 @@ class Recommender:
             if options.group_by is not None:
                 card["group"] = group_of(hit, options, attributes)
             if explain and pending.likes:
-                like = pending.likes[nearest_like(hit.vector, vectors)]
+                nearest = nearest_like(hit.vector, vectors)
+                like, shared = pending.likes[nearest], known[nearest].shared_with(facts)
                 card["because"] = like.id
-                card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared_facts(like.facts, facts), self._reasons_in)
+                card["reason"] = reason_sentence(like.facts["title"], facts["title"], shared, self._reasons_in)
             cards.append(card)
         likes: tuple[ResolvedLike, ...] = tuple(
             {"id": like.id, "title": like.facts.get("title"), "year": like.facts.get("year")} for like in pending.likes

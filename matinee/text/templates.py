@@ -6,9 +6,9 @@ data of `matinee.languages`. Does not generate, tokenise or embed, and adds no f
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-from typing import Any, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jinja2 import Environment, StrictUndefined
 
@@ -32,7 +32,7 @@ OVERVIEW_SHARES = (1.0, 0.6, 0.3, 0.1)
 """How much of an overview is tried in turn until a prompt fits."""
 
 # Control characters, which no fact of an item has.
-_LIKED, _TITLE = 0, 1
+_LIKED, _TITLE = "\0", "\1"
 
 _SENTENCE_END = ".!?…\"'”’)"
 
@@ -45,12 +45,11 @@ class ChatTokenizer(Protocol):
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(NamedTuple):
     """What two items have in common, and nothing else: empty where it is not known."""
 
     genres: tuple[str, ...] = ()
-    people: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    people: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     language: str | None = None
     decade: int | None = None
 
@@ -136,10 +135,16 @@ def query_text(text: str) -> str:
 
 def reason_sentence(liked_title: str, title: str, shared: Shared, language: str = ENGLISH) -> str:
     """'If you enjoyed A, you might love B for its ... story and similar ... execution': only from what both really share."""
-    own = not shared.language or shared.language.casefold() in languages.language(language).own_names
-    spoken = None if own else language_name(shared.language or "", language)
-    sentence = _reason(shared.genres[:2], spoken, shared.decade, tuple(_makers(shared.people, 2, language)), language)
-    return sentence.translate({_LIKED: one_line(liked_title), _TITLE: one_line(title)})
+    spoken = _foreign(shared.language, language) if shared.language else None
+    makers = tuple(_makers(shared.people, 2, language)) if shared.people else ()
+    sentence = _reason(shared.genres[:2], spoken, shared.decade, makers, language)
+    return sentence.replace(_LIKED, one_line(liked_title)).replace(_TITLE, one_line(title))
+
+
+@lru_cache(maxsize=1024)
+def _foreign(code: str, language: str) -> str | None:
+    """The name of a language, None for the one in which it is said."""
+    return None if code.casefold() in languages.language(language).own_names else language_name(code, language)
 
 
 @lru_cache(maxsize=4096)
@@ -148,8 +153,8 @@ def _reason(genres: tuple[str, ...], spoken: str | None, decade: int | None, mak
     return _sentence(
         "reason",
         language,
-        liked=chr(_LIKED),
-        title=chr(_TITLE),
+        liked=_LIKED,
+        title=_TITLE,
         genres=genres,
         language=spoken,
         decade=decade,

@@ -5,7 +5,7 @@ fifth of the CPU time. Does not know who sent a request.
 """
 
 import logging
-import uuid
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -98,7 +98,7 @@ class Admission:
 def request_id(headers: Headers) -> str:
     """The `X-Request-Id` that came (from the caller, or from Serve in front of this), else a new one."""
     name = next((value.decode("latin-1") for name, value in headers if name == b"x-request-id"), "")
-    return name if 0 < len(name) <= 128 and name.isascii() and name.isprintable() else uuid.uuid4().hex
+    return name if 0 < len(name) <= 128 and name.isascii() and name.isprintable() else f"{random.getrandbits(128):032x}"
 
 
 def _queued_route(method: str, path: str, catalogue: str) -> str:

@@ -6,19 +6,18 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import cast
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from matinee.settings.tree import CATALOGUE_NAME
 from serve.api import catalogues, feedback, health, items, models, page, ranking, uploads
 from serve.api.admission import API, BELOW, CATALOGUES, Admission
 from serve.api.auth import ApiKeys
-from serve.api.errors import explain, outcome
 from serve.api.middleware import RequestMiddleware
 from serve.api.responses import API_KEY, error_schemas, needed_scopes, streamed_routes
-from serve.api.served_catalogues import ServedCatalogues, all_catalogues
+from serve.api.served_catalogues import ServedCatalogues
 from serve.api.unknown_routes import UnknownRoutes
 from serve.graph.bulk import Bulk
 from serve.graph.clock_skew import ClockWatch
@@ -71,8 +70,6 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         app.router.routes.extend(router.routes)
     app.mount("/docs-assets", page.PageFiles(directory=page.SWAGGER), name="docs-assets")
     app.mount("/static", page.PageFiles(directory=page.STATIC), name="static")
-    app.add_exception_handler(RequestValidationError, _error_response)
-    app.add_exception_handler(HTTPException, _error_response)
     app.state.served = served
     # The server in front of the app asks it too, before a request is one.
     admission = app.state.admission = Admission(serving, gateway.metrics, names_requests=names_requests, sharing=sharing)
@@ -86,22 +83,21 @@ def create_app(gateway: Gateway, keys: ApiKeys, *, names_requests: bool = True) 
         tracing=tracing,
         admission=admission,
         catalogues=served,
+        unknown=_UNKNOWN,
     )
     return app
 
 
-async def _error_response(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        error = _UNKNOWN.explain(error, request.method, request.scope["path"], getattr(request.scope.get("route"), "path", None))
-    retry_after_s = all_catalogues(request).gateway.settings.serving.retry_after_s
-    response = explain(error, request.state.request_id, request.state.caller, retry_after_s=retry_after_s)
-    if response is None:
-        raise error
-    request.state.outcome = outcome(error, response.status_code)
-    return response
-
-
 class _App(FastAPI):
+    # A request goes to `RequestMiddleware` and to its route. The framework's own layers would take as long, and do the same again.
+    __call__ = Starlette.__call__
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        for make, args, options in self.user_middleware:
+            app = make(app, *args, **options)
+        return app
+
     def openapi(self) -> dict[str, object]:
         """The document, with the API key and the error responses that its routes name."""
         document = super().openapi()

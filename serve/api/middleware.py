@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from opentelemetry.trace import Span, StatusCode
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ from serve.api.errors import envelope, explain, outcome
 from serve.api.limits import ClientLimits
 from serve.api.redact import is_hidden
 from serve.api.served_catalogues import ServedCatalogues
+from serve.api.unknown_routes import UnknownRoutes
 from serve.errors import RequestError
 from serve.graph.context import RequestContext
 from serve.telemetry import logs
@@ -76,6 +78,7 @@ class RequestMiddleware:
         tracing: Tracing,
         admission: Admission,
         catalogues: ServedCatalogues,
+        unknown: UnknownRoutes,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -87,6 +90,7 @@ class RequestMiddleware:
         self._metrics = metrics
         self._admission = admission
         self._catalogues = catalogues
+        self._unknown = unknown
         self._hosts = TrustedHosts((settings.host, *settings.hosts))
         self._addresses = ClientAddresses(settings)
         self._clients = ClientLimits(settings.limits, admission.limit)
@@ -116,7 +120,7 @@ class RequestMiddleware:
                 if message["type"] == "http.response.start":
                     request.status = message["status"]
                     if request.status >= 400 and request.outcome == "ok":
-                        request.outcome = str(scope["state"].get("outcome", request.status))
+                        request.outcome = str(request.status)
                     message["headers"] = [*message["headers"], *self._headers(request)]
                 await send(message)
 
@@ -210,6 +214,9 @@ class RequestMiddleware:
         """The response to what the app raised; a bug is logged."""
         if isinstance(error, OverloadedError) and error.wait_s:
             self._admission.record(request.scope["method"], _path(request.scope), error.wait_s, self._share(request.caller))
+        if isinstance(error, HTTPException):
+            route = getattr(request.scope.get("route"), "path", None)
+            error = self._unknown.explain(error, request.scope["method"], request.scope["path"], route)
         response = explain(error, request.request_id, request.caller, retry_after_s=self._settings.retry_after_s)
         if response is None:
             fields = {"request_id": request.request_id, "trace_id": trace_id(request.span), "endpoint": request.endpoint}

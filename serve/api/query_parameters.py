@@ -15,7 +15,7 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 def read_query(request: Request, model: type[Parameters]) -> Parameters:
     """The query parameters of `request`; of one that is given twice, the last. Raises `RequestValidationError`."""
     try:
-        return model.model_validate(dict(request.query_params))
+        return model.model_validate(dict(request.query_params) if request.scope["query_string"] else {})
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors(include_url=False)]) from None
 

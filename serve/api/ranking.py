@@ -13,8 +13,8 @@ from matinee.errors import MatineeError
 from matinee.recommend.queries import RankedItems
 from matinee.recommend.results import Explanation
 from serve.api import schemas
+from serve.api.direct_route import DirectRoute
 from serve.api.errors import error_fields
-from serve.api.large_bodies import LargeBodyRoute
 from serve.api.query_parameters import document_query, read_query
 from serve.api.redact import is_hidden
 from serve.api.responses import ERRORS, caller, json_response, needs
@@ -25,7 +25,7 @@ from serve.graph.requests import RecommendBatchRequest, RecommendRequest, Search
 _ITEM_ID: dict[str, object] = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "title": "Id"}}
 _NO_ITEM = SimilarRequest.model_construct()
 
-router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=LargeBodyRoute)
+router = APIRouter(prefix="/v1", tags=["recommend"], responses=ERRORS, route_class=DirectRoute)
 
 
 def _fields(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from typing import Literal, Protocol, TypeVar, cast
 
 from matinee.errors import MatineeError
+from matinee.recommend.queries import is_light
 from matinee.settings.tree import Settings
 from serve.graph import messages
 from serve.graph.lane_queue import Lane
@@ -66,6 +67,7 @@ def part_client(
     lanes: Sequence[Lane],
     lane_of: Callable[[Sent], int] = lambda message: 0,
     max_batch: int = MAX_HOP_BATCH,
+    at_once: Callable[[Sent], bool] = lambda message: False,
 ) -> MicroBatcher[Sent, Result]:
     """A client of the part `name`."""
     return MicroBatcher(
@@ -77,6 +79,7 @@ def part_client(
         lane_of=lane_of,
         catalogue_of=messages.catalogue_of,
         observe_batch=lambda size: metrics.hop_batch(size, part=name),
+        at_once=at_once,
     )
 
 
@@ -100,19 +103,26 @@ async def collect(stream: AsyncIterable[Pairs[Result]], on_result: ResultCallbac
 
 
 class RetrieverClient:
-    """The Retriever: each message has a result of its own type."""
+    """The Retriever: each message has a result of its own type. `here`: it is in this process, so a light ranking is sent at once."""
 
-    def __init__(self, send: Send[RetrieverMessage[object], object], settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, send: Send[RetrieverMessage[object], object], settings: Settings, metrics: Metrics, *, here: bool = False) -> None:
         max_waiting = settings.serving.deployment.max_ongoing_requests
         # Whether a gateway is ready must be known under any load.
         lanes = [Lane(max_waiting), Lane(max_waiting, 0.5, settings.serving.max_wait_s)]
         lane_of: Callable[[object], int] = lambda message: int(not isinstance(message, messages.ReadStatus))  # noqa: E731
-        self._searches = part_client("retriever", send, metrics, lanes=lanes, lane_of=lane_of)
+        self._searches = part_client(
+            "retriever", send, metrics, lanes=lanes, lane_of=lane_of, at_once=lambda message: here and _is_light(message)
+        )
         self._bulk = part_client("retriever", send, metrics, lanes=[Lane(max_waiting)], max_batch=_BULK_HOP_BATCH)
 
     async def __call__(self, message: RetrieverMessage[Result], deadline: float) -> Result:
-        inner = message.message if isinstance(message, messages.In) else message
+        inner = messages.inner_of(message)
         bulk = isinstance(inner, _BULK) or (isinstance(inner, messages.Rank) and inner.bulk)
         client = self._bulk if bulk else self._searches
         # One batch has messages of many types. Each names what answers it, which has the type that it declares.
         return cast(Result, await client(message, deadline))
+
+
+def _is_light(message: RetrieverMessage[object]) -> bool:
+    inner = messages.inner_of(message)
+    return isinstance(inner, messages.Rank) and is_light(inner.query)

@@ -123,7 +123,7 @@ class Gateway:
         cold_texts = await self._cold_texts(cold, enhance, context)
 
         def query(vectors: list[Vector]) -> ExampleQuery:
-            cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])))
+            cold_vectors = iter(cold_texts.join(np.array(vectors[len(texts) :])) if cold else ())
             return ExampleQuery(
                 tuple(self._example(example, cold_vectors) for example in likes),
                 tuple(self._example(example, cold_vectors) for example in dislikes),

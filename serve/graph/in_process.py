@@ -5,7 +5,7 @@ the embedder where `enhancer.load_at_start` says so.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from matinee.errors import MatineeError
@@ -14,8 +14,11 @@ from matinee.settings.tree import Settings
 from serve.graph.clients import RetrieverClient, send_to
 from serve.graph.embedder import EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
+from serve.graph.messages import RetrieverMessage
+from serve.graph.microbatch import ResultCallback
 from serve.graph.parts import Graph
 from serve.graph.retriever import RetrieverReplica
+from serve.graph.wire import QueuedMessage
 from serve.telemetry.metrics import Metrics
 
 
@@ -38,8 +41,13 @@ class InProcessGraph:
     ) -> None:
         self._retriever = retriever
         self._models: list[EmbedderReplica | EnhancerReplica] = [embedder, *([] if enhancer is None else [enhancer])]
-        retrieve = RetrieverClient(send_to(retriever), settings, metrics)
+        retrieve = RetrieverClient(self._send, settings, metrics, here=True)
         self.graph = Graph(embedder, retrieve, enhancer, {model.part: model.info for model in self._models}, "process")
+
+    async def _send(self, batch: list[QueuedMessage[RetrieverMessage[object]]], on_result: ResultCallback[object]) -> Sequence[object]:
+        if len(batch) == 1:
+            return await self._retriever.answer(batch)
+        return await send_to(self._retriever)(batch, on_result)
 
     async def load(self) -> None:
         """Load the models of a start, one after the other: text searches need the first.

@@ -370,6 +370,11 @@ class DeleteCatalogue(CataloguesMessage[None]):
         await manager.delete(self.name)
 
 
+def inner_of(message: RetrieverMessage[Result_co]) -> RetrieverMessage[Result_co]:
+    """What is asked, in whichever catalogue."""
+    return message.message if isinstance(message, In) else message
+
+
 def catalogue_of(message: object) -> str:
     """Whose share of a queue a message counts on; empty for the default catalogue."""
     return message.catalogue if isinstance(message, Embed | In | Describe) else ""

@@ -35,6 +35,9 @@ class MicroBatcher(Generic[Sent, Result]):
     to `on_result`. It is cancelled when nobody waits for the batch any more. A call raises `OverloadedError` when too many messages wait in
     its lane, when it would wait there for too long, or when it still waits there at its deadline; and `DeadlineError` when the result of
     its batch does not come in time. `cost` is 1 for each message by default. In each lane, the catalogues (`catalogue_of`) take turns.
+
+    A message for which `at_once` is true does not wait for others while they come one by one. It is sent alone, and by its caller. That is
+    for a part of this process, whose answer may take less than the turns of the event loop before it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class MicroBatcher(Generic[Sent, Result]):
         cost: Callable[[Sent], int] = lambda message: 1,
         catalogue_of: Callable[[Sent], str] = lambda message: "",
         observe_batch: Callable[[int], None] | None = None,
+        at_once: Callable[[Sent], bool] = lambda message: False,
     ) -> None:
         self._name = name
         self._send = send
@@ -58,9 +62,11 @@ class MicroBatcher(Generic[Sent, Result]):
         self._cost = cost
         self._catalogue_of = catalogue_of
         self._observe_batch = observe_batch
+        self._at_once = at_once
         self._queues: list[LaneQueue[Sent, Result]] = [LaneQueue(name, lane) for lane in lanes]
         self._in_flight: set[asyncio.Task[None]] = set()
         self._unanswered = 0
+        self._left_in_turn = self._gathers = False
 
     @property
     def waiting(self) -> int:
@@ -77,18 +83,38 @@ class MicroBatcher(Generic[Sent, Result]):
         waiting: WaitingMessage[Sent, Result] = WaitingMessage(
             enqueue(message, deadline) if since is None else QueuedMessage(message, deadline, since, traceparent), catalogue
         )
-        queue.waiting.append(waiting)
-        if len(queue.waiting) == 1:
-            # After this turn of the loop, so that requests which arrived together leave together.
-            asyncio.get_running_loop().call_soon(self._pump)
         try:
             async with asyncio.timeout(left):
+                if self._may_leave_at_once(message):
+                    queue.pace.take(1, left=False)
+                    self._unanswered += 1
+                    await self._run(queue, [waiting], in_own_task=False)
+                else:
+                    self._append(queue, waiting)
                 return await waiting.future
         except TimeoutError:
             if waiting in queue.waiting.line(catalogue):
                 # The part has more work than it can do, but is not broken: the client may try again.
                 raise OverloadedError(f"{self._name}: its queue took until the deadline; ask again in a moment") from None
             raise DeadlineError(f"{self._name}: no answer within the deadline") from None
+
+    def _may_leave_at_once(self, message: Sent) -> bool:
+        """Whether it comes alone, and finds a place. Once two come in one turn of the loop, all wait for company until one finds none."""
+        self._gathers = self._gathers or self._left_in_turn
+        if self._gathers or self._unanswered >= self.max_in_flight or not self._at_once(message) or self._next() is not None:
+            return False
+        self._left_in_turn = True
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        return True
+
+    def _end_turn(self) -> None:
+        self._left_in_turn = False
+
+    def _append(self, queue: LaneQueue[Sent, Result], waiting: WaitingMessage[Sent, Result]) -> None:
+        queue.waiting.append(waiting)
+        if len(queue.waiting) == 1:
+            # After this turn of the loop, so that requests which arrived together leave together.
+            asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
         most = _MOST_UNFINISHED * self.max_in_flight
@@ -119,21 +145,21 @@ class MicroBatcher(Generic[Sent, Result]):
                 break
             batch.append(queue.waiting.take())
         queue.pace.take(len(batch), left=bool(queue.waiting))
+        self._gathers = len(batch) > 1
         return batch
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self._pump()
 
-    async def _run(self, queue: LaneQueue[Sent, Result], batch: list[WaitingMessage[Sent, Result]]) -> None:
+    async def _run(self, queue: LaneQueue[Sent, Result], batch: list[WaitingMessage[Sent, Result]], *, in_own_task: bool = True) -> None:
         """Send a batch. A hanging call keeps its place only while somebody waits for it, because another replica may work.
 
-        Sends in this task: each further task would cost a lone message another turn of the event loop.
+        Sends in this task: each further task would cost a lone message another turn of the event loop. `in_own_task`: it is no caller's.
         """
         if self._observe_batch is not None:
             self._observe_batch(len(batch))
         start, unanswered = time.monotonic(), True
-        task, still_waiting = asyncio.current_task(), len(batch)
 
         def mark_answered() -> None:
             nonlocal unanswered
@@ -145,26 +171,24 @@ class MicroBatcher(Generic[Sent, Result]):
             mark_answered()
             self._pump()
 
-        def on_done(_: "asyncio.Future[Result]") -> None:
-            nonlocal still_waiting
-            still_waiting -= 1
-            # Work in a thread can't be interrupted, so it keeps its place until it ends.
-            if not still_waiting and task is not None and any(waiting.future.cancelled() for waiting in batch):
-                task.cancel()
-
-        for waiting in batch:
-            waiting.future.add_done_callback(on_done)
+        if in_own_task:
+            _cancel_unwanted(asyncio.current_task(), batch)
         try:
             for waiting, result in zip(batch, await self._send([waiting.queued for waiting in batch], on_result), strict=True):
                 settle(waiting.future, result)
         except asyncio.CancelledError:
+            if not in_own_task:
+                raise
             self._fail(batch, UnavailableError(f"{self._name} gave the call up; ask again in a moment"))
         except Exception as error:  # noqa: BLE001  every caller of the batch gets it
             self._fail(batch, error)
-        mark_answered()
-        took_s = time.monotonic() - start
-        queue.pace.end(len(batch), took_s / self.max_in_flight)
-        self._charge(queue, took_s)
+        finally:
+            mark_answered()
+            took_s = time.monotonic() - start
+            queue.pace.end(len(batch), took_s / self.max_in_flight)
+            self._charge(queue, took_s)
+            if not in_own_task:
+                self._pump()
 
     def _fail(self, batch: list[WaitingMessage[Sent, Result]], error: Exception) -> None:
         """A call that failed as a whole fails all of its callers that have no result yet."""
@@ -177,6 +201,21 @@ class MicroBatcher(Generic[Sent, Result]):
         for later in self._queues[self._queues.index(queue) + 1 :]:
             if later.waiting:
                 later.share.wait(took_s)
+
+
+def _cancel_unwanted(task: "asyncio.Task[None] | None", batch: Sequence[WaitingMessage[Sent, Result]]) -> None:
+    """Cancel `task` once nobody waits for any message of its batch, and somebody has given up."""
+    still_waiting = len(batch)
+
+    def on_done(_: "asyncio.Future[Result]") -> None:
+        nonlocal still_waiting
+        still_waiting -= 1
+        # Work in a thread can't be interrupted, so it keeps its place until it ends.
+        if not still_waiting and task is not None and any(waiting.future.cancelled() for waiting in batch):
+            task.cancel()
+
+    for waiting in batch:
+        waiting.future.add_done_callback(on_done)
 
 
 def in_time(batch: Sequence[QueuedMessage[Sent]]) -> list[bool]:

@@ -89,10 +89,11 @@ class RetrieverReplica(ReplicaClock):
         """Results with their places in the batch, as soon as they are known: a slow query delays only those like it."""
         queued = [from_wire(hop) for hop in batch]
         groups = group_rankings([message for message, *_ in queued])
-        async for answered in as_completed([self._answer_group([queued[place] for place in group]) for group in groups]):
+        async for answered in as_completed([self.answer([queued[place] for place in group]) for group in groups]):
             yield [pair for n, results in answered for pair in zip(groups[n], _each(results, groups[n]), strict=True)]
 
-    async def _answer_group(self, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
+    async def answer(self, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
+        """The results of messages that are answered together: of one message, or of rankings that are alike."""
         with self._telemetry(batch) as handled:
             first = batch[0].message
             if isinstance(first, messages.In):
@@ -105,7 +106,7 @@ class RetrieverReplica(ReplicaClock):
 
     async def _answer_in(self, name: str, batch: Sequence[QueuedMessage[RetrieverMessage[object]]]) -> list[object]:
         """The results of messages to one catalogue beside the default one. Looking for background work does not open it."""
-        inner = [queued._replace(message=_inner(queued.message)) for queued in batch]
+        inner = [queued._replace(message=messages.inner_of(queued.message)) for queued in batch]
         try:
             if isinstance(inner[0].message, messages.PASSIVE):
                 return [await self.catalogues.peek(name, inner[0])]
@@ -136,10 +137,6 @@ class RetrieverReplica(ReplicaClock):
         await self.catalogues.close()
         await self.default.close()
         await asyncio.to_thread(self._telemetry.close)
-
-
-def _inner(message: RetrieverMessage[object]) -> RetrieverMessage[object]:
-    return message.message if isinstance(message, messages.In) else message
 
 
 def _each(results: list[object] | MatineeError, group: Sequence[int]) -> list[object]:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from matinee.settings.serving import ServingSettings
 from serve.api.admission import Admission
 from serve.api.clients import ClientAddresses
+from serve.placement.joined_write import join_writes
 
 
 class Connections:
@@ -116,6 +117,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(refusal, with_body=method != "HEAD")
                 return
         super().on_headers_complete()
+        join_writes(self.cycle)
 
     def _refuse(self, response: Response, *, with_body: bool) -> None:
         """Answer in place of the app. What is left of the request is read and dropped."""

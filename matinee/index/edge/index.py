@@ -1,7 +1,8 @@
 """The embedded engine: each version of a catalogue is a folder with one `qdrant-edge` shard, opened inside this process.
 
-Every shard call runs in the one thread of its open index. The engine holds Python's lock for as long as a call runs, so more threads
-would answer no more. Light calls go before heavy ones (`matinee.index.cost`). Searches that come together are one hop.
+Shard calls run one after the other, in the one thread of an open index. The engine holds Python's lock for as long as a call runs, so
+more threads would answer no more. Light calls go before heavy ones (`matinee.index.cost`). Searches that come together are one hop. One
+alone takes none while the thread is idle and the last ones were brief: the event loop would stand still during the call all the same.
 Searches scan, which loses nothing, unless the version's graphs were built (HNSW, `hnsw`); what is written later is scanned too.
 Does not serve two processes: whoever opens a version holds its lock until `close`, others get `IndexLockedError`. Does not watch
 `CURRENT`: the Retriever does. Leaves the order of equal scores to the engine.
@@ -21,7 +22,7 @@ from matinee.index.conditions import not_deleted_condition, valid_ids
 from matinee.index.edge import files, hnsw
 from matinee.index.edge import query as translate
 from matinee.index.item_vector import complete_points
-from matinee.index.records import to_hit, to_point
+from matinee.index.records import text_vector, to_hit, to_point
 from matinee.index.types import TEXT, FacetCount, Hit, Manifest, Payload, Point, Scroll, Search
 from matinee.lanes import LaneThread
 from matinee.memory_cache import MemoryCache
@@ -84,11 +85,13 @@ class EdgeIndex:
             answers = [self._open.query(requests[0])]
         else:
             answers = self._open.query_batch(edge.QueryBatchRequest(requests)) if requests else []
-        ranked = [translate.hits(search, answer) for search, answer in zip(searches, answers, strict=True)]
-        payloads = self._payloads_of({hit.id for search, hits in zip(searches, ranked, strict=True) if search.with_payload for hit in hits})
+        ranked = [translate.scored(search, answer) for search, answer in zip(searches, answers, strict=True)]
+        payloads = self._payloads_of(
+            {id for search, found in zip(searches, ranked, strict=True) if search.with_payload for id, *_ in found}
+        )
         return [
-            [Hit(hit.id, hit.score, payloads[hit.id], hit.vector) for hit in hits] if search.with_payload else hits
-            for search, hits in zip(searches, ranked, strict=True)
+            [Hit(id, score, payloads[id] if search.with_payload else Payload(), vector) for id, score, vector in found]
+            for search, found in zip(searches, ranked, strict=True)
         ]
 
     def _payloads_of(self, ids: set[str]) -> dict[str, Payload]:
@@ -106,8 +109,14 @@ class EdgeIndex:
         return await self._run(self._retrieve, ids, vectors, heavy=cost.reading(len(ids)) > cost.LIGHT)
 
     def _retrieve(self, ids: Sequence[str], vectors: bool) -> list[Hit | None]:
-        records = self._open.retrieve([*valid_ids(ids)], True, [TEXT] if vectors else False)
-        hits = {hit.id: hit for hit in map(to_hit, records)}
+        records = self._open.retrieve([*valid_ids(ids)], not vectors, [TEXT] if vectors else False)
+        if not vectors:
+            hits = {hit.id: hit for hit in map(to_hit, records)}
+        else:
+            # They are examples, and many of those were in an answer before.
+            found = {str(record.id): text_vector(record.vector) for record in records}
+            payloads = self._payloads_of(set(found))
+            hits = {id: Hit(id, 0.0, payloads[id], vector) for id, vector in found.items()}
         return [hits.get(id) for id in ids]
 
     async def present(self, ids: Sequence[str]) -> set[str]:
@@ -160,8 +169,8 @@ class EdgeIndex:
         points = self._open.query(edge.QueryRequest(limit=1, query=newest, with_payload=["revision"]))
         return int((points[0].payload or {})["revision"]) if points else 0
 
-    async def together(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
-        return await self._run(lambda: _run_without_waiting(work()))
+    async def together(self, work: Callable[[], Coroutine[object, None, T]], *, brief: bool = False) -> T:
+        return await self._run(lambda: _run_without_waiting(work()), brief=brief)
 
     def check_health(self, hang_s: float) -> None:
         self._thread.check_health(hang_s)
@@ -178,19 +187,22 @@ class EdgeIndex:
             raise IndexUnavailableError(f"the index version {self.manifest.version} was closed")
         return self._shard
 
-    async def _run(self, call: Callable[[*Args], T], *args: *Args, heavy: bool = False) -> T:
+    async def _run(self, call: Callable[[*Args], T], *args: *Args, heavy: bool = False, brief: bool = False) -> T:
         if self._closed:
             raise IndexUnavailableError(f"the index version {self.manifest.version} was closed")
+        if self._thread.runs_here:
+            return call(*args)
 
         def run() -> T:
             with files.explain(self._path):
                 return call(*args)
 
-        return await self._thread.run(run, heavy=heavy)
+        return await self._thread.run(run, heavy=heavy, brief=brief)
 
     def _load(self) -> None:
         self._lock = files.take_lock(self._path)
-        self._shard = edge.EdgeShard.load(str(self._path / "shard"))
+        shard = self._path / "shard"
+        self._shard = edge.EdgeShard.load(str(shard), translate.search_config(len([*(shard / "segments").iterdir()])))
 
     def _create(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ Pure translation: opens no shard and does no I/O. Vector searches carry no condi
 
 from __future__ import annotations  # several of the engine's type names exist in its stubs only
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import qdrant_edge as edge
 from matinee.filters.attributes import AttributeType
 from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
 from matinee.index.conditions import scroll_condition, search_condition, translate
-from matinee.index.records import to_hit
+from matinee.index.records import text_vector
 from matinee.index.types import (
     BM25,
     SCORES,
@@ -22,7 +23,6 @@ from matinee.index.types import (
     TITLE,
     DenseQuery,
     EngineQuery,
-    Hit,
     HybridQuery,
     Manifest,
     Point,
@@ -34,7 +34,7 @@ from matinee.index.types import (
     StoredQuery,
 )
 from matinee.settings.index import IndexSettings
-from matinee.vectors import Sparse
+from matinee.vectors import Sparse, Vector
 
 _MAX_DROPPED = 100
 # NumPy's, because the engine takes Python's `True` for the integer 1, which no boolean field ever equals (and reads every payload).
@@ -46,13 +46,25 @@ def shard_config(manifest: Manifest, settings: IndexSettings, *, graphs: bool = 
 
     `indexing_threshold` 0 switches indexing off: an upsert stays searchable at once, and exactly.
     """
-    idf = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)
     return edge.EdgeConfig(
         vectors={name: _dense_params(size, settings, graphs=graphs) for name, size in manifest.dimensions.items()},
-        sparse_vectors={BM25: idf, TITLE: idf},
+        sparse_vectors=_sparse_params(),
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1 if graphs else 0, default_segment_number=1 if graphs else None),
         payload_memory=edge.Memory.Cached if settings.payload == "memory" else None,
     )
+
+
+def search_config(segments: int) -> edge.EdgeConfig:
+    """How a shard with so many segments is searched from now on; all else stays as it is.
+
+    One thread searches a segment. Where there is one segment, it is the caller's: to hand it to a thread of the engine's would only take
+    longer, and those that find nothing to do take CPU time, too.
+    """
+    return edge.EdgeConfig(sparse_vectors=_sparse_params(), max_search_threads=max(1, min(segments, os.cpu_count() or 1)))
+
+
+def _sparse_params() -> dict[str, edge.EdgeSparseVectorParams]:
+    return dict.fromkeys((BM25, TITLE), edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf))
 
 
 def _dense_params(size: int, settings: IndexSettings, *, graphs: bool) -> edge.EdgeVectorParams:
@@ -158,15 +170,18 @@ def request(search: Search, manifest: Manifest, settings: IndexSettings) -> edge
     )
 
 
-def hits(search: Search, answer: Sequence[edge.ScoredPoint]) -> list[Hit]:
-    allowed = [hit for hit in map(_hit, answer) if hit.id not in search.exclude]
+def scored(search: Search, answer: Sequence[edge.ScoredPoint]) -> list[tuple[str, float, Vector | None]]:
+    """Ids, scores and, where they were asked for, vectors of an answer to `request`."""
+    ordered = isinstance(search.query, PopularQuery)
+    # Each field that is read of the engine's objects is converted anew.
+    found = [
+        (id, float(record.order_value or 0) if ordered else record.score, text_vector(record.vector) if search.with_vectors else None)
+        for record in answer
+        if (id := str(record.id)) not in search.exclude
+    ]
     if isinstance(search.query, HybridQuery):
-        allowed.sort(key=lambda hit: (-hit.score, hit.id))
-    return allowed[: search.limit]
-
-
-def _hit(record: edge.ScoredPoint) -> Hit:
-    return to_hit(record, record.score if record.order_value is None else float(record.order_value))
+        found.sort(key=lambda one: (-one[1], one[0]))
+    return found[: search.limit]
 
 
 def _query(

@@ -143,7 +143,7 @@ class QdrantIndex:
         points = (await self._call(call)).points
         return int((points[0].payload or {})["revision"]) if points else 0
 
-    async def together(self, work: Callable[[], Coroutine[object, None, T]]) -> T:
+    async def together(self, work: Callable[[], Coroutine[object, None, T]], *, brief: bool = False) -> T:
         return await work()
 
     def check_health(self, hang_s: float) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from matinee.index.types import Hit
 from matinee.items import Item
-from matinee.recommend.ranking import MIN_POOL, diversify, nearest_like, pool_size, shared_facts
+from matinee.recommend.ranking import MIN_POOL, LikedFacts, diversify, nearest_like, pool_size
 from matinee.text.templates import Shared
 from matinee.vectors import Vector
 
@@ -91,20 +91,21 @@ def test_without_a_vector_the_first_like_speaks() -> None:
 
 def test_shared_facts_ignore_case_and_need_the_same_role() -> None:
     other = Item(title="B", year=2011, genres=("ACTION",), people={"cast": ("tom hardy", "George Miller")}, language="fr")
-    assert shared_facts(FILM.facts(), other.facts()) == Shared(genres=("ACTION",), people={"cast": ("tom hardy",)}, decade=2010)
+    assert LikedFacts(FILM.facts()).shared_with(other.facts()) == Shared(genres=("ACTION",), people={"cast": ("tom hardy",)}, decade=2010)
 
 
 def test_nothing_is_shared_with_what_says_nothing() -> None:
-    assert shared_facts(FILM.facts(), Item(title="B").facts()) == shared_facts({}, FILM.facts()) == shared_facts({}, {}) == Shared()
+    pairs = ((FILM.facts(), Item(title="B").facts()), ({}, FILM.facts()), ({}, {}))
+    assert all(LikedFacts(liked).shared_with(item) == Shared() for liked, item in pairs)
 
 
 def test_shared_facts_come_in_the_order_of_the_recommended_item() -> None:
     other = Item(title="B", year=2020, genres=("Science Fiction", "Drama", "Action"), language="EN")
-    assert shared_facts(FILM.facts(), other.facts()) == Shared(genres=("Science Fiction", "Action"), language="EN")
+    assert LikedFacts(FILM.facts()).shared_with(other.facts()) == Shared(genres=("Science Fiction", "Action"), language="EN")
 
 
 @given(st.integers(-100, 2100), st.integers(-100, 2100))
 def test_a_decade_is_shared_by_its_ten_years_alone(a: int, b: int) -> None:
-    decade = shared_facts({"year": a}, {"year": b}).decade
+    decade = LikedFacts({"year": a}).shared_with({"year": b}).decade
     assert (decade is not None) == (a // 10 == b // 10)
     assert decade is None or decade <= min(a, b) < decade + 10

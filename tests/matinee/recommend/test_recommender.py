@@ -22,7 +22,7 @@ from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.options import RankingOptions
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery
-from matinee.recommend.ranking import shared_facts
+from matinee.recommend.ranking import LikedFacts
 from matinee.recommend.recommender import Recommender
 from matinee.settings.index import FactWeights, IndexSettings
 from matinee.settings.tree import SearchSettings
@@ -242,7 +242,7 @@ async def test_the_reason_names_the_nearest_like_and_only_shared_facts(ask: Any,
         nearest = max(names, key=lambda name: float(vectors[name] @ mine))
         assert card["because"] == films[nearest].uid("demo")
         assert card["reason"].startswith(f"If you enjoyed {nearest}, you might love {facts['title']} for its")
-        shared = shared_facts(films[nearest].facts(), facts)
+        shared = LikedFacts(films[nearest].facts()).shared_with(facts)
         said = card["reason"].split(" for its", 1)[1].casefold()
         for genre in {g for film in films.values() for g in film.genres} - set(shared.genres):
             assert f" {genre.casefold()} " not in said.replace("science fiction", "" if genre == "Fiction" else "science fiction")
@@ -353,7 +353,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)
 
-    async def together(self, work: Any) -> Any:
+    async def together(self, work: Any, **_: Any) -> Any:
         return await work()
 
     async def search(self, searches: Any) -> Any:

@@ -10,6 +10,7 @@ from serve.api.admission import Admission
 from serve.api.auth import ApiKeys, new_key
 from serve.api.middleware import RequestMiddleware
 from serve.api.served_catalogues import ServedCatalogues
+from serve.api.unknown_routes import UnknownRoutes
 from serve.graph.bulk import Bulk
 from serve.graph.concurrency import Sharing
 from serve.graph.gateway import Gateway
@@ -38,7 +39,9 @@ class MiddlewareClient:
         self.admission = Admission(serving, metrics, names_requests=names)
         service = Gateway(load_settings(environ={}), Graph(no_part, no_part, None, {}), metrics)
         catalogues = ServedCatalogues(service, Bulk(serving.bulk, serving.deadline_s), Sharing())
-        self.middleware = RequestMiddleware(app, serving, ApiKeys(serving), [], [], metrics, tracing, self.admission, catalogues)
+        self.middleware = RequestMiddleware(
+            app, serving, ApiKeys(serving), [], [], metrics, tracing, self.admission, catalogues, UnknownRoutes([])
+        )
         self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
         self.sent: list[dict[str, Any]] = []
 

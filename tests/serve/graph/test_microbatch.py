@@ -621,3 +621,78 @@ async def test_who_gave_up_in_one_catalogue_takes_no_turn_of_it() -> None:
     callee.gate.set()
     assert await asyncio.gather(tasks[0], *tasks[2:]) == ["x/0", "a/1", "b/0"]
     assert callee.batches == [["x/0"], ["a/1"], ["b/0"]]
+
+
+# sent at once
+
+
+def at_once(callee: Any, **more: Any) -> MicroBatcher[Any, Any]:
+    """One that gathers no messages whose name begins with `now`."""
+    return batcher(callee, at_once=lambda message: str(message).startswith("now"), **more)
+
+
+async def test_a_message_that_is_sent_at_once_needs_no_turn_of_the_loop() -> None:
+    callee, later = Callee(), []
+    call = at_once(callee)
+    asyncio.get_running_loop().call_soon(later.append, "a turn")
+    assert await call("now", LATER) == "now"
+    assert not later
+    assert await call("then", LATER) == "then"
+    assert later
+    assert callee.batches == [["now"], ["then"]]
+
+
+async def test_messages_that_come_in_one_turn_wait_for_one_another_until_one_comes_alone() -> None:
+    callee, names = Callee(), ("now 1", "now 2", "now 3")
+    call = at_once(callee)
+    for _ in range(2):
+        assert await asyncio.gather(*(call(name, LATER) for name in names)) == [*names]
+    assert callee.batches == [["now 1"], ["now 2", "now 3"], [*names]]
+    later: list[str] = []
+    for name in ("now 4", "now 5"):
+        later.clear()
+        asyncio.get_running_loop().call_soon(later.append, "a turn")
+        assert await call(name, LATER) == name
+    assert not later
+
+
+async def test_what_is_sent_at_once_takes_a_place_and_never_another_ones() -> None:
+    callee = Callee(open_=False)
+    call = at_once(callee, max_in_flight=1)
+    tasks = [asyncio.create_task(call(name, LATER)) for name in ("now 1", "now 2", "a", "now 3")]
+    await callee.reached(1)
+    await asyncio.sleep(0)
+    assert call.waiting == 3
+    callee.gate.set()
+    assert await asyncio.gather(*tasks) == ["now 1", "now 2", "a", "now 3"]
+    assert callee.batches == [["now 1"], ["now 2", "a", "now 3"]]
+    assert callee.most == 1
+
+
+async def test_who_is_sent_at_once_and_goes_gives_its_place_to_those_who_wait() -> None:
+    callee = Callee(open_=False)
+    call = at_once(callee, max_in_flight=1)
+    await until_late(lambda deadline: call("now", deadline), lambda: callee.batches)
+    gone = asyncio.create_task(call("now, too", LATER))
+    await callee.reached(2)
+    waits = asyncio.create_task(call("waits", LATER))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await callee.reached(3)
+    callee.gate.set()
+    assert await waits == "waits"
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_an_error_of_what_is_sent_at_once_is_its_callers() -> None:
+    async def send(batch: Sequence[QueuedMessage[Any]], on_result: Any) -> list[Any]:
+        if batch[0].message == "now and wrong":
+            raise RuntimeError("broken")
+        return [NotFoundError("no such item")]
+
+    call = at_once(send)
+    with pytest.raises(RuntimeError, match="broken"):
+        await call("now and wrong", LATER)
+    with pytest.raises(NotFoundError):
+        await call("now", LATER)

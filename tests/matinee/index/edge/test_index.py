@@ -313,3 +313,29 @@ async def test_a_light_search_goes_between_the_points_of_a_large_write(store: Ed
     await writing
     assert await index.count() == 500
     await index.close()
+
+
+async def test_a_version_of_one_segment_is_searched_by_the_thread_that_asks(store: EdgeStore) -> None:
+    """The engine keeps with the shard how many threads of its own search it, and asks none where that is one."""
+    await build(store)
+    index = await store.open("v1")
+    kept = json.loads((index._path / "shard" / "edge_config.json").read_text())
+    assert kept["max_search_threads"] == 1
+    assert kept["vectors"][TEXT]["size"] == 4, "all else stays as it was made"
+    await index.close()
+
+
+async def test_a_lone_search_ends_up_where_it_was_asked_and_several_in_the_thread(store: EdgeStore) -> None:
+    await build(store)
+    index = await store.open("v1")
+    here, threads = threading.current_thread().name, set[str]()
+
+    async def work() -> None:
+        threads.add(threading.current_thread().name)
+        assert len(await index.search([Search(DenseQuery(np.ones(4, np.float32)), 2)])) == 1
+
+    await index.together(work, brief=False)
+    assert threads == {"index-edge_0"}
+    while here not in threads:
+        await index.together(work, brief=True)
+    await index.close()
