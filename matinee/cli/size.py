@@ -120,7 +120,7 @@ def _show(made: Plan, cost: float | None) -> None:
     if cost is not None:
         out.print(f"cost: {cost:.2f} a day, in the currency of the prices")
     for measured, title in (
-        (True, "measured on 2 cores of an AMD EPYC with AVX512-BF16 and 9,827 items, and extrapolated to this load"),
+        (True, "measured on 2 cores, times with AVX512-BF16 and 9,827 items, bytes with 100,000 items; extrapolated to this load"),
         (False, "worked out or assumed: check"),
     ):
         out.print(f"\n[bold]{title}[/]")

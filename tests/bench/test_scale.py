@@ -27,7 +27,7 @@ async def test_an_interrupted_run_goes_on_and_measures_every_stage(tmp_path: Pat
     await measure_latencies(home, BINARY)
     kept = ScaleHome(tmp_path, QUICK).figures
     assert kept["passing"]["all items"] == QUICK.items
-    assert 0 < kept["passing"]["a genre in two languages"] < kept["passing"]["a genre"] < QUICK.items
+    assert 0 < kept["passing"]["a rare genre in two languages"] < kept["passing"]["a rare genre"] < QUICK.items
     # The engine scans: it agrees with NumPy on vectors, facts and filters.
     assert set(kept["variants"][SCAN]["recall"]["2"].values()) == {1.0}
     copies = kept["variants"][BINARY.name]

@@ -24,8 +24,8 @@ def pods(made: Plan, name: str) -> Pods:
 
 def test_memory_counts_both_dense_vectors_and_grows_with_items_and_dimensions() -> None:
     # Two vectors of 384 and 546 numbers, two graphs, words, title, id and payload.
-    assert plan(BASE).item_bytes == 4 * 384 + 4 * 546 + 2 * 200 + 700 + 300 + 200 + 2000
-    assert plan(replace(BASE, on_disk=True)).item_bytes == 1600
+    assert plan(BASE).item_bytes == 4 * 384 + 4 * 546 + 2 * 142 + 909 + 282 + 1081 + 773
+    assert plan(replace(BASE, on_disk=True)).item_bytes == 2556
     small, large = (pods(plan(replace(BASE, items=items)), "qdrant") for items in (1_000_000, 4_000_000))
     assert large.memory_gib * large.count >= 3.5 * small.memory_gib * small.count
     assert plan(replace(BASE, dimensions=768)).item_bytes > plan(BASE).item_bytes
@@ -118,7 +118,7 @@ def test_the_command_says_what_is_measured_and_writes_values(tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["size", "1000000", "--ha", "--core-hour", "0.04", "--values", str(file)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "measured on 2 cores of an AMD EPYC with AVX512-BF16 and 9,827 items" in said
+    assert "times with AVX512-BF16 and 9,827 items, bytes with 100,000 items" in said
     assert "worked out or assumed: check" in said
     assert "a day" in said
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["qdrant"]["replicas"] >= 3
