@@ -95,11 +95,11 @@ class GeneratedCatalogue:
             item = Item(
                 id=f"generated-{first + n}",
                 kind="film",
-                title=self._text(topic, rng.integers(1, 5), rng).title(),
+                title=self._text(topic, int(rng.integers(1, 5)), rng).title(),
                 year=int(years[n]),
                 genres=tuple(self._genres[topic][: rng.integers(1, 5)]),
                 people={"director": self._names(1, rng), "cast": self._names(4, rng)},
-                overview=self._text(topic, rng.integers(41, 52), rng),
+                overview=self._text(topic, int(rng.integers(41, 52)), rng),
                 language=language,
                 numbers={"votes": float(votes[n]), "rating": float(ratings[n])},
                 extra={"country": [_COUNTRIES[language]]},
@@ -111,7 +111,9 @@ class GeneratedCatalogue:
         rng = np.random.default_rng((self._seed, self.count, count))
         topics = rng.choice(_TOPICS, count, p=self._shares)
         vectors = self._vectors(topics, rng)
-        return [GeneratedQuery(self._text(topic, rng.integers(2, 9), rng), vector) for topic, vector in zip(topics, vectors, strict=True)]
+        return [
+            GeneratedQuery(self._text(topic, int(rng.integers(2, 9)), rng), vector) for topic, vector in zip(topics, vectors, strict=True)
+        ]
 
     def _vectors(self, topics: np.ndarray[tuple[int], np.dtype[np.int64]], rng: np.random.Generator) -> Matrix:
         plain = self._centres[topics] + rng.standard_normal((len(topics), self.dimension)).astype(np.float32) * self._scales

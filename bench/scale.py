@@ -392,7 +392,7 @@ def _cases(home: ScaleHome) -> dict[str, Callable[[int], RetrieverMessage[Any]]]
 
     cases: dict[str, Callable[[int], RetrieverMessage[Any]]] = {SIMILAR: similar}
     cases |= {f"text, {name}": text(condition) for name, condition in FILTERS.items()}
-    return cases | {f"facets, {name}": lambda n, condition=condition: Facets(condition) for name, condition in FILTERS.items()}  # type: ignore[misc]
+    return cases | {f"facets, {name}": lambda n, condition=condition: Facets(condition) for name, condition in FILTERS.items()}
 
 
 async def _load(client: RetrieverClient, message: Callable[[int], RetrieverMessage[Any]], clients: int, seconds: float) -> Result:
