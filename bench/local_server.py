@@ -172,8 +172,12 @@ def copy_index(source: Path, home: Path) -> None:
     if len(catalogues) != 1:
         raise SystemExit(f"{source}: give a home with the index of one catalogue, it has {len(catalogues)}")
     (home / "index").mkdir()
-    # Most of the engine's files are holes.
-    subprocess.run(["cp", "--recursive", "--sparse=always", f"{catalogues[0]}/.", str(home / "index" / "demo")], check=True)
+    copy_sparsely(catalogues[0], home / "index" / "demo")
+
+
+def copy_sparsely(folder: Path, to: Path) -> None:
+    """A copy of a folder of the embedded engine: most of its files are holes."""
+    subprocess.run(["cp", "--recursive", "--sparse=always", f"{folder}/.", str(to)], check=True)
 
 
 def free_port() -> int:

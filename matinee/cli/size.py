@@ -13,6 +13,7 @@ from matinee.cli.errors import explain_errors
 from matinee.cli.output import Json, out, print_json
 from matinee.errors import SettingsError
 from matinee.files import write_atomically
+from matinee.settings.index import Quantization
 from matinee.settings.load import merge
 from matinee.sizing import curves
 from matinee.sizing.floor import floor
@@ -29,6 +30,9 @@ def size(
     gpu: Annotated[bool, typer.Option("--gpu", help="embed on GPUs")] = False,
     ha: Annotated[bool, typer.Option("--ha", help="two of everything but the head; set gcsFaultTolerance against its loss")] = False,
     on_disk: Annotated[bool, typer.Option("--on-disk", help="keep dense vectors and payload on disk")] = False,
+    quantization: Annotated[
+        Quantization, typer.Option(help="small copies of dense vectors, which stay in memory; give --on-disk too to save any")
+    ] = "none",
     cpu_factor: Annotated[
         float,
         typer.Option(min=0.01, help="CPU time of your cores, as a multiple of the measured ones'; up to 4 where they lack AVX512-BF16"),
@@ -58,7 +62,15 @@ def size(
         _show_floor(floor(_read_values(floor_of)), prices, as_json=as_json)
         return
     load = Load(
-        items=items or 1, dimensions=dimensions, requests=requests, text_share=text, gpu=gpu, ha=ha, on_disk=on_disk, cpu_factor=cpu_factor
+        items=items or 1,
+        dimensions=dimensions,
+        requests=requests,
+        text_share=text,
+        gpu=gpu,
+        ha=ha,
+        on_disk=on_disk,
+        quantization=quantization,
+        cpu_factor=cpu_factor,
     )
     made = plan(load)
     cost = made.cost_a_day(prices)
@@ -109,7 +121,7 @@ def _show(made: Plan, cost: float | None) -> None:
     if cost is not None:
         out.print(f"cost: {cost:.2f} a day, in the currency of the prices")
     for measured, title in (
-        (True, "measured on 2 cores of an AMD EPYC with AVX512-BF16 and 9,827 items, and extrapolated to this load"),
+        (True, "measured on 2 cores, times with AVX512-BF16 and 9,827 items, bytes with 100,000 items; extrapolated to this load"),
         (False, "worked out or assumed: check"),
     ):
         out.print(f"\n[bold]{title}[/]")
@@ -122,5 +134,7 @@ def _show(made: Plan, cost: float | None) -> None:
 def _words(load: Load) -> str:
     flags = [word for word, on in (("GPUs", load.gpu), ("high availability", load.ha), ("vectors on disk", load.on_disk)) if on]
     text = f"{load.items:,} items of {load.dimensions} dimensions, {load.requests:g} requests/s, {load.text_share:.0%} of them text"
+    if load.quantization != "none":
+        flags.append(f"quantization {load.quantization}")
     slower = [] if load.cpu_factor == 1 else [f"{load.cpu_factor:g} times the CPU time"]
     return ", ".join([text, *flags, *slower])

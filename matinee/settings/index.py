@@ -20,6 +20,7 @@ _SERVER_ONLY = (
 _GRAPH_ONLY = ("m", "ef_construct", "quantization", "oversampling")
 
 Recipe = Literal["raw", "enhanced", "both"]
+Quantization = Literal["none", "scalar", "binary", "product"]
 
 
 class FactWeights(Part):
@@ -113,7 +114,7 @@ class IndexSettings(Part):
     ef_construct: int = Field(
         100, ge=10, le=1000, description="candidates for these links while the index is built: more lose less and take longer"
     )
-    quantization: Literal["none", "scalar", "binary", "product"] = Field(
+    quantization: Quantization = Field(
         "none",
         description="small copies of dense vectors, held in memory, that a search reads first: 1 byte a number (scalar), 1 bit (binary), "
         "or a sixteenth of the vector (product); the best candidates are ranked again by the whole vectors. A new version gets them",

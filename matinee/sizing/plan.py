@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from matinee.errors import SettingsError
 from matinee.index.item_vector import FACTS_DIMENSION
+from matinee.settings.index import Quantization
 from matinee.sizing import curves
 
 GIB = 2**30
@@ -19,8 +20,8 @@ _GPU_SHARE = 0.25
 class Load:
     """What is asked for. `requests` a second at the peak, `text_share` of them are text searches, the others similar items.
 
-    `on_disk` keeps dense vectors and payload out of memory. `ha`: two of everything but the head. `cpu_factor`: how many times the CPU time
-    of the figures' machine its cores need.
+    `on_disk` keeps dense vectors and payload out of memory. `quantization` adds small copies of the dense vectors, which stay in memory.
+    `ha`: two of everything but the head. `cpu_factor`: how many times the CPU time of the figures' machine its cores need.
     """
 
     items: int
@@ -30,6 +31,7 @@ class Load:
     gpu: bool = False
     ha: bool = False
     on_disk: bool = False
+    quantization: Quantization = "none"
     cpu_factor: float = 1
 
     def __post_init__(self) -> None:
@@ -128,12 +130,14 @@ def plan(load: Load) -> Plan:
     words = figure["bm25_bytes"] + figure["title_bytes"] + figure["point_bytes"]
     # `on_disk` moves the payload too, and without it Qdrant holds the payload in memory. Graphs and words it moves as well, but a search
     # reads so much of them that the page cache has to hold them.
-    in_memory = graph + words + (0 if load.on_disk else vector + item + figure["payload_bytes"])
-    on_disk = (vector + item + graph + words) * figure["disk_overhead"] + figure["payload_bytes"]
+    copies = 0.0 if load.quantization == "none" else (vector + item) / 4 * figure[f"{load.quantization}_number_bytes"]
+    in_memory = graph + words + copies + (0 if load.on_disk else vector + item + figure["payload_bytes"])
+    on_disk = (vector + item + copies + graph + words) * figure["disk_overhead"] + figure["payload_bytes"]
     common: dict[str, Any] = {"load": load, "replicas": replicas, "item_bytes": in_memory}
     ingest = load.items / figure["ingest_items_per_core_s"] / 3600
     head = Pods(name="head", count=1, most=1, cpus=2.5, memory_gib=9 if load.gpu or each > 1 else 4)
-    small = load.items <= figure["embedded_items"] and not (load.ha or load.gpu or load.on_disk) and set(replicas.values()) == {1}
+    plain = load.quantization == "none" and not (load.ha or load.gpu or load.on_disk)
+    small = load.items <= figure["embedded_items"] and plain and set(replicas.values()) == {1}
     if small:
         # As values-cpu.yaml, whose sizes are measured.
         worker = Pods(name="cpu", count=1, most=1, cpus=4, memory_gib=11, disk_gib=10)
@@ -141,10 +145,10 @@ def plan(load: Load) -> Plan:
         return Plan(
             engine="edge", pods=(head, worker), shards=1, replication=1, ingest_core_hours=ingest, used=frozenset(figure.used), **common
         )
-    copies = 2 if load.ha else 1
+    replication = 2 if load.ha else 1
     # At the end of a build the new version lies in memory beside the current one.
-    memory = in_memory * load.items * 2 * copies / figure["fill"] / GIB
-    disk = on_disk * load.items * 3 * copies / GIB
+    memory = in_memory * load.items * 2 * replication / figure["fill"] / GIB
+    disk = on_disk * load.items * 3 * replication / GIB
     search_cores = load.requests * figure["search_core_ms"] / 1000 / figure["utilisation"]
     nodes = _qdrant_pods(memory, search_cores, at_least=3 if load.ha else 1)
     qdrant = Pods(
@@ -159,7 +163,7 @@ def plan(load: Load) -> Plan:
     # Two for each pod: its searches run in parallel, and the number of pods can double.
     shards = 1 if nodes == 1 else 2 * nodes
     return Plan(
-        engine="qdrant", pods=pods, shards=shards, replication=copies, ingest_core_hours=ingest, used=frozenset(figure.used), **common
+        engine="qdrant", pods=pods, shards=shards, replication=replication, ingest_core_hours=ingest, used=frozenset(figure.used), **common
     )
 
 

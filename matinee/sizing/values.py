@@ -25,6 +25,7 @@ def values(plan: Plan) -> dict[str, Any]:
         parts["embedder"] |= _SMALL_MODEL
         parts["embedder"]["deployment"] |= {"num_gpus": 0}
     parts["index"] |= {"engine": plan.engine, "shards": plan.shards, "replication_factor": plan.replication, "on_disk": load.on_disk}
+    parts["index"] |= {"quantization": load.quantization}
     parts["enhancer"] = {"enabled": False, "deployment": {"num_gpus": 0}}
     document: dict[str, Any] = {"settings": parts, "workers": {"gpu": {"enabled": False}, "cpu": _group(pods["cpu"])}}
     if plan.engine == "edge":

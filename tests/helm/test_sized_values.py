@@ -19,6 +19,7 @@ LOADS = {
     "a million, one GPU": Load(items=1_000_000, requests=200, gpu=True),
     "ten million, available": Load(items=10_000_000, requests=1000, gpu=True, ha=True),
     "ten million on disk, busy": Load(items=10_000_000, requests=5000, text_share=1, ha=True, on_disk=True),
+    "ten million on disk, with small copies": Load(items=10_000_000, on_disk=True, quantization="scalar"),
 }
 
 
@@ -32,12 +33,8 @@ def test_values_render_and_the_application_takes_them(load: Load) -> None:
     }
     assert scaling == {"Gateway": made.replicas["serving"], "Retriever": made.replicas["index"], "Embedder": made.replicas["embedder"]}
     index = load_settings(app["args"], environ={}).index
-    assert (index.engine, index.shards, index.replication_factor, index.on_disk) == (
-        made.engine,
-        made.shards,
-        made.replication,
-        load.on_disk,
-    )
+    assert (index.engine, index.shards, index.replication_factor) == (made.engine, made.shards, made.replication)
+    assert (index.on_disk, index.quantization) == (load.on_disk, load.quantization)
     if made.engine == "qdrant":
         [qdrant] = [pods for pods in made.pods if pods.name == "qdrant"]
         assert one(objects, "StatefulSet")["spec"]["replicas"] == qdrant.count

@@ -9,8 +9,10 @@ import yaml
 from typer.testing import CliRunner
 
 from matinee.errors import SettingsError
+from matinee.settings.index import Quantization
 from matinee.sizing import curves
 from matinee.sizing.plan import Load, Plan, Pods, Prices, plan
+from matinee.sizing.values import values
 
 BASE = Load(items=1_000_000, requests=100)
 
@@ -22,11 +24,25 @@ def pods(made: Plan, name: str) -> Pods:
 
 def test_memory_counts_both_dense_vectors_and_grows_with_items_and_dimensions() -> None:
     # Two vectors of 384 and 546 numbers, two graphs, words, title, id and payload.
-    assert plan(BASE).item_bytes == 4 * 384 + 4 * 546 + 2 * 200 + 700 + 300 + 200 + 2000
-    assert plan(replace(BASE, on_disk=True)).item_bytes == 1600
+    assert plan(BASE).item_bytes == 4 * 384 + 4 * 546 + 2 * 142 + 909 + 282 + 1081 + 773
+    assert plan(replace(BASE, on_disk=True)).item_bytes == 2556
     small, large = (pods(plan(replace(BASE, items=items)), "qdrant") for items in (1_000_000, 4_000_000))
     assert large.memory_gib * large.count >= 3.5 * small.memory_gib * small.count
     assert plan(replace(BASE, dimensions=768)).item_bytes > plan(BASE).item_bytes
+
+
+@pytest.mark.parametrize(("quantization", "number_bytes"), [("none", 0), ("scalar", 1), ("product", 1 / 4), ("binary", 1 / 8)])
+def test_small_copies_of_both_dense_vectors_are_in_memory_and_on_disk(quantization: Quantization, number_bytes: float) -> None:
+    numbers = 384 + 546
+    for on_disk in (False, True):
+        plain = replace(BASE, on_disk=on_disk)
+        made = plan(replace(plain, quantization=quantization))
+        assert made.item_bytes == pytest.approx(plan(plain).item_bytes + number_bytes * numbers)
+        assert values(made)["settings"]["index"]["quantization"] == quantization
+    large = Load(items=10_000_000, on_disk=True)
+    whole, copied = (pods(plan(replace(large, quantization=kind)), "qdrant") for kind in ("none", "scalar"))
+    assert copied.memory_gib * copied.count > whole.memory_gib * whole.count
+    assert copied.disk_gib * copied.count > whole.disk_gib * whole.count
 
 
 def test_requests_and_their_kind_decide_replicas() -> None:
@@ -50,7 +66,14 @@ def test_slower_cores_need_more_replicas_and_longer_to_ingest() -> None:
 def test_the_embedded_engine_is_for_a_small_catalogue_on_one_machine_without_gpus() -> None:
     small = Load(items=5000, requests=5)
     assert plan(small).engine == "edge"
-    for larger in (replace(small, ha=True), replace(small, gpu=True), replace(small, items=1_000_000), replace(small, requests=2000)):
+    quantized = replace(small, quantization="scalar")
+    for larger in (
+        quantized,
+        replace(small, ha=True),
+        replace(small, gpu=True),
+        replace(small, items=1_000_000),
+        replace(small, requests=2000),
+    ):
         assert plan(larger).engine == "qdrant"
 
 
@@ -77,7 +100,8 @@ def test_a_cost_needs_the_prices_of_what_is_used() -> None:
 
 def test_every_figure_has_a_source_and_is_used_by_some_plan() -> None:
     assert all(figure.what and figure.source for figure in curves.read().values())
-    used = plan(BASE).used | plan(replace(BASE, gpu=True)).used
+    kinds: tuple[Quantization, ...] = ("scalar", "binary", "product")
+    used = plan(BASE).used.union(plan(replace(BASE, gpu=True)).used, *(plan(replace(BASE, quantization=kind)).used for kind in kinds))
     assert used == curves.read().keys()
 
 
@@ -94,11 +118,13 @@ def test_the_command_says_what_is_measured_and_writes_values(tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["size", "1000000", "--ha", "--core-hour", "0.04", "--values", str(file)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "measured on 2 cores of an AMD EPYC with AVX512-BF16 and 9,827 items" in said
+    assert "times with AVX512-BF16 and 9,827 items, bytes with 100,000 items" in said
     assert "worked out or assumed: check" in said
     assert "a day" in said
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["qdrant"]["replicas"] >= 3
     told = orjson.loads(CliRunner().invoke(app, ["size", "1000000", "--json"]).stdout_bytes)
+    with_copies = CliRunner().invoke(app, ["size", "1000000", "--quantization", "binary", "--on-disk"])
+    assert "quantization binary" in " ".join(with_copies.stdout.split())
     assert (told["cost_a_day"], told["used"]["similar_core_ms"]["measured"]) == (None, True)
 
 
