@@ -231,7 +231,7 @@ def find_exactly(home: ScaleHome) -> None:
         payloads = [item_payload(item, origin="file", revision=0) for item in block.items]
         scores = home.queries @ block.vectors.T
         for name, condition in FILTERS.items():
-            passes = np.array([not condition.failed(payload) for payload in payloads])
+            passes = np.array([not condition.unmet(payload) for payload in payloads])
             passing[name] += int(passes.sum())
             _keep_best(best[name], np.where(passes, scores, -2), ids)
         vectors = _item_vectors(block, range(len(block.items)), facts)
