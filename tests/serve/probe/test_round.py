@@ -53,7 +53,7 @@ class Script:
             key = f"{key}, filtered"
         return self.reply(key if key in self.answers or key in self.failing else body["text"])
 
-    def failed(self, code: str, message: str) -> ServerError:
+    def count_error(self, code: str, message: str) -> ServerError:
         self.counted.append(code)
         return ServerError(message, code)
 
