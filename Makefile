@@ -5,33 +5,24 @@ VENV := .venv
 # Where an image sets it, each of the many processes would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests of models import libraries for twenty seconds. They have a process of their own, and the two of the other tests never import them.
-# That is one process more than two cores, because tests wait for servers now and then.
-PYTEST := $(VENV)/bin/pytest --durations 20
-MODEL_TESTS := tests/matinee/models tests/bench/test_gpu.py $(wildcard tests/train/test_*.py) \
-	$(filter-out %/human/ %/syncing/ %/__pycache__/,$(wildcard tests/train/*/))
-SELECT := -m 'not full'
+# One process more than two cores: tests wait for servers now and then, and another one works meanwhile.
+PYTEST := $(VENV)/bin/pytest --numprocesses 3 --durations 20
 
-.PHONY: demo test test-all pytest pytest-models pytest-rest check docs observe bench format generate lock sbom audit release-check clean
+.PHONY: demo test test-all pytest check docs observe bench format generate lock sbom audit release-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo $(if $(METRICS),--metrics)
 
-test: $(VENV)/.ready-dev  ## style, types, imports, tests in three processes; prints the slowest
+test: $(VENV)/.ready-dev  ## style, types, imports, tests in three processes; prints the 20 slowest
 	@# At once: types take one core for a minute, and tests wait for servers now and then.
-	@$(MAKE) --no-print-directory --jobs 3 check pytest
+	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
 test-all: check  ## the same with the long proofs: full roll-overs, kills and full disks on real models
-	@$(MAKE) --no-print-directory --jobs 2 pytest SELECT=
+	$(PYTEST)
 
-pytest: pytest-models pytest-rest
-
-pytest-models: $(VENV)/.ready-dev
-	@$(PYTEST) --numprocesses 1 $(SELECT) $(MODEL_TESTS)
-
-pytest-rest: $(VENV)/.ready-dev
-	@$(PYTEST) --numprocesses 2 $(SELECT) $(addprefix --ignore=,$(MODEL_TESTS))
+pytest: $(VENV)/.ready-dev
+	$(PYTEST) -m 'not full'
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
