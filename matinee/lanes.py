@@ -95,12 +95,15 @@ class LaneThread:
         result, call = (self._heavy if heavy else self._light).popleft()
         if not result.set_running_or_notify_cancel():
             return
-        with self._running:
-            start = self._clock()
-            try:
-                result.set_result(call())
-            except BaseException as error:  # noqa: BLE001  its caller gets it
-                result.set_exception(error)
+        try:
+            with self._running:
+                start = self._clock()
+                answer = call()
+        except BaseException as error:  # noqa: BLE001  its caller gets it
+            result.set_exception(error)
+        else:
+            # With the thread free again: the caller's next brief call may run at once.
+            result.set_result(answer)
         self._charge(self._clock() - start, heavy=heavy)
 
     def _charge(self, took_s: float, *, heavy: bool) -> None:

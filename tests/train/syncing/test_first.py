@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ def test_the_first_sync_makes_the_index(empty: Any, tools: Any, write: Callable[
 
 def test_a_query_with_a_cursor_goes_on_from_the_index_that_it_made(empty: Any, tools: Any, tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE films (id TEXT, title TEXT, updated INTEGER)")
         connection.executemany("INSERT INTO films VALUES (?, ?, ?)", [(f"f{n}", f"Film {n}", n) for n in range(4)])
     options = ("--database", f"sqlite:///{path}", "--query", "SELECT * FROM films", "--cursor", "updated")
     assert tools.counts(empty.sync(*options)) == {"written": 4}
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO films VALUES ('f9', 'Film 9', 9)")
     report = empty.sync(*options)
     assert (report["compared"], report["written"]) == (False, 1)
