@@ -8,7 +8,10 @@ import pytest
 
 from bench.generated import BLOCK, GeneratedCatalogue
 from bench.local_server import BenchError
-from bench.scale import QUICK, SCAN, SIMILAR, ScaleHome, Size, Variant, build, measure_latencies, measure_recall, tables, write
+from bench.scale import build, measure_recall, write
+from bench.scale_home import QUICK, SCAN, SIMILAR, ScaleHome, Size, Variant
+from bench.scale_latency import measure_latencies
+from bench.scale_tables import tables
 from tests.waiting import until_async
 
 PLAIN, BINARY = Variant(SCAN, on_disk=False), Variant("binary", on_disk=True)
