@@ -5,8 +5,8 @@
     python -m bench.scale --quick --home FOLDER
 
 The embedded engine and generated items (`bench.generated`): their vectors are clustered, so that recall means something, and no model is
-loaded. `SCAN` has no graph; the others have one (HNSW), with small copies of the vectors or without. The items are written once, as
-version `SCAN`, and each graph is built on a copy of it, as the end of an ingest does.
+loaded. "scan" has no graph; the others have one (HNSW), with small copies of the vectors or without. The items are written once, as
+version "scan", and each graph is built on a copy of it, as the end of an ingest does.
 
 Each stage's figures are kept in FOLDER/figures.json, and a run does only what is not there yet: after a kill, the same command goes on.
 Writing goes on where it was; a graph begins again, because the engine builds it in one call. `--stage build` leaves out the latencies, and
