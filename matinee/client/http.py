@@ -15,7 +15,7 @@ from matinee.client import calls
 from matinee.client.calls import Call
 from matinee.client.server_file import read_living
 from matinee.errors import MatineeError
-from matinee.settings.addresses import is_inside
+from matinee.settings.addresses import IDLE_S, is_inside
 from matinee.settings.tree import Settings
 
 Result = TypeVar("Result")
@@ -143,9 +143,10 @@ class Client(_Connection):
     ) -> None:
         super().__init__(url, timeout_s, direct, "", catalogue)
         self._key = key
+        limits = httpx.Limits(keepalive_expiry=IDLE_S)
         with self._explain_setup():
-            transport = httpx.HTTPTransport() if self._is_direct else None
-            self._client = httpx.Client(base_url=self.url, headers=_headers(key), timeout=timeout_s, transport=transport)
+            transport = httpx.HTTPTransport(limits=limits) if self._is_direct else None
+            self._client = httpx.Client(base_url=self.url, headers=_headers(key), timeout=timeout_s, limits=limits, transport=transport)
         # Closed with the last reference: no caller has to remember it.
         weakref.finalize(self, self._client.close)
 
@@ -238,7 +239,7 @@ class AsyncClient(_Connection):
         catalogue: str | None = None,
     ) -> None:
         super().__init__(url, timeout_s, direct, setting, catalogue)
-        limits = httpx.Limits(max_connections=connections)
+        limits = httpx.Limits(max_connections=connections, keepalive_expiry=IDLE_S)
         with self._explain_setup():
             transport = httpx.AsyncHTTPTransport(limits=limits) if self._is_direct else None
             self._client = httpx.AsyncClient(

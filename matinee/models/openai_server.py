@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from matinee.errors import ModelError, ModelServerError
 from matinee.models.backends import Completion, GenerationOptions
-from matinee.settings.addresses import is_inside
+from matinee.settings.addresses import IDLE_S, is_inside
 from matinee.settings.models import EnhancerSettings
 
 _MAX_BYTES = 4_000_000
@@ -95,7 +95,8 @@ class ServerBackend:
         self._checked, self._checking = False, threading.Lock()
         self.trouble: str | None = None
         """What went wrong, until a request is answered well."""
-        limits = httpx.Limits(max_connections=settings.batch_size, max_keepalive_connections=settings.batch_size)
+        most = settings.batch_size
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=IDLE_S)
         if self._key and not (self._key.isascii() and self._key.isprintable()):
             raise ModelError("enhancer.api_key has characters that no key has: copy it again")
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}

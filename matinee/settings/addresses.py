@@ -5,6 +5,9 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
+IDLE_S = 2.0
+"""Seconds after which a client closes a connection without requests. Many servers do so after 5 s (uvicorn, actix), httpx too: a request
+that is sent in that moment gets no answer."""
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 """A host that means every interface -> the one by which this machine reaches itself."""
 _INSIDE = (".svc", ".local", ".internal", ".localhost")

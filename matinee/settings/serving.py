@@ -73,6 +73,13 @@ class LimitSettings(Part):
     """What one client may take of a gateway, and how large headers may be. Each gateway counts by itself."""
 
     header_s: Seconds = Field(5, description="seconds that the headers of a request may take to arrive, with `serving.placement` process")
+    keep_alive_s: int = Field(
+        75,
+        ge=1,
+        le=86_400,
+        description="seconds that a connection stays open without requests, with `serving.placement` process; longer than a proxy before "
+        "the server keeps it, because a request that is sent while it is closed gets no answer",
+    )
     body_s: Seconds = Field(5, description="seconds that the body of a request may take to arrive")
     share: float = Field(
         0.75,

@@ -101,6 +101,7 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.serving.limits.keep_alive_s,
         timeout_graceful_shutdown=drain,
     )
 

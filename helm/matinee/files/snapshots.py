@@ -28,7 +28,13 @@ class QdrantNode:
         verify = ssl.create_default_context(cafile=os.environ.get("QDRANT_CA"))
         # A node of this release: no proxy of the pod's environment leads to it.
         self._client = httpx.Client(
-            base_url=self.url, headers={"api-key": key} if key else {}, timeout=TIMEOUT_S, verify=verify, trust_env=False
+            base_url=self.url,
+            headers={"api-key": key} if key else {},
+            timeout=TIMEOUT_S,
+            verify=verify,
+            trust_env=False,
+            # Minutes lie between the calls, and Qdrant closes a connection without calls.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:

@@ -6,13 +6,15 @@ import os
 import ssl
 from collections.abc import Awaitable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
+import httpx
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from matinee.errors import IndexAbsentError, IndexUnavailableError, IndexUnreachableError, SettingsError
-from matinee.settings.addresses import is_inside
+from matinee.settings.addresses import IDLE_S, is_inside, is_loopback
 from matinee.settings.index import IndexSettings
 
 _ADMIN_TIMEOUT_S = 60.0
@@ -84,6 +86,8 @@ def connect(settings: IndexSettings) -> AsyncQdrantClient:
         timeout=math.ceil(max(_ADMIN_TIMEOUT_S, settings.timeout_s)),
         verify=verify,
         trust_env=not direct,
+        # To this machine the client opens a new connection for each call.
+        limits=None if is_loopback(urlsplit(settings.url or "").hostname or "") else httpx.Limits(keepalive_expiry=IDLE_S),
         grpc_options={"grpc.enable_http_proxy": 0} if direct else None,
         check_compatibility=False,  # it would ask the server from a thread, outside of every deadline
     )

@@ -12,9 +12,18 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from fastapi import FastAPI
 
+from matinee.client.http import AsyncClient, Client
+from matinee.index.qdrant.connection import connect
+from matinee.models.openai_server import ServerBackend
+from matinee.settings.addresses import IDLE_S
+from matinee.settings.index import IndexSettings
+from matinee.settings.load import load_settings
+from matinee.settings.models import EnhancerSettings
 from matinee.settings.serving import ServingSettings
 from serve.api.admission import Admission
+from serve.placement import process
 from serve.placement.connections import Connections, limited_protocol
 from serve.telemetry.metrics import Metrics
 from tests.memory_sink import MemorySink
@@ -96,7 +105,7 @@ def test_headers_that_do_not_end_close_their_connection(serve: Serve) -> None:
 
 
 def test_next_headers_that_do_not_end_close_it_too(serve: Serve) -> None:
-    with serve(limits={"header_s": SOON_S}) as url, clients(url, 1, repeated("/livez", 1)) as [attacker]:
+    with serve(limits={"header_s": SOON_S, "keep_alive_s": 1}) as url, clients(url, 1, repeated("/livez", 1)) as [attacker]:
         assert attacker.recv(12) == b"HTTP/1.1 200"
         attacker.sendall(b"GET / HT")
         assert b"HTTP/1.1" not in rest(attacker)
@@ -104,7 +113,7 @@ def test_next_headers_that_do_not_end_close_it_too(serve: Serve) -> None:
 
 def test_a_refused_body_that_drips_keeps_no_connection(serve: Serve) -> None:
     head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
-    with serve(limits={"header_s": SOON_S}) as url, clients(url, 1, head) as [attacker]:
+    with serve(limits={"header_s": SOON_S, "keep_alive_s": 1}) as url, clients(url, 1, head) as [attacker]:
         assert attacker.recv(12) == b"HTTP/1.1 404"
 
         def drip() -> bool:
@@ -174,3 +183,21 @@ def test_a_server_may_open_all_files_that_its_process_can_get() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_our_clients_close_an_idle_connection_before_any_server_does(tmp_path: Path) -> None:
+    """A request that is sent while the other side closes gets no answer. uvicorn and Qdrant close after 5 s unless told otherwise."""
+    qdrant = connect(IndexSettings(engine="qdrant", url="http://qdrant.shop.svc:6333"))
+    http = AsyncClient("http://localhost:1", key=None, timeout_s=1, direct=True, connections=1)
+    model = ServerBackend(EnhancerSettings(engine="openai", url="http://llm.shop.svc/v1", model="m"))
+    pools = [
+        qdrant.http.client._async_client._transport._pool,
+        http._client._transport._pool,
+        Client("http://localhost:1", direct=True)._client._transport._pool,
+        model._client._transport._pool,
+    ]
+    assert {pool._keepalive_expiry for pool in pools} == {IDLE_S}
+    settings = load_settings({"home": tmp_path}, environ={})
+    app = FastAPI()
+    app.state.admission = None
+    assert IDLE_S < 5 < process.config(app, settings).timeout_keep_alive == settings.serving.limits.keep_alive_s
