@@ -1,9 +1,9 @@
 """Conditions on stored items, in no engine's own types, and what each means (`holds`). Filters become these, and engines translate them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import asin, cos, radians, sin, sqrt
-from typing import Any
+from typing import Any, cast
 
 from matinee.filters.attributes import payload_values
 
@@ -24,6 +24,14 @@ class AnyOf:
 
     key: str
     values: tuple[str, ...] | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """The field has a value that is none of these, or its list holds one. No booleans: no engine takes a list of them."""
+
+    key: str
+    values: tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +101,15 @@ class Not:
     of: "Condition"
 
 
-Leaf = Equal | AnyOf | Within | During | Near | Missing | HasId
+Leaf = Equal | AnyOf | Other | Within | During | Near | Missing | HasId
 Condition = Leaf | All | Some | Not
+
+
+def any_of(key: str, values: Sequence[str | int]) -> Condition:
+    """The field has one of these values: no engine takes a list of booleans."""
+    if any(isinstance(value, bool) for value in values):
+        return Some(tuple(Equal(key, value) for value in values))
+    return AnyOf(key, cast(tuple[str, ...] | tuple[int, ...], tuple(values)))
 
 
 def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:
@@ -116,6 +131,8 @@ def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:
             return any(_same(value, one) for one in values)
         case AnyOf(_, allowed):
             return any(_same(value, one) for value in allowed for one in values)
+        case Other(_, others):
+            return any(not any(_same(value, one) for value in others) for one in values)
         case Within() | During():
             return any(_between(condition, value) for value in values)
         case Near(_, lat, lon, radius_m):

@@ -4,7 +4,7 @@ import math
 
 from matinee.errors import FilterError
 from matinee.filters.attributes import Attribute, Attributes, describe, payload_key, words
-from matinee.filters.conditions import All, AnyOf, Condition, During, Equal, Missing, Near, Not, Some, Within
+from matinee.filters.conditions import All, Condition, During, Equal, Missing, Near, Not, Some, Within, any_of
 from matinee.filters.parser import Group, Node, Predicate
 
 _VALUES: dict[str, type] = {"keyword": str, "integer": int, "boolean": bool}
@@ -43,8 +43,7 @@ def _resolve_list(node: Predicate, attribute: Attribute, key: str, attributes: A
             raise _wrong_type(node, attribute, attributes, f"{value!r} is no value of it")
     if node.operator == "all":
         return All(tuple(Equal(key, value) for value in values))
-    # No engine takes a list of booleans.
-    condition = Some(tuple(Equal(key, value) for value in values)) if kind is bool else AnyOf(key, values)
+    condition = any_of(key, values)
     return Not(condition) if node.operator == "none" else condition
 
 

@@ -24,6 +24,8 @@ def valid_ids(ids: Iterable[str]) -> list[str]:
 def search_condition(search: Search, attributes: Attributes, *, exclude: bool = True) -> Condition | None:
     """The condition of a search. Tombstones have no vectors, so only an order by popularity has to exclude them."""
     parts = [search.filter.condition(attributes)]
+    if search.condition is not None:
+        parts.append(search.condition)
     if search.titles:
         parts.append(AnyOf("titles", search.titles))
     if exclude and (excluded := valid_ids(search.exclude)):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from matinee.filters import ItemFilter
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute, Attributes, AttributeType, payload_key
+from matinee.filters.conditions import Condition
 from matinee.items import Item, ItemFacts
 from matinee.settings.index import FactWeights, Recipe
 from matinee.vectors import Sparse, Vector
@@ -160,13 +161,15 @@ EngineQuery = DenseQuery | StoredQuery | SparseQuery | HybridQuery | Recommendat
 class Search:
     """One search: its query, who may be answered, and what comes back. `exact` scans instead of using the graph index.
 
-    `titles` keeps items with one of these folded titles (`matinee.text.title_keys`), in a version that has them.
+    `titles` keeps items with one of these folded titles (`matinee.text.title_keys`), in a version that has them. `condition` is a part of
+    the filter that no client wrote.
     """
 
     query: EngineQuery
     limit: int
     filter: ItemFilter = ItemFilter()
     titles: tuple[str, ...] = ()
+    condition: Condition | None = None
     exclude: frozenset[str] = frozenset()
     exact: bool = False
     with_payload: bool = True

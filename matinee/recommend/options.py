@@ -1,6 +1,6 @@
 """What a request may ask of its ranked list beside likes, text and filter: paging, sorting, groups, a least score, counts, fields.
 
-Pure functions on candidates; the least score comes first, then sorting, groups, and the page. Does not search.
+Pure functions on candidates; the least score comes first, then sorting, groups (`groups`), and the page. Does not search.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from matinee.filters.attributes import SORTABLE, Attributes, describe, facet_nam
 from matinee.index.types import FacetCount, Hit
 
 MAX_CANDIDATES = 1000
-"""How many of the best items are paged through, sorted, grouped and counted."""
+"""How many of the best items are paged through, sorted and counted; also the most items of an answer."""
 MAX_FACET_VALUES = 50
 SCORE_DIGITS = 6
 """Of a score in a response."""
@@ -74,24 +74,6 @@ def sort_hits(hits: Sequence[Hit], options: RankingOptions, attributes: Attribut
         valued.sort(key=lambda pair: pair[0], reverse=direction == "desc")
         kept = [hit for _, hit in valued] + without
     return kept
-
-
-def group_hits(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> list[list[Hit]]:
-    """Groups of hits, the best first; without `group_by`, each hit is one. An item without the attribute is in none."""
-    if options.group_by is None:
-        return [[hit] for hit in hits]
-    groups: dict[str | int, list[Hit]] = {}
-    for hit in hits:
-        if (value := group_of(hit, options, attributes)) is not None:
-            groups.setdefault(value, []).append(hit)
-    return [group[: options.group_limit] for group in groups.values()]
-
-
-def group_of(hit: Hit, options: RankingOptions, attributes: Attributes) -> str | int | None:
-    """The value that a hit is grouped by: its first."""
-    name = options.group_by
-    values: list[str | int] = [] if name is None else payload_values(hit.payload, payload_key(name, attributes[name]))
-    return values[0] if values else None
 
 
 def count_facets(hits: Sequence[Hit], options: RankingOptions, attributes: Attributes) -> dict[str, list[FacetCount]]:

@@ -42,7 +42,8 @@ from matinee.languages import ENGLISH
 from matinee.models.bm25 import Bm25Encoder
 from matinee.recommend import titles
 from matinee.recommend.explain import explain
-from matinee.recommend.options import SCORE_DIGITS, count_facets, group_hits, group_of, select_fields, sort_hits
+from matinee.recommend.groups import GroupSearch, group_hits, group_of, run_rounds
+from matinee.recommend.options import SCORE_DIGITS, count_facets, select_fields, sort_hits
 from matinee.recommend.queries import Example, ExampleQuery, Query, RankedItems, TextQuery, candidates, is_light
 from matinee.recommend.ranking import LikedFacts, diversify, nearest_like
 from matinee.recommend.results import ResolvedLike
@@ -74,6 +75,7 @@ class _Pending:
     search: Search = field(init=False)
     score_type: ScoreType = field(init=False)
     hits: list[Hit] = field(default_factory=list)
+    further: list[Hit] = field(default_factory=list)
     found: bool = False
     answer: RankedItems | MatineeError | None = None
 
@@ -118,6 +120,7 @@ class Recommender:
         else:
             await self._find(pending)
             valid = [one for one in pending if not one.failed]
+            await self._complete_groups([one for one in valid if one.query.options.group_by is not None and not one.query.diversity])
             answers = await self._offload(lambda: [self._rank(one) for one in valid])
             for one, answer in zip(valid, answers, strict=True):
                 one.answer = await self._with_explanation(one, answer) if one.query.debug else answer
@@ -192,6 +195,13 @@ class Recommender:
         there = ((hit, one) for hit, one in zip(page, stored, strict=True) if one is not None and not one.payload.get("deleted"))
         return [replace(hit, payload=one.payload) for hit, one in there]
 
+    async def _complete_groups(self, pending: Sequence[_Pending]) -> None:
+        """Set the hits of groups that the best candidates lack."""
+        attributes = self._index.manifest.declared
+        runs = [GroupSearch(one.search, one.query.options, attributes).further_hits(one.hits, one.query.k) for one in pending]
+        for one, further in zip(pending, await run_rounds(self._index, runs), strict=True):
+            one.further = further
+
     async def _find_and_rank(self, pending: Sequence[_Pending]) -> None:
         await self._find(pending)
         for one in pending:
@@ -211,7 +221,7 @@ class Recommender:
         answered = [card["id"] for card in orjson.loads(answer.items)]
         examples = frozenset(example.id for example in (*pending.likes, *pending.dislikes) if example.id is not None)
         try:
-            case = await explain(self._index, pending.search, pending.hits, answered, examples - pending.exclude)
+            case = await explain(self._index, pending.search, [*pending.hits, *pending.further], answered, examples - pending.exclude)
         except MatineeError as error:
             return error
         case["explain_ms"] = (time.perf_counter() - start) * 1000
@@ -295,7 +305,7 @@ class Recommender:
         facets = count_facets(hits, options, attributes) if options.facets else None
         if query.diversity and not options.sort:
             hits = diversify(hits, start + query.k if options.group_by is None else len(hits), query.diversity)
-        chosen = [hit for group in group_hits(hits, options, attributes)[start : start + query.k] for hit in group]
+        chosen = [hit for group in group_hits([*hits, *pending.further], options, attributes)[start : start + query.k] for hit in group]
         explain = isinstance(query, ExampleQuery) and query.explain
         vectors = _vectors(pending.likes)
         known = [LikedFacts(like.facts) for like in pending.likes] if explain else []

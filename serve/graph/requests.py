@@ -105,7 +105,10 @@ User = Annotated[Id | None, Field(description="whoever it is for, by your own id
 
 
 class GroupBy(StrictModel):
-    """Groups of the ranked list: `k` is the number of groups, and each has at most `limit` items."""
+    """Groups of the ranked list: `k` is the number of groups, and each has at most `limit` items; together at most 1,000.
+
+    If the best 1,000 items have fewer, the server searches on, unless there is `sort` or `diversity`, or fusion by rrf or dbsf.
+    """
 
     attribute: AttributeName
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
@@ -141,6 +144,8 @@ class RankingRequest(StrictModel):
             raise ValueError(
                 f"k and offset: {self.k} + {self.offset}, at most {MAX_CANDIDATES:,} items are ranked; page through GET /v1/items"
             )
+        if self.group_by is not None and self.k * self.group_by.limit > MAX_CANDIDATES:
+            raise ValueError(f"k and group_by.limit: {self.k} x {self.group_by.limit}, an answer has at most {MAX_CANDIDATES:,} items")
         if self.sort and self.diversity:
             raise ValueError("sort and diversity: a list has one order; leave one of them out")
         return self

@@ -13,7 +13,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from matinee.filters.attributes import AttributeType
-from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
+from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Other, Within
 from matinee.index.conditions import scroll_condition, search_condition, translate
 from matinee.index.records import text_vector
 from matinee.index.types import (
@@ -124,6 +124,8 @@ def _leaf(condition: Leaf) -> edge.ConditionType:
             return edge.FieldCondition(key, match=_BOOLEANS[value] if isinstance(value, bool) else edge.MatchValue(value))
         case AnyOf(key, values):
             return edge.FieldCondition(key, match=edge.MatchAny(list(values)))  # type: ignore[arg-type]
+        case Other(key, values):
+            return edge.FieldCondition(key, match=edge.MatchExcept(list(values)))  # type: ignore[arg-type]
         case Within(key, gte, lte, gt, lt):
             return edge.FieldCondition(key, range=edge.RangeFloat(gte=gte, lte=lte, gt=gt, lt=lt))
         case During(key, gte, lte, gt, lt):

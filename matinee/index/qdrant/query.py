@@ -10,7 +10,7 @@ from typing import Any, cast
 from qdrant_client import models
 
 from matinee.filters.attributes import AttributeType
-from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Within
+from matinee.filters.conditions import AnyOf, Condition, During, Equal, HasId, Leaf, Missing, Near, Other, Within
 from matinee.index.conditions import search_condition, translate
 from matinee.index.qdrant.tenant import Tenant
 from matinee.index.records import text_vector
@@ -112,6 +112,8 @@ def _leaf(condition: Leaf) -> models.Condition:
             return models.FieldCondition(key=key, match=models.MatchValue(value=value))
         case AnyOf(key, values):
             return models.FieldCondition(key=key, match=models.MatchAny(any=list(values)))
+        case Other(key, values):
+            return models.FieldCondition(key=key, match=models.MatchExcept(**{"except": list(values)}))
         case Within(key, gte, lte, gt, lt):
             return models.FieldCondition(key=key, range=models.Range(gte=gte, lte=lte, gt=gt, lt=lt))
         case During(key):

@@ -7,7 +7,7 @@ import pytest
 from matinee.errors import UnknownAttributeError
 from matinee.filters.attributes import DEFAULT_ATTRIBUTES, Attribute
 from matinee.index.types import Hit
-from matinee.recommend.options import RankingOptions, count_facets, group_hits, select_fields, sort_hits
+from matinee.recommend.options import RankingOptions, count_facets, select_fields, sort_hits
 
 DECLARED = DEFAULT_ATTRIBUTES | {
     "maker": Attribute(type="keyword", source="extra.maker", many=True),
@@ -46,12 +46,6 @@ def ids(hits: list[Hit]) -> str:
 def test_orders(options: RankingOptions, order: str) -> None:
     """Equal scores by id; an item without the attribute comes last in both directions; of many values the first in order counts."""
     assert ids(sort_hits(HITS, options, DECLARED)) == order
-
-
-def test_groups_are_in_the_order_of_their_best() -> None:
-    options = RankingOptions(group_by="maker", group_limit=1)
-    assert [ids(group) for group in group_hits(HITS, options, DECLARED)] == ["d", "b"]
-    assert [ids(group) for group in group_hits(HITS, RankingOptions(group_by="maker", group_limit=2), DECLARED)] == ["da", "b"]
 
 
 def test_counts_are_of_all_candidates() -> None:

@@ -150,7 +150,15 @@ async def test_pages_are_parts_of_one_list(shop: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"k": 2, "offset": 999}, {"offset": -1}, {"sort": [{"kcal_per_100": "up"}]}, {"sort": [{}]}, {"fields": ["price"]}]
+    "body",
+    [
+        {"k": 2, "offset": 999},
+        {"offset": -1},
+        {"sort": [{"kcal_per_100": "up"}]},
+        {"sort": [{}]},
+        {"fields": ["price"]},
+        {"k": 11, "group_by": {"attribute": "storage", "limit": 100}},
+    ],
 )
 async def test_options_that_mean_nothing(shop: Api, body: dict[str, Any]) -> None:
     assert error(await shop.post("/v1/recommend", body)) == BAD
