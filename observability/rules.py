@@ -50,7 +50,7 @@ def alert_table() -> str:
     by_name: dict[str, list[Alert]] = {}
     for alert in alerts():
         by_name.setdefault(alert.name, []).append(alert)
-    rows = ["| alert | severity | fires after | runbook |", "| --- | --- | --- | --- |"]
+    rows = ["| alert | severity | holds for | runbook |", "| --- | --- | --- | --- |"]
     for name, variants in by_name.items():
         severities = ", ".join(dict.fromkeys(one.severity for one in variants))
         waits = ", ".join(dict.fromkeys(one.lasts for one in variants))

@@ -31,7 +31,7 @@ def size(
     ha: Annotated[bool, typer.Option("--ha", help="two of everything but the head; set gcsFaultTolerance against its loss")] = False,
     on_disk: Annotated[bool, typer.Option("--on-disk", help="keep dense vectors and payload on disk")] = False,
     quantization: Annotated[
-        Quantization, typer.Option(help="small copies of dense vectors, which stay in memory; give --on-disk too to save any")
+        Quantization, typer.Option(help="small copies of the dense vectors, held in memory; only with --on-disk do they save memory")
     ] = "none",
     cpu_factor: Annotated[
         float,

@@ -77,8 +77,8 @@ class LimitSettings(Part):
         75,
         ge=1,
         le=86_400,
-        description="seconds that a connection stays open without requests, with `serving.placement` process; longer than a proxy before "
-        "the server keeps it, because a request that is sent while it is closed gets no answer",
+        description="seconds that a connection stays open without a request, with `serving.placement` process. More than the idle timeout "
+        "of a proxy before the server: a request that arrives while its connection is being closed gets no answer",
     )
     body_s: Seconds = Field(5, description="seconds that the body of a request may take to arrive")
     share: float = Field(
@@ -141,7 +141,7 @@ class ServingSettings(Part):
         2,
         description="longest time in seconds that a search or a recommendation may wait for one part, in the gateway's queue and in the "
         "part's own. It gets 503 with Retry-After if its expected or its actual wait is longer. A queue of eight requests or fewer "
-        "rejects none",
+        "rejects none. For the enhancer it is `enhancer.deadline_s`, and the request goes on without it",
     )
     retry_after_s: int = Field(1, ge=1, le=300, description="least seconds in the Retry-After header of a 503")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=100_000_000, description="largest request body in bytes")
