@@ -20,7 +20,7 @@ from matinee.settings.index import FactWeights
 from matinee.text.title_keys import title_keys
 from matinee.vectors import Vector
 
-Block = npt.NDArray[np.float32]
+Kernel = npt.NDArray[np.float32]
 _YEARS = np.arange(1880, 2045, 5.0)
 _YEARS_APART = 8.0
 _VOTES = np.arange(0, 8.25, 0.25)
@@ -100,30 +100,30 @@ def _root(weight: float) -> np.float32:
 
 
 @lru_cache(maxsize=1024)
-def _year(year: float) -> Block:
+def _year(year: float) -> Kernel:
     return _bump(_YEARS, _YEARS_APART, year)
 
 
 @lru_cache(maxsize=4096)
-def _votes(votes: float) -> Block:
+def _votes(votes: float) -> Kernel:
     return _bump(_VOTES, _VOTES_APART, float(np.log10(1 + max(0.0, votes))))
 
 
-def _bump(centres: npt.NDArray[np.float64], apart: float, value: float) -> Block:
+def _bump(centres: npt.NDArray[np.float64], apart: float, value: float) -> Kernel:
     """A Gaussian kernel's feature vector, unit length: a value outside the grid counts as its end."""
     inside = min(max(value, centres[0]), centres[-1])
     heights = np.exp(-(((inside - centres) / apart) ** 2)).astype(np.float32)
-    unit: Block = heights / np.linalg.norm(heights)
+    unit: Kernel = heights / np.linalg.norm(heights)
     return unit
 
 
-def _bag(values: tuple[str, ...], size: int) -> Block | None:
+def _bag(values: tuple[str, ...], size: int) -> Kernel | None:
     # Long lists don't come twice, and 4096 of them would be hundreds of megabytes.
     return _kept_bag(values, size) if sum(map(len, values)) <= _SHORT else _kept_bag.__wrapped__(values, size)
 
 
 @lru_cache(maxsize=4096)
-def _kept_bag(values: tuple[str, ...], size: int) -> Block | None:
+def _kept_bag(values: tuple[str, ...], size: int) -> Kernel | None:
     bag = np.zeros(size, np.float32)
     for value in values:
         hashed = int.from_bytes(hashlib.blake2b(value.casefold().encode(), digest_size=8).digest(), "big")

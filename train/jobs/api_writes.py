@@ -43,7 +43,7 @@ class _HeldIndex:
     def __init__(self, store: IndexStore) -> None:
         self._store = store
         self._index: Index | None = None
-        self._wanted = asyncio.Event()
+        self._needed = asyncio.Event()
         self._waiting: asyncio.Task[None] | None = None
 
     async def page(self, since: int, after: str | None) -> tuple[list[ApiItem], str | None]:
@@ -55,7 +55,7 @@ class _HeldIndex:
                 return [], None
             self._index = await self._store.open(current.version)
         page = await IndexWrites(self._index).page(since, after, _PAGE)
-        self._wanted.clear()
+        self._needed.clear()
         self._waiting = asyncio.create_task(self._give_back())
         return page
 
@@ -68,14 +68,14 @@ class _HeldIndex:
 
     async def _give_back(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wanted.wait(), _HELD_S)
+            await asyncio.wait_for(self._needed.wait(), _HELD_S)
             return
         await self._close()
 
     async def _stop_waiting(self) -> None:
         """Not by a cancellation: it may be closing the index."""
         if self._waiting is not None:
-            self._wanted.set()
+            self._needed.set()
             await self._waiting
             self._waiting = None
 
