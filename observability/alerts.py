@@ -89,6 +89,15 @@ def recall_alerts() -> list[Alert]:
             "recall-drop.md",
         ),
         Alert(
+            "MatineeRecallUnwatched",
+            f"max by (namespace, matinee_release) ({selector('matinee_probe_queries')}) == 0",
+            "1h",
+            "warning",
+            "the probe has no queries, so nobody watches recall",
+            "No query set is about the catalogue that is served, so a search that gets worse raises no alert: set settings.probe.queries.",
+            "recall-drop.md",
+        ),
+        Alert(
             "MatineeItemsMissing",
             f"{selector('matinee_probe_unknown_items')} / {selector('matinee_probe_labelled_items')} > <recall_unknown>",
             "<recall_for>",

@@ -36,7 +36,7 @@ class SoupOptions:
 
 
 @dataclass(frozen=True)
-class Soup:
+class ModelAverage:
     """The runs to average, and what their base is. `settings` and `inputs` go into the manifest."""
 
     runs: list[dict[str, Any]]
@@ -48,25 +48,25 @@ class Soup:
 
 def main(options: SoupOptions) -> None:
     """Average, and publish."""
-    out, soup = options.out, load(options)
-    if manifests.is_complete(out, "soup", soup.settings, soup.inputs):
+    out, planned = options.out, load(options)
+    if manifests.is_complete(out, "soup", planned.settings, planned.inputs):
         command.echo(f"{out} is complete already: nothing to do")
         return
     settings = load_settings()
-    base = resolve.resolve(soup.base, soup.base_revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
-    digest = soup.settings["base_digest"]
+    base = resolve.resolve(planned.base, planned.base_revision, models_dir=settings.models_dir, artifacts=settings.artifacts_uri)
+    digest = planned.settings["base_digest"]
     if saved_model.digest(base) != digest:
-        raise ModelError(f"{soup.base} is not the model any more that {options.members[0]} was tuned from (sha256 {digest[:12]})")
+        raise ModelError(f"{planned.base} is not the model any more that {options.members[0]} was tuned from (sha256 {digest[:12]})")
     manifests.reopen(out)
     model = average(base, [member / "model" for member in options.members], options.base_share)
     with quiet():
         model.save(str(out / "model"), create_model_card=False, safe_serialization=True)
-    manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin(soup))
-    manifests.write(out, "soup", soup.settings, soup.inputs, digest=manifest.digest)
+    manifest = ArtifactStore(settings.artifacts_uri).publish(out / "model", origin(planned))
+    manifests.write(out, "soup", planned.settings, planned.inputs, digest=manifest.digest)
     command.echo(f"model {manifest.digest} in {settings.artifacts_uri}; next: ", (f"train.evaluate ... --after {out / 'model'}", "bold"))
 
 
-def load(options: SoupOptions) -> Soup:
+def load(options: SoupOptions) -> ModelAverage:
     """Read the members' manifests. Raises `ModelError` where they do not have one base."""
     runs = [manifests.read(member, "embedder") for member in options.members]
     first = runs[0]["settings"]
@@ -79,20 +79,20 @@ def load(options: SoupOptions) -> Soup:
     settings["members"] = [run["digest"] for run in runs]
     # By member: each may have learnt from triplets of its own.
     inputs = {f"{run['digest'][:12]}/{name}": digest for run in runs for name, digest in run["inputs"].items()}
-    return Soup(runs, first["base"], runs[0].get("base_revision"), settings, inputs)
+    return ModelAverage(runs, first["base"], runs[0].get("base_revision"), settings, inputs)
 
 
-def origin(soup: Soup) -> ModelOrigin:
+def origin(planned: ModelAverage) -> ModelOrigin:
     """Where the mean comes from. The figures are those of its members, by name: `train.evaluate` measures the mean itself."""
     metrics = {
-        f"{run['digest'][:12]}/{name}": value for run in soup.runs for name, value in published_metrics(run["report"]["best"]).items()
+        f"{run['digest'][:12]}/{name}": value for run in planned.runs for name, value in published_metrics(run["report"]["best"]).items()
     }
     return ModelOrigin(
-        base=soup.base,
-        base_revision=soup.base_revision,
-        base_digest=soup.settings["base_digest"],
-        data=soup.inputs,
-        settings=soup.settings,
+        base=planned.base,
+        base_revision=planned.base_revision,
+        base_digest=planned.settings["base_digest"],
+        data=planned.inputs,
+        settings=planned.settings,
         git_commit=manifests.git_commit(),
         metrics=metrics,
     )

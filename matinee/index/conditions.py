@@ -57,7 +57,9 @@ def _all(parts: Iterable[Condition | None]) -> Condition | None:
     return None if not conditions else conditions[0] if len(conditions) == 1 else All(conditions)
 
 
-def translate(condition: Condition | None, leaf: Callable[[Leaf], object], filter: Callable[..., Filter]) -> Filter | None:
+def translate(  # type: ignore[explicit-any]  # `filter` takes lists of the engine's own conditions.
+    condition: Condition | None, leaf: Callable[[Leaf], object], filter: Callable[..., Filter]
+) -> Filter | None:
     """A condition as an engine's filter. `leaf` translates the condition on one field, `filter` is the engine's class."""
 
     def part(one: Condition) -> object:

@@ -5,19 +5,22 @@ cosine of the sets of genres and of languages). Nothing is learned, so any catal
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from matinee.filters.attributes import STORED, Attributes, stored_values
 from matinee.index.types import ITEM, TEXT, Manifest, Payload, Point
+from matinee.items import ItemFacts
 from matinee.settings.index import FactWeights
 from matinee.text.title_keys import title_keys
 from matinee.vectors import Vector
 
+Kernel = npt.NDArray[np.float32]
 _YEARS = np.arange(1880, 2045, 5.0)
 _YEARS_APART = 8.0
 _VOTES = np.arange(0, 8.25, 0.25)
@@ -35,7 +38,7 @@ def dimensions(text: int, weights: FactWeights) -> dict[str, int]:
     return {TEXT: text} | ({ITEM: text + FACTS_DIMENSION} if weights.any() else {})
 
 
-def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> Vector:
+def item_vector(text: Vector, item: ItemFacts, weights: FactWeights) -> Vector:
     """float32[d + FACTS_DIMENSION], unit length; `item` is an item's plain facts (`Item.facts`). A missing fact counts nothing."""
     numbers = item.get("numbers") or {}
     year, votes = item.get("year"), numbers.get("votes", numbers.get("popularity"))
@@ -43,7 +46,7 @@ def item_vector(text: Vector, item: Mapping[str, Any], weights: FactWeights) -> 
         (weights.year, None if year is None else _year(float(year)), len(_YEARS)),
         (weights.votes, None if votes is None else _votes(float(votes)), len(_VOTES)),
         (weights.genres, _bag(tuple(item.get("genres") or ()), _GENRES), _GENRES),
-        (weights.language, _bag(tuple(filter(None, [item.get("language")])), _LANGUAGES), _LANGUAGES),
+        (weights.language, _bag(tuple(filter(None, [item.get("language", "")])), _LANGUAGES), _LANGUAGES),
     )
     whole = np.zeros(len(text) + FACTS_DIMENSION, np.float32)
     whole[: len(text)] = text
@@ -97,30 +100,30 @@ def _root(weight: float) -> np.float32:
 
 
 @lru_cache(maxsize=1024)
-def _year(year: float) -> np.ndarray[Any, Any]:
+def _year(year: float) -> Kernel:
     return _bump(_YEARS, _YEARS_APART, year)
 
 
 @lru_cache(maxsize=4096)
-def _votes(votes: float) -> np.ndarray[Any, Any]:
+def _votes(votes: float) -> Kernel:
     return _bump(_VOTES, _VOTES_APART, float(np.log10(1 + max(0.0, votes))))
 
 
-def _bump(centres: np.ndarray[Any, Any], apart: float, value: float) -> np.ndarray[Any, Any]:
+def _bump(centres: npt.NDArray[np.float64], apart: float, value: float) -> Kernel:
     """A Gaussian kernel's feature vector, unit length: a value outside the grid counts as its end."""
     inside = min(max(value, centres[0]), centres[-1])
     heights = np.exp(-(((inside - centres) / apart) ** 2)).astype(np.float32)
-    unit: np.ndarray[Any, Any] = heights / np.linalg.norm(heights)
+    unit: Kernel = heights / np.linalg.norm(heights)
     return unit
 
 
-def _bag(values: tuple[str, ...], size: int) -> np.ndarray[Any, Any] | None:
+def _bag(values: tuple[str, ...], size: int) -> Kernel | None:
     # Long lists don't come twice, and 4096 of them would be hundreds of megabytes.
     return _kept_bag(values, size) if sum(map(len, values)) <= _SHORT else _kept_bag.__wrapped__(values, size)
 
 
 @lru_cache(maxsize=4096)
-def _kept_bag(values: tuple[str, ...], size: int) -> np.ndarray[Any, Any] | None:
+def _kept_bag(values: tuple[str, ...], size: int) -> Kernel | None:
     bag = np.zeros(size, np.float32)
     for value in values:
         hashed = int.from_bytes(hashlib.blake2b(value.casefold().encode(), digest_size=8).digest(), "big")

@@ -1,7 +1,7 @@
 """What both engines give back, as hits and points: their records have the same shape under different types."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -13,15 +13,15 @@ class Record(Protocol):
     """A stored point of either engine."""
 
     @property
-    def id(self) -> Any: ...
+    def id(self) -> object: ...
     @property
-    def payload(self) -> Any: ...
+    def payload(self) -> Mapping[str, object] | None: ...
     @property
-    def vector(self) -> Any: ...
+    def vector(self) -> object: ...
 
 
 def to_hit(record: Record, score: float = 0.0) -> Hit:
-    return Hit(str(record.id), score, record.payload or Payload(), text_vector(record.vector))
+    return Hit(str(record.id), score, cast(Payload, record.payload or {}), text_vector(record.vector))
 
 
 def to_point(record: Record) -> Point:
@@ -33,7 +33,7 @@ def to_point(record: Record) -> Point:
             sparse[name] = Sparse(list(value.indices), list(value.values))
         else:
             dense[name] = np.asarray(value, dtype=np.float32)
-    return Point(str(record.id), record.payload or Payload(), dense, sparse)
+    return Point(str(record.id), cast(Payload, record.payload or {}), dense, sparse)
 
 
 def text_vector(vectors: object) -> Vector | None:

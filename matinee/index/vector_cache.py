@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class VectorCache:
         rows = self._cache.get(keys.values())
         return {text: np.frombuffer(rows[key], "<f4") for text, key in keys.items() if key in rows}
 
-    def add(self, texts: Sequence[str], vectors: np.ndarray[Any, Any]) -> None:
+    def add(self, texts: Sequence[str], vectors: Matrix) -> None:
         rows = np.asarray(vectors, "<f4")
         self._cache.put({_key(text): row.tobytes() for text, row in zip(texts, rows, strict=True)})
 

@@ -24,10 +24,12 @@ log = getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-# At its import it warns that it would like a package that fetches compiled code from the hub.
-getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
-# And at every single multiplication in int8 that it rounds to fp16 on the way.
-getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
+_TALKATIVE = (
+    # At its import it warns that it would like a package that fetches compiled code from the hub.
+    "bitsandbytes.backends.cpu.ops",
+    # And at every single multiplication in int8 that it rounds to fp16 on the way.
+    "bitsandbytes.autograd._functions",
+)
 
 
 def once(target: Path, build: Callable[[Path], dict[str, object]]) -> Path:
@@ -109,9 +111,10 @@ def gguf_to_safetensors(assemble: Callable[[Path], Path], into: Path) -> None:
 def merge(model_dir: Path, adapter: Path, into: Path) -> None:
     """Base + adapter as one bf16 model in `into`, in the layout of the base."""
     import torch
-    from peft import PeftModel
 
     with quiet():
+        from peft import PeftModel
+
         # Merged in fp32: the sum of a bf16 weight and a small update loses most of the update when it is rounded on the way.
         model = load_whole(model_class(model_dir), model_dir, dtype=torch.float32)
         merged = PeftModel.from_pretrained(model, adapter, use_safetensors=True).merge_and_unload()
@@ -165,11 +168,18 @@ def model_class(model_dir: Path) -> "type[PreTrainedModel]":
     return kind
 
 
+def silence_bitsandbytes() -> None:
+    """Leave out its warnings, also those of a model that works. To be called before whatever imports it, as PEFT and TRL do."""
+    for name in _TALKATIVE:
+        getLogger(name).setLevel(ERROR)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of `transformers`: a terminal shows our own, a log none."""
+    """Without the progress bars of `transformers`: a terminal shows our own, a log none. bitsandbytes is silenced for good."""
     from transformers.utils import logging
 
+    silence_bitsandbytes()
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

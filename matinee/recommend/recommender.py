@@ -111,6 +111,8 @@ class Recommender:
         self._index = index
         self._settings = settings
         self._offload = offload or _inline
+        # Of the last UUID that an item was found by. Most catalogues' own ids are none; where they are, clients send these or those.
+        self._uuid_is_own = False
 
     async def answer(self, queries: Sequence[Query]) -> list[RankedItems | MatineeError]:
         """One answer or one explained error for each query; the engine is asked once for all of them."""
@@ -155,23 +157,28 @@ class Recommender:
         if not valid:
             return
         using = TEXT if self._index.manifest.facts is None else ITEM
-        # What looks like an id of the index nearly always is one.
+        guesses = [uids[0] if self._uuid_is_own else uids[-1] for uids in meanings]
         searches = [
-            self._search(one.query, StoredQuery(uids[-1], using), frozenset(uids), exact=False)
-            for one, uids in zip(valid, meanings, strict=True)
+            self._search(one.query, StoredQuery(guess, using), frozenset(uids), exact=False)
+            for one, uids, guess in zip(valid, meanings, guesses, strict=True)
         ]
         facts = self._index.retrieve([uid for uids in meanings for uid in uids])
         answers, stored = await asyncio.gather(self._index.search(searches), facts, return_exceptions=True)
         for result in (answers, stored):
             if isinstance(result, BaseException) and (isinstance(result, IndexUnreachableError) or not isinstance(result, _REFUSED)):
                 raise result
-        if not isinstance(answers, list) or not isinstance(stored, list):
+        if not isinstance(stored, list):
             return
         examples = iter(stored)
-        for one, uids, search, hits in zip(valid, meanings, searches, answers, strict=True):
-            there = {uid: hit for uid in uids if (hit := next(examples)) is not None and not hit.payload.get("deleted")}
-            if there.keys() == {uids[-1]}:
-                one.likes = [_ResolvedExample(uids[-1], there[uids[-1]].payload["item"])]
+        there = [{uid: hit for uid in uids if (hit := next(examples)) is not None and not hit.payload.get("deleted")} for uids in meanings]
+        for uids, found in zip(meanings, there, strict=True):
+            if len(uids) > 1 and len(found) == 1:
+                self._uuid_is_own = uids[0] in found
+        if not isinstance(answers, list):
+            return
+        for one, guess, found, search, hits in zip(valid, guesses, there, searches, answers, strict=True):
+            if found.keys() == {guess}:
+                one.likes = [_ResolvedExample(guess, found[guess].payload["item"])]
                 one.search, one.score_type = search, "cosine"
                 one.hits = hits if search.with_payload else await self._page(one.query, hits)
                 one.found = True

@@ -10,6 +10,7 @@ from train.jobs import command
 from train.sync import SyncOptions
 
 QUERY: dict[str, Any] = {"enabled": True, "query": "SELECT * FROM films", "database": {"existingSecret": "shop"}}
+FOLLOWED = QUERY | {"cursor": "updated_at", "deleted": "gone", "compareEverySeconds": 3_600_000}
 BUCKET: dict[str, Any] = {"enabled": True, "source": "s3://bucket/films", "schedule": "0 3 * * *"}
 
 
@@ -19,7 +20,7 @@ def container(entry: Object) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize(("sync", "kind"), [(QUERY | {"cursor": "updated_at", "deleted": "gone"}, "Deployment"), (BUCKET, "CronJob")])
+@pytest.mark.parametrize(("sync", "kind"), [(FOLLOWED, "Deployment"), (BUCKET, "CronJob")])
 def test_the_job_takes_what_the_chart_gives_it(sync: dict[str, Any], kind: str) -> None:
     found = one(template(given={"sync": sync}), kind, "matinee-sync")
     validate(found)
@@ -27,6 +28,7 @@ def test_the_job_takes_what_the_chart_gives_it(sync: dict[str, Any], kind: str) 
     options = command.parse(SyncOptions, made["args"], "train.sync")
     assert (options.source or options.query) == (sync.get("source") or sync["query"])
     assert (options.cursor, options.deleted) == (sync.get("cursor"), sync.get("deleted"))
+    assert options.compare_every == sync.get("compareEverySeconds", 86_400)
     assert (options.max_deleted, options.max_rejected, options.delete) == (0.1, 0.01, True)
     assert (options.every, options.metrics_port, options.metrics_host) == (
         (600, 9106, "0.0.0.0") if kind == "Deployment" else (None, None, "127.0.0.1")

@@ -88,6 +88,7 @@ RECALL = 'matinee_probe_recall_at_10{namespace="ns",matinee_release="matinee",se
 ANN = 'matinee_probe_ann_recall_at_10{namespace="ns",filtered="true"}'
 UNKNOWN = 'matinee_probe_unknown_items{namespace="ns",matinee_release="matinee",set="demo"}'
 LABELLED = UNKNOWN.replace("unknown", "labelled")
+QUERIES = 'matinee_probe_queries{namespace="ns",matinee_release="matinee",set="'
 PROBE_UP = 'matinee_probe_up{namespace="ns",matinee_release="matinee"}'
 ROUND = 'matinee_probe_last_success_timestamp_seconds{namespace="ns"}'
 ROUNDS = 'matinee_probe_rounds_total{namespace="ns"}'
@@ -147,6 +148,8 @@ CASES = [
     Case("MatineeApproximateRecallLow", False, 60, {ANN: "0.99x60"}),
     Case("MatineeItemsMissing", True, 30, {UNKNOWN: "0x10 20x20", LABELLED: "100x30"}),
     Case("MatineeItemsMissing", False, 30, {UNKNOWN: "5x30", LABELLED: "100x30"}),
+    Case("MatineeRecallUnwatched", True, 90, {f'{QUERIES}none"}}': "0x90"}),
+    Case("MatineeRecallUnwatched", False, 90, {f'{QUERIES}none"}}': "0x10 stale", f'{QUERIES}mine"}}': "_x10 44x80"}),
     Case("MatineeUnreachable", True, 30, {PROBE_UP: "1x10 0x20"}),
     Case("MatineeUnreachable", False, 30, {PROBE_UP: "1x10 0x5 1x15"}),
     Case("MatineeDegraded", True, 40, requests("0+100x40", "0x40") | {DEGRADED: "0+10x40"}),

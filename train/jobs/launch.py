@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from matinee.errors import ModelError
-from matinee.models.convert import quiet
+from matinee.models.convert import quiet, silence_bitsandbytes
 from matinee.models.registry import ModelOrigin
 from matinee.settings import local_ray
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
@@ -114,6 +114,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
     plan.out.mkdir(parents=True, exist_ok=True)
 
     def train_loop() -> None:
+        silence_bitsandbytes()
         train(plan)
 
     trainer = TorchTrainer(

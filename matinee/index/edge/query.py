@@ -7,7 +7,7 @@ from __future__ import annotations  # several of the engine's type names exist i
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 import qdrant_edge as edge
@@ -109,7 +109,7 @@ def payload_indexes(manifest: Manifest) -> list[edge.UpdateOperation]:
 
 
 def engine_point(point: Point) -> edge.Point:
-    vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.dense.items()}
+    vectors: dict[str, edge.NamedVector] = {name: vector.tolist() for name, vector in point.dense.items()}
     vectors |= {name: _sparse(sparse) for name, sparse in point.sparse.items() if sparse.indices}
     return edge.Point(point.id, vectors, {**point.payload})
 
@@ -205,15 +205,16 @@ def _query(
     return _fuse(query, filter, params)
 
 
-def _fuse(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[Any, list[edge.Prefetch]]:
+def _fuse(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[edge.ScoringQueryType, list[edge.Prefetch]]:
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
     dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)
+    # The engine's stubs do not say that these are fusions.
     match query.fusion:
         case "rrf":
-            return edge.Fusion.Rrf(query.rrf_k, list(query.weights)), [dense, sparse]
+            return cast(edge.Fusion, edge.Fusion.Rrf(query.rrf_k, list(query.weights))), [dense, sparse]
         case "dbsf":
-            return edge.Fusion.Dbsf(), [dense, sparse]
+            return cast(edge.Fusion, edge.Fusion.Dbsf()), [dense, sparse]
     scores = [edge.Expression.Variable(score) for score in SCORES]
     weighted = [edge.Expression.Mult([edge.Expression.Constant(w), score]) for w, score in zip(query.weights, scores, strict=True)]
     candidates = edge.Prefetch(2 * query.prefetch, query=near, prefetches=[dense, sparse])

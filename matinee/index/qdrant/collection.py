@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from qdrant_client import models
 
@@ -16,7 +15,14 @@ _INDEXED_FROM_KB = 20_000
 _POLL_S = 1.0
 
 
-async def create(call: Connection, name: str, manifest: Manifest, payload_indexes: Mapping[str, Any], *, shared: bool = False) -> None:
+async def create(
+    call: Connection,
+    name: str,
+    manifest: Manifest,
+    payload_indexes: Mapping[str, models.PayloadSchemaType | models.KeywordIndexParams],
+    *,
+    shared: bool = False,
+) -> None:
     """A collection with all payload indexes before its first point. One that exists gets those that it lacks.
 
     The HNSW index of a collection that is not `shared` may be left for `complete`.

@@ -5,7 +5,7 @@ Pure translation: holds no client and does no I/O. Vector searches carry no cond
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 from qdrant_client import models
 
@@ -67,8 +67,23 @@ _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
 }
 
 
-def collection(manifest: Manifest, settings: IndexSettings) -> dict[str, Any]:
-    """The arguments of `create_collection` for a version."""
+class CollectionOptions(TypedDict):
+    """Arguments of `create_collection`."""
+
+    vectors_config: dict[str, models.VectorParams]
+    sparse_vectors_config: dict[str, models.SparseVectorParams]
+    hnsw_config: models.HnswConfigDiff
+    optimizers_config: NotRequired[models.OptimizersConfigDiff]
+    quantization_config: models.QuantizationConfig | None
+    on_disk_payload: bool
+    shard_number: int
+    replication_factor: int
+    write_consistency_factor: int
+    strict_mode_config: models.StrictModeConfig | None
+
+
+def collection(manifest: Manifest, settings: IndexSettings) -> CollectionOptions:
+    """How the collection of a version is made."""
     disk = settings.on_disk
     sparse = models.SparseVectorParams(modifier=models.Modifier.IDF, index=models.SparseIndexParams(on_disk=disk))
     return {
@@ -97,7 +112,7 @@ def batches(points: list[models.PointStruct], dimensions: Mapping[str, int]) -> 
 
 
 def engine_point(point: Point) -> models.PointStruct:
-    vectors: dict[str, Any] = {name: vector.tolist() for name, vector in point.dense.items()}
+    vectors: dict[str, models.Vector] = {name: vector.tolist() for name, vector in point.dense.items()}
     vectors |= {name: _sparse(sparse) for name, sparse in point.sparse.items() if sparse.indices}
     return models.PointStruct(id=point.id, vector=vectors, payload={**point.payload})
 
@@ -149,8 +164,11 @@ def request(
     payload = search.with_payload or (["popularity"] if isinstance(search.query, PopularQuery) else False)
     params = models.SearchParams(exact=True) if exact else _approximate(settings)
     fused = isinstance(search.query, HybridQuery)
+    asked = _query(search.query, filter, params, tenant)
     return models.QueryRequest(
-        **_query(search.query, filter, params, tenant),
+        query=asked.query,
+        using=asked.using,
+        prefetch=asked.prefetch,
         filter=None if fused else filter,
         params=None if fused else params,
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
@@ -173,47 +191,50 @@ def _hit(search: Search, record: models.ScoredPoint) -> Hit:
     return Hit(str(record.id), score, payload if search.with_payload else Payload(), text_vector(record.vector))
 
 
-def _query(
-    query: EngineQuery,
-    filter: models.Filter | None,
-    params: models.SearchParams | None,
-    tenant: Tenant | None,
-) -> dict[str, Any]:
+class _Asked(NamedTuple):
+    """What a request ranks by: a query over the vectors `using`, or over the points of a prefetch."""
+
+    query: models.Query
+    using: str | None = None
+    prefetch: list[models.Prefetch] | None = None
+
+
+def _query(query: EngineQuery, filter: models.Filter | None, params: models.SearchParams | None, tenant: Tenant | None) -> _Asked:
     match query:
         case DenseQuery():
-            return {"query": models.NearestQuery(nearest=query.vector.tolist()), "using": query.using}
+            return _Asked(models.NearestQuery(nearest=query.vector.tolist()), query.using)
         case StoredQuery(id):
-            return {"query": models.NearestQuery(nearest=id if tenant is None else tenant.id(id)), "using": query.using}
+            return _Asked(models.NearestQuery(nearest=id if tenant is None else tenant.id(id)), query.using)
         case SparseQuery():
-            return {"query": models.NearestQuery(nearest=_sparse(query.sparse)), "using": query.using}
+            return _Asked(models.NearestQuery(nearest=_sparse(query.sparse)), query.using)
         case RecommendationQuery():
-            return {"query": _recommend(query), "using": query.using}
+            return _Asked(_recommend(query), query.using)
         case PopularQuery():
-            return {"query": models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC))}
+            return _Asked(models.OrderByQuery(order_by=models.OrderBy(key="popularity", direction=models.Direction.DESC)))
     return _fuse(query, filter, params)
 
 
-def _fuse(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> dict[str, Any]:
+def _fuse(query: HybridQuery, filter: models.Filter | None, params: models.SearchParams | None) -> _Asked:
     near = models.NearestQuery(nearest=query.vector.tolist())
-    limits: dict[str, Any] = {"limit": query.prefetch, "filter": filter, "params": params}
-    dense = models.Prefetch(query=near, using=query.using, **limits)
-    sparse = models.Prefetch(query=models.NearestQuery(nearest=_sparse(query.sparse)), using=BM25, **limits)
+    terms = models.NearestQuery(nearest=_sparse(query.sparse))
+    dense = models.Prefetch(query=near, using=query.using, limit=query.prefetch, filter=filter, params=params)
+    sparse = models.Prefetch(query=terms, using=BM25, limit=query.prefetch, filter=filter, params=params)
     match query.fusion:
         case "rrf":
             rrf = models.Rrf(k=query.rrf_k, weights=list(query.weights))
-            return {"query": models.RrfQuery(rrf=rrf), "prefetch": [dense, sparse]}
+            return _Asked(models.RrfQuery(rrf=rrf), prefetch=[dense, sparse])
         case "dbsf":
-            return {"query": models.FusionQuery(fusion=models.Fusion.DBSF), "prefetch": [dense, sparse]}
-    weighted = [models.MultExpression(mult=[w, score]) for w, score in zip(query.weights, SCORES, strict=True)]
+            return _Asked(models.FusionQuery(fusion=models.Fusion.DBSF), prefetch=[dense, sparse])
+    weighted: list[models.Expression] = [models.MultExpression(mult=[w, score]) for w, score in zip(query.weights, SCORES, strict=True)]
     formula = models.FormulaQuery(formula=models.SumExpression(sum=weighted), defaults=dict.fromkeys(SCORES, 0.0))
     candidates = models.Prefetch(query=near, using=query.using, limit=2 * query.prefetch, prefetch=[dense, sparse])
-    return {"query": formula, "prefetch": [candidates, sparse]}
+    return _Asked(formula, prefetch=[candidates, sparse])
 
 
 def _recommend(query: RecommendationQuery) -> models.RecommendQuery:
     strategies = {"average": models.RecommendStrategy.AVERAGE_VECTOR, "best": models.RecommendStrategy.BEST_SCORE}
-    positive: list[Any] = [vector.tolist() for vector in query.positive]
-    negative: list[Any] = [vector.tolist() for vector in query.negative]
+    positive: list[models.VectorInput] = [vector.tolist() for vector in query.positive]
+    negative: list[models.VectorInput] = [vector.tolist() for vector in query.negative]
     return models.RecommendQuery(recommend=models.RecommendInput(positive=positive, negative=negative, strategy=strategies[query.strategy]))
 
 

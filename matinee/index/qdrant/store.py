@@ -7,7 +7,6 @@ hold the lease.
 """
 
 import asyncio
-from typing import Any
 
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, models
@@ -116,7 +115,9 @@ class QdrantStore(ServerStore):
         return await self._manifest_of(name) if name else None
 
     async def _mark(self, aliases: dict[str, str], *, current: str | None, previous: str | None) -> None:
-        operations: list[Any] = [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases]
+        operations: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)) for alias in aliases
+        ]
         for alias, name in ((self._alias, current), (self._alias_before, previous)):
             if name is not None:
                 created = models.CreateAlias(collection_name=name, alias_name=alias)

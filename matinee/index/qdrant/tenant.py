@@ -7,7 +7,7 @@ its payload index. Everything else lies below a key of the catalogue's, so no tw
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Protocol, Self, TypeVar, cast
 
 from matinee.filters.conditions import All, Condition, Equal, HasId, Not, Some
 from matinee.index.types import OWN_FIELDS, Manifest, Payload, Point
@@ -18,9 +18,9 @@ _POINTS = uuid.UUID("7c0e3d3b-6f0a-4b0e-9d53-4f1b0a4f6d11")
 
 
 class _Record(Protocol):
-    payload: Any
+    payload: dict[str, object] | None
 
-    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+    def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
 
 
 Restored = TypeVar("Restored", bound=_Record)
@@ -66,7 +66,8 @@ class Tenant:
         """A stored point as its catalogue knows it."""
         payload = record.payload or {}
         own = {key: value for key, value in payload.items() if key in OWN_FIELDS}
-        return record.model_copy(update={"id": payload[UID], "payload": {**(payload.get(self.prefix) or {}), **own}})
+        rest = payload.get(self.prefix)
+        return record.model_copy(update={"id": payload[UID], "payload": {**(rest if isinstance(rest, Mapping) else {}), **own}})
 
     def fields(self, payload: bool | Sequence[str]) -> bool | list[str]:
         """Which parts of a payload are to be read, so that `restore` can read the point."""

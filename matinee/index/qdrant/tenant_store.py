@@ -8,7 +8,6 @@ collection, so in a shared one the BM25 scores of a catalogue depend a little on
 
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import AsyncQdrantClient, models
@@ -85,7 +84,7 @@ class TenantStore(ServerStore):
         return self._index(version, manifest)
 
     async def _create_collection(self, name: str, manifest: Manifest, *, shared: bool) -> None:
-        schemas: dict[str, Any] = dict(translate.payload_indexes(manifest))
+        schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = dict(translate.payload_indexes(manifest))
         if shared:
             tenant = Tenant(self._catalogue, manifest.version)
             schemas = {key if key in OWN_FIELDS else tenant.key(key): schema for key, schema in schemas.items()}

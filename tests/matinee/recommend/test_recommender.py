@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 import orjson
@@ -17,7 +18,7 @@ from matinee.index.item_vector import item_vector
 from matinee.index.points import write_points
 from matinee.index.protocols import Index
 from matinee.index.qdrant.store import QdrantStore
-from matinee.index.types import StoredQuery, tombstone
+from matinee.index.types import TEXT, Point, Scroll, StoredQuery, item_payload, tombstone
 from matinee.items import Item
 from matinee.models.embedder import Embedder
 from matinee.recommend.options import RankingOptions
@@ -397,6 +398,25 @@ async def test_similar_by_id_is_one_query_on_a_server(server: Index, films: dict
         for one, other in zip(cards(found), cards(expected), strict=True):
             assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
             assert one == other
+
+
+async def test_of_own_ids_that_are_uuids_only_the_first_costs_a_refused_query(server: Index) -> None:
+    [point] = (await server.scroll(Scroll(limit=1, vectors=True)))[0]
+    books = [Item(id=str(uuid5(NAMESPACE_URL, title)), title=title) for title in ("Emma", "Persuasion")]
+    assert point.vector is not None
+    points = [Point(book.uid("demo"), item_payload(book, origin="file", revision=0), {TEXT: point.vector}) for book in books]
+    await server.upsert(points)
+    try:
+        watched = Watched(server)
+        recommender = Recommender(watched, SearchSettings())
+        for id, calls in ((books[0].id, 4), (books[1].id, 2), (books[1].uid("demo"), 4), (books[0].uid("demo"), 2)):
+            watched.calls.clear()
+            [answer] = await recommender.answer([by_id(id, k=1)])
+            assert isinstance(answer, RankedItems)
+            assert answer.likes[0]["title"] in ("Emma", "Persuasion")
+            assert len(watched.calls) == calls
+    finally:
+        await server.upsert([tombstone(point.id, revision=3) for point in points])
 
 
 async def test_an_id_that_is_not_there_fails_alone_on_a_server(server: Index, films: dict[str, Item]) -> None:
