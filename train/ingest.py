@@ -3,7 +3,6 @@
     python -m train.ingest films.csv
     python -m train.ingest films.csv --kind film --map overview=Plot --map year=Released
     python -m train.ingest hub:Pablinho/movies-dataset --kind film --catalogue films
-    python -m train.ingest s3://bucket/films.parquet --kind film
     python -m train.ingest --demo
     python -m train.ingest films.csv --dry-run
     python -m train.ingest films.csv --attributes attributes.yaml
@@ -69,7 +68,7 @@ from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
-from train.syncing.source import fetched, name_in_errors, read_as_exported
+from train.syncing.source import name_in_errors, read_as_exported
 from train.syncing.sql import SqlQuery
 
 Via = Literal["local", "api"]
@@ -95,8 +94,7 @@ class IngestSource:
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
     source: Annotated[
-        str | None,
-        typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz, also s3://...), or hub:OWNER/NAME[@REVISION][:SPLIT]"),
+        str | None, typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), or hub:OWNER/NAME[@REVISION][:SPLIT]")
     ] = None
     database: Annotated[
         str | None,
@@ -139,10 +137,6 @@ class IngestOptions:
                 "name one catalogue file (or hub:OWNER/NAME), or a query with --query and --database, or use --demo for the bundled films"
             )
         if self.query is None:
-            if self.source is not None and "://" in self.source:
-                with fetched(self.source) as (path, name):
-                    yield IngestSource(path, name, self.reading)
-                return
             path = self.source or str(demo.FILMS)
             yield IngestSource(path, demo.source() if self.source is None else self.source, self.reading)
             return

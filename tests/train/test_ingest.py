@@ -16,13 +16,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from typer.testing import CliRunner, Result
 
 from matinee.client.calls import Call
 from matinee.client.http import Client
-from matinee.errors import CatalogueConflictError, SourceError
+from matinee.errors import CatalogueConflictError
 from matinee.index.active import ActiveIndex
 from matinee.index.catalogues import create_catalogue, remove_catalogue
 from matinee.index.factory import open_store
@@ -187,23 +186,6 @@ def test_a_dry_run_says_what_was_understood_and_builds_nothing(tmp_path: Path) -
     ):
         assert part in shown.stderr
     assert {entry.name for entry in tmp_path.iterdir()} == {"films.csv"}
-
-
-def test_a_file_of_an_object_store_is_a_source() -> None:
-    store = fsspec.filesystem("memory")
-    store.pipe({"/bucket/films.csv": b"title,year\nHeat,1995\n", "/bucket/more.csv": b"title\nAlien\n"})
-    with IngestOptions(source="memory://bucket/films.csv").open() as source:
-        assert [item.title for item in source.reader()] == ["Heat"]
-        assert source.name.endswith("bucket/films.csv")
-    assert not Path(source.path).exists(), "the copy is gone"
-    for url, said in (
-        ("memory://bucket", "2 files are there, and an ingest takes one"),
-        ("memory://bucket/none.csv", "there is no catalogue file"),
-        ("https://shop.example/films.csv", "download the file first"),
-    ):
-        with pytest.raises(SourceError, match=said), IngestOptions(source=url).open():
-            pass
-    store.rm("/bucket", recursive=True)
 
 
 def test_the_rows_of_a_query_are_a_source(tmp_path: Path) -> None:

@@ -144,20 +144,6 @@ def read_as_exported(reading: ReaderOptions) -> ReaderOptions:
     return replace(reading, encoding="utf-8", delimiter=None, quote=None)
 
 
-@contextmanager
-def fetched(url: str) -> Iterator[tuple[str, str]]:
-    """The one file of an object store behind a URL: its copy on this machine, until the end of the `with`, and its name."""
-    if url.startswith(("http://", "https://")):
-        raise SourceError(f"{url} is no address of an object store, such as s3://BUCKET/PATH: download the file first")
-    files = Files(url)
-    path, *others = files.paths()
-    if others:
-        raise SourceError(f"{url}: {1 + len(others)} files are there, and an ingest takes one: name it, or take them all with matinee sync")
-    name = files.location(path)
-    with files.local(path) as local, name_in_errors(local, name):
-        yield local, name
-
-
 def _items(reader: ItemReader, catalogue: str) -> Iterator[SourceItem]:
     return (SourceItem(uuid.UUID(item.uid(catalogue)), item) for item in reader)
 
