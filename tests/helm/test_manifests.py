@@ -59,20 +59,15 @@ def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monke
     assert job["metadata"]["name"] == path.stem
 
 
-def job_with(component: str, job: str, folder: Path) -> Object:
-    """A job with one of the components, as its `kustomization.yaml` would name it."""
-    overlay = folder / component
+def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_path: Path) -> None:
+    overlay = tmp_path / "ingest"
     overlay.mkdir()
     above = Path(os.path.relpath(FOLDER, overlay))
-    files = {"resources": [str(above / job)], "components": [str(above / "components" / component)]}
+    files = {"resources": [str(above / "ingest")], "components": [str(above / "components" / "workers")]}
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization"} | files), encoding="utf-8")
-    [made] = objects(overlay)
-    validate(made)
-    return made
-
-
-def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_path: Path) -> None:
-    found = dict(pods(job_with("workers", "ingest", tmp_path)))
+    [job] = objects(overlay)
+    validate(job)
+    found = dict(pods(job))
     head, worker = found["head"], found["worker gpu"]
     assert restricted(worker) == []
     [[in_head], [in_worker]] = containers(head), containers(worker)
@@ -82,29 +77,6 @@ def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_pa
     # The head's volume is of one node. Models go where the head's settings say.
     assert {mount["mountPath"] for mount in in_worker["volumeMounts"]} == {mount["mountPath"] for mount in in_head["volumeMounts"]}
     assert not any("persistentVolumeClaim" in volume for volume in worker["spec"]["volumes"])
-
-
-def test_a_training_of_several_nodes_has_one_volume(tmp_path: Path) -> None:
-    """Ray Train stores checkpoints in a folder that all workers see."""
-
-    def claims(pod: Object) -> dict[str, str]:
-        """The place of a claim -> its name."""
-        named = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v}
-        [container] = containers(pod)
-        return {mount["mountPath"]: named[mount["name"]] for mount in container["volumeMounts"] if mount["name"] in named}
-
-    found = dict(pods(job_with("shared-workers", "embedder", tmp_path)))
-    assert claims(found["head"]) == claims(found["worker gpu"]) == {"/data": "work"}
-    assert restricted(found["worker gpu"]) == []
-
-
-@pytest.mark.parametrize("job", ["embedder", "prepare"])
-def test_a_job_can_wait_in_a_queue(job: str, tmp_path: Path) -> None:
-    made = job_with("queue", job, tmp_path)
-    assert made["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "train"}
-    # What Kueue and KubeRay want of a job that can be suspended.
-    assert made["spec"]["shutdownAfterJobFinishes"]
-    assert not {"clusterSelector", "suspend"} & made["spec"].keys()
 
 
 def test_every_job_has_a_manifest() -> None:
