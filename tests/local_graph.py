@@ -27,8 +27,8 @@ from matinee.index.build import Build
 from matinee.index.factory import open_store
 from matinee.index.points import PointMaker
 from matinee.items import Item
-from matinee.models.embedder import Embedder, Forward, Tokens
-from matinee.models.types import Description
+from matinee.models.embedder import Embedder
+from matinee.models.types import Description, Forward, Tokens
 from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix, Vector
@@ -57,6 +57,7 @@ class Remembered:
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
+        self.call_tokens = forward.call_tokens
         self._vectors: dict[bytes, Vector] = {}
 
     def __call__(self, inputs: Tokens) -> Matrix:

@@ -25,7 +25,8 @@ from matinee.models.onnx import OnnxEncoder, onnx_folder
 from matinee.models.precision_choice import Choice, PrecisionChoice
 from matinee.models.resolve import Progress, resolve
 from matinee.models.saved_model import digest
-from matinee.models.types import Kind
+from matinee.models.torch_encoder import TorchEncoder
+from matinee.models.types import Forward, Kind, Tokens
 from matinee.settings.models import EmbedderSettings
 from matinee.text import templates
 from matinee.vectors import Matrix
@@ -58,10 +59,6 @@ _LOADS: dict[Workload, list[list[str]]] = {
     "corpus": [[_PROBE_LONG] * 4],
 }
 """A small typical load of each, batch by batch: three slow encoders run it within two seconds."""
-
-Tokens = dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]
-
-Forward = Callable[[Tokens], Matrix]
 
 
 class Embedder:
@@ -225,13 +222,16 @@ class Embedder:
         }
 
     def _batches(self, order: list[int], lengths: list[int]) -> list[list[int]]:
-        """Runs of `order` (ascending length) whose padded size stays within the token budget."""
+        """Runs of `order` (ascending length) whose padded size stays within the token budget, and whose padding costs less than a call."""
         batches: list[list[int]] = []
         rows: list[int] = []
+        padding = 0
         for row in order:
-            if rows and (len(rows) + 1) * lengths[row] > self._batch_tokens:
-                batches.append(rows)
-                rows = []
+            if rows:
+                padding += len(rows) * (lengths[row] - lengths[rows[-1]])
+                if padding > self._forward.call_tokens or (len(rows) + 1) * lengths[row] > self._batch_tokens:
+                    batches.append(rows)
+                    rows, padding = [], 0
             rows.append(row)
         return [*batches, rows]
 
@@ -286,52 +286,6 @@ def load_model(folder: Path, dtype: "torch.dtype", *, attention: str = "sdpa", d
             f"{folder} has prompts that its pooling leaves out (include_prompt: false), which is not supported: use another model"
         )
     return model.eval()
-
-
-class TorchEncoder:
-    """A SentenceTransformer as `Forward`: padded token arrays (int64[n, length]) -> pooled vectors (float32[n, d])."""
-
-    def __init__(self, model: "SentenceTransformer", *, compiled: bool = False) -> None:
-        import torch
-
-        self.model = model
-        self.compiled = compiled
-        self._forward: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = (
-            torch.compile(model, dynamic=False) if compiled else model
-        )
-        self._on_gpu = model.device.type == "cuda"
-
-    def __call__(self, inputs: Tokens) -> Matrix:
-        return self.start(inputs)()
-
-    def start(self, inputs: Tokens) -> Callable[[], Matrix]:
-        """Begin the work, and return what waits for its result. Copies to and from a GPU do not hold up the caller."""
-        import torch
-
-        with torch.inference_mode():
-            features = {name: self._on_device(torch.from_numpy(array)) for name, array in inputs.items()}
-            pooled = self._forward(features)["sentence_embedding"].float()
-            if not self._on_gpu:
-                return lambda: _as_matrix(pooled)
-            result = torch.empty(pooled.shape, dtype=torch.float32, pin_memory=True)
-            result.copy_(pooled, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
-
-        def wait() -> Matrix:
-            done.synchronize()
-            return _as_matrix(result)
-
-        return wait
-
-    def _on_device(self, tensor: "torch.Tensor") -> "torch.Tensor":
-        # From pinned memory a copy is asynchronous.
-        return tensor.pin_memory().to(self.model.device, non_blocking=True) if self._on_gpu else tensor.to(self.model.device)
-
-
-def _as_matrix(vectors: "torch.Tensor") -> Matrix:
-    matrix: Matrix = vectors.cpu().numpy()
-    return matrix
 
 
 def _fingerprint(spec: EncoderSpec, weights_digest: str, max_tokens: int, language: str | None) -> str:

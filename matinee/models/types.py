@@ -4,10 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from matinee.vectors import Matrix
 
 Kind = Literal["query", "document"]
 """What a text is to the embedder: some models have a prompt for each."""
+
+Tokens = dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]
+"""Padded texts: int64[texts, length] under each name that the model reads."""
+
+
+class Forward(Protocol):
+    """An encoder without its tokeniser: padded texts -> pooled vectors (float32[texts, dimension])."""
+
+    call_tokens: float
+    """How many more tokens cost as much as another call."""
+
+    def __call__(self, inputs: Tokens) -> Matrix: ...
 
 
 class Encoder(Protocol):

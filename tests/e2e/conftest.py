@@ -80,6 +80,7 @@ class Server:
     metrics_url: str
     url: str = ""
     collector: Any = None
+    info_at_start: dict[str, Any] = field(default_factory=dict)
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=HANG_S))
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -199,7 +200,7 @@ def _stop(server: Server) -> None:
 
 @pytest.fixture(scope="session", params=["process", pytest.param("ray", marks=pytest.mark.full)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, otlp: Any, while_in: Any) -> Iterator[Server]:
-    """A third of the bundled films, served in each placement; traced, logged and with an event log."""
+    """A third of the bundled films, served in each placement; traced, logged and with an event log. On Ray the enhancer loads at start."""
     with ExitStack() as running:
         started = running.enter_context(_served(request.param, tmp_path_factory, otlp))
         # It ends with its tests, not with the session.
@@ -222,9 +223,11 @@ def _served(placement: str, tmp_path_factory: pytest.TempPathFactory, otlp: Any)
             MATINEE_EVENTS__FLUSH_S="0.5",
             MATINEE_SERVING__LOG_FORMAT="json",
             MATINEE_SERVING__LOG_LEVEL="INFO",
+            MATINEE_ENHANCER__LOAD_AT_START=str(placement == "ray"),
         )
         server.collector = collector
         try:
+            server.info_at_start = server.get("/v1/info")
             yield server
         finally:
             _stop(server)

@@ -36,6 +36,12 @@ def test_search_finds_by_meaning_and_by_words(server: Any, mode: str) -> None:
     assert "Inception" in {item["item"]["title"] for item in items}
 
 
+def test_the_enhancer_loads_at_the_start_where_that_is_set(server: Any) -> None:
+    at_start = server.info_at_start
+    assert ("digest" in at_start["enhancer"]) == (at_start["placement"] == "ray")
+    assert at_start["enhancer"]["trouble"] is None
+
+
 def test_gemma_describes(server: Any) -> None:
     body = server.post("/v1/describe", {"id": "inception-2010"})
     assert len(body["description"].split()) >= 8

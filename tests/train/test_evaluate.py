@@ -20,7 +20,7 @@ from matinee.errors import SettingsError, SourceError
 from matinee.evaluation import query_sets, scoring
 from matinee.evaluation.query_sets import QuerySet, SetInfo
 from matinee.evaluation.splits import Entry, read_entries
-from matinee.index.edge.query import request
+from matinee.index.edge.query import requests
 from matinee.index.types import HybridQuery, Manifest, Search
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
@@ -85,7 +85,7 @@ def test_scores_and_fusions_are_the_engines_own(tmp_path: Path, prepared: Path) 
     for weight in (0.001, 0.1):
         summed = Search(HybridQuery(query, terms, fusion="linear", weights=(1.0, weight), prefetch=40), 20)
         manifest = Manifest(version="v1", catalogue="c", fingerprint="f", recipe="raw", dimensions={"text": 16})
-        fused = request(summed, manifest, IndexSettings())
+        [fused] = requests([summed], manifest, IndexSettings())
         agrees(scoring.linear([dense, lexical], (1.0, weight), prefetch=40), fused.query, fused.prefetches)
 
 

@@ -80,7 +80,7 @@ class EdgeIndex:
         return await self._run(self._search, searches, heavy=cost.is_heavy(searches))
 
     def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        requests = [translate.request(search, self.manifest, self._settings) for search in searches]
+        requests = translate.requests(searches, self.manifest, self._settings)
         if len(requests) == 1:
             answers = [self._open.query(requests[0])]
         else:

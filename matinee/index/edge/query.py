@@ -7,7 +7,7 @@ from __future__ import annotations  # several of the engine's type names exist i
 
 import os
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import qdrant_edge as edge
@@ -35,6 +35,8 @@ from matinee.index.types import (
 )
 from matinee.settings.index import IndexSettings
 from matinee.vectors import Sparse, Vector
+
+T = TypeVar("T")
 
 _MAX_DROPPED = 100
 # NumPy's, because the engine takes Python's `True` for the integer 1, which no boolean field ever equals (and reads every payload).
@@ -148,7 +150,16 @@ def page(scroll: Scroll, manifest: Manifest) -> edge.ScrollRequest:
     )
 
 
-def request(search: Search, manifest: Manifest, settings: IndexSettings) -> edge.QueryRequest:
+def requests(searches: Sequence[Search], manifest: Manifest, settings: IndexSettings) -> list[edge.QueryRequest]:
+    """Searches as the engine's requests of one batch.
+
+    Dense lists that follow one another in a batch share one pass over the vectors. So every other hybrid search begins with its sparse
+    list: the dense list at its end is followed by that of the next search.
+    """
+    return [_request(search, manifest, settings, sparse_first=place % 2 == 1) for place, search in enumerate(searches, 1)]
+
+
+def _request(search: Search, manifest: Manifest, settings: IndexSettings, *, sparse_first: bool) -> edge.QueryRequest:
     """One search as the engine's request. Each prefetch has the filter, so that fusion ranks only items that pass it."""
     fused = isinstance(search.query, HybridQuery)
     # Asking for more and dropping the excluded is the same answer as a filter on ids, for 0.2 ms less at 10,000 points; not where
@@ -158,7 +169,7 @@ def request(search: Search, manifest: Manifest, settings: IndexSettings) -> edge
     ranked_again = edge.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
     quantization = None if settings.quantization == "none" else ranked_again
     params = edge.SearchParams(hnsw_ef=settings.ef, exact=search.exact, quantization=quantization)
-    query, prefetches = _query(search.query, filter, params)
+    query, prefetches = _query(search.query, filter, params, sparse_first=sparse_first)
     return edge.QueryRequest(
         # Fused ranks tie in pairs, in an order that changes from call to call: one more lets `hits` decide the last pair too.
         limit=search.limit + dropped + fused,
@@ -173,7 +184,7 @@ def request(search: Search, manifest: Manifest, settings: IndexSettings) -> edge
 
 
 def scored(search: Search, answer: Sequence[edge.ScoredPoint]) -> list[tuple[str, float, Vector | None]]:
-    """Ids, scores and, where they were asked for, vectors of an answer to `request`."""
+    """Ids, scores and, where they were asked for, vectors of an answer to one of `requests`."""
     ordered = isinstance(search.query, PopularQuery)
     # Each field that is read of the engine's objects is converted anew.
     found = [
@@ -190,6 +201,8 @@ def _query(
     query: EngineQuery,
     filter: edge.Filter | None,
     params: edge.SearchParams,
+    *,
+    sparse_first: bool,
 ) -> tuple[edge.ScoringQueryType, list[edge.Prefetch] | None]:
     match query:
         case DenseQuery():
@@ -202,23 +215,33 @@ def _query(
             return edge.OrderBy("popularity", edge.Direction.Desc), None
         case StoredQuery():
             raise TypeError("the embedded engine takes vectors only: `EdgeIndex.searches_by_id`")
-    return _fuse(query, filter, params)
+    return _fuse(query, filter, params, sparse_first=sparse_first)
 
 
-def _fuse(query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams) -> tuple[edge.ScoringQueryType, list[edge.Prefetch]]:
+def _fuse(
+    query: HybridQuery, filter: edge.Filter | None, params: edge.SearchParams, *, sparse_first: bool
+) -> tuple[edge.ScoringQueryType, list[edge.Prefetch]]:
+    """The order of the two lists changes no score: two numbers have one sum."""
     near = edge.Query.Nearest(query.vector.tolist(), query.using)
     dense = edge.Prefetch(query.prefetch, query=near, filter=filter, params=params)
     sparse = edge.Prefetch(query.prefetch, query=edge.Query.Nearest(_sparse(query.sparse), BM25), filter=filter)
+
+    def ordered(first: T, second: T) -> list[T]:
+        return [second, first] if sparse_first else [first, second]
+
     # The engine's stubs do not say that these are fusions.
     match query.fusion:
         case "rrf":
-            return cast(edge.Fusion, edge.Fusion.Rrf(query.rrf_k, list(query.weights))), [dense, sparse]
+            return cast(edge.Fusion, edge.Fusion.Rrf(query.rrf_k, ordered(*query.weights))), ordered(dense, sparse)
         case "dbsf":
-            return cast(edge.Fusion, edge.Fusion.Dbsf()), [dense, sparse]
+            return cast(edge.Fusion, edge.Fusion.Dbsf()), ordered(dense, sparse)
     scores = [edge.Expression.Variable(score) for score in SCORES]
-    weighted = [edge.Expression.Mult([edge.Expression.Constant(w), score]) for w, score in zip(query.weights, scores, strict=True)]
-    candidates = edge.Prefetch(2 * query.prefetch, query=near, prefetches=[dense, sparse])
-    return edge.Formula(edge.Expression.Sum(weighted), dict.fromkeys(SCORES, 0.0)), [candidates, sparse]
+    weighted = [
+        edge.Expression.Mult([edge.Expression.Constant(weight), score])
+        for weight, score in zip(ordered(*query.weights), scores, strict=True)
+    ]
+    candidates = edge.Prefetch(2 * query.prefetch, query=near, prefetches=ordered(dense, sparse))
+    return edge.Formula(edge.Expression.Sum(weighted), dict.fromkeys(SCORES, 0.0)), ordered(candidates, sparse)
 
 
 def _recommend(query: RecommendationQuery) -> edge.Query:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -137,6 +138,19 @@ async def test_a_list_of_searches_answers_like_each_alone(index: Index) -> None:
     assert all(len(hits) == 5 for hits in together)
     assert all(hit.payload == {} for hit in together[0])
     assert await index.search([]) == []
+
+
+@pytest.mark.parametrize("fusion", ["linear", "rrf", "dbsf"])
+async def test_hybrid_searches_of_one_list_have_the_scores_of_each_alone(index: Index, fusion: Literal["linear", "rrf", "dbsf"]) -> None:
+    """Also where the embedded engine is given one's sparse list first, and the other's dense one."""
+    queries = [HybridQuery(vector, WORD_QUERY, fusion, weights=(1.0, 0.3), prefetch=40) for vector in unit(3, D)]
+    searches = [Search(query, 10) for query in (*queries, *queries[1:])]
+    together = await index.search(searches)
+    alone = [(await index.search([search]))[0] for search in searches]
+    assert [[hit.id for hit in hits] for hits in together] == [[hit.id for hit in hits] for hits in alone]
+    for hits, expected in zip((*together, *together[1:3]), (*alone, *together[3:]), strict=True):
+        assert len(hits) == 10
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in expected], rtol=1e-6)
 
 
 async def test_similar_by_id_is_similar_by_its_vector(index: Index) -> None:

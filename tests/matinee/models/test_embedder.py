@@ -1,6 +1,7 @@
 """The embedder: MiniLM's golden vectors, and on tiny random encoders pooling, prompts, precisions, fingerprints, broken files."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from sentence_transformers import SentenceTransformer
 
 from matinee.errors import ModelError
 from matinee.models.convert import quiet
-from matinee.models.embedder import MIN_COSINE, Embedder, TorchEncoder
+from matinee.models.embedder import MIN_COSINE, Embedder
 from matinee.models.precision_choice import Choice, PrecisionChoice
+from matinee.models.torch_encoder import TorchEncoder
 from matinee.settings.models import EmbedderSettings
 
 GOLDEN = {
@@ -109,20 +111,46 @@ def test_a_compiled_model_gives_the_same_vectors_and_sees_few_lengths(roberta: P
     assert {len(row) for text in TEXTS for row in embedder._pack([embedder._tokenizer.encode(text).ids])["input_ids"]} <= {16, 32, 48, 64}
 
 
+class Watched:
+    """An encoder that notes how many rows of which length it gets, and whose calls cost as much as `call_tokens` tokens."""
+
+    def __init__(self, embedder: Embedder, call_tokens: float) -> None:
+        self._forward = embedder._forward
+        self.call_tokens = call_tokens
+        self.shapes: list[tuple[int, int]] = []
+        embedder._forward = self
+
+    def __call__(self, inputs: dict[str, Any]) -> Any:
+        self.shapes.append(inputs["input_ids"].shape)
+        return self._forward(inputs)
+
+
 def test_a_batch_holds_no_more_tokens_than_allowed(roberta: Path) -> None:
     embedder = load(roberta, batch_tokens=64)
-    sizes: list[tuple[int, ...]] = []
-    forward = embedder._forward
-
-    def watched(inputs: dict[str, Any]) -> Any:
-        sizes.append(inputs["input_ids"].shape)
-        return forward(inputs)
-
-    embedder._forward = watched
+    watched = Watched(embedder, math.inf)
     embedder.encode(TEXTS * 8)
-    assert max(rows * length for rows, length in sizes) <= 64
-    assert sum(rows for rows, _ in sizes) == 40
-    assert len(sizes) > 1
+    assert max(rows * length for rows, length in watched.shapes) <= 64
+    assert sum(rows for rows, _ in watched.shapes) == 40
+    assert len(watched.shapes) > 1
+
+
+def test_a_batch_ends_where_padding_would_cost_more_than_a_call(roberta: Path) -> None:
+    embedder = load(roberta)
+    texts = ["king " * words for words in (20, 2, 3, 20, 2)]
+
+    def shapes(call_tokens: float) -> list[tuple[int, int]]:
+        watched = Watched(embedder, call_tokens)
+        assert embedder.encode(texts) == pytest.approx(vectors, abs=1e-5)
+        return [*watched.shapes]
+
+    vectors = embedder.encode(texts)
+    alike = shapes(0)
+    [short, longer, long] = [length for _, length in alike]
+    assert alike == [(2, short), (1, longer), (2, long)]
+    padding = 2 * (longer - short)
+    assert shapes(padding - 1) == alike
+    assert shapes(padding) == [(3, longer), (2, long)]
+    assert shapes(math.inf) == [(5, long)]
 
 
 def test_long_texts_are_cut_to_the_settings_or_the_model(roberta: Path, minilm: Embedder) -> None:
