@@ -18,6 +18,7 @@ import pytest
 from httpx._transports import default as transports
 
 from matinee.settings import local_ray
+from tests import lazy_collection
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -36,6 +37,10 @@ sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Packages call torch.compile when they are imported, and that imports a compiler for two seconds in each of the many processes. What our
+# own code compiles is compiled for a GPU only.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 # Each write to an index waits until the disk has it, which is most of the time of a test on a disk. Where there is enough memory, the
@@ -72,6 +77,10 @@ _GROUPS = {
     "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
 }
 _GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    lazy_collection.register(config)
 
 
 @pytest.hookimpl(trylast=True)

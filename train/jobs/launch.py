@@ -6,6 +6,7 @@ Does not know what is trained.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -100,6 +101,9 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
     its token when it is imported.
     """
     local_ray.secure()
+    if local_ray.is_local():
+        # It asks in a process of its own whether a cloud takes a node away.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer

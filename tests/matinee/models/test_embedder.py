@@ -99,8 +99,9 @@ def test_many_texts_are_tokenised_in_parts(roberta: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.full
-def test_a_compiled_model_gives_the_same_vectors_and_sees_few_lengths(roberta: Path) -> None:
+def test_a_compiled_model_gives_the_same_vectors_and_sees_few_lengths(roberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU. What a GPU makes of it, `bench.gpu` shows."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     embedder = load(roberta)
     plain = embedder.encode(TEXTS)
     forward = embedder._forward
