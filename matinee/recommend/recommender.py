@@ -151,11 +151,9 @@ class Recommender:
         """
         for one in pending:
             one.answer = self._validate(one.query)
-        valid = [one for one in pending if not one.failed]
-        catalogue = self._index.manifest.catalogue
-        meanings = [index_ids(_only_id(one.query), catalogue) for one in valid]
-        if not valid:
+        if not (valid := [one for one in pending if not one.failed]):
             return
+        meanings = [index_ids(_only_id(one.query), self._index.manifest.catalogue) for one in valid]
         using = TEXT if self._index.manifest.facts is None else ITEM
         guesses = [uids[0] if self._uuid_is_own else uids[-1] for uids in meanings]
         searches = [

@@ -288,7 +288,7 @@ async def test_light_calls_go_before_heavy_ones_and_a_cancelled_one_never_runs(s
         answered.append(search)
 
     gate = threading.Event()
-    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S)))
+    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S), heavy=True))
     calls = [asyncio.create_task(ask(one)) for one in [*[heavy] * 20, light]]
     await asyncio.sleep(0)
     assert calls[18].cancel()
@@ -303,7 +303,7 @@ async def test_a_light_search_goes_between_the_points_of_a_large_write(store: Ed
     index = await store.create(manifest())
     await index.upsert(points(20))
     gate = threading.Event()
-    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S)))
+    held = asyncio.create_task(index._thread.run(lambda: gate.wait(HANG_S), heavy=True))
     writing = asyncio.create_task(index.upsert(points(500)))
     searching = asyncio.create_task(index.search([Search(DenseQuery(np.ones(4, np.float32)), 5)]))
     await asyncio.sleep(0)
