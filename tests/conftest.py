@@ -63,20 +63,39 @@ hypothesis.settings.load_profile("any machine")
 local_ray.secure()
 
 
-# Test files that share a running graph or a Ray session stay in one process. The longest group starts first.
+# Test files that share a running graph or a Ray session stay in one process, and so do those that import the models' libraries, for ten
+# seconds in each process. Beginnings of their paths, in the order of the tests; the longest group starts first.
 _GROUPS = {
-    "train": tuple(f"train/test_{name}.py" for name in ("enhancer", "embedder", "preference", "books", "pipeline")),
+    "models": (
+        # These five share a Ray session, which ends with the first test of another folder.
+        *(f"train/test_{name}.py" for name in ("books", "embedder", "enhancer", "pipeline", "preference")),
+        *(f"helm/test_{name}.py" for name in ("graph", "updates")),
+        "bench/test_gpu.py",
+        "e2e/test_light_start.py",
+        "matinee/models/",
+        *(f"serve/graph/test_{name}.py" for name in ("embedder", "enhancer", "enhancer_server")),
+        *(f"train/{start}" for start in ("embedding/", "generation/", "ingesting/", "jobs/", "reporting/", "test_")),
+    ),
     "observability": ("observability/test_stack.py",),
-    "helm": ("helm/test_graph.py", "helm/test_updates.py"),
     # They share a browser, and the vectors of their films.
     "page": (
-        *(f"serve/static/test_{name}.py" for name in ("page", "page_states", "page_attributes")),
-        "train/human/test_rating_page.py",
+        *(f"serve/static/test_{name}.py" for name in ("page", "page_attributes", "page_states")),
         "test_docs.py",
+        "train/human/test_rating_page.py",
     ),
-    "e2e": tuple(f"e2e/test_{name}.py" for name in ("server", "metrics", "observed", "versions")),
+    "e2e": tuple(f"e2e/test_{name}.py" for name in ("metrics", "observed", "server", "versions")),
 }
-_GROUP_OF = {f"tests/{file}": group for group, files in _GROUPS.items() for file in files}
+_PLACES = [(f"tests/{start}", group) for group, starts in _GROUPS.items() for start in starts]
+
+
+@cache
+def _place(path: str) -> tuple[int, str | None]:
+    """Where the tests of a file stand in the order, and their group."""
+    return next(((place, group) for place, (start, group) in enumerate(_PLACES) if path.startswith(start)), (len(_PLACES), None))
+
+
+def _group_of(nodeid: str) -> str | None:
+    return _place(nodeid.partition("::")[0])[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,8 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = [*_GROUPS, None]
-    items.sort(key=lambda item: order.index(_GROUP_OF.get(item.nodeid.partition("::")[0])))
+    items.sort(key=lambda item: _place(item.nodeid.partition("::")[0])[0])
 
 
 def pytest_collection_finish() -> None:
@@ -102,8 +120,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return _GROUP_OF.get(path, path)
+            return _group_of(nodeid) or nodeid.partition("::")[0]
 
     # It would put the scopes with the most tests first.
     config.option.loadscopereorder = False
@@ -156,7 +173,7 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
 
 
 def _is_in(item: pytest.Item, place: Path | str) -> bool:
-    return item.path.is_relative_to(place) if isinstance(place, Path) else _GROUP_OF.get(item.nodeid.partition("::")[0]) == place
+    return item.path.is_relative_to(place) if isinstance(place, Path) else _group_of(item.nodeid) == place
 
 
 @pytest.fixture(scope="session")
