@@ -4,21 +4,15 @@
     python -m train.triplets work/prepared --sets EVAL --count 20000 --weight keyword=8
     python -m train.triplets work/prepared --sets EVAL --descriptions work/tuned.jsonl
     python -m train.triplets work/prepared --negatives both --weight related=1     # triplets as in the paper
-    python -m train.triplets work/prepared --negatives encoder --engine ray --workers 4
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
 evaluation sets (`matinee.evaluation.query_sets`). Only their training side trains, and no keyword is a dev or test query.
 No item of the dev or test split is in any role: not as anchor, as positive or as negative, whatever the qrels say. A finished folder is
 not made again; an unfinished one is made anew.
-
-With `--engine ray`, processes of a Ray cluster (`RAY_ADDRESS`) or of this machine encode the items and anchors that negatives are mined
-with. If one is killed, its batch is encoded again. The rows are chosen and written here.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,13 +26,11 @@ from matinee.evaluation.splits import SPLITS, read_entries
 from matinee.files import write_jsonl
 from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
-from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from matinee.text import templates
 from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
 from train.embedding.sources import PairSources
-from train.ingesting.plan import BY_SIZE, EngineOptions, machine, make_plan, wants_ray
 from train.jobs import command, manifests
 from train.jobs.training_items import TrainingItems
 
@@ -60,7 +52,6 @@ class TripletsOptions:
         templates.Template, typer.Option(help="plain: 'Title. Overview', as served; full: 'Title (year). Genres. Overview'")
     ] = templates.DENSE_TEMPLATE
     model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None
-    spread: EngineOptions = BY_SIZE
     seed: Annotated[int, typer.Option(help="random seed of the choice of pairs and negatives")] = 0
     smoke: Annotated[bool, typer.Option("--smoke", help=f"a quick trial: at most {SMOKE} rows")] = False
 
@@ -125,41 +116,16 @@ def mine(
     """The hard negative of each pair; None where none are wanted."""
     if options.negatives == "none":
         return None
+    encode: Encode | None = None
+    if options.negatives in ("encoder", "both"):
+        # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
+        embedder = command.load_embedder(options.model, "fp32" if options.smoke else None)
+        encode = lambda texts, kind: embedder.encode(texts, kind=kind)  # noqa: E731
     flat = [pair for rows in chosen.values() for pair in rows]
     # All that are available: a positive that the count left out is none the less right.
     known = [pair for rows in available.values() for pair in rows]
-    with encoder(options, items, flat) as encode:
-        mined = negatives.mine(items, flat, encode, miner=options.negatives, known=known, margin=options.margin, seed=options.seed)
+    mined = negatives.mine(items, flat, encode, miner=options.negatives, known=known, margin=options.margin, seed=options.seed)
     return dict(zip(flat, mined, strict=True))
-
-
-@contextmanager
-def encoder(options: TripletsOptions, items: TrainingItems, mined: Sequence[pairs.TextPair]) -> Iterator[Encode | None]:
-    """What encodes the items and the anchors: this process, or those of a Ray; None where BM25 alone mines."""
-    if options.negatives not in ("encoder", "both"):
-        yield None
-        return
-    # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
-    precision = "fp32" if options.smoke else None
-    if wants_ray(options.spread, len(items.texts)):
-        from train.ingesting.joining import join_ray
-
-        settings = command.embedder_settings(options.model, precision)
-        # Nothing is described.
-        settings = settings.model_copy(update={"index": settings.index.model_copy(update={"recipe": "raw"})})
-        plan = make_plan(options.spread, machine(), settings) if local_ray.is_local() else None
-        with join_ray(1 if plan is None else max(1, plan.cpus)):
-            # Ray reads its token when it is imported.
-            from train.ingesting.encoding import EncodedTexts
-            from train.ingesting.streams import room
-
-            plan = make_plan(options.spread, room(), settings) if plan is None else plan
-            if plan is not None:
-                command.echo(f"engine ray: {plan.embed.size} processes to encode")
-                yield EncodedTexts(settings, plan.embed, items.texts, [pair.anchor for pair in mined])
-                return
-    embedder = command.load_embedder(options.model, precision)
-    yield lambda texts, kind: embedder.encode(texts, kind=kind)
 
 
 def write(

@@ -20,11 +20,11 @@ from matinee.index.vector_cache import CachedEncoder, VectorCache, vectors_path
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.descriptions import Descriptions
+from matinee.models.embedder import Embedder
 from matinee.models.types import Encoder
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns
-from train.ingesting.encoding import load_embedder
 from train.ingesting.kept import RemoteValues
 from train.ingesting.worker_keys import with_own_key
 from train.jobs.reader_options import ReaderOptions
@@ -105,6 +105,18 @@ class Embedding:
 
     def info(self) -> EncoderInfo:
         return self._info
+
+
+def load_embedder(settings: Settings, threads: int, precision: str | None) -> Embedder:
+    """The encoder; at `precision`, which is what the run's first worker chose."""
+
+    def load(chosen: str) -> Embedder:
+        alone = settings.embedder.model_copy(update={"threads": threads, "precision": chosen})
+        return Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+
+    embedder = load(settings.embedder.precision)
+    # On another kind of machine, `auto` may choose otherwise.
+    return embedder if precision in (None, embedder.precision) else load(precision)
 
 
 class PointWriter:

@@ -83,17 +83,12 @@ def echo(*parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
-def embedder_settings(model: str | None, precision: str | None) -> Settings:
-    """The settings, with another embedder or another precision of it where one is given."""
-    flags = {"model": model, "revision": None} if model else {}
-    return load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
-
-
 def load_embedder(model: str | None, precision: str | None) -> "Embedder":
     """The settings' embedder, or another model or precision, for a corpus."""
     from matinee.models.embedder import Embedder
 
-    settings = embedder_settings(model, precision)
+    flags = {"model": model, "revision": None} if model else {}
+    settings = load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
     return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
 
 

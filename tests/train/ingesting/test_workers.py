@@ -20,7 +20,6 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from tests.train.ingesting.catalogue import points_of, write_catalogue
 from train.ingesting import columns
-from train.ingesting.encoding import TextEncoder, _tables
 from train.ingesting.workers import Embedding, ItemFile, PointWriter
 from train.jobs.reader_options import ReaderOptions
 
@@ -86,15 +85,6 @@ def test_the_workers_stages_make_the_index_of_one_process(settings: Settings, tm
         assert dense.keys() == expected[id][1].keys()
         for name, vector in dense.items():
             assert vector == pytest.approx(expected[id][1][name], abs=1e-5)
-
-
-def test_texts_are_encoded_by_their_kind_and_keep_their_places(settings: Settings) -> None:
-    [table] = _tables([("document", "a film"), ("query", "of the sea"), ("document", "a ship")])
-    made = TextEncoder(settings, 1)(table.slice(1))
-    assert made["place"].to_pylist() == [1, 2]
-    embedder = Embedder.load(settings.embedder, settings.models_dir)
-    expected = np.concatenate([embedder.encode(["of the sea"], kind="query"), embedder.encode(["a ship"], kind="document")])
-    assert columns.vectors_of(made) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_file_that_went_away_since_it_was_understood_is_named(tmp_path: Path) -> None:
