@@ -11,11 +11,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -201,6 +205,46 @@ def test_the_rows_of_a_query_are_a_source(tmp_path: Path) -> None:
     none = ("SELECT * FROM films WHERE year = '1'" if word == query[3] else word for word in query)
     refused(ingest(tmp_path, *none), 3, "the query gives no rows")
     assert {entry.name for entry in tmp_path.iterdir()} == {"shop.db"}
+
+
+def test_files_of_a_store_or_a_web_server_are_a_source(tmp_path: Path, httpserver_of: Callable[[Path], str]) -> None:
+    parts = [write(tmp_path / f"{number}.csv", rows).read_bytes() for number, rows in enumerate([ROWS[:2], [*ROWS[2:], BROKEN[0]]])]
+    store = fsspec.filesystem("memory")
+    for number, part in enumerate(parts):
+        store.pipe(f"/shop/films/part-{number}.csv", part)
+    store.pipe("/shop/films/_SUCCESS", b"")
+    for source in ("memory://shop/films", "memory://shop/films/*.csv"):
+        result = json.loads(ingest(tmp_path, source, "--kind", "film", "--dry-run", "--json").stdout)
+        assert (result["rows"], result["items"], result["rejected"], result["understood"]["format"]["files"]) == (5, 4, 1, "2")
+    said = ingest(tmp_path, "memory://shop/films/", "--dry-run").stderr
+    assert "rejected: line 4 of part-1.csv the title is missing" in said
+    store.pipe("/shop/films/part-2.jsonl", b'{"title": "Ran"}')
+    refused(ingest(tmp_path, "memory://shop/films", "--dry-run"), 3, "shop/films holds files of several kinds")
+    refused(ingest(tmp_path, "memory://shop/books", "--dry-run"), 3, "memory://shop/books: there is no catalogue file")
+    # A signature or a password of a URL is in no message, and in no manifest.
+    web = httpserver_of(tmp_path).replace("//", "//me:secret@")
+    source = f"{web}/0.csv?X-Amz-Signature=secret"
+    result = json.loads(ingest(tmp_path, source, "--kind", "film", "--dry-run", "--json").stdout)
+    assert (result["rows"], result["items"]) == (2, 2)
+    absent = ingest(tmp_path, source.replace("0.csv", "9.csv"), "--dry-run")
+    refused(absent, 3, "cannot read http://127.0.0.1")
+    assert "secret" not in absent.stderr.partition("error: ")[2]
+
+
+@pytest.fixture
+def httpserver_of() -> Iterator[Callable[[Path], str]]:
+    """Serves a folder over HTTP until the end of the test."""
+    with ExitStack() as stack:
+
+        def serve(folder: Path) -> str:
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))))
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield serve
 
 
 @pytest.mark.parametrize(
