@@ -48,6 +48,7 @@ from matinee import demo
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
 from matinee.catalogue.reader import ItemReader, Report
+from matinee.catalogue.rows import MAX_RAW, Reject
 from matinee.client.http import Client
 from matinee.client.models import RetryPolicy
 from matinee.errors import SettingsError, SourceError
@@ -225,6 +226,7 @@ def ingest(settings: Settings, source: IngestSource, reader: ItemReader, options
                 write_file=write_file,
             )
         )
+    reject_failed(reader, outcome, settings.catalogue)
     if record is not None:
         asyncio.run(check_kept(settings))
     elif options.catalogue is not None:
@@ -340,6 +342,24 @@ def require_items(report: Report) -> None:
     if not report.items:
         first = f", the first because: {report.rejects[0].reason}" if report.rejects else ""
         raise SourceError(f"{report.source}: no usable item in {report.rows} rows{first}")
+
+
+def reject_failed(reader: ItemReader, outcome: Outcome, catalogue: str) -> None:
+    """Add the items that a model failed at to the rejects. The source is read once more, for their lines."""
+    if not outcome.failed:
+        return
+    reasons = {failed.id: failed.reason for failed in outcome.failed}
+    rejects = []
+    for item in reader:
+        if (reason := reasons.get(item.uid(catalogue))) is not None and reader.row is not None:
+            rejects.append(
+                Reject(reader.row.line, reason, item.model_dump_json(exclude_defaults=True)[:MAX_RAW], id=item.id, file=reader.row.file)
+            )
+    report = reader.report
+    report.items -= len(rejects)
+    report.rejects += rejects
+    first = f"{rejects[0].place}: {rejects[0].reason}"
+    report.warnings.insert(0, f"{len(rejects)} items are not in the index, because a model failed at them; the first is on {first}")
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:

@@ -74,7 +74,7 @@ def read_items(
 
 
 class ItemReader:
-    """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it."""
+    """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it, `row` is that of the last item."""
 
     def __init__(
         self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions, rules: ColumnRules | None = None
@@ -95,6 +95,7 @@ class ItemReader:
         self.total = self._table.total
         self.unit = self._table.unit
         self.done = 0
+        self.row: Row | Reject | None = None
         self.report = self._new_report()
 
     @property
@@ -144,6 +145,7 @@ class ItemReader:
             result = self._take(row, report, seen)
             if isinstance(result, Item):
                 report.items += 1
+                self.row = row
                 yield result
             elif result is not None:
                 self._reject(result, report)

@@ -14,13 +14,23 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from matinee.errors import IndexLockedError, IndexUnavailableError
+from matinee.errors import IndexLockedError, IndexUnavailableError, ModelError
 from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.api_writes import ApiItem, ApiWrites, KnownWrites
+from matinee.index.isolation import FailedItem
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
-from matinee.index.points import BATCH, Batch, PointMaker, chunks, write_points
+from matinee.index.points import (
+    BATCH,
+    Batch,
+    PointMaker,
+    chunks,
+    describe_usable,
+    described_batch,
+    encode_usable,
+    write_points,
+)
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import (
     DenseQuery,
@@ -47,13 +57,19 @@ class Outcome:
     manifest: Manifest
     previous: Manifest | None
     counts: dict[str, int] = field(default_factory=dict)
+    failed: list[FailedItem] = field(default_factory=list)
 
 
 class FileWriter(Protocol):
     """Writes a file's items into a version that was begun, from other processes (`train.ingesting`)."""
 
-    async def __call__(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]) -> tuple[int, int]:
-        """(items written, items left out because their ids are `taken`). The version is closed meanwhile, for whoever writes to it."""
+    async def __call__(
+        self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]
+    ) -> tuple[int, int, list[FailedItem]]:
+        """(items written, items left out because their ids are `taken`, items that a model failed at).
+
+        The version is closed meanwhile, for whoever writes to it.
+        """
         ...
 
 
@@ -99,11 +115,13 @@ class Build:
         try:
             taken = frozenset(() if self.replace else known.revisions)
             if self.write_file is None:
-                from_file, shadowed = await self._write_file(index, items, taken)
+                from_file, shadowed, failed = await self._write_file(index, items, taken)
             else:
                 await index.close()
-                from_file, shadowed = await self.write_file(manifest, taken, self.progress)
+                from_file, shadowed, failed = await self.write_file(manifest, taken, self.progress)
                 index = await self._reopen(manifest)
+            if failed and not from_file:
+                raise ModelError(f"no item could be made a point; the first, {failed[0].item.title!r}: {failed[0].reason}")
             kept = KnownWrites()
             if not self.replace and self.api is not None:
                 while await self._write_api(index, self.api, kept):
@@ -119,7 +137,7 @@ class Build:
         await self.store.finish(manifest)
         await held()
         await self.store.switch(manifest.version)
-        return Outcome(manifest, previous, counted)
+        return Outcome(manifest, previous, counted, failed)
 
     def _newest(self, written: KnownWrites) -> int:
         """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
@@ -140,9 +158,10 @@ class Build:
         index: Index = await held(self.store.resume, manifest)
         return index
 
-    async def _write_file(self, index: Index, items: Iterable[Item], taken: frozenset[str]) -> tuple[int, int]:
-        """(items written, items left out because the API wrote or deleted them)"""
+    async def _write_file(self, index: Index, items: Iterable[Item], taken: frozenset[str]) -> tuple[int, int, list[FailedItem]]:
+        """(items written, items left out because the API wrote or deleted them, items that a model failed at)"""
         written = read = 0
+        failed: list[FailedItem] = []
 
         def count_read() -> Iterator[Item]:
             nonlocal read
@@ -150,26 +169,37 @@ class Build:
                 read += 1
                 yield item
 
-        async with aclosing(self._encode(chunks(count_read(), self.catalogue, taken))) as encoded:
+        async with aclosing(self._encode(chunks(count_read(), self.catalogue, taken), failed)) as encoded:
             async for batch, vectors in encoded:
                 await write_points(index, self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)
                 self.progress("items", len(batch.ids))
-        return written, read - written
+        return written, read - written - len(failed), failed
 
-    async def _encode(self, items: Iterator[dict[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
-        """Batches and their vectors. While one is encoded, the one before it is written and the next one read: the encoder never waits."""
+    async def _encode(self, items: Iterator[dict[str, Item]], failed: list[FailedItem]) -> AsyncGenerator[tuple[Batch, Matrix]]:
+        """Batches and their vectors; items that a model fails at go to `failed`.
+
+        While one is encoded, the one before it is written and the next one read: the encoder never waits.
+        """
+        recipe = self.maker.recipe
+
+        def describe(ids: Sequence[str], items: Sequence[Item]) -> Batch:
+            texts, reasons = describe_usable(ids, items, self.maker.describe)
+            failed.extend(FailedItem(ids[place], items[place], reason) for place, reason in reasons.items())
+            return described_batch([items[place] for place in texts], [ids[place] for place in texts], [*texts.values()], recipe)
 
         def encode(batch: Batch) -> tuple[Batch, Matrix]:
-            return batch, self.maker.encode(batch)
+            places, vectors, reasons = encode_usable(batch, self.maker.encode, recipe)
+            failed.extend(FailedItem(batch.ids[place], batch.items[place], reason) for place, reason in reasons.items())
+            return batch.part(places, recipe), vectors
 
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
             for chunk in items:
                 # In a thread: descriptions take minutes, and the loop must renew the lease meanwhile.
-                batch = await asyncio.to_thread(self.maker.batch, [*chunk.values()], [*chunk])
+                batch = await asyncio.to_thread(describe, [*chunk], [*chunk.values()])
                 encoded = await encoding if encoding is not None else None
-                encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
+                encoding = asyncio.create_task(asyncio.to_thread(encode, batch)) if batch.ids else None
                 if encoded is not None:
                     yield encoded
             if encoding is not None:

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +32,10 @@ from matinee.index.factory import open_store
 from matinee.index.registry import CatalogueRecord
 from matinee.index.types import Scroll
 from matinee.items import Item
+from matinee.models.embedder import Embedder
+from matinee.models.types import Kind
 from matinee.settings.tree import Settings
+from matinee.vectors import Matrix
 from tests.waiting import HANG_S, until
 from train import ingest as train_ingest
 from train.ingest import IngestOptions, app, newer_release
@@ -125,6 +128,33 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
     found = held(settings)
     assert sorted(payload["title"] for payload in found.values()) == sorted(row[0] for row in ROWS)
     assert {payload["kind"] for payload in found.values()} == {"film"}
+
+
+def test_an_item_that_the_encoder_fails_at_is_rejected_and_the_rest_is_searchable(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Embedder.encode
+
+    def failing(self: Embedder, texts: Sequence[str], *, kind: Kind) -> Matrix:
+        if any("careful thieves" in text for text in texts):
+            raise IndexError("index out of range in self")
+        return encode(self, texts, kind=kind)
+
+    monkeypatch.setattr(Embedder, "encode", failing)
+    done = ingest(tmp_path, write(tmp_path / "films.csv", [BROKEN[0], *ROWS]), "--kind", "film", "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [result[name] for name in ("rows read", "items in the index", "from the file", "rejected")] == [5, 3, 3, 2]
+    reason = "the encoder failed: IndexError: index out of range in self"
+    assert f"1 items are not in the index, because a model failed at them; the first is on line 3: {reason}" in result["warnings"]
+    rejects = [json.loads(line) for line in Path(result["rejects_file"]).read_text().splitlines()]
+    assert [(row["line"], row["reason"]) for row in rejects] == [(2, "the title is missing"), (3, reason)]
+    assert json.loads(rejects[1]["raw"])["title"] == "Heat"
+    assert "Heat" not in {payload["title"] for payload in held(settings).values()}
+    refused(
+        ingest(tmp_path, write(tmp_path / "films.csv", ROWS[:1]), "--kind", "film"), 4, "no item could be made a point; the first, 'Heat'"
+    )
+    assert len(held(settings)) == 3, "the old index stays"
 
 
 def test_a_second_ingest_encodes_only_what_is_new_or_changed(settings: Settings, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from matinee.catalogue.rules import ColumnRules
 from matinee.files import keep_private
 from matinee.index.factory import open_store
-from matinee.index.points import batch_points, chunks, write_points
+from matinee.index.isolation import Isolate, isolate
+from matinee.index.points import Batch, batch_points, chunks, describe_usable, encode_usable, write_points
 from matinee.index.types import Manifest
 from matinee.index.vector_cache import CachedEncoder, VectorCache, vectors_path
 from matinee.items import Item
@@ -25,6 +27,7 @@ from matinee.models.types import Encoder
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns
+from train.ingesting.attempts import Attempts
 from train.ingesting.kept import RemoteValues
 from train.ingesting.worker_keys import with_own_key
 from train.jobs.reader_options import ReaderOptions
@@ -56,15 +59,19 @@ class ItemFile:
 class DescriptionWorker:
     """Items -> descriptions: given (in the file `known`, by id), kept from an earlier run, or written now."""
 
-    def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:
+    def __init__(self, settings: Settings, threads: int, kept: str, known: Path, attempts: Path) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
         settings = with_own_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
         self._given = RemoteValues(kept, known)
+        self._attempts = Attempts(RemoteValues(kept, attempts), "describe")
         self._descriptions = Descriptions(settings, open_cache=RemoteValues.opener(kept))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return columns.with_descriptions(table, self._describe(columns.items_of(table)))
+        items = columns.items_of(table)
+        texts, reasons = describe_usable(table[columns.ID].to_pylist(), items, self._describe, self._attempts.isolate)
+        table = columns.with_reasons(table, reasons)
+        return columns.with_descriptions(table, [texts.get(row) for row in range(len(items))])
 
     def write(self, items: Sequence[str]) -> list[str | None]:
         """The descriptions of items that are written as JSON."""
@@ -79,20 +86,40 @@ class DescriptionWorker:
 class Embedding:
     """Texts -> vectors, each text once: what was encoded is given to the cache before the next batch begins."""
 
-    def __init__(self, settings: Settings, threads: int, kept: str | None, known: EncoderInfo | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        threads: int,
+        kept: str | None,
+        known: EncoderInfo | None = None,
+        attempts: tuple[str, Path] | None = None,
+    ) -> None:
         keep_private()
         embedder = load_embedder(settings, threads, None if known is None else known.precision)
         self._info = EncoderInfo(embedder.fingerprint, embedder.dimension, embedder.model_id, embedder.precision)
         self._recipe = settings.index.recipe
         self._encoder: Encoder = embedder
+        self._isolate: Isolate = isolate if attempts is None else Attempts(RemoteValues(*attempts), "embed").isolate
         if kept is not None:
             path = vectors_path(settings, self._info.fingerprint, self._info.precision)
             self._encoder = CachedEncoder(embedder, VectorCache(RemoteValues(kept, path)))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        batch = columns.batch_of(table, self._recipe)
-        flat, encoded, known = self.encode(batch.texts.flat)
-        return columns.with_vectors(table, batch.texts.join(flat), encoded=encoded, known=known)
+        encoded = known = 0
+
+        def encode(batch: Batch) -> Matrix:
+            nonlocal encoded, known
+            flat, new, kept = self.encode(batch.texts.flat)
+            encoded, known = encoded + new, known + kept
+            return batch.texts.join(flat)
+
+        rows = columns.usable(table)
+        places, made, reasons = encode_usable(columns.batch_of(table, self._recipe), encode, self._recipe, self._isolate)
+        table = columns.with_reasons(table, {rows[place]: reason for place, reason in reasons.items()})
+        vectors = np.zeros((len(table), self._info.dimension), np.float32)
+        if places:
+            vectors[[rows[place] for place in places]] = made
+        return columns.with_vectors(table, vectors, encoded=encoded, known=known)
 
     def encode(self, texts: Sequence[str]) -> tuple[Matrix, int, int]:
         """The vectors, how many texts were encoded for them, and how many were known."""
@@ -141,10 +168,10 @@ class PointWriter:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         batch = columns.batch_of(table, self._recipe)
-        points = batch_points(
-            batch, columns.vectors_of(table), origin="file", revisions=[0] * len(batch.ids), recipe=self._recipe, bm25=self._bm25
-        )
-        self._loop.run(write_points(self._index, points))
+        vectors = columns.vectors_of(table)[columns.usable(table)]
+        points = batch_points(batch, vectors, origin="file", revisions=[0] * len(batch.ids), recipe=self._recipe, bm25=self._bm25)
+        if points:
+            self._loop.run(write_points(self._index, points))
         return columns.counts_table(table)
 
     def close(self) -> None:
