@@ -6,6 +6,7 @@ workers of a cluster (`FileWriter`). Does not read files (`matinee.catalogue`) a
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from matinee.errors import IndexLockedError, IndexUnavailableError, ModelError
+from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError, ModelError
 from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.api_writes import ApiItem, ApiWrites, KnownWrites
@@ -31,6 +32,7 @@ from matinee.index.points import (
     encode_usable,
     write_points,
 )
+from matinee.index.progress import FINISHING, NOTE_S, BuildProgress
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import (
     DenseQuery,
@@ -48,6 +50,7 @@ from matinee.vectors import Matrix
 _SAMPLE = 64
 _RELEASE_S = 60.0
 _SELF = 0.99
+_FIRST_S = 0.2
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Build:
 
     One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
     removes nothing. `attributes` are what its items can be filtered by; None: `DEFAULT_ATTRIBUTES`. With `write_file`, others write
-    the file's items, and this process only what the API wrote.
+    the file's items, and this process only what the API wrote. `total` are the file's items, where they are counted.
     """
 
     store: IndexStore
@@ -93,10 +96,19 @@ class Build:
     keep: int | None = None
     attributes: Mapping[str, Attribute] | None = None
     write_file: FileWriter | None = None
+    total: int | None = None
+    _noted: BuildProgress | None = field(default=None, init=False)
+    _start: float = field(default=0.0, init=False)
 
     async def run(self, items: Iterable[Item]) -> Outcome:
         async with self.store.lease() as held:
-            outcome = await self._run(items, held)
+            self._noted, self._start = None, time.monotonic()
+            noting = asyncio.create_task(self._note(held))
+            try:
+                outcome = await self._run(items, held)
+            finally:
+                noting.cancel()
+                await asyncio.gather(noting, return_exceptions=True)
             if self.keep is not None:
                 # Another build may have taken the lease over. It prunes at its own end, and this version is current all the same.
                 with suppress(IndexLockedError):
@@ -112,13 +124,14 @@ class Build:
         revision = self._newest(known) if self.replace else known.stable_revision
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
+        self._noted = BuildProgress(version=manifest.version, source=self.source, started=manifest.created, total=self.total)
         try:
             taken = frozenset(() if self.replace else known.revisions)
             if self.write_file is None:
                 from_file, shadowed, failed = await self._write_file(index, items, taken)
             else:
                 await index.close()
-                from_file, shadowed, failed = await self.write_file(manifest, taken, self.progress)
+                from_file, shadowed, failed = await self.write_file(manifest, taken, self._advance)
                 index = await self._reopen(manifest)
             if failed and not from_file:
                 raise ModelError(f"no item could be made a point; the first, {failed[0].item.title!r}: {failed[0].reason}")
@@ -133,11 +146,27 @@ class Build:
             manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
         finally:
             await index.close()
-        self.progress("finishing", 0)
+        self._advance(FINISHING, 0)
         await self.store.finish(manifest)
         await held()
         await self.store.switch(manifest.version)
         return Outcome(manifest, previous, counted, failed)
+
+    def _advance(self, stage: str, count: int) -> None:
+        """Also from another thread."""
+        if (noted := self._noted) is not None:
+            self._noted = noted.model_copy(update={"stage": stage, "items": noted.items + count})
+        self.progress(stage, count)
+
+    async def _note(self, held: Held) -> None:
+        """Note the progress for servers, until the task is cancelled. A build goes on without where that fails."""
+        while True:
+            if (noted := self._noted) is not None:
+                with suppress(MatineeError, OSError):
+                    # Not beside the lease of another build.
+                    await held()
+                    await self.store.note_build(noted.model_copy(update={"spent_s": time.monotonic() - self._start}))
+            await asyncio.sleep(NOTE_S if noted is not None else _FIRST_S)
 
     def _newest(self, written: KnownWrites) -> int:
         """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
@@ -173,7 +202,7 @@ class Build:
             async for batch, vectors in encoded:
                 await write_points(index, self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)
-                self.progress("items", len(batch.ids))
+                self._advance("items", len(batch.ids))
         return written, read - written - len(failed), failed
 
     async def _encode(self, items: Iterator[dict[str, Item]], failed: list[FailedItem]) -> AsyncGenerator[tuple[Batch, Matrix]]:
@@ -232,7 +261,7 @@ class Build:
                 made = await asyncio.to_thread(self.maker, items, ids, origin="api", revisions=revisions)
                 points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
             await write_points(index, points)
-            self.progress("api items", len(batch))
+            self._advance("api items", len(batch))
 
 
 def new_manifest(

@@ -45,8 +45,8 @@ class Batch:
         """The items at these places alone."""
         if len(places) == len(self.ids):
             return self
-        items, ids, descriptions = ([column[place] for place in places] for column in (self.items, self.ids, self.descriptions))
-        return described_batch(items, ids, descriptions, recipe)
+        items, ids = [self.items[place] for place in places], [self.ids[place] for place in places]
+        return described_batch(items, ids, [self.descriptions[place] for place in places], recipe)
 
 
 class PointMaker:
