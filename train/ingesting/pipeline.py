@@ -33,9 +33,10 @@ from matinee.settings.load import without_secrets
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns, streams
+from train.ingesting.embedding import Embedding, EncoderInfo
 from train.ingesting.kept import KeptFiles, RemoteValues
 from train.ingesting.plan import Pool, SpreadPlan
-from train.ingesting.workers import DescriptionWorker, Embedding, EncoderInfo, ItemFile, PointWriter
+from train.ingesting.workers import DescriptionWorker, ItemFile, PointWriter
 from train.jobs.indexing import Known
 
 _TRIES = 3

@@ -160,7 +160,7 @@ def test_killed_workers_lose_nothing(nodes: Nodes, spread: Run, expected: Points
 
 _POISON = """
 import os, signal
-from train.ingesting.workers import Embedding
+from train.ingesting.embedding import Embedding
 
 encode = Embedding.encode
 

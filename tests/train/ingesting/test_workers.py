@@ -22,7 +22,8 @@ from matinee.settings.load import load_settings
 from matinee.settings.tree import Settings
 from tests.train.ingesting.catalogue import points_of, write_catalogue
 from train.ingesting import columns
-from train.ingesting.workers import Embedding, ItemFile, PointWriter
+from train.ingesting.embedding import Embedding
+from train.ingesting.workers import ItemFile, PointWriter
 from train.jobs.reader_options import ReaderOptions
 
 READING = ReaderOptions(kind="film")
