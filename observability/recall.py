@@ -144,6 +144,16 @@ _INDEX = (
         kind="number",
         width=6,
     ),
+    PanelSpec(
+        "Ingest under way",
+        {
+            "{{catalogue}}: written": f"max by (catalogue) ({selector('ray_matinee_index_build_items')})",
+            "{{catalogue}}: of": f"max by (catalogue) ({selector('ray_matinee_index_build_expected_items')})",
+        },
+        "Items that the ingest has written, and items of its source. Empty until a Retriever has seen one; 0 while none runs.",
+        kind="number",
+        width=6,
+    ),
     PanelSpec("Age", {"": f"time() - {_BUILT}"}, "Since the version was built.", "s", "number", 6),
     PanelSpec(
         "Index answers",

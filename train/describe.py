@@ -35,7 +35,7 @@ from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from train.generation.describing import Describing, LocalDescriber
 from train.generation.selection import query_weights, ranked_sample, with_titles
-from train.ingesting.plan import AUTO_DESCRIPTIONS, BY_SIZE, EngineOptions, describe_pool, machine, wants_ray
+from train.ingesting.plan import AUTO_DESCRIPTIONS, BY_SIZE, EngineOptions, machine, only_pool, wants_ray
 from train.jobs import command, manifests
 
 
@@ -116,13 +116,13 @@ def engine(options: DescribeOptions, asked: Describing, items: int) -> Iterator[
     if local and wants_ray(options.spread, items, least=AUTO_DESCRIPTIONS):
         from train.ingesting.joining import join_ray
 
-        here = describe_pool(options.spread, machine()) if local_ray.is_local() else None
+        here = only_pool(options.spread, machine()) if local_ray.is_local() else None
         with join_ray(1 if here is None else max(1.0, here.size * here.cpus)):
             # Ray reads its token when it is imported.
             from train.generation.cluster import ClusterDescriber
             from train.ingesting.streams import room
 
-            pool = describe_pool(options.spread, room()) if here is None else here
+            pool = only_pool(options.spread, room()) if here is None else here
             if pool is not None:
                 command.echo(
                     f"engine ray: {pool.size} processes to describe ({'GPU' if pool.gpus else f'{pool.threads} CPU threads'} each)"

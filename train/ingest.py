@@ -3,6 +3,8 @@
     python -m train.ingest films.csv
     python -m train.ingest films.csv --kind film --map overview=Plot --map year=Released
     python -m train.ingest hub:Pablinho/movies-dataset --kind film --catalogue films
+    python -m train.ingest s3://bucket/films.parquet --kind film
+    python -m train.ingest 's3://bucket/films/*.parquet' --kind film
     python -m train.ingest --demo
     python -m train.ingest films.csv --dry-run
     python -m train.ingest films.csv --attributes attributes.yaml
@@ -46,6 +48,7 @@ from matinee import demo
 from matinee.catalogue.declaration import as_yaml, read_declaration
 from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
 from matinee.catalogue.reader import ItemReader, Report
+from matinee.catalogue.rows import MAX_RAW, Reject
 from matinee.client.http import Client
 from matinee.client.models import RetryPolicy
 from matinee.errors import SettingsError, SourceError
@@ -68,6 +71,7 @@ from train.jobs import command, indexing, ingest_report
 from train.jobs.api_writes import ServerConnection
 from train.jobs.command import console
 from train.jobs.reader_options import DEFAULTS, ReaderOptions
+from train.syncing.files import Files
 from train.syncing.source import name_in_errors, read_as_exported
 from train.syncing.sql import SqlQuery
 
@@ -76,6 +80,7 @@ Via = Literal["local", "api"]
 EXAMPLES = """Examples:\n
 [dim]matinee ingest films.csv --kind film --map overview=Plot\n
 matinee ingest hub:Pablinho/movies-dataset --kind film --catalogue films\n
+matinee ingest 's3://bucket/films/*.parquet' --kind film\n
 matinee ingest --demo[/]"""
 
 
@@ -94,7 +99,11 @@ class IngestSource:
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
     source: Annotated[
-        str | None, typer.Argument(help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), or hub:OWNER/NAME[@REVISION][:SPLIT]")
+        str | None,
+        typer.Argument(
+            help="a CSV, TSV, JSONL, JSON or Parquet file (also .gz), a folder or a pattern of them, each also in a store (s3://...), "
+            "a web address, or hub:OWNER/NAME[@REVISION][:SPLIT]"
+        ),
     ] = None
     database: Annotated[
         str | None,
@@ -134,11 +143,19 @@ class IngestOptions:
         """The source as a file, until the end of the `with`."""
         if (self.source is not None) + self.demo_films + (self.query is not None) != 1:
             raise SourceError(
-                "name one catalogue file (or hub:OWNER/NAME), or a query with --query and --database, or use --demo for the bundled films"
+                "name one catalogue file (or a folder, s3://..., hub:OWNER/NAME), or a query with --query and --database, "
+                "or use --demo for the bundled films"
             )
         if self.query is None:
-            path = self.source or str(demo.FILMS)
-            yield IngestSource(path, demo.source() if self.source is None else self.source, self.reading)
+            if self.source is None:
+                yield IngestSource(str(demo.FILMS), demo.source(), self.reading)
+                return
+            files = Files(self.source)
+            with ExitStack() as stack:
+                with console.status(f"fetching {files.name}"):
+                    path, name = stack.enter_context(files.as_one())
+                with name_in_errors(path, name):
+                    yield IngestSource(path, files.name, self.reading)
             return
         if not self.database:
             raise SettingsError("--query needs --database, or MATINEE_DATABASE")
@@ -209,6 +226,7 @@ def ingest(settings: Settings, source: IngestSource, reader: ItemReader, options
                 write_file=write_file,
             )
         )
+    reject_failed(reader, outcome, settings.catalogue)
     if record is not None:
         asyncio.run(check_kept(settings))
     elif options.catalogue is not None:
@@ -289,7 +307,7 @@ def dry_run(reader: ItemReader, options: IngestOptions, record: CatalogueRecord 
     ingest_report.show(report)
     ingest_report.show_warnings(report)
     for reject in report.rejects[: ingest_report.SHOWN]:
-        command.echo(f"rejected: line {reject.line} {reject.reason}")
+        command.echo(f"rejected: {reject.place} {reject.reason}")
     command.echo(f"{report.items} items in {report.rows} rows; nothing was built. The first as they would be stored:")
     ingest_report.show_items(items)
     ingest_report.show_attributes(stats)
@@ -324,6 +342,24 @@ def require_items(report: Report) -> None:
     if not report.items:
         first = f", the first because: {report.rejects[0].reason}" if report.rejects else ""
         raise SourceError(f"{report.source}: no usable item in {report.rows} rows{first}")
+
+
+def reject_failed(reader: ItemReader, outcome: Outcome, catalogue: str) -> None:
+    """Add the items that a model failed at to the rejects. The source is read once more, for their lines."""
+    if not outcome.failed:
+        return
+    reasons = {failed.id: failed.reason for failed in outcome.failed}
+    rejects = []
+    for item in reader:
+        if (reason := reasons.get(item.uid(catalogue))) is not None and reader.row is not None:
+            rejects.append(
+                Reject(reader.row.line, reason, item.model_dump_json(exclude_defaults=True)[:MAX_RAW], id=item.id, file=reader.row.file)
+            )
+    report = reader.report
+    report.items -= len(rejects)
+    report.rejects += rejects
+    first = f"{rejects[0].place}: {rejects[0].reason}"
+    report.warnings.insert(0, f"{len(rejects)} items are not in the index, because a model failed at them; the first is on {first}")
 
 
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:

@@ -4,15 +4,19 @@
     python -m train.triplets work/prepared --sets EVAL --count 20000 --weight keyword=8
     python -m train.triplets work/prepared --sets EVAL --descriptions work/tuned.jsonl
     python -m train.triplets work/prepared --negatives both --weight related=1     # triplets as in the paper
+    python -m train.triplets work/prepared --negatives encoder --engine ray --workers 4        # four processes encode
     python -m train.triplets work/prepared --smoke --out work/triplets      # 200, from the catalogue alone
 
 One file a source, each line `{"anchor", "positive", "negative"?, "ids"}`; `manifest.json` counts and hashes them. `--sets` is a folder of
 evaluation sets (`matinee.evaluation.query_sets`). Only their training side trains, and no keyword is a dev or test query.
 No item of the dev or test split is in any role: not as anchor, as positive or as negative, whatever the qrels say. A finished folder is
-not made again; an unfinished one is made anew.
+not made again; an unfinished one is made anew. With `--engine ray`, the encoder that mines runs in processes of a Ray cluster
+(`RAY_ADDRESS`) or of this machine; the choice of negatives stays in this process.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,11 +30,13 @@ from matinee.evaluation.splits import SPLITS, read_entries
 from matinee.files import write_jsonl
 from matinee.languages import ENGLISH
 from matinee.models.descriptions import read_descriptions
+from matinee.settings import local_ray
 from matinee.settings.load import load_settings
 from matinee.text import templates
 from train.embedding import negatives, pairs
 from train.embedding.negatives import Miner
 from train.embedding.sources import PairSources
+from train.ingesting.plan import BY_SIZE, EngineOptions, machine, only_pool, wants_ray
 from train.jobs import command, manifests
 from train.jobs.training_items import TrainingItems
 
@@ -54,11 +60,14 @@ class TripletsOptions:
     model: Annotated[str | None, typer.Option(help="the encoder that mines; by default the settings' one")] = None
     seed: Annotated[int, typer.Option(help="random seed of the choice of pairs and negatives")] = 0
     smoke: Annotated[bool, typer.Option("--smoke", help=f"a quick trial: at most {SMOKE} rows")] = False
+    spread: EngineOptions = BY_SIZE
 
 
 def main(options: TripletsOptions) -> None:
     """Write triplets and pairs for train.embedder."""
     out, sets = options.out, options.sources.sets
+    if options.spread.engine == "ray" and options.negatives not in ("encoder", "both"):
+        raise SettingsError(f"--engine ray spreads the encoder, which --negatives {options.negatives} does not use: leave --engine out")
     manifest = manifests.read(options.prepared, "prepare")
     chosen_weights = parse_weights(options.sources.weight)
     weights = WEIGHTS | set_weights(sets) | chosen_weights
@@ -116,16 +125,38 @@ def mine(
     """The hard negative of each pair; None where none are wanted."""
     if options.negatives == "none":
         return None
-    encode: Encode | None = None
-    if options.negatives in ("encoder", "both"):
-        # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
-        embedder = command.load_embedder(options.model, "fp32" if options.smoke else None)
-        encode = lambda texts, kind: embedder.encode(texts, kind=kind)  # noqa: E731
     flat = [pair for rows in chosen.values() for pair in rows]
     # All that are available: a positive that the count left out is none the less right.
     known = [pair for rows in available.values() for pair in rows]
-    mined = negatives.mine(items, flat, encode, miner=options.negatives, known=known, margin=options.margin, seed=options.seed)
+    with engine(options, len(items.texts) + len(flat)) as encode:
+        mined = negatives.mine(items, flat, encode, miner=options.negatives, known=known, margin=options.margin, seed=options.seed)
     return dict(zip(flat, mined, strict=True))
+
+
+@contextmanager
+def engine(options: TripletsOptions, texts: int) -> Iterator[Encode | None]:
+    """The encoder that mines, here or on a Ray; None where BM25 mines alone."""
+    if options.negatives not in ("encoder", "both"):
+        yield None
+        return
+    # To measure which precision is the fastest takes longer than a few hundred texts at any of them.
+    settings = command.embedder_settings(options.model, "fp32" if options.smoke else None)
+    if wants_ray(options.spread, texts):
+        from train.ingesting.joining import join_ray
+
+        here = only_pool(options.spread, machine()) if local_ray.is_local() else None
+        with join_ray(1 if here is None else max(1.0, here.size * here.cpus)):
+            # Ray reads its token when it is imported.
+            from train.ingesting.streams import room
+            from train.ingesting.texts import ClusterTexts
+
+            pool = only_pool(options.spread, room()) if here is None else here
+            if pool is not None:
+                command.echo(f"engine ray: {pool.size} processes to embed ({'GPU' if pool.gpus else f'{pool.threads} CPU threads'} each)")
+                yield ClusterTexts(settings, pool)
+                return
+    embedder = command.load_embedder(options.model, "fp32" if options.smoke else None)
+    yield lambda texts, kind: embedder.encode(texts, kind=kind)
 
 
 def write(

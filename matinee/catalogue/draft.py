@@ -56,7 +56,7 @@ class Draft:
                 return
             entry.observe_read(value)
             if isinstance(value, str) and len(value) > MAX_TITLE and not self._rules.strict:
-                entry.observe_cut(self._row.line, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
+                entry.observe_cut(self._row.place, f"{len(value):,} characters, the first {MAX_TITLE} are kept")
             return
         empty = is_nothing(value) if target in ("id", "kind") else is_placeholder(value)
         if empty:
@@ -107,7 +107,7 @@ class Draft:
     def _lose(self, column: str, value: Any, reason: str) -> None:
         if self._rules.strict:
             raise CellError(f"column {column!r}: {reason}")
-        self._entry(column).lose(self._row.line, value, reason)
+        self._entry(column).lose(self._row.place, value, reason)
 
     def _fill(self, column: str, target: str, value: Any) -> bool:
         """Whether there was something to read."""
@@ -206,7 +206,7 @@ class Draft:
         """The names of several columns of one list, as many as an item may have."""
         kept = cells.unique((*before, *names))
         if len(kept) > MAX_LIST:
-            self._entry(column).observe_cut(self._row.line, f"{len(kept)} names, the first {MAX_LIST} are kept")
+            self._entry(column).observe_cut(self._row.place, f"{len(kept)} names, the first {MAX_LIST} are kept")
         return kept[:MAX_LIST]
 
     def _name(self, column: str, name: str) -> str:
@@ -216,13 +216,13 @@ class Draft:
             # An address, or something encoded: a part of it is of no use.
             self._lose(column, name, f"a name has at most {MAX_NAME} characters")
             return ""
-        self._entry(column).observe_cut(self._row.line, f"{len(name)} characters, a name has at most {MAX_NAME}")
+        self._entry(column).observe_cut(self._row.place, f"{len(name)} characters, a name has at most {MAX_NAME}")
         return shorten(name, MAX_NAME)
 
     def _long_text(self, column: str, value: Any, limit: int) -> str | None:
         text = self._repair(as_long_text(value))
         if len(text) > limit and not self._rules.strict:
-            self._entry(column).observe_cut(self._row.line, f"{len(text):,} characters, the first {limit:,} are kept")
+            self._entry(column).observe_cut(self._row.place, f"{len(text):,} characters, the first {limit:,} are kept")
             text = shorten(text, limit)
         return text or None
 

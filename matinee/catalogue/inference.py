@@ -193,7 +193,7 @@ def _keys(table: Table) -> tuple[str, ...]:
         if isinstance(row, Row):
             keys.update(dict.fromkeys(row.values))
             if len(keys) > MAX_COLUMNS:
-                raise SourceError(f"line {row.line}: more than {MAX_COLUMNS} different keys: give each object the same keys")
+                raise SourceError(f"{row.place}: more than {MAX_COLUMNS} different keys: give each object the same keys")
     if not keys:
         raise SourceError("no row of the source is a whole object: it is of another kind, or damaged from its start")
     return tuple(keys)

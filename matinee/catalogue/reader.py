@@ -22,7 +22,7 @@ from matinee.catalogue.builder import Builder
 from matinee.catalogue.cells import CellError
 from matinee.catalogue.columns import count_recognised
 from matinee.catalogue.inference import SchemaInference
-from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress
+from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, no_progress, place
 from matinee.catalogue.rules import ColumnRules
 from matinee.catalogue.summary import ColumnSummary, Summary
 from matinee.catalogue.tables import open_table
@@ -48,8 +48,8 @@ class Report:
     mojibake_fixed: int = 0
     derived_ids: int = 0
     truncated: bool = False
-    # What rows were read in spite of -> their lines.
-    repaired: dict[str, list[int]] = field(default_factory=dict)
+    # What rows were read in spite of -> where they stand.
+    repaired: dict[str, list[str]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
@@ -63,7 +63,8 @@ def read_items(
     options: ReadOptions | None = None,
     rules: ColumnRules | None = None,
 ) -> "ItemReader":
-    """A reader of the items in `source`: a file (CSV, TSV, JSONL, JSON, Parquet; also .gz), or `hub:owner/name[@revision][:split]`.
+    """A reader of the items in `source`: a file (CSV, TSV, JSONL, JSON, Parquet; also .gz), a folder of such,
+    or `hub:owner/name[@revision][:split]`.
 
     `mapping` goes from target to column (`{"overview": "Plot"}`) and is stronger than what the names suggest. `kind` is for rows that
     don't say theirs. With the `rules` of an earlier reader nothing is learned from the rows: a few of a table are read as all of them were.
@@ -73,7 +74,7 @@ def read_items(
 
 
 class ItemReader:
-    """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it."""
+    """Iterate it for items; `report` is of the latest iteration, `done` of `total` `unit` are behind it, `row` is that of the last item."""
 
     def __init__(
         self, source: str, mapping: Mapping[str, str], kind: str | None, options: ReadOptions, rules: ColumnRules | None = None
@@ -94,6 +95,7 @@ class ItemReader:
         self.total = self._table.total
         self.unit = self._table.unit
         self.done = 0
+        self.row: Row | Reject | None = None
         self.report = self._new_report()
 
     @property
@@ -137,12 +139,13 @@ class ItemReader:
     def __iter__(self) -> Iterator[Item]:
         report = self.report = self._new_report()
         self.done = 0
-        seen: dict[str, tuple[int, bytes]] = {}
+        seen: dict[str, tuple[int, str, bytes]] = {}
         for row in self._table.rows(self._progress):
             report.rows += 1
             result = self._take(row, report, seen)
             if isinstance(result, Item):
                 report.items += 1
+                self.row = row
                 yield result
             elif result is not None:
                 self._reject(result, report)
@@ -152,14 +155,14 @@ class ItemReader:
     def _progress(self, done: int) -> None:
         self.done = done
 
-    def _take(self, row: Row | Reject, report: Report, seen: dict[str, tuple[int, bytes]]) -> Item | Reject | None:
+    def _take(self, row: Row | Reject, report: Report, seen: dict[str, tuple[int, str, bytes]]) -> Item | Reject | None:
         """The row's item, why it has none, or None for a row that says again what an earlier one said."""
         if isinstance(row, Reject):
             return row
         if row.repaired is not None:
             if self._builder.rules.strict:
                 return self._reject_row(row, f"has {row.repaired.partition(';')[0]}")
-            report.repaired.setdefault(row.repaired, []).append(row.line)
+            report.repaired.setdefault(row.repaired, []).append(row.place)
         try:
             item, about, repaired, is_new = self._builder.item(row)
         except CellError as error:
@@ -170,18 +173,18 @@ class ItemReader:
         uid = item.uid("")
         content = _digest(item.model_dump_json())
         if uid not in seen:
-            seen[uid] = (row.line, content)
+            seen[uid] = (row.line, row.file, content)
             report.mojibake_fixed += repaired
             return item
-        line, before = seen[uid]
+        line, file, before = seen[uid]
         if before == content:
             report.duplicates += 1
             return None
         what = f"id {item.id!r}" if item.id else f"kind, title and year ({item.title!r}, {item.year})"
-        return self._reject_row(row, f"has the {what} of line {line}, but other facts; the first was kept")
+        return self._reject_row(row, f"has the {what} of {place(line, file)}, but other facts; the first was kept")
 
     def _reject_row(self, row: Row, reason: str) -> Reject:
-        return Reject(row.line, reason, _raw(row), id=self._builder.own_id(row.values))
+        return Reject(row.line, reason, _raw(row), id=self._builder.own_id(row.values), file=row.file)
 
     def _with_own_id(self, item: Item, about: str, *, is_new: bool) -> Item:
         """Several different things share this kind, title and year: what they are about tells them apart, in any row order."""
@@ -197,7 +200,7 @@ class ItemReader:
         report.truncated |= reject.cut
         if len(report.rejects) > MAX_REJECTS:
             raise SourceError(
-                f"{self._source} has more than {MAX_REJECTS:,} broken rows; the last, on line {reject.line}: {reject.reason}. "
+                f"{self._source} has more than {MAX_REJECTS:,} broken rows; the last, on {reject.place}: {reject.reason}. "
                 "Look at the dialect (--delimiter, --quote, --encoding) and the mapping (--map)"
             )
 
@@ -205,7 +208,7 @@ class ItemReader:
         tell = report.warnings.append
         if report.truncated:
             cut = next(reject for reject in report.rejects if reject.cut)
-            report.warnings.insert(0, f"THE SOURCE LOOKS CUT OFF at line {cut.line}: {cut.reason}; the whole rows before it were read")
+            report.warnings.insert(0, f"THE SOURCE LOOKS CUT OFF at {cut.place}: {cut.reason}; the whole rows before it were read")
         if report.derived_ids:
             few = "no id column" if self._builder.column("id") is None else f"{report.derived_ids} rows have no id"
             tell(f"{few}: ids are derived from kind, title and year")
@@ -218,7 +221,7 @@ class ItemReader:
         if report.mojibake_fixed:
             tell(f"mojibake was repaired in {report.mojibake_fixed} items")
         for what, lines in report.repaired.items():
-            tell(f"{len(lines)} rows have {what}, the first on line {lines[0]}")
+            tell(f"{len(lines)} rows have {what}, the first on {lines[0]}")
         for entry in report.summary.fields.values():
             report.warnings.extend(entry.warnings())
         if report.summary.other_titles:
@@ -238,7 +241,7 @@ def source_name(source: str) -> str:
 
 
 def write_rejects(report: Report, folder: Path) -> Path | None:
-    """Writes `<name>.rejects.jsonl` (line, reason, raw) in one step; without rejects, removes the one of an earlier run."""
+    """Writes `<name>.rejects.jsonl` (file of a folder, line, reason, raw) in one step; without rejects, removes that of an earlier run."""
     path = folder / f"{report.name}.rejects.jsonl"
     if not report.rejects:
         path.unlink(missing_ok=True)
@@ -247,7 +250,8 @@ def write_rejects(report: Report, folder: Path) -> Path | None:
     with replacing(path) as out:
         for reject in report.rejects:
             raw = reject.raw.encode("utf-8", "backslashreplace").decode()
-            out.write(orjson.dumps({"line": reject.line, "reason": reject.reason, "raw": raw}, option=orjson.OPT_APPEND_NEWLINE))
+            row = ({"file": reject.file} if reject.file else {}) | {"line": reject.line, "reason": reject.reason, "raw": raw}
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     return path
 
 

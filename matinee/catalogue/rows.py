@@ -15,9 +15,14 @@ MAX_RAW = 2000
 NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 
 
+def place(line: int, file: str) -> str:
+    """A line as messages name it, with its file where there are several."""
+    return f"line {line} of {file}" if file else f"line {line}"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: `line` is the line in the file (in a table without lines, the row's number, from 1).
+    """One row: `line` is the line in the file (in a table without lines, the row's number, from 1); `file` is its name in a folder.
 
     `repaired` is the damage that it was read in spite of: without it, the row would have been rejected. A value that is `bytes` is no text.
     """
@@ -25,6 +30,12 @@ class Row:
     line: int
     values: dict[str, Any]
     repaired: str | None = None
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return place(self.line, self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,12 @@ class Reject:
     raw: str
     cut: bool = False
     id: str | None = None
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return place(self.line, self.file)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,13 @@ class ColumnSummary:
         if self.example is None:
             self.example = _short(value)
 
-    def lose(self, line: int, value: Any, reason: str) -> None:
+    def lose(self, place: str, value: Any, reason: str) -> None:
         self.left_out += 1
-        self.left_out_example = self.left_out_example or f"line {line}, {_short(value)}: {reason}"
+        self.left_out_example = self.left_out_example or f"{place}, {_short(value)}: {reason}"
 
-    def observe_cut(self, line: int, reason: str) -> None:
+    def observe_cut(self, place: str, reason: str) -> None:
         self.cut += 1
-        self.cut_example = self.cut_example or f"line {line}: {reason}"
+        self.cut_example = self.cut_example or f"{place}: {reason}"
 
     def warnings(self) -> list[str]:
         name = repr(self.column[:60])

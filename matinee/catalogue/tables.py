@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from matinee.catalogue.dialects import NAMES, CsvRecord, is_hint, records, sniff, trim
 from matinee.catalogue.encodings import BLANK, SAMPLE, ByteStream, Encoding, damage, find_encoding, head, open_text
+from matinee.catalogue.folder import FolderTable, NoRowsError
 from matinee.catalogue.json_table import CountRecognised, JsonTable, RowProgress
 from matinee.catalogue.ragged import LONG, SHORT, Ragged
 from matinee.catalogue.rows import MAX_RAW, ReadOptions, Reject, Row, Table, no_progress
@@ -34,7 +35,7 @@ _LINE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parq
 
 
 def open_table(source: str, known: CountRecognised, options: ReadOptions) -> Table:
-    """The table behind a path or `hub:owner/name[@revision][:split]`. Raises `SourceError` where there is none."""
+    """The table behind a file, a folder of files, or `hub:owner/name[@revision][:split]`. Raises `SourceError` where there is none."""
     if source.startswith("hub:"):
         from matinee.catalogue.hub import HubTable  # its library takes seconds to import
 
@@ -42,7 +43,7 @@ def open_table(source: str, known: CountRecognised, options: ReadOptions) -> Tab
     path = user_path(source)
     try:
         if path.is_dir():
-            raise SourceError(f"{path} is a directory: give one file, or hub:{path} for a folder that `datasets` can load")
+            return FolderTable(path, lambda part: _open_file(part, known, options))
         if path.stat().st_size == 0:
             raise SourceError(f"{path} is empty: write the catalogue into it, or name another file")
         return _open_file(path, known, options)
@@ -94,7 +95,7 @@ class DelimitedTable:
         if _ends_open(path, encoding):
             self.notes.append("the last line has no line end: if the file was cut off there, its last cell is short")
         if next(self.rows(no_progress), None) is None:
-            raise SourceError(f"{path} has a header ({', '.join(self.columns)}) but no rows")
+            raise NoRowsError(f"{path} has a header ({', '.join(self.columns)}) but no rows")
 
     def _header(self, known: CountRecognised) -> tuple[str, ...]:
         with open_text(self._path, self._encoding) as (text, _):
@@ -219,7 +220,7 @@ class ParquetTable:
         if twice:
             raise SourceError(f"{path}: the column {twice[0]!r} appears twice: rename one")
         if not self.total:
-            raise SourceError(f"{path} has columns ({', '.join(self.columns)}) but no rows")
+            raise NoRowsError(f"{path} has columns ({', '.join(self.columns)}) but no rows")
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from matinee.client.http import Client
 from matinee.client.items import Items
 from matinee.errors import SourceError
 from matinee.index.imports import ImportState, Uploaded
+from matinee.index.progress import BuildState
 
 items_app = typer.Typer(no_args_is_help=True, help="Items of a running server: read, write, change, delete and import them.")
 
@@ -138,7 +139,8 @@ def imports(as_json: Json = False, catalogue: Catalogue = None, url: Url = None,
 
     [dim]matinee items imports[/]
     """
-    states = _items(url, key, catalogue).imports()
+    items = _items(url, key, catalogue)
+    states, build = items.imports(), items.build()
     if as_json:
         print_json([state.model_dump() for state in states])
         return
@@ -148,6 +150,14 @@ def imports(as_json: Json = False, catalogue: Catalogue = None, url: Url = None,
         counts = (str(state.written), str(state.skipped), str(state.rejected))
         table.add_row(state.id, state.status, lines, *counts, state.created, escape(state.trouble or ""))
     out.print(table)
+    if build is not None:
+        out.print(f"an ingest is under way: {escape(_build_text(build))}", highlight=False)
+
+
+def _build_text(build: BuildState) -> str:
+    of = "" if build.total is None else f" of {build.total:,}"
+    left = "" if build.left_s is None else f", {build.left_s:.0f} s left"
+    return f"{build.source}, {build.items:,}{of} items{left} ({build.stage})"
 
 
 @items_app.command("cancel")

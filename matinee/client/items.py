@@ -9,6 +9,7 @@ from matinee.client import calls
 from matinee.client.calls import Body, Call
 from matinee.client.http import Client, ServerError
 from matinee.index.imports import ImportState, RejectedLine, Uploaded
+from matinee.index.progress import BuildState
 from matinee.items import Item
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Deleted(BaseModel):
 
 class _Imports(BaseModel):
     imports: list[ImportState]
+    build: BuildState | None = None
 
 
 class Items:
@@ -101,6 +103,10 @@ class Items:
 
     def imports(self) -> list[ImportState]:
         return _Imports.model_validate(self._server.send(Call("GET", "/v1/imports"))).imports
+
+    def build(self) -> BuildState | None:
+        """The ingest that builds a new version of the catalogue now."""
+        return _Imports.model_validate(self._server.send(Call("GET", "/v1/imports"))).build
 
     def import_state(self, id: str) -> ImportState:
         return ImportState.model_validate(self._server.send(Call("GET", f"/v1/imports/{id}")))

@@ -6,6 +6,7 @@ workers of a cluster (`FileWriter`). Does not read files (`matinee.catalogue`) a
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,24 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from matinee.errors import IndexLockedError, IndexUnavailableError
+from matinee.errors import IndexLockedError, IndexUnavailableError, MatineeError, ModelError
 from matinee.filters.attributes import Attribute
 from matinee.index.active import new_revision
 from matinee.index.api_writes import ApiItem, ApiWrites, KnownWrites
+from matinee.index.isolation import FailedItem
 from matinee.index.item_vector import dimensions
 from matinee.index.lease import Held
-from matinee.index.points import BATCH, Batch, PointMaker, chunks, write_points
+from matinee.index.points import (
+    BATCH,
+    Batch,
+    PointMaker,
+    chunks,
+    describe_usable,
+    described_batch,
+    encode_usable,
+    write_points,
+)
+from matinee.index.progress import FINISHING, NOTE_S, BuildProgress
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import (
     DenseQuery,
@@ -38,6 +50,7 @@ from matinee.vectors import Matrix
 _SAMPLE = 64
 _RELEASE_S = 60.0
 _SELF = 0.99
+_FIRST_S = 0.2
 
 
 @dataclass
@@ -47,13 +60,19 @@ class Outcome:
     manifest: Manifest
     previous: Manifest | None
     counts: dict[str, int] = field(default_factory=dict)
+    failed: list[FailedItem] = field(default_factory=list)
 
 
 class FileWriter(Protocol):
     """Writes a file's items into a version that was begun, from other processes (`train.ingesting`)."""
 
-    async def __call__(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]) -> tuple[int, int]:
-        """(items written, items left out because their ids are `taken`). The version is closed meanwhile, for whoever writes to it."""
+    async def __call__(
+        self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]
+    ) -> tuple[int, int, list[FailedItem]]:
+        """(items written, items left out because their ids are `taken`, items that a model failed at).
+
+        The version is closed meanwhile, for whoever writes to it.
+        """
         ...
 
 
@@ -63,7 +82,7 @@ class Build:
 
     One at a time: raises `IndexLockedError` while another build of the catalogue runs. Afterwards the newest `keep` versions stay; None
     removes nothing. `attributes` are what its items can be filtered by; None: `DEFAULT_ATTRIBUTES`. With `write_file`, others write
-    the file's items, and this process only what the API wrote.
+    the file's items, and this process only what the API wrote. `total` are the file's items, where they are counted.
     """
 
     store: IndexStore
@@ -77,10 +96,19 @@ class Build:
     keep: int | None = None
     attributes: Mapping[str, Attribute] | None = None
     write_file: FileWriter | None = None
+    total: int | None = None
+    _noted: BuildProgress | None = field(default=None, init=False)
+    _start: float = field(default=0.0, init=False)
 
     async def run(self, items: Iterable[Item]) -> Outcome:
         async with self.store.lease() as held:
-            outcome = await self._run(items, held)
+            self._noted, self._start = None, time.monotonic()
+            noting = asyncio.create_task(self._note(held))
+            try:
+                outcome = await self._run(items, held)
+            finally:
+                noting.cancel()
+                await asyncio.gather(noting, return_exceptions=True)
             if self.keep is not None:
                 # Another build may have taken the lease over. It prunes at its own end, and this version is current all the same.
                 with suppress(IndexLockedError):
@@ -96,14 +124,17 @@ class Build:
         revision = self._newest(known) if self.replace else known.stable_revision
         manifest = self._manifest(revision)
         index = await self.store.create(manifest)
+        self._noted = BuildProgress(version=manifest.version, source=self.source, started=manifest.created, total=self.total)
         try:
             taken = frozenset(() if self.replace else known.revisions)
             if self.write_file is None:
-                from_file, shadowed = await self._write_file(index, items, taken)
+                from_file, shadowed, failed = await self._write_file(index, items, taken)
             else:
                 await index.close()
-                from_file, shadowed = await self.write_file(manifest, taken, self.progress)
+                from_file, shadowed, failed = await self.write_file(manifest, taken, self._advance)
                 index = await self._reopen(manifest)
+            if failed and not from_file:
+                raise ModelError(f"no item could be made a point; the first, {failed[0].item.title!r}: {failed[0].reason}")
             kept = KnownWrites()
             if not self.replace and self.api is not None:
                 while await self._write_api(index, self.api, kept):
@@ -115,11 +146,27 @@ class Build:
             manifest = manifest.model_copy(update={"count": await index.count(), "revision": revision})
         finally:
             await index.close()
-        self.progress("finishing", 0)
+        self._advance(FINISHING, 0)
         await self.store.finish(manifest)
         await held()
         await self.store.switch(manifest.version)
-        return Outcome(manifest, previous, counted)
+        return Outcome(manifest, previous, counted, failed)
+
+    def _advance(self, stage: str, count: int) -> None:
+        """Also from another thread."""
+        if (noted := self._noted) is not None:
+            self._noted = noted.model_copy(update={"stage": stage, "items": noted.items + count})
+        self.progress(stage, count)
+
+    async def _note(self, held: Held) -> None:
+        """Note the progress for servers, until the task is cancelled. A build goes on without where that fails."""
+        while True:
+            if (noted := self._noted) is not None:
+                with suppress(MatineeError, OSError):
+                    # Not beside the lease of another build.
+                    await held()
+                    await self.store.note_build(noted.model_copy(update={"spent_s": time.monotonic() - self._start}))
+            await asyncio.sleep(NOTE_S if noted is not None else _FIRST_S)
 
     def _newest(self, written: KnownWrites) -> int:
         """The revision of the last API write, by the writers' clock if there is one. A build with `replace` leaves out writes up to it."""
@@ -140,9 +187,10 @@ class Build:
         index: Index = await held(self.store.resume, manifest)
         return index
 
-    async def _write_file(self, index: Index, items: Iterable[Item], taken: frozenset[str]) -> tuple[int, int]:
-        """(items written, items left out because the API wrote or deleted them)"""
+    async def _write_file(self, index: Index, items: Iterable[Item], taken: frozenset[str]) -> tuple[int, int, list[FailedItem]]:
+        """(items written, items left out because the API wrote or deleted them, items that a model failed at)"""
         written = read = 0
+        failed: list[FailedItem] = []
 
         def count_read() -> Iterator[Item]:
             nonlocal read
@@ -150,26 +198,37 @@ class Build:
                 read += 1
                 yield item
 
-        async with aclosing(self._encode(chunks(count_read(), self.catalogue, taken))) as encoded:
+        async with aclosing(self._encode(chunks(count_read(), self.catalogue, taken), failed)) as encoded:
             async for batch, vectors in encoded:
                 await write_points(index, self.maker.points(batch, vectors, origin="file", revisions=[0] * len(batch.ids)))
                 written += len(batch.ids)
-                self.progress("items", len(batch.ids))
-        return written, read - written
+                self._advance("items", len(batch.ids))
+        return written, read - written - len(failed), failed
 
-    async def _encode(self, items: Iterator[dict[str, Item]]) -> AsyncGenerator[tuple[Batch, Matrix]]:
-        """Batches and their vectors. While one is encoded, the one before it is written and the next one read: the encoder never waits."""
+    async def _encode(self, items: Iterator[dict[str, Item]], failed: list[FailedItem]) -> AsyncGenerator[tuple[Batch, Matrix]]:
+        """Batches and their vectors; items that a model fails at go to `failed`.
+
+        While one is encoded, the one before it is written and the next one read: the encoder never waits.
+        """
+        recipe = self.maker.recipe
+
+        def describe(ids: Sequence[str], items: Sequence[Item]) -> Batch:
+            texts, reasons = describe_usable(ids, items, self.maker.describe)
+            failed.extend(FailedItem(ids[place], items[place], reason) for place, reason in reasons.items())
+            return described_batch([items[place] for place in texts], [ids[place] for place in texts], [*texts.values()], recipe)
 
         def encode(batch: Batch) -> tuple[Batch, Matrix]:
-            return batch, self.maker.encode(batch)
+            places, vectors, reasons = encode_usable(batch, self.maker.encode, recipe)
+            failed.extend(FailedItem(batch.ids[place], batch.items[place], reason) for place, reason in reasons.items())
+            return batch.part(places, recipe), vectors
 
         encoding: asyncio.Task[tuple[Batch, Matrix]] | None = None
         try:
             for chunk in items:
                 # In a thread: descriptions take minutes, and the loop must renew the lease meanwhile.
-                batch = await asyncio.to_thread(self.maker.batch, [*chunk.values()], [*chunk])
+                batch = await asyncio.to_thread(describe, [*chunk], [*chunk.values()])
                 encoded = await encoding if encoding is not None else None
-                encoding = asyncio.create_task(asyncio.to_thread(encode, batch))
+                encoding = asyncio.create_task(asyncio.to_thread(encode, batch)) if batch.ids else None
                 if encoded is not None:
                     yield encoded
             if encoding is not None:
@@ -202,7 +261,7 @@ class Build:
                 made = await asyncio.to_thread(self.maker, items, ids, origin="api", revisions=revisions)
                 points += [_with_stamp(point, entry.asked) for point, (entry, _) in zip(made, present, strict=True)]
             await write_points(index, points)
-            self.progress("api items", len(batch))
+            self._advance("api items", len(batch))
 
 
 def new_manifest(

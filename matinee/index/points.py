@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+import numpy as np
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from matinee.errors import IndexUnreachableError
+from matinee.index.isolation import Isolate, isolate
 from matinee.index.protocols import Index
 from matinee.index.types import BM25, TEXT, TITLE, Payload, Point, item_payload
 from matinee.items import Item
@@ -38,6 +40,13 @@ class Batch:
     items: Sequence[Item]
     descriptions: Sequence[str | None]
     texts: ItemTexts
+
+    def part(self, places: Sequence[int], recipe: Recipe) -> "Batch":
+        """The items at these places alone."""
+        if len(places) == len(self.ids):
+            return self
+        items, ids = [self.items[place] for place in places], [self.ids[place] for place in places]
+        return described_batch(items, ids, [self.descriptions[place] for place in places], recipe)
 
 
 class PointMaker:
@@ -67,10 +76,13 @@ class PointMaker:
 
     def batch(self, items: Sequence[Item], ids: Sequence[str]) -> Batch:
         """Describes the items where the recipe wants it."""
-        descriptions: Sequence[str | None] = [None] * len(items)
-        if self.recipe != "raw" and self._describe is not None:
-            descriptions = self._describe(items)
-        return described_batch(items, ids, descriptions, self.recipe)
+        return described_batch(items, ids, self.describe(items), self.recipe)
+
+    def describe(self, items: Sequence[Item]) -> Sequence[str | None]:
+        """The items' descriptions, None where the recipe wants none."""
+        if self.recipe == "raw" or self._describe is None:
+            return [None] * len(items)
+        return self._describe(items)
 
     def encode(self, batch: Batch) -> Matrix:
         """float32[items, d]"""
@@ -90,6 +102,29 @@ def chunks(items: Iterable[Item], catalogue: str, taken: Container[str]) -> Iter
 def described_batch(items: Sequence[Item], ids: Sequence[str], descriptions: Sequence[str | None], recipe: Recipe) -> Batch:
     """A batch of items whose descriptions are there, or not wanted."""
     return Batch(ids, items, descriptions, ItemTexts(items, descriptions, recipe))
+
+
+def describe_usable(
+    ids: Sequence[str], items: Sequence[Item], describe: DescribeItems, isolate: Isolate = isolate
+) -> tuple[dict[int, str | None], dict[int, str]]:
+    """The descriptions of the items by their places, and for each item that `describe` fails at, the reason."""
+    parts, reasons = isolate(ids, lambda places: describe([items[place] for place in places]))
+    texts = {place: text for places, some in parts for place, text in zip(places, some, strict=True)}
+    return texts, {place: f"the enhancer failed: {reason}" for place, reason in reasons.items()}
+
+
+def encode_usable(
+    batch: Batch, encode: Callable[[Batch], Matrix], recipe: Recipe, isolate: Isolate = isolate
+) -> tuple[list[int], Matrix, dict[int, str]]:
+    """The places of the batch that have vectors, these (float32[places, d]), and for each item that `encode` fails at, the reason."""
+    parts, reasons = isolate(batch.ids, lambda places: encode(batch.part(places, recipe)))
+    matrices = [vectors for _, vectors in parts]
+    vectors = matrices[0] if len(matrices) == 1 else np.concatenate(matrices) if matrices else np.empty((0, 0), np.float32)
+    return (
+        [place for places, _ in parts for place in places],
+        vectors,
+        {p: f"the encoder failed: {reason}" for p, reason in reasons.items()},
+    )
 
 
 def batch_points(

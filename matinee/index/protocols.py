@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from matinee.filters import ItemFilter
 from matinee.index.imports import ImportStore
 from matinee.index.lease import Held
+from matinee.index.progress import BuildProgress
 from matinee.index.types import FacetCount, Hit, Manifest, Point, Scroll, Search
 
 Result = TypeVar("Result")
@@ -144,6 +145,14 @@ class IndexStore(Protocol):
 
     async def lease_mark(self) -> str | None:
         """A text that changes while a build that lives holds the lease, at least once in `lease.EXPIRY_S`; None where none holds it."""
+        ...
+
+    async def note_build(self, progress: BuildProgress) -> None:
+        """Note how far the build is that holds the lease. The note ends with the lease."""
+        ...
+
+    async def build_progress(self) -> BuildProgress | None:
+        """What the build that holds the lease noted last; None where there is none, or where it has noted nothing."""
         ...
 
     async def switch(self, version: str) -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from matinee.filters import ItemFilter
 from matinee.index.imports import ImportState, Uploaded
+from matinee.index.progress import BuildState
 from matinee.items import MAX_TEXT_CHARS, MAX_TEXTS, PRINTABLE, TIDY, Item
 from serve.api.schemas_debug import Debug
 from serve.graph.health import HealthReport
@@ -228,6 +229,7 @@ class ImportsResponse(BaseModel):
     """The imports that are remembered."""
 
     imports: list[ImportState]
+    build: BuildState | None = Field(description="the ingest that builds a new version of the catalogue now, as it noted itself lately")
     request_id: str
 
 

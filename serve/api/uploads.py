@@ -71,8 +71,11 @@ async def start_import(request: Request) -> Response:
 
 @router.get("/imports", response_model=schemas.ImportsResponse, name="list_imports", openapi_extra=needs("write"))
 async def list_imports(request: Request) -> Response:
-    """The imports that are open, and the last ones that are over; oldest first."""
-    return json_response(request, imports=[import_fields(job, caller(request)) for job in await catalogue(request).imports.jobs()])
+    """The imports that are open, and the last ones that are over; oldest first. `build` is an ingest that is under way."""
+    imports = catalogue(request).imports
+    jobs, build = await imports.jobs(), await imports.build()
+    shown = [import_fields(job, caller(request)) for job in jobs]
+    return json_response(request, imports=shown, build=None if build is None else build.state().model_dump())
 
 
 @router.get("/imports/{id}", response_model=schemas.ImportResponse, name="get_import", openapi_extra=needs("write"))

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from matinee.errors import MatineeError
 from matinee.index.imports import MAX_REJECTS, ImportJob, RejectedLine, Status
+from matinee.index.progress import BuildProgress
 from matinee.items import Item
 from serve.errors import ImportChangedError, RequestError
 from serve.graph import messages
@@ -67,6 +68,10 @@ class ImportJobs(BackgroundWork):
 
     async def jobs(self) -> list[ImportJob]:
         return await self._send(messages.ListImports())
+
+    async def build(self) -> BuildProgress | None:
+        """The build of a new version of this catalogue, if one is under way."""
+        return await self._send(messages.ReadBuild())
 
     async def job(self, id: str) -> ImportJob:
         """Raises a 404 if there is no such job, or no longer."""

@@ -11,6 +11,7 @@ from matinee.index.active import NO_INDEX, ActiveIndex, Written
 from matinee.index.ids import locate
 from matinee.index.imports import ImportJob, new_job
 from matinee.index.lease import BuildWatch
+from matinee.index.progress import BuildProgress
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.types import FacetCount, Manifest, Payload, Point, Scroll
 from matinee.recommend import titles
@@ -103,6 +104,11 @@ class IndexService(OngoingChanges):
             trouble=trouble,
             building=building,
         )
+
+    async def build(self) -> BuildProgress | None:
+        """The build that is under way, as far as it says."""
+        mark = await self._store.lease_mark()
+        return await self._store.build_progress() if self._builds.seen("", mark) else None
 
     async def fetch(self, ids: Sequence[str]) -> list[IndexedItem | None]:
         hits = await locate(self.index(), ids)

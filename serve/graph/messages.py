@@ -10,6 +10,7 @@ from matinee.filters import ItemFilter
 from matinee.filters.attributes import Attribute
 from matinee.index.active import Written
 from matinee.index.imports import ImportJob
+from matinee.index.progress import BuildProgress
 from matinee.index.registry import CatalogueChanges, CatalogueRecord, CatalogueReport
 from matinee.index.types import Point, Scroll
 from matinee.items import Item
@@ -221,6 +222,14 @@ class ListImports(SingleMessage[list[ImportJob]]):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBuild(SingleMessage[BuildProgress | None]):
+    """How far the build is that runs beside this server."""
+
+    async def answer(self, service: IndexService) -> BuildProgress | None:
+        return await service.build()
+
+
+@dataclass(frozen=True, slots=True)
 class SaveImport(SingleMessage[bool]):
     """A job's next version (`ImportStore.save`), and chunks that are not needed any more once it is written."""
 
@@ -383,5 +392,5 @@ def catalogue_of(message: object) -> str:
 PASSIVE = (Pending, ListImports)
 """What a gateway asks for again and again, to see whether there is background work."""
 
-IMPORTS = (StartImport, ListImports, SaveImport, AddChunk, ReadChunk, RemoveImport)
+IMPORTS = (StartImport, ListImports, ReadBuild, SaveImport, AddChunk, ReadChunk, RemoveImport)
 """What is asked of the imports beside the index, and needs no version of it to be open."""

@@ -15,6 +15,7 @@ from matinee.errors import DeadlineError, IndexAbsentError, IndexLockedError, In
 from matinee.filters.attributes import Attribute
 from matinee.index.active import ActiveIndex
 from matinee.index.build import build_empty
+from matinee.index.progress import NOTE_S
 from matinee.index.protocols import Index, IndexStore
 from matinee.index.redeclare import redeclare
 from matinee.index.types import Manifest
@@ -89,9 +90,14 @@ class OpenCatalogue:
         return isinstance(self._failure, IndexLockedError) and self.active.manifest is None
 
     async def _watch(self) -> None:
+        looked = float("-inf")
         while True:
             await asyncio.sleep(min(LOCKED_WATCH_S, self._watch_s) if self._locked else self._watch_s)
             await self._follow()
+            if time.monotonic() - looked > NOTE_S:
+                looked = time.monotonic()
+                with suppress(MatineeError):
+                    self._health.record_build(await self.service.build())
 
     async def _follow(self) -> None:
         try:

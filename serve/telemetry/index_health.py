@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from matinee.errors import DeadlineError, FingerprintError, IndexAbsentError, IndexLockedError, IndexUnavailableError, MatineeError
+from matinee.index.progress import BuildProgress
 from matinee.index.types import MADE_EMPTY, Manifest
 from serve.telemetry.declare import CurrentLabels
 from serve.telemetry.metrics import Metrics
@@ -23,6 +24,7 @@ class IndexHealth:
         self._metrics = metrics
         self._catalogue = catalogue
         self._up: bool | None = None
+        self._builds = False
         self._version = CurrentLabels(metrics.index_info)
 
     def record_version(self, manifest: Manifest) -> None:
@@ -33,9 +35,18 @@ class IndexHealth:
             self._metrics.index_built(datetime.fromisoformat(manifest.created).timestamp(), catalogue=self._catalogue)
         self._version.show(catalogue=self._catalogue, version=manifest.version, fingerprint=manifest.fingerprint[:16])
 
+    def record_build(self, progress: BuildProgress | None) -> None:
+        """A build is under way, or none is. A server that has seen none exports nothing."""
+        if progress is None and not self._builds:
+            return
+        self._builds = progress is not None
+        self._metrics.index_build_items(0 if progress is None else progress.items, catalogue=self._catalogue)
+        self._metrics.index_build_expected(0 if progress is None else progress.total or 0, catalogue=self._catalogue)
+
     def record_close(self) -> None:
         """Nobody is answered from it any more, and nothing is wrong with that."""
         self._version.clear()
+        self.record_build(None)
         if self._up is False:
             self._set(True)
 

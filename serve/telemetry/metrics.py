@@ -100,6 +100,14 @@ class Metrics(MetricSet):
     def index_built(self, *, catalogue: str) -> None:
         """When the current index version was made, seconds since 1970"""
 
+    @gauge("matinee_index_build_items")
+    def index_build_items(self, *, catalogue: str) -> None:
+        """Items that the ingest under way has written, as it noted itself; 0 while none runs"""
+
+    @gauge("matinee_index_build_expected_items")
+    def index_build_expected(self, *, catalogue: str) -> None:
+        """Items of the source of the ingest under way; 0 while none runs"""
+
     @gauge("matinee_index_up")
     def index_up(self, *, catalogue: str) -> None:
         """1 while the index store answers, 0 since a call or the check each second failed"""

@@ -11,11 +11,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -28,7 +32,10 @@ from matinee.index.factory import open_store
 from matinee.index.registry import CatalogueRecord
 from matinee.index.types import Scroll
 from matinee.items import Item
+from matinee.models.embedder import Embedder
+from matinee.models.types import Kind
 from matinee.settings.tree import Settings
+from matinee.vectors import Matrix
 from tests.waiting import HANG_S, until
 from train import ingest as train_ingest
 from train.ingest import IngestOptions, app, newer_release
@@ -123,6 +130,33 @@ def test_broken_rows_are_rejected_and_the_rest_is_searchable(settings: Settings,
     assert {payload["kind"] for payload in found.values()} == {"film"}
 
 
+def test_an_item_that_the_encoder_fails_at_is_rejected_and_the_rest_is_searchable(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Embedder.encode
+
+    def failing(self: Embedder, texts: Sequence[str], *, kind: Kind) -> Matrix:
+        if any("careful thieves" in text for text in texts):
+            raise IndexError("index out of range in self")
+        return encode(self, texts, kind=kind)
+
+    monkeypatch.setattr(Embedder, "encode", failing)
+    done = ingest(tmp_path, write(tmp_path / "films.csv", [BROKEN[0], *ROWS]), "--kind", "film", "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [result[name] for name in ("rows read", "items in the index", "from the file", "rejected")] == [5, 3, 3, 2]
+    reason = "the encoder failed: IndexError: index out of range in self"
+    assert f"1 items are not in the index, because a model failed at them; the first is on line 3: {reason}" in result["warnings"]
+    rejects = [json.loads(line) for line in Path(result["rejects_file"]).read_text().splitlines()]
+    assert [(row["line"], row["reason"]) for row in rejects] == [(2, "the title is missing"), (3, reason)]
+    assert json.loads(rejects[1]["raw"])["title"] == "Heat"
+    assert "Heat" not in {payload["title"] for payload in held(settings).values()}
+    refused(
+        ingest(tmp_path, write(tmp_path / "films.csv", ROWS[:1]), "--kind", "film"), 4, "no item could be made a point; the first, 'Heat'"
+    )
+    assert len(held(settings)) == 3, "the old index stays"
+
+
 def test_a_second_ingest_encodes_only_what_is_new_or_changed(settings: Settings, tmp_path: Path) -> None:
     def texts(rows: list[tuple[str, ...]], **more: str) -> tuple[int, int]:
         done = ingest(tmp_path, write(tmp_path / "films.csv", rows), "--kind", "film", "--json", **more)
@@ -201,6 +235,46 @@ def test_the_rows_of_a_query_are_a_source(tmp_path: Path) -> None:
     none = ("SELECT * FROM films WHERE year = '1'" if word == query[3] else word for word in query)
     refused(ingest(tmp_path, *none), 3, "the query gives no rows")
     assert {entry.name for entry in tmp_path.iterdir()} == {"shop.db"}
+
+
+def test_files_of_a_store_or_a_web_server_are_a_source(tmp_path: Path, httpserver_of: Callable[[Path], str]) -> None:
+    parts = [write(tmp_path / f"{number}.csv", rows).read_bytes() for number, rows in enumerate([ROWS[:2], [*ROWS[2:], BROKEN[0]]])]
+    store = fsspec.filesystem("memory")
+    for number, part in enumerate(parts):
+        store.pipe(f"/shop/films/part-{number}.csv", part)
+    store.pipe("/shop/films/_SUCCESS", b"")
+    for source in ("memory://shop/films", "memory://shop/films/*.csv"):
+        result = json.loads(ingest(tmp_path, source, "--kind", "film", "--dry-run", "--json").stdout)
+        assert (result["rows"], result["items"], result["rejected"], result["understood"]["format"]["files"]) == (5, 4, 1, "2")
+    said = ingest(tmp_path, "memory://shop/films/", "--dry-run").stderr
+    assert "rejected: line 4 of part-1.csv the title is missing" in said
+    store.pipe("/shop/films/part-2.jsonl", b'{"title": "Ran"}')
+    refused(ingest(tmp_path, "memory://shop/films", "--dry-run"), 3, "shop/films holds files of several kinds")
+    refused(ingest(tmp_path, "memory://shop/books", "--dry-run"), 3, "memory://shop/books: there is no catalogue file")
+    # A signature or a password of a URL is in no message, and in no manifest.
+    web = httpserver_of(tmp_path).replace("//", "//me:secret@")
+    source = f"{web}/0.csv?X-Amz-Signature=secret"
+    result = json.loads(ingest(tmp_path, source, "--kind", "film", "--dry-run", "--json").stdout)
+    assert (result["rows"], result["items"]) == (2, 2)
+    absent = ingest(tmp_path, source.replace("0.csv", "9.csv"), "--dry-run")
+    refused(absent, 3, "cannot read http://127.0.0.1")
+    assert "secret" not in absent.stderr.partition("error: ")[2]
+
+
+@pytest.fixture
+def httpserver_of() -> Iterator[Callable[[Path], str]]:
+    """Serves a folder over HTTP until the end of the test."""
+    with ExitStack() as stack:
+
+        def serve(folder: Path) -> str:
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))))
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield serve
 
 
 @pytest.mark.parametrize(

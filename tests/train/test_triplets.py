@@ -214,6 +214,7 @@ def test_a_title_is_masked_as_a_word_of_its_own() -> None:
         (("--weight", "known_desc=much"), SettingsError, "SOURCE=NUMBER"),
         (("--weight", "known_desc=-1"), SettingsError, "SOURCE=NUMBER, 0 or more"),
         (("--weight", "known_desc=inf"), SettingsError, "SOURCE=NUMBER, 0 or more"),
+        (("--engine", "ray"), SettingsError, "--engine ray spreads the encoder, which --negatives none does not use"),
         (("--negatives", "some"), SettingsError, "use none, bm25, encoder, both"),
         (("--sets", "no-such-folder"), SourceError, "there is no folder no-such-folder of labelled queries"),
     ],

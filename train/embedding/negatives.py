@@ -45,13 +45,16 @@ def mine(
         positives[pair.group].add(pair.positive_id)
     bm25 = scoring.Bm25Scorer(items.texts, items.language) if miner in ("bm25", "both") else None
     documents = encode(items.texts, "document") if encode is not None else None
+    # All at once, and each once: an encoder on a cluster starts for each call.
+    places = {anchor: place for place, anchor in enumerate(dict.fromkeys(pair.anchor for pair in pairs))}
+    queries = encode(list(places), "query") if encode is not None else None
     chosen: list[str | None] = []
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         anchors = [pair.anchor for pair in chunk]
         near = None
-        if encode is not None and documents is not None:
-            near = scoring.cosine(encode(anchors, "query"), documents)
+        if queries is not None and documents is not None:
+            near = scoring.cosine(queries[[places[anchor] for anchor in anchors]], documents)
         lists = [
             scoring.top(scores, _DEPTH)
             for scores in (bm25(anchors) if bm25 else None, near if miner != "bm25" else None)

@@ -3,18 +3,23 @@
 Nothing here is pickled: an item is JSON, a vector is a list of float32 of one length.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from matinee.index.isolation import FailedItem
 from matinee.index.points import Batch, described_batch
 from matinee.items import Item
 from matinee.settings.index import Recipe
 from matinee.vectors import Matrix
 
-ID, ITEM, DESCRIPTION, VECTOR = "id", "item", "description", "vector"
+ID, ITEM, DESCRIPTION, VECTOR, REASON = "id", "item", "description", "vector", "reason"
+"""`reason`: why a model failed at the item; later stages leave it alone."""
+FAILED = "failed"
+"""What is left of such items at the end: JSON of id, item and reason."""
 COUNTS = ("written", "encoded", "known")
 """Columns of what a batch did: items written, texts encoded, and texts whose vectors were kept from before."""
 
@@ -22,7 +27,23 @@ COUNTS = ("written", "encoded", "known")
 def item_table(chunk: Mapping[str, Item]) -> pa.Table:
     """Items by their index ids as a table."""
     items = [item.model_dump_json(exclude_defaults=True) for item in chunk.values()]
-    return pa.table({ID: pa.array(chunk, pa.string()), ITEM: pa.array(items, pa.string())})
+    # In each table: blocks with different columns can't be joined.
+    reasons = pa.nulls(len(items), pa.string())
+    return pa.table({ID: pa.array(chunk, pa.string()), ITEM: pa.array(items, pa.string()), REASON: reasons})
+
+
+def usable(table: pa.Table) -> list[int]:
+    """The rows that no model has failed at."""
+    return [row for row, reason in enumerate(table[REASON].to_pylist()) if reason is None]
+
+
+def with_reasons(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
+    """The table where these rows have failed too."""
+    if not reasons:
+        return table
+    known = table[REASON].to_pylist()
+    column = pa.array([reasons.get(row, reason) for row, reason in enumerate(known)], pa.string())
+    return table.set_column(table.column_names.index(REASON), REASON, column)
 
 
 def items_of(table: pa.Table) -> list[Item]:
@@ -30,7 +51,8 @@ def items_of(table: pa.Table) -> list[Item]:
 
 
 def batch_of(table: pa.Table, recipe: Recipe) -> Batch:
-    """The table's items, with their descriptions where it has some."""
+    """The table's usable items, with their descriptions where it has some."""
+    table = table.take(pa.array(usable(table), pa.int64()))
     descriptions = table[DESCRIPTION].to_pylist() if DESCRIPTION in table.column_names else [None] * len(table)
     return described_batch(items_of(table), table[ID].to_pylist(), descriptions, recipe)
 
@@ -60,8 +82,16 @@ def vectors_of(table: pa.Table) -> Matrix:
 
 def counts_table(table: pa.Table) -> pa.Table:
     """What is left of a table once it is written."""
-    counts = {"written": len(table)} | {name: sum(table[name].to_pylist()) for name in ("encoded", "known")}
-    return pa.table({name: pa.array([counts[name]], pa.int64()) for name in COUNTS})
+    failed = [row for row in table.select([ID, ITEM, REASON]).to_pylist() if row[REASON] is not None]
+    counts = {"written": len(table) - len(failed)} | {name: sum(table[name].to_pylist()) for name in ("encoded", "known")}
+    columns = {name: pa.array([counts[name]], pa.int64()) for name in COUNTS}
+    return pa.table(columns | {FAILED: pa.array([[json.dumps(row) for row in failed]], pa.list_(pa.string()))})
+
+
+def failed_items(table: pa.Table) -> list[FailedItem]:
+    """The items that models failed at, out of what `counts_table` gives."""
+    rows = [json.loads(text) for texts in table[FAILED].to_pylist() for text in texts]
+    return [FailedItem(row[ID], Item.model_validate_json(row[ITEM]), row[REASON]) for row in rows]
 
 
 def sums(table: pa.Table) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ray.exceptions import RayActorError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from matinee.disk_cache import DiskCache
+from matinee.index.isolation import FailedItem
 from matinee.index.points import BATCH, PointMaker
 from matinee.index.types import Manifest
 from matinee.index.vector_cache import drop_other_encoders, vectors_path
@@ -32,9 +33,10 @@ from matinee.settings.load import without_secrets
 from matinee.settings.tree import Settings
 from matinee.vectors import Matrix
 from train.ingesting import columns, streams
+from train.ingesting.embedding import Embedding, EncoderInfo
 from train.ingesting.kept import KeptFiles, RemoteValues
 from train.ingesting.plan import Pool, SpreadPlan
-from train.ingesting.workers import DescriptionWorker, Embedding, EncoderInfo, ItemFile, PointWriter
+from train.ingesting.workers import DescriptionWorker, ItemFile, PointWriter
 from train.jobs.indexing import Known
 
 _TRIES = 3
@@ -52,14 +54,20 @@ class Cluster:
         self.kept = f"matinee-kept-{uuid.uuid4().hex}"
         self._files = ray.remote(KeptFiles).options(name=self.kept, **streams.here(), max_restarts=-1, max_task_retries=-1).remote()
         self.vectors = self.kept if settings.index.keep_vectors else None
-        self.known = known
+        self.known, self.attempts = known, known.with_name("attempts.sqlite")
         self._others: dict[type[Any], Any] = {}
 
     def describer_arguments(self, pool: Pool) -> dict[str, Any]:
-        return {"settings": self.settings, "threads": pool.threads, "kept": self.kept, "known": self.known}
+        return {"settings": self.settings, "threads": pool.threads, "kept": self.kept, "known": self.known, "attempts": self.attempts}
 
     def embedding_arguments(self, info: EncoderInfo | None) -> dict[str, Any]:
-        return {"settings": self.settings, "threads": self.plan.embed.threads, "kept": self.vectors, "known": info}
+        return {
+            "settings": self.settings,
+            "threads": self.plan.embed.threads,
+            "kept": self.vectors,
+            "known": info,
+            "attempts": (self.kept, self.attempts),
+        }
 
     def describe(self, items: Sequence[Item]) -> list[str | None]:
         """The descriptions of items that are not in the stream: those that the API wrote."""
@@ -165,26 +173,32 @@ class StreamWriter:
     items: int
     """Of the file."""
 
-    async def __call__(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]) -> tuple[int, int]:
+    async def __call__(
+        self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None]
+    ) -> tuple[int, int, list[FailedItem]]:
         stopped = threading.Event()
         try:
-            written = await asyncio.to_thread(self._run, manifest, taken, progress, stopped)
+            written, failed = await asyncio.to_thread(self._run, manifest, taken, progress, stopped)
         finally:
             # A thread can't be interrupted: it looks between two batches.
             stopped.set()
-        return written, self.items - written
+        return written, self.items - written - len(failed), failed
 
-    def _run(self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None], stopped: threading.Event) -> int:
+    def _run(
+        self, manifest: Manifest, taken: frozenset[str], progress: Callable[[str, int], None], stopped: threading.Event
+    ) -> tuple[int, list[FailedItem]]:
         written = 0
+        failed: list[FailedItem] = []
         with streams.context(), streams.explain_errors():
             for table in streams.tables(self._dataset(manifest, ray.put(taken))):
                 done = columns.sums(table)
                 written += done["written"]
+                failed += columns.failed_items(table)
                 self.encoder.count(done["encoded"], done["known"])
                 progress("items", done["written"])
                 if stopped.is_set():
                     break
-        return written
+        return written, failed
 
     def _dataset(self, manifest: Manifest, taken: Any) -> Dataset:
         cluster, plan, settings = self.cluster, self.cluster.plan, self.cluster.settings

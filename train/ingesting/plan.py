@@ -111,8 +111,8 @@ def make_plan(options: EngineOptions, room: Resources, settings: Settings) -> Sp
     return SpreadPlan(*pools, _QDRANT_WRITERS if settings.index.engine == "qdrant" else 1)
 
 
-def describe_pool(options: EngineOptions, room: Resources) -> Pool | None:
-    """The processes that describe, where nothing else is done; None and errors as of `make_plan`."""
+def only_pool(options: EngineOptions, room: Resources) -> Pool | None:
+    """The processes of a job that does nothing but embed, or describe; None and errors as of `make_plan`."""
     threads = options.threads or max(1, min(_THREADS, int(room.cpus)))
     fitting = int(room.gpus) or int(room.cpus // threads)
     size = options.workers or fitting

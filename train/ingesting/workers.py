@@ -14,30 +14,17 @@ import pyarrow as pa
 from matinee.catalogue.rules import ColumnRules
 from matinee.files import keep_private
 from matinee.index.factory import open_store
-from matinee.index.points import batch_points, chunks, write_points
+from matinee.index.points import batch_points, chunks, describe_usable, write_points
 from matinee.index.types import Manifest
-from matinee.index.vector_cache import CachedEncoder, VectorCache, vectors_path
 from matinee.items import Item
 from matinee.models.bm25 import Bm25Encoder
 from matinee.models.descriptions import Descriptions
-from matinee.models.embedder import Embedder
-from matinee.models.types import Encoder
 from matinee.settings.tree import Settings
-from matinee.vectors import Matrix
 from train.ingesting import columns
+from train.ingesting.attempts import Attempts
 from train.ingesting.kept import RemoteValues
 from train.ingesting.worker_keys import with_own_key
 from train.jobs.reader_options import ReaderOptions
-
-
-@dataclass(frozen=True)
-class EncoderInfo:
-    """What an index and a cache have to know of an encoder. All workers of a run have the same one."""
-
-    fingerprint: str
-    dimension: int
-    model_id: str
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -56,15 +43,19 @@ class ItemFile:
 class DescriptionWorker:
     """Items -> descriptions: given (in the file `known`, by id), kept from an earlier run, or written now."""
 
-    def __init__(self, settings: Settings, threads: int, kept: str, known: Path) -> None:
+    def __init__(self, settings: Settings, threads: int, kept: str, known: Path, attempts: Path) -> None:
         keep_private()
         alone = settings.enhancer.model_copy(update={"threads": threads})
         settings = with_own_key(settings.model_copy(update={"enhancer": alone}), "enhancer")
         self._given = RemoteValues(kept, known)
+        self._attempts = Attempts(RemoteValues(kept, attempts), "describe")
         self._descriptions = Descriptions(settings, open_cache=RemoteValues.opener(kept))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return columns.with_descriptions(table, self._describe(columns.items_of(table)))
+        items = columns.items_of(table)
+        texts, reasons = describe_usable(table[columns.ID].to_pylist(), items, self._describe, self._attempts.isolate)
+        table = columns.with_reasons(table, reasons)
+        return columns.with_descriptions(table, [texts.get(row) for row in range(len(items))])
 
     def write(self, items: Sequence[str]) -> list[str | None]:
         """The descriptions of items that are written as JSON."""
@@ -74,49 +65,6 @@ class DescriptionWorker:
         given = self._given.get([item.id for item in items if item.id])
         written = iter(self._descriptions.write([item for item in items if item.id not in given]))
         return [given[item.id].decode() if item.id in given else next(written) for item in items]
-
-
-class Embedding:
-    """Texts -> vectors, each text once: what was encoded is given to the cache before the next batch begins."""
-
-    def __init__(self, settings: Settings, threads: int, kept: str | None, known: EncoderInfo | None = None) -> None:
-        keep_private()
-        embedder = load_embedder(settings, threads, None if known is None else known.precision)
-        self._info = EncoderInfo(embedder.fingerprint, embedder.dimension, embedder.model_id, embedder.precision)
-        self._recipe = settings.index.recipe
-        self._encoder: Encoder = embedder
-        if kept is not None:
-            path = vectors_path(settings, self._info.fingerprint, self._info.precision)
-            self._encoder = CachedEncoder(embedder, VectorCache(RemoteValues(kept, path)))
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        batch = columns.batch_of(table, self._recipe)
-        flat, encoded, known = self.encode(batch.texts.flat)
-        return columns.with_vectors(table, batch.texts.join(flat), encoded=encoded, known=known)
-
-    def encode(self, texts: Sequence[str]) -> tuple[Matrix, int, int]:
-        """The vectors, how many texts were encoded for them, and how many were known."""
-        cached = self._encoder if isinstance(self._encoder, CachedEncoder) else None
-        before = (0, 0) if cached is None else (cached.encoded, cached.known)
-        vectors = self._encoder.encode(texts, kind="document")
-        if cached is None:
-            return vectors, len(texts), 0
-        return vectors, cached.encoded - before[0], cached.known - before[1]
-
-    def info(self) -> EncoderInfo:
-        return self._info
-
-
-def load_embedder(settings: Settings, threads: int, precision: str | None) -> Embedder:
-    """The encoder; at `precision`, which is what the run's first worker chose."""
-
-    def load(chosen: str) -> Embedder:
-        alone = settings.embedder.model_copy(update={"threads": threads, "precision": chosen})
-        return Embedder.load(alone, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
-
-    embedder = load(settings.embedder.precision)
-    # On another kind of machine, `auto` may choose otherwise.
-    return embedder if precision in (None, embedder.precision) else load(precision)
 
 
 class PointWriter:
@@ -141,10 +89,10 @@ class PointWriter:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         batch = columns.batch_of(table, self._recipe)
-        points = batch_points(
-            batch, columns.vectors_of(table), origin="file", revisions=[0] * len(batch.ids), recipe=self._recipe, bm25=self._bm25
-        )
-        self._loop.run(write_points(self._index, points))
+        vectors = columns.vectors_of(table)[columns.usable(table)]
+        points = batch_points(batch, vectors, origin="file", revisions=[0] * len(batch.ids), recipe=self._recipe, bm25=self._bm25)
+        if points:
+            self._loop.run(write_points(self._index, points))
         return columns.counts_table(table)
 
     def close(self) -> None:

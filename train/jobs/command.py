@@ -87,9 +87,14 @@ def load_embedder(model: str | None, precision: str | None) -> "Embedder":
     """The settings' embedder, or another model or precision, for a corpus."""
     from matinee.models.embedder import Embedder
 
-    flags = {"model": model, "revision": None} if model else {}
-    settings = load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
+    settings = embedder_settings(model, precision)
     return Embedder.load(settings.embedder, settings.models_dir, artifacts=settings.artifacts_uri, workload="corpus")
+
+
+def embedder_settings(model: str | None, precision: str | None) -> Settings:
+    """The settings, with another embedder or precision."""
+    flags = {"model": model, "revision": None} if model else {}
+    return load_settings(flags={"embedder": flags | ({"precision": precision} if precision else {})})
 
 
 def column_map(pairs: list[str]) -> dict[str, str]:

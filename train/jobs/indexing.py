@@ -103,6 +103,7 @@ async def build(
                 settings.index.keep_versions,
                 attributes,
                 write_file,
+                reader.report.items,
             )
             outcome = await build.run(reader)
             progress.update(bar, completed=total)

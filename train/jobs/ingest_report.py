@@ -67,7 +67,7 @@ def save_rejects(report: Report, folder: Path) -> Path | None:
         first = report.rejects[0]
         report.warnings.append(
             f"the rejected rows could not be written to {folder.absolute()} ({error.strerror}): name another folder with --rejects; "
-            f"the first is on line {first.line}: {first.reason}"
+            f"the first is on {first.place}: {first.reason}"
         )
         return None
 

@@ -52,8 +52,8 @@ class SourceReport:
         self.warnings = [*self.warnings, *(f"{location} {warning}" for warning in report.warnings)][:SHOWN]
         for reject in report.rejects:
             if reject.cut:
-                self.cut = f"{location} line {reject.line}: {reject.reason}"
-            self.reject(f"{location} line {reject.line}: {reject.reason}", None if reject.id is None else item_uid(catalogue, reject.id))
+                self.cut = f"{location} {reject.place}: {reject.reason}"
+            self.reject(f"{location} {reject.place}: {reject.reason}", None if reject.id is None else item_uid(catalogue, reject.id))
 
     def reject(self, problem: str, uid: str | None) -> None:
         self.rejected += 1

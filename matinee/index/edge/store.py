@@ -21,10 +21,12 @@ from matinee.index.edge import files, hnsw
 from matinee.index.edge.imports import EdgeImports
 from matinee.index.edge.index import EdgeIndex
 from matinee.index.lease import Held, leased_error
+from matinee.index.progress import BuildProgress, read_progress
 from matinee.index.types import Manifest
 from matinee.settings.index import IndexSettings
 
 _LOOK_S = 0.05
+_PROGRESS = "BUILD.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -93,14 +95,30 @@ class EdgeStore:
                     lock = files.take_lock(self._path, "BUILD.lock")
                 except IndexLockedError:
                     raise leased_error(self._catalogue, "another process on this machine") from None
+        note = self._path / _PROGRESS
         try:
+            # Of one that was killed.
+            note.unlink(missing_ok=True)
             yield _held
         finally:
+            note.unlink(missing_ok=True)
             os.close(lock)
 
     async def lease_mark(self) -> str | None:
         # The kernel knows who lives.
         return str(time.monotonic()) if await asyncio.to_thread(files.is_locked, self._path / "BUILD.lock") else None
+
+    @files.in_thread
+    def note_build(self, progress: BuildProgress) -> None:
+        with files.explain(self._path):
+            files.write(self._path / _PROGRESS, progress.model_dump_json())
+
+    @files.in_thread
+    def build_progress(self) -> BuildProgress | None:
+        if not files.is_locked(self._path / "BUILD.lock"):
+            return None
+        text = files.read(self._path / _PROGRESS)
+        return None if text is None else read_progress(text)
 
     @files.in_thread
     def switch(self, version: str) -> None:

@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 from qdrant_client import AsyncQdrantClient
 
 from matinee.index.lease import Held, hold_lease
+from matinee.index.progress import BuildProgress, read_progress
 from matinee.index.qdrant.connection import Connection
 from matinee.index.qdrant.imports import QdrantImports
 from matinee.index.qdrant.lease import LeaseCollection
 from matinee.settings.index import IndexSettings
+
+_PROGRESS = "progress"
 
 
 class ServerStore:
@@ -29,6 +32,14 @@ class ServerStore:
     async def lease_mark(self) -> str | None:
         values = await LeaseCollection(self._call, self._lease).read()
         return None if values is None else f"{values.get('id')} {values.get('renewed')}"
+
+    async def note_build(self, progress: BuildProgress) -> None:
+        await LeaseCollection(self._call, self._lease).update({_PROGRESS: progress.model_dump_json()})
+
+    async def build_progress(self) -> BuildProgress | None:
+        values = await LeaseCollection(self._call, self._lease).read()
+        text = (values or {}).get(_PROGRESS)
+        return None if text is None else read_progress(str(text))
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Held]:

@@ -225,3 +225,51 @@ def test_two_switches_at_once_lose_neither(tmp_path: Path, monkeypatch: pytest.M
     for thread in threads:
         thread.join(HANG_S)
     assert quick._marks() == {"current": "v3", "previous": "v2"}
+
+
+class Gated(Encoder):
+    """Held up at the third batch."""
+
+    batches = 0
+
+    def encode(self, texts: Any, *, kind: Any) -> Any:
+        self.batches += 1
+        if self.batches < 3:
+            self.gate.set()
+        elif self.batches == 3:
+            self.gate.clear()
+        return super().encode(texts, kind=kind)
+
+
+async def test_a_build_notes_how_far_it_is_as_long_as_it_runs(any_store: IndexStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matinee.index.points.BATCH", 2)
+    for name in ("NOTE_S", "_FIRST_S"):
+        monkeypatch.setattr(f"matinee.index.build.{name}", 0.01)
+    encoder = Gated()
+    assert await any_store.build_progress() is None
+    building = asyncio.create_task(Build(any_store, PointMaker(encoder, "raw"), "test", "films.csv", total=len(FILMS)).run(FILMS))
+    try:
+        async with asyncio.timeout(HANG_S):
+            while (noted := await any_store.build_progress()) is None or noted.items < 4:
+                assert not building.done()
+                await asyncio.sleep(0.01)
+    finally:
+        encoder.gate.set()
+    done = (await building).manifest
+    assert (noted.version, noted.source, noted.started, noted.stage, noted.items, noted.total) == (
+        done.version,
+        "films.csv",
+        done.created,
+        "items",
+        4,
+        5,
+    )
+    state = noted.model_copy(update={"spent_s": 2.0}).state()
+    assert (state.rate, state.left_s) == (2.0, 0.5)
+    assert noted.model_copy(update={"stage": "finishing"}).state().left_s is None
+    assert await any_store.build_progress() is None
+    async with any_store.lease():
+        assert await any_store.build_progress() is None, "the note of another build"
+        await any_store.note_build(noted)
+        assert await any_store.build_progress() == noted
+    assert await any_store.build_progress() is None

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from matinee.errors import IndexUnavailableError
+from matinee.index.factory import open_store
+from matinee.index.progress import BuildProgress
 from serve.graph import import_jobs, messages
 from serve.graph.bulk import Bulk
 from serve.graph.import_jobs import ImportJobs
@@ -66,6 +68,19 @@ async def test_an_import_is_taken_worked_on_and_told(bent: Callable[..., Any]) -
         assert await title(api, "line-6") == "Number 6"
         assert (await api.get("/v1/imports")).json()["imports"] == [{k: v for k, v in done.items() if k != "request_id"}]
         assert not await worker(api).work()
+
+
+async def test_an_ingest_that_is_under_way_is_listed(bent: Callable[..., Any]) -> None:
+    async with bent() as api:
+        assert (await api.get("/v1/imports")).json()["build"] is None
+        store = open_store(api.service.settings)
+        async with store.lease():
+            assert (await api.get("/v1/imports")).json()["build"] is None, "nothing is noted yet"
+            progress = BuildProgress(version="v9", source="films.csv", started="2026-01-01", items=50, total=200, spent_s=10)
+            await store.note_build(progress)
+            build = (await api.get("/v1/imports")).json()["build"]
+            assert build == progress.model_dump(exclude={"spent_s"}) | {"rate": 5.0, "left_s": 30.0}
+        assert (await api.get("/v1/imports")).json()["build"] is None
 
 
 async def test_an_empty_import_is_done_at_once(bent: Callable[..., Any]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 from typing_extensions import is_typeddict
 
 from matinee.index.edge.registry import EdgeRegistry
+from matinee.index.factory import open_store
 from matinee.index.imports import ImportJob
 from matinee.index.points import item_point
+from matinee.index.progress import BuildProgress
 from matinee.index.registry import CatalogueChanges, CatalogueRecord
 from matinee.index.types import Point, item_payload
 from matinee.items import Item
@@ -76,6 +78,7 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.DeleteMany(("new", "nothing"), dry_run=True),
             messages.DeleteMany(("nothing",)),
             messages.ListImports(),
+            messages.ReadBuild(),
             messages.AddChunk(job.id, 0, b"1 {}"),
             messages.ReadChunk(job.id, 0),
             messages.StartImport("body", 3),
@@ -94,8 +97,11 @@ async def test_each_result_is_of_the_type_that_its_message_declares(local_graph:
             messages.DeleteCatalogue("books"),
         ]
         assert {type(message) for message in sent} >= KINDS, "send each message here, with a result that is not empty"
-        for message in sent:
-            [result] = await retriever.call([WireMessage(message, LATER)])
-            check(message, result)
+        store = open_store(settings)
+        async with store.lease():
+            await store.note_build(BuildProgress(version="v9", source="films.csv", started="now"))
+            for message in sent:
+                [result] = await retriever.call([WireMessage(message, LATER)])
+                check(message, result)
     finally:
         await retriever.close()

@@ -1,6 +1,7 @@
 """Whether the index answers, as metrics."""
 
 from matinee.errors import FingerprintError, IndexUnavailableError, NotFoundError
+from matinee.index.progress import BuildProgress
 from matinee.index.types import Manifest
 from serve.telemetry.index_health import IndexHealth
 from serve.telemetry.metrics import Metrics
@@ -42,3 +43,19 @@ def test_a_version_says_when_it_was_made() -> None:
     assert sink.values["matinee_index_built_timestamp_seconds", (("catalogue", "demo"),)] == 1767225600
     series = {dict(tags)["version"]: value for (name, tags), value in sink.values.items() if name == "matinee_index_info"}
     assert series == {"v1": 0, "v2": 1}
+
+
+def test_a_build_that_was_seen_is_exported_until_it_ends() -> None:
+    sink = MemorySink()
+    health = IndexHealth(Metrics(sink), "demo")
+    health.record_build(None)
+    assert not sink.values
+    progress = BuildProgress(version="v1", source="films.csv", started="2026-01-01", items=30, total=100)
+
+    def exported() -> list[float]:
+        return [sink.values[name, (("catalogue", "demo"),)] for name in ("matinee_index_build_items", "matinee_index_build_expected_items")]
+
+    health.record_build(progress)
+    assert exported() == [30, 100]
+    health.record_build(None)
+    assert exported() == [0, 0]

@@ -158,6 +158,36 @@ def test_killed_workers_lose_nothing(nodes: Nodes, spread: Run, expected: Points
     assert_same(spread.points(), expected)
 
 
+_POISON = """
+import os, signal
+from train.ingesting.embedding import Embedding
+
+encode = Embedding.encode
+
+def killing(self, texts):
+    if any(text.startswith("Film 700.") for text in texts):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(self, texts)
+
+Embedding.encode = killing
+"""
+
+
+def test_an_item_that_kills_each_worker_is_left_out(model: Path, catalogue: Path, expected: Points, tmp_path: Path) -> None:
+    (tmp_path / "poison.py").write_text(_POISON)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif any('default_worker' in part for part in sys.orig_argv):\n    import poison\n"
+    )
+    run = Run(tmp_path, model, catalogue, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", os.getcwd())]))  # noqa: PTH109
+    spread_start(run)
+    result = run.result()
+    assert (result["from the file"], result["rejected"]) == (ITEMS - 1, 1)
+    [reject] = map(json.loads, Path(result["rejects_file"]).read_text().splitlines())
+    assert (reject["line"], json.loads(reject["raw"])["title"]) == (702, "Film 700")
+    assert "its worker died each time" in reject["reason"]
+    assert_same(run.points(), {id: point for id, point in expected.items() if point[0]["item"]["title"] != "Film 700"})
+
+
 def test_a_killed_node_loses_nothing(nodes: Nodes, spread: Run, expected: Points) -> None:
     spread_start(spread)
     until(lambda: spread.kept() > 100, spread.log)

@@ -13,8 +13,8 @@ from train.ingesting.plan import (
     Pool,
     Resources,
     SpreadPlan,
-    describe_pool,
     make_plan,
+    only_pool,
     wants_ray,
 )
 
@@ -111,10 +111,10 @@ def test_what_does_not_fit_is_refused_with_its_reason() -> None:
     ],
 )
 def test_a_job_that_only_describes_has_the_cluster_to_itself(room: Resources, options: dict[str, Any], pool: Pool | None) -> None:
-    assert describe_pool(EngineOptions(**options), room) == pool
+    assert only_pool(EngineOptions(**options), room) == pool
 
 
 @pytest.mark.usefixtures("one_machine")
 def test_more_that_describe_than_a_machine_has_cpus_are_refused() -> None:
     with pytest.raises(SettingsError, match="9 workers of 1 threads need 9 CPUs, and there are 4: lower --workers"):
-        describe_pool(EngineOptions(engine="ray", workers=9, threads=1), Resources(4, 0))
+        only_pool(EngineOptions(engine="ray", workers=9, threads=1), Resources(4, 0))

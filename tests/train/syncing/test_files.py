@@ -9,9 +9,11 @@ from typing import Any
 import fsspec
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from matinee.client.http import Client
 from matinee.client.items import Items
+from train.ingest import app as ingest_app
 from train.syncing.source import FileSource, SourceItem
 
 
@@ -142,6 +144,9 @@ def test_a_bucket_is_followed(shop: Any, tools: Any, bucket: str, monkeypatch: p
     # A file that came since the listing of the round before.
     put("parts/c.jsonl", [tools.film(10)])
     assert tools.counts(shop.sync("s3://films/parts")) == {"written": 1, "unchanged": 10}
+    ingested = CliRunner().invoke(ingest_app, ["s3://films/parts/*.jsonl", "--dry-run", "--json"])
+    assert ingested.exit_code == 0, ingested.output
+    assert json.loads(ingested.stdout)["items"] == 11, "an ingest reads the same"
     assert "there is no catalogue file" in shop.refused("s3://films/elsewhere")
     assert shop.refused("s3://other-bucket/x.csv")
 
