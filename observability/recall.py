@@ -150,7 +150,7 @@ _INDEX = (
             "{{catalogue}}: written": f"max by (catalogue) ({selector('ray_matinee_index_build_items')})",
             "{{catalogue}}: of": f"max by (catalogue) ({selector('ray_matinee_index_build_expected_items')})",
         },
-        "Items that the ingest has written, and items of its source. Empty until a Retriever has seen one; 0 while none runs.",
+        "Items that the ingest has written, and items of its source. 0 while none runs.",
         kind="number",
         width=6,
     ),

@@ -24,7 +24,6 @@ class IndexHealth:
         self._metrics = metrics
         self._catalogue = catalogue
         self._up: bool | None = None
-        self._builds = False
         self._version = CurrentLabels(metrics.index_info)
 
     def record_version(self, manifest: Manifest) -> None:
@@ -36,10 +35,7 @@ class IndexHealth:
         self._version.show(catalogue=self._catalogue, version=manifest.version, fingerprint=manifest.fingerprint[:16])
 
     def record_build(self, progress: BuildProgress | None) -> None:
-        """A build is under way, or none is. A server that has seen none exports nothing."""
-        if progress is None and not self._builds:
-            return
-        self._builds = progress is not None
+        """A build is under way, or none is."""
         self._metrics.index_build_items(0 if progress is None else progress.items, catalogue=self._catalogue)
         self._metrics.index_build_expected(0 if progress is None else progress.total or 0, catalogue=self._catalogue)
 

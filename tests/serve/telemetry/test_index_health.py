@@ -48,13 +48,13 @@ def test_a_version_says_when_it_was_made() -> None:
 def test_a_build_that_was_seen_is_exported_until_it_ends() -> None:
     sink = MemorySink()
     health = IndexHealth(Metrics(sink), "demo")
-    health.record_build(None)
-    assert not sink.values
     progress = BuildProgress(version="v1", source="films.csv", started="2026-01-01", items=30, total=100)
 
     def exported() -> list[float]:
         return [sink.values[name, (("catalogue", "demo"),)] for name in ("matinee_index_build_items", "matinee_index_build_expected_items")]
 
+    health.record_build(None)
+    assert exported() == [0, 0]
     health.record_build(progress)
     assert exported() == [30, 100]
     health.record_build(None)
