@@ -28,11 +28,17 @@ class GatewayDeployment:
     """HTTP -> the graph."""
 
     def __init__(
-        self, settings: Settings, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
+        self,
+        settings: Settings,
+        embedder: DeploymentHandle,
+        retriever: DeploymentHandle,
+        enhancer: DeploymentHandle | None,
+        cpu_embedder: DeploymentHandle | None,
     ) -> None:
         self._settings = settings
         metrics = start_telemetry(settings.serving, "gateway")
-        self._gateway = Gateway(settings, graph_of_handles(settings, metrics, embedder, retriever, enhancer), metrics)
+        graph = graph_of_handles(settings, metrics, embedder, retriever, enhancer, cpu_embedder)
+        self._gateway = Gateway(settings, graph, metrics)
         self._keys = ApiKeys(settings.serving)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -56,13 +62,15 @@ def graph(settings: Settings) -> Application:
     # The type checker does not see that Serve's decorator replaces the class.
     embedder = _bind(deployments.EmbedderDeployment, settings.embedder.deployment, settings, **_AS_SETTINGS)
     retriever = _bind(deployments.RetrieverDeployment, settings.index.deployment, settings)
-    enhancer = None
+    enhancer = cpu_embedder = None
+    if settings.embedder.cpu_fallback:
+        cpu_embedder = _bind(deployments.CpuEmbedderDeployment, settings.embedder.cpu_deployment, settings, **_AS_SETTINGS)
     if settings.enhancer.enabled:
         enhancer = _bind(deployments.EnhancerDeployment, settings.enhancer.deployment, settings, **_AS_SETTINGS)
     # The middleware answers with the envelope at its limit; Serve's own refusals have no envelope, and come a little later.
     limit = settings.serving.deployment.max_ongoing_requests
     late = {"max_ongoing_requests": limit + max(8, limit // 4)}
-    return _bind(GatewayDeployment, settings.serving.deployment, settings, embedder, retriever, enhancer, **late)
+    return _bind(GatewayDeployment, settings.serving.deployment, settings, embedder, retriever, enhancer, cpu_embedder, **late)
 
 
 def _bind(deployment: RayDeployment, limits: Deployment, settings: Settings, *handles: Application | None, **more: object) -> Application:

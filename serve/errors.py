@@ -47,6 +47,14 @@ class UnavailableError(MatineeError):
     code = "unavailable"
 
 
+class StartingError(UnavailableError):
+    """No replica of a part runs while nobody uses it. `wait_s`: seconds until one that starts may be up; 0 if unknown."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 class SwitchedOffError(UnavailableError):
     """A part that this server does not run: another try does not help."""
 

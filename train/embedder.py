@@ -71,6 +71,7 @@ def load(options: EmbedderOptions, settings: Settings) -> EmbedderPlan:
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
         workers=options.hardware.workers,
+        max_failures=options.hardware.max_failures,
         config=config,
         base=base,
         triplets=options.triplets.absolute(),

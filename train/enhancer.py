@@ -104,6 +104,7 @@ def load(options: EnhancerOptions, config: SftConfig, settings: Settings) -> Ada
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
         workers=options.hardware.workers,
+        max_failures=options.hardware.max_failures,
         config=config,
         base=base,
         adapter=adapter,

@@ -97,6 +97,7 @@ def load(options: PreferenceOptions, config: DpoConfig, settings: Settings) -> D
         gpu=options.hardware.on_gpu,
         threads=options.hardware.threads,
         workers=options.hardware.workers,
+        max_failures=options.hardware.max_failures,
         config=config,
         base=base,
         adapter=adapter,

@@ -79,3 +79,14 @@ class Deployment(Part):
                 f"{self.max_ongoing_requests}: the deployment would refuse work before it scales up"
             )
         return self
+
+
+class ModelDeployment(Deployment):
+    """Replicas and limits of a model's deployment, which may have no replica while nobody uses the model."""
+
+    min_replicas: int = Field(
+        1,
+        ge=0,
+        description="replicas that always run; 0: none after downscale_delay_s without work. Requests for the model then start one, and "
+        "are answered without it or get 503 with Retry-After until it is up (placement ray only)",
+    )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from matinee.settings.base import Deployment, HttpUrl, Part, Positive, Seconds
+from matinee.settings.base import Deployment, HttpUrl, ModelDeployment, Part, Positive, Seconds
 
 # What Qdrant's BM25 encoder has a stemmer or stop words for.
 # fmt: off
@@ -57,7 +57,8 @@ class EnhancerSettings(Part):
     )
     load_at_start: bool = Field(
         False,
-        description="load the model with the server; false loads it when the first description is needed, and saves its memory until then",
+        description="load the model with the server; false loads it when the first description is needed, and saves its memory until then; "
+        "with deployment.min_replicas 0 a replica loads it when it starts",
     )
     adapter: str | None = Field(None, description="LoRA adapter: artifact:DIGEST, or a folder; engine openai: the server's name for it")
     precision: Literal["auto", "ct2-int8", "int8", "nf4", "bf16", "fp32", "hqq4", "hqq3", "hqq2"] = Field(
@@ -92,7 +93,7 @@ class EnhancerSettings(Part):
     hang_s: Seconds = Field(
         60, description="the replica is replaced if one batch takes more seconds than this, and no request waits for its result any more"
     )
-    deployment: Deployment = Deployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
+    deployment: ModelDeployment = ModelDeployment(max_ongoing_requests=8, target_ongoing_requests=4, max_queued_requests=32)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -114,6 +115,10 @@ class EnhancerSettings(Part):
                 f"deployment.num_gpus is {self.deployment.num_gpus:g}, but with engine 'openai' the replica has no model: set it to 0"
             )
         return self
+
+
+OF_THE_GPU = {"precision", "attention", "compile", "batch_tokens", "encode_tokens", "threads", "cpu_fallback", "deployment"}
+"""Settings of the embedder that its fallback on CPUs does not take over."""
 
 
 class EmbedderSettings(Part):
@@ -155,4 +160,26 @@ class EmbedderSettings(Part):
     hang_s: Seconds = Field(
         60, description="the replica is replaced if one batch takes more seconds than this, and no request waits for its result any more"
     )
-    deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
+    cpu_fallback: bool = Field(
+        False,
+        description="run a second Embedder on CPUs, in fp32, which embeds for searches and recommendations while no replica on a GPU runs "
+        "(placement ray only)",
+    )
+    deployment: ModelDeployment = ModelDeployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256)
+    cpu_deployment: Deployment = Deployment(max_ongoing_requests=32, target_ongoing_requests=8, max_queued_requests=256, num_cpus=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cpu_fallback and not self.deployment.num_gpus:
+            raise ValueError("cpu_fallback is true, but deployment.num_gpus is 0: the embedder runs on CPUs already; set it to false")
+        if self.cpu_deployment.num_gpus:
+            raise ValueError(
+                f"cpu_deployment.num_gpus is {self.cpu_deployment.num_gpus:g}, but this is the deployment on CPUs: set it to 0"
+            )
+        return self
+
+    @property
+    def on_cpu(self) -> "EmbedderSettings":
+        """The same model as the fallback runs it: what is set for a GPU does not suit a CPU. Neither changes its fingerprint."""
+        deployment = ModelDeployment(**self.cpu_deployment.model_dump())
+        return EmbedderSettings(**self.model_dump(exclude=OF_THE_GPU) | {"precision": "fp32", "deployment": deployment})

@@ -12,7 +12,7 @@ from matinee.errors import AmbiguousTitleError, MatineeError, OverloadedError
 from serve.api.auth import Caller
 from serve.api.large_bodies import InvalidBodyError
 from serve.api.redact import public_message
-from serve.errors import CODES, STATUS, RequestError, encodable, problems
+from serve.errors import CODES, STATUS, RequestError, StartingError, encodable, problems
 
 
 class ErrorFields(TypedDict):
@@ -75,8 +75,11 @@ def error_fields(error: MatineeError, sender: Caller) -> ErrorFields:
 
 
 def retry_after(error: Exception, least_s: int) -> int:
-    """Seconds until another try makes sense: when the queue that refused has worked off what waits, but not before `least_s`."""
-    return max(least_s, math.ceil(error.wait_s)) if isinstance(error, OverloadedError) else least_s
+    """Seconds until another try makes sense: when the queue that refused has worked off what waits, or the part that is away has started.
+
+    At least `least_s`.
+    """
+    return max(least_s, math.ceil(error.wait_s)) if isinstance(error, OverloadedError | StartingError) else least_s
 
 
 def outcome(error: Exception, status: int) -> str:

@@ -4,7 +4,7 @@ Texts of faults hold folders, addresses, and what other servers said. No pattern
 """
 
 from matinee.errors import MatineeError
-from serve.errors import EncoderReplacedError, ImportChangedError, SwitchedOffError
+from serve.errors import EncoderReplacedError, ImportChangedError, StartingError, SwitchedOffError
 from serve.graph.health import OTHER_EMBEDDER, HealthReport
 from serve.graph.item_lines import PartlyDoneError
 
@@ -19,7 +19,7 @@ PUBLIC = {
     "model": "a model can't be used now",
 }
 """What is shown of an error whose text is for the operator, by its code. The texts of the others are about the request."""
-_SHOWN = (SwitchedOffError, ImportChangedError, EncoderReplacedError)
+_SHOWN = (SwitchedOffError, ImportChangedError, EncoderReplacedError, StartingError)
 """Errors of these codes with texts of their own, which hold nothing of the server and say what helps."""
 _FAULTS = {"trouble", "index_trouble"}
 """Fields of reports whose texts are for the operator."""

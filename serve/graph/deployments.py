@@ -7,7 +7,7 @@ from ray import serve as ray_serve
 
 from matinee.settings.load import with_key
 from matinee.settings.tree import Settings
-from serve.graph.embedder import EmbedderReplica
+from serve.graph.embedder import CpuEmbedderReplica, EmbedderReplica
 from serve.graph.enhancer import EnhancerReplica
 from serve.graph.retriever import RetrieverReplica
 from serve.telemetry.start import start_telemetry
@@ -16,6 +16,14 @@ from serve.telemetry.start import start_telemetry
 @ray_serve.deployment(name="Embedder")
 class EmbedderDeployment(EmbedderReplica):
     """Texts -> vectors."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, start_telemetry(settings.serving, "embedder"))
+
+
+@ray_serve.deployment(name="CpuEmbedder")
+class CpuEmbedderDeployment(CpuEmbedderReplica):
+    """Texts -> vectors, while no replica of the Embedder runs."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, start_telemetry(settings.serving, "embedder"))

@@ -3,11 +3,11 @@
 A shell around `matinee.models.embedder`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matinee.errors import MatineeError
-from matinee.settings.models import EmbedderSettings
+from matinee.settings.models import OF_THE_GPU, EmbedderSettings
 from matinee.settings.tree import Settings
 from serve.graph.messages import Embed, Embedded
 from serve.graph.model_replica import ModelReplica
@@ -81,3 +81,14 @@ class EmbedderReplica(ModelReplica["Embedder", EmbedderSettings, Embed, Embedded
             handled += (answers := [results[i] for i in range(len(batch))])
         self._metrics.encoded_tokens(model.tokens_read - tokens_before)
         return answers
+
+
+class CpuEmbedderReplica(EmbedderReplica):
+    """The same model on a CPU, for the time that no replica on a GPU runs."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        super().__init__(settings.model_copy(update={"embedder": settings.embedder.on_cpu}), metrics)
+
+    def update(self, user_config: Mapping[str, object]) -> None:
+        """Both deployments get the same update, of which this one takes the model."""
+        super().update({name: value for name, value in user_config.items() if name not in OF_THE_GPU})

@@ -41,7 +41,8 @@ class EnhancerReplica(ModelReplica["Enhancer", EnhancerSettings, Describe, Descr
 
     @property
     def loads_at_start(self) -> bool:
-        return self._target.load_at_start
+        # Where it may have no replica, one starts only because somebody wants a description.
+        return self._target.load_at_start or self._base.deployment.min_replicas == 0
 
     def load_model(self, settings: EnhancerSettings) -> "Enhancer":
         # In the loading thread, as the Embedder's.

@@ -5,12 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from ray import serve as ray_serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from matinee.errors import MatineeError, OverloadedError
 from matinee.models.types import Description
+from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from matinee.settings.tree import Settings
 from serve.errors import UnavailableError
 from serve.graph.clients import RetrieverClient, collect, model_client
@@ -19,6 +21,7 @@ from serve.graph.messages import Describe, Embed, Embedded, RetrieverMessage
 from serve.graph.microbatch import ResultCallback
 from serve.graph.parts import Graph, Info
 from serve.graph.ranking_groups import group_rankings
+from serve.graph.standby import ModelClient, Standby
 from serve.graph.wire import QueuedMessage, to_wire
 from serve.telemetry.metrics import Metrics
 
@@ -54,17 +57,65 @@ class RayRemote(Generic[Sent, Result]):
 
 
 def graph_of_handles(
-    settings: Settings, metrics: Metrics, embedder: DeploymentHandle, retriever: DeploymentHandle, enhancer: DeploymentHandle | None
+    settings: Settings,
+    metrics: Metrics,
+    embedder: DeploymentHandle,
+    retriever: DeploymentHandle,
+    enhancer: DeploymentHandle | None,
+    cpu_embedder: DeploymentHandle | None = None,
 ) -> Graph:
     """The graph that a gateway replica talks to."""
+    fallback: ModelClient[Embed, Embedded] | None = None
+    if cpu_embedder is not None:
+        fallback = model_client("embedder", RayRemote[Embed, Embedded](cpu_embedder, encodes), settings, metrics)
+    embed: ModelClient[Embed, Embedded]
     embed = model_client("embedder", RayRemote[Embed, Embedded](embedder, encodes), settings, metrics)
     retrieve = RetrieverClient(RayRemote[RetrieverMessage[object], object](retriever, rankings), settings, metrics)
-    clocks = {"embedder": _clock(embedder), "retriever": _clock(retriever)}
+    infos, clocks = {"embedder": _info(embedder)}, {"embedder": _clock(embedder), "retriever": _clock(retriever)}
+    if (standby := _standby(embedder, settings.embedder, counted=fallback is not None)) is not None:
+        embed = standby.guard(embed, fallback)
+        infos["embedder"], clocks["embedder"] = standby.info(infos["embedder"]), standby.only_running(clocks["embedder"])
     if enhancer is None:
-        return Graph(embed, retrieve, None, {"embedder": _info(embedder)}, clocks=clocks)
+        return Graph(embed, retrieve, None, infos, clocks=clocks)
+    describe: ModelClient[Describe, Description]
     describe = model_client("enhancer", RayRemote[Describe, Description](enhancer), settings, metrics)
-    infos = {"embedder": _info(embedder), "enhancer": _info(enhancer)}
-    return Graph(embed, retrieve, describe, infos, clocks=clocks | {"enhancer": _clock(enhancer)})
+    infos["enhancer"], clocks["enhancer"] = _info(enhancer), _clock(enhancer)
+    if (standby := _standby(enhancer, settings.enhancer)) is not None:
+        describe = standby.guard(describe)
+        infos["enhancer"], clocks["enhancer"] = standby.info(infos["enhancer"]), standby.only_running(clocks["enhancer"])
+    return Graph(embed, retrieve, describe, infos, clocks=clocks)
+
+
+def _standby(handle: DeploymentHandle, part: EmbedderSettings | EnhancerSettings, *, counted: bool = False) -> Standby | None:
+    """None where replicas of the part always run, so that nothing has to be `counted`."""
+    if part.deployment.min_replicas and not counted:
+        return None
+    return Standby(handle.deployment_name.lower(), part.model, lambda: asyncio.to_thread(_count_replicas, handle), _start(handle))
+
+
+def _start(handle: DeploymentHandle) -> Callable[[], Awaitable[object]]:
+    """A call that waits for a replica. If it is cancelled here, it leaves the queue, and wants no replica any more."""
+
+    async def start() -> object:
+        response = handle.info.remote()
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    return _explain(handle, start)
+
+
+def _count_replicas(handle: DeploymentHandle) -> int:
+    """How many replicas of the deployment run. Asks Serve's controller, and blocks meanwhile."""
+    try:
+        application = ray_serve.status().applications[handle.app_name]
+        return int(application.deployments[handle.deployment_name].replica_states.get("RUNNING", 0))
+    except KeyError:
+        raise UnavailableError(f"{handle.deployment_name} is not deployed now") from None
+    except (RayServeException, RayError) as error:
+        raise _as_matinee_error(handle, error) from error
 
 
 def rankings(batch: Sequence[RetrieverMessage[object]]) -> int:

@@ -29,6 +29,9 @@ def _needs_ray(settings: Settings) -> list[str]:
         "serving": serving.deployment,
     }
     reasons = [f"{name}.deployment.max_replicas {one.max_replicas}" for name, one in deployments.items() if one.max_replicas > 1]
+    reasons += [f"{name}.deployment.min_replicas 0" for name, one in deployments.items() if one.min_replicas == 0]
+    if settings.embedder.cpu_fallback:
+        reasons.append("embedder.cpu_fallback")
     reasons += [f"serving.{name}" for name in ("fast", "haproxy") if getattr(serving, name)]
     if os.environ.get("RAY_ADDRESS", "local") != "local":
         reasons.append("RAY_ADDRESS")

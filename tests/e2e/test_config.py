@@ -52,6 +52,11 @@ def test_deployments_are_as_the_settings_say(described: Any) -> None:
     for deployment in deployments.values():
         assert deployment.max_queued_requests > 0, "an unbounded queue"
         assert deployment.max_ongoing_requests > 5, "Ray's default"
+    idle = {"embedder": {"cpu_fallback": True, "deployment": {"min_replicas": 0, "num_gpus": 1}, "cpu_deployment": {"num_cpus": 2}}}
+    spare = {deployment.name: deployment for deployment in build_app(build(idle), name="matinee").deployments}
+    assert set(spare) == {*deployments, "CpuEmbedder"}
+    assert spare["Embedder"]._deployment_config.autoscaling_config.min_replicas == 0
+    assert spare["CpuEmbedder"].ray_actor_options["num_cpus"] == 2
     without = build_app(build({"enhancer": {"enabled": False}}), name="matinee")
     assert {deployment.name for deployment in without.deployments} == {"Embedder", "Retriever", "Gateway"}
 

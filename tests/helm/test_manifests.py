@@ -18,6 +18,7 @@ from tests.helm.test_pods import check_command, help_of, restricted
 FOLDER = ROOT / "k8s" / "jobs"
 VLLM = ROOT / "k8s" / "vllm"
 JOBS = sorted(path.parent for path in FOLDER.glob("*/kustomization.yaml") if path.parent.name != "rayjob")
+MULTI_GPU = sorted(path.parent for path in (FOLDER / "multi-gpu").glob("*/kustomization.yaml"))
 # Without the log of experiments: its commands are those of their day.
 PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "experiments.md"]
 DOCS = [*sorted((ROOT / "k8s").rglob("*.md")), *sorted(ROOT.glob("*.md")), *PAGES, CHART / "README.md"]
@@ -34,7 +35,21 @@ def objects(path: Path) -> list[Object]:
     return [entry for entry in yaml.safe_load_all(text) if entry]
 
 
-@pytest.mark.parametrize("path", [FOLDER / "base.yaml", *JOBS, VLLM / "vllm.yaml"], ids=lambda path: path.stem)
+def with_components(folder: Path, job: str, *components: str) -> Object:
+    """A job of the manifests with components, as a user's own kustomization makes it."""
+    overlay = folder / "overlay"
+    overlay.mkdir()
+    above = Path(os.path.relpath(FOLDER, overlay))
+    files = {"resources": [str(above / job)], "components": [str(above / "components" / name) for name in components]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization"} | files), encoding="utf-8")
+    [made] = objects(overlay)
+    validate(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "path", [FOLDER / "base.yaml", *JOBS, *MULTI_GPU, VLLM / "vllm.yaml"], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
     for entry in objects(path):
         validate(entry)
@@ -47,7 +62,7 @@ def test_objects_are_valid_and_pods_are_restricted(path: Path) -> None:
                     assert container.get("command") is None, "KubeRay writes it"
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*JOBS, *MULTI_GPU], ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matinee.settings.load import load_settings
 
@@ -60,14 +75,7 @@ def test_a_job_runs_a_command_of_ours_with_settings_that_exist(path: Path, monke
 
 
 def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_path: Path) -> None:
-    overlay = tmp_path / "ingest"
-    overlay.mkdir()
-    above = Path(os.path.relpath(FOLDER, overlay))
-    files = {"resources": [str(above / "ingest")], "components": [str(above / "components" / "workers")]}
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization"} | files), encoding="utf-8")
-    [job] = objects(overlay)
-    validate(job)
-    found = dict(pods(job))
+    found = dict(pods(with_components(tmp_path, "ingest", "workers")))
     head, worker = found["head"], found["worker gpu"]
     assert restricted(worker) == []
     [[in_head], [in_worker]] = containers(head), containers(worker)
@@ -77,6 +85,49 @@ def test_a_job_of_several_nodes_has_restricted_workers_of_the_heads_image(tmp_pa
     # The head's volume is of one node. Models go where the head's settings say.
     assert {mount["mountPath"] for mount in in_worker["volumeMounts"]} == {mount["mountPath"] for mount in in_head["volumeMounts"]}
     assert not any("persistentVolumeClaim" in volume for volume in worker["spec"]["volumes"])
+
+
+@pytest.mark.parametrize("path", MULTI_GPU, ids=lambda path: path.name)
+def test_a_job_on_several_gpus_has_one_for_each_worker_and_files_that_all_pods_share(path: Path) -> None:
+    [job] = objects(path)
+    cluster = job["spec"]["rayClusterSpec"]
+    [group] = cluster["workerGroupSpecs"]
+    [[in_head], [in_worker]] = [containers(of["template"]) for of in (cluster["headGroupSpec"], group)]
+    words = shlex.split(job["spec"]["entrypoint"])
+    asked = int(words[words.index("--workers") + 1])
+    assert group["replicas"] * int(in_worker["resources"]["limits"]["nvidia.com/gpu"]) == asked
+    assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
+    assert "nvidia.com/gpu" not in in_head["resources"]["limits"]
+    assert in_worker["image"] == in_head["image"]
+    # What the command reads and writes, its checkpoints and the models are the same files for all.
+    home = {entry["name"]: entry.get("value", "") for entry in in_head["env"]}
+    assert {Path(word).parts[1] for word in [*words, home["MATINEE_HOME"], home["HF_HOME"]] if word.startswith("/")} == {"data"}
+    for pod, container in ((cluster["headGroupSpec"]["template"], in_head), (group["template"], in_worker)):
+        claims = {volume["name"]: volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "emptyDir" not in volume}
+        [mounted] = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/data"]
+        assert claims[mounted] == {"claimName": "work"}
+
+
+def test_spot_nodes_get_the_workers_and_not_the_head(tmp_path: Path) -> None:
+    job = with_components(tmp_path, "multi-gpu/embedder", "spot")
+    found = dict(pods(job))
+    [worker, head] = [found[name]["spec"] for name in ("worker gpu", "head")]
+    [(label, value)] = worker["nodeSelector"].items()
+    assert {"key": label, "operator": "Equal", "value": value, "effect": "NoSchedule"} in worker["tolerations"]
+    assert any(each["key"] == "nvidia.com/gpu" for each in worker["tolerations"])
+    assert "nodeSelector" not in head
+
+
+@pytest.mark.parametrize("job", ["prepare", "multi-gpu/describe"])
+def test_a_job_waits_in_a_queue_if_its_component_says_so(tmp_path: Path, job: str) -> None:
+    queued, plain = with_components(tmp_path, job, "kueue"), objects(FOLDER / job)[0]
+    assert queued["metadata"].pop("labels") == {"kueue.x-k8s.io/queue-name": "train"}
+    assert queued["spec"].pop("suspend") is True
+    assert queued == plain
+    # What Kueue wants of a RayJob.
+    assert queued["spec"]["shutdownAfterJobFinishes"] is True
+    assert "clusterSelector" not in queued["spec"]
+    assert not queued["spec"]["rayClusterSpec"].get("enableInTreeAutoscaling")
 
 
 def test_every_job_has_a_manifest() -> None:

@@ -38,12 +38,15 @@ def in_force(app: dict[str, Any]) -> dict[str, Any]:
     """The settings tree that an application runs with: its arguments, and what `deployments` puts on top, in the settings' words."""
     tree: dict[str, Any] = yaml.safe_load(yaml.safe_dump(app["args"]))
     for entry in app["deployments"]:
-        part = tree[PARTS[entry["name"]]]
+        name = "deployment"
+        part = tree["embedder" if entry["name"] == "CpuEmbedder" else PARTS[entry["name"]]]
+        if entry["name"] == "CpuEmbedder":
+            name = "cpu_deployment"
         part |= entry.get("user_config", {})
         scaling = entry.get("autoscaling_config") or {"min_replicas": entry["num_replicas"], "max_replicas": entry["num_replicas"]}
         actor = entry["ray_actor_options"]
         placed = {"memory_gib": actor.get("memory", 0) / 2**30, "max_replicas_per_node": entry.get("max_replicas_per_node", 0)}
-        part["deployment"] |= scaling | placed | {key: actor[key] for key in ("num_cpus", "num_gpus")}
+        part[name] |= scaling | placed | {key: actor[key] for key in ("num_cpus", "num_gpus")}
     return tree
 
 
@@ -76,6 +79,7 @@ def other(path: tuple[str, ...], value: Any, schema: dict[str, Any]) -> Any:
         ("tracing", "sample_ratio"): 0.5,
         ("enhancer", "bulk_share"): 0.5,
         ("embedder", "bulk_share"): 0.5,
+        ("embedder", "cpu_deployment", "num_gpus"): 0,
         ("index", "tls_ca"): "/etc/ca.crt",
         ("index", "read_fan_out"): 0,
     }
@@ -123,6 +127,7 @@ def test_every_option_is_reachable_from_values() -> None:
     for part in PARTS.values():
         # A group of one size is written as num_replicas, which leaves the autoscaler's numbers out.
         wanted[(part, "deployment", "max_replicas")] = wanted[(part, "deployment", "min_replicas")] + 1
+    wanted[("embedder", "cpu_deployment", "max_replicas")] = wanted[("embedder", "cpu_deployment", "min_replicas")] + 1
     tree: dict[str, Any] = {}
     for path, value in wanted.items():
         node = tree
@@ -133,7 +138,7 @@ def test_every_option_is_reachable_from_values() -> None:
         "settings": tree,
         "qdrant": {"mode": "external"},
         "networkPolicy": {"egress": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
-        "workers": {"gpu": {"maxReplicas": 8}, "cpu": {"maxReplicas": 8}},
+        "workers": {"gpu": {"maxReplicas": 8}, "cpu": {"maxReplicas": 8, "models": True}},
     }
     objects = template(given=given)
     # The graph does not read the probe's settings, which would only restart it; the probe has the file.
@@ -320,4 +325,7 @@ def test_what_runs_beside_the_graph_reads_the_same_settings() -> None:
                         del tree[key]
             for tree in (beside, graph):
                 tree["serving"].pop("keys", None)
+                # Left out where there is no fallback.
+                if not tree["embedder"]["cpu_fallback"]:
+                    tree["embedder"].pop("cpu_deployment", None)
         assert beside == graph

@@ -213,7 +213,17 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     folders = dict.fromkeys(("out", "base", "triplets", "prepared"), tmp_path)
     worker.fit(
         EmbedderPlan(
-            settings={}, inputs={}, gpu=False, threads=0, workers=1, config=config, sets=None, template="plain", pool=10, **folders
+            settings={},
+            inputs={},
+            gpu=False,
+            threads=0,
+            workers=1,
+            max_failures=0,
+            config=config,
+            sets=None,
+            template="plain",
+            pool=10,
+            **folders,
         )
     )
     assert told == [{"step": 8, **state}]

@@ -236,6 +236,7 @@ def test_a_new_adapter_takes_away_what_was_made_of_the_one_before(pairs_of_films
         gpu=False,
         threads=0,
         workers=1,
+        max_failures=0,
         config=SftConfig(heldout=0),
         base=tmp_path,
         adapter=None,

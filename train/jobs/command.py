@@ -60,6 +60,9 @@ class Hardware:
     ] = 1
     gpu: Gpu = None
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of each worker; 0: one for each core")] = 0
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="how often lost workers are replaced, from the last checkpoint; more for workers on spot nodes")
+    ] = 3
 
     @property
     def on_gpu(self) -> bool:
@@ -69,9 +72,16 @@ class Hardware:
 
     @property
     def fast_in_bf16(self) -> bool:
-        """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower."""
+        """On CPUs with AVX512-BF16 it is more than twice as fast; without, far slower.
+
+        The GPUs of workers elsewhere can't be asked where this process has none: all since NVIDIA's Ampere have it.
+        """
+        import torch
+
         from matinee.models import backends
 
+        if self.on_gpu and not torch.cuda.is_available():
+            return True
         return backends.computes_in_bf16("cuda" if self.on_gpu else "cpu")
 
 

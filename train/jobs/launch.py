@@ -22,8 +22,6 @@ from matinee.settings import local_ray
 from matinee.settings.models import EmbedderSettings, EnhancerSettings
 from train.jobs import command, manifests
 
-RETRIES = 3
-
 Plan = TypeVar("Plan", bound="TrainingPlan")
 
 
@@ -40,6 +38,7 @@ class TrainingPlan:
     gpu: bool
     threads: int
     workers: int
+    max_failures: int
 
     @property
     def work(self) -> Path:
@@ -105,7 +104,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
         # It asks in a process of its own whether a cloud takes a node away.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     from train.jobs.local_group import LocalTorchConfig
@@ -127,12 +126,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
         scaling_config=ScalingConfig(
             num_workers=plan.workers, use_gpu=plan.gpu, resources_per_worker=None if plan.gpu or not plan.workers else {"CPU": 1}
         ),
-        run_config=RunConfig(
-            name=f"{job}-{plan.digest}",
-            storage_path=str(plan.storage),
-            failure_config=FailureConfig(max_failures=RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
+        run_config=RunConfig(**run_options(plan, job)),
     )
     # A file, since Ray keeps only those reports that come with a checkpoint.
     plan.trouble.unlink(missing_ok=True)
@@ -141,7 +135,7 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
             result = trainer.fit()
     except TrainingFailedError as error:
         raise ModelError(
-            f"training failed, {RETRIES} retries included: {error}\nThe same command goes on from the last checkpoint"
+            f"training failed, {plan.max_failures} retries included: {error}\nThe same command goes on from the last checkpoint"
         ) from error
     finally:
         ray.shutdown()
@@ -152,6 +146,18 @@ def run(train: Callable[[Plan], None], plan: Plan, job: str) -> RunResult:
     if checkpoint is None:
         raise ModelError("training ended without a checkpoint: there was nothing to train on")
     return RunResult(Path(checkpoint), metrics["step"], metrics)
+
+
+def run_options(plan: TrainingPlan, job: str) -> dict[str, Any]:
+    """Where Ray Train keeps the checkpoints of a run, and how often it goes on from the last one after workers were lost."""
+    from ray.train import CheckpointConfig, FailureConfig
+
+    return {
+        "name": f"{job}-{plan.digest}",
+        "storage_path": str(plan.storage),
+        "failure_config": FailureConfig(max_failures=plan.max_failures),
+        "checkpoint_config": CheckpointConfig(num_to_keep=2),
+    }
 
 
 def clear(plan: TrainingPlan) -> None:

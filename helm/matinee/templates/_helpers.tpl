@@ -279,13 +279,29 @@ envFrom:
 {{/* Which worker group runs models, which runs gateways and retrievers. */}}
 {{- define "matinee.modelGroup" -}}{{ ternary "gpu" "cpu" .Values.workers.gpu.enabled }}{{- end -}}
 {{- define "matinee.webGroup" -}}{{ ternary "cpu" "gpu" .Values.workers.cpu.enabled }}{{- end -}}
+{{/* "true" where the cpu group runs models beside a gpu group. */}}
+{{- define "matinee.cpuModels" -}}{{ if and .Values.workers.gpu.enabled .Values.workers.cpu.enabled .Values.workers.cpu.models }}true{{ end }}{{- end -}}
+{{/* "true" where a group runs models: (list $ "gpu"). */}}
+{{- define "matinee.runsModels" -}}
+{{- $root := index . 0 -}}
+{{- if or (eq (index . 1) (include "matinee.modelGroup" $root)) (and (eq (index . 1) "cpu") (include "matinee.cpuModels" $root)) -}}true{{- end -}}
+{{- end -}}
+{{/* Where a model with this share of a GPU runs, as the resource `matinee_...` names it: (list $ num_gpus). */}}
+{{- define "matinee.modelPlace" -}}
+{{- if and (include "matinee.cpuModels" (index . 0)) (eq (float64 (index . 1)) 0.0) -}}cpu_models{{- else -}}models{{- end -}}
+{{- end -}}
 
 {{/* The parts of the settings whose replicas run in a worker group, separated by spaces: (list $ "gpu"). */}}
 {{- define "matinee.partsOf" -}}
 {{- $root := index . 0 -}}
 {{- $models := include "matinee.modelGroup" $root -}}
 {{- $web := include "matinee.webGroup" $root -}}
-{{- $of := dict "embedder" $models "enhancer" $models "index" (ternary $models $web (eq $root.Values.settings.index.engine "edge")) "serving" $web -}}
+{{- $of := dict -}}
+{{- range $part := list "embedder" "enhancer" -}}
+{{- $place := include "matinee.modelPlace" (list $root (index $root.Values.settings $part).deployment.num_gpus) -}}
+{{- $_ := set $of $part (ternary "cpu" $models (eq $place "cpu_models")) -}}
+{{- end -}}
+{{- $of = merge $of (dict "index" (ternary $models $web (eq $root.Values.settings.index.engine "edge")) "serving" $web) -}}
 {{- if not $root.Values.settings.enhancer.enabled -}}{{- $of = omit $of "enhancer" -}}{{- end -}}
 {{- $parts := list -}}
 {{- range $part, $group := $of -}}{{- if eq $group (index $ 1) -}}{{- $parts = append $parts $part -}}{{- end -}}{{- end -}}

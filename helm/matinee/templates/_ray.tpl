@@ -50,7 +50,7 @@ gcsFaultToleranceOptions:
 {{- $root := .root -}}
 {{- $group := .group -}}
 {{- $w := index $root.Values.workers $group -}}
-{{- $models := eq $group (include "matinee.modelGroup" $root) -}}
+{{- $models := include "matinee.runsModels" (list $root $group) -}}
 {{- $web := eq $group (include "matinee.webGroup" $root) -}}
 # The operator writes the whole list back, with its defaults in it. What it would add is here already: else it would own a part of the
 # list, and Helm 4 would refuse the next upgrade.
@@ -69,7 +69,8 @@ gcsFaultToleranceOptions:
     # Less than the limit: Ray's own processes need the rest, and Ray kills replicas at 95 % of it.
     memory: {{ include "matinee.replicaMemory" $w | quote }}
     {{- $resources := dict }}
-    {{- if $models }}{{ $_ := set $resources "matinee_models" 1000 }}{{ end }}
+    {{- if eq $group (include "matinee.modelGroup" $root) }}{{ $_ := set $resources "matinee_models" 1000 }}
+    {{- else if $models }}{{ $_ := set $resources "matinee_cpu_models" 1000 }}{{ end }}
     {{- if $web }}{{ $_ := set $resources "matinee_web" 1000 }}{{ end }}
     resources: {{ printf "%q" (toJson $resources) | squote }}
   template:

@@ -34,7 +34,7 @@
 
 {{/* What Serve changes in place: these keys of the two model parts reach their deployments as user_config, and stay out of the arguments. */}}
 {{- define "matinee.inPlace" -}}
-{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
+{{- toYaml (omit . "enabled" "deadline_s" "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment" "cpu_fallback" "cpu_deployment") -}}
 {{- end -}}
 
 {{/*
@@ -46,17 +46,25 @@ limits against each other: those that `deployments` overrides stand here at a va
 {{- range $part := list "enhancer" "embedder" "index" "serving" -}}
 {{- $tree := index $s $part -}}
 {{- $limits := pick $tree.deployment "max_ongoing_requests" "max_queued_requests" -}}
-{{- $neutral := dict "min_replicas" 1 "max_replicas" 1 "target_ongoing_requests" 1 -}}
+{{- /* Callers of a part that may have no replica have to know that. */ -}}
+{{- $neutral := dict "min_replicas" (min 1 $tree.deployment.min_replicas) "max_replicas" 1 "target_ongoing_requests" 1 -}}
 {{- $_ := set $tree "deployment" (merge $limits $neutral) -}}
 {{- end -}}
 {{- $enhancer := pick $s.enhancer "enabled" "deadline_s" "cache_entries" "cache_bytes" "bulk_share" "bulk_waiting" "hang_s" "deployment" -}}
 {{- $_ := set $s "enhancer" (merge $enhancer (dict "batch_size" 1)) -}}
-{{- $_ := set $s "embedder" (pick $s.embedder "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment") -}}
+{{- $embedder := pick $s.embedder "cache_entries" "cache_bytes" "language" "encode_tokens" "bulk_share" "bulk_waiting" "hang_s" "deployment" -}}
+{{- if $s.embedder.cpu_fallback -}}
+{{- $limits := pick $s.embedder.cpu_deployment "max_ongoing_requests" "max_queued_requests" -}}
+{{- $_ := set $embedder "cpu_deployment" (merge $limits (dict "min_replicas" 1 "max_replicas" 1 "target_ongoing_requests" 1)) -}}
+{{- $_ := set $embedder "deployment" (merge $embedder.deployment (dict "num_gpus" 1)) -}}
+{{- $_ := set $embedder "cpu_fallback" true -}}
+{{- end -}}
+{{- $_ := set $s "embedder" $embedder -}}
 {{- $_ := set $s "profile" "embedded" -}}
 {{- toYaml $s -}}
 {{- end -}}
 
-{{/* One entry of `deployments`: (dict "root" $ "name" .. "limits" .. "group" "models"|"web" "user" .. "surge" ..). */}}
+{{/* One entry of `deployments`: (dict "root" $ "name" .. "limits" .. "group" "models"|"cpu_models"|"web" "user" .. "surge" ..). */}}
 {{- define "matinee.deployment" -}}
 - name: {{ .name }}
   {{- if gt (int .limits.max_replicas) (int .limits.min_replicas) }}
@@ -111,10 +119,13 @@ applications:
       {{- include "matinee.args" . | nindent 6 }}
     deployments:
       {{- $user := fromYaml (include "matinee.inPlace" $s.embedder) }}
-      {{- include "matinee.deployment" (dict "root" . "name" "Embedder" "limits" $s.embedder.deployment "group" "models" "surge" $surge "user" $user) | nindent 6 }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Embedder" "limits" $s.embedder.deployment "group" (include "matinee.modelPlace" (list . $s.embedder.deployment.num_gpus)) "surge" $surge "user" $user) | nindent 6 }}
+      {{- if $s.embedder.cpu_fallback }}
+      {{- include "matinee.deployment" (dict "root" . "name" "CpuEmbedder" "limits" $s.embedder.cpu_deployment "group" "cpu_models" "surge" $surge "user" $user) | nindent 6 }}
+      {{- end }}
       {{- if $s.enhancer.enabled }}
       {{- $user := fromYaml (include "matinee.inPlace" $s.enhancer) }}
-      {{- include "matinee.deployment" (dict "root" . "name" "Enhancer" "limits" $s.enhancer.deployment "group" "models" "surge" $surge "user" $user) | nindent 6 }}
+      {{- include "matinee.deployment" (dict "root" . "name" "Enhancer" "limits" $s.enhancer.deployment "group" (include "matinee.modelPlace" (list . $s.enhancer.deployment.num_gpus)) "surge" $surge "user" $user) | nindent 6 }}
       {{- end }}
       {{- include "matinee.deployment" (dict "root" . "name" "Retriever" "limits" $s.index.deployment "group" (ternary "models" "web" (eq $s.index.engine "edge")) "surge" $surge) | nindent 6 }}
       {{- $keys := ternary (dict) (dict "keys" .Values.settings.serving.keys) (ne .Values.keys.existingSecret "") }}

@@ -27,10 +27,16 @@
 {{- if get $s.index "api_key" -}}{{- fail "settings.index.api_key would stand in the RayService in clear text: put it into a Secret and name it in qdrant.apiKey.existingSecret" -}}{{- end -}}
 {{- if get $s.enhancer "api_key" -}}{{- fail "settings.enhancer.api_key would stand in the RayService in clear text: put it into a Secret and name it in enhancerServer.apiKey.existingSecret" -}}{{- end -}}
 {{- if get $s.probe "key" -}}{{- fail "settings.probe.key would stand in the RayService in clear text: put it into a Secret, as MATINEE_PROBE__KEY of the probe" -}}{{- end -}}
-{{- range $part := list "enhancer" "embedder" "index" "serving" -}}
-{{- $d := (index $s $part).deployment -}}
-{{- if lt (int $d.max_replicas) (int $d.min_replicas) -}}{{- fail (printf "settings.%s.deployment.max_replicas %d is below min_replicas %d: raise it" $part (int $d.max_replicas) (int $d.min_replicas)) -}}{{- end -}}
-{{- if gt (float64 $d.target_ongoing_requests) (float64 $d.max_ongoing_requests) -}}{{- fail (printf "settings.%s.deployment.target_ongoing_requests %v is above max_ongoing_requests %d: replicas would refuse work before one is added; lower the target" $part $d.target_ongoing_requests (int $d.max_ongoing_requests)) -}}{{- end -}}
+{{- with $s.embedder -}}
+{{- if and .cpu_fallback (eq (float64 .deployment.num_gpus) 0.0) -}}{{- fail "settings.embedder.cpu_fallback is true, but settings.embedder.deployment.num_gpus is 0: the embedder runs on CPUs already; set cpu_fallback to false" -}}{{- end -}}
+{{- if gt (float64 .cpu_deployment.num_gpus) 0.0 -}}{{- fail "settings.embedder.cpu_deployment.num_gpus is above 0, but this is the deployment on CPUs: set it to 0" -}}{{- end -}}
+{{- if and .cpu_fallback (not (include "matinee.cpuModels" $)) -}}{{- fail "settings.embedder.cpu_fallback needs a place on CPUs with the models: set workers.cpu.enabled and workers.cpu.models" -}}{{- end -}}
+{{- end -}}
+{{- $deployments := dict "embedder.cpu_deployment" $s.embedder.cpu_deployment -}}
+{{- range $part := list "enhancer" "embedder" "index" "serving" -}}{{- $_ := set $deployments (printf "%s.deployment" $part) (index $s $part).deployment -}}{{- end -}}
+{{- range $part, $d := $deployments -}}
+{{- if lt (int $d.max_replicas) (int $d.min_replicas) -}}{{- fail (printf "settings.%s.max_replicas %d is below min_replicas %d: raise it" $part (int $d.max_replicas) (int $d.min_replicas)) -}}{{- end -}}
+{{- if gt (float64 $d.target_ongoing_requests) (float64 $d.max_ongoing_requests) -}}{{- fail (printf "settings.%s.target_ongoing_requests %v is above max_ongoing_requests %d: replicas would refuse work before one is added; lower the target" $part $d.target_ongoing_requests (int $d.max_ongoing_requests)) -}}{{- end -}}
 {{- end -}}
 {{- if gt (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests) -}}{{- fail (printf "settings.enhancer.batch_size %d is above settings.enhancer.deployment.max_ongoing_requests %d: such a batch could never fill; lower it or raise the limit" (int $s.enhancer.batch_size) (int $s.enhancer.deployment.max_ongoing_requests)) -}}{{- end -}}
 {{- if ge (float64 $s.enhancer.deadline_s) (float64 $s.serving.deadline_s) -}}{{- fail (printf "settings.enhancer.deadline_s %v is not below settings.serving.deadline_s %v: a late description would leave no time for the answer without it; lower it" $s.enhancer.deadline_s $s.serving.deadline_s) -}}{{- end -}}
@@ -115,6 +121,7 @@
 {{- if and $g.enabled (lt (int $g.maxReplicas) (int $g.minReplicas)) -}}{{- fail (printf "workers.%s.maxReplicas %d is below minReplicas %d: raise it" $group (int $g.maxReplicas) (int $g.minReplicas)) -}}{{- end -}}
 {{- if and $g.enabled (not $.Values.autoscaler.enabled) (ne (int $g.maxReplicas) (int $g.minReplicas)) -}}{{- fail (printf "workers.%s has minReplicas %d and maxReplicas %d, but autoscaler.enabled is false: make them equal, or enable it" $group (int $g.minReplicas) (int $g.maxReplicas)) -}}{{- end -}}
 {{- end -}}
+{{- if and $w.cpu.models (not (and $w.gpu.enabled $w.cpu.enabled)) -}}{{- fail "workers.cpu.models is for a cpu group beside a gpu group, and one of them is not enabled: set it to false; a cpu group alone runs the models anyway" -}}{{- end -}}
 {{- $source := .Values.models.source -}}
 {{- range $path := list "embedder.model" "enhancer.model" "enhancer.adapter" -}}
 {{- $parts := splitList "." $path -}}
@@ -131,6 +138,7 @@
 {{- $group := include "matinee.modelGroup" . -}}
 {{- $claim := .Values.models.storage -}}
 {{- if and (eq $claim.kind "pvc") (eq $claim.accessMode "ReadWriteOnce") (gt (int (index $w $group).maxReplicas) 1) -}}{{- fail (printf "models.storage.accessMode ReadWriteOnce can be mounted on one node, but workers.%s.maxReplicas is %d: use ReadWriteMany, emptyDir, or one worker" $group (int (index $w $group).maxReplicas)) -}}{{- end -}}
+{{- if and (include "matinee.cpuModels" .) (eq $claim.kind "pvc") (eq $claim.accessMode "ReadWriteOnce") -}}{{- fail "models.storage.accessMode ReadWriteOnce can be mounted on one node, but workers.cpu.models is true: use ReadWriteMany or emptyDir" -}}{{- end -}}
 {{- if and $claim.existingClaim (ne $claim.kind "pvc") -}}{{- fail "models.storage.existingClaim is set, but models.storage.kind is emptyDir: set kind pvc, or remove the claim" -}}{{- end -}}
 {{- if and .Values.ingest.enabled (hasPrefix "/data" .Values.ingest.source) (not .Values.ingest.existingClaim) -}}{{- fail (printf "ingest.source %s lies on the claim mounted at /data: set ingest.existingClaim" .Values.ingest.source) -}}{{- end -}}
 {{- $asks := or (eq .Values.ingest.via "api") (eq .Values.settings.index.engine "edge") -}}
@@ -174,11 +182,12 @@
 {{- $d := (index $s $part).deployment -}}
 {{- $share := float64 $d.num_gpus -}}
 {{- $steady = addf $steady (mulf $share (float64 $d.max_replicas)) -}}
-{{- $rolling = addf $rolling (mulf $share (float64 $d.min_replicas) (float64 $copies)) -}}
-{{- if and (gt $share 0.5) (le $share 1.0) -}}{{- $wholes = add $wholes (mul (int $d.min_replicas) $copies) -}}{{- end -}}
+{{- $least := max 1 (int $d.min_replicas) -}}
+{{- $rolling = addf $rolling (mulf $share (float64 $least) (float64 $copies)) -}}
+{{- if and (gt $share 0.5) (le $share 1.0) -}}{{- $wholes = add $wholes (mul $least $copies) -}}{{- end -}}
 {{- end -}}
 {{- if gt $steady (addf (float64 $gpus) 0.000001) -}}{{- fail (printf "GPU shares do not add up: max_replicas times num_gpus of embedder and enhancer is %.2f, but workers.gpu has %d GPUs (maxReplicas times gpus): lower them, or add GPUs" $steady $gpus) -}}{{- end -}}
-{{- if gt $rolling (addf (float64 $gpus) 0.000001) -}}{{- fail (printf "GPU shares do not add up in a roll-over: %d copies of min_replicas times num_gpus of embedder and enhancer is %.2f, but workers.gpu has %d GPUs: lower num_gpus, add GPUs, or set rollout.maxSurgePercent 0 (which answers 503 meanwhile)" $copies $rolling $gpus) -}}{{- end -}}
+{{- if gt $rolling (addf (float64 $gpus) 0.000001) -}}{{- fail (printf "GPU shares do not add up in a roll-over: %d copies of min_replicas (1 at least) times num_gpus of embedder and enhancer is %.2f, but workers.gpu has %d GPUs: lower num_gpus, add GPUs, or set rollout.maxSurgePercent 0 (which answers 503 meanwhile)" $copies $rolling $gpus) -}}{{- end -}}
 {{- if gt (int $wholes) (int $gpus) -}}{{- fail (printf "GPU shares above 0.5 can't be two on one GPU: the replicas need %d GPUs with the copies of a roll-over, but workers.gpu has %d: lower num_gpus to 0.5, add GPUs, or set rollout.maxSurgePercent 0" (int $wholes) (int $gpus)) -}}{{- end -}}
 {{- end -}}
 {{- range $group := list "gpu" "cpu" -}}
@@ -194,14 +203,21 @@
 {{- $cpus := 0.0 -}}{{- $gib := 0.0 -}}
 {{- range $part := splitList " " (include "matinee.partsOf" (list $root $group)) -}}
 {{- $d := (index $root.Values.settings $part).deployment -}}
+{{- $least := max 1 (int $d.min_replicas) -}}
+{{- if and (gt (int $d.min_replicas) 0) (eq (int $w.minReplicas) 0) -}}{{- fail (printf "workers.%s.minReplicas is 0, but settings.%s.deployment.min_replicas is %d, so a replica always runs there: raise minReplicas, or set min_replicas to 0 (of embedder and enhancer alone)" $group $part (int $d.min_replicas)) -}}{{- end -}}
 {{- if gt (float64 $d.num_cpus) (float64 $w.cpus) -}}{{- fail (printf "settings.%s.deployment.num_cpus %v does not fit a pod of workers.%s with %d CPUs: lower it, or raise workers.%s.cpus" $part $d.num_cpus $group (int $w.cpus) $group) -}}{{- end -}}
 {{- if gt (float64 $d.memory_gib) $podGib -}}{{- fail (printf "settings.%s.deployment.memory_gib %v does not fit a pod of workers.%s, which has %.1f GiB for replicas (85 %% of workers.%s.memory %s): lower it, or raise the memory" $part $d.memory_gib $group $podGib $group $w.memory) -}}{{- end -}}
 {{- with int $d.max_replicas_per_node -}}
 {{- if gt (int $d.max_replicas) (mul . (int $w.maxReplicas)) -}}{{- fail (printf "settings.%s.deployment.max_replicas_per_node %d leaves no place for max_replicas %d on workers.%s.maxReplicas %d pods: raise it, or lower max_replicas" $part . (int $d.max_replicas) $group (int $w.maxReplicas)) -}}{{- end -}}
-{{- if gt (add $d.min_replicas $copies -1 | int) (mul . (int $w.minReplicas) | int) -}}{{- fail (printf "settings.%s.deployment.max_replicas_per_node %d leaves no place for min_replicas %d and a copy in a roll-over on workers.%s.minReplicas %d pods: raise it or minReplicas, or lower min_replicas" $part . (int $d.min_replicas) $group (int $w.minReplicas)) -}}{{- end -}}
+{{- if and (gt (int $d.min_replicas) 0) (gt (add $d.min_replicas $copies -1 | int) (mul . (int $w.minReplicas) | int)) -}}{{- fail (printf "settings.%s.deployment.max_replicas_per_node %d leaves no place for min_replicas %d and a copy in a roll-over on workers.%s.minReplicas %d pods: raise it or minReplicas, or lower min_replicas" $part . (int $d.min_replicas) $group (int $w.minReplicas)) -}}{{- end -}}
 {{- end -}}
-{{- $cpus = addf $cpus (mulf (float64 $d.num_cpus) (float64 $d.min_replicas) (float64 $copies)) -}}
-{{- $gib = addf $gib (mulf (float64 $d.memory_gib) (float64 $d.min_replicas) (float64 $copies)) -}}
+{{- $cpus = addf $cpus (mulf (float64 $d.num_cpus) (float64 $least) (float64 $copies)) -}}
+{{- $gib = addf $gib (mulf (float64 $d.memory_gib) (float64 $least) (float64 $copies)) -}}
+{{- end -}}
+{{- $spare := $root.Values.settings.embedder.cpu_deployment -}}
+{{- if and $root.Values.settings.embedder.cpu_fallback (eq $group "cpu") -}}
+{{- $cpus = addf $cpus (mulf (float64 $spare.num_cpus) (float64 $spare.min_replicas) (float64 $copies)) -}}
+{{- $gib = addf $gib (mulf (float64 $spare.memory_gib) (float64 $spare.min_replicas) (float64 $copies)) -}}
 {{- end -}}
 {{- $have := mul (int $w.cpus) (int $w.maxReplicas) -}}
 {{- if gt $cpus (addf (float64 $have) 0.000001) -}}{{- fail (printf "workers.%s has %d CPUs (maxReplicas times cpus), but its replicas need %.1f with the copies of a roll-over: lower num_cpus or min_replicas, or add CPUs" $group $have $cpus) -}}{{- end -}}

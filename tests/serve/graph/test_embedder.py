@@ -16,7 +16,7 @@ from matinee.settings.models import EmbedderSettings
 from serve.graph import messages
 from serve.graph.clients import model_client, send_to
 from serve.graph.context import RequestContext
-from serve.graph.embedder import EmbedderReplica
+from serve.graph.embedder import CpuEmbedderReplica, EmbedderReplica
 from serve.graph.gateway import Gateway
 from serve.graph.parts import Graph
 from serve.graph.wire import WireMessage
@@ -168,3 +168,21 @@ async def test_pieces_keep_every_text_in_order(gateway: Gateway, texts: list[str
     made = await gateway.embed(texts, "document", gateway.new_context())
     assert [text for piece in sent for text in piece] == texts
     assert (len(sent), len(made.vectors)) == (pieces, len(texts))
+
+
+async def test_the_fallback_is_the_same_model_as_suits_a_cpu_and_follows_its_updates(
+    local_graph: Any, encoder: Embedder, tiny_encoder: Any, tmp_path: Path
+) -> None:
+    on_gpu = {"precision": "bf16", "compile": True, "batch_tokens": 65536, "encode_tokens": 16384, "threads": 8}
+    first = {"model": str(tiny_encoder.save(tmp_path / "first")), "cpu_fallback": True, "deployment": {"num_gpus": 0.5}} | on_gpu
+    settings = local_graph.local_settings(tmp_path, embedder=first)
+    replica = CpuEmbedderReplica(settings, Metrics(MemorySink()))
+    # As the chart updates both deployments.
+    await replica.reconfigure(on_gpu | {"model": first["model"]})
+    usual, used = EmbedderSettings(), replica.slot.model
+    loaded = replica._target
+    assert (loaded.precision, loaded.compile, loaded.deployment.num_gpus) == ("fp32", False, 0)
+    assert (loaded.batch_tokens, loaded.encode_tokens, loaded.threads) == (usual.batch_tokens, usual.encode_tokens, usual.threads)
+    assert loaded.model == first["model"]
+    assert used.fingerprint == Embedder.load(EmbedderSettings(model=first["model"], precision="fp32"), tmp_path).fingerprint
+    await replica.close()

@@ -136,3 +136,9 @@ async def test_a_gateway_forgets_what_a_replaced_model_described(local_service: 
     assert await model(FILM) == "base"
     assert await model(other) == "base+adapter"
     assert await model(FILM) == "base+adapter"
+
+
+@pytest.mark.parametrize(("least", "loads"), [(0, True), (1, False)])
+def test_a_replica_that_starts_for_a_description_loads_its_model_at_once(local_graph: Any, tmp_path: Path, least: int, loads: bool) -> None:
+    settings = local_graph.local_settings(tmp_path, enhancer={"deployment": {"min_replicas": least}})
+    assert EnhancerReplica(settings, Metrics(MemorySink())).loads_at_start is loads

@@ -49,7 +49,17 @@ class Run:
         config = ContrastiveConfig(patience=patience)
         folders = dict.fromkeys(("out", "base", "triplets", "prepared"), folder)
         plan = EmbedderPlan(
-            settings={}, inputs={}, gpu=False, threads=0, workers=1, config=config, sets=None, template="plain", pool=10, **folders
+            settings={},
+            inputs={},
+            gpu=False,
+            threads=0,
+            workers=1,
+            max_failures=0,
+            config=config,
+            sets=None,
+            template="plain",
+            pool=10,
+            **folders,
         )
         plan.work.mkdir()
         self.reporter = DevReporter(plan, config, self.model, {}, 0)
