@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from matinee.errors import SettingsError
-from matinee.sizing.nodes import NodeKind, NodeCount, count_nodes, nodes_cost_a_day, parse_node
+from matinee.sizing.nodes import NodeCount, NodeKind, count_nodes, nodes_cost_a_day, parse_node
 from matinee.sizing.plan import Load, Pods, plan
 
 SMALL, LARGE = NodeKind(cpus=4, memory_gib=16, hour=0.2), NodeKind(cpus=16, memory_gib=64, hour=0.7)
