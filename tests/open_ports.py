@@ -99,12 +99,12 @@ class RayPorts:
         answers = self._ask(JOBS, lambda url: httpx.post(url, json=order, headers=headers, timeout=ANSWER_S))
         return {target: answer.status_code for target, answer in answers.items()}
 
-    def run_job(self, ran: Path) -> int:
-        """The status of the same order with the token, from the port that refuses it without one. To start a job takes a slow CPU long."""
-        [(target, _), *_] = [refused for refused in self.submit(ran, None).items() if refused[1] == 401]
+    def run_job(self, ran: Path) -> set[int]:
+        """The statuses of the same order with the token, from all that refuse it without one. To start a job takes a slow CPU long."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        url = "http://{}:{}{}".format(*target)
-        return httpx.post(url, json={"entrypoint": f"mkdir {ran}"}, headers=headers, timeout=HANG_S).status_code
+        order = {"entrypoint": f"mkdir {ran}"}
+        refusing = ["http://{}:{}{}".format(*target) for target, status in self.submit(ran, None).items() if status == 401]
+        return {httpx.post(url, json=order, headers=headers, timeout=HANG_S).status_code for url in refusing}
 
     def _ask(self, paths: Sequence[str], request: Callable[[str], httpx.Response]) -> dict[tuple[str, int, str], httpx.Response]:
         """The answers to requests for each path of each port, by address, port and path; without the ports that answer no HTTP in time."""
