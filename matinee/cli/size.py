@@ -17,6 +17,7 @@ from matinee.settings.index import Quantization
 from matinee.settings.load import merge
 from matinee.sizing import curves
 from matinee.sizing.floor import floor
+from matinee.sizing.nodes import NodeCount, NodeKind, count_nodes, nodes_cost_a_day, parse_node
 from matinee.sizing.plan import Load, Plan, Pods, Prices, cost_a_day, plan
 from matinee.sizing.values import values
 
@@ -41,6 +42,10 @@ def size(
     memory_hour: Annotated[float | None, typer.Option(min=0, help="price of a GiB of memory for an hour")] = None,
     gpu_hour: Annotated[float | None, typer.Option(min=0, help="price of a GPU for an hour")] = None,
     disk_month: Annotated[float | None, typer.Option(min=0, help="price of a GiB of disk for a month")] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(help="a kind of node, to count them: CPUS,GIB that pods may use, then GPUS,PRICE of an hour if you like; repeatable"),
+    ] = None,
     floor_of: Annotated[
         list[Path] | None,
         typer.Option(
@@ -50,7 +55,7 @@ def size(
     values_file: Annotated[Path | None, typer.Option("--values", help="write values for the chart to this file")] = None,
     as_json: Json = False,
 ) -> None:
-    """What an installation needs for a load: pods, memory, Qdrant's shards, and a day's cost if you give prices.
+    """What an installation needs for a load: pods, nodes, memory, Qdrant's shards, and a day's cost if you give prices.
 
     matinee size 10000000 --requests 1000 --ha --gpu --values values-mine.yaml
     matinee size --floor helm/matinee/values.yaml --floor values-mine.yaml --core-hour 0.04 --gpu-hour 1.5
@@ -58,8 +63,10 @@ def size(
     prices = Prices(core_h=core_hour, memory_gib_h=memory_hour, gpu_h=gpu_hour, disk_gib_month=disk_month)
     if (items is None) == (not floor_of):
         raise SettingsError("give the number of items of a load, or values files of the chart with --floor")
+    kinds = [parse_node(text) for text in node or ()]
     if floor_of:
-        _show_floor(floor(_read_values(floor_of)), prices, as_json=as_json)
+        pods = floor(_read_values(floor_of))
+        _show_floor(pods, prices, count_nodes(pods, kinds) if kinds else (), as_json=as_json)
         return
     load = Load(
         items=items or 1,
@@ -72,15 +79,27 @@ def size(
         quantization=quantization,
         cpu_factor=cpu_factor,
     )
-    made = plan(load)
-    cost = made.cost_a_day(prices)
+    _show_plan(plan(load), kinds, prices, values_file, as_json=as_json)
+
+
+def _show_plan(made: Plan, kinds: Sequence[NodeKind], prices: Prices, values_file: Path | None, *, as_json: bool) -> None:
+    load = made.load
+    nodes = count_nodes(made.pods, kinds, apart=load.ha) if kinds else ()
     if values_file is not None:
         write_atomically(values_file, f"# Made by `matinee size`: {_words(load)}.\n{yaml.safe_dump(values(made), sort_keys=False)}")
     if as_json:
-        known = {name: asdict(curves.read()[name]) for name in sorted(made.used)}
-        print_json(asdict(made) | {"used": known, "cost_a_day": cost, "values": values(made)})
+        print_json(asdict(made) | _figures(made, prices) | _nodes_report(nodes))
         return
-    _show(made, cost)
+    _show(made, made.cost_a_day(prices), nodes)
+
+
+def _figures(made: Plan, prices: Prices) -> dict[str, Any]:
+    known = {name: asdict(curves.read()[name]) for name in sorted(made.used)}
+    return {"used": known, "cost_a_day": made.cost_a_day(prices), "values": values(made)}
+
+
+def _nodes_report(nodes: Sequence[NodeCount]) -> dict[str, Any]:
+    return {"nodes": [asdict(each) for each in nodes], "nodes_cost_a_day": nodes_cost_a_day(nodes) if nodes else None}
 
 
 def _read_values(paths: list[Path]) -> dict[str, Any]:
@@ -93,12 +112,13 @@ def _read_values(paths: list[Path]) -> dict[str, Any]:
     return values
 
 
-def _show_floor(pods: Sequence[Pods], prices: Prices, *, as_json: bool) -> None:
+def _show_floor(pods: Sequence[Pods], prices: Prices, nodes: Sequence[NodeCount], *, as_json: bool) -> None:
     cost = cost_a_day(pods, prices)
     if as_json:
-        print_json({"pods": [asdict(each) for each in pods], "cost_a_day": cost})
+        print_json({"pods": [asdict(each) for each in pods], "cost_a_day": cost} | _nodes_report(nodes))
         return
     out.print(_pods_table(pods, "what always runs"))
+    _show_nodes(nodes)
     if cost is not None:
         out.print(f"cost: {cost:.2f} a day, in the currency of the prices")
 
@@ -112,8 +132,23 @@ def _pods_table(pods: Sequence[Pods], title: str) -> Table:
     return table
 
 
-def _show(made: Plan, cost: float | None) -> None:
+def _show_nodes(nodes: Sequence[NodeCount]) -> None:
+    if not nodes:
+        return
+    table = Table("nodes of", "always", "at most", "a day, each", box=None)
+    for each in nodes:
+        kind = each.node
+        gpus = f", {kind.gpus} GPU{'s' if kind.gpus > 1 else ''}" if kind.gpus else ""
+        price = "" if kind.hour is None else f"{24 * kind.hour:.2f}"
+        table.add_row(f"{kind.cpus:g} CPUs, {kind.memory_gib:g} GiB{gpus}", str(each.always), str(each.most), price)
+    out.print(table)
+    if (cost := nodes_cost_a_day(nodes)) is not None:
+        out.print(f"cost of the nodes that always run: {cost:.2f} a day, without disks")
+
+
+def _show(made: Plan, cost: float | None, nodes: Sequence[NodeCount]) -> None:
     out.print(_pods_table(made.pods, _words(made.load)))
+    _show_nodes(nodes)
     shards = "" if made.engine == "edge" else f", {made.shards} shards, {made.replication} of each"
     out.print(f"index: {made.engine}{shards}; {made.item_bytes:,.0f} bytes of memory an item")
     out.print("replicas: " + ", ".join(f"{count} of {part}" for part, count in made.replicas.items()))
