@@ -42,26 +42,22 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from matinee import demo
 from matinee.catalogue.declaration import as_yaml, read_declaration
-from matinee.catalogue.proposal import AttributeStats, changes, propose_attributes
+from matinee.catalogue.proposal import AttributeStats, propose_attributes
 from matinee.catalogue.reader import ItemReader, Report
-from matinee.catalogue.rows import MAX_RAW, Reject
 from matinee.client.http import Client
 from matinee.client.models import RetryPolicy
 from matinee.errors import SettingsError, SourceError
 from matinee.files import user_path
 from matinee.filters.attributes import Attribute
-from matinee.index.build import FileWriter, Outcome
+from matinee.index.build import FileWriter
 from matinee.index.catalogues import check_creatable, check_kept, find_record, register, require_usable
 from matinee.index.points import PointMaker
 from matinee.index.registry import CatalogueRecord
-from matinee.index.vector_cache import CountingEncoder
 from matinee.items import Item
 from matinee.models.descriptions import read_descriptions
-from matinee.models.types import Encoder
 from matinee.settings import local_ray
 from matinee.settings.index import Recipe
 from matinee.settings.load import load_settings
@@ -226,12 +222,13 @@ def ingest(settings: Settings, source: IngestSource, reader: ItemReader, options
                 write_file=write_file,
             )
         )
-    reject_failed(reader, outcome, settings.catalogue)
+    ingest_report.reject_failed(reader, outcome, settings.catalogue)
     if record is not None:
         asyncio.run(check_kept(settings))
     elif options.catalogue is not None:
         asyncio.run(register(settings, CatalogueRecord(name=settings.catalogue, kind=options.reading.kind, recipe=options.recipe)))
-    print_report(reader, outcome, time.perf_counter() - start, options, stats, maker.embedder)
+    seconds = time.perf_counter() - start
+    ingest_report.show_outcome(reader.report, outcome, seconds, stats, maker.embedder, rejects=options.rejects, as_json=options.json)
 
 
 @contextmanager
@@ -344,24 +341,6 @@ def require_items(report: Report) -> None:
         raise SourceError(f"{report.source}: no usable item in {report.rows} rows{first}")
 
 
-def reject_failed(reader: ItemReader, outcome: Outcome, catalogue: str) -> None:
-    """Add the items that a model failed at to the rejects. The source is read once more, for their lines."""
-    if not outcome.failed:
-        return
-    reasons = {failed.id: failed.reason for failed in outcome.failed}
-    rejects = []
-    for item in reader:
-        if (reason := reasons.get(item.uid(catalogue))) is not None and reader.row is not None:
-            rejects.append(
-                Reject(reader.row.line, reason, item.model_dump_json(exclude_defaults=True)[:MAX_RAW], id=item.id, file=reader.row.file)
-            )
-    report = reader.report
-    report.items -= len(rejects)
-    report.rejects += rejects
-    first = f"{rejects[0].place}: {rejects[0].reason}"
-    report.warnings.insert(0, f"{len(rejects)} items are not in the index, because a model failed at them; the first is on {first}")
-
-
 def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, str] | None:
     """The descriptions of a file, or those that the bundled films bring along."""
     path = options.descriptions
@@ -370,55 +349,6 @@ def load_descriptions(settings: Settings, options: IngestOptions) -> dict[str, s
     if settings.index.recipe == "raw":
         raise SettingsError(f"--descriptions {path}: the recipe raw embeds none; add --recipe both, or --recipe enhanced")
     return read_descriptions(path)
-
-
-def print_report(
-    reader: ItemReader, outcome: Outcome, seconds: float, options: IngestOptions, stats: list[AttributeStats], encoder: Encoder
-) -> None:
-    report, manifest = reader.report, outcome.manifest
-    if outcome.previous is not None:
-        report.warnings += changes(outcome.previous.declared, manifest.declared)
-    rows: dict[str, Any] = {
-        "rows read": report.rows,
-        "items in the index": manifest.count,
-        "from the file": outcome.counts["file"],
-        "kept from the API": outcome.counts["api"],
-        "deleted through the API": outcome.counts["tombstones"],
-        "API items discarded": outcome.counts["discarded"],
-        "duplicates dropped": report.duplicates,
-        "rejected": len(report.rejects),
-    }
-    if isinstance(encoder, CountingEncoder):
-        rows |= {"texts encoded": encoder.encoded, "texts known from the last ingest": encoder.known}
-    rows |= {
-        "seconds": round(seconds, 1),
-        "version": manifest.version,
-        "recipe": manifest.recipe,
-    }
-    where = ingest_report.save_rejects(report, options.rejects) if report.rejects else None
-    if options.json:
-        sys.stdout.buffer.write(
-            orjson.dumps(
-                rows
-                | {
-                    "rejects_file": None if where is None else str(where),
-                    "warnings": report.warnings,
-                    "understood": report.summary.as_json(),
-                    "attributes": [row.as_json() for row in stats],
-                }
-            )
-            + b"\n"
-        )
-    table = Table(title=f"catalogue {manifest.catalogue}", show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, escape(str(value)))
-    console.print(table)
-    ingest_report.show(report)
-    ingest_report.show_attributes(stats)
-    ingest_report.show_warnings(report)
-    if where is not None:
-        command.echo(f"rejected rows, with line and reason: {where}")
-    console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
 
 
 app = command.job_app(

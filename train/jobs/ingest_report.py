@@ -1,15 +1,21 @@
-"""What a reader understood of a catalogue, for people: columns and how they are read, the first items, rejected rows and warnings."""
+"""What an ingest understood of a catalogue and what it made, for people: columns, first items, rejected rows, warnings and counts."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, sort_for_display
-from matinee.catalogue.reader import Report, write_rejects
+from matinee.catalogue.proposal import MAX_DISTINCT, AttributeStats, changes, sort_for_display
+from matinee.catalogue.reader import ItemReader, Report, write_rejects
+from matinee.catalogue.rows import MAX_RAW, Reject
+from matinee.index.build import Outcome
+from matinee.index.vector_cache import CountingEncoder
 from matinee.items import Item
+from matinee.models.types import Encoder
 from train.jobs import command
 from train.jobs.command import console
 
@@ -75,3 +81,66 @@ def save_rejects(report: Report, folder: Path) -> Path | None:
 def show_warnings(report: Report) -> None:
     for warning in report.warnings:
         command.echo(("warning", "yellow"), f": {warning}")
+
+
+def reject_failed(reader: ItemReader, outcome: Outcome, catalogue: str) -> None:
+    """Add the items that a model failed at to the rejects. The source is read once more, for their lines."""
+    if not outcome.failed:
+        return
+    reasons = {failed.id: failed.reason for failed in outcome.failed}
+    rejects = []
+    for item in reader:
+        if (reason := reasons.get(item.uid(catalogue))) is not None and reader.row is not None:
+            rejects.append(
+                Reject(reader.row.line, reason, item.model_dump_json(exclude_defaults=True)[:MAX_RAW], id=item.id, file=reader.row.file)
+            )
+    report = reader.report
+    report.items -= len(rejects)
+    report.rejects += rejects
+    first = f"{rejects[0].place}: {rejects[0].reason}"
+    report.warnings.insert(0, f"{len(rejects)} items are not in the index, because a model failed at them; the first is on {first}")
+
+
+def show_outcome(
+    report: Report, outcome: Outcome, seconds: float, stats: Sequence[AttributeStats], encoder: Encoder, *, rejects: Path, as_json: bool
+) -> None:
+    """Write the rejects into the folder `rejects`, print the result, with `as_json` also on stdout, and say what comes next."""
+    manifest = outcome.manifest
+    if outcome.previous is not None:
+        report.warnings += changes(outcome.previous.declared, manifest.declared)
+    rows: dict[str, Any] = {
+        "rows read": report.rows,
+        "items in the index": manifest.count,
+        "from the file": outcome.counts["file"],
+        "kept from the API": outcome.counts["api"],
+        "deleted through the API": outcome.counts["tombstones"],
+        "API items discarded": outcome.counts["discarded"],
+        "duplicates dropped": report.duplicates,
+        "rejected": len(report.rejects),
+    }
+    if isinstance(encoder, CountingEncoder):
+        rows |= {"texts encoded": encoder.encoded, "texts known from the last ingest": encoder.known}
+    rows |= {
+        "seconds": round(seconds, 1),
+        "version": manifest.version,
+        "recipe": manifest.recipe,
+    }
+    where = save_rejects(report, rejects) if report.rejects else None
+    if as_json:
+        more = {
+            "rejects_file": None if where is None else str(where),
+            "warnings": report.warnings,
+            "understood": report.summary.as_json(),
+            "attributes": [row.as_json() for row in stats],
+        }
+        sys.stdout.buffer.write(orjson.dumps(rows | more) + b"\n")
+    table = Table(title=f"catalogue {manifest.catalogue}", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, escape(str(value)))
+    console.print(table)
+    show(report)
+    show_attributes(stats)
+    show_warnings(report)
+    if where is not None:
+        command.echo(f"rejected rows, with line and reason: {where}")
+    console.print("next: [bold]matinee search 'something you like'[/], or [bold]python -m serve[/] for the HTTP API", highlight=False)
