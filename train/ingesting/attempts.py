@@ -16,6 +16,8 @@ DEATHS = 3
 _MOST = 100
 """Of so many items that each kill a worker, no one is to blame."""
 _ALONE = "alone"
+_OUT = b"out"
+_REASON = "its worker died each time that it began this item (out of memory, or a crash)"
 
 
 class Attempts:
@@ -34,10 +36,14 @@ class Attempts:
         if not places:
             return [], {}
         key = hashlib.sha256("\n".join([self._stage, *(ids[place] for place in places)]).encode()).hexdigest()
-        deaths = int(self._values.get([key]).get(key, b"0"))
+        note = self._values.get([key]).get(key, b"0")
+        if note == _OUT:
+            return [], {places[0]: _REASON}
+        deaths = int(note)
         if deaths >= limit:
             if len(places) == 1:
-                return [], {places[0]: self._leave_out()}
+                self._leave_out(key)
+                return [], {places[0]: _REASON}
             half = len(places) // 2
             first, second = (self._begin(ids, some, work, 1) for some in (places[:half], places[half:]))
             return first[0] + second[0], first[1] | second[1]
@@ -46,10 +52,10 @@ class Attempts:
         self._values.put({key: b"0"})
         return done
 
-    def _leave_out(self) -> str:
+    def _leave_out(self, item: str) -> None:
+        """Once an item, however often its batch comes again."""
         key = f"{self._stage} {_ALONE}"
         count = int(self._values.get([key]).get(key, b"0")) + 1
-        self._values.put({key: b"%d" % count})
+        self._values.put({key: b"%d" % count, item: _OUT})
         if count > _MOST:
             raise ModelError(f"workers died over more than {_MOST} single items: they lack memory, or the model crashes; see Ray's logs")
-        return "its worker died each time that it began this item (out of memory, or a crash)"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from matinee.disk_cache import DiskCache
+from matinee.errors import ModelError
 from train.ingesting.attempts import DEATHS, Attempts
 
 IDS = [str(number) for number in range(8)]
@@ -66,3 +67,16 @@ def test_an_error_beside_a_death_is_isolated_too(values: DiskCache) -> None:
     done, reasons, _ = until_done(values, IDS, work)
     assert done == [0, 2, 3, 4, 5, 7]
     assert reasons[6] == "ValueError: no"
+
+
+def test_an_item_counts_once_however_often_its_batch_comes_again(values: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.ingesting.attempts._MOST", 2)
+
+    def work(places: Sequence[int]) -> None:
+        if {1, 6} & {*places}:
+            raise Death
+
+    for _ in range(3):
+        assert until_done(values, IDS, work)[1].keys() == {1, 6}
+    with pytest.raises(ModelError, match="workers died over more than 2 single items"):
+        until_done(values, ["other"], lambda places: work([1]))
