@@ -242,7 +242,8 @@ def test_the_scan_knows_the_usual_keys(tmp_path: Path) -> None:
     texts = {
         "a.py": f"first = 1\nkey = 'AKIA{secrets.token_hex(8).upper()}'\n",
         "b.pem": "-----BEGIN RSA PRIVATE" + " KEY-----\n",
-        "c.md": f"curl https://user:{secrets.token_hex(4)}@example.org\n",
+        # A password of digits alone is none to the scan.
+        "c.md": f"curl https://user:k{secrets.token_hex(4)}@example.org\n",
         "d.yaml": f"x:\n  aws_secret_token: {secrets.token_hex(20)}\n",
         "e.md": "nothing\n",
     }
