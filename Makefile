@@ -5,8 +5,8 @@ VENV := .venv
 # Where an image sets it, each of the many processes would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Two processes more than two cores: tests wait for servers now and then, and another one works meanwhile.
-PYTEST := $(VENV)/bin/pytest --numprocesses 4 --durations 20
+# One process more than two cores: tests wait for servers now and then, and another one works meanwhile. A fourth made it slower.
+PYTEST := $(VENV)/bin/pytest --numprocesses 3 --durations 20
 
 .PHONY: demo test test-all pytest check docs observe bench format generate lock sbom audit release-check clean
 .DEFAULT_GOAL := demo
@@ -14,7 +14,7 @@ PYTEST := $(VENV)/bin/pytest --numprocesses 4 --durations 20
 demo: $(VENV)/.ready  ## fetch the models, ingest the bundled films, serve them
 	@$(VENV)/bin/matinee demo $(if $(METRICS),--metrics)
 
-test: $(VENV)/.ready-dev  ## style, types, imports, tests in four processes; prints the 20 slowest
+test: $(VENV)/.ready-dev  ## style, types, imports, tests in three processes; prints the 20 slowest
 	@# At once: types take one core for a minute, and tests wait for servers now and then.
 	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
