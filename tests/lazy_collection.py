@@ -6,13 +6,14 @@ others make a placeholder for each test of that list, and the real tests of a fi
 
 import json
 import os
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import until
 
 _FIRST = "gw0"
 # For a first process that died.
@@ -82,10 +83,8 @@ class _Reader:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
-        path, end = _list_of_tests(session.config), time.monotonic() + _WAIT_S
-        while not path.exists():
-            assert time.monotonic() < end, f"{_FIRST} has not collected the tests within {_WAIT_S} s"
-            time.sleep(0.1)
+        path = _list_of_tests(session.config)
+        until(path.exists, f"{_FIRST} has not collected the tests", _WAIT_S)
         self._ids = json.loads(path.read_text())
         by_file: dict[str, list[str]] = {}
         for id in self._ids:

@@ -30,10 +30,11 @@ from matinee.models.embedder import Embedder
 from matinee.models.registry import ArtifactStore
 from matinee.settings.load import load_settings
 from matinee.settings.models import EmbedderSettings
+from tests.embedder_plan import embedder_plan
 from tests.waiting import until
 from train import embedder
 from train.embedding import worker
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan, arguments, data_sets, finalise, load_base, load_trainable, loss_for
+from train.embedding.contrastive import ContrastiveConfig, arguments, data_sets, finalise, load_base, load_trainable, loss_for
 from train.embedding.dev_set import dev_set
 from train.embedding.worker import EmbedderTrainer
 from train.jobs import checkpoints, manifests
@@ -210,22 +211,7 @@ def test_a_run_that_stopped_early_is_not_gone_on_with(tmp_path: Path, monkeypatc
     monkeypatch.setattr(checkpoints, "restore", lambda *_: (state, tmp_path / "resumed"))
     monkeypatch.setattr(checkpoints.ray_train, "report", told.append)
     config = ContrastiveConfig(epochs=5, patience=2)
-    folders = dict.fromkeys(("out", "base", "triplets", "prepared"), tmp_path)
-    worker.fit(
-        EmbedderPlan(
-            settings={},
-            inputs={},
-            gpu=False,
-            threads=0,
-            workers=1,
-            max_failures=0,
-            config=config,
-            sets=None,
-            template="plain",
-            pool=10,
-            **folders,
-        )
-    )
+    worker.fit(embedder_plan(tmp_path, config))
     assert told == [{"step": 8, **state}]
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
+from tests.embedder_plan import embedder_plan
 from train.embedding import worker
-from train.embedding.contrastive import ContrastiveConfig, EmbedderPlan
+from train.embedding.contrastive import ContrastiveConfig
 from train.embedding.worker import DevReporter
 
 Figures = dict[str, float]
@@ -47,20 +48,7 @@ class Run:
         monkeypatch.setattr(worker, "dev_set", lambda *_, **__: Dev(figures))
         self.model = Model()
         config = ContrastiveConfig(patience=patience)
-        folders = dict.fromkeys(("out", "base", "triplets", "prepared"), folder)
-        plan = EmbedderPlan(
-            settings={},
-            inputs={},
-            gpu=False,
-            threads=0,
-            workers=1,
-            max_failures=0,
-            config=config,
-            sets=None,
-            template="plain",
-            pool=10,
-            **folders,
-        )
+        plan = embedder_plan(folder, config)
         plan.work.mkdir()
         self.reporter = DevReporter(plan, config, self.model, {}, 0)
         self.reporter.trainer = worker.EmbedderTrainer.__new__(worker.EmbedderTrainer)
